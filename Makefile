@@ -1,0 +1,52 @@
+# What a person types. Everything lands in .venv/ (the installation) and build/ (what runs leave).
+
+SHELL := /bin/bash
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+# Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help demo test system-test lint tox clean system
+
+help:
+	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
+	@echo 'make test         everything: lint, unit tests, system tests'
+	@echo 'make system-test  the tests of whole processes alone'
+	@echo 'make lint         ruff and mypy'
+	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
+	@echo 'make clean        remove build/, where the demo keeps its site'
+
+demo: system $(INSTALLED)
+	@$(RUN) -m lab demo --state build/demo
+
+test: system lint
+	$(RUN) -m pytest --cov
+
+system-test: system $(INSTALLED)
+	$(RUN) -m pytest tests/system
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+tox: system $(INSTALLED)
+	$(RUN) -m pip install --quiet --constraint constraints.txt tox
+	$(RUN) -m tox
+
+clean:
+	rm -rf build
+
+# The programs that lab and tests call.
+system:
+	@tools/system-packages
+
+# The stamp is as old as the last installation, so that a second run installs nothing.
+$(INSTALLED): setup.py constraints.txt pyproject.toml
+	@tools/virtualenv $(VENV)
+	@echo 'Installing into $(VENV) (a minute or two the first time)'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[lab,test,lint]'
+	@touch $@

@@ -1,0 +1,265 @@
+"""What the AWS account has to have and to allow before an image can be published from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fedimg.aws import regions
+from fedimg.aws.clients import Client, Clients
+from fedimg.aws.refusals import code
+from fedimg.config import EC2, Machine, X86Machine
+from fedimg.findings import Finding, Look, Status
+from fedimg.images import Architecture, Virtualization
+
+# A person waits for the answer: one more try rides out a throttled call, and no more.
+_ATTEMPTS = 2
+# Service Quotas' code for a region's "Public AMIs".
+_PUBLIC_AMIS = "L-0E3CBAB9"
+_AWS_ERRORS = (ClientError, BotoCoreError)
+
+
+class Account:
+    """Looks at an account; each look stands alone, changes nothing, and raises what AWS says."""
+
+    def __init__(self, clients: Clients, settings: EC2) -> None:
+        self._clients = clients
+        self._settings = settings
+        self._chosen: list[str] = []
+        self._paravirtual = any(
+            kind.virtualization is Virtualization.PARAVIRTUAL for kind in settings.amis.types
+        )
+
+    def looks(self, architectures: Iterable[Architecture]) -> dict[str, Look]:
+        """Looks at the account itself and at the origin, for images of some architectures."""
+        looks: dict[str, Look] = {
+            "credentials": self._credentials,
+            "regions": self._regions,
+            "network": self._network,
+        }
+        for architecture in architectures:
+            machine = self._settings.machine(architecture)
+            section = "ec2.x86_64" if isinstance(machine, X86Machine) else "ec2.aarch64"
+            for key, look in self._machine(machine, architecture).items():
+                looks[f"{section}.{key}"] = partial(look, f"{section}.{key}")
+        return looks
+
+    def region_looks(self) -> dict[str, Look]:
+        """A look at each region that the look at `regions` has chosen."""
+        return {name: partial(self._region, name) for name in self._chosen}
+
+    def _ec2(self, region: str | None = None) -> Client:
+        return self._client("ec2", region or self._settings.origin)
+
+    def _client(self, service: str, region: str) -> Client:
+        return self._clients.client(service, region, attempts=_ATTEMPTS)
+
+    def _credentials(self) -> list[Finding]:
+        name = "credentials"
+        try:
+            who = self._client("sts", self._settings.origin).get_caller_identity()
+        except _AWS_ERRORS as error:
+            hint = "give the worker an instance profile, ~/.aws/credentials or AWS_… variables"
+            return _problem(name, str(error), hint)
+        return _ok(name, f"{who['Arn']} of account {who['Account']}")
+
+    def _regions(self) -> list[Finding]:
+        self._chosen = regions.wanted(self._ec2(), self._settings)
+        return _ok("regions", f"{len(self._chosen)}; images are written in {self._chosen[0]}")
+
+    def _network(self) -> list[Finding]:
+        name, ec2, wanted = "network", self._ec2(), self._settings.network
+        if wanted.subnet:
+            vpc = str(ec2.describe_subnets(SubnetIds=[wanted.subnet])["Subnets"][0]["VpcId"])
+            if wanted.vpc not in ("", vpc):
+                hint = "correct ec2.network.vpc or ec2.network.subnet"
+                return _problem(name, f"{wanted.subnet} is in {vpc}, not in {wanted.vpc}", hint)
+            return _ok(name, f"{wanted.subnet} of {vpc}")
+        which: dict[str, Any] = (
+            {"VpcIds": [wanted.vpc]}
+            if wanted.vpc
+            else {"Filters": [{"Name": "is-default", "Values": ["true"]}]}
+        )
+        vpcs = ec2.describe_vpcs(**which)["Vpcs"]
+        if not vpcs:
+            hint = "set ec2.network.vpc or ec2.network.subnet, or make a default VPC"
+            return _problem(name, f"{self._settings.origin} has no default VPC", hint)
+        vpc = str(vpcs[0]["VpcId"])
+        found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+        if not found:
+            return _problem(name, f"{vpc} has no subnet", "make one, or set ec2.network.subnet")
+        return _ok(name, f"{len(found)} subnets of {vpc}")
+
+    def _machine(
+        self, machine: Machine, architecture: Architecture
+    ) -> dict[str, Callable[[str], list[Finding]]]:
+        looks: dict[str, Callable[[str], list[Finding]]] = {
+            "utility_type": partial(self._utility_type, machine.utility_type, architecture),
+            "test_type": partial(self._test_type, machine.test_type, architecture),
+        }
+        # That it is not set is for the look at the configuration to say.
+        if machine.utility_ami:
+            looks["utility_ami"] = partial(self._utility_ami, machine.utility_ami, architecture)
+        if isinstance(machine, X86Machine) and self._paravirtual:
+            looks["test_type_paravirtual"] = partial(
+                self._paravirtual_type, machine.test_type_paravirtual
+            )
+        return looks
+
+    def _utility_ami(self, ami: str, architecture: Architecture, name: str) -> list[Finding]:
+        hint = f"name a cloud image for {architecture}, with cloud-init, curl and xz"
+        images = self._ec2().describe_images(ImageIds=[ami])["Images"]
+        if not images:
+            return _problem(name, f"{ami} is not there, or not for this account", hint)
+        state, runs_on = images[0]["State"], images[0]["Architecture"]
+        if state != "available":
+            return _problem(name, f"{ami} is {state}", hint)
+        if runs_on != architecture:
+            return _problem(name, f"{ami} is for {runs_on}", hint)
+        return _ok(name, " ".join((ami, images[0].get("Name", ""))))
+
+    def _utility_type(self, kind: str, architecture: Architecture, name: str) -> list[Finding]:
+        about = self._type(kind)
+        problems = _wrong_architecture(name, kind, about, architecture)
+        # Metal types have no hypervisor, and volumes like any Nitro type.
+        if about.get("Hypervisor") != "nitro" and not about.get("BareMetal"):
+            problems += _problem(
+                name,
+                f"{kind} is no Nitro type: its volumes do not show their serial number",
+                "choose a Nitro type, such as m5.large or m6g.large",
+            )
+        return problems or _ok(name, kind)
+
+    def _test_type(self, kind: str, architecture: Architecture, name: str) -> list[Finding]:
+        about, amis = self._type(kind), self._settings.amis
+        problems = _wrong_architecture(name, kind, about, architecture)
+        mode = amis.boot_mode if architecture is Architecture.X86_64 else "uefi"
+        if mode in ("legacy-bios", "uefi") and mode not in about.get("SupportedBootModes", [mode]):
+            hint = "choose a type that does, or another ec2.amis.boot_mode"
+            problems += _problem(name, f"{kind} does not boot by {mode}", hint)
+        if amis.tpm and about.get("NitroTpmSupport") != "supported":
+            hint = "choose a type with NitroTPM, or set ec2.amis.tpm = false"
+            problems += _problem(name, f"{kind} has no TPM", hint)
+        if not amis.ena and about.get("NetworkInfo", {}).get("EnaSupport") == "required":
+            hint = "set ec2.amis.ena = true, or choose an older type"
+            problems += _problem(name, f"{kind} boots nothing without ENA", hint)
+        return problems or _ok(name, kind)
+
+    def _paravirtual_type(self, kind: str, name: str) -> list[Finding]:
+        if "paravirtual" in self._type(kind).get("SupportedVirtualizationTypes", ()):
+            return _ok(name, kind)
+        hint = "choose an older type, such as m3.medium, or leave PV out of ec2.amis.types"
+        return _problem(name, f"{kind} does not boot PV AMIs", hint)
+
+    def _type(self, kind: str) -> dict[str, Any]:
+        found = self._ec2().describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+        about: dict[str, Any] = found[0]
+        return about
+
+    def _region(self, region: str) -> list[Finding]:
+        ec2 = self._ec2(region)
+        try:
+            ec2.describe_availability_zones()
+        except _AWS_ERRORS as error:
+            # Alone: what a region allows that does not answer, nobody knows.
+            hint = "enable the region, mend the way there, or name it in ec2.exclude_regions"
+            return _problem("region", f"not usable: {error}", hint)
+        return [
+            *_ok("region", "reachable"),
+            *_state(
+                "public AMIs",
+                lambda: ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"],
+                "unblocked",
+                "'aws ec2 disable-image-block-public-access' allows them, after some minutes",
+            ),
+            *_state(
+                "public snapshots",
+                lambda: ec2.get_snapshot_block_public_access_state()["State"],
+                "unblocked",
+                "'aws ec2 disable-snapshot-block-public-access' allows them",
+            ),
+            *_state(
+                "encryption by default",
+                lambda: ("off", "on")[
+                    ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
+                ],
+                "off",
+                "what is encrypted cannot be public: 'aws ec2 disable-ebs-encryption-by-default'",
+            ),
+            *self._quota(region),
+            *self._kernel(region),
+        ]
+
+    def _quota(self, region: str) -> list[Finding]:
+        name, needed = "quota of public AMIs", len(self._settings.amis.types)
+        try:
+            quota = self._client("service-quotas", region).get_service_quota(
+                ServiceCode="ec2", QuotaCode=_PUBLIC_AMIS
+            )["Quota"]["Value"]
+            public = self._ec2(region).describe_images(
+                Owners=["self"], Filters=[{"Name": "is-public", "Values": ["true"]}]
+            )["Images"]
+        except _AWS_ERRORS as error:
+            return _unknown(name, error)
+        text = f"{len(public)} of {quota:g} used; an image needs up to {needed}"
+        if len(public) + needed <= quota:
+            return _ok(name, text)
+        status = Status.PROBLEM if needed > quota else Status.WARNING
+        hint = f"ask Service Quotas for more ({_PUBLIC_AMIS}), or deregister what is out of date"
+        return [Finding(name, status, text, hint)]
+
+    def _kernel(self, region: str) -> list[Finding]:
+        if not self._paravirtual:
+            return []
+        name, known = "PV kernel", self._settings.amis.paravirtual_kernels
+        try:
+            kernel = regions.paravirtual_kernel(self._ec2(region), region, known)
+        except _AWS_ERRORS as error:
+            return _unknown(name, error)
+        return _ok(name, "known" if kernel else "none, so no PV AMIs")
+
+
+def merged(found: Mapping[str, Iterable[Finding]]) -> list[Finding]:
+    """What was found in regions, once where it is the same in several; sorted by name."""
+    where: dict[Finding, list[str]] = {}
+    for region, findings in found.items():
+        for finding in findings:
+            where.setdefault(finding, []).append(region)
+    return [
+        Finding(one.name, one.status, f"{one.text} in {', '.join(names)}", one.hint)
+        for one, names in sorted(where.items(), key=lambda item: item[0].name)
+    ]
+
+
+def _state(name: str, look: Callable[[], str], wanted: str, hint: str) -> list[Finding]:
+    try:
+        state = look()
+    except _AWS_ERRORS as error:
+        return _unknown(name, error)
+    return _ok(name, state) if state == wanted else _problem(name, state, hint)
+
+
+def _wrong_architecture(
+    name: str, kind: str, about: Mapping[str, Any], architecture: Architecture
+) -> list[Finding]:
+    runs = about.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    if architecture in runs:
+        return []
+    return _problem(name, f"{kind} runs {', '.join(runs)}", f"choose one that runs {architecture}")
+
+
+def _ok(name: str, text: str) -> list[Finding]:
+    return [Finding(name, Status.OK, text)]
+
+
+def _problem(name: str, text: str, hint: str) -> list[Finding]:
+    return [Finding(name, Status.PROBLEM, text, hint)]
+
+
+def _unknown(name: str, error: Exception) -> list[Finding]:
+    why = code(error) or type(error).__name__
+    hint = "allow the worker's IAM identity this look, or see in the AWS console"
+    return [Finding(name, Status.WARNING, f"not known ({why})", hint)]

@@ -1,0 +1,146 @@
+"""AMI types become AMIs: RegisterImage, from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedimg.aws.clients import Client
+from fedimg.aws.refusals import code
+from fedimg.aws.tags import Labels, ami_name
+from fedimg.aws.waiting import Waiter
+from fedimg.config import AMIs
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+
+ROLE = "ami"
+#: A taken name gets the next number; more than this many builds of one name is a mistake.
+_NUMBERS = 100
+
+
+def register(
+    ec2: Client,
+    waiter: Waiter,
+    labels: Labels,
+    image: RawImage,
+    kind: AMIType,
+    *,
+    region: str,
+    snapshot: str,
+    kernel: str | None,
+    attributes: AMIs,
+) -> AMI:
+    """One AMI from a completed snapshot; the one that is there already when it is this job's.
+
+    RegisterImage takes no client token: the name, which EC2 keeps unique, does its work.
+    Raises botocore's ClientError when EC2 refuses.
+    """
+    request = _request(image, kind, snapshot, kernel, attributes)
+    for number in range(_NUMBERS):
+        name = ami_name(image.name, kind, region, number)
+        try:
+            made = waiter.settled(
+                lambda name=name: ec2.register_image(  # type: ignore[misc]
+                    Name=name,
+                    TagSpecifications=labels.specifications(["image"], ROLE, name),
+                    **request,
+                )
+            )
+            return AMI(str(made["ImageId"]), name, region, kind, snapshot)
+        except Exception as error:
+            if code(error) != "InvalidAMIName.Duplicate":
+                raise
+        holder = waiter.shown(
+            lambda name=name: _holder(ec2, name),  # type: ignore[misc]
+            what=f"the AMI that is named {name}",
+        )
+        if labels.own(holder.get("Tags")) and snapshot in _snapshots(holder):
+            return AMI(str(holder["ImageId"]), name, region, kind, snapshot)
+    raise EC2ServiceException(
+        f"{_NUMBERS} AMIs named like {ami_name(image.name, kind, region, 0)} exist; remove some"
+    )
+
+
+def available(ec2: Client, waiter: Waiter, amis: Sequence[AMI], *, limit: float) -> None:
+    """Wait until AMIs of one region can be launched.
+
+    Raises EC2ServiceException when one fails or takes longer than `limit` seconds.
+    """
+    wanted = {ami.id for ami in amis}
+
+    def look() -> bool | None:
+        images = ec2.describe_images(ImageIds=sorted(wanted))["Images"]
+        for image in images:
+            if image["State"] not in ("pending", "available"):
+                reason = image.get("StateReason", {}).get("Message") or "EC2 gives no reason"
+                raise EC2ServiceException(
+                    f"AMI {image['ImageId']} ended {image['State']}: {reason}"
+                )
+        ready = {image["ImageId"] for image in images if image["State"] == "available"}
+        return True if ready == wanted else None
+
+    waiter.until(look, what=f"AMIs {', '.join(sorted(wanted))} available", limit=limit)
+
+
+def public(ec2: Client, amis: Sequence[AMI]) -> bool:
+    """Whether every one of these AMIs of one region is public already."""
+    images = ec2.describe_images(ImageIds=[ami.id for ami in amis])["Images"]
+    return len(images) == len(amis) and all(image["Public"] for image in images)
+
+
+def deregister(ec2: Client, ami: AMI) -> None:
+    """Remove an AMI; its snapshot stays. One that is gone already is no error."""
+    try:
+        ec2.deregister_image(ImageId=ami.id)
+    except Exception as error:
+        if code(error) not in ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"):
+            raise
+
+
+def _request(
+    image: RawImage, kind: AMIType, snapshot: str, kernel: str | None, attributes: AMIs
+) -> dict[str, Any]:
+    # RegisterImage's own defaults are paravirtual and i386, so both are always said.
+    hvm = kind.virtualization is Virtualization.HVM
+    root = "/dev/sda1" if hvm else "/dev/sda"
+    request: dict[str, Any] = {
+        # Tags are invisible to other accounts; the description is what a user can trace.
+        "Description": " ".join(filter(None, (image.build, image.checksum, image.url)))[:255],
+        "Architecture": str(image.architecture),
+        "VirtualizationType": str(kind.virtualization),
+        "RootDeviceName": root,
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": root,
+                "Ebs": {
+                    "SnapshotId": snapshot,
+                    "VolumeType": kind.volume_type,
+                    "DeleteOnTermination": True,
+                },
+            }
+        ],
+    }
+    if not hvm:
+        return request | {"KernelId": kernel}
+    # EC2 boots arm64 by UEFI alone.
+    boot_mode = "uefi" if image.architecture is Architecture.ARM64 else attributes.boot_mode
+    if boot_mode != "default":
+        request["BootMode"] = boot_mode
+    if attributes.imdsv2:
+        request["ImdsSupport"] = "v2.0"
+    if attributes.tpm:
+        request["TpmSupport"] = "v2.0"
+    return request | {"EnaSupport": attributes.ena}
+
+
+def _holder(ec2: Client, name: str) -> dict[str, Any] | None:
+    found = ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])
+    return found["Images"][0] if found["Images"] else None
+
+
+def _snapshots(image: dict[str, Any]) -> set[str]:
+    return {
+        mapping["Ebs"].get("SnapshotId", "")
+        for mapping in image.get("BlockDeviceMappings", ())
+        if "Ebs" in mapping
+    }

@@ -1,0 +1,181 @@
+"""Everything that jobs made and that is not published: found by tag, and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fedimg.aws import tags
+from fedimg.aws.clients import Client, Clients
+from fedimg.aws.refusals import code, explained, not_found
+from fedimg.aws.waiting import Waiter
+from fedimg.exceptions import EC2ServiceException
+
+INSTANCE = "instance"
+IMAGE = "image"
+SNAPSHOT = "snapshot"
+VOLUME = "volume"
+SECURITY_GROUP = "security-group"
+#: What uses another goes before it.
+_ORDER = (INSTANCE, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A resource of this site that is not published."""
+
+    kind: str
+    id: str
+    region: str
+    job: str
+    name: str
+
+
+def leftovers(
+    clients: Clients,
+    site: str,
+    regions: Iterable[str],
+    *,
+    job: str | None = None,
+    spare: Collection[str] = (),
+) -> list[Leftover]:
+    """What one job, or every job of the site but the `spare` ones, left in some regions.
+
+    A public AMI is published, and so is a snapshot that a public AMI is made from: neither is
+    left over, whatever the rest. Raises EC2ServiceException when a region does not answer.
+    """
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        found = list(pool.map(lambda region: _in_region(clients, site, region, job), regions))
+    return [item for region in found for item in region if item.job not in spare]
+
+
+def remove(
+    clients: Clients,
+    waiter: Waiter,
+    found: Iterable[Leftover],
+    *,
+    limit: float,
+    removed: Callable[[Leftover], None] = lambda item: None,
+) -> None:
+    """Remove leftovers, region by region side by side, what uses another first.
+
+    `removed` is told of each as it goes. Raises EC2ServiceException for the first that could
+    not be removed within `limit` seconds, after the other regions have had their turn.
+    """
+    regions: dict[str, list[Leftover]] = {}
+    for item in found:
+        regions.setdefault(item.region, []).append(item)
+
+    def empty(region: str) -> None:
+        items = sorted(regions[region], key=lambda item: _ORDER.index(item.kind))
+        for item in items:
+            with explained(
+                f"removing {item.kind} {item.id}", image=item.name, region=region, step="clean-up"
+            ):
+                waiter.until(
+                    partial(_gone, clients.ec2(region), item),
+                    what=f"{item.kind} {item.id} in {region} gone",
+                    limit=limit,
+                )
+            removed(item)
+
+    if regions:
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            futures = [pool.submit(empty, region) for region in regions]
+        for future in futures:
+            future.result()
+
+
+def _in_region(clients: Clients, site: str, region: str, job: str | None) -> list[Leftover]:
+    with explained(
+        f"looking for what is left of {job or f'site {site}'}",
+        image="",
+        region=region,
+        step="clean-up",
+    ):
+        return [
+            Leftover(
+                kind,
+                identity,
+                region,
+                values.get(tags.JOB, ""),
+                values.get("Name", ""),
+            )
+            for kind, identity, values in _unpublished(clients.ec2(region), site, job)
+        ]
+
+
+def _unpublished(
+    ec2: Client, site: str, job: str | None
+) -> Iterator[tuple[str, str, dict[str, str]]]:
+    mark = {tags.SITE: site} | ({tags.JOB: job} if job else {})
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in mark.items()]
+
+    def pages(operation: str, field: str, **given: Any) -> Iterator[dict[str, Any]]:
+        for page in ec2.get_paginator(operation).paginate(Filters=filters, **given):
+            yield from page[field]
+
+    for reservation in pages("describe_instances", "Reservations"):
+        for instance in reservation["Instances"]:
+            if instance["State"]["Name"] != "terminated":
+                yield INSTANCE, instance["InstanceId"], tags.read(instance.get("Tags"))
+    published: set[str] = set()
+    for image in pages("describe_images", "Images", Owners=["self"], IncludeDisabled=True):
+        if image["Public"]:
+            published |= {
+                mapping["Ebs"].get("SnapshotId", "")
+                for mapping in image["BlockDeviceMappings"]
+                if "Ebs" in mapping
+            }
+        else:
+            yield IMAGE, image["ImageId"], tags.read(image.get("Tags"))
+    for snapshot in pages("describe_snapshots", "Snapshots", OwnerIds=["self"]):
+        if snapshot["SnapshotId"] not in published:
+            yield SNAPSHOT, snapshot["SnapshotId"], tags.read(snapshot.get("Tags"))
+    for volume in pages("describe_volumes", "Volumes"):
+        yield VOLUME, volume["VolumeId"], tags.read(volume.get("Tags"))
+    for group in pages("describe_security_groups", "SecurityGroups"):
+        yield SECURITY_GROUP, group["GroupId"], tags.read(group.get("Tags"))
+
+
+def _gone(ec2: Client, item: Leftover) -> bool | None:
+    """Ask for the removal; None while something else has to go first."""
+    try:
+        if item.kind == INSTANCE:
+            return _instance_gone(ec2, item.id)
+        if item.kind == IMAGE:
+            _refuse_public(ec2, item)
+            ec2.deregister_image(ImageId=item.id)
+        elif item.kind == SNAPSHOT:
+            ec2.delete_snapshot(SnapshotId=item.id)
+        elif item.kind == VOLUME:
+            ec2.delete_volume(VolumeId=item.id)
+        else:
+            ec2.delete_security_group(GroupId=item.id)
+    except Exception as error:
+        if not_found(error):
+            return True
+        if code(error) in ("DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse"):
+            return None
+        raise
+    return True
+
+
+def _instance_gone(ec2: Client, instance: str) -> bool | None:
+    found = ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"]
+    return True if found[0]["CurrentState"]["Name"] == "terminated" else None
+
+
+def _refuse_public(ec2: Client, item: Leftover) -> None:
+    # Between the look and now a person may have made it public; then it is no leftover.
+    images = ec2.describe_images(ImageIds=[item.id])["Images"]
+    if images and images[0]["Public"]:
+        raise EC2ServiceException(
+            f"AMI {item.id} has become public since it was looked for; not removed",
+            region=item.region,
+            step="clean-up",
+        )

@@ -1,0 +1,60 @@
+"""One client a region, with time-outs, retries and a shared pool of connections."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from fedimg import __version__
+
+#: boto3 builds a client's methods at run time; no static type tells them.
+Client = Any
+
+# EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 60
+# Back-off doubles from under a second up to 20 s: eight tries ride out a minute of throttling.
+_ATTEMPTS = 8
+_CONNECTIONS = 20
+
+
+class Clients:
+    """Every AWS client of one process; safe to use from many threads.
+
+    Credentials, profile and endpoints come from boto3's own chain.
+    """
+
+    def __init__(self) -> None:
+        self._session: Any = boto3.session.Session()
+        self._lock = threading.Lock()
+        self._made: dict[tuple[str, str, int], Client] = {}
+
+    def ec2(self, region: str) -> Client:
+        """EC2 in a region; throttled, failed and broken calls are tried again."""
+        return self.client("ec2", region)
+
+    def ec2_once(self, region: str) -> Client:
+        """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
+        return self.client("ec2", region, attempts=1)
+
+    def client(self, service: str, region: str, *, attempts: int = _ATTEMPTS) -> Client:
+        """Any service's client in a region."""
+        key = (service, region, attempts)
+        # Making a client changes the session, which is not thread-safe; using one is.
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self._session.client(
+                    service,
+                    region_name=region,
+                    config=Config(
+                        connect_timeout=_CONNECT_SECONDS,
+                        read_timeout=_READ_SECONDS,
+                        retries={"mode": "standard", "total_max_attempts": attempts},
+                        max_pool_connections=_CONNECTIONS,
+                        user_agent_extra=f"fedimg/{__version__}",
+                    ),
+                )
+            return self._made[key]

@@ -1,0 +1,214 @@
+"""How large an .xz file at a URL is, compressed and not, without downloading it."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import requests
+import xz
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.util.retry import Retry
+
+GIB = 1024**3
+
+#: What one request brings, in bytes: the whole index of an image in xz's usual blocks of 24 MiB.
+WINDOW = 64 * 1024
+#: A plain file needs two requests or three, and each further long stream two more.
+MOST_REQUESTS = 100
+#: In bytes. A block takes two or more of them, and about a kilobyte of python-xz's memory.
+LARGEST_INDEX = 256 * 1024
+MOST_REDIRECTS = 5
+#: Seconds to wait for a connection, and for the next bytes on it.
+PATIENCE = (10.0, 20.0)
+
+_MAGIC = b"\xfd7zXZ\x00"
+_HEADER = 12
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+
+
+class ImageUnusable(Exception):
+    """The file cannot become an AMI; the text says what is wrong with it."""
+
+
+class ImageUnreachable(ImageUnusable):
+    """Nobody could look at the file now; a later try may succeed."""
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Both sizes of an image, in bytes."""
+
+    compressed_size: int
+    uncompressed_size: int
+
+
+def image_size(url: str, *, maximum: int, limit: float = 120.0) -> ImageSize:
+    """The sizes of the .xz file at `url`, which may have several streams, blocks and padding.
+
+    They are read from the indexes at the ends of its streams (The .xz File Format, section 4) with
+    a few ranged requests. An index is a promise: only decompression shows whether it is kept.
+
+    Args:
+        url: an http or https address; so is wherever it redirects to.
+        maximum: largest uncompressed size accepted, in bytes.
+        limit: seconds for all of it.
+
+    Raises:
+        ImageUnreachable: the server cannot be reached, refuses, or is too slow.
+        ImageUnusable: the server has no ranged requests, or the file is not .xz, not complete, or
+            larger than `maximum`.
+    """
+    with _RemoteFile(url, limit) as remote:
+        begin = remote.read(_HEADER)
+        if not begin.startswith(_MAGIC):
+            raise ImageUnusable(
+                f"{url} is not an .xz file: it begins with {begin[: len(_MAGIC)]!r}"
+            )
+        try:
+            # Closed, an XZFile leaves alone a file object that it was given.
+            with xz.XZFile(cast(BinaryIO, remote)) as image:
+                uncompressed = len(image)
+        except xz.XZError as error:
+            raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
+        compressed = remote.size
+    if not uncompressed:
+        raise ImageUnusable(f"{url} is an .xz file of nothing")
+    if uncompressed > maximum:
+        raise ImageUnusable(
+            f"{url} holds an image of {gib(uncompressed)} GiB, and the largest taken is "
+            f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
+        )
+    return ImageSize(compressed, uncompressed)
+
+
+def gib(size: int) -> int:
+    """`size` bytes in whole GiB, rounded up, as EC2 sells volumes."""
+    return -(-size // GIB)
+
+
+def _plain(error: xz.XZError) -> str:
+    if str(error).startswith(("footer", "file: invalid size")):
+        return f"its footer is missing, so it was cut short or written over ({error})"
+    return f"it is damaged ({error})"
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file at a URL as a seekable one that python-xz can read, and what reading it may cost."""
+
+    def __init__(self, url: str, limit: float) -> None:
+        self.size = 0
+        self._url = self._mirror = url
+        self._deadline = time.monotonic() + limit
+        self._requests = 0
+        self._at = 0
+        self._window = b""
+        self._window_at = 0
+        self._http = requests.Session()
+        self._http.max_redirects = MOST_REDIRECTS
+        again = Retry(
+            2,
+            backoff_factor=0.5,
+            status_forcelist=(502, 503, 504),
+            # It may ask for an hour.
+            respect_retry_after_header=False,
+        )
+        adapter = HTTPAdapter(max_retries=again)
+        for scheme in ("http://", "https://"):
+            self._http.mount(scheme, adapter)
+        self._fetch(0, _HEADER)
+
+    def close(self) -> None:
+        self._http.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            # Sizes in an index that reach back beyond the file's first byte.
+            raise ImageUnusable(
+                f"{self._url} is not a complete .xz file: its beginning is missing or damaged"
+            )
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = min(self._at + size, self.size)
+        if not (self._window_at <= self._at and end <= self._window_at + len(self._window)):
+            if size > LARGEST_INDEX:
+                raise ImageUnusable(f"{self._url} has an index of {size} bytes: it is damaged")
+            # python-xz goes from the end to the beginning: bring what lies before, too.
+            self._fetch(max(0, min(self._at, end - WINDOW)), end)
+        start = self._at - self._window_at
+        self._at = end
+        return self._window[start : end - self._window_at]
+
+    def _fetch(self, start: int, end: int) -> None:
+        self._requests += 1
+        if self._requests > MOST_REQUESTS:
+            raise ImageUnusable(
+                f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its size"
+            )
+        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        try:
+            with self._http.get(
+                self._mirror, headers=headers, timeout=PATIENCE, stream=True
+            ) as response:
+                first, total = self._check(response)
+                end = min(end, total)
+                body = self._body(response, end - start)
+                # Where it redirected to: the next range comes from the same file.
+                self._mirror = response.url
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise ImageUnreachable(f"cannot read {self._url}: {error}") from error
+        if first != start or (self.size and total != self.size) or len(body) < end - start:
+            raise ImageUnreachable(
+                f"{self._url} changed while it was read, or its server mixes up ranges; "
+                "try again when its upload is complete"
+            )
+        self.size, self._window, self._window_at = total, body, start
+
+    def _check(self, response: requests.Response) -> tuple[int, int]:
+        """Where the answer begins, and the size of the whole file."""
+        if response.status_code == 416:
+            raise ImageUnusable(f"{self._url} is not an .xz file: it is too short to be one")
+        if response.status_code == 200:
+            raise ImageUnusable(
+                f"the server of {self._url} does not honour Range, so the image's size cannot be "
+                "read from the end of the file; serve it from one that does"
+            )
+        if response.status_code != 206:
+            passing = response.status_code >= 500 or response.status_code in (408, 429)
+            raise (ImageUnreachable if passing else ImageUnusable)(
+                f"cannot read {self._url}: its server answers {response.status_code} "
+                f"{response.reason}"
+            )
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if not match:
+            raise ImageUnusable(f"the server of {self._url} does not say how large the file is")
+        return int(match[1]), int(match[3])
+
+    def _body(self, response: requests.Response, size: int) -> bytes:
+        """The answer, or the first `size` bytes of it, however slowly they drip in."""
+        body = b""
+        while len(body) < size:
+            if time.monotonic() > self._deadline:
+                raise ImageUnreachable(f"cannot read {self._url}: its server is too slow")
+            piece = response.raw.read1(size - len(body))
+            if not piece:
+                break
+            body += piece
+        return body

@@ -1,0 +1,181 @@
+"""An instance for one attempt: launched with keys of its own, found again by its tags, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedimg.aws.clients import Client
+from fedimg.aws.refusals import code
+from fedimg.aws.security_group import Place
+from fedimg.aws.tags import Labels
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Network
+from fedimg.exceptions import EC2ServiceException
+
+#: EC2 has no room for this type just now, or not in this zone: another attempt may pass.
+_NO_ROOM = {
+    "InsufficientInstanceCapacity",
+    "InstanceLimitExceeded",
+    "VcpuLimitExceeded",
+    "Unsupported",
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running instance; `volumes` maps device names to volume ids."""
+
+    id: str
+    address: str
+    volumes: Mapping[str, str]
+
+
+def no_room(error: Exception) -> bool:
+    """Whether EC2 could not place the instance, for now or in this zone."""
+    return code(error) in _NO_ROOM
+
+
+def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:
+    """The subnet to start an instance of a type in: another one each attempt.
+
+    Not every zone offers every type. Raises EC2ServiceException when none of them does.
+    """
+    offers = ec2.describe_instance_type_offerings(
+        LocationType="availability-zone",
+        Filters=[{"Name": "instance-type", "Values": [kind]}],
+    )["InstanceTypeOfferings"]
+    zones = {offer["Location"] for offer in offers}
+    fit = [subnet for subnet, zone in place.subnets.items() if zone in zones]
+    if not fit:
+        raise EC2ServiceException(
+            f"no zone of the subnets {', '.join(place.subnets)} offers {kind} instances; choose "
+            "another type or subnet in fedimg.toml"
+        )
+    return fit[attempt % len(fit)]
+
+
+def launch(
+    ec2: Client,
+    waiter: Waiter,
+    labels: Labels,
+    role: str,
+    *,
+    ami: str,
+    kind: str,
+    user_data: str,
+    token: str,
+    group: str,
+    subnet: str,
+    network: Network,
+    volumes: list[dict[str, Any]],
+) -> str:
+    """Start one instance; its id. `volumes` are block device mappings beside the AMI's own.
+
+    IMDSv2 only, no instance profile, gone when it shuts itself down. Raises botocore's
+    ClientError when EC2 refuses.
+    """
+    made = waiter.settled(
+        lambda: ec2.run_instances(
+            ImageId=ami,
+            InstanceType=kind,
+            MinCount=1,
+            MaxCount=1,
+            ClientToken=token,
+            UserData=user_data,
+            InstanceInitiatedShutdownBehavior="terminate",
+            MetadataOptions={
+                "HttpTokens": "required",
+                "HttpEndpoint": "enabled",
+                "HttpPutResponseHopLimit": 1,
+            },
+            NetworkInterfaces=[
+                {
+                    "DeviceIndex": 0,
+                    "SubnetId": subnet,
+                    "Groups": [group],
+                    "AssociatePublicIpAddress": network.address == "public",
+                    "DeleteOnTermination": True,
+                }
+            ],
+            BlockDeviceMappings=volumes,
+            TagSpecifications=labels.specifications(
+                ["instance", "volume", "network-interface"], role
+            ),
+        )
+    )
+    return str(made["Instances"][0]["InstanceId"])
+
+
+def running(
+    ec2: Client, waiter: Waiter, instance: str, network: Network, *, limit: float
+) -> Instance:
+    """Wait until an instance runs and has an address.
+
+    Raises EC2ServiceException when it ends instead, or takes longer than `limit` seconds.
+    """
+    field = "PublicIpAddress" if network.address == "public" else "PrivateIpAddress"
+
+    def look() -> Instance | None:
+        found = _describe(ec2, [{"Name": "instance-id", "Values": [instance]}])
+        if not found:
+            return None
+        state = found[0]["State"]["Name"]
+        if state not in ("pending", "running"):
+            reason = found[0].get("StateReason", {}).get("Message") or "EC2 gives no reason"
+            raise EC2ServiceException(f"instance {instance} is {state}: {reason}")
+        if state == "pending" or not found[0].get(field):
+            return None
+        return Instance(
+            instance,
+            str(found[0][field]),
+            {
+                mapping["DeviceName"]: mapping["Ebs"]["VolumeId"]
+                for mapping in found[0]["BlockDeviceMappings"]
+            },
+        )
+
+    return waiter.until(look, what=f"instance {instance} running, with an address", limit=limit)
+
+
+def console(ec2: Client, instance: str) -> str:
+    """What an instance's console shows, as far as EC2 has it; empty when it does not tell."""
+    try:
+        answer = ec2.get_console_output(InstanceId=instance)
+    except Exception as error:
+        if code(error):
+            return ""
+        raise
+    return str(answer.get("Output") or "")
+
+
+def end(ec2: Client, waiter: Waiter, labels: Labels, role: str, *, limit: float) -> None:
+    """Terminate every instance of a role and wait until all are gone, with their volumes.
+
+    Raises EC2ServiceException when that takes longer than `limit` seconds.
+    """
+    wanted = labels.filters(role)
+
+    def look() -> bool | None:
+        found = _describe(ec2, wanted)
+        left = [i["InstanceId"] for i in found if i["State"]["Name"] != "terminated"]
+        living = [
+            i["InstanceId"]
+            for i in found
+            if i["State"]["Name"] not in ("terminated", "shutting-down")
+        ]
+        if living:
+            ec2.terminate_instances(InstanceIds=living)
+        return None if left else True
+
+    waiter.until(look, what=f"the {role} instances of {labels.image} gone", limit=limit)
+
+
+def _describe(ec2: Client, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        instance
+        for page in ec2.get_paginator("describe_instances").paginate(Filters=filters)
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+    ]

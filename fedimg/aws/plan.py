@@ -1,0 +1,106 @@
+"""What is made of an image, and where: decided before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from fedimg.aws import regions
+from fedimg.aws.clients import Clients
+from fedimg.aws.tags import ami_name
+from fedimg.config import EC2
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMIType, Architecture, RawImage, Virtualization
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Region → AMI types, the origin first.
+
+    `kernels` are the regions' PV-GRUB kernels; `left_out` tells, a region, what cannot be
+    made there and why.
+    """
+
+    origin: str
+    types: Mapping[str, Sequence[AMIType]]
+    kernels: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+    @property
+    def further(self) -> list[str]:
+        """The regions that get copies."""
+        return [region for region in self.types if region != self.origin]
+
+    @property
+    def virtualizations(self) -> list[Virtualization]:
+        """What the origin's AMIs are booted as, HVM first."""
+        made = {kind.virtualization for kind in self.types[self.origin]}
+        return [virtualization for virtualization in Virtualization if virtualization in made]
+
+    def names(self, image: RawImage) -> dict[str, list[str]]:
+        """The names that the AMIs get, a region, unless another AMI has one already."""
+        return {
+            region: [ami_name(image.name, kind, region, 0) for kind in kinds]
+            for region, kinds in self.types.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for the queue."""
+        types = {region: [str(kind) for kind in kinds] for region, kinds in self.types.items()}
+        return {**vars(self), "types": types}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Plan:
+        """The plan that `to_json` wrote down."""
+        types = {r: [AMIType.parse(kind) for kind in kinds] for r, kinds in values["types"].items()}
+        return cls(**{**values, "types": types})
+
+
+def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
+    """The plan for an image; nothing is touched.
+
+    PV needs a kernel in its region, and an x86 image. Raises EC2ServiceException when nothing
+    can be made in the origin, and botocore's errors when a region cannot be asked.
+    """
+    wanted = regions.wanted(clients.ec2(settings.origin), settings)
+    kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
+    pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
+    kernels = _kernels(wanted, settings, clients) if pv else {}
+    types = {
+        region: [
+            kind for kind in kinds if kind.virtualization is Virtualization.HVM or region in kernels
+        ]
+        for region in wanted
+    }
+    if not types[settings.origin]:
+        raise EC2ServiceException(
+            f"none of the AMI types {', '.join(map(str, settings.amis.types))} can be made of an "
+            f"{image.architecture} image in {settings.origin}; change ec2.amis.types"
+        )
+    return Plan(
+        settings.origin,
+        {region: made for region, made in types.items() if made},
+        kernels,
+        {
+            region: "no paravirtual AMIs: EC2 has no PV-GRUB kernel in this region"
+            for region, made in types.items()
+            if len(made) < len(kinds)
+        },
+    )
+
+
+def _possible(kind: AMIType, architecture: Architecture) -> bool:
+    return kind.virtualization is Virtualization.HVM or architecture is Architecture.X86_64
+
+
+def _kernels(wanted: Sequence[str], settings: EC2, clients: Clients) -> dict[str, str]:
+    configured = settings.amis.paravirtual_kernels
+
+    def kernel(region: str) -> str | None:
+        return regions.paravirtual_kernel(clients.ec2(region), region, configured)
+
+    with ThreadPoolExecutor(max_workers=settings.limits.regions) as pool:
+        found = dict(zip(wanted, pool.map(kernel, wanted), strict=True))
+    return {region: kernel for region, kernel in found.items() if kernel is not None}

@@ -1,0 +1,96 @@
+"""What AWS's errors mean to the process: doubt, not yet, or a failure that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from fedimg.exceptions import EC2ServiceException
+
+#: Refusals that pass: the account's or EC2's own limits at this moment.
+_BUSY = {
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "InternalError",
+    "InternalFailure",
+    "ServiceUnavailable",
+    "Unavailable",
+}
+
+
+def code(error: Exception) -> str:
+    """EC2's code for the refusal, such as `InvalidSnapshot.NotFound`; empty if it is none."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
+
+
+def not_found(error: Exception) -> bool:
+    """Whether EC2 does not know the resource, or does not know it yet."""
+    return code(error).startswith("Invalid") and code(error).endswith((".NotFound", ".Unavailable"))
+
+
+def in_doubt(error: Exception) -> bool:
+    """Whether the call may pass when tried again, and may have taken effect already."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return code(error) in _BUSY or status >= 500
+    return isinstance(error, HTTPClientError)
+
+
+@contextmanager
+def explained(
+    doing: str,
+    *,
+    image: str,
+    region: str,
+    step: str,
+    kind: type[EC2ServiceException] = EC2ServiceException,
+) -> Iterator[None]:
+    """Turn AWS's errors into `kind`, saying what was being done, where, and AWS's own words.
+
+    A failure that has its words already is told where it happened.
+    """
+    try:
+        yield
+    except EC2ServiceException as error:
+        error.image = error.image or image
+        error.region = error.region or region
+        error.step = error.step or step
+        if isinstance(error, kind):
+            raise
+        raise kind(
+            error.problem,
+            image=error.image,
+            region=error.region,
+            step=error.step,
+            request_id=error.request_id,
+            output=error.output,
+        ) from error
+    except ClientError as error:
+        message = error.response["Error"].get("Message", "")
+        request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
+        raise kind(
+            f"{doing}: EC2 refused with {code(error)}: {message}{_advice(error)}",
+            image=image,
+            region=region,
+            step=step,
+            request_id=str(request),
+        ) from error
+    except BotoCoreError as error:
+        raise kind(
+            f"{doing}: could not reach EC2: {error}", image=image, region=region, step=step
+        ) from error
+
+
+def _advice(error: ClientError) -> str:
+    advice = {
+        "OperationNotPermitted": "block public access may be on there; see 'fedimg check'",
+        "ResourceLimitExceeded": "ask AWS for a higher quota, then 'fedimg retry' the job",
+        "UnauthorizedOperation": "the worker's IAM policy does not allow this call",
+        "AuthFailure": "check the worker's AWS credentials and that the region is enabled",
+        "InvalidAMIID.NotFound": "check utility_ami in fedimg.toml",
+        "OptInRequired": "enable the region for the account, or exclude it in fedimg.toml",
+    }.get(code(error))
+    return f" ({advice})" if advice else ""

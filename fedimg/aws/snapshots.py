@@ -1,0 +1,46 @@
+"""A job's snapshot in one region: found by its tags, waited for, and fit to be public."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedimg.aws.clients import Client
+from fedimg.aws.tags import Labels
+from fedimg.aws.waiting import Waiter
+from fedimg.exceptions import EC2ServiceException
+
+ROLE = "snapshot"
+
+
+class SnapshotFailed(EC2ServiceException):
+    """EC2 gave a snapshot up; another try may pass."""
+
+
+def find(ec2: Client, labels: Labels) -> str | None:
+    """The job's snapshot in the client's region, unless it failed."""
+    found = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(ROLE))["Snapshots"]
+    usable = sorted(str(s["SnapshotId"]) for s in found if s["State"] in ("pending", "completed"))
+    return usable[0] if usable else None
+
+
+def completed(ec2: Client, waiter: Waiter, snapshot: str, *, limit: float) -> None:
+    """Wait until a snapshot holds all of its bytes.
+
+    Raises SnapshotFailed when it fails, EC2ServiceException when it takes longer than `limit`
+    seconds or turns out encrypted: no AMI made from it could be public.
+    """
+
+    def look() -> bool | None:
+        state: dict[str, Any] = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]
+        if state["State"] in ("error", "recoverable"):
+            raise SnapshotFailed(
+                f"snapshot {snapshot} failed: {state.get('StateMessage') or 'EC2 gives no reason'}"
+            )
+        if state.get("Encrypted"):
+            raise EC2ServiceException(
+                f"snapshot {snapshot} is encrypted, and nothing encrypted can be public; turn off "
+                "EBS encryption by default there (see 'fedimg check')"
+            )
+        return True if state["State"] == "completed" else None
+
+    waiter.until(look, what=f"snapshot {snapshot} completed", limit=limit)

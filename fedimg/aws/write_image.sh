@@ -1,0 +1,170 @@
+# Run by bash, as root, on a utility instance: streams a compressed image onto a volume.
+#
+# Standard input has its values, a "NAME VALUE" a line, then "end": nothing that came in a message
+# is ever part of a command line. Standard output has one fact a line:
+#     progress BYTES               written so far, every two seconds or more often
+#     checksum ALGORITHM:HEX       of the compressed file
+#     wrote BYTES                  the last line of a success, and of nothing else
+#     failed PART: REASON          PART is input, tools, device, download, checksum,
+#                                  decompression or volume; the exit status is 1
+set -u
+export LC_ALL=C
+unset XZ_OPT XZ_DEFAULTS
+
+fail() {
+    printf 'failed %s: %s\n' "$1" "$2"
+    exit 1
+}
+
+declare -A given=()
+ended=
+while read -r name value; do
+    case $name in
+        url | volume | checksum | compressed | uncompressed | idle | appear) given[$name]=$value ;;
+        end) ended=yes; break ;;
+        *) fail input "a value that this script does not know" ;;
+    esac
+done
+[[ $ended ]] || fail input "the values end too early"
+
+value_of() { # NAME PATTERN VARIABLE
+    [[ ${given[$1]-} =~ ^$2$ ]] || fail input "the value of $1 is missing or malformed"
+    printf -v "$3" %s "${given[$1]-}"
+}
+value_of url 'https?://[!-~]+' url
+value_of volume 'vol-[0-9a-f]{8,17}' volume
+value_of checksum '(none|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})' checksum
+value_of compressed '[1-9][0-9]{0,14}' compressed
+value_of uncompressed '[1-9][0-9]{0,14}' uncompressed
+value_of idle '[1-9][0-9]{0,5}' idle
+value_of appear '[1-9][0-9]{0,5}' appear
+
+digests=(sha256)
+algorithm=${checksum%%:*}
+case $algorithm in none | sha256) ;; *) digests+=("$algorithm") ;; esac
+
+for tool in curl xz dd tee wc mkfifo mktemp head tail tr "${digests[@]/%/sum}"; do
+    command -v "$tool" >/dev/null ||
+        fail tools "the utility AMI has no $tool; install it there, or choose another AMI"
+done
+
+# --- The device, by the volume's id: its NVMe or virtio serial number is the id without the dash.
+
+find_device() {
+    local entry file serial
+    device=
+    for entry in /sys/block/*; do
+        for file in "$entry/device/serial" "$entry/serial"; do
+            serial=
+            [[ -r $file ]] && read -r serial <"$file"
+            [[ ${serial/-/} == "${volume/-/}" && -e /dev/${entry##*/} ]] || continue
+            [[ -z $device || $device == "${entry##*/}" ]] ||
+                fail device "both $device and ${entry##*/} have the serial number of $volume"
+            device=${entry##*/}
+        done
+    done
+    [[ $device ]]
+}
+
+deadline=$((SECONDS + appear))
+until find_device; do
+    ((SECONDS < deadline)) || fail device "no disk here had the serial number of $volume within \
+$appear s; there are: $(cd /sys/block && echo *)"
+    echo "progress 0"
+    sleep 1
+done
+
+# The volume was made blank for this one writing. What is in use is something else.
+for used in "/sys/block/$device/$device"*/partition "/sys/block/$device/holders/"*; do
+    [[ ! -e $used ]] || fail device "/dev/$device, which should be blank, is in use: $used"
+done
+while read -r source _; do
+    [[ $source != "/dev/$device" ]] || fail device "/dev/$device is mounted"
+done </proc/self/mounts
+
+read -r sectors <"/sys/block/$device/size" || fail device "/dev/$device does not tell its size"
+capacity=$((sectors * 512)) # Linux counts 512-byte sectors here, whatever the disk's own.
+((uncompressed <= capacity)) ||
+    fail volume "the image needs $uncompressed bytes and /dev/$device has $capacity"
+
+# --- download → checksums → decompression → volume
+
+work=$(mktemp -d) || fail tools "no temporary directory: is the root disk full?"
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+
+readers=()
+pipes=()
+for sink in "${digests[@]/%/sum}" wc; do
+    mkfifo "$work/$sink.pipe" || fail tools "no named pipe in $work"
+    pipes+=("$work/$sink.pipe")
+    case $sink in wc) command=(wc -c) ;; *) command=("$sink") ;; esac
+    "${command[@]}" <"$work/$sink.pipe" >"$work/$sink" 2>"$work/$sink.errors" &
+    readers+=($!)
+done
+
+report() {
+    local field value written=0
+    # sleep must not keep the session's output open when this loop is killed.
+    while sleep 2 >/dev/null 2>&1; do
+        while read -r field value; do
+            [[ $field != pos: ]] || written=$value
+        done 2>/dev/null <"/proc/$(<"$work/writer")/fdinfo/1"
+        echo "progress $written" || exit
+    done 2>/dev/null
+}
+echo "progress 0"
+report &
+reporter=$!
+disown "$reporter"
+
+# curl does not retry: what is already in the pipe cannot be taken back.
+# dd: nocache has the kernel write out what was written at once, so that no gigabytes of dirty pages
+# are left for the last fsync; the count ends a file that is longer than its index says.
+curl --disable --silent --show-error --fail --globoff --location --max-redirs 5 \
+    --proto =http,https --proto-redir =http,https --connect-timeout 30 \
+    --speed-limit 1 --speed-time "$idle" --url "$url" 2>"$work/download.errors" |
+    tee "${pipes[@]}" 2>"$work/tee.errors" |
+    xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |
+    {
+        echo "$BASHPID" >"$work/writer"
+        exec dd of="/dev/$device" bs=1M count=$((uncompressed + 1)) iflag=fullblock,count_bytes \
+            oflag=nocache conv=nocreat,notrunc,fsync 2>"$work/volume.errors"
+    }
+status=("${PIPESTATUS[@]}")
+kill "$reporter" 2>/dev/null
+
+# --- What came of it: the part that failed by itself, not those that its failure pulled down.
+
+said() { # PART
+    tail -c 500 "$work/$1.errors" | tr -s '\n' ' '
+}
+
+((status[3] == 0)) || fail volume "$(head -n 1 "$work/volume.errors")"
+written=0
+while read -r count unit _; do
+    [[ $unit != bytes ]] || written=$count
+done <"$work/volume.errors"
+((written <= uncompressed)) ||
+    fail decompression "there is more than the $uncompressed bytes that the file's index promised"
+# 23: curl could not write, which is its reader's failure.
+((status[0] == 0 || status[0] == 23)) || fail download "$(said download)"
+for reader in "${readers[@]}"; do
+    wait "$reader" || fail checksum "a program that reads the download along died"
+done
+((status[2] == 0)) || fail decompression "$(said decompression)"
+((status[0] == 0 && status[1] == 0)) || fail download "$(said download)$(said tee)"
+
+read -r received <"$work/wc"
+((received == compressed)) || fail download "$received bytes came in place of $compressed"
+found=()
+for digest in "${digests[@]}"; do
+    read -r digits _ <"$work/${digest}sum"
+    found+=("$digest:$digits")
+done
+[[ $checksum == none || $checksum == "${found[-1]}" ]] ||
+    fail checksum "the file has ${found[-1]} in place of $checksum"
+((written == uncompressed)) ||
+    fail decompression "$written bytes came out in place of $uncompressed"
+
+printf 'checksum %s\n' "${found[@]}"
+echo "wrote $written"

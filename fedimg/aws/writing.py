@@ -1,0 +1,124 @@
+"""What write_image.sh is told and what it answers; running it on an instance is utility.py's."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from dataclasses import dataclass
+from importlib.resources import files
+
+_URL = re.compile(r"https?://[!-~]{1,2048}")
+_VOLUME = re.compile(r"vol-[0-9a-f]{8,17}")
+_CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}")
+
+_PROGRESS = re.compile(r"progress (\d{1,15})")
+_FOUND = re.compile(r"checksum (\w+:[0-9a-f]+)")
+_WROTE = re.compile(r"wrote (\d{1,15})")
+_FAILED = re.compile(
+    r"failed (input|tools|device|download|checksum|decompression|volume): (.{1,4096})"
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So many bytes of the uncompressed image are written; the line also shows that it lives."""
+
+    written: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """The whole image is on the volume.
+
+    `size` is in bytes; `checksums` are those of the compressed file, each `ALGORITHM:HEX`, sha256
+    always among them.
+    """
+
+    size: int
+    checksums: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Which part failed by itself, and what it said.
+
+    `part` is input, tools, device, download, checksum, decompression or volume.
+    """
+
+    part: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"
+
+
+def write_command() -> str:
+    """The command that runs the script as root. It is the same for every image and volume."""
+    script = files("fedimg.aws").joinpath("write_image.sh").read_text()
+    become_root = '$(test "$(id -u)" = 0 || echo sudo -n)'
+    return f"exec {become_root} bash -c {shlex.quote(script)}"
+
+
+def given(
+    *,
+    url: str,
+    volume: str,
+    checksum: str | None,
+    compressed_size: int,
+    uncompressed_size: int,
+    idle: float,
+    appear: float,
+) -> bytes:
+    """What the script reads from its standard input.
+
+    Args:
+        url: where the .xz file is.
+        volume: id of the volume to write; it is attached, and blank.
+        checksum: of the .xz file, `ALGORITHM:HEX`, where it is known.
+        compressed_size: of the .xz file, in bytes.
+        uncompressed_size: of the image, in bytes.
+        idle: seconds without a byte after which the download counts as stalled.
+        appear: seconds to wait for the volume to show up as a disk.
+
+    Raises:
+        ValueError: a value that the script would refuse.
+    """
+    for what, value, pattern in (
+        ("image URL", url, _URL),
+        ("volume id", volume, _VOLUME),
+        ("checksum", checksum, _CHECKSUM),
+    ):
+        if value is not None and not pattern.fullmatch(value):
+            raise ValueError(f"{what} {value!r} cannot be given to an instance")
+    if min(compressed_size, uncompressed_size, idle, appear) <= 0:
+        raise ValueError(f"sizes and times of {url} have to be more than nothing")
+    values = {
+        "url": url,
+        "volume": volume,
+        "checksum": checksum or "none",
+        "compressed": compressed_size,
+        "uncompressed": uncompressed_size,
+        "idle": math.ceil(idle),
+        "appear": math.ceil(appear),
+    }
+    return ("".join(f"{name} {value}\n" for name, value in values.items()) + "end\n").encode()
+
+
+def progress(line: str) -> Progress | None:
+    """The progress that one line of the script's output tells, if it tells any."""
+    match = _PROGRESS.fullmatch(line)
+    return Progress(int(match[1])) if match else None
+
+
+def verdict(output: str) -> Written | Failure | None:
+    """What the end of the script's output says; None when it ended without a word."""
+    checksums: list[str] = []
+    for line in output.splitlines():
+        if match := _FOUND.fullmatch(line):
+            checksums.append(match[1])
+        elif match := _FAILED.fullmatch(line):
+            return Failure(match[1], match[2].strip())
+        elif match := _WROTE.fullmatch(line):
+            return Written(int(match[1]), tuple(checksums))
+    return None

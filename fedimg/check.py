@@ -1,0 +1,184 @@
+"""`fedimg check`: what would keep this site from publishing, found without touching anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from botocore.exceptions import BotoCoreError
+
+from fedimg.aws.account import Account, merged
+from fedimg.aws.clients import Clients
+from fedimg.config import Koji, Settings
+from fedimg.findings import Finding, Look, Status, gather
+from fedimg.images import Architecture, Virtualization
+from fedimg.rpc import Client, NoAnswer
+
+# Two rounds of looks, the second one at the regions that the first one found: under a minute in
+# all, even when nothing answers.
+_ROUND_SECONDS = 25.0
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 15.0
+# Queue and outbox take a few MiB; a full disk stops the worker.
+_FREE_MIB = 256
+# fedimg.consumers.KojiConsumer's own; importing that would start half a hub.
+_CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
+
+
+def run(settings: Settings) -> list[Finding]:
+    """Look at everything; each look stands alone, and none takes long."""
+    looks: dict[str, Look] = {
+        "configuration": partial(configuration, settings),
+        "state directory": partial(state_directory, settings.state_directory),
+        "Koji hub": partial(koji_hub, settings.koji),
+        "Koji files": partial(koji_files, settings.koji),
+        "bus": bus,
+    }
+    try:
+        account = Account(Clients(), settings.ec2)
+    except BotoCoreError as error:
+        # Such as an AWS_PROFILE that ~/.aws/config does not have.
+        problem = Finding(
+            "credentials", Status.PROBLEM, str(error), "correct boto3's configuration"
+        )
+        return [*_flat(gather(looks, _ROUND_SECONDS)), problem]
+    looks |= account.looks(map(Architecture.from_koji, settings.koji.architectures))
+    found = _flat(gather(looks, _ROUND_SECONDS))
+    return found + merged(gather(account.region_looks(), _ROUND_SECONDS))
+
+
+def configuration(settings: Settings) -> list[Finding]:
+    """Values that the file may leave out, and a site may not."""
+    koji, ec2 = settings.koji, settings.ec2
+    found: list[Finding] = []
+
+    def wrong(key: str, text: str, hint: str, status: Status = Status.PROBLEM) -> None:
+        found.append(Finding(key, status, text, hint))
+
+    for name in koji.architectures:
+        if not ec2.machine(Architecture.from_koji(name)).utility_ami:
+            wrong(
+                f"ec2.{name}.utility_ami",
+                "not set",
+                f"name an {name} cloud image in {ec2.origin}, with cloud-init, curl and xz; or "
+                f"take {name} out of koji.architectures",
+            )
+    if ec2.network.allowed_source is None:
+        wrong(
+            "ec2.network.allowed_source",
+            "not set",
+            "name the addresses, as EC2 sees them, that the worker reaches its instances from",
+        )
+    if not koji.build_owners and not koji.scratch_owners:
+        wrong(
+            "koji.build_owners",
+            "empty, like koji.scratch_owners: no image on the bus is taken",
+            "name the owners whose builds are to be published",
+            Status.WARNING,
+        )
+    if not koji.name_patterns:
+        wrong(
+            "koji.name_patterns",
+            "empty: no image on the bus is taken",
+            "name the images that are to be published",
+            Status.WARNING,
+        )
+    kinds = {kind.virtualization for kind in ec2.amis.types}
+    if Virtualization.HVM not in kinds and "aarch64" in koji.architectures:
+        wrong(
+            "ec2.amis.types",
+            "no hvm type: nothing can be made of aarch64 images",
+            "add one, such as hvm-gp2, or take aarch64 out of koji.architectures",
+        )
+    return found or [Finding("configuration", Status.OK, f"site {settings.site!r}")]
+
+
+def state_directory(directory: Path) -> list[Finding]:
+    """Whether queue and outbox have a place; it is made when the worker starts."""
+    name = "state directory"
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        hint = "correct state_directory, or its owner: hub, worker and commands run as one user"
+        return [Finding(name, Status.PROBLEM, f"{there} cannot be written to", hint)]
+    free = shutil.disk_usage(there).free // 2**20
+    if free < _FREE_MIB:
+        hint = "make room: the worker ends when the disk is full"
+        return [Finding(name, Status.WARNING, f"{there} has {free} MiB left", hint)]
+    made = "" if there == directory else ", which the worker will make"
+    return [Finding(name, Status.OK, f"{directory}{made}")]
+
+
+def koji_hub(koji: Koji) -> list[Finding]:
+    """Whether the hub answers."""
+    name, hint = "Koji hub", "check koji.hub, and the way there"
+    try:
+        Client(koji.hub, min(koji.timeout, _READ_SECONDS)).call("getAPIVersion")
+    except NoAnswer as error:
+        return [Finding(name, Status.PROBLEM, str(error), hint)]
+    except xmlrpc.client.Fault as fault:
+        text = f"{koji.hub} answers, though with {fault.faultString}"
+        return [Finding(name, Status.WARNING, text, hint)]
+    return [Finding(name, Status.OK, f"{koji.hub} answers")]
+
+
+def koji_files(koji: Koji) -> list[Finding]:
+    """Whether the hub's files are served; the root itself may well be forbidden."""
+    name, hint = "Koji files", "check koji.topurl, and the way there"
+    try:
+        answer = requests.head(koji.topurl, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
+    except requests.RequestException as error:
+        text = f"{koji.topurl} does not answer: {error}"
+        return [Finding(name, Status.PROBLEM, text, hint)]
+    if answer.status_code >= requests.codes.server_error:
+        text = f"{koji.topurl} answers {answer.status_code} {answer.reason}"
+        return [Finding(name, Status.PROBLEM, text, hint)]
+    return [Finding(name, Status.OK, f"{koji.topurl} answers")]
+
+
+def bus() -> list[Finding]:
+    """Whether fedmsg listens for builds, and reaches its relay on both of its sides."""
+    from fedimg.bus import BusError, configuration
+
+    try:
+        config = configuration()
+    except BusError as error:
+        return [Finding("bus", Status.PROBLEM, str(error))]
+    inbound = config["relay_inbound"]
+    return [
+        _consumer(config),
+        _relay("bus, to the relay", [inbound] if isinstance(inbound, str) else inbound),
+        _relay("bus, from the relay", config["endpoints"]["relay_outbound"]),
+    ]
+
+
+def _consumer(config: dict[str, Any]) -> Finding:
+    name = "bus, listening"
+    if config.get(_CONSUMER_KEY):
+        return Finding(name, Status.OK, "KojiConsumer is enabled")
+    hint = "install fedmsg.d/fedimg.py in /etc/fedmsg.d"
+    return Finding(name, Status.PROBLEM, f"fedmsg's configuration lacks {_CONSUMER_KEY}", hint)
+
+
+def _relay(name: str, endpoints: Sequence[str]) -> Finding:
+    hint = "start fedmsg-relay, or correct its addresses in /etc/fedmsg.d"
+    for endpoint in endpoints:
+        try:
+            parts = urlsplit(endpoint)
+            # What a relay binds to everywhere is reached here.
+            host = "127.0.0.1" if parts.hostname in (None, "*") else parts.hostname
+            socket.create_connection((host, parts.port or 0), _CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            return Finding(name, Status.PROBLEM, f"{endpoint} does not answer: {error}", hint)
+    return Finding(name, Status.OK, f"{', '.join(endpoints)} answers")
+
+
+def _flat(found: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    return [finding for findings in found.values() for finding in findings]

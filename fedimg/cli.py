@@ -1,0 +1,351 @@
+"""The commands; what they share is in fedimg.command, how answers look in fedimg.show."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from fedimg.command import Call, Code, Refused, app, command
+
+if TYPE_CHECKING:
+    from fedimg.images import Architecture, RawImage
+    from fedimg.store import JobRow, Store
+
+_ARCHITECTURE = re.compile(r"(?<![A-Za-z0-9_])(x86_64|aarch64|arm64)(?![A-Za-z0-9_])")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+#: Libraries that tell each call, or print a traceback a try; fedimg's own lines say what matters.
+_TALKATIVE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3")
+
+JobArgument = Annotated[str, typer.Argument(help="A job, or as much of its name as is unique.")]
+URLArgument = Annotated[str, typer.Argument(help="Of a NAME.raw.xz, for all to download.")]
+ArchOption = Annotated[
+    str | None, typer.Option(help="x86_64 or aarch64; else the file name tells; else x86_64.")
+]
+
+
+def main() -> None:
+    """Run what the command line says, and exit."""
+    app()
+
+
+@command
+def worker(call: Call) -> int:
+    """Publish what is announced and uploaded, until told to stop (SIGTERM, SIGINT)."""
+    settings = call.settings
+    _log_lines()
+    from fedimg.uploader import run_worker
+
+    return run_worker(settings)
+
+
+@command
+def upload(
+    call: Call,
+    url: URLArgument,
+    arch: ArchOption = None,
+    checksum: Annotated[
+        str | None, typer.Option(help="Of the .xz file: sha256:HEX, or a bare SHA-256.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the job; exit by how it ended.")
+    ] = False,
+) -> Code:
+    """Queue the publishing of an image, and print its job.
+
+    An image that has a job already gets no second one: that job is shown, and the exit status
+    is by its state.
+    """
+    from fedimg import show
+    from fedimg.jobs import Jobs
+    from fedimg.store import LIVE
+
+    image = _image(url, arch, checksum)
+    store = call.store(create=True)
+    job = Jobs(store).submit(image)
+    row = _find(store, job) if job else _of_image(store, image)
+    if job is None:
+        call.output.note(f"this image has a job already, {row.job}, which is {row.state}")
+    if row.state in LIVE:
+        _mind_the_worker(call)
+        if wait:
+            from fedimg.follow import follow
+
+            return _by_state(follow(store, [row.job], call.output)[0])
+    call.output.answer(show.submitted(row))
+    return _by_state(row)
+
+
+@command
+def status(
+    call: Call,
+    job: Annotated[
+        str | None, typer.Argument(help="A job, or as much of its name as is unique; else all.")
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Follow until nothing is live; exit by JOB's state."),
+    ] = False,
+) -> Code:
+    """Show jobs, oldest first; of one job, how far it is in each region."""
+    from fedimg import show
+    from fedimg.store import LIVE
+
+    store = call.store()
+    rows = [_find(store, job)] if job else store.jobs()
+    live = [row.job for row in rows if row.state in LIVE]
+    if live:
+        _mind_the_worker(call)
+    if watch and live:
+        from fedimg.follow import follow
+
+        rows = follow(store, live, call.output)
+    else:
+        call.output.answer(show.jobs(rows, regions=job is not None))
+    return _by_state(rows[0]) if watch and job else Code.OK
+
+
+@command
+def amis(
+    call: Call,
+    image: Annotated[str | None, typer.Option(help="A part of the image's name.")] = None,
+    region: Annotated[str | None, typer.Option(help="A region.")] = None,
+    arch: Annotated[str | None, typer.Option(help="x86_64 or aarch64.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="hvm, paravirtual, gp2, … or both: hvm-gp2.")
+    ] = None,
+) -> Code:
+    """List AMIs, by image and region."""
+    from fedimg import show
+
+    wanted = _architecture(arch) if arch else None
+    rows = [
+        row
+        for row in call.store().amis()
+        if (image is None or image in row.image)
+        and region in (None, row.region)
+        and wanted in (None, row.architecture)
+        and kind in (None, row.virt_type, row.volume_type, f"{row.virt_type}-{row.volume_type}")
+    ]
+    call.output.answer(show.amis(rows))
+    return Code.OK
+
+
+@command
+def retry(call: Call, job: JobArgument) -> Code:
+    """Queue an incomplete, failed or cancelled job again; what is done already stays."""
+    from fedimg import show
+    from fedimg.jobs import Jobs
+
+    store = call.store()
+    name = _find(store, job).job
+    queued = Jobs(store).retry(name) is not None
+    row = _find(store, name)
+    if queued:
+        _mind_the_worker(call)
+    elif row.state == "complete":
+        call.output.note(f"{name} is complete: nothing is left to do")
+    else:
+        raise Refused(Code.NOT_NOW, f"{name} is {row.state}; only an ended job can be retried")
+    call.output.answer(show.job(row))
+    return Code.OK
+
+
+@command
+def cancel(call: Call, job: JobArgument) -> Code:
+    """End a queued or running job; the worker removes what it made."""
+    from fedimg import show
+    from fedimg.jobs import Jobs
+
+    store = call.store()
+    name = _find(store, job).job
+    cancelled = Jobs(store).cancel(name)
+    row = _find(store, name)
+    if cancelled:
+        _mind_the_worker(call)
+    elif row.state == "cancelled":
+        call.output.note(f"{name} is cancelled already")
+    else:
+        raise Refused(
+            Code.NOT_NOW, f"{name} is {row.state} ({row.step}): nothing is left to cancel"
+        )
+    call.output.answer(show.job(row))
+    return Code.OK
+
+
+@command
+def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> Code:
+    """Show what would be made of an image, and where; nothing is touched."""
+    from fedimg import show
+    from fedimg.aws.clients import Clients
+    from fedimg.services.ec2 import EC2Service
+
+    image = _image(url, arch, None)
+    settings = call.settings
+    service = EC2Service(
+        settings.ec2, site=settings.site, checks=settings.checks, clients=Clients()
+    )
+    call.output.answer(show.plan(image, service.plan(image)))
+    return Code.OK
+
+
+@command
+def cleanup(
+    call: Call,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be removed.")
+    ] = False,
+) -> Code:
+    """Remove what this site's jobs left in EC2: all that is not public and of no live job."""
+    from fedimg import show
+    from fedimg.aws import cleanup as leavings
+    from fedimg.aws import regions
+    from fedimg.aws.clients import Clients
+    from fedimg.aws.waiting import Waiter
+    from fedimg.store import LIVE
+
+    settings = call.settings
+    store = call.store()
+    clients = Clients()
+    # A region that is excluded today may have had images before.
+    unbounded = settings.ec2.model_copy(update={"regions": [], "exclude_regions": []})
+    everywhere = regions.wanted(clients.ec2(settings.ec2.origin), unbounded)
+    found = leavings.leftovers(clients, settings.site, everywhere)
+    # Asked after the look: a job that has begun meanwhile is live by now.
+    live = {row.job for row in store.jobs(LIVE)}
+    found = [item for item in found if item.job not in live]
+
+    def forget(item: leavings.Leftover) -> None:
+        if item.kind == leavings.IMAGE:
+            store.forget_ami(item.id, item.region)
+
+    if not dry_run:
+        leavings.remove(
+            clients,
+            Waiter(settings.ec2.limits, threading.Event()),
+            found,
+            limit=settings.ec2.limits.instance_gone,
+            removed=forget,
+        )
+    call.output.answer(show.leftovers(found, removed=not dry_run))
+    return Code.OK
+
+
+@command
+def check(call: Call) -> Code:
+    """Look for what would keep images from being published, and say what to do about it."""
+    from fedimg import check as looks
+    from fedimg import show
+    from fedimg.findings import Status
+
+    found = looks.run(call.settings)
+    call.output.answer(show.findings(found))
+    bad = any(finding.status is Status.PROBLEM for finding in found)
+    return Code.FAILED if bad else Code.OK
+
+
+def _image(url: str, arch: str | None, checksum: str | None) -> RawImage:
+    """The image that a person described. Raises Refused when no such image can be."""
+    from fedimg.images import Architecture, RawImage
+
+    said = {
+        _architecture(name) for name in _ARCHITECTURE.findall(urlsplit(url).path.split("/")[-1])
+    }
+    given = _architecture(arch) if arch else None
+    if given and said and given not in said:
+        raise Refused(
+            Code.UNUSABLE,
+            f"--arch {arch} contradicts the file name, which says {', '.join(sorted(said))}",
+        )
+    architecture = given or (said.pop() if len(said) == 1 else Architecture.X86_64)
+    if checksum and _SHA256.fullmatch(checksum):
+        checksum = f"sha256:{checksum}"
+    try:
+        return RawImage.at(url, architecture, checksum.lower() if checksum else None)
+    except ValueError as error:
+        raise Refused(Code.UNUSABLE, str(error)) from error
+
+
+def _architecture(name: str) -> Architecture:
+    from fedimg.images import Architecture
+
+    try:
+        return Architecture.from_koji(name)
+    except ValueError as error:
+        raise Refused(
+            Code.UNUSABLE, f"{name!r} is no architecture of EC2's: x86_64 or aarch64"
+        ) from error
+
+
+def _find(store: Store, text: str) -> JobRow:
+    """The job of that name, or the one whose name begins with it, or holds it."""
+    if row := store.job(text):
+        return row
+    rows = store.jobs()
+    found = [row for row in rows if row.job.startswith(text)] or [
+        row for row in rows if text in row.job
+    ]
+    if not found:
+        raise Refused(Code.UNKNOWN, f"there is no job {text!r}; 'fedimg status' lists them")
+    if len(found) > 1:
+        names = ", ".join(row.job for row in found)
+        raise Refused(Code.UNUSABLE, f"{text!r} may be any of these jobs: {names}")
+    return found[0]
+
+
+def _of_image(store: Store, image: RawImage) -> JobRow:
+    """The job that an image was refused for: its own, or the one of the same bytes."""
+    row = store.job(image.job)
+    if row is None:
+        return next(row for row in store.jobs() if row.image.checksum == image.checksum)
+    for what, old, new in (
+        ("checksum", row.image.checksum, image.checksum),
+        ("architecture", row.image.architecture, image.architecture),
+    ):
+        if new and new != old:
+            raise Refused(
+                Code.NOT_NOW,
+                f"the job of this URL, {row.job}, has the {what} {old or '(none)'}, not {new}; "
+                "an image's job cannot be changed: give changed bytes a URL of their own",
+            )
+    return row
+
+
+def _by_state(row: JobRow) -> Code:
+    return {
+        "incomplete": Code.INCOMPLETE,
+        "failed": Code.FAILED,
+        "cancelled": Code.FAILED,
+    }.get(row.state, Code.OK)
+
+
+def _mind_the_worker(call: Call) -> None:
+    """Tell a person when nothing will happen, for want of a worker."""
+    lock = call.settings.state_directory / "worker.lock"
+    try:
+        os.kill(int(lock.read_text()), 0)
+    except (ValueError, FileNotFoundError, ProcessLookupError):
+        call.output.note("no worker is running here; jobs wait until 'fedimg worker' is started")
+    except OSError:
+        # Somebody else's process, or somebody else's file: there is one, as far as can be seen.
+        return
+
+
+def _log_lines() -> None:
+    """Log to standard error, a line an event; the journal adds its own times."""
+    form = "%(levelname)s %(name)s: %(message)s"
+    if "JOURNAL_STREAM" not in os.environ:
+        form = "%(asctime)s " + form
+    formatter = logging.Formatter(form, "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,175 @@
+"""What all commands share: --config and --json on both sides of the name, errors, exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedimg.config import Settings
+    from fedimg.show import Output
+    from fedimg.store import Store
+
+# What a command needs is imported when it runs: a look at the database loads no AWS and no bus.
+
+_DATABASE = "fedimg.db"
+
+app = typer.Typer(
+    name="fedimg",
+    help="Publishes Koji's disk images as AMIs in every EC2 region.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Boxes and colours would wrap what people grep for.
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="The configuration; else $FEDIMG_CONFIG, else /etc/fedimg/fedimg.toml."
+    ),
+]
+JSONOption = Annotated[
+    bool, typer.Option("--json", help='JSON alone on standard output; errors as {"error": text}.')
+]
+
+
+class Code(IntEnum):
+    """How a command ended, for scripts; 130 is a command that was interrupted."""
+
+    #: Done, or nothing was left to do.
+    OK = 0
+    #: The job failed or was cancelled, a check found a problem, or AWS refused.
+    FAILED = 1
+    #: The command line, the configuration or the state directory cannot be used.
+    UNUSABLE = 2
+    #: There is no such job.
+    UNKNOWN = 3
+    #: The job failed in some regions.
+    INCOMPLETE = 4
+    #: The job's present state, or another worker, forbids it.
+    NOT_NOW = 5
+
+
+class Refused(Exception):
+    """The command cannot do what was asked; `code` is its exit status."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Call:
+    """One command as it was typed; what it needs is made when first asked for."""
+
+    def __init__(self, config: Path | None, as_json: bool) -> None:
+        self._config = config
+        self._as_json = as_json
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration. Raises ConfigError."""
+        from fedimg import config
+
+        return config.load(self._config)
+
+    @cached_property
+    def output(self) -> Output:
+        """Where answers go."""
+        from fedimg.show import Output
+
+        return Output(self._as_json)
+
+    def store(self, *, create: bool = False) -> Store:
+        """The database. Raises Refused when there is none yet, unless `create`."""
+        directory = self.settings.state_directory
+        # Opening makes what is missing, owned by whoever asked: a look must not do that.
+        if not create and not (directory / _DATABASE).exists():
+            raise Refused(
+                Code.UNUSABLE,
+                f"there is no database in {directory} yet: check state_directory in the "
+                "configuration, or start 'fedimg worker', which makes it",
+            )
+        from fedimg.store import Store
+
+        return Store(directory)
+
+
+@app.callback()
+def _before_the_name(
+    ctx: typer.Context, config: ConfigOption = None, as_json: JSONOption = False
+) -> None:
+    ctx.obj = (config, as_json)
+
+
+def command(body: Callable[..., int]) -> Callable[..., int]:
+    """Make `body` a command of its name, which also takes --config and --json.
+
+    Its first argument is the Call and its result the exit status; what it raises for a reason
+    that a person can act on becomes one paragraph on standard error.
+    """
+
+    def run(ctx: typer.Context, config: Path | None, as_json: bool, **given: Any) -> None:
+        early_config, early_json = ctx.obj
+        call = Call(config or early_config, as_json or early_json)
+        try:
+            code = body(call, **given)
+        except Exception as error:
+            explained = _explained(error)
+            if explained is None:
+                raise
+            code, text = explained
+            call.output.error(text)
+        sys.exit(code)
+
+    named = inspect.Parameter.KEYWORD_ONLY
+    own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter("ctx", named, annotation=typer.Context),
+        inspect.Parameter("config", named, annotation=ConfigOption, default=None),
+        inspect.Parameter("as_json", named, annotation=JSONOption, default=False),
+    ]
+    # Typer reads a command's options off its signature.
+    signature = inspect.Signature([*(p.replace(kind=named) for p in own), *shared])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    app.command(body.__name__, help=inspect.getdoc(body))(run)
+    return body
+
+
+def _explained(error: Exception) -> tuple[Code, str] | None:
+    """The exit status and the text of an error that a person can act on; None for a bug."""
+    from fedimg.config import ConfigError
+
+    if isinstance(error, Refused):
+        return error.code, str(error)
+    if isinstance(error, ConfigError):
+        return Code.UNUSABLE, str(error)
+
+    import sqlalchemy as sa
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from fedimg.exceptions import EC2ServiceException
+    from fedimg.store import StoreError, WorkerRunning
+
+    if isinstance(error, WorkerRunning):
+        return Code.NOT_NOW, str(error)
+    if isinstance(error, StoreError):
+        return Code.UNUSABLE, str(error)
+    if isinstance(error, sa.exc.DatabaseError):
+        return Code.UNUSABLE, (
+            f"the database failed: {error.orig}; check the owner of state_directory and the free "
+            "space there"
+        )
+    if isinstance(error, EC2ServiceException):
+        return Code.FAILED, str(error)
+    if isinstance(error, ClientError | BotoCoreError):
+        return Code.FAILED, f"AWS: {error}; 'fedimg check' looks for the reason"
+    return None

@@ -1,0 +1,322 @@
+"""Typed settings from fedimg.toml; AWS credentials and endpoints stay with boto3's own chain."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from fedimg.images import AMIType, Architecture, Virtualization
+
+DEFAULT_PATH = Path("/etc/fedimg/fedimg.toml")
+PATH_VARIABLE = "FEDIMG_CONFIG"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text names the file, the key and what to write."""
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    return text
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an http or https address")
+    return text.rstrip("/")
+
+
+def _source_range(text: str) -> str:
+    network = ipaddress.ip_network(text)
+    if network.prefixlen == 0:
+        raise ValueError("would open the instance to the whole world; name the worker's own range")
+    return str(network)
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+SourceRange = Annotated[str, AfterValidator(_source_range)]
+AMITypeName = Annotated[
+    AMIType,
+    BeforeValidator(lambda value: AMIType.parse(value) if isinstance(value, str) else value),
+]
+
+
+class Section(BaseModel):
+    """A table of fedimg.toml; a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Koji(Section):
+    """Which hub is asked, and which of its images are published."""
+
+    hub: WebAddress = Field(
+        "https://koji.fedoraproject.org/kojihub", description="The hub's XML-RPC address."
+    )
+    topurl: WebAddress = Field(
+        "https://kojipkgs.fedoraproject.org", description="Where the hub's files are served."
+    )
+    instance: str = Field(
+        "primary", description="Messages of another Koji instance are none of ours: ids overlap."
+    )
+    build_owners: list[str] = Field(
+        ["releng"], description="Whose builds are published, by the hub's word."
+    )
+    scratch_owners: list[str] = Field(
+        [], description="Whose scratch builds are published: anybody can name one Fedora-Cloud."
+    )
+    name_patterns: list[Pattern] = Field(
+        [r"^Fedora-(Cloud|Atomic|AtomicHost)\b"],
+        description="An image's file name has to match one of these.",
+    )
+    exclude_patterns: list[Pattern] = Field(
+        [r"(?i)vagrant", r"(?i)docker", r"(?i)container"],
+        description="… and none of these.",
+    )
+    architectures: list[Literal["x86_64", "aarch64"]] = Field(
+        ["x86_64", "aarch64"], description="By Koji's names."
+    )
+    timeout: PositiveFloat = Field(60, description="Seconds to wait for one answer of the hub.")
+    retry_seconds: PositiveFloat = Field(
+        60, description="Longest pause before a hub that did not answer is asked again."
+    )
+
+
+class Machine(Section):
+    """What one architecture's images are written and tested on."""
+
+    utility_ami: str = Field(
+        "",
+        pattern=r"^(ami-[0-9a-f]{8,17})?$",
+        description="AMI of the utility instance, in the origin: a cloud image with cloud-init, "
+        "curl and xz.",
+    )
+    utility_type: str = Field("", description="A Nitro type: volumes show their serial number.")
+    test_type: str = Field("", description="Boots HVM AMIs.")
+
+
+class X86Machine(Machine):
+    """… of x86_64 images, which may boot as PV too."""
+
+    utility_type: str = "m5.large"
+    test_type: str = "t3.small"
+    test_type_paravirtual: str = Field("m3.medium", description="Boots PV AMIs.")
+
+
+class ArmMachine(Machine):
+    """… of aarch64 images."""
+
+    utility_type: str = "m6g.large"
+    test_type: str = "t4g.small"
+
+
+class Network(Section):
+    """How the worker reaches its instances."""
+
+    subnet: str = Field(
+        "",
+        pattern=r"^(subnet-[0-9a-f]{8,17})?$",
+        description="Subnet of the instances; empty: a default subnet of `vpc`.",
+    )
+    vpc: str = Field(
+        "",
+        pattern=r"^(vpc-[0-9a-f]{8,17})?$",
+        description="VPC of the job's security group; empty: the region's default VPC.",
+    )
+    address: Literal["public", "private"] = Field(
+        "public", description="Which of an instance's addresses the worker connects to."
+    )
+    ssh_port: int = Field(22, ge=1, le=65535)
+    allowed_source: SourceRange | None = Field(
+        None, description="The only addresses let in: the worker's, as EC2 sees them (a CIDR)."
+    )
+
+
+class AMIs(Section):
+    """Which AMIs an image becomes, and their attributes."""
+
+    types: list[AMITypeName] = Field(
+        [AMIType(v, t) for v in reversed(Virtualization) for t in ("standard", "gp2")],
+        min_length=1,
+        description="Virtualization-volume type: hvm or paravirtual; standard, gp2 or gp3.",
+    )
+    boot_mode: Literal["default", "legacy-bios", "uefi", "uefi-preferred"] = Field(
+        "default", description="Of x86_64 HVM AMIs; arm64 ones are always uefi."
+    )
+    imdsv2: bool = Field(True, description="HVM instances answer IMDSv2 alone unless asked.")
+    tpm: bool = Field(False, description="NitroTPM 2.0; needs boot mode uefi.")
+    ena: bool = Field(True, description="Enhanced networking, which Nitro types insist on.")
+    paravirtual_kernels: dict[str, str] = Field(
+        {}, description="Region → PV-GRUB kernel (aki-…), in place of the one that EC2 lists."
+    )
+
+    @model_validator(mode="after")
+    def _tpm_needs_uefi(self) -> AMIs:
+        if self.tpm and self.boot_mode != "uefi":
+            raise ValueError('tpm = true needs boot_mode = "uefi": EC2 refuses it otherwise')
+        return self
+
+
+class Limits(Section):
+    """The longest that each wait may take, in seconds, and how much is done at once."""
+
+    instance_running: PositiveFloat = 600
+    instance_gone: PositiveFloat = 600
+    ssh_ready: PositiveFloat = Field(600, description="From running to the first login.")
+    write: PositiveFloat = Field(7200, description="Download to volume, all of it.")
+    write_idle: PositiveFloat = Field(180, description="Without a byte from the instance.")
+    snapshot: PositiveFloat = 7200
+    copy_: PositiveFloat = Field(14400, alias="copy", description="One region's snapshot copy.")
+    image: PositiveFloat = 1800
+    settle: PositiveFloat = Field(
+        120, description="Until EC2 knows a fresh resource everywhere, and failing calls pass."
+    )
+    attempts: PositiveInt = Field(3, description="Fresh instances tried for a write or a check.")
+    image_gib: PositiveInt = Field(64, description="Largest image taken, uncompressed.")
+    jobs: PositiveInt = Field(4, description="Jobs that one worker runs at once.")
+    regions: PositiveInt = Field(40, description="Regions that one job works on at once.")
+    wait_minimum: PositiveFloat = Field(
+        1.0, description="Shortest pause between two looks at what EC2 is doing."
+    )
+    wait_maximum: PositiveFloat = Field(15.0, description="Longest such pause.")
+
+    @model_validator(mode="after")
+    def _pauses_in_order(self) -> Limits:
+        if self.wait_minimum > self.wait_maximum:
+            raise ValueError("wait_minimum is longer than wait_maximum")
+        return self
+
+
+class EC2(Section):
+    """The account's regions and how an image gets into them."""
+
+    origin: str = Field(
+        "us-east-1",
+        pattern=r"^[a-z]{2}(-[a-z]+)+-\d$",
+        description="Where images are written; the other regions get copies.",
+    )
+    regions: list[str] = Field([], description="Empty: all that the account has enabled.")
+    exclude_regions: list[str] = Field([], description="… less these.")
+    login_user: str = Field("ec2-user", description="The utility AMI's default user.")
+    test_user: str = Field("fedora", description="The default user of the images themselves.")
+    x86_64: X86Machine = X86Machine()
+    aarch64: ArmMachine = ArmMachine()
+    network: Network = Network()
+    amis: AMIs = AMIs()
+    limits: Limits = Limits()
+    keep_failed_amis: bool = Field(False, description="Leave a failed job's AMIs, for a look.")
+    keep_failed_instances: bool = Field(False, description="… and its instances.")
+
+    def machine(self, architecture: Architecture) -> Machine:
+        """What images of this architecture are written and tested on."""
+        return self.x86_64 if architecture is Architecture.X86_64 else self.aarch64
+
+
+class Check(Section):
+    """One command that has to succeed on the test instance."""
+
+    name: str = Field(pattern=r"^[\w .,-]{1,64}$")
+    command: str = Field(min_length=1, description="For the image's own shell.")
+    status: int = Field(0, ge=0, le=255, description="The expected exit status.")
+    output: Pattern = Field("", description="What standard output has to match somewhere.")
+    timeout: PositiveFloat = Field(60, description="Seconds.")
+
+
+class Bus(Section):
+    """The bus that announcements go to; its addresses are in fedmsg's own configuration."""
+
+    confirm_seconds: PositiveFloat = Field(
+        10, description="A message not seen back on the bus by then is sent again."
+    )
+
+
+class Settings(Section):
+    """The whole of fedimg.toml."""
+
+    site: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9._-]{1,32}$",
+        description="This deployment's name: tags everything it makes; it touches nothing else.",
+    )
+    state_directory: Path = Field(
+        Path("/var/lib/fedimg"), description="Queue and outbox; one worker at a time."
+    )
+    koji: Koji = Koji()
+    ec2: EC2 = EC2()
+    checks: list[Check] = Field(
+        [Check(name="runs a command", command="/bin/true")],
+        min_length=1,
+        description="What a test instance has to pass before anything is public.",
+    )
+    bus: Bus = Bus()
+
+
+def load(path: Path | None = None) -> Settings:
+    """Settings from `path`, or from $FEDIMG_CONFIG, or from /etc/fedimg/fedimg.toml.
+
+    Relative directories in the file count from the file. Raises ConfigError when the file is
+    missing or anything in it is wrong, naming the key and, for a misspelt one, the nearest.
+    """
+    path = path or Path(os.environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; "
+            f"name another with --config or ${PATH_VARIABLE}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(f"{path}: {_complaint(problem)}" for problem in error.errors())
+        ) from error
+    directory = (path.parent / settings.state_directory).absolute()
+    return settings.model_copy(update={"state_directory": directory})
+
+
+def _complaint(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where or 'the file'}: {problem['msg'].removeprefix('Value error, ')}"
+    *sections, key = problem["loc"]
+    known = _keys(sections)
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def _keys(sections: list[str | int]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for name in sections:
+        if isinstance(name, int):
+            continue
+        field = next(f for n, f in model.model_fields.items() if (f.alias or n) == name)
+        candidates = (field.annotation, *get_args(field.annotation))
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,116 @@
+"""From the fedmsg bus to the queue: a thin adapter that runs inside fedmsg-hub.
+
+What a message means is fedimg.intake's to say, what is done about it the worker's.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from fedmsg.consumers import FedmsgConsumer
+
+from fedimg import config, hub, intake
+from fedimg.jobs import Jobs
+from fedimg.store import Store, StoreError
+
+#: Pauses before an entry that could not be stored is tried again, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+
+class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
+    """Stores each task and build that may have made images, once however often it is announced.
+
+    What cannot be stored is held in memory and tried until it can: the bus does not repeat it,
+    and a hub that ends instead would also miss what is announced before it is up again.
+
+    Args:
+        hub: the moksha hub that loads it. The process ends with an error when the consumer is
+            not enabled, fedimg's configuration is wrong, or the database cannot be used.
+    """
+
+    config_key = "fedimg.consumers.KojiConsumer.enabled"
+
+    def __init__(self, moksha_hub: Any) -> None:
+        # The hub logs an Exception and goes on without the consumer; SystemExit ends it.
+        if not moksha_hub.config.get(self.config_key):
+            sys.exit(
+                f"fedimg: the fedmsg configuration does not say {self.config_key!r}: True; is "
+                "fedmsg.d/fedimg.py installed? Without it the hub would listen for nothing"
+            )
+        try:
+            settings = config.load()
+            self._koji = settings.koji
+            self._directory = settings.state_directory
+            self._jobs = Jobs(Store(self._directory))
+        except (config.ConfigError, StoreError) as error:
+            sys.exit(f"fedimg: {error}")
+        self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
+        self.topic = [self._prefix + each for each in (intake.TASK_TOPIC, intake.BUILD_TOPIC)]
+        self._stopping = threading.Event()
+        self._in_hand: str | None = None
+        self._given_up: list[str] = []
+        super().__init__(moksha_hub)
+        hub.stop_on_signals(moksha_hub, self.untaken)
+
+    def consume(self, message: dict[str, Any]) -> None:
+        """Store what a message announces; milliseconds, unless the database is in trouble."""
+        entry = self._entry(message)
+        if entry is None:
+            return
+        self._in_hand = entry
+        self._store(entry)
+        self._in_hand = None
+
+    def untaken(self) -> list[str]:
+        """The entries that were heard and are not stored yet."""
+        waiting = [message for message in list(self.incoming.queue) if isinstance(message, dict)]
+        heard = [*self._given_up, self._in_hand, *map(self._entry, waiting)]
+        return list(dict.fromkeys(entry for entry in heard if entry is not None))
+
+    def stop(self) -> None:
+        """Stop listening; what is held gets one more try each."""
+        self._stopping.set()
+        super().stop()
+
+    def _entry(self, message: dict[str, Any]) -> str | None:
+        # ZeroMQ subscribes to all topics that begin with ours.
+        topic = message.get("topic")
+        if topic not in self.topic:
+            return None
+        body = message.get("body")
+        content = body.get("msg") if isinstance(body, dict) else None
+        return intake.entry(str(topic).removeprefix(self._prefix), content, self._koji)
+
+    def _store(self, entry: str) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self._jobs.take_in(entry)
+                self.log.info("%s is stored", entry)
+                return
+            except Exception as error:
+                # Of any kind: losing an announcement is worse than trying in vain.
+                self.log.error(
+                    "cannot store %s in %s, trying again in %g s: %s",
+                    entry,
+                    self._directory,
+                    pause,
+                    error,
+                )
+            if self._stopping.wait(pause):
+                self._given_up.append(entry)
+                return
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the database anew: its file may have been moved or replaced."""
+        try:
+            jobs = Jobs(Store(self._directory))
+        except Exception as error:
+            self.log.error("cannot open the database again: %s", error)
+            return
+        self._jobs.close()
+        self._jobs = jobs

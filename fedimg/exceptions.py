@@ -1,0 +1,70 @@
+"""What goes wrong while an image is published, with everything a person needs to act on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: The bus contract's limit for what a failure quotes, in bytes.
+OUTPUT_TAIL = 32 * 1024
+
+
+class EC2ServiceException(Exception):
+    """Publishing an image failed at EC2.
+
+    Args:
+        problem: what was being done, to what, where, and what a person can do next.
+        image: the image's name.
+        region: the region where it happened.
+        step: the step of the process.
+        request_id: AWS's id of the refused request, where there is one.
+        output: what the instance printed; its last 32 KiB are kept.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        image: str = "",
+        region: str = "",
+        step: str = "",
+        request_id: str = "",
+        output: str = "",
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.image = image
+        self.region = region
+        self.step = step
+        self.request_id = request_id
+        # Half a character at the cut goes; what was no text to begin with shows as question marks.
+        tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]
+        self.output = tail.decode(errors="ignore")
+
+    def __str__(self) -> str:
+        where = ", ".join(part for part in (self.image, self.region, self.step) if part)
+        text = f"{self.problem} [{where}]" if where else self.problem
+        return f"{text} (AWS request {self.request_id})" if self.request_id else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The queue records a step's exception by pickling it; keyword arguments need saying.
+        return (_again, (type(self), self.problem, dict(self.__dict__)))
+
+
+def _again(
+    kind: type[EC2ServiceException], problem: str, fields: dict[str, Any]
+) -> EC2ServiceException:
+    error = kind(problem)
+    error.__dict__.update(fields)
+    return error
+
+
+class EC2UtilityException(EC2ServiceException):
+    """The utility instance did not write the image to its volume."""
+
+
+class EC2TestException(EC2ServiceException):
+    """The test instance did not boot from the image, or failed a check."""
+
+
+class Cancelled(Exception):
+    """The job was cancelled, or the worker is stopping: leave at once, and record nothing."""

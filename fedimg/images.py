@@ -1,0 +1,153 @@
+"""The values that travel through fedimg: a raw image, the AMI types made of it, an AMI."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+#: Koji's own file names stay within these; anything else never reaches a path, a tag or a shell.
+FILE_NAME = re.compile(r"[A-Za-z0-9._+-]{1,200}")
+RAW_SUFFIX = ".raw.xz"
+#: A checksum is `<algorithm>:<hex digits>`; these are the algorithms that Koji and composes use.
+CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
+# What a job made is found again by a tag that holds the job's whole name; EC2's limit.
+_JOB_LENGTH = 256
+
+
+class Architecture(StrEnum):
+    """An architecture by EC2's name for it; Koji's `aarch64` is EC2's `arm64`."""
+
+    X86_64 = "x86_64"
+    ARM64 = "arm64"
+
+    @classmethod
+    def from_koji(cls, name: str) -> Architecture:
+        """The architecture that Koji calls `name`. Raises ValueError for one EC2 cannot run."""
+        return cls({"aarch64": "arm64"}.get(name, name))
+
+
+class Virtualization(StrEnum):
+    """How EC2 starts an AMI."""
+
+    HVM = "hvm"
+    PARAVIRTUAL = "paravirtual"
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One raw disk image that Koji built, and the identity of the job that publishes it.
+
+    `source` is what Koji made it in (`build-123`, `task-456`) or `url` for a hand-given one;
+    `build` is the build's name-version-release, or the image's name where there is none; `size`
+    is the compressed file's, in bytes. Raises ValueError when a field is not what Koji makes.
+    """
+
+    url: str
+    architecture: Architecture
+    build: str
+    source: str
+    size: int | None = None
+    checksum: str | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"image URL {self.url!r} is not an http or https address")
+        if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
+            raise ValueError(f"image URL {self.url!r} holds characters that no URL may")
+        fits = FILE_NAME.fullmatch(self.file_name) and self.file_name.endswith(RAW_SUFFIX)
+        if not fits or not self.name:
+            raise ValueError(
+                f"image URL {self.url!r} does not end in a file name like NAME{RAW_SUFFIX}"
+            )
+        for what, value in (("build", self.build), ("source", self.source)):
+            if not FILE_NAME.fullmatch(value):
+                raise ValueError(f"image {what} {value!r} is not a name that Koji makes")
+        if len(self.job) > _JOB_LENGTH:
+            raise ValueError(f"image source {self.source!r} is too long a name")
+        if self.size is not None and self.size <= 0:
+            raise ValueError(f"image {self.file_name} has an impossible size of {self.size} bytes")
+        if self.checksum is not None:
+            algorithm, _, digits = self.checksum.partition(":")
+            wanted = CHECKSUM_DIGITS.get(algorithm)
+            if not wanted or not re.fullmatch(f"[0-9a-f]{{{wanted}}}", digits):
+                raise ValueError(
+                    f"checksum {self.checksum!r} is not ALGORITHM:HEX with one of "
+                    + ", ".join(CHECKSUM_DIGITS)
+                )
+
+    @property
+    def file_name(self) -> str:
+        """The file's name, `NAME.raw.xz`."""
+        return urlsplit(self.url).path.rsplit("/", 1)[-1]
+
+    @property
+    def name(self) -> str:
+        """The file's name without `.raw.xz`, as the bus contract names an image."""
+        return self.file_name.removesuffix(RAW_SUFFIX)
+
+    @property
+    def job(self) -> str:
+        """The identity of the job: what Koji made, and which file of it."""
+        return f"{self.source}-{self.name}"
+
+    @classmethod
+    def at(
+        cls, url: str, architecture: Architecture, checksum: str | None, *, size: int | None = None
+    ) -> RawImage:
+        """An image that a person named by its URL alone; the URL is its identity."""
+        name = urlsplit(url).path.rsplit("/", 1)[-1].removesuffix(RAW_SUFFIX)
+        source = "url-" + hashlib.sha256(url.encode()).hexdigest()[:10]
+        return cls(url, architecture, name, source, size, checksum)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for the queue and the database."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RawImage:
+        """The image that `to_json` wrote down."""
+        return cls(**{**values, "architecture": Architecture(values["architecture"])})
+
+
+@dataclass(frozen=True, order=True)
+class AMIType:
+    """Virtualization × volume type, such as `hvm-gp2`."""
+
+    virtualization: Virtualization
+    volume_type: str
+
+    def __str__(self) -> str:
+        return f"{self.virtualization}-{self.volume_type}"
+
+    @classmethod
+    def parse(cls, text: str) -> AMIType:
+        """The type written as `hvm-gp2`. Raises ValueError when it is not one."""
+        virtualization, _, volume_type = text.partition("-")
+        if volume_type not in ("standard", "gp2", "gp3"):
+            raise ValueError(f"AMI type {text!r} does not end in standard, gp2 or gp3")
+        return cls(Virtualization(virtualization), volume_type)
+
+
+@dataclass(frozen=True)
+class AMI:
+    """One AMI of a job, in one region."""
+
+    id: str
+    name: str
+    region: str
+    type: AMIType
+    snapshot: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for the queue and the database."""
+        return {**asdict(self), "type": str(self.type)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> AMI:
+        """The AMI that `to_json` wrote down."""
+        return cls(**{**values, "type": AMIType.parse(values["type"])})

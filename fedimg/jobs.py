@@ -1,0 +1,90 @@
+"""What may be asked of the queue from outside a worker: take in, submit, retry, cancel."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from dbos import DBOSClient
+
+from fedimg.images import RawImage
+from fedimg.store import Store
+
+#: The queues and workflows that fedimg.uploader serves; jobs wait under these names in the
+#: database, so a change orphans what is waiting.
+JOBS_QUEUE = "fedimg.jobs"
+INTAKE_QUEUE = "fedimg.intake"
+PUBLISH = "fedimg.publish"
+CLEAN = "fedimg.clean"
+INTAKE = "fedimg.intake"
+
+
+class Jobs:
+    """The queue, seen from the bus and from the command line; needs no running worker."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._client = DBOSClient(system_database_engine=store.engine)
+
+    def close(self) -> None:
+        """Let go of the queue."""
+        self._client.destroy()
+
+    def take_in(self, entry: str) -> None:
+        """Store what the bus announced, `task:<id>` or `build:<id>`, once however often."""
+        self._client.enqueue(
+            {"queue_name": INTAKE_QUEUE, "workflow_name": INTAKE, "workflow_id": entry}, entry
+        )
+
+    def submit(self, image: RawImage) -> str | None:
+        """Queue the publishing of an image; its job, or None when there is one already."""
+        return self._store.add_job(
+            image, queue=lambda connection, run: self._queue(connection, PUBLISH, image.job, run)
+        )
+
+    def retry(self, job: str) -> int | None:
+        """Queue an ended job's next run; its number, or None when there is nothing to retry."""
+        return self._store.next_run(
+            job, queue=lambda connection, run: self._queue(connection, PUBLISH, job, run)
+        )
+
+    def cancel(self, job: str) -> bool:
+        """End a live job and queue its clean-up; False when it is not live."""
+        run = self._store.cancel(
+            job,
+            queue=lambda connection, run: self._queue(
+                connection, CLEAN, job, run, "cancelled", None
+            ),
+        )
+        if run is None:
+            return False
+        self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
+        return True
+
+    def finish(self, job: str, run: int, state: str, error: str | None) -> bool:
+        """Queue the clean-up of a run, behind which the job is in `state`; False if not live."""
+        return self._store.finish(
+            job,
+            run,
+            queue=lambda connection, run: self._queue(connection, CLEAN, job, run, state, error),
+        )
+
+    def _queue(
+        self, connection: sa.Connection, workflow: str, job: str, run: int, *more: str | None
+    ) -> object:
+        return self._client.enqueue_in_transaction(
+            connection,
+            {
+                "queue_name": JOBS_QUEUE,
+                "workflow_name": workflow,
+                "workflow_id": workflow_id(workflow, job, run),
+                # Runs and clean-ups of one job follow each other; those of others do not wait.
+                "queue_partition_key": job,
+            },
+            job,
+            run,
+            *more,
+        )
+
+
+def workflow_id(workflow: str, job: str, run: int) -> str:
+    """The queue's name for one run of a job, or for its clean-up."""
+    return f"{workflow}:{job}:{run}"

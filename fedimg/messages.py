@@ -1,0 +1,105 @@
+"""The four messages that fedimg publishes, field by field; when each is sent is fedimg.record's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from fedimg.exceptions import OUTPUT_TAIL
+from fedimg.images import AMI, RawImage
+from fedimg.observer import CheckResult
+
+UPLOAD = "image.upload"
+TEST = "image.test"
+COPY = "image.copy"
+PUBLISH = "image.publish"
+
+SERVICE = "EC2"
+
+Status = Literal["started", "completed", "failed"]
+Message = dict[str, Any]
+
+#: What an instance may print that is no business of the bus's: private keys, passwords in URLs,
+#: AWS keys.
+_SECRETS = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|(?<=://)[^/\s@]+(?=@)"
+    r"|\b(AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|(?i:(?<=secret_access_key)|(?<=session_token)|(?<=x-amz-signature)"
+    r"|(?<=x-amz-security-token))\W{1,4}[A-Za-z0-9/+=%]+",
+    re.DOTALL,
+)
+
+
+def image_upload(image: RawImage, origin: str, status: Status, extra: Message) -> Message:
+    """The body of image.upload; `extra` is `of_ami`, or `of_failure`, or empty."""
+    return _with_status(image, origin, status, extra)
+
+
+def image_test(
+    image: RawImage,
+    ami: AMI,
+    status: Status,
+    checks: Sequence[CheckResult] = (),
+    output: str | None = None,
+) -> Message:
+    """The body of image.test; `output` is what was printed, when it failed."""
+    extra = of_ami(ami) | {"checks": [asdict(check) for check in checks]}
+    if output is not None:
+        extra |= of_failure(output)
+    return _with_status(image, ami.region, status, extra)
+
+
+def image_copy(image: RawImage, ami: AMI, source: AMI) -> Message:
+    """The body of image.copy."""
+    return {
+        "image_name": image.name,
+        "destination": ami.region,
+        "service": SERVICE,
+        "compose_id": image.build,
+        "architecture": str(image.architecture),
+        "extra": of_ami(ami) | {"source_image_id": source.id},
+    }
+
+
+def image_publish(image: RawImage, ami: AMI) -> Message:
+    """The body of image.publish."""
+    return {
+        "image_url": image.url,
+        "image_name": image.name,
+        "destination": ami.region,
+        "service": SERVICE,
+        "compose": image.build,
+        "architecture": str(image.architecture),
+        "extra": of_ami(ami),
+    }
+
+
+def of_ami(ami: AMI) -> Message:
+    """What `extra` says of an AMI."""
+    return {
+        "id": ami.id,
+        "virt_type": str(ami.type.virtualization),
+        "vol_type": ami.type.volume_type,
+    }
+
+
+def of_failure(output: str) -> Message:
+    """What `extra` says of a failure: the last 32 KiB of what was printed, less secrets."""
+    printed = _SECRETS.sub("[removed]", output).encode(errors="replace")
+    # A character that the cut goes through is dropped: marking it could exceed the limit.
+    return {"data": printed[-OUTPUT_TAIL:].decode(errors="ignore")}
+
+
+def _with_status(image: RawImage, region: str, status: Status, extra: Message) -> Message:
+    return {
+        "image_url": image.url,
+        "image_name": image.name,
+        "destination": f"{SERVICE} ({region})",
+        "status": status,
+        "service": SERVICE,
+        "compose": image.build,
+        "extra": extra,
+    }

@@ -1,0 +1,49 @@
+"""What a service tells whoever follows a job; it knows nothing of bus, queue or database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedimg.images import AMI
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """How one check on a test instance went; `seconds` is how long it took."""
+
+    name: str
+    passed: bool
+    seconds: float
+
+
+class Observer(Protocol):
+    """Told at each point of a job. A restarted job tells again what it told before a crash."""
+
+    def started(self) -> None:
+        """Work on the image begins in the origin."""
+
+    def registered(self, ami: AMI) -> None:
+        """An AMI of the origin is registered; it is private."""
+
+    def copied(self, ami: AMI, source: AMI) -> None:
+        """An AMI is available in a further region; it is private."""
+
+    def dropped(self, ami: AMI, reason: str) -> None:
+        """An AMI was removed again."""
+
+    def test_started(self, ami: AMI) -> None:
+        """A test instance is being booted from this AMI."""
+
+    def test_completed(self, ami: AMI, checks: Sequence[CheckResult]) -> None:
+        """It booted and passed."""
+
+    def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
+        """It did not; `output` is what the instance printed."""
+
+    def published(self, ami: AMI) -> None:
+        """An AMI is public, and so is its snapshot."""
+
+    def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
+        """Where the job stands in a region; with `error`, why it gave up there."""

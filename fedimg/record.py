@@ -1,0 +1,102 @@
+"""What a job tells, kept: its AMIs and progress in the store, its announcements in the outbox.
+
+How a message looks is in fedimg.messages, how it leaves the outbox in fedimg.messenger.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fedimg import messages
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMI, RawImage
+from fedimg.observer import CheckResult
+from fedimg.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Record:
+    """The observer of one run of a job; telling it something again changes nothing.
+
+    Args:
+        store: where all is kept.
+        image: the job's.
+        run: the number of this run of the job: each run's start, tests and failure are
+            announced, while an AMI's registration, copy or publication is announced once.
+        origin: the region where the image is written.
+    """
+
+    def __init__(self, store: Store, image: RawImage, run: int, origin: str) -> None:
+        self._store = store
+        self._image = image
+        self._run = f"{image.job}:{run}"
+        self._origin = origin
+
+    def started(self) -> None:
+        """Work on the image begins in the origin."""
+        self._upload("started", self._run, {})
+
+    def registered(self, ami: AMI) -> None:
+        """An AMI of the origin is registered; it is private."""
+        self._store.record_ami(self._image, ami)
+        self._upload("completed", ami.id, messages.of_ami(ami))
+
+    def copied(self, ami: AMI, source: AMI) -> None:
+        """An AMI is available in a further region; it is private."""
+        self._store.record_ami(self._image, ami)
+        self._announce(messages.COPY, ami.id, messages.image_copy(self._image, ami, source))
+
+    def dropped(self, ami: AMI, reason: str) -> None:
+        """An AMI was removed again."""
+        self._store.forget_ami(ami.id, ami.region)
+        _log.info(
+            "%s: %s (%s) in %s is removed: %s", self._run, ami.id, ami.type, ami.region, reason
+        )
+
+    def test_started(self, ami: AMI) -> None:
+        """A test instance is being booted from this AMI."""
+        self._test("started", ami)
+
+    def test_completed(self, ami: AMI, checks: Sequence[CheckResult]) -> None:
+        """It booted and passed."""
+        self._test("completed", ami, checks)
+
+    def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
+        """It did not; `output` is what the instance printed."""
+        self._test("failed", ami, checks, output)
+
+    def published(self, ami: AMI) -> None:
+        """An AMI is public, and so is its snapshot."""
+        self._store.publish_ami(ami)
+        self._announce(messages.PUBLISH, ami.id, messages.image_publish(self._image, ami))
+
+    def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
+        """Where the job stands in a region; with `error`, why it gave up there."""
+        self._store.set_region(self._image.job, region, step=step, detail=detail, error=error)
+
+    def failed(self, error: Exception) -> None:
+        """The run ended with this."""
+        output = error.output if isinstance(error, EC2ServiceException) else ""
+        # The reason comes last: what is too long loses its beginning.
+        text = f"{output}\n{error}" if output else str(error) or repr(error)
+        self._upload("failed", self._run, messages.of_failure(text))
+
+    def _upload(self, status: messages.Status, about: str, extra: dict[str, Any]) -> None:
+        body = messages.image_upload(self._image, self._origin, status, extra)
+        self._announce(messages.UPLOAD, f"{status}:{about}", body)
+
+    def _test(
+        self,
+        status: messages.Status,
+        ami: AMI,
+        checks: Sequence[CheckResult] = (),
+        output: str | None = None,
+    ) -> None:
+        body = messages.image_test(self._image, ami, status, checks, output)
+        self._announce(messages.TEST, f"{status}:{ami.id}:{self._run}", body)
+
+    def _announce(self, topic: str, about: str, body: dict[str, Any]) -> None:
+        self._store.announce(f"{topic}:{about}", topic, body)

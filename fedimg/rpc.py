@@ -1,0 +1,87 @@
+"""An anonymous XML-RPC client with limits on time and size; what is asked is the caller's."""
+
+from __future__ import annotations
+
+import time
+import xmlrpc.client
+from typing import Any
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from fedimg import __version__
+
+#: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.
+ANSWER_LIMIT = 16 * 1024 * 1024
+
+
+class NoAnswer(Exception):
+    """The server could not be asked, or its answer could not be read; later it may be."""
+
+
+class Client:
+    """Calls one XML-RPC address.
+
+    Args:
+        address: an http or https URL; certificates of https are verified.
+        timeout: seconds to wait for a connection, for the next bytes, and for a whole answer.
+    """
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self._address = address
+        self._timeout = timeout
+
+    def call(self, method: str, *params: Any) -> Any:
+        """What the method returns.
+
+        Raises xmlrpc.client.Fault when the server says no, NoAnswer when nothing usable came.
+        """
+        try:
+            (value,), _ = xmlrpc.client.loads(
+                self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode()),
+                use_builtin_types=True,
+            )
+        except (xmlrpc.client.Fault, NoAnswer):
+            raise
+        except (requests.RequestException, HTTPError) as error:
+            raise NoAnswer(f"{self._address} does not answer: {error}") from error
+        except Exception as error:
+            # A proxy's error page, say; the parser raises nearly anything on what is no XML-RPC.
+            raise NoAnswer(
+                f"{self._address} answered {method} with something that is not XML-RPC: {error!r}"
+            ) from error
+        return value
+
+    def _post(self, document: bytes) -> str:
+        deadline = time.monotonic() + self._timeout
+        with requests.post(
+            self._address,
+            document,
+            headers={
+                "Content-Type": "text/xml",
+                "User-Agent": f"fedimg/{__version__}",
+                # A compressed answer would get past the size limit.
+                "Accept-Encoding": "identity",
+            },
+            timeout=self._timeout,
+            stream=True,
+            # A redirected POST becomes a GET, whose answer would be a page for people.
+            allow_redirects=False,
+        ) as response:
+            if response.status_code != requests.codes.ok:
+                raise NoAnswer(
+                    f"{self._address} answers {response.status_code} {response.reason}"
+                    + (f" to {response.next.url}" if response.next else "")
+                )
+            answer = bytearray()
+            # Piece by piece as they come: requests' own iterator waits until one is full, however
+            # slowly it fills.
+            while piece := response.raw.read1(65536):
+                answer += piece
+                if len(answer) > ANSWER_LIMIT:
+                    raise NoAnswer(f"{self._address} answers with over {ANSWER_LIMIT} bytes")
+                if time.monotonic() > deadline:
+                    raise NoAnswer(
+                        f"{self._address} has not ended its answer after {self._timeout:g} s"
+                    )
+        return answer.decode()

@@ -1,0 +1,1 @@
+"""The clouds that fedimg publishes to, one service a file."""

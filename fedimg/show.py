@@ -1,0 +1,271 @@
+"""How answers look: JSON for scripts, tables on a terminal, uncut lines anywhere else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fedimg.findings import Finding, Status
+
+if TYPE_CHECKING:
+    from fedimg.aws.cleanup import Leftover
+    from fedimg.aws.plan import Plan
+    from fedimg.images import RawImage
+    from fedimg.store import AMIRow, JobRow, RegionRow
+
+#: The step in which a region has all that the job can give it.
+PUBLIC = "public"
+_STATE_STYLES = {
+    "running": "cyan",
+    "complete": "green",
+    "incomplete": "yellow",
+    "failed": "red",
+    "cancelled": "dim",
+}
+_MARKS = {
+    Status.OK: ("✓", "+", "green"),
+    Status.WARNING: ("!", "!", "yellow"),
+    Status.PROBLEM: ("✗", "x", "red"),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer in its three forms.
+
+    `value` is what JSON holds; `rows` are the plain lines' fields; `page` is what a terminal
+    shows; `nothing` is what is told, on standard error, when there is no row.
+    """
+
+    value: Any
+    rows: Sequence[Sequence[str]]
+    page: Sequence[RenderableType]
+    nothing: str = ""
+
+
+class Output:
+    """Standard output and standard error, in the form that the caller asked for."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.live = not as_json and sys.stdout.isatty()
+
+    def answer(self, answer: Answer) -> None:
+        """Print an answer on standard output."""
+        if self.as_json:
+            self.value(answer.value)
+        elif not answer.rows:
+            self.note(answer.nothing)
+        elif self.live:
+            console = Console()
+            for part in answer.page:
+                # Lines may be longer than the terminal is wide: a name is copied in one piece.
+                console.print(part, soft_wrap=isinstance(part, Text))
+        else:
+            for line in _aligned(answer.rows):
+                print(line, flush=True)
+
+    def value(self, value: Any) -> None:
+        """Print a line of JSON on standard output."""
+        print(json.dumps(value), flush=True)
+
+    def note(self, text: str) -> None:
+        """Tell a person something that is no part of the answer, on standard error."""
+        print(text, file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> None:
+        """Say what went wrong: on standard error, and as `{"error": text}` where JSON is read."""
+        if self.as_json:
+            self.value({"error": text})
+        print(f"fedimg: {text}", file=sys.stderr, flush=True)
+
+
+def when(seconds: float) -> str:
+    """Seconds since the epoch as an ISO-8601 time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def job_value(row: JobRow) -> dict[str, Any]:
+    """A job as JSON has it; `image` is the image's name, times are ISO-8601 in UTC."""
+    return {
+        "job": row.job,
+        "image": row.image.name,
+        "state": row.state,
+        "step": row.step,
+        "error": row.error,
+        "created": when(row.created),
+        "updated": when(row.updated),
+        "regions": [
+            {**asdict(region), "updated": when(region.updated)}
+            for region in sorted(row.regions, key=lambda region: region.region)
+        ],
+    }
+
+
+def submitted(row: JobRow) -> Answer:
+    """An uploaded image's job: a JSON object, or its name alone."""
+    return Answer(job_value(row), [[row.job]], [Text(row.job)])
+
+
+def job(row: JobRow) -> Answer:
+    """One job, in short: a JSON object, or a line."""
+    return Answer(job_value(row), [job_line(row)], [_jobs_table([row])])
+
+
+def jobs(rows: Sequence[JobRow], *, regions: bool) -> Answer:
+    """Jobs, oldest first; with `regions`, where each stands in every region."""
+    lines: list[Sequence[str]] = []
+    page: list[RenderableType] = [_jobs_table(rows)]
+    for row in rows:
+        lines.append(job_line(row))
+        if regions:
+            lines += [region_line(row, region) for region in row.regions]
+            page.append(_regions_table(row))
+    return Answer([job_value(row) for row in rows], lines, page, "no jobs yet")
+
+
+def region_line(row: JobRow, region: RegionRow) -> list[str]:
+    """Where a job stands in one region, as the fields of a plain line."""
+    said = region.error or region.detail
+    return [row.job, region.region, region.step, when(region.updated), _one_line(said)]
+
+
+def job_line(row: JobRow) -> list[str]:
+    """How a job stands, as the fields of a plain line."""
+    return [row.job, row.state, row.step, when(row.updated), _one_line(row.error)]
+
+
+def _jobs_table(rows: Iterable[JobRow]) -> Table:
+    table = _table("Job", "State", "Public", "Updated")
+    for row in rows:
+        style = _STATE_STYLES.get(row.state, "")
+        state = row.state if row.step == row.state else f"{row.state}: {row.step}"
+        public = sum(region.step == PUBLIC for region in row.regions)
+        table.add_row(
+            row.job,
+            Text(state, style=style),
+            f"{public} of {len(row.regions)}",
+            when(row.updated),
+        )
+        if row.error:
+            table.add_row(Text(row.error, style=style))
+    return table
+
+
+def _regions_table(row: JobRow) -> Table:
+    table = _table("Region", "Step", "")
+    for region in row.regions:
+        said = Text(region.error or region.detail, style="red" if region.error else "")
+        table.add_row(region.region, region.step, said)
+    return table
+
+
+def amis(rows: Sequence[AMIRow]) -> Answer:
+    """AMIs: everything known in JSON and lines, a table a job of what differs within it."""
+    lines = [
+        [
+            row.region,
+            row.ami,
+            row.architecture,
+            row.virt_type,
+            row.volume_type,
+            "public" if row.public else "private",
+            row.snapshot,
+            row.name,
+            row.job,
+            row.image,
+        ]
+        for row in rows
+    ]
+    page: list[RenderableType] = []
+    for job_name, group in groupby(rows, key=lambda row: row.job):
+        table = _table("Region", "AMI", "Arch", "Virtual", "Volume", "Public")
+        for row in group:
+            table.add_row(
+                row.region,
+                row.ami,
+                row.architecture,
+                row.virt_type,
+                row.volume_type,
+                Text("yes", style="green") if row.public else Text("no", style="dim"),
+            )
+        page += [Text(job_name, style="bold"), table]
+    return Answer([asdict(row) for row in rows], lines, page, "no such AMIs")
+
+
+def plan(image: RawImage, made: Plan) -> Answer:
+    """What would be made of an image: a row an AMI, and one for what is left out of a region."""
+    rows = [
+        {"region": region, "name": name, "virt_type": kind.virtualization}
+        | {"volume_type": kind.volume_type}
+        for region, names in made.names(image).items()
+        for name, kind in zip(names, made.types[region], strict=True)
+    ]
+    value = {
+        "image": image.name,
+        "job": image.job,
+        "architecture": image.architecture,
+        "origin": made.origin,
+        "amis": rows,
+        "left_out": [{"region": name, "reason": why} for name, why in made.left_out.items()],
+    }
+    lines = [[row["region"], row["virt_type"], row["volume_type"], row["name"]] for row in rows]
+    lines += [[region, "-", "-", reason] for region, reason in made.left_out.items()]
+    table = _table("Region", "AMI types", "Left out")
+    for region in {**made.types, **made.left_out}:
+        types = ", ".join(map(str, made.types.get(region, ())))
+        table.add_row(region, types, made.left_out.get(region, ""))
+    return Answer(value, lines, [Text(image.job, style="bold"), table])
+
+
+def leftovers(found: Sequence[Leftover], *, removed: bool) -> Answer:
+    """What was left over in EC2."""
+    lines = [[item.region, item.kind, item.id, item.job, item.name] for item in found]
+    table = _table("Region", "Kind", "Id", "Job")
+    for item in found:
+        table.add_row(item.region, item.kind, item.id, item.job)
+    value = [{**asdict(item), "removed": removed} for item in found]
+    return Answer(value, lines, [table], "nothing is left over")
+
+
+def findings(found: Sequence[Finding]) -> Answer:
+    """How each thing that was looked at is, and what to do where that is not well."""
+    fancy = "utf" in (sys.stdout.encoding or "").lower()
+    lines = []
+    table = Table.grid(padding=(0, 1))
+    for one in found:
+        mark = _MARKS[one.status][0 if fancy else 1]
+        said = f"{one.text}; {one.hint}" if one.hint else one.text
+        lines.append([mark, f"{one.name}: {said}"])
+        table.add_row(Text(mark, style=_MARKS[one.status][2]), Text(one.name), Text(said))
+    return Answer([asdict(one) for one in found], lines, [table])
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
+    for column in columns:
+        # Folded, never cut: what is read here is copied into other commands.
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    # A blank ends a field, so that awk and cut find the next.
+    filled = [[*("-".join(field.split()) or "-" for field in row[:-1]), row[-1]] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*filled, strict=True)]
+    for row in filled:
+        padded = (field.ljust(width) for field, width in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()

@@ -1,0 +1,101 @@
+"""Named effects of a job: plain ones that just happen, and durable ones that happen once."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from dbos import DBOS
+
+from fedimg.exceptions import Cancelled
+
+T = TypeVar("T")
+Effect = Callable[[], T]
+
+
+class Steps(Protocol):
+    """Runs each effect of a job under a name, in one line or in several side by side.
+
+    Effects return plain JSON values. Names tell what is acted on (`copy:eu-west-1`): a
+    restarted job is given each recorded result by its place, and the name is checked.
+    """
+
+    def run(self, name: str, effect: Effect[T]) -> T:
+        """The effect's result, recorded or fresh. What it raises is raised, and recorded too."""
+
+    def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
+        """Every branch's result, by name, at most `at_once` of them at a time.
+
+        What a branch raises is raised when all have ended; that one was Cancelled only when
+        nothing else went wrong.
+        """
+
+
+@dataclass(frozen=True)
+class Branch(Generic[T]):
+    """One of several lines of steps side by side.
+
+    `names` are the steps that `body` may take, each once at most and in this order: they are
+    drawn before any branch starts, so that a restarted job finds each at the same place.
+    """
+
+    names: Sequence[str]
+    body: Callable[[Steps], T]
+
+
+class PlainSteps:
+    """Effects that just happen; nothing is remembered."""
+
+    def run(self, name: str, effect: Effect[T]) -> T:
+        """The effect's result."""
+        return effect()
+
+    def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
+        """Every branch's result, by name."""
+        return _side_by_side(
+            {name: partial(branch.body, self) for name, branch in branches.items()}, at_once
+        )
+
+
+class DurableSteps:
+    """Effects of a DBOS workflow: a restarted workflow goes on behind the last recorded one."""
+
+    def run(self, name: str, effect: Effect[T]) -> T:
+        """The effect's result, recorded or fresh."""
+        return DBOS.run_step({"name": name}, effect)
+
+    def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
+        """Every branch's result, by name."""
+        # Drawn here, in the workflow's own thread and in order: steps taken in bare threads
+        # are not recorded, and would get other places at each restart.
+        bodies: dict[str, Callable[[], T]] = {}
+        for name, branch in branches.items():
+            steps = _ReservedSteps({step: DBOS.reserve_step() for step in branch.names})
+            bodies[name] = partial(contextvars.copy_context().run, branch.body, steps)
+        return _side_by_side(bodies, at_once)
+
+
+class _ReservedSteps:
+    def __init__(self, places: dict[str, Any]) -> None:
+        self._places = places
+
+    def run(self, name: str, effect: Effect[T]) -> T:
+        result: T = self._places[name].run({"name": name}, effect)
+        return result
+
+    def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
+        raise NotImplementedError("a branch of steps has no branches of its own")
+
+
+def _side_by_side(bodies: Mapping[str, Callable[[], T]], at_once: int) -> dict[str, T]:
+    with ThreadPoolExecutor(max_workers=max(1, min(at_once, len(bodies)))) as pool:
+        futures = {name: pool.submit(body) for name, body in bodies.items()}
+    errors = [error for future in futures.values() if (error := future.exception())]
+    # A branch that failed cancels the others: theirs is not the reason.
+    for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
+        raise error
+    return {name: future.result() for name, future in futures.items()}

@@ -1,0 +1,476 @@
+"""The database behind queue and outbox: its engine, its tables, and the lease of the one worker."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from dbos import DBOS
+from sqlalchemy import event
+from sqlalchemy.dialects.sqlite import insert
+
+from fedimg.images import AMI, RawImage
+
+#: States in which a job still has work queued or running.
+LIVE = ("queued", "running")
+#: States in which nothing more happens to a job until a person retries it.
+ENDED = ("complete", "incomplete", "failed", "cancelled")
+#: The last step of every run.
+CLEANING = "clean-up"
+
+#: Puts a job's run on the queue within the given transaction, so that both happen or neither.
+Queue = Callable[[sa.Connection, int], object]
+
+_metadata = sa.MetaData()
+
+_jobs = sa.Table(
+    "fedimg_jobs",
+    _metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("image", sa.String, nullable=False),
+    sa.Column("raw_image", sa.JSON, nullable=False),
+    sa.Column("checksum", sa.String),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("step", sa.String, nullable=False),
+    sa.Column("error", sa.String),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+_regions = sa.Table(
+    "fedimg_regions",
+    _metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("step", sa.String, nullable=False),
+    sa.Column("detail", sa.String, nullable=False),
+    sa.Column("error", sa.String),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+_amis = sa.Table(
+    "fedimg_amis",
+    _metadata,
+    sa.Column("ami", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("job", sa.String, nullable=False, index=True),
+    sa.Column("image", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("architecture", sa.String, nullable=False),
+    sa.Column("virt_type", sa.String, nullable=False),
+    sa.Column("volume_type", sa.String, nullable=False),
+    sa.Column("snapshot", sa.String, nullable=False),
+    sa.Column("public", sa.Boolean, nullable=False),
+)
+_outbox = sa.Table(
+    "fedimg_outbox",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.String, nullable=False, unique=True),
+    sa.Column("topic", sa.String, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("announced", sa.Float),
+)
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text says where it is and what to do."""
+
+
+class WorkerRunning(StoreError):
+    """Another worker holds this state directory."""
+
+
+@dataclass(frozen=True)
+class RegionRow:
+    """Where a job stands in one region; `error` is the reason when the region failed."""
+
+    region: str
+    step: str
+    detail: str
+    error: str | None
+    updated: float
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job as its operator sees it; times are seconds since the epoch."""
+
+    job: str
+    image: RawImage
+    run: int
+    state: str
+    step: str
+    error: str | None
+    created: float
+    updated: float
+    regions: list[RegionRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AMIRow:
+    """One AMI that a job made and that was not removed again."""
+
+    image: str
+    job: str
+    region: str
+    ami: str
+    name: str
+    architecture: str
+    virt_type: str
+    volume_type: str
+    snapshot: str
+    public: bool
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A message that the bus has not been seen to take yet."""
+
+    id: int
+    key: str
+    topic: str
+    body: dict[str, Any]
+
+
+class Store:
+    """What fedimg remembers, in one SQLite file below the state directory.
+
+    Raises StoreError on opening when the directory cannot be written, is full, or holds
+    something that is no database of fedimg's.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.path = directory / "fedimg.db"
+        self.engine = _engine(self.path)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            # The queue's own tables come first: a consumer may well start before any worker.
+            if not sa.inspect(self.engine).has_table("dbos_migrations"):
+                DBOS.migrate(str(self.engine.url))
+            _metadata.create_all(self.engine)
+        except (OSError, sa.exc.DatabaseError) as error:
+            raise StoreError(
+                f"cannot use the database {self.path}: {getattr(error, 'orig', None) or error}; "
+                "check state_directory, its owner and the free space there"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.engine.dispose()
+
+    # Jobs
+
+    def add_job(self, image: RawImage, *, queue: Queue) -> str | None:
+        """Remember a job and queue its first run; None when its image has a job already.
+
+        The same bytes announced by a second source are the first source's job, unless that one
+        failed or was cancelled.
+        """
+        now = time.time()
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            # The insert comes first: it takes the write lock, so that no twin slips in behind.
+            added = connection.execute(
+                insert(_jobs)
+                .values(
+                    job=image.job,
+                    image=image.name,
+                    raw_image=image.to_json(),
+                    checksum=image.checksum,
+                    run=1,
+                    tries=0,
+                    state="queued",
+                    step="queued",
+                    created=now,
+                    updated=now,
+                )
+                .on_conflict_do_nothing()
+            )
+            twin = sa.select(_jobs.c.job).where(
+                _jobs.c.checksum == image.checksum,
+                _jobs.c.job != image.job,
+                _jobs.c.state.not_in(("failed", "cancelled")),
+            )
+            if added.rowcount == 0 or (image.checksum and connection.execute(twin).first()):
+                transaction.rollback()
+                return None
+            queue(connection, 1)
+        return image.job
+
+    def next_run(self, job: str, *, queue: Queue) -> int | None:
+        """Queue an ended job's next run; None when it is live or complete already."""
+        with self.engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(_jobs)
+                .where(_jobs.c.job == job, _jobs.c.state.in_(("incomplete", "failed", "cancelled")))
+                .values(
+                    run=_jobs.c.run + 1,
+                    state="queued",
+                    step="queued",
+                    error=None,
+                    updated=time.time(),
+                )
+                .returning(_jobs.c.run)
+            ).first()
+            if changed is None:
+                return None
+            queue(connection, int(changed.run))
+            return int(changed.run)
+
+    def begin(self, job: str, run: int) -> int | None:
+        """Note that a run is worked on; how often the job was by now, 1 the first time.
+
+        None when the run is not the job's live one: it was cancelled before it began.
+        """
+        with self.engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(_jobs)
+                .where(_jobs.c.job == job, _jobs.c.run == run, _jobs.c.state.in_(LIVE))
+                .values(
+                    tries=_jobs.c.tries + 1, state="running", step="started", updated=time.time()
+                )
+                .returning(_jobs.c.tries)
+            ).first()
+        return None if changed is None else int(changed.tries)
+
+    def set_step(self, job: str, step: str) -> None:
+        """Note which step a live job is at."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(_jobs)
+                .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE))
+                .values(step=step, updated=time.time())
+            )
+
+    def finish(self, job: str, run: int, *, queue: Queue) -> bool:
+        """Note that only the clean-up of a run is left, and queue it; False if it is not live."""
+        return self._end_run(
+            job, _jobs.c.run == run, {"step": CLEANING}, lambda c, _run: queue(c, run)
+        )
+
+    def end(self, job: str, run: int, state: str, error: str | None) -> None:
+        """Note how a run ended, its clean-up done; a cancelled one stays so."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(_jobs)
+                .where(_jobs.c.job == job, _jobs.c.run == run)
+                .where((_jobs.c.state != "cancelled") | (state == "cancelled"))
+                .values(state=state, step=state, error=error, updated=time.time())
+            )
+
+    def cancel(self, job: str, *, queue: Queue) -> int | None:
+        """Mark a live job cancelled and queue its clean-up; its run.
+
+        None when the job is not live, or has come to its clean-up anyway.
+        """
+        runs: list[int] = []
+
+        def note(connection: sa.Connection, run: int) -> None:
+            runs.append(run)
+            queue(connection, run)
+
+        values = {"state": "cancelled", "step": CLEANING}
+        self._end_run(job, _jobs.c.step != CLEANING, values, note)
+        return runs[0] if runs else None
+
+    def _end_run(
+        self, job: str, which: sa.ColumnElement[bool], values: dict[str, Any], queue: Queue
+    ) -> bool:
+        with self.engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(_jobs)
+                .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE), which)
+                .values(updated=time.time(), **values)
+                .returning(_jobs.c.run)
+            ).first()
+            if changed is None:
+                return False
+            queue(connection, int(changed.run))
+        return True
+
+    def set_region(
+        self, job: str, region: str, *, step: str, detail: str = "", error: str | None = None
+    ) -> None:
+        """Note where a job stands in one region."""
+        values = {"step": step, "detail": detail, "error": error, "updated": time.time()}
+        with self.engine.begin() as connection:
+            connection.execute(
+                insert(_regions)
+                .values(job=job, region=region, **values)
+                .on_conflict_do_update(index_elements=["job", "region"], set_=values)
+            )
+
+    def job(self, job: str) -> JobRow | None:
+        """One job with its regions."""
+        return next(iter(self._read_jobs(_jobs.c.job == job)), None)
+
+    def jobs(self, states: Iterable[str] | None = None) -> list[JobRow]:
+        """All jobs with their regions, or those in some states; oldest first."""
+        return self._read_jobs(sa.true() if states is None else _jobs.c.state.in_(tuple(states)))
+
+    def _read_jobs(self, which: sa.ColumnElement[bool]) -> list[JobRow]:
+        chosen = sa.select(_jobs.c.job).where(which)
+        with self.engine.connect() as connection:
+            jobs = connection.execute(
+                sa.select(_jobs).where(which).order_by(_jobs.c.created, _jobs.c.job)
+            ).all()
+            regions = connection.execute(
+                sa.select(_regions).where(_regions.c.job.in_(chosen)).order_by(_regions.c.region)
+            ).all()
+        rows = {
+            row.job: JobRow(
+                job=row.job,
+                image=RawImage.from_json(row.raw_image),
+                run=row.run,
+                state=row.state,
+                step=row.step,
+                error=row.error,
+                created=row.created,
+                updated=row.updated,
+            )
+            for row in jobs
+        }
+        for row in regions:
+            # A job that came in between the two reads has no row yet.
+            if row.job in rows:
+                rows[row.job].regions.append(
+                    RegionRow(row.region, row.step, row.detail, row.error, row.updated)
+                )
+        return list(rows.values())
+
+    # AMIs
+
+    def record_ami(self, image: RawImage, ami: AMI) -> None:
+        """Remember an AMI that was registered; it is private."""
+        row = AMIRow(
+            image=image.name,
+            job=image.job,
+            region=ami.region,
+            ami=ami.id,
+            name=ami.name,
+            architecture=image.architecture,
+            virt_type=ami.type.virtualization,
+            volume_type=ami.type.volume_type,
+            snapshot=ami.snapshot,
+            public=False,
+        )
+        with self.engine.begin() as connection:
+            connection.execute(insert(_amis).values(**vars(row)).on_conflict_do_nothing())
+
+    def publish_ami(self, ami: AMI) -> None:
+        """Remember that an AMI is public."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(_amis)
+                .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
+                .values(public=True)
+            )
+
+    def forget_ami(self, ami: str, region: str) -> None:
+        """Remember that an AMI was removed again."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.delete(_amis).where(_amis.c.ami == ami, _amis.c.region == region))
+
+    def amis(self) -> list[AMIRow]:
+        """Every AMI that there is, by image, region and name."""
+        order = (_amis.c.image, _amis.c.region, _amis.c.name)
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(_amis).order_by(*order)).mappings().all()
+        return [AMIRow(**row) for row in rows]
+
+    # Outbox
+
+    def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
+        """Put a message in the outbox; one with the same key is there, or was sent, already."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                insert(_outbox)
+                .values(key=key, topic=topic, body=body, created=time.time())
+                .on_conflict_do_nothing()
+            )
+
+    def unannounced(self, limit: int = 100) -> list[Announcement]:
+        """Messages that the bus has not been seen to take, oldest first."""
+        query = (
+            sa.select(_outbox.c.id, _outbox.c.key, _outbox.c.topic, _outbox.c.body)
+            .where(_outbox.c.announced.is_(None))
+            .order_by(_outbox.c.id)
+            .limit(limit)
+        )
+        with self.engine.connect() as connection:
+            return [Announcement(**row) for row in connection.execute(query).mappings()]
+
+    def announced(self, ids: Iterable[int]) -> None:
+        """These messages were seen on the bus."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(_outbox)
+                .where(_outbox.c.id.in_(list(ids)), _outbox.c.announced.is_(None))
+                .values(announced=time.time())
+            )
+
+
+class Lease:
+    """The right to be the one worker on a state directory, held until `release` or death.
+
+    Raises WorkerRunning when another process has it, StoreError when it cannot be asked for.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "worker.lock"
+        try:
+            self._file: IO[str] = path.open("a+")
+        except OSError as error:
+            raise StoreError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            # The kernel drops the lock with the process, however that ends.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise WorkerRunning(
+                f"a worker (process {holder}) runs on {directory} already; stop it first"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let another worker start."""
+        self._file.close()
+
+
+def _engine(path: Path) -> sa.Engine:
+    engine = sa.create_engine(
+        f"sqlite:///{path}", pool_size=10, max_overflow=50, json_serializer=_dumps
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA busy_timeout=30000")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if connection.execute("SELECT unixepoch('subsec')").fetchone()[0] is None:
+            # SQLite before 3.42 has no sub-seconds; DBOS counts on them.
+            connection.create_function(
+                "unixepoch", -1, lambda *form: time.time() if form else int(time.time())
+            )
+
+    return engine
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,222 @@
+"""The worker: takes entries and jobs from the queue, runs each durably, and cleans up behind it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from dbos import DBOS
+
+from fedimg import intake, jobs
+from fedimg.aws import cleanup
+from fedimg.aws.clients import Clients
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Settings
+from fedimg.exceptions import Cancelled, EC2ServiceException
+from fedimg.images import RawImage
+from fedimg.jobs import Jobs
+from fedimg.koji import Hub
+from fedimg.messenger import Messenger
+from fedimg.record import Record
+from fedimg.services.ec2 import EC2Service
+from fedimg.steps import DurableSteps
+from fedimg.store import Lease, Store
+
+#: Jobs of one version are taken on by any worker that says the same; raise it when a change of
+#: the steps leaves running jobs behind, and only then.
+VERSION = "1"
+#: The one worker's name in the queue: a restarted worker recovers what it left under it.
+WORKER = "worker"
+#: Entries that wait for Koji at the same time.
+_ENTRIES = 20
+_POLL_SECONDS = 0.5
+#: How long a step in flight may take to record its result when the worker is told to stop.
+_GRACE_SECONDS = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Live:
+    """A job that this process works on."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Uploader:
+    """The three workflows that the queues hold: intake, publish, clean.
+
+    A workflow decides by recorded results alone; everything else happens in its steps.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, queue: Jobs, clients: Clients, hub: Hub
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._clients = clients
+        self._hub = hub
+        self._live: dict[str, _Live] = {}
+        self._steps = DurableSteps()
+        self.stop = threading.Event()
+
+    def intake(self, entry: str) -> list[str]:
+        """An announced task or build becomes one job an image; the jobs' names."""
+        images = self._steps.run(
+            "ask",
+            lambda: [
+                image.to_json()
+                for image in intake.ask(entry, self._hub, self._settings.koji, self.stop)
+            ],
+        )
+        submitted = [
+            self._steps.run(f"submit:{image.job}", partial(self._queue.submit, image))
+            for image in map(RawImage.from_json, images)
+        ]
+        for job in filter(None, submitted):
+            _log.info("%s: job %s", entry, job)
+        return [job for job in submitted if job]
+
+    def publish(self, job: str, run: int) -> None:
+        """One run of a job: the image becomes public AMIs, or it is said why not."""
+        row = self._store.job(job)
+        tries = self._store.begin(job, run)
+        if row is None or tries is None:
+            return
+        with self._working_on(job) as stop:
+            record = Record(self._store, row.image, run, self._settings.ec2.origin)
+            service = EC2Service(
+                self._settings.ec2,
+                site=self._settings.site,
+                checks=self._settings.checks,
+                clients=self._clients,
+                stop=stop,
+            )
+            try:
+                result = service.upload(row.image, record, self._steps, again=tries > 1)
+            except Cancelled:
+                _log.info("job %s: cancelled", job)
+                return
+            except Exception as error:
+                state, reason = "failed", str(error)
+                _log.error("job %s failed: %s", job, error, exc_info=not _expected(error) and error)
+                self._steps.run("announce:failed", partial(record.failed, error))
+            else:
+                reasons = [f"{region}: {why}" for region, why in result.failed.items()]
+                state, reason = ("incomplete", "\n".join(reasons)) if reasons else ("complete", "")
+                _log.info("job %s: %s", job, state)
+            self._steps.run("finish", lambda: self._queue.finish(job, run, state, reason or None))
+
+    def clean(self, job: str, run: int, state: str, error: str | None) -> None:
+        """Remove what a run left unpublished; then the job is in `state`."""
+        if live := self._live.get(job):
+            live.stop.set()
+            live.ended.wait()
+        problem = self._steps.run("clean", lambda: self._clean(job, state))
+        reasons = [reason for reason in (error, problem) if reason]
+        self._steps.run("end", lambda: self._store.end(job, run, state, "\n".join(reasons) or None))
+
+    def _clean(self, job: str, state: str) -> str | None:
+        ec2 = self._settings.ec2
+        row = self._store.job(job)
+        regions = {ec2.origin} | {region.region for region in (row.regions if row else ())}
+        spared: set[str] = set()
+        if state == "failed" and ec2.keep_failed_amis:
+            spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
+        if state == "failed" and ec2.keep_failed_instances:
+            spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
+        try:
+            found = cleanup.leftovers(self._clients, self._settings.site, sorted(regions), job=job)
+            cleanup.remove(
+                self._clients,
+                Waiter(ec2.limits, self.stop),
+                [item for item in found if item.kind not in spared],
+                limit=ec2.limits.instance_gone,
+                removed=self._removed,
+            )
+        except EC2ServiceException as error:
+            _log.error("job %s: clean-up failed: %s; run `fedimg cleanup`", job, error)
+            return f"clean-up failed: {error}; run 'fedimg cleanup'"
+        return None
+
+    def _removed(self, item: cleanup.Leftover) -> None:
+        _log.info("job %s: removed %s %s in %s", item.job, item.kind, item.id, item.region)
+        if item.kind == cleanup.IMAGE:
+            self._store.forget_ami(item.id, item.region)
+
+    @contextmanager
+    def _working_on(self, job: str) -> Iterator[threading.Event]:
+        live = self._live[job] = _Live()
+        try:
+            yield live.stop
+        finally:
+            del self._live[job]
+            live.ended.set()
+
+
+def run_worker(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT; the exit status.
+
+    What is under way then is dropped after a short grace, and taken up by the next worker.
+    Raises StoreError when the state directory cannot be used, WorkerRunning when it is in use.
+    """
+    store = Store(settings.state_directory)
+    lease = Lease(settings.state_directory)
+    queue = Jobs(store)
+    uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji))
+    DBOS(
+        config={
+            "name": "fedimg",
+            "system_database_url": str(store.engine.url),
+            "system_database_engine": store.engine,
+            "application_version": VERSION,
+            "executor_id": WORKER,
+            "log_level": "WARNING",
+        }
+    )
+    _register(jobs.INTAKE, uploader.intake)
+    _register(jobs.PUBLISH, uploader.publish)
+    _register(jobs.CLEAN, uploader.clean)
+    DBOS.launch()
+    DBOS.register_queue(
+        jobs.INTAKE_QUEUE, worker_concurrency=_ENTRIES, polling_interval_sec=_POLL_SECONDS
+    )
+    DBOS.register_queue(
+        jobs.JOBS_QUEUE,
+        worker_concurrency=settings.ec2.limits.jobs,
+        # A job's clean-up follows its run, and its next run follows the clean-up.
+        partition_concurrency=1,
+        polling_interval_sec=_POLL_SECONDS,
+    )
+    messenger = Messenger(store, settings.bus.confirm_seconds)
+    messenger.start()
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
+    told.wait()
+    _log.info("worker stopping; what is under way goes on when it is started again")
+    messenger.stop(_GRACE_SECONDS)
+    DBOS.destroy(workflow_completion_timeout_sec=0)
+    lease.release()
+    logging.shutdown()
+    # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
+    # where they were.
+    os._exit(0)
+
+
+def _register(name: str, workflow: Callable[..., object]) -> None:
+    # Recovery is what a worker is for: no number of crashes makes a job one to give up.
+    DBOS.workflow(name=name, max_recovery_attempts=None)(workflow)
+
+
+def _expected(error: Exception) -> bool:
+    return isinstance(error, EC2ServiceException)

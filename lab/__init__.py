@@ -1,0 +1,1 @@
+"""A whole site on one machine: an EC2 whose instances run, a Koji, a bus. Knows nothing of fedimg."""

@@ -1,0 +1,132 @@
+"""`python -m lab`: run a site, announce builds on it, see what is left in its EC2, show it all."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from lab import announcing, demo, leaks
+from lab.bus import BusError
+from lab.control import ControlError
+from lab.disk import DiskNotMade
+from lab.ec2.regions import commercial
+from lab.koji.builds import METHODS
+from lab.machines.process import NoExecution
+from lab.machines.programs import MissingProgram, NoNamespaces
+from lab.processes import ProcessError
+from lab.site import Site, SiteError, delays
+
+# What a person can do something about.
+CANNOT = (
+    SiteError,
+    ControlError,
+    BusError,
+    ProcessError,
+    MissingProgram,
+    NoNamespaces,
+    NoExecution,
+    DiskNotMade,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about)
+        one.add_argument("--state", type=Path, required=True, help="the site's folder")
+        return one
+
+    up = command("up", "run a site until interrupted")
+    up.add_argument(
+        "--regions", default="all", help="comma separated, with us-east-1; default: all commercial"
+    )
+    up.add_argument(
+        "--delays",
+        type=float,
+        default=1.0,
+        metavar="SCALE",
+        help="how long EC2 takes, in multiples of the lab's short delays (realistic: 60)",
+    )
+    up.set_defaults(run=_up)
+
+    announce = command("announce", "add a build to the running site's Koji and send its message")
+    announce.add_argument("--name", default="Fedora-Cloud-Base")
+    announce.add_argument("--version", default="43")
+    announce.add_argument("--release", default=time.strftime("%Y%m%d.%H%M%S"))
+    announce.add_argument("--arch", action="append", choices=("x86_64", "aarch64", "i386"))
+    announce.add_argument("--owner", help="default: one that the site's fedimg accepts")
+    announce.add_argument("--scratch", action="store_true", help="a scratch task, not a build")
+    announce.add_argument("--method", choices=METHODS, default="image")
+    announce.add_argument("--image", type=Path, help="a .raw.xz; default: a small one is made")
+    announce.add_argument("--pv", action=argparse.BooleanOptionalAction, default=True)
+    announce.add_argument("--corrupt", action="store_true", help="damage it after it is built")
+    announce.add_argument("--repeat", type=int, default=1, help="send the message so many times")
+    announce.set_defaults(run=announcing.run)
+
+    left = command("ledger", "list what the running site's EC2 holds that is not published")
+    left.set_defaults(run=leaks.run)
+
+    show = command("demo", "publish one image on a new site, from bus message to public AMIs")
+    show.set_defaults(run=demo.run)
+
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except CANNOT as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    regions = None if arguments.regions == "all" else arguments.regions.split(",")
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not stopped.is_set():
+            stopped.set()
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        scaled = delays(arguments.delays, regions or commercial())
+        with Site(arguments.state, regions, delays=scaled) as site:
+            print(_described(site), flush=True)
+            while True:
+                signal.pause()
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    return 0
+
+
+def _described(site: Site) -> str:
+    hub = " ".join(site.bus.command("fedmsg-hub"))
+    return f"""\
+A lab site runs in {site.state} until you interrupt it.
+  EC2   {site.ec2.url}, {len(site.regions)} regions
+  Koji  {site.koji.hub_url}, files {site.koji.top_url}
+  bus   {site.bus.outbound}, publish to {site.bus.inbound}
+
+In another terminal:
+  cd {site.state} && . ./env.sh     # any EC2 client now talks to this site
+  {hub} &
+  fedimg worker &
+Then, where lab is:
+  python -m lab announce --state {site.state}     # a build, and its message on the bus
+  python -m lab ledger --state {site.state}       # what is left in EC2"""
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    # Everything is closed; taking moto's tables apart would last another two seconds.
+    os._exit(status)

@@ -1,0 +1,79 @@
+"""Making an image, building it in a site's Koji, telling the bus: what a build farm would do."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from lab import disk
+from lab.clients import BUILD_OWNERS, SCRATCH_OWNERS
+from lab.control import call
+from lab.koji.announce import MODNAME
+from lab.site import SiteError, read
+
+# Enough for a file system with a kernel and something to check; small enough for a quick demo.
+IMAGE_MIB = 64
+
+
+def build_image(folder: Path, stem: str, *, menu_lst: bool = True) -> Path:
+    """Make `folder`/`stem`.raw.xz, a bootable disk; without `menu_lst` PV-GRUB finds no kernel."""
+    raw = folder / f"{stem}.raw"
+    disk.make_image(raw, size_mib=IMAGE_MIB, menu_lst=menu_lst)
+    compressed = disk.compress(raw)
+    raw.unlink(missing_ok=True)
+    return compressed
+
+
+def corrupt(path: Path) -> None:
+    """Overwrite bytes in the middle of a file: its size stays, its checksum does not."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\0" * 512)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`python -m lab announce`."""
+    site = read(arguments.state / "site.json")
+    if not site:
+        raise SiteError(f"no site has run in {arguments.state}; start one with python -m lab up")
+    owner = arguments.owner or (SCRATCH_OWNERS if arguments.scratch else BUILD_OWNERS)[0]
+    nvr = f"{arguments.name}-{arguments.version}-{arguments.release}"
+    with tempfile.TemporaryDirectory() as made:
+        files = {
+            arch: [str(_image(arguments, Path(made), f"{nvr}.{arch}"))]
+            for arch in arguments.arch or ["x86_64"]
+        }
+        added = call(
+            site,
+            "koji.add_task" if arguments.scratch else "koji.add_build",
+            name=arguments.name,
+            version=arguments.version,
+            release=arguments.release,
+            owner=owner,
+            method=arguments.method,
+            files=files,
+        )
+    for path in map(Path, added["paths"]):
+        if arguments.corrupt and path.name.endswith(".raw.xz"):
+            corrupt(path)
+    call(
+        site,
+        "bus.publish",
+        topic=added["topic"],
+        message=added["message"],
+        modname=MODNAME,
+        times=arguments.repeat,
+    )
+    print(f"{'task' if arguments.scratch else 'build'} {added['id']} ({nvr}) by {owner}:")
+    for url in added["urls"]:
+        print(f"  {url}")
+    print(f"told the bus: {MODNAME}.{added['topic']}, {arguments.repeat} time(s)")
+    return 0
+
+
+def _image(arguments: argparse.Namespace, folder: Path, stem: str) -> Path:
+    """Give the image its name as Koji would have, whoever made it."""
+    if arguments.image is None:
+        return build_image(folder, stem, menu_lst=arguments.pv)
+    named = folder / f"{stem}.raw.xz"
+    named.symlink_to(arguments.image.resolve(strict=True))
+    return named

@@ -1,0 +1,113 @@
+"""The files that point clients at a site: AWS's, and a fedimg.toml that fits the lab.
+
+The keys of fedimg.toml are fedimg's; what is written here is what differs from its defaults.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Whose builds the site's fedimg takes; anybody else's are there to be refused.
+BUILD_OWNERS = ("releng",)
+SCRATCH_OWNERS = ("ausil",)
+
+
+def aws_environment(folder: Path, endpoint: str, region: str) -> dict[str, str]:
+    """Write AWS's two files into `folder`; the variables that lead every SDK to the endpoint.
+
+    The keys are given as variables too, since those go before files: keys of the user's own never
+    reach the lab, nor the lab's calls AWS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    key, secret = "AKIALABLABLABLABLAB0", "lab"
+    config, credentials = folder / "config", folder / "credentials"
+    config.write_text(f"[default]\nregion = {region}\nendpoint_url = {endpoint}\n")
+    credentials.write_text(
+        f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+    )
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
+        "AWS_PROFILE": "default",
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a fedimg has to know of a site. `utility_amis`: architecture to AMI, in the origin."""
+
+    state_directory: Path
+    koji_hub: str
+    koji_files: str
+    origin: str
+    utility_amis: Mapping[str, str]
+    login_user: str
+    ssh_port: int
+
+
+def fedimg_toml(deployment: Deployment) -> str:
+    """The text of a fedimg.toml for this deployment: short limits, since nothing here is far."""
+    machines = "".join(
+        f"\n[ec2.{architecture}]\nutility_ami = {_text(ami)}\n"
+        for architecture, ami in deployment.utility_amis.items()
+    )
+    return f"""\
+# fedimg on a lab site; written anew at each start of the site.
+site = "lab"
+state_directory = {_text(deployment.state_directory)}
+
+[koji]
+hub = {_text(deployment.koji_hub)}
+topurl = {_text(deployment.koji_files)}
+build_owners = {_list(BUILD_OWNERS)}
+scratch_owners = {_list(SCRATCH_OWNERS)}
+timeout = 10
+retry_seconds = 2
+
+[ec2]
+origin = {_text(deployment.origin)}
+login_user = {_text(deployment.login_user)}
+test_user = {_text(deployment.login_user)}
+{machines}
+[ec2.network]
+ssh_port = {deployment.ssh_port}
+allowed_source = "127.0.0.1/32"
+
+[ec2.limits]
+instance_running = 60
+instance_gone = 60
+ssh_ready = 60
+write = 300
+write_idle = 30
+snapshot = 120
+copy = 120
+image = 60
+image_gib = 4
+wait_minimum = 0.2
+wait_maximum = 1
+
+[[checks]]
+name = "runs a command"
+command = "/bin/true"
+
+[[checks]]
+name = "cloud-init made the user"
+command = "id -un"
+output = "^{deployment.login_user}$"
+"""
+
+
+def _text(value: str | Path) -> str:
+    # JSON's strings are TOML's basic strings.
+    return json.dumps(str(value))
+
+
+def _list(values: Sequence[str]) -> str:
+    return json.dumps(list(values))

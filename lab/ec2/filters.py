@@ -1,0 +1,103 @@
+"""Filters and pages: how every Describe action chooses what it shows."""
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any
+
+from lab.ec2.errors import EC2Error, combination, invalid
+from lab.ec2.wire import iso
+
+# What a filter looks at: one value, several, or none.
+Values = Callable[[Any], Any]
+
+
+@lru_cache(maxsize=1024)
+def _pattern(text: str) -> re.Pattern[str]:
+    # EC2 knows * and ?, not the brackets that fnmatch also has.
+    return re.compile(translate(text.replace("[", "[[]")))
+
+
+def matches(actual: Any, wanted: Iterable[str]) -> bool:
+    """Whether any actual value is one of the wanted ones, wildcards included."""
+    if actual is None:
+        return False
+    several = actual if isinstance(actual, (list, set, tuple)) else [actual]
+    texts = [_text(one) for one in several]
+    return any(_pattern(pattern).match(text) for pattern in wanted for text in texts)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return iso(value) if isinstance(value, datetime) else str(value)
+
+
+def select(
+    rows: Iterable[dict[str, Any]],
+    filters: list[dict[str, Any]] | None,
+    known: Mapping[str, Values],
+) -> list[dict[str, Any]]:
+    """The rows that pass every filter. Raises for a filter that this action does not have."""
+    tests: list[tuple[Values, list[str]]] = []
+    for given in filters or []:
+        name, wanted = given.get("Name"), given.get("Values", [])
+        if not name:
+            raise EC2Error("InvalidParameterValue", "The filter 'null' is invalid")
+        if len(wanted) > 200:
+            raise EC2Error("FilterLimitExceeded", "The maximum number of filter values is 200")
+        if name.startswith("tag:"):
+            tests.append((_tag(name[4:]), wanted))
+        elif name == "tag-key":
+            tests.append((lambda row: [tag["Key"] for tag in row.get("Tags", [])], wanted))
+        elif name == "tag-value":
+            tests.append((lambda row: [tag["Value"] for tag in row.get("Tags", [])], wanted))
+        elif name in known:
+            tests.append((known[name], wanted))
+        else:
+            raise EC2Error("InvalidParameterValue", f"The filter '{name}' is invalid")
+    return [row for row in rows if all(matches(look(row), wanted) for look, wanted in tests)]
+
+
+def _tag(key: str) -> Values:
+    return lambda row: [tag["Value"] for tag in row.get("Tags", []) if tag["Key"] == key]
+
+
+def field(*path: str) -> Values:
+    """Looks at a field of a row; of each item, where a list is on the way."""
+
+    def look(row: Any) -> Any:
+        values = [row]
+        for name in path:
+            inner = [value[name] for value in values if name in value and value[name] is not None]
+            values = []
+            for value in inner:
+                values.extend(value if isinstance(value, list) else [value])
+        return values
+
+    return look
+
+
+def page(
+    rows: list[dict[str, Any]], params: dict[str, Any], key: str, smallest: int = 5
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page of the rows and the token of the next, as MaxResults and NextToken ask."""
+    size, token = params.get("MaxResults"), params.get("NextToken")
+    start = 0
+    if token:
+        try:
+            start = int(base64.urlsafe_b64decode(token.encode()).decode())
+        except ValueError:
+            raise EC2Error("InvalidNextToken", "The token is not valid") from None
+    if size is None:
+        return rows[start:], None
+    if params.get(key):
+        raise combination(f"The parameter {key} cannot be used with the parameter maxResults")
+    if size < smallest:
+        raise invalid(size, "maxResults", f"Expecting a value greater than {smallest}.")
+    end = start + size
+    following = base64.urlsafe_b64encode(str(end).encode()).decode() if end < len(rows) else None
+    return rows[start:end], following

@@ -1,0 +1,99 @@
+"""What the server tells about itself below /lab/: calls, ledger, and which calls it refuses."""
+
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+from moto.ec2.models import ec2_backends
+
+from lab.ec2.calls import Calls
+from lab.ec2.request import Answer, Request
+from lab.ec2.world import AMAZON, World
+
+
+def serve(world: World, calls: Calls, request: Request) -> Answer:
+    match request.method, request.path.rstrip("/"):
+        case "GET", "/lab/calls":
+            by = parse_qs(request.query).get("by", ["action"])[0]
+            return _json(calls.by_region() if by == "region" else calls.by_action())
+        case "POST", "/lab/calls/reset":
+            calls.reset()
+            return _json({})
+        case "GET", "/lab/ledger":
+            return _json(world.ledger.rows())
+        case "GET", "/lab/ledger/live":
+            with world.lock:
+                return _json(live(world))
+        case "GET", "/lab/refused":
+            return _json(world.refused)
+        case "PUT", "/lab/refused":
+            return _put_refused(world, request.body)
+    return _json({"error": f"There is no {request.method} {request.path} here."}, 404)
+
+
+def _put_refused(world: World, body: bytes) -> Answer:
+    try:
+        given = json.loads(body)
+        refused = {
+            str(region): {str(action): str(code) for action, code in actions.items()}
+            for region, actions in given.items()
+        }
+    except (ValueError, AttributeError):
+        return _json({"error": 'Send {"region": {"Action": "Code"}}.'}, 400)
+    world.refused = refused
+    return _json(refused)
+
+
+def live(world: World) -> list[dict[str, Any]]:
+    """What exists now and is not Amazon's. Under the lock."""
+    rows = []
+    tables: dict[str, dict[str, Any]] = {
+        "instance": dict(world.instances),
+        "volume": dict(world.volumes),
+        "snapshot": dict(world.snapshots),
+        "image": dict(world.images),
+    }
+    for kind, things in tables.items():
+        for thing in things.values():
+            if thing.owner != AMAZON and thing.state != "terminated":
+                tags = world.tags(thing.owner, thing.region, thing.id)
+                # A public instance is one with a public address, which is nothing to leak.
+                public = kind in ("snapshot", "image") and thing.public
+                rows.append(
+                    _row(kind, thing.id, thing.region, thing.owner, tags, public, thing.state)
+                )
+    for account, backends in list(ec2_backends.items()):
+        for region, moto in list(backends.items()):
+            for groups in list(moto.groups.values()):
+                for group in list(groups.values()):
+                    if not group.is_default:
+                        tags = world.tags(account, region, group.id)
+                        rows.append(_row("security-group", group.id, region, account, tags))
+            for pair in list(moto.key_pairs.values()):
+                tags = world.tags(account, region, pair.id)
+                rows.append(_row("key-pair", pair.id, region, account, tags))
+    return rows
+
+
+def _row(
+    kind: str,
+    id: str,
+    region: str,
+    account: str,
+    tags: dict[str, str],
+    public: bool = False,
+    state: str = "available",
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "id": id,
+        "region": region,
+        "account": account,
+        "tags": tags,
+        "public": public,
+        "state": state,
+    }
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(value).encode(), "application/json")

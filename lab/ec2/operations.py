@@ -1,0 +1,70 @@
+"""Which EC2 actions the lab answers itself, and which of moto's must not be reached."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lab.ec2 import (
+    image_copies,
+    images,
+    imports,
+    instance_attributes,
+    instances,
+    launching,
+    permissions,
+    regions,
+    registration,
+    snapshots,
+    switches,
+    tagging,
+    volumes,
+)
+from lab.ec2.world import Call
+
+Handler = Callable[[Call], dict[str, Any]]
+
+# Run under the world's lock.
+LOCKED: dict[str, Handler] = {
+    **images.OPERATIONS,
+    **imports.OPERATIONS,
+    **instance_attributes.OPERATIONS,
+    **instances.OPERATIONS,
+    **permissions.OPERATIONS,
+    **regions.OPERATIONS,
+    **registration.OPERATIONS,
+    **snapshots.OPERATIONS,
+    **switches.OPERATIONS,
+    **tagging.OPERATIONS,
+    **volumes.OPERATIONS,
+}
+
+# Take the lock themselves, for as long as they need it.
+UNLOCKED: dict[str, Handler] = {
+    **image_copies.UNLOCKED,
+    **imports.UNLOCKED,
+    **instances.UNLOCKED,
+    **launching.UNLOCKED,
+    **snapshots.UNLOCKED,
+    **volumes.UNLOCKED,
+}
+
+# moto answers these out of instances, images and volumes of its own, which do not exist here.
+OUT_OF_REACH = frozenset(
+    {
+        "AssociateIamInstanceProfile",
+        "AttachNetworkInterface",
+        "BundleInstance",
+        "CreateFleet",
+        "DetachNetworkInterface",
+        "DisassociateIamInstanceProfile",
+        "EnableVolumeIO",
+        "GetInstanceUefiData",
+        "ImportVolume",
+        "ModifySnapshotTier",
+        "ModifySpotFleetRequest",
+        "ModifyVolumeAttribute",
+        "ReplaceIamInstanceProfileAssociation",
+        "RequestSpotFleet",
+        "RequestSpotInstances",
+        "RestoreSnapshotTier",
+    }
+)

@@ -1,0 +1,190 @@
+"""Who may launch an image and who may make volumes of a snapshot: accounts, or the world."""
+
+import re
+from typing import Any
+
+from lab.ec2.errors import EC2Error, combination, invalid, missing
+from lab.ec2.world import Call, Image, Snapshot
+
+ACCOUNT = re.compile(r"\d{12}")
+
+
+def modify_image_attribute(call: Call) -> dict[str, Any]:
+    params = call.params
+    image = call.own_image(params["ImageId"])
+    if image.state != "available":
+        raise EC2Error(
+            "InvalidAMIID.Unavailable", f"The image ID '{image.id}' is in state {image.state}."
+        )
+    attribute = params.get("Attribute")
+    if attribute == "description" or "Description" in params:
+        text = params.get("Description", {}).get("Value", params.get("Value"))
+        if text is None:
+            raise missing("value")
+        image.description = text
+    elif attribute == "imdsSupport" or "ImdsSupport" in params:
+        value = params.get("ImdsSupport", {}).get("Value", params.get("Value"))
+        if value != "v2.0":
+            raise invalid(value, "imdsSupport", "Valid value: v2.0.")
+        image.imds = value
+    elif attribute == "launchPermission" or "LaunchPermission" in params:
+        _modify_launch_permission(call, image)
+    elif "ProductCodes" in params or attribute == "productCodes":
+        raise EC2Error("UnsupportedOperation", "Product codes are for sellers on the Marketplace.")
+    else:
+        raise combination("No attributes specified.")
+    return {}
+
+
+def _modify_launch_permission(call: Call, image: Image) -> None:
+    add, remove = _changes(call, "LaunchPermission", "UserGroups")
+    if add.groups:
+        _check_public(call, image)
+    image.public = (image.public or add.groups) and not remove.groups
+    image.users = (image.users | add.users) - remove.users
+    image.organizations = (image.organizations | add.organizations) - remove.organizations
+
+
+def _check_public(call: Call, image: Image) -> None:
+    if call.world.settings(call.account, call.region).image_block != "unblocked":
+        raise EC2Error(
+            "OperationNotPermitted",
+            "You can't publicly share this image because block public access for AMIs is enabled "
+            "for this account in this Region.",
+        )
+    if any(m.get("Ebs", {}).get("Encrypted") for m in image.mappings):
+        raise EC2Error(
+            "InvalidParameter",
+            f"The image {image.id} is backed by an encrypted snapshot and cannot be made public.",
+        )
+    quota = call.world.quotas.public_images
+    shared = sum(
+        1
+        for other in call.world.images.values()
+        if other.public and other.owner == call.account and other.region == call.region
+    )
+    if not image.public and shared >= quota:
+        raise EC2Error(
+            "ResourceLimitExceeded",
+            f"You have reached your quota of {quota} for the number of public images allowed in "
+            "this Region. Deregister unused public images or request an increase in your public "
+            "images quota.",
+        )
+
+
+class _Change:
+    """The accounts and groups of one list of permissions."""
+
+    def __init__(self, items: list[dict[str, str]]) -> None:
+        self.groups = False
+        self.users: set[str] = set()
+        self.organizations: set[str] = set()
+        for item in items:
+            if "Group" in item:
+                if item["Group"] != "all":
+                    raise _bad(item["Group"], "userGroup")
+                self.groups = True
+            if "UserId" in item:
+                if not ACCOUNT.fullmatch(item["UserId"]):
+                    raise _bad(item["UserId"], "userId")
+                self.users.add(item["UserId"])
+            for name in ("OrganizationArn", "OrganizationalUnitArn"):
+                if name in item:
+                    self.organizations.add(item[name])
+
+
+def _bad(value: str, kind: str) -> EC2Error:
+    return EC2Error(
+        "InvalidAMIAttributeItemValue",
+        f'Invalid attribute item value "{value}" for {kind} item type.',
+    )
+
+
+def _changes(call: Call, structure: str, groups: str) -> tuple[_Change, _Change]:
+    """What to add and to remove, in either of the two ways EC2 lets a caller say it."""
+    params = call.params
+    given = params.get(structure)
+    if given is not None:
+        return _Change(given.get("Add", [])), _Change(given.get("Remove", []))
+    items = [{"UserId": user} for user in params.get("UserIds", [])]
+    items += [{"Group": group} for group in params.get(groups, [])]
+    items += [{"OrganizationArn": arn} for arn in params.get("OrganizationArns", [])]
+    operation = params.get("OperationType")
+    if operation not in ("add", "remove"):
+        raise invalid(operation, "operationType", "Valid values: add, remove.")
+    if not items:
+        raise combination("No users or groups specified.")
+    if operation == "add":
+        return _Change(items), _Change([])
+    return _Change([]), _Change(items)
+
+
+def reset_image_attribute(call: Call) -> dict[str, Any]:
+    image = call.own_image(call.params["ImageId"])
+    if call.params["Attribute"] != "launchPermission":
+        raise invalid(call.params["Attribute"], "attribute", "Only launchPermission can be reset.")
+    image.public, image.users, image.organizations = False, set(), set()
+    return {}
+
+
+def cancel_image_launch_permission(call: Call) -> dict[str, Any]:
+    """An account gives up what another one let it launch."""
+    image = call.image(call.params["ImageId"])
+    image.users.discard(call.account)
+    return {"Return": True}
+
+
+def modify_snapshot_attribute(call: Call) -> dict[str, Any]:
+    snapshot = call.own_snapshot(call.params["SnapshotId"])
+    if call.params.get("Attribute", "createVolumePermission") != "createVolumePermission":
+        raise invalid(call.params["Attribute"], "attribute")
+    add, remove = _changes(call, "CreateVolumePermission", "GroupNames")
+    if add.groups:
+        _check_public_snapshot(call, snapshot)
+    if add.users and snapshot.encrypted and (snapshot.kms_key or "").endswith("/aws-ebs-default"):
+        raise EC2Error(
+            "InvalidParameter", "Encrypted snapshots with EBS default key cannot be shared"
+        )
+    snapshot.public = (snapshot.public or add.groups) and not remove.groups
+    snapshot.users = (snapshot.users | add.users) - remove.users
+    return {}
+
+
+def _check_public_snapshot(call: Call, snapshot: Snapshot) -> None:
+    if call.world.settings(call.account, call.region).snapshot_block != "unblocked":
+        raise EC2Error(
+            "OperationNotPermitted",
+            "You can't publicly share this snapshot because block public access for snapshots is "
+            "enabled for this account in this Region.",
+        )
+    if snapshot.encrypted:
+        raise EC2Error("InvalidParameter", "Encrypted snapshots cannot be shared publicly")
+
+
+def describe_snapshot_attribute(call: Call) -> dict[str, Any]:
+    snapshot = call.own_snapshot(call.params["SnapshotId"])
+    if call.params["Attribute"] == "productCodes":
+        return {"SnapshotId": snapshot.id, "ProductCodes": []}
+    if call.params["Attribute"] != "createVolumePermission":
+        raise invalid(call.params["Attribute"], "attribute")
+    permissions = [{"Group": "all"}] if snapshot.public else []
+    permissions += [{"UserId": user} for user in sorted(snapshot.users)]
+    return {"SnapshotId": snapshot.id, "CreateVolumePermissions": permissions}
+
+
+def reset_snapshot_attribute(call: Call) -> dict[str, Any]:
+    snapshot = call.own_snapshot(call.params["SnapshotId"])
+    if call.params["Attribute"] != "createVolumePermission":
+        raise invalid(call.params["Attribute"], "attribute")
+    snapshot.public, snapshot.users = False, set()
+    return {}
+
+
+OPERATIONS = {
+    "CancelImageLaunchPermission": cancel_image_launch_permission,
+    "DescribeSnapshotAttribute": describe_snapshot_attribute,
+    "ModifyImageAttribute": modify_image_attribute,
+    "ModifySnapshotAttribute": modify_snapshot_attribute,
+    "ResetImageAttribute": reset_image_attribute,
+    "ResetSnapshotAttribute": reset_snapshot_attribute,
+}

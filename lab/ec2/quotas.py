@@ -1,0 +1,58 @@
+"""Service Quotas' answers about EC2; what it says of other services is moto's."""
+
+import json
+from typing import Any
+
+from lab.ec2.calls import Calls
+from lab.ec2.request import Answer, Request, Signer
+from lab.ec2.world import World
+
+PUBLIC_IMAGES = "L-0E3CBAB9"
+AWS_DEFAULT = {PUBLIC_IMAGES: 5}
+
+
+def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answer | None:
+    """The answer, or None for moto to give."""
+    action = (request.header("X-Amz-Target") or "").split(".")[-1]
+    calls.count("ServiceQuotas", action, signer.region)
+    asked = json.loads(request.body or b"{}")
+    if asked.get("ServiceCode") != "ec2":
+        return None
+    applied = {PUBLIC_IMAGES: world.quotas.public_images}
+    match action:
+        case "GetServiceQuota" | "GetAWSDefaultServiceQuota":
+            values = applied if action == "GetServiceQuota" else AWS_DEFAULT
+            code = asked.get("QuotaCode", "")
+            if code not in values:
+                return _missing(code)
+            return _json({"Quota": _row(signer.region, code, values[code])})
+        case "ListServiceQuotas" | "ListAWSDefaultServiceQuotas":
+            values = applied if action == "ListServiceQuotas" else AWS_DEFAULT
+            return _json({"Quotas": [_row(signer.region, c, v) for c, v in values.items()]})
+    return None
+
+
+def _row(region: str, code: str, value: int) -> dict[str, Any]:
+    return {
+        "ServiceCode": "ec2",
+        "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
+        "QuotaArn": f"arn:aws:servicequotas:{region}::ec2/{code}",
+        "QuotaCode": code,
+        "QuotaName": "Public AMIs",
+        "Value": float(value),
+        "Unit": "None",
+        "Adjustable": True,
+        "GlobalQuota": False,
+    }
+
+
+def _missing(code: str) -> Answer:
+    body = {
+        "__type": "NoSuchResourceException",
+        "Message": f"The request failed because the specified quota {code} does not exist.",
+    }
+    return _json(body, 400)
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(value).encode(), "application/x-amz-json-1.1")

@@ -1,0 +1,264 @@
+"""Starts and stops the lab's EC2 on loopback, and hands each request to the service it is for."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from flask import Flask
+from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import make_server
+
+from lab.ec2 import (
+    disks,
+    ebs_direct,
+    instance_types,
+    lab_pages,
+    query,
+    quotas,
+    request,
+    wire,
+)
+from lab.ec2.calls import Calls
+from lab.ec2.regions import KERNEL_REGIONS, commercial, kernels
+from lab.ec2.request import Answer, Request
+from lab.ec2.states import Delays
+from lab.ec2.world import AMAZON, Image, Quotas, Snapshot, World, new_id, now
+from lab.machines import Machines
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A site's EC2. `regions` None is every region of the commercial partition.
+
+    `refused` maps region to action to the EC2 error code that it answers. Two names are no
+    actions but what a region lets come to nothing: `SnapshotCompletion` and `ImageCompletion`,
+    whose value is then the reason.
+    """
+
+    state: Path
+    port: int = 0
+    regions: tuple[str, ...] | None = None
+    delays: Delays = field(default_factory=Delays)
+    pv_regions: tuple[str, ...] = KERNEL_REGIONS
+    quotas: Quotas = field(default_factory=Quotas)
+    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+class _Handler(MotoRequestHandler):
+    """Quiet, keeps connections, and waits for no acknowledgement between an answer's parts."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        pass
+
+
+class EC2:
+    """A running EC2; `url` is what AWS_ENDPOINT_URL is to be."""
+
+    def __init__(self, settings: Settings, machines: Machines) -> None:
+        settings.state.mkdir(parents=True, exist_ok=True)
+        _forget()
+        chosen = settings.regions or commercial()
+        zones = RegionsAndZonesBackend.zones
+        instance_types.fill_offerings(
+            chosen, {name: [(z.name, z.zone_id) for z in zones[name]] for name in chosen}
+        )
+        self._machines = machines
+        self._world = World(
+            settings.state,
+            machines,
+            settings.delays,
+            chosen,
+            settings.quotas,
+            settings.refused,
+        )
+        for region in chosen:
+            if region in settings.pv_regions:
+                for kernel in kernels(region):
+                    self._world.images[kernel.id] = kernel
+        self._calls = Calls()
+        self._originals: dict[Path, Path] = {}
+        self._closed = False
+        self._moto = DomainDispatcherApplication(_moto_app)
+        # Loaded now rather than in the first caller's time.
+        wire.model()
+        self._server = make_server(
+            "127.0.0.1", settings.port, self._serve, threaded=True, request_handler=_Handler
+        )
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="ec2", daemon=True, args=(0.1,)
+        )
+        self._thread.start()
+
+    def __enter__(self) -> "EC2":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop answering. The machines are not ended here: who made them closes them."""
+        if self._closed:
+            return
+        self._closed = True
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._world.close()
+        _forget()
+
+    def default_image(
+        self,
+        region: str,
+        raw: Path,
+        *,
+        name: str,
+        architecture: str = "x86_64",
+        virtualization_type: str = "hvm",
+        ena: bool = True,
+        boot_mode: str | None = None,
+        root_device: str = "/dev/sda1",
+        volume_type: str = "gp2",
+        description: str = "",
+    ) -> str:
+        """Register a public image of Amazon's from the bytes of `raw`; the id of the AMI.
+
+        Good for what a site boots its utility instances from.
+        """
+        world = self._world
+        id = new_id("snap")
+        path = world.snapshot_file(id)
+        size = max(1, -(-raw.stat().st_size // disks.GIB))
+        original = self._originals.get(raw.resolve())
+        if original is None:
+            disks.copy(raw, path, size * disks.GIB)
+            self._originals[raw.resolve()] = path
+        else:
+            disks.share(original, path)
+        snapshot = Snapshot(id, AMAZON, region, size, path, state="completed", completed=now())
+        if boot_mode is None and architecture == "arm64":
+            boot_mode = "uefi"
+        kernel = None
+        if virtualization_type == "paravirtual":
+            kernel = next(k.id for k in kernels(region) if k.architecture == architecture)
+        image = Image(
+            id=new_id("ami"),
+            owner=AMAZON,
+            region=region,
+            name=name,
+            architecture=architecture,
+            virtualization=virtualization_type,
+            root_device=root_device,
+            mappings=[
+                {
+                    "DeviceName": root_device,
+                    "Ebs": {
+                        "DeleteOnTermination": True,
+                        "SnapshotId": id,
+                        "VolumeSize": size,
+                        "VolumeType": volume_type,
+                        "Encrypted": False,
+                    },
+                }
+            ],
+            description=description,
+            kernel=kernel,
+            ena=ena and virtualization_type == "hvm",
+            sriov="simple" if virtualization_type == "hvm" else None,
+            boot_mode=boot_mode,
+            state="available",
+            location=f"amazon/{name}",
+            public=True,
+        )
+        with world.lock:
+            world.snapshots[id] = snapshot
+            world.images[image.id] = image
+        return image.id
+
+    def _serve(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        if self._closed:
+            start_response("503 Service Unavailable", [("Connection", "close")])
+            return [b""]
+        asked = request.read(environ)
+        answer = self._answer(asked)
+        if answer is None:
+            answers: Iterable[bytes] = self._moto(environ, start_response)
+            return answers
+        headers = {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "x-amzn-RequestId": asked.id,
+            **answer.headers,
+        }
+        status = f"{answer.status} {HTTPStatus(answer.status).phrase}"
+        start_response(status, list(headers.items()))
+        return [answer.body]
+
+    def _answer(self, asked: Request) -> Answer | None:
+        """The answer, or None for a service that is moto's alone."""
+        world, calls = self._world, self._calls
+        if asked.path.startswith("/lab/"):
+            return lab_pages.serve(world, calls, asked)
+        signer = asked.signer()
+        service = signer.service if signer else ""
+        if service == "ec2" or (signer is None and _looks_like_ec2(asked)):
+            return query.serve(world, calls, asked, signer)
+        if signer and service == "ebs":
+            return ebs_direct.serve(world, calls, asked, signer)
+        if signer and service == "servicequotas":
+            answer = quotas.serve(world, calls, asked, signer)
+            if answer:
+                return answer
+        elif signer:
+            calls.count(service.upper(), _action(asked), signer.region)
+        return None
+
+
+def _looks_like_ec2(asked: Request) -> bool:
+    return asked.path == "/" and b"Version=2016-11-15" in asked.body + asked.query.encode()
+
+
+def _action(asked: Request) -> str:
+    target = asked.header("X-Amz-Target")
+    if target:
+        return target.split(".")[-1]
+    if "x-www-form-urlencoded" in asked.environ.get("CONTENT_TYPE", ""):
+        return wire.form_of(asked.query, asked.body).get("Action", asked.method)
+    return asked.method
+
+
+def _moto_app(service: Any) -> Flask:
+    app: Flask = create_backend_app(service)
+    # What moto cannot do is the caller's error to see, not a page on our standard error.
+    app.logger.disabled = True
+    return app
+
+
+def _forget() -> None:
+    """Drop moto's data, which is the process's: a new EC2 starts with none of an earlier one's."""
+    BackendDict.reset()
+    reset_model_data()

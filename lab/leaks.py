@@ -1,0 +1,60 @@
+"""What exists in a site's EC2 and is not published: what a fedimg that has finished left behind."""
+
+import argparse
+import json
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lab.site import SiteError, read
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One resource of the account's own; Amazon's are not listed."""
+
+    kind: str
+    id: str
+    region: str
+    state: str
+    public: bool
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        tags = " ".join(f"{name}={value}" for name, value in sorted(self.tags.items()))
+        return f"{self.region:15} {self.kind:15} {self.id:24} {self.state:10} {tags}".rstrip()
+
+
+def live(ec2_url: str) -> list[Thing]:
+    """Everything that exists now, by region and kind. Raises SiteError when EC2 does not answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{ec2_url}/lab/ledger/live", timeout=30) as answer:
+            rows: list[dict[str, Any]] = json.load(answer)
+    except OSError as error:
+        raise SiteError(f"no EC2 answers at {ec2_url}: {error}") from error
+    things = [
+        Thing(row["kind"], row["id"], row["region"], row["state"], row["public"], row["tags"])
+        for row in rows
+    ]
+    return sorted(things, key=lambda thing: (thing.region, thing.kind, thing.id))
+
+
+def unpublished(things: Iterable[Thing]) -> list[Thing]:
+    """Those of them that nobody else can use: leaks, once no job is at work."""
+    return [thing for thing in things if not thing.public]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`python -m lab ledger`; 1 when something unpublished is left."""
+    site = read(arguments.state / "site.json")
+    if not site:
+        raise SiteError(f"no site has run in {arguments.state}; start one with python -m lab up")
+    things = live(site["ec2"])
+    left = unpublished(things)
+    published = len(things) - len(left)
+    print(f"{published} public AMIs and snapshots, {len(left)} things that are not published")
+    for thing in left:
+        print(thing)
+    return 1 if left else 0

@@ -1,0 +1,68 @@
+"""What the lab's EC2 asks of the machines behind its instances; each kind is a file here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A volume as a machine sees it: `path` holds the volume's real bytes, in a sparse file."""
+
+    volume_id: str
+    path: Path
+    device_name: str
+    root: bool
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything a machine is started from.
+
+    `admits(source_address, port)` says whether the instance's security groups let a connection
+    in at this moment. `user_data` is what RunInstances was given, decoded from base64.
+    """
+
+    instance_id: str
+    instance_type: str
+    region: str
+    architecture: str  # i386, x86_64 or arm64
+    virtualization_type: str  # hvm or paravirtual
+    boot_mode: str  # legacy-bios, uefi or uefi-preferred
+    disks: Sequence[Disk]
+    user_data: bytes
+    key_name: str | None
+    public_key: str | None  # the key pair's public half, in OpenSSH's form
+    admits: Callable[[str, int], bool]
+
+
+class Machines(Protocol):
+    """One kind of machine. Every method returns at once; a machine starts and ends by itself."""
+
+    def address(self, instance_id: str) -> str:
+        """A loopback address for this instance, its own until `terminate`."""
+
+    def start(self, launch: Launch) -> None:
+        """Power the machine on. What keeps it from booting is said on its console, not raised."""
+
+    def attach(self, instance_id: str, disk: Disk) -> None:
+        """The disk appears in the running machine."""
+
+    def detach(self, instance_id: str, volume_id: str) -> None:
+        """The disk is gone from the machine."""
+
+    def stop(self, instance_id: str) -> None:
+        """Power off; the disks stay. `start` may follow."""
+
+    def reboot(self, instance_id: str) -> None:
+        """Off and on again, with the same disks."""
+
+    def terminate(self, instance_id: str) -> None:
+        """Off for good; nothing of the machine is left running when this returns."""
+
+    def console(self, instance_id: str) -> str:
+        """What the machine has printed since it was first started."""
+
+    def close(self) -> None:
+        """End every machine."""

@@ -1,0 +1,414 @@
+"""The life of one instance, from power on to power off, on the machines' event loop."""
+
+import asyncio
+import logging
+import shlex
+import socket
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncssh
+
+from lab.machines import Disk, Launch, cloud_init, guest
+from lab.machines.boot import judge
+from lab.machines.cloud_init import CloudInit
+from lab.machines.confine import Confinement, Login
+from lab.machines.console import Console
+from lab.machines.devices import Devices
+from lab.machines.session import Session
+from lab.machines.sshd import SshServer
+
+_log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+# What the lab makes where user data gives none; a real first boot also makes an RSA key, whose
+# second of computing no client here has any use for.
+_GENERATED_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256")
+_KEY_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}
+
+
+class Machine:
+    """One instance. Every method runs on the event loop; the machine's state is between calls."""
+
+    def __init__(
+        self,
+        directory: Path,
+        address: str,
+        holder: socket.socket,
+        console: Console,
+        *,
+        boot_seconds: float,
+        default_user: str,
+    ) -> None:
+        self._directory = directory
+        self._address = address
+        self._holder = holder
+        self._console = console
+        self._boot_seconds = boot_seconds
+        self._default_user = default_user
+        self._lock = asyncio.Lock()
+        self._launch: Launch | None = None
+        self._disks: dict[str, Disk] = {}
+        self._boots = 0
+        self._booting: asyncio.Task[None] | None = None
+        self._confinement: Confinement | None = None
+        self._devices: Devices | None = None
+        self._sshd: SshServer | None = None
+        self._sessions: set[Session] = set()
+        # What the first boot settled; later boots are of the same instance, as for cloud-init.
+        self._cloud: CloudInit | None = None
+        self._logins: dict[str, Login] = {}
+        self._host_keys: list[asyncssh.SSHKey] = []
+
+    async def power_on(self, launch: Launch) -> None:
+        """Begin to boot; what becomes of it is on the console."""
+        async with self._lock:
+            await self._halt()
+            self._launch = launch
+            self._disks = {disk.volume_id: disk for disk in launch.disks}
+            self._begin()
+
+    async def reboot(self) -> None:
+        """Off and on again, with the disks of this moment."""
+        async with self._lock:
+            if self._launch is not None:
+                await self._halt()
+                self._begin()
+
+    async def power_off(self) -> None:
+        """End everything the machine runs, and give its disks' files back."""
+        async with self._lock:
+            await self._halt()
+
+    async def plug(self, disk: Disk) -> None:
+        """Show a disk to the machine, now if it has booted, else when it does."""
+        async with self._lock:
+            self._disks[disk.volume_id] = disk
+            if self._devices is not None:
+                await self._devices.plug(disk)
+
+    async def unplug(self, volume_id: str) -> None:
+        """Take a disk away."""
+        async with self._lock:
+            self._disks.pop(volume_id, None)
+            if self._devices is not None:
+                await self._devices.unplug(volume_id)
+
+    def _begin(self) -> None:
+        assert self._launch is not None
+        self._boots += 1
+        self._booting = asyncio.create_task(self._boot_or_say_why(self._launch))
+
+    async def _halt(self) -> None:
+        if self._booting is not None:
+            self._booting.cancel()
+            await asyncio.gather(self._booting, return_exceptions=True)
+            self._booting = None
+        if self._confinement is not None:
+            self._console.say("reboot: Power down")
+            await self._confinement.close()
+            self._confinement = None
+        await asyncio.gather(*(session.end() for session in list(self._sessions)))
+        if self._sshd is not None:
+            await self._sshd.stop()
+            self._sshd = None
+        if self._devices is not None:
+            self._devices.give_back()
+            self._devices = None
+
+    async def _boot_or_say_why(self, launch: Launch) -> None:
+        try:
+            await self._boot(launch)
+        except Exception as error:
+            _log.exception("instance %s did not boot", launch.instance_id)
+            self._console.say(f"lab: the boot of {launch.instance_id} broke off: {error}")
+
+    async def _boot(self, launch: Launch) -> None:
+        loop = asyncio.get_running_loop()
+        ready_at = loop.time() + self._boot_seconds
+        root = next((disk.path for disk in self._disks.values() if disk.root), None)
+        verdict = await _finished(
+            asyncio.to_thread(
+                judge,
+                root,
+                architecture=launch.architecture,
+                virtualization_type=launch.virtualization_type,
+                boot_mode=launch.boot_mode,
+            )
+        )
+        self._console.say(*verdict.console)
+        if not verdict.boots:
+            return
+
+        first = self._cloud is None
+        if self._cloud is None:
+            self._cloud = cloud_init.read(
+                launch.user_data, public_key=launch.public_key, default_user=self._default_user
+            )
+            self._logins = guest.logins(self._cloud)
+        cloud = self._cloud
+        hostname = cloud.hostname or f"ip-{self._address.replace('.', '-')}"
+        disk = self._directory / "disk"
+        if first:
+            identity = guest.Identity(
+                instance_id=launch.instance_id,
+                hostname=hostname,
+                address=self._address,
+                os_release=verdict.os_release,
+            )
+            await _finished(
+                asyncio.to_thread(guest.furnish, disk, identity, cloud, launch.user_data)
+            )
+        else:
+            await _finished(asyncio.to_thread(guest.empty_scratch, disk))
+
+        self._confinement = Confinement(self._directory)
+        await self._confinement.open(hostname)
+        seed = f"{launch.instance_id} {self._boots}"
+        self._devices = Devices(self._confinement, launch.instance_type, seed)
+        async with self._lock:
+            await self._devices.plug_all(list(self._disks.values()))
+        name = _pretty_name(verdict.os_release)
+        self._console.say(f"Welcome to {name}!", f"Hostname set to <{hostname}>.")
+        await self._initialise(launch, cloud, hostname, first=first, ready_at=ready_at)
+        self._console.say("", name, f"{hostname} login:")
+
+    async def _initialise(
+        self, launch: Launch, cloud: CloudInit, hostname: str, *, first: bool, ready_at: float
+    ) -> None:
+        """What cloud-init and sshd do, in their order."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        failed = False
+        await self._status("running")
+        stamp = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S +0000")
+        self._console.say(f"cloud-init[1]: running 'init' at {stamp}.")
+        for warning in cloud.warnings if first else ():
+            self._console.say(f"cloud-init[1]: [WARNING]: {warning}")
+        for script in cloud.early:
+            failed |= not await self._script(script, launch.instance_id)
+        if first:
+            for file in cloud.files:
+                failed |= not await self._write(file)
+            self._host_keys = await asyncio.to_thread(_host_keys, cloud.host_keys, self._console)
+            for key in self._host_keys:
+                await self._install_host_key(key, hostname)
+        self._tell_keys(cloud, hostname)
+
+        await asyncio.sleep(max(0.0, ready_at - loop.time()))
+        if self._host_keys:
+            self._sshd = SshServer(
+                self._holder,
+                host_keys=self._host_keys,
+                admits=launch.admits,
+                authorized_keys=self._authorized_keys,
+                guest=lambda user: _Guest(self, self._logins[user]),
+            )
+            await self._sshd.start()
+            self._console.say("Started sshd.service - OpenSSH server daemon.")
+        else:
+            self._console.say("sshd: no hostkeys available -- exiting.")
+
+        for script in cloud.late if first else ():
+            failed |= not await self._script(script, launch.instance_id)
+        state = "error" if failed else "degraded" if cloud.warnings else "done"
+        await self._status(state)
+        await self._as_root("date >/var/lib/cloud/instance/boot-finished")
+        took = loop.time() - began
+        self._console.say(
+            f"cloud-init[1]: finished at {stamp}. Datasource DataSourceEc2Local. Up {took:.2f} s."
+        )
+
+    def _tell_keys(self, cloud: CloudInit, hostname: str) -> None:
+        for user in cloud.users:
+            keys = [_imported(line) for line in user.authorized_keys if user.name != "root"]
+            known = [key for key in keys if key is not None]
+            for key in known:
+                print_ = key.get_fingerprint()
+                self._console.say(f"ci-info: authorized key of {user.name}: {print_}")
+            if not known and user.name != "root":
+                self._console.say(
+                    f"ci-info: no authorized SSH keys fingerprints found for user {user.name}."
+                )
+        if self._host_keys:
+            self._console.say("-----BEGIN SSH HOST KEY FINGERPRINTS-----")
+            for key in self._host_keys:
+                kind = _key_file(key).upper()
+                self._console.say(f"{key.get_fingerprint()} root@{hostname} ({kind})")
+            self._console.say("-----END SSH HOST KEY FINGERPRINTS-----")
+            self._console.say("-----BEGIN SSH HOST KEY KEYS-----")
+            for key in self._host_keys:
+                self._console.show(_public(key, hostname))
+            self._console.say("-----END SSH HOST KEY KEYS-----")
+
+    async def _install_host_key(self, key: asyncssh.SSHKey, hostname: str) -> None:
+        path = f"/etc/ssh/ssh_host_{_key_file(key)}_key"
+        await self._as_root(
+            f"umask 077; mkdir -p -m 755 /etc/ssh; cat >{path}", key.export_private_key()
+        )
+        public = f"cat >{path}.pub; chmod 644 {path}.pub"
+        await self._as_root(public, _public(key, hostname).encode())
+
+    async def _write(self, file: cloud_init.File) -> bool:
+        path = shlex.quote(file.path)
+        arrow = ">>" if file.append else ">"
+        script = f'mkdir -p "$(dirname {path})" && cat {arrow}{path} && chmod {file.mode} {path}'
+        return await self._as_root(script, file.content)
+
+    async def _script(self, script: bytes, instance_id: str) -> bool:
+        """Run a script that cloud-init would, as root, and print what it prints."""
+        runner = (
+            "exec 2>&1; script=$(mktemp /var/lib/cloud/script.XXXXXX); cat >$script; "
+            'chmod 700 $script; INSTANCE_ID="$1" $script </dev/null; status=$?; rm -f $script; '
+            "exit $status"
+        )
+        return await self._as_root(runner, script, instance_id)
+
+    async def _status(self, state: str) -> None:
+        await self._as_root(f"mkdir -p /run/cloud-init; echo {state} >/run/cloud-init/status")
+
+    async def _as_root(self, script: str, given: bytes = b"", *arguments: str) -> bool:
+        """Run shell in the instance; its output goes to the console. Whether it succeeded."""
+        words = ["/bin/sh", "-c", script, "sh", *arguments]
+        process = await asyncio.create_subprocess_exec(
+            *self.command(self._logins["root"], words, {}, terminal=False),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=Confinement.environment(),
+            start_new_session=True,
+        )
+        try:
+            said, _ = await process.communicate(given)
+        except asyncio.CancelledError:
+            # What it runs in the instance ends with the instance, which is why we are cancelled.
+            process.kill()
+            raise
+        for line in said.decode(errors="replace").splitlines():
+            self._console.say(f"cloud-init[1]: {line}")
+        wrong = self.restore_volumes()
+        if wrong is not None:
+            self._console.say(wrong)
+        if process.returncode != 0:
+            self._console.say(
+                f"cloud-init[1]: [WARNING]: Failed to run a script: exit {process.returncode}"
+            )
+        return process.returncode == 0 and wrong is None
+
+    async def _authorized_keys(self, user: str) -> str:
+        """The instance's own file: what was added since the boot counts too."""
+        login = self._logins.get(user)
+        if login is None or self._confinement is None:
+            return ""
+        words = ["head", "-c", "1000000", ".ssh/authorized_keys"]
+        process = await asyncio.create_subprocess_exec(
+            *self.command(login, words, {}, terminal=False),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=Confinement.environment(),
+        )
+        said, _ = await process.communicate()
+        return said.decode(errors="replace")
+
+    def command(
+        self, login: Login, words: Sequence[str], environment: Mapping[str, str], terminal: bool
+    ) -> list[str]:
+        """The command line, on this host, for `words` in the instance."""
+        assert self._confinement is not None
+        return self._confinement.command(
+            login,
+            words,
+            environment=environment,
+            largest_file=self._devices.largest_file() if self._devices is not None else None,
+            terminal=terminal,
+        )
+
+    def restore_volumes(self) -> str | None:
+        """Bring the volumes to their sizes; which of them had been written beyond the end of."""
+        grown = self._devices.restore() if self._devices is not None else []
+        if not grown:
+            return None
+        names = ", ".join(f"/dev/{device.name} ({device.size} bytes)" for device in grown)
+        return f"lab: written beyond the end of {names}: No space left on device"
+
+    def session_began(self, session: Session) -> None:
+        self._sessions.add(session)
+
+    def session_ended(self, session: Session) -> None:
+        self._sessions.discard(session)
+
+
+@dataclass(frozen=True)
+class _Guest:
+    """The instance to a session of one user."""
+
+    machine: Machine
+    login: Login
+
+    @property
+    def shell(self) -> str:
+        return self.login.shell
+
+    def command(
+        self, words: Sequence[str], environment: Mapping[str, str], terminal: bool
+    ) -> list[str]:
+        return self.machine.command(self.login, words, environment, terminal)
+
+    def command_began(self, session: Session) -> None:
+        self.machine.session_began(session)
+
+    def command_ended(self, session: Session) -> str | None:
+        self.machine.session_ended(session)
+        return self.machine.restore_volumes()
+
+
+async def _finished(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await work in a thread to its end even when cancelled: a thread cannot be."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _host_keys(given: Sequence[str] | None, console: Console) -> list[asyncssh.SSHKey]:
+    if given is None:
+        return [asyncssh.generate_private_key(kind) for kind in _GENERATED_KEYS]
+    keys = []
+    for text in given:
+        try:
+            keys.append(asyncssh.import_private_key(text))
+        except asyncssh.KeyImportError as error:
+            console.say(f"sshd: Unable to load host key from the user data's ssh_keys: {error}")
+    return keys
+
+
+def _imported(line: str) -> asyncssh.SSHKey | None:
+    try:
+        return asyncssh.import_public_key(line)
+    except asyncssh.KeyImportError:
+        return None
+
+
+def _key_file(key: asyncssh.SSHKey) -> str:
+    """The word in the name of sshd's file for this kind of key."""
+    return _KEY_FILES.get(key.get_algorithm(), "ecdsa")
+
+
+def _public(key: asyncssh.SSHKey, hostname: str) -> str:
+    words = key.export_public_key().decode().split()[:2]
+    return " ".join([*words, f"root@{hostname}\n"])
+
+
+def _pretty_name(os_release: str | None) -> str:
+    for line in (os_release or "").splitlines():
+        name, _, value = line.partition("=")
+        if name == "PRETTY_NAME":
+            return value.strip().strip("\"'")
+    return "Linux"

@@ -1,0 +1,86 @@
+"""A program that runs beside us with its output in a log, and surely ends when we do."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# A program that has not acted on SIGTERM by then is killed.
+GRACE_SECONDS = 5.0
+TAIL_LINES = 30
+
+
+class ProcessError(Exception):
+    """A program did not do its part; the text ends with the end of its log."""
+
+
+class Process:
+    """One running program, in a process group of its own.
+
+    So all that it started ends with it, and a terminal's Ctrl-C is for us alone to act on.
+    """
+
+    def __init__(
+        self, command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = Path(command[0]).name
+        self.log = log
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=os.environ | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def check(self) -> None:
+        """Raise ProcessError when the program has ended."""
+        status = self._popen.poll()
+        if status is not None:
+            raise ProcessError(f"{self.name} ended with status {status}; {self.tail()}")
+
+    def wait_for(self, text: str, seconds: float) -> None:
+        """Return when the log holds `text`. Raises ProcessError when that does not happen."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log.read_text(errors="replace"):
+            self.check()
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{self.name} did not start in {seconds} s; {self.tail()}")
+            time.sleep(0.1)
+
+    def tail(self) -> str:
+        """The end of the log, with a line on where all of it is."""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return f"its log {self.log} ends:\n" + "\n".join(f"    {line}" for line in lines)
+
+    def stop(self) -> None:
+        """End the program, politely first."""
+        if self.running:
+            self._popen.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()

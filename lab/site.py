@@ -1,0 +1,259 @@
+"""A whole site: EC2, Koji and bus together, and the files that say where each of them is.
+
+What runs against it, fedimg or any other client, is not started here.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from shlex import quote
+from types import TracebackType
+from typing import Any
+from zlib import crc32
+
+from lab import disk
+from lab.bus import Bus, Ports
+from lab.clients import Deployment, aws_environment, fedimg_toml
+from lab.control import Control
+from lab.ec2.regions import commercial
+from lab.ec2.server import EC2, Settings
+from lab.ec2.states import Delays
+from lab.koji import Koji
+from lab.machines.process import ProcessMachines
+
+ORIGIN = "us-east-1"
+LOGIN_USER = "fedora"
+# Holds a kernel, a menu.lst and little else; nothing of it is used but that it can boot.
+UTILITY_MIB = 32
+
+# Configuration of fedmsg that the repository ships, installed on a site like on any machine.
+SHIPPED_FEDMSG = Path(__file__).parent.parent / "fedmsg.d"
+
+
+class SiteError(Exception):
+    """The site cannot start; the text says why."""
+
+
+class Site:
+    """Everything that a fedimg talks to. It runs from its making until `close`.
+
+    `state` may be the folder of an earlier site: Koji still knows its builds, the ports are the
+    same where they are still free, and EC2 starts empty. `refused` is the lab EC2's own setting.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        regions: Sequence[str] | None = None,
+        *,
+        delays: Delays | None = None,
+        refused: Mapping[str, Any] | None = None,
+        boot_seconds: float = 0.5,
+    ) -> None:
+        self.state = state.absolute()
+        self.file = self.state / "site.json"
+        self.fedimg_config = self.state / "fedimg.toml"
+        self.logs = self.state / "logs"
+        self.regions = tuple(regions) if regions else commercial()
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as running:
+            running.enter_context(_alone(self.state))
+            before = read(self.file)
+            self.file.unlink(missing_ok=True)
+            ports = _Ports.like(before)
+
+            self.bus = Bus(
+                self.state,
+                Ports(ports.relay_inbound, ports.relay_outbound),
+                installed=sorted(SHIPPED_FEDMSG.glob("*.py")),
+            )
+            running.callback(self.bus.close)
+            # The relay's imports take seconds; the rest starts meanwhile.
+            with ThreadPoolExecutor(1) as relay:
+                relay_started = relay.submit(self.bus.start_relay)
+                machines = ProcessMachines(
+                    self.state / "machines",
+                    ssh_port=ports.ssh,
+                    boot_seconds=boot_seconds,
+                    default_user=LOGIN_USER,
+                )
+                running.callback(machines.close)
+                settings = Settings(
+                    state=self.state / "ec2",
+                    port=ports.ec2,
+                    regions=self.regions,
+                    delays=delays or Delays(),
+                    refused=refused or {},
+                )
+                self.ec2 = EC2(settings, machines)
+                running.callback(self.ec2.close)
+                self.koji = Koji(self.state / "koji", port=ports.koji)
+                running.callback(self.koji.close)
+                self.utility_amis = self._utility_amis()
+                relay_started.result()
+            self.control = Control(self.koji, self.bus, port=ports.control)
+            running.callback(self.control.close)
+
+            self.environment = {
+                **aws_environment(self.state / "aws", self.ec2.url, ORIGIN),
+                **self.bus.environment,
+                "FEDIMG_CONFIG": str(self.fedimg_config),
+            }
+            self._write(ports)
+            self._running = running.pop_all()
+
+    def __enter__(self) -> "Site":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything. The folder stays, and a later site may go on with it."""
+        self._running.close()
+
+    def _utility_amis(self) -> dict[str, str]:
+        raw = self.state / "images" / "utility.raw"
+        if not raw.exists():
+            raw.parent.mkdir(parents=True, exist_ok=True)
+            disk.make_image(raw, size_mib=UTILITY_MIB)
+        return {
+            koji_name: self.ec2.default_image(
+                ORIGIN, raw, name=f"lab-utility-{ec2_name}", architecture=ec2_name
+            )
+            for koji_name, ec2_name in (("x86_64", "x86_64"), ("aarch64", "arm64"))
+        }
+
+    def _write(self, ports: "_Ports") -> None:
+        deployment = Deployment(
+            state_directory=self.state / "state",
+            koji_hub=self.koji.hub_url,
+            koji_files=self.koji.top_url,
+            origin=ORIGIN,
+            utility_amis=self.utility_amis,
+            login_user=LOGIN_USER,
+            ssh_port=ports.ssh,
+        )
+        self.fedimg_config.write_text(fedimg_toml(deployment))
+        # For a shell: `. env.sh`.
+        (self.state / "env.sh").write_text(
+            "".join(f"export {name}={quote(value)}\n" for name, value in self.environment.items())
+        )
+        told = {
+            "pid": os.getpid(),
+            "ec2": self.ec2.url,
+            "region": ORIGIN,
+            "regions": list(self.regions),
+            "koji_hub": self.koji.hub_url,
+            "koji_files": self.koji.top_url,
+            "control": self.control.url,
+            "control_token": self.control.token,
+            "relay": {"inbound": self.bus.inbound, "outbound": self.bus.outbound},
+            "fedmsg_config": str(self.bus.folder),
+            "fedmsg_config_file": str(self.bus.config_file),
+            "fedmsg_hub": self.bus.command("fedmsg-hub"),
+            "fedimg_config": str(self.fedimg_config),
+            "working_directory": str(self.state),
+            "environment": self.environment,
+            "utility_amis": {
+                architecture: {ORIGIN: ami} for architecture, ami in self.utility_amis.items()
+            },
+            "login_user": LOGIN_USER,
+            "ssh_port": ports.ssh,
+            "ports": dataclasses.asdict(ports),
+        }
+        new = self.file.with_suffix(".new")
+        # The control token is in it.
+        new.touch(mode=0o600)
+        new.write_text(json.dumps(told, indent=2) + "\n")
+        os.replace(new, self.file)
+
+
+def remove(state: Path) -> None:
+    """Remove a folder in which a site has run. Raises SiteError when it is another, or runs."""
+    if not state.exists() or not any(state.iterdir()):
+        return
+    if not read(state / "site.json"):
+        raise SiteError(f"{state} is not empty and no lab site (no site.json): not touched")
+    with _alone(state):
+        shutil.rmtree(state)
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Keep other sites out of the folder: there would be two writers of each file."""
+    with (state / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = read(state / "site.json").get("pid", "?")
+            raise SiteError(f"a site already runs in {state}: process {pid}") from error
+        yield
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What a site.json says; empty when there is none."""
+    try:
+        told: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    return told
+
+
+def delays(scale: float, regions: Sequence[str]) -> Delays:
+    """The lab's own short delays times `scale`, and copies that are not equally far everywhere."""
+    short = Delays()
+    names = [field.name for field in dataclasses.fields(Delays) if field.type is float]
+    names.remove("instance_forgotten")
+    return dataclasses.replace(
+        short,
+        **{name: getattr(short, name) * scale for name in names},
+        snapshot_copy_by_region={
+            region: short.snapshot_copy * scale * (1 + crc32(region.encode()) % 400 / 100)
+            for region in regions
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ports:
+    ec2: int
+    koji: int
+    control: int
+    relay_inbound: int
+    relay_outbound: int
+    ssh: int
+
+    @classmethod
+    def like(cls, before: Mapping[str, Any]) -> "_Ports":
+        """Those of an earlier site where they are free, and free ones otherwise."""
+        earlier = before.get("ports", {})
+        names = [field.name for field in dataclasses.fields(cls)]
+        # All are held at once, so that no two are the same.
+        with ExitStack() as held:
+            return cls(**{name: _free(earlier.get(name, 0), held) for name in names})
+
+
+def _free(wanted: int, held: ExitStack) -> int:
+    for port in (wanted, 0):
+        probe = held.enter_context(socket.socket())
+        # Connections of the last site may still be in TIME_WAIT.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return int(probe.getsockname()[1])
+    raise SiteError("this machine has no free port on 127.0.0.1")

@@ -1,0 +1,184 @@
+import lzma
+import os
+import random
+import struct
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from fedimg.aws.image_size import (
+    GIB,
+    MOST_REQUESTS,
+    WINDOW,
+    ImageSize,
+    ImageUnreachable,
+    ImageUnusable,
+    gib,
+    image_size,
+)
+from tests.aws.web import Web, serve
+
+NOISE = random.Random(4).randbytes(600_000)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serve() as web:
+        yield web
+
+
+def compress(data: bytes, *options: str) -> bytes:
+    return subprocess.run(
+        ["xz", "--stdout", *options], input=data, capture_output=True, check=True
+    ).stdout
+
+
+def test_one_stream_needs_two_requests_and_few_bytes(web: Web) -> None:
+    packed = compress(NOISE, "-0")
+    size = image_size(web.put("one.raw.xz", packed), maximum=GIB)
+    assert size == ImageSize(len(packed), len(NOISE))
+    assert len(web.asked) <= 3
+    assert web.sent < 2 * WINDOW
+
+
+def test_several_blocks(web: Web) -> None:
+    packed = compress(NOISE, "-0", "-T2", "--block-size=100000")
+    assert image_size(web.put("blocks.raw.xz", packed), maximum=GIB).uncompressed_size == 600_000
+
+
+def test_several_streams_and_padding_between_and_behind_them(web: Web) -> None:
+    parts = [compress(NOISE[:100_000], "-0"), b"\0" * 8, compress(NOISE, "-0"), b"\0" * 4096]
+    packed = b"".join([*parts, compress(b"end"), b"\0" * 4])
+    size = image_size(web.put("streams.raw.xz", packed), maximum=GIB)
+    assert size == ImageSize(len(packed), 100_000 + 600_000 + 3)
+
+
+def test_an_empty_stream_among_others(web: Web) -> None:
+    packed = compress(b"") + compress(b"image") + compress(b"")
+    assert image_size(web.put("empty.raw.xz", packed), maximum=GIB).uncompressed_size == 5
+
+
+def test_a_file_of_nothing(web: Web) -> None:
+    with pytest.raises(ImageUnusable, match="of nothing"):
+        image_size(web.put("nothing.raw.xz", compress(b"")), maximum=GIB)
+
+
+def test_larger_than_the_maximum(web: Web) -> None:
+    url = web.put("large.raw.xz", lzma.compress(bytes(2_000_000)))
+    with pytest.raises(ImageUnusable, match=r"large.raw.xz holds an image of .*limits.image_gib"):
+        image_size(url, maximum=1_999_999)
+    assert image_size(url, maximum=2_000_000).uncompressed_size == 2_000_000
+
+
+@pytest.mark.parametrize("lost", [1, 4, 12, 40, 100_000])
+def test_a_truncated_file_says_so(web: Web, lost: int) -> None:
+    url = web.put("short.raw.xz", compress(NOISE, "-0")[:-lost])
+    with pytest.raises(ImageUnusable, match=r"not a complete \.xz file: its footer is missing"):
+        image_size(url, maximum=GIB)
+
+
+def test_a_lost_beginning_is_seen(web: Web) -> None:
+    whole = compress(NOISE, "-0")
+    with pytest.raises(ImageUnusable, match=r"not a complete \.xz file"):
+        image_size(web.put("tail.raw.xz", whole[:12] + whole[200_000:]), maximum=GIB)
+
+
+def test_a_damaged_index_is_seen(web: Web) -> None:
+    packed = bytearray(compress(b"image" * 1000))
+    packed[-16] ^= 1
+    with pytest.raises(ImageUnusable, match=r"damaged .*index crc32"):
+        image_size(web.put("damaged.raw.xz", bytes(packed)), maximum=GIB)
+
+
+@pytest.mark.parametrize("content", [b"<html>Not here</html>" * 9, b"x", b"\xfd7zXZ\x00"])
+def test_not_xz_at_all(web: Web, content: bytes) -> None:
+    with pytest.raises(ImageUnusable, match=r"not an \.xz file|not a complete \.xz file"):
+        image_size(web.put("page.raw.xz", content), maximum=GIB)
+
+
+def test_an_empty_file(web: Web) -> None:
+    with pytest.raises(ImageUnusable, match="too short"):
+        image_size(web.put("zero.raw.xz", b""), maximum=GIB)
+
+
+def test_an_index_that_claims_to_be_huge_is_not_fetched(web: Web) -> None:
+    packed = bytearray(compress(NOISE, "-0"))
+    fields = struct.pack("<IBB", 400_000, 0, packed[7])
+    packed[-12:] = struct.pack("<I", zlib.crc32(fields)) + fields + b"YZ"
+    with pytest.raises(ImageUnusable, match="damaged"):
+        image_size(web.put("bomb.raw.xz", bytes(packed)), maximum=GIB)
+    assert web.sent < 3 * WINDOW
+
+
+def test_the_number_of_requests_is_bounded(web: Web) -> None:
+    stream = compress(os.urandom(WINDOW), "-0")
+    url = web.put("many.raw.xz", stream * MOST_REQUESTS)
+    with pytest.raises(ImageUnusable, match="too many streams"):
+        image_size(url, maximum=GIB)
+    assert len(web.asked) <= MOST_REQUESTS
+
+
+def test_many_short_streams_share_requests(web: Web) -> None:
+    url = web.put("many.raw.xz", compress(b"image") * 5000)
+    assert image_size(url, maximum=GIB).uncompressed_size == 25_000
+    assert len(web.asked) < 20
+
+
+def test_a_server_without_range(web: Web) -> None:
+    web.manner = "without Range"
+    with pytest.raises(ImageUnusable, match="does not honour Range"):
+        image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)
+
+
+def test_redirects_are_followed_once(web: Web) -> None:
+    packed = compress(NOISE, "-0")
+    web.redirects["/here.raw.xz"] = web.put("there.raw.xz", packed)
+    assert image_size(f"{web.address}/here.raw.xz", maximum=GIB).compressed_size == len(packed)
+    assert [line.split()[0] for line in web.asked].count("/here.raw.xz") == 1
+
+
+@pytest.mark.parametrize("target", ["/loop", "file:///etc/passwd", "ftp://127.0.0.1/image"])
+def test_redirects_elsewhere_are_refused(web: Web, target: str) -> None:
+    web.redirects["/loop"] = target
+    with pytest.raises(ImageUnreachable, match="/loop"):
+        image_size(f"{web.address}/loop", maximum=GIB)
+    assert len(web.asked) < 10
+
+
+def test_a_missing_file(web: Web) -> None:
+    with pytest.raises(ImageUnusable, match="404") as caught:
+        image_size(f"{web.address}/none.raw.xz", maximum=GIB)
+    assert not isinstance(caught.value, ImageUnreachable)
+
+
+def test_a_server_that_is_down_for_now(web: Web) -> None:
+    web.manner = "unavailable"
+    with pytest.raises(ImageUnreachable, match="503"):
+        image_size(web.put("one.raw.xz", b"x"), maximum=GIB)
+    assert len(web.asked) == 3
+
+
+def test_a_connection_cut_in_the_answer(web: Web) -> None:
+    web.manner = "cut"
+    with pytest.raises(ImageUnreachable, match=r"one\.raw\.xz"):
+        image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(ImageUnreachable, match=r"127\.0\.0\.1"):
+        image_size("http://127.0.0.1:9/one.raw.xz", maximum=GIB)
+
+
+def test_a_server_that_drips_is_given_up(web: Web) -> None:
+    web.manner = "slow"
+    began = time.monotonic()
+    with pytest.raises(ImageUnreachable, match="too slow"):
+        image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB, limit=1)
+    assert time.monotonic() - began < 5
+
+
+def test_gib_rounds_up() -> None:
+    assert [gib(1), gib(GIB), gib(GIB + 1), gib(5 * GIB)] == [1, 1, 2, 5]

@@ -1,0 +1,393 @@
+import hashlib
+import itertools
+import os
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg import ssh
+from fedimg.aws.user_data import user_data
+from fedimg.aws.writing import Failure, Progress, Written, given, progress, verdict, write_command
+from lab.machines import Disk, Launch
+from lab.machines.process import ProcessMachines
+from tests.aws.web import Web, serve
+
+MIB = 1024 * 1024
+INSTANCE = "i-0123456789abcdef0"
+SSH_PORT = 22122
+# Some of it compresses, as in an image, and its end is no multiple of anything.
+IMAGE = random.Random(7).randbytes(MIB) + bytes(2 * MIB) + random.Random(8).randbytes(4321)
+
+
+def pack(*options: str, content: bytes = IMAGE) -> bytes:
+    return subprocess.run(
+        ["xz", "--stdout", "-0", *options], input=content, capture_output=True, check=True
+    ).stdout
+
+
+PACKED = pack()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serve() as web:
+        yield web
+
+
+def bootable(path: Path) -> Path:
+    """A disk with an MBR, some boot code and one ext4 partition."""
+    subprocess.run(
+        ["mke2fs", "-q", "-t", "ext4", "-E", "offset=1048576", str(path), "2048"],
+        check=True,
+        env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"},
+    )
+    entry = bytes([0x80, 0, 0, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little")
+    entry += (4096).to_bytes(4, "little")
+    with path.open("r+b") as disk:
+        disk.truncate(4 * MIB)
+        disk.write(b"\xeb\xfe" + bytes(444) + entry + bytes(48) + b"\x55\xaa")
+    return path
+
+
+@dataclass
+class Instance:
+    """A confined instance with an SSH login, and the volumes plugged into it."""
+
+    machines: ProcessMachines
+    session: Callable[[], ssh.Session]
+    directory: Path
+    ids: Iterator[int]
+
+    def volume(self, size: int, *, beginning: bytes = b"") -> "Volume":
+        volume = Volume(f"vol-{next(self.ids):017x}", self.directory / f"volume-{time.time_ns()}")
+        with volume.path.open("wb") as file:
+            file.write(beginning)
+            file.truncate(size)
+        self.machines.attach(INSTANCE, Disk(volume.id, volume.path, "/dev/sdf", root=False))
+        return volume
+
+    def write(
+        self, values: bytes, heard: Callable[[str], None] = lambda line: None, idle: float = 20
+    ) -> Written | Failure | None:
+        """What the script says; its exit status agrees, and nothing is left in the instance."""
+        with self.session() as session:
+            done = session.run(write_command(), given=values, limit=60, idle=idle, heard=heard)
+            said = verdict(done.output)
+            assert (done.status == 0) == isinstance(said, Written), done
+            left = session.run("ls -A /tmp; ps ax | grep -c '[c]url'", limit=9, idle=9)
+            assert left.output == "0"
+        return said
+
+
+@dataclass(frozen=True)
+class Volume:
+    id: str
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    directory = tmp_path_factory.mktemp("machines")
+    host, client = ssh.new_identity("host"), ssh.new_identity("client")
+    machines = ProcessMachines(directory / "state", ssh_port=SSH_PORT, boot_seconds=0)
+    root = Disk("vol-0aaaaaaaaaaaaaaaa", bootable(directory / "root"), "/dev/xvda", root=True)
+    try:
+        address = machines.address(INSTANCE)
+        machines.start(
+            Launch(
+                instance_id=INSTANCE,
+                instance_type="m5.large",
+                region="us-east-1",
+                architecture="x86_64",
+                virtualization_type="hvm",
+                boot_mode="legacy-bios",
+                disks=[root],
+                user_data=user_data(host_key=host, client_key=client).encode(),
+                key_name=None,
+                public_key=None,
+                admits=lambda source, port: True,
+            )
+        )
+
+        def session() -> ssh.Session:
+            return ssh.connect(
+                address,
+                SSH_PORT,
+                "fedora",
+                host_key=host,
+                client_key=client,
+                limit=20,
+                stop=threading.Event(),
+            )
+
+        try:
+            session().close()
+        except ssh.SSHError as error:
+            pytest.fail(f"{error}\n{machines.console(INSTANCE)}")
+        yield Instance(machines, session, directory, itertools.count(1))
+    finally:
+        machines.close()
+
+
+def order(disk: Volume | str, address: str, content: bytes = IMAGE, **values: Any) -> bytes:
+    usual: dict[str, Any] = {
+        "url": address,
+        "volume": disk if isinstance(disk, str) else disk.id,
+        "checksum": None,
+        "compressed_size": len(PACKED),
+        "uncompressed_size": len(content),
+        "idle": 10,
+        "appear": 2,
+    }
+    return given(**{**usual, **values})
+
+
+def sha256(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        PACKED,
+        pack("--threads=2", "--block-size=300000"),
+        pack(content=IMAGE[:1_000_000]) + b"\0" * 8 + pack(content=IMAGE[1_000_000:]),
+    ],
+    ids=["one stream", "several blocks", "several streams"],
+)
+def test_the_image_is_on_its_volume_and_on_no_other(
+    instance: Instance, web: Web, packed: bytes
+) -> None:
+    other, volume = instance.volume(8 * MIB), instance.volume(4 * MIB)
+    another = instance.volume(8 * MIB)
+    url = web.put("image.raw.xz", packed)
+    values = order(volume, url, checksum=sha256(packed), compressed_size=len(packed))
+    assert instance.write(values) == Written(len(IMAGE), (sha256(packed),))
+    assert volume.path.read_bytes() == IMAGE + bytes(4 * MIB - len(IMAGE))
+    assert other.path.read_bytes() == another.path.read_bytes() == bytes(8 * MIB)
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha1"])
+def test_other_checksums_are_told_beside_sha256(
+    instance: Instance, web: Web, algorithm: str
+) -> None:
+    volume = instance.volume(4 * MIB)
+    checksum = f"{algorithm}:{hashlib.new(algorithm, PACKED).hexdigest()}"
+    values = order(volume, web.put("image.raw.xz", PACKED), checksum=checksum)
+    assert instance.write(values) == Written(len(IMAGE), (sha256(PACKED), checksum))
+
+
+def test_a_slow_download_shows_progress_all_the_while(instance: Instance, web: Web) -> None:
+    volume = instance.volume(4 * MIB)
+    packed = pack(content=b"slow")
+    web.manner = "slow"
+    times = [time.monotonic()]
+    values = order(
+        volume, web.put("a.raw.xz", packed), b"slow", compressed_size=len(packed), idle=2
+    )
+    said = instance.write(values, lambda line: times.append(time.monotonic()), idle=3)
+    assert isinstance(said, Written)
+    assert times[-1] - times[0] > 3
+    assert max(b - a for a, b in itertools.pairwise(times)) < 2.7
+
+
+def test_corrupt_xz(instance: Instance, web: Web) -> None:
+    packed = bytearray(PACKED)
+    packed[len(packed) // 2] ^= 0xFF
+    said = instance.write(order(instance.volume(4 * MIB), web.put("a.raw.xz", bytes(packed))))
+    assert said == Failure("decompression", "xz: (stdin): Compressed data is corrupt")
+
+
+def test_truncated_xz(instance: Instance, web: Web) -> None:
+    url = web.put("a.raw.xz", PACKED[:-2000])
+    said = instance.write(order(instance.volume(4 * MIB), url))
+    assert said == Failure("decompression", "xz: (stdin): Unexpected end of input")
+
+
+def test_rubbish_behind_the_stream(instance: Instance, web: Web) -> None:
+    said = instance.write(order(instance.volume(4 * MIB), web.put("a.raw.xz", PACKED + b"more")))
+    assert isinstance(said, Failure)
+    assert said.part == "decompression"
+
+
+def test_checksum_mismatch(instance: Instance, web: Web) -> None:
+    wrong = sha256(b"something else")
+    url = web.put("a.raw.xz", PACKED)
+    said = instance.write(order(instance.volume(4 * MIB), url, checksum=wrong))
+    assert said == Failure("checksum", f"the file has {sha256(PACKED)} in place of {wrong}")
+
+
+def test_another_size_than_told(instance: Instance, web: Web) -> None:
+    url = web.put("a.raw.xz", PACKED)
+    volume = instance.volume(4 * MIB)
+    said = instance.write(order(volume, url, compressed_size=len(PACKED) + 1))
+    assert said == Failure("download", f"{len(PACKED)} bytes came in place of {len(PACKED) + 1}")
+    said = instance.write(order(volume, url, uncompressed_size=len(IMAGE) + 1))
+    assert said == Failure(
+        "decompression", f"{len(IMAGE)} bytes came out in place of {len(IMAGE) + 1}"
+    )
+
+
+def test_more_than_the_index_promised_ends_early(instance: Instance, web: Web) -> None:
+    volume = instance.volume(4 * MIB)
+    said = instance.write(order(volume, web.put("a.raw.xz", PACKED), uncompressed_size=MIB))
+    assert isinstance(said, Failure)
+    assert said.part == "decompression"
+    assert "more than the 1048576 bytes" in said.reason
+    assert volume.path.read_bytes()[MIB + 1 :] == bytes(3 * MIB - 1)
+
+
+def test_not_found(instance: Instance, web: Web) -> None:
+    said = instance.write(order(instance.volume(4 * MIB), f"{web.address}/none.raw.xz"))
+    assert isinstance(said, Failure)
+    assert said.part == "download"
+    assert "404" in said.reason
+
+
+def test_nobody_there(instance: Instance) -> None:
+    said = instance.write(order(instance.volume(4 * MIB), "http://127.0.0.1:9/none.raw.xz"))
+    assert isinstance(said, Failure)
+    assert said.part == "download"
+
+
+def test_redirect_to_another_protocol(instance: Instance, web: Web) -> None:
+    web.redirects["/a.raw.xz"] = "file:///etc/passwd"
+    said = instance.write(order(instance.volume(4 * MIB), f"{web.address}/a.raw.xz"))
+    assert isinstance(said, Failure)
+    assert said.part == "download"
+    assert "rotocol" in said.reason
+
+
+@pytest.mark.parametrize(("manner", "status"), [("cut", 18), ("reset", 56)])
+def test_a_download_that_breaks_off(instance: Instance, web: Web, manner: Any, status: int) -> None:
+    web.manner = manner
+    said = instance.write(order(instance.volume(4 * MIB), web.put("a.raw.xz", PACKED)))
+    assert isinstance(said, Failure)
+    assert said.part == "download"
+    assert said.reason.startswith(f"curl: ({status}) ")
+
+
+def test_a_download_that_stalls_shows_how_far_it_came(instance: Instance, web: Web) -> None:
+    web.manner = "stalled"
+    image = random.Random(9).randbytes(4 * MIB)
+    url = web.put("a.raw.xz", pack(content=image))
+    volume = instance.volume(4 * MIB)
+    seen: list[Progress] = []
+
+    def heard(line: str) -> None:
+        if step := progress(line):
+            seen.append(step)
+
+    began = time.monotonic()
+    said = instance.write(order(volume, url, image, idle=1), heard)
+    assert isinstance(said, Failure)
+    assert said.part == "download"
+    assert said.reason.startswith("curl: (28) ")
+    assert time.monotonic() - began < 15
+    assert seen[0] == Progress(0)
+    assert MIB <= seen[-1].written <= 2 * MIB
+
+
+def test_a_volume_too_small(instance: Instance, web: Web) -> None:
+    volume = instance.volume(2 * MIB)
+    url = web.put("a.raw.xz", PACKED)
+    said = instance.write(order(volume, url))
+    assert isinstance(said, Failure)
+    assert said.part == "volume"
+    assert web.asked == []
+
+
+def test_no_such_volume_names_the_disks_there_are(instance: Instance, web: Web) -> None:
+    seen: list[str] = []
+    began = time.monotonic()
+    said = instance.write(order("vol-0bbbbbbbb", web.put("a.raw.xz", PACKED)), seen.append)
+    assert isinstance(said, Failure)
+    assert said.part == "device"
+    assert "vol-0bbbbbbbb" in said.reason
+    assert "nvme" in said.reason
+    assert 1 < time.monotonic() - began < 6
+    assert seen.count("progress 0") >= 2
+
+
+def test_a_volume_that_appears_late(instance: Instance, web: Web) -> None:
+    volume = f"vol-{0xCCCC:017x}"
+    path = instance.directory / "late"
+    path.write_bytes(bytes(4 * MIB))
+    disk = Disk(volume, path, "/dev/sdg", root=False)
+    later = threading.Timer(1.5, lambda: instance.machines.attach(INSTANCE, disk))
+    later.start()
+    try:
+        said = instance.write(order(volume, web.put("a.raw.xz", PACKED), appear=10))
+    finally:
+        later.join()
+    assert isinstance(said, Written)
+    assert path.read_bytes().startswith(IMAGE)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        b"",
+        b"\xff\xfe\0\0end\n",
+        order("vol-0bbbbbbbb", "http://x/a")[:-4],
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"vol-0bbbbbbbb", b"vol-0bbbbbbbb/../sda"),
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"http://x/a", b"file:///etc/passwd"),
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"http://x/a", b"--output=/tmp/x"),
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"http://x/a", b"http://x/a b"),
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"idle 10", b"idle a[$(touch /tmp/x)]"),
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"idle 10", b"idle 010"),
+        order("vol-0bbbbbbbb", "http://x/a").replace(b"checksum none", b"checksum sha512:00"),
+        b"PATH /tmp\n" + order("vol-0bbbbbbbb", "http://x/a"),
+    ],
+)
+def test_hostile_input_is_refused(instance: Instance, values: bytes) -> None:
+    said = instance.write(values)
+    assert isinstance(said, Failure)
+    assert said.part == "input"
+
+
+def test_a_hostile_url_is_only_a_url(instance: Instance, web: Web) -> None:
+    said = instance.write(
+        order(instance.volume(4 * MIB), f"{web.address}/$(touch${{IFS}}/tmp/x)`id`;'\"\\|&>/tmp/x")
+    )
+    assert isinstance(said, Failure)
+    assert "404" in said.reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "ftp://x/a"},
+        {"url": "http://x/a\nvolume vol-0dddddddd"},
+        {"url": "http://x/a b"},
+        {"volume": "vol-0bbbbbbbb\nend"},
+        {"checksum": "sha256:zz"},
+        {"compressed_size": 0},
+        {"idle": -1},
+    ],
+)
+def test_values_that_the_script_would_refuse_are_not_sent(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        order("vol-0bbbbbbbb", "http://x/a", **change)
+
+
+def test_the_command_is_constant_and_bash_accepts_it() -> None:
+    assert write_command() == write_command()
+    assert len(write_command()) < 32 * 1024
+    subprocess.run(["bash", "-n", "-c", write_command()], check=True)
+
+
+def test_reading_what_the_script_says() -> None:
+    assert progress("progress 12") == Progress(12)
+    assert progress("progress twelve") is progress("wrote 12") is progress("") is None
+    assert verdict("progress 3\nchecksum sha256:ab\nwrote 5") == Written(5, ("sha256:ab",))
+    assert verdict("failed download: curl: (22) 404 ") == Failure("download", "curl: (22) 404")
+    assert verdict("progress 3\nfailed nonsense: x\n") is verdict("") is None
+    assert str(Failure("download", "no")) == "download: no"

@@ -1,0 +1,293 @@
+"""The lab's Koji as its clients see it: xmlrpc.client for the hub, requests for the files."""
+
+import hashlib
+import socket
+import xmlrpc.client
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from lab.koji import Koji
+from lab.koji.builds import METHODS
+
+NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "22", "20150705"
+
+
+@pytest.fixture
+def koji(tmp_path: Path) -> Iterator[Koji]:
+    koji = Koji(tmp_path / "koji")
+    yield koji
+    koji.close()
+
+
+@pytest.fixture
+def hub(koji: Koji) -> Iterator[Any]:
+    with xmlrpc.client.ServerProxy(koji.hub_url, allow_none=True) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / f"{NAME}-{VERSION}-{RELEASE}.x86_64.raw.xz"
+    path.write_bytes(bytes(range(256)) * 4096)
+    return path
+
+
+def starred(**keywords: Any) -> dict[str, Any]:
+    return keywords | {"__starstar": True}
+
+
+def test_scratch_task_is_answered_as_a_real_hub_does(koji: Koji, hub: Any, image: Path) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image], "i386": []}, owner="ausil")
+
+    assert "request" not in hub.getTaskInfo(task.id)
+    info = hub.getTaskInfo(task.id, True)
+    assert info["method"] == "image"
+    assert info["state"] == 2
+    assert info["request"][-1]["scratch"] is True
+    assert hub.getUser(info["owner"])["name"] == "ausil"
+    assert info["completion_time"].endswith("+00:00")
+    assert isinstance(info["completion_ts"], float)
+
+    assert hub.getTaskResult(task.id).startswith("Scratch image build results in: ")
+    children = hub.getTaskChildren(task.id)
+    assert {child["method"] for child in children} == {"createImage"}
+    assert hub.getTaskDescendents(task.id) == {str(task.id): children}
+    built = hub.getTaskResult(children[0]["id"])
+    assert built["arch"] == "x86_64"
+    assert built["task_id"] == children[0]["id"]
+    assert image.name in built["files"]
+
+
+def test_unknown_ids_and_failures(koji: Koji, hub: Any, image: Path) -> None:
+    task = koji.add_task(
+        NAME, VERSION, RELEASE, {"x86_64": [image]}, failed_arches=["ppc64le"], owner="ausil"
+    )
+    failed = next(one for one in hub.getTaskChildren(task.id) if one["arch"] == "ppc64le")
+
+    assert failed["state"] == 5
+    assert hub.getTaskInfo(1) is None
+    assert hub.getBuild(1) is None
+    assert hub.getUser("nobody") is None
+    for missing in (1, failed["id"]):
+        with pytest.raises(xmlrpc.client.Fault) as caught:
+            hub.getTaskResult(missing)
+        assert caught.value.faultCode == 1000
+    with pytest.raises(xmlrpc.client.Fault, match="Invalid method"):
+        hub.deleteBuild(1)
+
+
+def test_multicall_gives_lists_and_fault_dicts(koji: Koji, hub: Any, image: Path) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
+
+    good, unknown, bad = hub.multiCall(
+        [
+            {"methodName": "getTaskInfo", "params": [task.id]},
+            {"methodName": "getTaskInfo", "params": [1]},
+            {"methodName": "getTaskResult", "params": [1]},
+        ]
+    )
+
+    assert good[0]["id"] == task.id
+    assert unknown == [None]
+    assert set(bad) == {"faultCode", "faultString", "traceback"}
+    assert bad["faultCode"] == 1000
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_image_method_has_builds(koji: Koji, hub: Any, image: Path, method: str) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, method=method)
+
+    info = hub.getBuild(build.id)
+    assert info == hub.getBuild(f"{NAME}-{VERSION}-{RELEASE}")
+    assert (info["owner_name"], info["state"]) == ("releng", 1)
+    task = hub.getTaskInfo(info["task_id"], True)
+    assert task["method"] == method
+    children = hub.getTaskChildren(task["id"])
+    assert [child["method"] for child in children] == (
+        [] if method == "osbuildImage" else [METHODS[method].child]
+    )
+    (archive,) = [
+        row
+        for row in hub.listArchives(starred(buildID=build.id, type="image"))
+        if row["type_name"] == "raw-xz"
+    ]
+    assert archive["filename"] == image.name
+    assert archive["arch"] == "x86_64"
+    assert archive["size"] == image.stat().st_size
+    assert archive["checksum_type"] == 2
+    assert archive["checksum"] == hashlib.sha256(image.read_bytes()).hexdigest()
+    url = f"{koji.top_url}/packages/{NAME}/{VERSION}/{RELEASE}/images/{image.name}"
+    assert requests.get(url, timeout=5).content == image.read_bytes()
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "osbuildImage"])
+def test_every_method_has_scratch_tasks(koji: Koji, hub: Any, image: Path, method: str) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, method=method)
+    message = koji.task_message(task.id)
+
+    (child,) = hub.getTaskChildren(task.id)
+    folder = f"tasks/{child['id'] % 10000}/{child['id']}"
+    url = f"{koji.top_url}/work/{folder}/{image.name}"
+    assert requests.head(url, timeout=5).status_code == 200
+    assert koji.url(next(path for path in koji.paths(task) if path.name == image.name)) == url
+    assert message["method"] == method
+    by_target = method in ("kiwiBuild", "imageBuilderBuild")
+    assert message["srpm"] == ("f22-candidate" if by_target else NAME)
+
+
+def test_task_folders_are_not_zero_padded(koji: Koji, image: Path) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
+
+    assert "/work/tasks/61/110410061/" in koji.url(koji.paths(task)[0])
+
+
+def test_integers_over_32_bits_travel(koji: Koji) -> None:
+    big = "<value><i8>3221225472</i8></value>"
+    params = f"<params><param>{big}</param></params>"
+    call = f"<methodCall><methodName>echo</methodName>{params}</methodCall>"
+
+    answer = requests.post(koji.hub_url, data=call, timeout=5)
+
+    assert xmlrpc.client.loads(answer.content)[0] == ([3 << 30],)
+
+
+def test_catch_up_lists_what_was_completed_since(koji: Koji, hub: Any, image: Path) -> None:
+    for day in range(4):
+        koji.clock = lambda day=day: 1_000_000.0 + 86400 * day  # type: ignore[misc]
+        koji.add_build(NAME, VERSION, f"{day}", {"x86_64": [image]}, method=None)
+        koji.add_task(NAME, VERSION, f"{day}", {"x86_64": [image]})
+    koji.add_build(NAME, VERSION, "broken", {"x86_64": [image]}, state="FAILED")
+    since = 1_000_000.0 + 86400
+
+    builds = hub.listBuilds(starred(type="image", state=1, completeAfter=since))
+    assert [build["release"] for build in builds] == ["2", "3"]
+    assert hub.listBuilds(starred(type="maven", state=1)) == []
+    wanted = {"method": "image", "state": [2], "completeAfter": since, "decode": True}
+    options = {"limit": 1, "offset": 1, "order": "id"}
+    (task,) = hub.listTasks(wanted, options)
+    assert task["owner_name"] == "ausil"
+    assert task["request"][0] == NAME
+    assert task["completion_ts"] == 1_000_000.0 + 3 * 86400
+    newest = hub.listTasks(wanted, {"order": "-completion_ts", "limit": 1})
+    assert newest == [task]
+
+
+def test_state_survives_a_restart(tmp_path: Path, image: Path) -> None:
+    first = Koji(tmp_path / "koji")
+    build = first.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    task = first.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, failed_arches=["i386"])
+    message = first.build_message(build.id)
+    first.close()
+
+    second = Koji(tmp_path / "koji", port=first.port)
+    try:
+        assert second.build_message(build.id) == message
+        assert second.records.find_task(task.id) == task
+        later = second.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
+        assert later.id > max(one.id for one in first.records.tasks())
+    finally:
+        second.close()
+
+
+def test_messages_have_the_fields_consumers_rely_on(koji: Koji, image: Path) -> None:
+    files = {"x86_64": [image], "i386": [image]}
+    task = koji.task_message(koji.add_task(NAME, VERSION, RELEASE, files, owner="ausil").id)
+    build = koji.build_message(koji.add_build(NAME, VERSION, RELEASE, files).id)
+    alone = koji.build_message(koji.add_build(NAME, VERSION, "2", files, method=None).id)
+
+    assert (task["old"], task["new"], task["attribute"]) == ("OPEN", "CLOSED", "state")
+    assert (task["owner"], task["instance"], task["srpm"]) == ("ausil", "primary", NAME)
+    assert task["info"]["id"] == task["id"]
+    assert task["info"]["result"].startswith("Scratch image build results in: ")
+    children = [(child["arch"], child["state"]) for child in task["info"]["children"]]
+    assert children == [("x86_64", 2), ("i386", 2)]
+    assert isinstance(task["info"]["completion_time"], float)
+    assert task["files_base_url"] == f"{koji.top_url}/work"
+    assert "weight" not in task["info"]
+
+    assert (build["old"], build["new"], build["owner"]) == (0, 1, "releng")
+    assert (build["name"], build["version"], build["release"]) == (NAME, VERSION, RELEASE)
+    assert [child["method"] for child in build["task"]["children"]] == ["createImage"] * 2
+    assert (alone["task"], alone["task_id"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "first", "last"),
+    [
+        (None, 200, 0, None),
+        ("bytes=0-9", 206, 0, 10),
+        ("bytes=1048570-", 206, 1048570, None),
+        ("bytes=-12", 206, -12, None),
+        ("bytes=10-99999999", 206, 10, None),
+        ("bytes=0-1,5-6", 200, 0, None),
+        ("lines=1-2", 200, 0, None),
+    ],
+)
+def test_ranges(
+    koji: Koji, image: Path, header: str | None, status: int, first: int, last: int | None
+) -> None:
+    koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    url = f"{koji.top_url}/packages/{NAME}/{VERSION}/{RELEASE}/images/{image.name}"
+    headers = {"Range": header} if header else {}
+
+    answer = requests.get(url, headers=headers, timeout=5)
+
+    expected = image.read_bytes()[first:last]
+    assert answer.status_code == status
+    assert answer.content == expected
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    head = requests.head(url, headers=headers, timeout=5)
+    assert head.status_code == status
+    assert head.headers["Content-Length"] == str(len(expected))
+    if status == 206:
+        start = first % 1048576
+        span = f"bytes {start}-{start + len(expected) - 1}/1048576"
+        assert answer.headers["Content-Range"] == span
+
+
+def test_range_outside_of_the_file(koji: Koji, image: Path) -> None:
+    koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    url = f"{koji.top_url}/packages/{NAME}/{VERSION}/{RELEASE}/images/{image.name}"
+
+    for header in ("bytes=1048576-", "bytes=-0"):
+        answer = requests.get(url, headers={"Range": header}, timeout=5)
+        assert answer.status_code == 416
+        assert answer.headers["Content-Range"] == "bytes */1048576"
+    stale = {"Range": "bytes=0-9", "If-Range": '"another version"'}
+    assert requests.get(url, headers=stale, timeout=5).status_code == 200
+
+
+def test_many_clients_at_once(koji: Koji, image: Path) -> None:
+    koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    url = f"{koji.top_url}/packages/{NAME}/{VERSION}/{RELEASE}/images/{image.name}"
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: requests.get(url, timeout=10).content, range(32)))
+
+    assert set(answers) == {image.read_bytes()}
+
+
+@pytest.mark.parametrize("path", ["../records.json", "%2e%2e/records.json", "", "packages", "a%00"])
+def test_nothing_but_the_files_is_served(koji: Koji, image: Path, path: str) -> None:
+    koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    with socket.create_connection(("127.0.0.1", koji.port), timeout=5) as raw:
+        raw.sendall(f"GET /kojifiles/{path} HTTP/1.0\r\n\r\n".encode())
+        assert b" 404 " in raw.recv(100)
+    assert requests.post(f"{koji.top_url}/{path}", timeout=5).status_code == 405
+
+
+def test_down_and_up_at_the_same_address(koji: Koji, hub: Any) -> None:
+    koji.down()
+    with pytest.raises(xmlrpc.client.ProtocolError) as caught:
+        hub.getAPIVersion()
+    assert caught.value.errcode == 503
+    koji.down(refusing=True)
+    with pytest.raises(OSError):
+        requests.get(koji.hub_url, timeout=5)
+    koji.up()
+    assert hub.getAPIVersion() == 1

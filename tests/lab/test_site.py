@@ -1,0 +1,232 @@
+"""A lab site as its users have it: a program that runs, site.json, commands, and a clean end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+
+from lab.bus import Bus, Ports
+from lab.control import ControlError, call
+from lab.site import Site, SiteError, read, remove
+
+REPOSITORY = Path(__file__).parents[2]
+START_SECONDS = 60
+REGIONS = ("us-east-1", "eu-west-1")
+
+
+def lab(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "lab", *map(str, arguments)]
+
+
+def processes_of(state: Path) -> list[str]:
+    """The command lines of this machine's processes that name the site's folder."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and folder.name != str(os.getpid()):
+            try:
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if str(state) in command:
+                found.append(command)
+    return found
+
+
+class Running:
+    """`python -m lab up` on `state`, started and ready."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.popen = subprocess.Popen(
+            lab("up", "--state", state, "--regions", ",".join(REGIONS)),
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.popen.stdout is not None
+        deadline = time.monotonic() + START_SECONDS
+        while not (state / "site.json").exists():
+            assert self.popen.poll() is None, self.popen.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    @property
+    def site(self) -> dict[str, Any]:
+        return read(self.state / "site.json")
+
+    def stop(self, number: int) -> float:
+        """Seconds from the signal to the end."""
+        began = time.monotonic()
+        self.popen.send_signal(number)
+        assert self.popen.wait(20) == 0
+        return time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    running = Running(tmp_path_factory.mktemp("site"))
+    yield running
+    if running.popen.poll() is None:
+        running.stop(signal.SIGTERM)
+
+
+def test_site_json_leads_to_everything(running: Running) -> None:
+    site = running.site
+
+    assert site["region"] == "us-east-1"
+    assert site["regions"] == list(REGIONS)
+    assert site["pid"] == running.popen.pid
+    assert (running.state / "site.json").stat().st_mode & 0o077 == 0
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=site["ec2"],
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    assert {row["RegionName"] for row in ec2.describe_regions()["Regions"]} == set(REGIONS)
+    for architecture, of_ec2 in (("x86_64", "x86_64"), ("aarch64", "arm64")):
+        ami = site["utility_amis"][architecture]["us-east-1"]
+        (image,) = ec2.describe_images(ImageIds=[ami])["Images"]
+        assert image["Architecture"] == of_ec2
+    assert requests.head(f"{site['koji_files']}/nothing", timeout=5).status_code == 404
+    assert Path(site["fedmsg_config"], "fedimg.py").exists()
+
+
+def test_environment_leads_every_client_to_the_site(running: Running) -> None:
+    program = """
+import boto3, os, fedmsg.config
+print(boto3.client("ec2").meta.endpoint_url, boto3.client("sts").meta.endpoint_url)
+print(fedmsg.config.conf["endpoints"]["relay_outbound"][0])
+print(fedmsg.config.load_config()["relay_inbound"])
+"""
+    site = running.site
+    strange = {"AWS_PROFILE": "mine", "AWS_ACCESS_KEY_ID": "AKIAREAL"}
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=site["working_directory"],
+        env=os.environ | strange | site["environment"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+
+    relay = site["relay"]
+    assert said == [site["ec2"], site["ec2"], relay["outbound"], relay["inbound"]]
+
+
+def test_fedimg_toml_fits_the_site(running: Running) -> None:
+    settings = tomllib.loads(Path(running.site["fedimg_config"]).read_text())
+
+    assert settings["koji"]["hub"] == running.site["koji_hub"]
+    assert settings["ec2"]["network"]["ssh_port"] == running.site["ssh_port"]
+    assert settings["ec2"]["x86_64"]["utility_ami"].startswith("ami-")
+
+
+@pytest.mark.parametrize("kind", ["build", "task"])
+def test_announce_adds_to_koji_and_tells_the_bus(running: Running, kind: str) -> None:
+    site = running.site
+    outbound, inbound = (int(site["relay"][end].rsplit(":")[-1]) for end in ("outbound", "inbound"))
+    listener = Bus(running.state / "listener", Ports(inbound, outbound))
+
+    with listener.listen() as heard:
+        said = subprocess.run(
+            lab("announce", "--state", running.state, "--repeat", "2", "--release", kind)
+            + ["--corrupt", "--no-pv"]
+            + (["--scratch"] if kind == "task" else []),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        messages = heard.wait_for(f"buildsys.{kind}.state.change", seconds=10, count=2)
+
+    assert messages[0]["msg"] == messages[1]["msg"]
+    (url,) = [line.strip() for line in said.splitlines() if line.endswith(".raw.xz")]
+    assert requests.head(url, timeout=5).status_code == 200
+    with pytest.raises(ValueError, match="status 1"):
+        _unpack(requests.get(url, timeout=5).content)
+
+
+def _unpack(packed: bytes) -> None:
+    done = subprocess.run(["xz", "-t"], input=packed, capture_output=True)
+    if done.returncode:
+        raise ValueError(f"status {done.returncode}")
+
+
+def test_control_refuses_what_has_no_token_or_no_sense(running: Running) -> None:
+    site = running.site
+
+    with pytest.raises(ControlError, match="token"):
+        call(site | {"control_token": "guess"}, "koji.down")
+    with pytest.raises(ControlError, match="no action"):
+        call(site, "koji.explode")
+    with pytest.raises(ControlError, match="No such file"):
+        call(site, "koji.add_build", name="a", version="1", release="1", files={"i386": ["/no"]})
+    call(site, "koji.down", refusing=False)
+    assert requests.get(site["koji_files"], timeout=5).status_code == 503
+    call(site, "koji.up")
+    assert requests.get(site["koji_files"], timeout=5).status_code == 404
+
+
+def test_ledger_of_a_new_site_is_empty(running: Running) -> None:
+    said = subprocess.run(
+        lab("ledger", "--state", running.state), cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("0 public AMIs and snapshots, 0 things")
+
+
+def test_only_one_site_runs_in_a_folder(running: Running) -> None:
+    second = subprocess.run(
+        lab("up", "--state", running.state), cwd=REPOSITORY, capture_output=True, text=True
+    )
+
+    assert second.returncode == 1
+    assert f"process {running.popen.pid}" in second.stderr
+    with pytest.raises(SiteError, match="already runs"):
+        remove(running.state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_everything_and_the_next_site_goes_on(tmp_path: Path, number: int) -> None:
+    first = Running(tmp_path)
+    before = first.site
+    image = tmp_path / "a.raw.xz"
+    image.write_bytes(b"")
+    about = {"name": "a", "version": "1", "release": "1", "files": {"x86_64": [str(image)]}}
+    build = call(before, "koji.add_build", **about)
+
+    assert first.stop(number) < 3
+    assert processes_of(tmp_path) == []
+
+    with Site(tmp_path, REGIONS) as second:
+        after = read(second.file)
+        assert {name: after[name] for name in ("ec2", "koji_hub", "relay", "control")} == {
+            name: before[name] for name in ("ec2", "koji_hub", "relay", "control")
+        }
+        assert second.koji.build_message(build["id"]) == build["message"]
+    assert processes_of(tmp_path) == []
+
+
+def test_folder_that_is_no_site_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("…")
+
+    with pytest.raises(SiteError, match="not touched"):
+        remove(tmp_path)
+
+    (tmp_path / "site.json").write_text(json.dumps({"pid": 1}))
+    remove(tmp_path)
+    assert not tmp_path.exists()

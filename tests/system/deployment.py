@@ -1,0 +1,166 @@
+"""fedimg as it is deployed, beside a lab site: hub and worker as processes, and the bus heard."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+from lab import disk
+from lab.bus import Heard
+from lab.site import Site
+
+BIN = Path(sys.executable).parent
+#: A few regions keep a test short; us-east-1 and eu-west-1 have PV, us-east-2 has not.
+REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
+AMIS = {"us-east-1": 4, "us-east-2": 2, "eu-west-1": 4}
+#: No wait of these tests takes a tenth of this on an idle machine.
+PATIENCE = 120.0
+
+T = TypeVar("T")
+
+
+class Deployment:
+    """One site and one fedimg on it."""
+
+    def __init__(self, site: Site, heard: Heard) -> None:
+        self.site = site
+        self.heard = heard
+        self.environment = {**os.environ, **site.environment}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    # Processes
+
+    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        """Start a process of the deployment; its output goes to a log of its name."""
+        with (self.site.logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=self.site.state, env=self.environment, stdout=log, stderr=log
+            )
+        self._processes[name] = process
+        return process
+
+    def start_hub(self) -> None:
+        """Start fedmsg-hub, and wait until KojiConsumer listens."""
+        self.start("hub", *self.site.bus.command("fedmsg-hub"))
+        self.until(lambda: "KojiConsumer" in self.log("hub") or None, "hub listening")
+
+    def start_worker(self) -> None:
+        """Start `fedimg worker`."""
+        self.start("worker", str(BIN / "fedimg"), "worker")
+
+    def kill(self, name: str) -> None:
+        """Kill a process as a power cut does."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str) -> int:
+        """Stop a process as systemd does; its exit status."""
+        process = self._processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(timeout=15)
+
+    def close(self) -> None:
+        """End what still runs."""
+        for name in list(self._processes):
+            self.kill(name)
+
+    def log(self, name: str) -> str:
+        """What a process has printed."""
+        path = self.site.logs / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # The operator
+
+    def fedimg(self, *arguments: str, status: int | None = 0) -> Any:
+        """What a fedimg command prints as JSON."""
+        done = subprocess.run(
+            [BIN / "fedimg", *arguments, "--json"],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert status is None or done.returncode == status, done.stderr + done.stdout
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The rows of `fedimg status`; none before fedimg has a database."""
+        if not (self.site.state / "state" / "fedimg.db").exists():
+            return []
+        return list(self.fedimg("status", status=None) or [])
+
+    def until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+        """The first answer of `look` that is not None."""
+        deadline = time.monotonic() + patience
+        while (answer := look()) is None:
+            dead = {n: p.returncode for n, p in self._processes.items() if p.poll() is not None}
+            logs = "\n".join(f"--- {n}\n{self.log(n)[-3000:]}" for n in self._processes)
+            assert not dead, f"ended by themselves: {dead}\n{logs}"
+            assert time.monotonic() < deadline, f"{what}: not within {patience} s\n{logs}"
+            time.sleep(0.2)
+        return answer
+
+    def ended(self, count: int = 1) -> list[dict[str, Any]]:
+        """The jobs, when there are `count` and each has ended."""
+
+        def look() -> list[dict[str, Any]] | None:
+            jobs = self.jobs()
+            over = [job for job in jobs if job["state"] not in ("queued", "running")]
+            return jobs if len(over) == count == len(jobs) else None
+
+        return self.until(look, f"{count} jobs ended")
+
+    # Koji
+
+    def image(self, name: str, **attributes: Any) -> Path:
+        """A raw image of the lab, compressed as Koji does."""
+        folder = self.site.state / "made"
+        folder.mkdir(exist_ok=True)
+        streams = attributes.pop("streams", 1)
+        raw = disk.make_image(folder / f"{name}.raw", **attributes)
+        return disk.compress(raw, streams=streams)
+
+    # EC2's own word
+
+    def live(self) -> list[dict[str, Any]]:
+        """What exists in the account, by the ledger of the lab."""
+        rows = requests.get(f"{self.site.ec2.url}/lab/ledger/live", timeout=30).json()
+        return [row for row in rows if row.get("state") != "terminated"]
+
+    def nothing_but_published(self, amis: dict[str, int]) -> None:
+        """The ledger holds these numbers of public AMIs, each region's one snapshot, no more."""
+        live = self.live()
+        images = [row for row in live if row["kind"] == "image"]
+        assert {r: sum(1 for i in images if i["region"] == r) for r in amis} == amis, images
+        assert len(images) == sum(amis.values())
+        assert all(row["public"] for row in images)
+        snapshots = [row for row in live if row["kind"] == "snapshot"]
+        assert sorted(row["region"] for row in snapshots) == sorted(amis), snapshots
+        assert all(row["public"] for row in snapshots)
+        rest = [row for row in live if row["kind"] not in ("image", "snapshot")]
+        assert rest == []
+
+
+@contextmanager
+def deployed(state: Path, **site: Any) -> Iterator[Deployment]:
+    """A site with fedimg's hub and worker on it."""
+    with ExitStack() as running:
+        site.setdefault("regions", REGIONS)
+        lab = running.enter_context(Site(state, **site))
+        heard = running.enter_context(lab.bus.listen())
+        deployment = Deployment(lab, heard)
+        running.callback(deployment.close)
+        deployment.start_worker()
+        deployment.start_hub()
+        yield deployment

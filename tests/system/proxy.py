@@ -1,0 +1,72 @@
+"""Stands between fedimg and EC2: lets a test act on a call before EC2 sees it, or after."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from urllib.parse import parse_qs
+
+import requests
+
+
+class Proxy:
+    """Forwards every call to `target`.
+
+    `before(action)` is asked first, `after(action)` when EC2 has acted; when one returns True
+    the client gets no answer.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.before: Callable[[str], bool] = lambda action: False
+        self.after: Callable[[str], bool] = lambda action: False
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                action = parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+                if outer.before(action):
+                    self.close_connection = True
+                    return
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
+                answer = requests.request(
+                    self.command, target + self.path, data=body, headers=headers, timeout=60
+                )
+                if outer.after(action):
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status_code)
+                for name, value in answer.headers.items():
+                    if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.content)))
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+            do_GET = do_PUT = do_POST
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

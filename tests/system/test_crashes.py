@@ -1,0 +1,82 @@
+"""`kill -9` of the worker at the worst moments: nothing is lost, made twice, or left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.site import Site
+from tests.system.deployment import AMIS, REGIONS, Deployment
+from tests.system.proxy import Proxy
+from tests.system.test_main_path import announce_build, said
+
+
+def crashing(state: Path, action: str, nth: int, *, acted: bool) -> None:
+    """Kill the worker at the nth call of an action, before EC2 sees it or after it has acted."""
+    with Site(state, regions=REGIONS) as site, Proxy(site.ec2.url) as proxy:
+        site.environment["AWS_ENDPOINT_URL"] = proxy.url
+        with site.bus.listen() as heard:
+            deployment = Deployment(site, heard)
+            calls = 0
+
+            def strike(called: str) -> bool:
+                nonlocal calls
+                if called != action:
+                    return False
+                calls += 1
+                if calls != nth:
+                    return False
+                deployment.kill("worker")
+                deployment.start_worker()
+                return True
+
+            setattr(proxy, "after" if acted else "before", strike)
+            try:
+                deployment.start_worker()
+                deployment.start_hub()
+                announce_build(deployment)
+                (job,) = deployment.ended()
+                assert calls >= nth, f"{action} was called {calls} times only"
+                assert (job["state"], job["error"]) == ("complete", None)
+                deployment.nothing_but_published(AMIS)
+                amis = {ami["ami"] for ami in deployment.fedimg("amis")}
+                assert len(amis) == sum(AMIS.values())
+                heard.wait_for("image.publish", 60, count=len(amis))
+                # A message may come twice after a crash; it then says the same.
+                assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == amis
+            finally:
+                deployment.close()
+
+
+@pytest.mark.parametrize(
+    ("action", "nth", "acted"),
+    [
+        pytest.param("RunInstances", 1, True, id="utility instance started, not recorded"),
+        pytest.param("CreateSnapshot", 1, False, id="image written, no snapshot yet"),
+        pytest.param("CreateSnapshot", 1, True, id="snapshot made, not recorded"),
+        pytest.param("RegisterImage", 2, True, id="half of the origin registered"),
+        pytest.param("RunInstances", 2, True, id="test instance started, not recorded"),
+        pytest.param("CopySnapshot", 2, True, id="both copies started, not recorded"),
+        pytest.param("ModifySnapshotAttribute", 1, True, id="first snapshot public"),
+        pytest.param("ModifyImageAttribute", 3, True, id="some AMIs public"),
+        pytest.param("DeleteSecurityGroup", 1, True, id="cleaned up, not recorded"),
+    ],
+)
+def test_worker_killed_around_a_call(tmp_path: Path, action: str, nth: int, acted: bool) -> None:
+    crashing(tmp_path / "site", action, nth, acted=acted)
+
+
+def test_worker_killed_while_the_image_is_written(deployment: Deployment) -> None:
+    announce_build(deployment)
+
+    def writing() -> bool | None:
+        jobs = deployment.jobs()
+        return (bool(jobs) and any("written" in r["detail"] for r in jobs[0]["regions"])) or None
+
+    deployment.until(writing, "the image being written")
+    deployment.kill("worker")
+    deployment.start_worker()
+    (job,) = deployment.ended()
+    assert job["state"] == "complete"
+    deployment.nothing_but_published(AMIS)

@@ -1,0 +1,188 @@
+"""From a bus message to public AMIs in every region, as users see it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from lab.koji.builds import METHODS
+from tests.system.deployment import AMIS, Deployment, deployed
+
+NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
+STEM = f"{NAME}-{VERSION}-{RELEASE}"
+IMAGE = f"{STEM}.x86_64"
+
+
+def announce_build(deployment: Deployment, times: int = 1, **attributes: Any) -> None:
+    build = deployment.site.koji.add_build(
+        NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE)]}, **attributes
+    )
+    deployment.site.bus.publish(
+        "build.state.change", deployment.site.koji.build_message(build.id), times=times
+    )
+
+
+def said(deployment: Deployment, topic: str) -> list[dict[str, Any]]:
+    return [
+        message["msg"]
+        for message in deployment.heard.messages
+        if message["topic"] == f"org.fedoraproject.dev.fedimg.{topic}"
+    ]
+
+
+def test_build_on_the_bus_becomes_public_amis_in_every_region(deployment: Deployment) -> None:
+    tail = subprocess.Popen(
+        deployment.site.bus.command("fedmsg-tail", "--really-pretty"),
+        cwd=deployment.site.state,
+        env=deployment.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        announce_build(deployment)
+        (job,) = deployment.ended()
+        assert (job["state"], job["error"]) == ("complete", None)
+        assert {region["region"] for region in job["regions"]} == set(AMIS)
+        deployment.nothing_but_published(AMIS)
+
+        amis = deployment.fedimg("amis")
+        assert len(amis) == sum(AMIS.values())
+        assert all(ami["public"] and ami["architecture"] == "x86_64" for ami in amis)
+        assert {(a["virt_type"], a["volume_type"]) for a in amis if a["region"] == "us-east-2"} == {
+            ("hvm", "standard"),
+            ("hvm", "gp2"),
+        }
+        check_messages(deployment, amis)
+    finally:
+        tail.terminate()
+        printed, _ = tail.communicate(timeout=10)
+    for topic in ("image.upload", "image.test", "image.copy", "image.publish"):
+        assert f"org.fedoraproject.dev.fedimg.{topic}" in printed.decode()
+
+
+def check_messages(deployment: Deployment, amis: list[dict[str, Any]]) -> None:
+    deployment.heard.wait_for("image.publish", 30, count=len(amis))
+    origin = [ami for ami in amis if ami["region"] == "us-east-1"]
+    copies = [ami for ami in amis if ami["region"] != "us-east-1"]
+    common = {"image_name": IMAGE, "service": "EC2"}
+
+    uploads = said(deployment, "image.upload")
+    assert [message["status"] for message in uploads] == ["started"] + ["completed"] * 4
+    for message in uploads:
+        assert message.items() >= common.items()
+        assert set(message) == {
+            "image_url", "image_name", "destination", "status", "service", "compose", "extra",
+        }  # fmt: skip
+        assert message["destination"] == "EC2 (us-east-1)"
+        assert message["compose"] == STEM
+        assert message["image_url"].endswith(f"/{IMAGE}.raw.xz")
+    assert uploads[0]["extra"] == {}
+    assert {m["extra"]["id"] for m in uploads[1:]} == {ami["ami"] for ami in origin}
+
+    tests = said(deployment, "image.test")
+    assert sorted((m["extra"]["virt_type"], m["status"]) for m in tests) == [
+        ("hvm", "completed"),
+        ("hvm", "started"),
+        ("paravirtual", "completed"),
+        ("paravirtual", "started"),
+    ]
+    passed = next(m for m in tests if m["status"] == "completed")
+    assert passed["extra"]["checks"]
+    assert all(check["passed"] for check in passed["extra"]["checks"])
+
+    copied = said(deployment, "image.copy")
+    assert len(copied) == len(copies)
+    for message in copied:
+        assert message.items() >= common.items()
+        assert set(message) == {
+            "image_name", "destination", "service", "compose_id", "architecture", "extra",
+        }  # fmt: skip
+        assert message["extra"]["source_image_id"] in {ami["ami"] for ami in origin}
+    assert {(m["destination"], m["extra"]["id"]) for m in copied} == {
+        (ami["region"], ami["ami"]) for ami in copies
+    }
+
+    published = said(deployment, "image.publish")
+    assert {(m["destination"], m["extra"]["id"]) for m in published} == {
+        (ami["region"], ami["ami"]) for ami in amis
+    }
+    assert len(published) == len(amis)
+    assert set(published[0]) == {
+        "image_url", "image_name", "destination", "service", "compose", "architecture", "extra",
+    }  # fmt: skip
+
+
+def test_message_sent_three_times_is_one_job(deployment: Deployment) -> None:
+    announce_build(deployment, times=3)
+    (job,) = deployment.ended()
+    assert job["state"] == "complete"
+    deployment.nothing_but_published(AMIS)
+    assert said(deployment, "image.upload")[0]["status"] == "started"
+    assert len([m for m in said(deployment, "image.upload") if m["status"] == "started"]) == 1
+
+
+def test_scratch_build_is_taken_from_its_allowed_owner_alone(deployment: Deployment) -> None:
+    koji, bus = deployment.site.koji, deployment.site.bus
+    file = deployment.image(IMAGE)
+    stranger = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [file]}, owner="mallory")
+    forged = koji.task_message(stranger.id)
+    # The message lies about its owner; the hub does not.
+    forged["owner"] = "ausil"
+    bus.publish("task.state.change", forged)
+    friend = koji.add_task(NAME, VERSION, "2", {"x86_64": [file]}, owner="ausil")
+    bus.publish("task.state.change", koji.task_message(friend.id))
+    (job,) = deployment.ended()
+    assert job["state"] == "complete"
+    assert "mallory" in deployment.log("worker")
+    deployment.nothing_but_published(AMIS)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_builds_of_every_image_method_are_taken(deployment: Deployment, method: str) -> None:
+    # What is taken is settled with the job; its publishing is the other tests' concern.
+    deployment.kill("worker")
+    announce_build(deployment, method=method)
+    deployment.until(
+        lambda: deployment.fedimg("status", status=None) is not None or None, "a database"
+    )
+    deployment.start_worker()
+    job = deployment.until(lambda: next(iter(deployment.jobs()), None), "a job")
+    assert job["image"] == IMAGE
+
+
+def test_hub_stops_within_a_second(deployment: Deployment) -> None:
+    assert deployment.stop("hub") == 0
+
+
+def test_messages_wait_in_the_outbox_while_the_relay_is_down(deployment: Deployment) -> None:
+    announce_build(deployment)
+    deployment.heard.wait_for("image.upload", 60)
+    deployment.site.bus.stop_relay()
+    (job,) = deployment.ended()
+    assert job["state"] == "complete"
+    deployment.kill("worker")
+    deployment.site.bus.start_relay()
+    deployment.start_worker()
+    deployment.heard.wait_for("image.publish", 60, count=sum(AMIS.values()))
+    published = [json.dumps(m, sort_keys=True) for m in said(deployment, "image.publish")]
+    assert len(set(published)) == sum(AMIS.values())
+
+
+def test_entries_wait_while_koji_is_down(tmp_path: Any) -> None:
+    with deployed(tmp_path / "site") as deployment:
+        koji = deployment.site.koji
+        build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE)]})
+        message = koji.build_message(build.id)
+        koji.down()
+        deployment.site.bus.publish("build.state.change", message)
+        deployment.until(
+            lambda: "waits for Koji" in deployment.log("worker") or None, "the worker asking"
+        )
+        deployment.kill("worker")
+        koji.up()
+        deployment.start_worker()
+        (job,) = deployment.ended()
+        assert job["state"] == "complete"

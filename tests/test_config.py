@@ -1,0 +1,212 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from fedimg import config
+from fedimg.config import ConfigError, Limits, Settings, load
+from fedimg.images import AMIType, Virtualization
+
+HVM, PV = Virtualization.HVM, Virtualization.PARAVIRTUAL
+
+
+@pytest.fixture
+def toml(tmp_path: Path):
+    path = tmp_path / "fedimg.toml"
+
+    def write(text: str) -> Path:
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return str(caught.value)
+
+
+def test_empty_file_is_a_configuration(toml):
+    assert load(toml("")).ec2 == Settings().ec2
+
+
+def test_default_types_are_pv_and_hvm_in_standard_and_gp2():
+    assert sorted(Settings().ec2.amis.types) == sorted(
+        AMIType(virtualization, volume) for virtualization in (HVM, PV) for volume in ("standard", "gp2")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        ("sight = 'prod'", "sight", "site"),
+        ("[kojii]", "kojii", "koji"),
+        ("[koji]\nhubb = 'x'", "koji.hubb", "hub"),
+        ("[ec2]\norigins = 'x'", "ec2.origins", "origin"),
+        ("[ec2.x86_64]\nutility_amy = 'x'", "ec2.x86_64.utility_amy", "utility_ami"),
+        ("[ec2.aarch64]\ntesttype = 'x'", "ec2.aarch64.testtype", "test_type"),
+        ("[ec2.network]\nalowed_source = 'x'", "ec2.network.alowed_source", "allowed_source"),
+        ("[ec2.amis]\nimds_v2 = true", "ec2.amis.imds_v2", "imdsv2"),
+        ("[ec2.limits]\ncopy_ = 5", "ec2.limits.copy_", "copy"),
+        ("[[checks]]\nname = 'a'\ncommand = 'b'\nstats = 0", "checks.0.stats", "status"),
+        ("[bus]\nconfirm_second = 5", "bus.confirm_second", "confirm_seconds"),
+    ],
+)
+def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
+    path = toml(text)
+    said = complaint(path)
+    assert str(path) in said
+    assert f"unknown key {key!r}" in said
+    assert f"did you mean {nearest!r}?" in said
+
+
+def test_key_like_none_is_told_what_there_is(toml):
+    said = complaint(toml("[bus]\nzzz = 1"))
+    assert "unknown key 'bus.zzz'; known here: confirm_seconds" in said
+
+
+def test_pv_test_type_is_no_key_of_arm(toml):
+    assert "ec2.aarch64.test_type_paravirtual" in complaint(
+        toml("[ec2.aarch64]\ntest_type_paravirtual = 'm3.medium'")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("site = ''", "site"),
+        ("site = 'a b'", "site"),
+        ("site = 5", "site"),
+        ("koji = 'x'", "koji"),
+        ("[koji]\nhub = 'koji.example.org'", "koji.hub"),
+        ("[koji]\nname_patterns = ['(']", "koji.name_patterns.0"),
+        ("[koji]\narchitectures = ['i386']", "koji.architectures.0"),
+        ("[koji]\ntimeout = 0", "koji.timeout"),
+        ("[ec2]\norigin = 'us east'", "ec2.origin"),
+        ("[ec2.x86_64]\nutility_ami = 'Fedora'", "ec2.x86_64.utility_ami"),
+        ("[ec2.network]\nsubnet = 'vpc-12345678'", "ec2.network.subnet"),
+        ("[ec2.network]\nvpc = 'subnet-12345678'", "ec2.network.vpc"),
+        ("[ec2.network]\naddress = 'both'", "ec2.network.address"),
+        ("[ec2.network]\nssh_port = 70000", "ec2.network.ssh_port"),
+        ("[ec2.network]\nallowed_source = 'my-laptop'", "ec2.network.allowed_source"),
+        ("[ec2.network]\nallowed_source = '10.0.0.1/8'", "ec2.network.allowed_source"),
+        ("[ec2.amis]\ntypes = []", "ec2.amis.types"),
+        ("[ec2.amis]\ntypes = ['hvm-gp2', 'xen-gp2']", "ec2.amis.types.1"),
+        ("[ec2.amis]\ntypes = [5]", "ec2.amis.types.0"),
+        ("[ec2.amis]\ntpm = true", "ec2.amis"),
+        ("[ec2.limits]\ncopy = -1", "ec2.limits.copy"),
+        ("[ec2.limits]\nwait_minimum = 20", "ec2.limits"),
+        ("checks = []", "checks"),
+        ("[[checks]]\nname = 'x'", "checks.0.command"),
+        ("[[checks]]\nname = 'a\\nb'\ncommand = 'c'", "checks.0.name"),
+        ("[[checks]]\nname = 'a'\ncommand = 'c'\noutput = '['", "checks.0.output"),
+    ],
+)
+def test_wrong_value_is_told_with_file_and_key(toml, text, key):
+    path = toml(text)
+    assert complaint(path).startswith(f"{path}: {key}: ")
+
+
+def test_every_wrong_key_is_told_at_once(toml):
+    said = complaint(toml("sight = 'x'\n[ec2]\norigin = ''\n[bus]\nconfirm_seconds = 0"))
+    assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize("source", ["0.0.0.0/0", "::/0"])
+def test_instance_open_to_the_world_is_refused(toml, source):
+    said = complaint(toml(f"[ec2.network]\nallowed_source = '{source}'"))
+    assert "ec2.network.allowed_source" in said
+    assert "whole world" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("192.0.2.7", "192.0.2.7/32"),
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        ("2001:db8::1", "2001:db8::1/128"),
+    ],
+)
+def test_source_is_kept_as_a_range(toml, given, meant):
+    settings = load(toml(f"[ec2.network]\nallowed_source = '{given}'"))
+    assert settings.ec2.network.allowed_source == meant
+
+
+def test_types_are_read_by_their_names(toml):
+    settings = load(toml("[ec2.amis]\ntypes = ['hvm-gp3']"))
+    assert settings.ec2.amis.types == [AMIType(HVM, "gp3")]
+
+
+def test_copy_limit_is_spelt_copy(toml):
+    assert load(toml("[ec2.limits]\ncopy = 5")).ec2.limits.copy_ == 5
+
+
+def test_address_loses_its_last_slash(toml):
+    assert load(toml("[koji]\ntopurl = 'http://k.org/x/'")).koji.topurl == "http://k.org/x"
+
+
+def test_relative_state_directory_counts_from_the_file(toml, tmp_path, monkeypatch):
+    path = toml("state_directory = 'state'")
+    assert load(path).state_directory == tmp_path / "state"
+    monkeypatch.chdir(tmp_path)
+    assert load(Path("fedimg.toml")).state_directory == tmp_path / "state"
+
+
+def test_absolute_state_directory_stays(toml):
+    assert load(toml("state_directory = '/srv/fedimg'")).state_directory == Path("/srv/fedimg")
+
+
+def test_file_is_named_by_the_environment(toml, monkeypatch):
+    monkeypatch.setenv(config.PATH_VARIABLE, str(toml("site = 'lab'")))
+    assert load().site == "lab"
+
+
+def test_missing_file_says_how_to_name_another(tmp_path):
+    said = complaint(tmp_path / "nowhere.toml")
+    assert str(tmp_path / "nowhere.toml") in said
+    assert "--config" in said
+    assert config.PATH_VARIABLE in said
+
+
+def test_directory_is_no_configuration(tmp_path):
+    assert str(tmp_path) in complaint(tmp_path)
+
+
+def test_what_is_no_toml_is_told_with_its_place(toml):
+    path = toml("site = \n")
+    assert complaint(path).startswith(f"{path} is not TOML: ")
+    assert "line 1" in complaint(path)
+
+
+def test_what_is_no_text_is_no_toml(toml):
+    path = toml("")
+    path.write_bytes(b"site = '\xff'")
+    assert complaint(path).startswith(f"{path} is not TOML: ")
+
+
+def test_file_is_utf8_whatever_the_locale(toml):
+    path = toml("[[checks]]\nname = 'greets'\ncommand = 'true'\noutput = 'Grüße'")
+    script = "import sys, fedimg.config as c, pathlib; c.load(pathlib.Path(sys.argv[1]))"
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], env={**os.environ, **plain}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Settings().site = "x"
+
+
+def test_limits_with_pauses_in_order_are_taken():
+    assert Limits(wait_minimum=15, wait_maximum=15).wait_minimum == 15
+
+
+def test_example_file_is_a_configuration():
+    example = Path(__file__).parents[1] / "fedimg.toml.example"
+    assert load(example).site

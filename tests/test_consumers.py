@@ -1,0 +1,263 @@
+"""KojiConsumer in real fedmsg-hub processes, on a bus with a real fedmsg-relay."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fedmsg.core import FedMsgContext  # type: ignore[import-untyped]
+
+from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
+from fedimg.jobs import INTAKE, INTAKE_QUEUE
+from lab.bus import Bus
+
+INSTALLED = Path(__file__).parent.parent / "fedmsg.d" / "fedimg.py"
+START_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+    bus = Bus(tmp_path_factory.mktemp("bus"), installed=[INSTALLED])
+    bus.start_relay()
+    yield bus
+    bus.close()
+
+
+@dataclass
+class Publisher:
+    """Publishes through the relay as Koji's plugin does, from one thread."""
+
+    context: FedMsgContext
+
+    def publish(self, topic: str, message: object, times: int = 1) -> None:
+        modname, _, rest = topic.partition(".")
+        for _ in range(times):
+            self.context.publish(topic=rest, msg=message, modname=modname)
+
+
+@pytest.fixture(scope="module")
+def publisher(bus: Bus) -> Iterator[Publisher]:
+    context = FedMsgContext(**bus.config() | {"active": True, "name": "relay_inbound"})
+    yield Publisher(context)
+    context.destroy()
+
+
+@dataclass
+class HubProcess:
+    """One fedmsg-hub, its fedimg.toml and state directory below `folder`."""
+
+    bus: Bus
+    folder: Path
+    toml: str = 'state_directory = "state"\n'
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        configuration = self.folder / "fedimg.toml"
+        configuration.write_text(self.toml)
+        with (self.folder / "hub.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.bus.command("fedmsg-hub"),
+                cwd=self.folder,
+                env={**os.environ, "FEDIMG_CONFIG": str(configuration), **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return self.process
+
+    def start_listening(self) -> subprocess.Popen[bytes]:
+        process = self.start()
+        wait_until(lambda: "Running the MokshaHub reactor" in self.log, START_SECONDS)
+        # ZeroMQ offers no way to see a subscription arrive.
+        time.sleep(0.5)
+        return process
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "hub.log").read_text(errors="replace")
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "state" / "fedimg.db"
+
+    def entries(self) -> list[tuple[str, str, str]]:
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(
+                "SELECT workflow_uuid, name, queue_name FROM workflow_status ORDER BY 1"
+            ).fetchall()
+
+    def execute(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.database)) as connection:
+            connection.execute(statement)
+            connection.commit()
+
+
+@pytest.fixture
+def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
+    hub = HubProcess(bus, tmp_path)
+    yield hub
+    if hub.process is not None and hub.process.poll() is None:
+        hub.process.kill()
+        hub.process.wait()
+
+
+def wait_until(condition: object, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def task_message(number: object) -> dict[str, object]:
+    message = {"attribute": "state", "old": "OPEN", "new": "CLOSED", "id": number}
+    return message | {"instance": "primary", "method": "image", "owner": "ausil"}
+
+
+def build_message(number: object) -> dict[str, object]:
+    message = {"attribute": "state", "old": 0, "new": 1, "build_id": number, "task": None}
+    return message | {"instance": "primary", "owner": "releng", "task_id": None}
+
+
+def nested(depth: int) -> list[object]:
+    inner: list[object] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+HOSTILE = [
+    *(task_message(each) for each in (True, -1, 0, 2**31, 10**30, "5", None, [5], {"id": 5})),
+    task_message(5) | {"method": ["image"]},
+    task_message(5) | {"instance": "other"},
+    build_message(7) | {"task": "image"},
+    build_message({"$": 1}),
+    {"new": nested(500)},
+    nested(500),
+    "text",
+    7,
+    {"x": "y" * 1_000_000},
+]
+
+
+def test_message_sent_three_times_is_one_entry_and_sigterm_ends_the_hub(
+    publisher: Publisher, hub: HubProcess
+) -> None:
+    process = hub.start_listening()
+    for message in HOSTILE:
+        publisher.publish(TASK_TOPIC, message)
+    publisher.publish(BUILD_TOPIC, HOSTILE[-5])
+    publisher.publish(TASK_TOPIC + "s", task_message(8))
+    publisher.publish("fedimg.task.state.change", task_message(9))
+    publisher.publish(TASK_TOPIC, task_message(10291407), times=3)
+    publisher.publish(BUILD_TOPIC, build_message(77), times=3)
+    wait_until(lambda: len(hub.entries()) >= 2, 10)
+    assert hub.entries() == [
+        ("build:77", INTAKE, INTAKE_QUEUE),
+        ("task:10291407", INTAKE, INTAKE_QUEUE),
+    ]
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+    assert time.monotonic() - began < 1.0
+    assert "Traceback" not in hub.log
+    assert "yyyyyy" not in hub.log
+
+
+def test_sigint_ends_an_idle_hub(hub: HubProcess) -> None:
+    process = hub.start_listening()
+    time.sleep(1.0)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 0
+    assert time.monotonic() - began < 1.0
+
+
+def test_announcement_is_held_while_the_database_is_in_trouble(
+    publisher: Publisher, hub: HubProcess
+) -> None:
+    process = hub.start_listening()
+    hub.execute(
+        "CREATE TRIGGER trouble BEFORE INSERT ON workflow_status "
+        "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+    )
+    publisher.publish(TASK_TOPIC, task_message(1))
+    publisher.publish(TASK_TOPIC, task_message(2))
+    wait_until(lambda: "cannot store task:1" in hub.log, 10)
+    assert hub.entries() == []
+    hub.execute("DROP TRIGGER trouble")
+    wait_until(lambda: len(hub.entries()) == 2, 15)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(5) == 0
+
+
+def test_stopping_names_what_could_not_be_stored(publisher: Publisher, hub: HubProcess) -> None:
+    process = hub.start_listening()
+    with closing(sqlite3.connect(hub.database)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        publisher.publish(TASK_TOPIC, task_message(1))
+        publisher.publish(BUILD_TOPIC, build_message(2))
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 1
+        assert time.monotonic() - began < 1.2
+    assert "could not be stored: task:1, build:2;" in hub.log
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ('state_directori = "x"\n', "did you mean 'state_directory'?"),
+        ('state_directory = "fedimg.toml"\n', "cannot use the database"),
+    ],
+)
+def test_hub_with_unusable_settings_ends_with_a_clear_error(
+    hub: HubProcess, toml: str, complaint: str
+) -> None:
+    hub.toml = toml
+    assert hub.start().wait(START_SECONDS) == 1
+    assert complaint in hub.log
+    assert "Traceback" not in hub.log
+
+
+def test_hub_without_our_entry_point_ends_with_an_error(hub: HubProcess, tmp_path: Path) -> None:
+    # What setuptools 75.8.0 and older do to it.
+    stub = "import pkg_resources\npkg_resources.iter_entry_points = lambda *_: iter(())\n"
+    (tmp_path / "sitecustomize.py").write_text(stub)
+    hub.environment = {"PYTHONPATH": str(tmp_path)}
+    assert hub.start().wait(START_SECONDS) == 1
+    assert "did not load KojiConsumer" in hub.log
+
+
+def test_hub_that_cannot_import_us_ends_with_an_error(hub: HubProcess, tmp_path: Path) -> None:
+    (tmp_path / "dbos.py").write_text("raise ImportError('broken on purpose')\n")
+    hub.environment = {"PYTHONPATH": str(tmp_path)}
+    assert hub.start().wait(START_SECONDS) == 1
+    assert "broken on purpose" in hub.log
+    assert "did not load KojiConsumer" in hub.log
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_hub_in_which_we_are_not_enabled_ends_with_an_error(
+    tmp_path: Path, installed: bool
+) -> None:
+    bus = Bus(tmp_path)
+    if installed:
+        disabled = INSTALLED.read_text().replace('enabled": True', 'enabled": False')
+        (bus.folder / INSTALLED.name).write_text(disabled)
+    hub = HubProcess(bus, tmp_path)
+    assert hub.start().wait(START_SECONDS) == 1
+    assert "fedimg.consumers.KojiConsumer.enabled" in hub.log
+
+
+def test_other_fedmsg_programs_read_the_configuration_without_fedimg(bus: Bus) -> None:
+    shown = subprocess.run(
+        bus.command("fedmsg-config"), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert '"fedimg.consumers.KojiConsumer.enabled": true' in shown.stdout

@@ -1,0 +1,253 @@
+"""What is taken in of messages, policy, and patience with the hub."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg import config, intake
+from fedimg.exceptions import Cancelled
+from fedimg.images import RawImage
+from fedimg.koji import METHODS, Hub
+from lab.koji import Koji
+
+NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
+SCRATCH_METHODS = [method for method in METHODS if METHODS[method]]
+SETTINGS = config.Koji()
+
+
+@pytest.fixture
+def koji(tmp_path: Path) -> Iterator[Koji]:
+    koji = Koji(tmp_path / "koji")
+    yield koji
+    koji.close()
+
+
+def files(folder: Path, name: str = NAME, arches: tuple[str, ...] = ("x86_64",)) -> Any:
+    found = {}
+    for arch in arches:
+        path = folder / f"{name}-{VERSION}-{RELEASE}.{arch}.raw.xz"
+        path.write_bytes(path.name.encode())
+        found[arch] = [path]
+    return found
+
+
+def settings(koji: Koji, **changes: Any) -> config.Koji:
+    given = {"hub": koji.hub_url, "topurl": koji.top_url, "timeout": 5, "retry_seconds": 0.2}
+    return config.Koji(**given | {"scratch_owners": ["ausil"]} | changes)
+
+
+def ask(koji: Koji, entry: str, **changes: Any) -> list[str]:
+    chosen = settings(koji, **changes)
+    images = intake.ask(entry, Hub(chosen), chosen, threading.Event())
+    return [image.file_name for image in images]
+
+
+def task_message(**changes: object) -> dict[str, object]:
+    message = {"attribute": "state", "old": "OPEN", "new": "CLOSED", "id": 10291407}
+    return message | {"instance": "primary", "method": "image", "owner": "ausil"} | changes
+
+
+def build_message(**changes: object) -> dict[str, object]:
+    message = {"attribute": "state", "old": 0, "new": 1, "build_id": 77, "instance": "primary"}
+    return message | {"owner": "releng", "task_id": 5, "task": {"method": "image"}} | changes
+
+
+@pytest.mark.parametrize("method", SCRATCH_METHODS)
+def test_entry_of_a_task_message_of_every_method(koji: Koji, tmp_path: Path, method: str) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), method=method)
+    message = koji.task_message(task.id)
+    assert intake.entry(intake.TASK_TOPIC, message, SETTINGS) == f"task:{task.id}"
+
+
+@pytest.mark.parametrize("method", [*METHODS, None])
+def test_entry_of_a_build_message_of_every_method(
+    koji: Koji, tmp_path: Path, method: str | None
+) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path), method=method)
+    message = koji.build_message(build.id)
+    assert intake.entry(intake.BUILD_TOPIC, message, SETTINGS) == f"build:{build.id}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        task_message(new="OPEN"),
+        task_message(new=2),
+        task_message(method="build"),
+        task_message(method=["image"]),
+        task_message(instance="s390"),
+        task_message(instance=None),
+        task_message(attribute="label"),
+        task_message(id=True),
+        task_message(id=0),
+        task_message(id=-5),
+        task_message(id=2**31),
+        task_message(id=10**400),
+        task_message(id="10291407"),
+        task_message(id=1.0),
+        task_message(id=None),
+        task_message(id={"id": 5}),
+        {},
+        [],
+        None,
+        "CLOSED",
+        5,
+        [[[[]]]],
+    ],
+)
+def test_task_messages_that_are_none_of_ours(message: object) -> None:
+    assert intake.entry(intake.TASK_TOPIC, message, SETTINGS) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        build_message(new=0),
+        build_message(new=True),
+        build_message(new="COMPLETE"),
+        build_message(task={"method": "build"}),
+        build_message(task={"method": None}),
+        build_message(task="image"),
+        build_message(instance="riscv"),
+        build_message(build_id=True),
+        build_message(build_id="5"),
+        build_message(build_id=2**31),
+    ],
+)
+def test_build_messages_that_are_none_of_ours(message: object) -> None:
+    assert intake.entry(intake.BUILD_TOPIC, message, SETTINGS) is None
+
+
+def test_other_topics_are_none_of_ours() -> None:
+    assert intake.entry("buildsys.repo.done", task_message(), SETTINGS) is None
+    assert intake.entry(intake.BUILD_TOPIC, task_message(), SETTINGS) is None
+
+
+def test_images_that_the_default_policy_takes(koji: Koji, tmp_path: Path) -> None:
+    names = {
+        "Fedora-Cloud-Base": True,
+        "Fedora-Cloud-Atomic": True,
+        "Fedora-Atomic": True,
+        "Fedora-AtomicHost": True,
+        "Fedora-Cloud-Base-Vagrant": False,
+        "Fedora-Cloud-Docker-Base": False,
+        "Fedora-Container-Base": False,
+        "Fedora-Server": False,
+        "My-Fedora-Cloud-Base": False,
+        "Fedora-Cloudy": False,
+    }
+    for name, taken in names.items():
+        build = koji.add_build(name, VERSION, RELEASE, files(tmp_path, name))
+        assert bool(ask(koji, f"build:{build.id}")) is taken, name
+
+
+def test_scratch_task_needs_an_owner_who_is_named(
+    koji: Koji, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), owner="mallory")
+    assert ask(koji, f"task:{task.id}", scratch_owners=[]) == []
+    assert ask(koji, f"task:{task.id}", build_owners=["mallory"]) == []
+    assert "'mallory' is not in koji.scratch_owners" in caplog.text
+    assert len(ask(koji, f"task:{task.id}", scratch_owners=["mallory"])) == 1
+
+
+def test_build_needs_an_owner_who_is_named(koji: Koji, tmp_path: Path) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path), owner="mallory")
+    assert ask(koji, f"build:{build.id}", scratch_owners=["mallory"]) == []
+    assert len(ask(koji, f"build:{build.id}", build_owners=["releng", "mallory"])) == 1
+
+
+def test_architectures_are_chosen_by_kojis_names(koji: Koji, tmp_path: Path) -> None:
+    made = files(tmp_path, arches=("x86_64", "aarch64", "ppc64le"))
+    build = koji.add_build(NAME, VERSION, RELEASE, made)
+    assert ask(koji, f"build:{build.id}", architectures=["aarch64"]) == [
+        "Fedora-Cloud-Base-28-1.1.aarch64.raw.xz"
+    ]
+    assert len(ask(koji, f"build:{build.id}")) == 2
+
+
+def test_take_in_submits_each_image_and_names_the_new_jobs(koji: Koji, tmp_path: Path) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path, arches=("x86_64", "aarch64")))
+    submitted: list[RawImage] = []
+
+    def submit(image: RawImage) -> str | None:
+        submitted.append(image)
+        return image.job if image.architecture == "arm64" else None
+
+    chosen = settings(koji)
+    entry = f"build:{build.id}"
+    jobs = intake.take_in(entry, Hub(chosen), chosen, submit, threading.Event())
+    assert len(submitted) == 2
+    assert jobs == [f"build-{build.id}-Fedora-Cloud-Base-28-1.1.aarch64"]
+
+
+def test_entry_waits_while_koji_is_down(
+    koji: Koji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The hub's being down is not the entry's being early.
+    monkeypatch.setattr(intake, "EARLY_SECONDS", 0.1)
+    build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path))
+    koji.down()
+    timer = threading.Timer(1.0, koji.up)
+    timer.start()
+    began = time.monotonic()
+    assert len(ask(koji, f"build:{build.id}")) == 1
+    assert time.monotonic() - began >= 0.9
+    timer.join()
+
+
+def test_stopping_leaves_an_entry_that_waits(koji: Koji) -> None:
+    koji.down()
+    chosen, stop = settings(koji, retry_seconds=60), threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        intake.ask("build:5", Hub(chosen), chosen, stop)
+    assert time.monotonic() - began < 2
+    timer.join()
+
+
+def test_entry_that_the_hub_does_not_see_finished_yet_is_asked_for_again(
+    koji: Koji, tmp_path: Path
+) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
+    closed = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path))
+
+    def close() -> None:
+        from dataclasses import replace
+
+        children = koji.records.children(closed.id)
+        koji.records.add(
+            [replace(closed, id=task.id), *(replace(each, parent=task.id) for each in children)]
+        )
+
+    timer = threading.Timer(0.5, close)
+    timer.start()
+    assert len(ask(koji, f"task:{task.id}")) == 1
+    timer.join()
+
+
+def test_entry_that_never_finishes_is_dropped(
+    koji: Koji,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(intake, "EARLY_SECONDS", 0.5)
+    task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
+    assert ask(koji, f"task:{task.id}") == []
+    assert f"task:{task.id} is dropped" in caplog.text
+
+
+def test_entry_that_koji_does_not_know_is_dropped(
+    koji: Koji, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ask(koji, "build:999") == []
+    assert "build:999 is dropped" in caplog.text

@@ -1,0 +1,244 @@
+"""What a site installs: the package, its requirements, the example configuration, the units."""
+
+import ast
+import configparser
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import Distribution, packages_distributions, version
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import boto3
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import BaseModel
+
+import fedimg
+from fedimg import config
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "fedimg.toml.example"
+# A commented key has no blank behind its #, a comment has one.
+COMMENTED_KEY = re.compile(r"^#(?=\w+ = )", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has put what `pip install .` installs."""
+    folder = tmp_path_factory.mktemp("installed")
+    # From a copy: pip builds in the tree, and other tests run from there.
+    source = tmp_path_factory.mktemp("source") / "fedimg"
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "fedimg", "lab", "tests"):
+        subprocess.run(["cp", "-r", ROOT / name, source], check=True)
+    # The environment's own setuptools is one that setup.py asks for: no network is needed.
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", folder, source],
+        check=True,
+        timeout=120,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metadata(installed: Path) -> Distribution:
+    return Distribution.at(next(installed.glob("fedimg-*.dist-info")))
+
+
+def test_fedimg_alone_is_installed(installed: Path) -> None:
+    there = {path.name for path in installed.iterdir()} - {"bin"}
+    assert there == {"fedimg", f"fedimg-{fedimg.__version__}.dist-info"}
+
+
+def test_every_file_of_the_package_is_installed(installed: Path) -> None:
+    def files(folder: Path) -> set[Path]:
+        return {
+            path.relative_to(folder)
+            for path in folder.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+
+    assert files(installed / "fedimg") == files(ROOT / "fedimg")
+
+
+def test_installed_package_brings_command_and_consumer(metadata: Distribution) -> None:
+    points = {(point.group, point.name): point.value for point in metadata.entry_points}
+    assert points == {
+        ("console_scripts", "fedimg"): "fedimg.cli:main",
+        ("moksha.consumer", "KojiConsumer"): "fedimg.consumers:KojiConsumer",
+    }
+    for point in metadata.entry_points:
+        assert callable(point.load())
+
+
+def test_installed_command_runs(installed: Path, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, installed / "bin/fedimg", "--help"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "worker" in ran.stdout
+
+
+def test_metadata_names_version_and_license(metadata: Distribution) -> None:
+    assert metadata.version == fedimg.__version__
+    assert metadata.metadata["License"] == "Apache-2.0"
+    assert metadata.metadata["License-File"] == "LICENSE"
+
+
+def requirements(metadata: Distribution) -> dict[str, Requirement]:
+    found = map(Requirement, metadata.requires or ())
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def constraints() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def test_constraints_pin_every_requirement_within_its_range(metadata: Distribution) -> None:
+    pinned = constraints()
+    for name, requirement in requirements(metadata).items():
+        specifiers = list(pinned[name].specifier)
+        assert [specifier.operator for specifier in specifiers] == ["=="], name
+        assert requirement.specifier.contains(specifiers[0].version), name
+
+
+def test_tests_run_with_the_versions_of_the_constraints(metadata: Distribution) -> None:
+    pinned = constraints()
+    for name in requirements(metadata):
+        assert pinned[name].specifier.contains(version(name)), name
+
+
+@pytest.mark.parametrize(("folder", "extras"), [("fedimg", set()), ("lab", {"lab"})])
+def test_every_import_is_a_declared_requirement(
+    folder: str, extras: set[str], metadata: Distribution
+) -> None:
+    declared = {
+        canonicalize_name(requirement.name)
+        for requirement in map(Requirement, metadata.requires or ())
+        if requirement.marker is None
+        or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
+    }
+    distributions = packages_distributions()
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for module in imports(path) - set(sys.stdlib_module_names) - {"fedimg", "lab"}:
+            names = {canonicalize_name(name) for name in distributions[module]}
+            assert names & declared, f"{path} imports {module}"
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_example_configuration_loads() -> None:
+    settings = config.load(EXAMPLE)
+    assert settings.ec2.network.allowed_source
+    assert settings.ec2.x86_64.utility_ami
+    assert settings.ec2.aarch64.utility_ami
+
+
+def test_example_configuration_has_every_key_with_its_default(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text()
+    full = tmp_path / "fedimg.toml"
+    full.write_text(COMMENTED_KEY.sub("", text))
+    every = tomllib.loads(full.read_text())
+    assert keys_of(every) == model_keys(config.Settings)
+
+    # Uncommenting all the defaults changes nothing.
+    assert config.load(full) == config.load(EXAMPLE)
+
+
+def keys_of(values: dict[str, Any]) -> set[str]:
+    """The keys of a TOML document, with those of its tables as `table.key`."""
+    found = set()
+    for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = value[0]
+        if isinstance(value, dict) and value:
+            found |= {f"{key}.{inner}" for inner in keys_of(value)}
+        else:
+            found.add(key)
+    return found
+
+
+def model_keys(model: type[BaseModel]) -> set[str]:
+    """The keys that a model knows, as keys_of has them."""
+    found = set()
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        inner = section(field.annotation)
+        found |= {f"{key}.{each}" for each in model_keys(inner)} if inner else {key}
+    return found
+
+
+def section(annotation: Any) -> type[BaseModel] | None:
+    """The model behind a field that is a table, or an array of tables."""
+    if get_origin(annotation) in (list, Union, UnionType):
+        return next(filter(None, map(section, get_args(annotation))), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    # systemd minds the case of its keys.
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string((ROOT / "systemd" / name).read_text())
+    return parser
+
+
+def test_hub_and_worker_share_user_state_directory_and_configuration() -> None:
+    worker = unit("fedimg-worker.service")["Service"]
+    hub = unit("fedmsg-hub.service.d/fedimg.conf")["Service"]
+    for key in ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask", "Environment"):
+        assert worker[key] == hub[key], key
+    assert worker["Environment"] == f"{config.PATH_VARIABLE}={config.DEFAULT_PATH}"
+    assert f"/var/lib/{worker['StateDirectory']}" == str(config.Settings().state_directory)
+
+
+def test_worker_unit_runs_the_worker_and_restarts_it() -> None:
+    worker = unit("fedimg-worker.service")["Service"]
+    assert worker["ExecStart"] == "/usr/bin/fedimg worker"
+    assert worker["Restart"] == "always"
+
+
+def test_fedmsg_configuration_enables_the_consumer() -> None:
+    path = ROOT / "fedmsg.d/fedimg.py"
+    scope: dict[str, Any] = {}
+    exec(compile(path.read_text(), str(path), "exec"), scope)
+    from fedimg.consumers import KojiConsumer
+
+    assert scope["config"][KojiConsumer.config_key] is True
+
+
+def test_policy_allows_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    policy = json.loads((ROOT / "docs/aws-policy.json").read_text())
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    text = "".join(path.read_text() for path in (ROOT / "fedimg").rglob("*.py"))
+    called = set(re.findall(r"\.([a-z_]+)\(", text)) | set(re.findall(r'"(describe_\w+)"', text))
+    for service in ("ec2", "servicequotas", "sts"):
+        name = "service-quotas" if service == "servicequotas" else service
+        actions = boto3.client(name).meta.method_to_api_mapping
+        for method in called & actions.keys():
+            assert f"{service}:{actions[method]}" in allowed

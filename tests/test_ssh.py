@@ -1,0 +1,447 @@
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import asyncssh
+import pytest
+
+from fedimg import ssh
+from fedimg.exceptions import OUTPUT_TAIL, Cancelled
+
+HOST = ssh.new_identity("host")
+CLIENT = ssh.new_identity("client")
+STRANGER = ssh.new_identity("stranger")
+
+
+class Server:
+    """A real SSH server on loopback whose commands are run by a real shell."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.port = 0
+        self.logins = 0
+        self.authorized = [CLIENT.public]
+        self._listener: Any
+
+    def start(self, *, host_key: str = HOST.private_text, port: int = 0) -> "Server":
+        self._do(self._listen(host_key, port))
+        return self
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._do(self._close())
+
+    def _do(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    async def _listen(self, host_key: str, port: int) -> None:
+        outer = self
+
+        class Login(asyncssh.SSHServer):
+            def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+                self.conn = conn
+
+            def begin_auth(self, username: str) -> bool:
+                outer.logins += 1
+                keys = asyncssh.import_authorized_keys("\n".join(outer.authorized) + "\n")
+                self.conn.set_authorized_keys(keys)
+                return True
+
+        self._listener = await asyncssh.listen(
+            "127.0.0.1",
+            port,
+            server_factory=Login,
+            server_host_keys=[asyncssh.import_private_key(host_key)],
+            process_factory=_serve,
+            encoding=None,
+            reuse_address=True,
+        )
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._listener.close()
+
+
+async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    if process.command == "drop":
+        process.stdout.write(b"half a line")
+        await process.stdout.drain()
+        process.channel.get_connection().abort()
+        return
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(
+        "/bin/sh", "-c", process.command or "", stdin=pipe, stdout=pipe, stderr=pipe
+    )
+    feeding = asyncio.create_task(_carry(process.stdin, child.stdin))
+    try:
+        await asyncio.gather(
+            _carry(child.stdout, process.stdout), _carry(child.stderr, process.stderr)
+        )
+        status = await child.wait()
+    finally:
+        feeding.cancel()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if status < 0:
+        process.exit_with_signal("KILL")
+    else:
+        process.exit(status)
+
+
+async def _carry(source: Any, target: Any) -> None:
+    with suppress(OSError, asyncssh.Error):
+        while data := await source.read(65536):
+            target.write(data)
+            await target.drain()
+        if isinstance(target, asyncio.StreamWriter):
+            target.close()
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def server(loop: asyncio.AbstractEventLoop) -> Iterator[Server]:
+    server = Server(loop)
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def session(server: Server) -> Iterator[ssh.Session]:
+    with connect(server.port) as session:
+        yield session
+
+
+def connect(port: int, *, limit: float = 10, **other: Any) -> ssh.Session:
+    usual = {"host_key": HOST, "client_key": CLIENT, "stop": threading.Event()}
+    return ssh.connect("127.0.0.1", port, "fedora", limit=limit, **{**usual, **other})
+
+
+class Link:
+    """A cable between client and server that can freeze: both ends stay open, no byte passes."""
+
+    def __init__(self, port: int) -> None:
+        self.frozen = threading.Event()
+        self._to = port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._to))
+            self._ends += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(65536):
+                if self.frozen.is_set():
+                    return
+                other.sendall(data)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        for end in [self._listening, *self._ends]:
+            end.close()
+
+
+@pytest.fixture
+def link(server: Server) -> Iterator[Link]:
+    link = Link(server.port)
+    yield link
+    link.close()
+
+
+@contextmanager
+def takes(least: float, most: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert least <= time.monotonic() - began <= most
+
+
+# --- Logging in
+
+
+def test_an_identity_keeps_its_private_half_out_of_sight() -> None:
+    assert HOST.public.startswith("ssh-ed25519 AAAA")
+    assert HOST.public.endswith(" host")
+    assert (
+        asyncssh.import_private_key(HOST.private_text).export_public_key().split()[:2]
+        == HOST.public.encode().split()[:2]
+    )
+    assert "PRIVATE" not in repr(HOST)
+    assert HOST.private_text != ssh.new_identity("host").private_text
+
+
+def test_a_wrong_host_key_ends_at_once_and_sees_no_login(server: Server) -> None:
+    with takes(0, 3), pytest.raises(ssh.HostKeyMismatch, match="another host key"):
+        connect(server.port, host_key=STRANGER)
+    assert server.logins == 0
+
+
+def test_a_server_with_keys_of_other_kinds_alone_is_not_ours(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    ecdsa = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_private_key().decode()
+    server = Server(loop).start(host_key=ecdsa)
+    with takes(0, 3), pytest.raises(ssh.HostKeyMismatch, match="no ssh-ed25519 host key"):
+        connect(server.port)
+    server.stop()
+
+
+def test_a_refused_key_is_tried_until_the_limit_and_said(server: Server) -> None:
+    server.authorized = []
+    with takes(1.5, 6), pytest.raises(ssh.SSHError, match="refused the key of user 'fedora'"):
+        connect(server.port, limit=3)
+    assert server.logins >= 2
+
+
+def test_a_key_that_cloud_init_installs_late(server: Server) -> None:
+    server.authorized = []
+    threading.Timer(1.5, lambda: server.authorized.append(CLIENT.public)).start()
+    connect(server.port).close()
+
+
+def test_a_closed_port(server: Server) -> None:
+    server.stop()
+    with pytest.raises(ssh.SSHError, match=r"fedora@127\.0\.0\.1 port .*Connection refused"):
+        connect(server.port, limit=1.5)
+
+
+def test_a_server_that_comes_late(loop: asyncio.AbstractEventLoop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    server = Server(loop)
+    threading.Timer(1.5, lambda: server.start(port=port)).start()
+    connect(port).close()
+    server.stop()
+
+
+def test_a_port_that_accepts_and_never_says_a_word() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with takes(1.5, 4), pytest.raises(ssh.SSHError, match="no SSH server answered"):
+            connect(port, limit=2)
+
+
+def test_a_port_that_speaks_something_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            while True:
+                try:
+                    peer = other.accept()[0]
+                except OSError:
+                    return
+                peer.sendall(b"220 mail.example.org ESMTP\r\n" * 200)
+                peer.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        with pytest.raises(ssh.SSHError, match="no SSH handshake"):
+            connect(other.getsockname()[1], limit=1.5)
+
+
+def test_a_banner_that_comes_late(server: Server) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    link = Link(server.port)
+
+    def late() -> None:
+        near, _ = listening.accept()
+        time.sleep(2)
+        far = socket.create_connection(("127.0.0.1", server.port))
+        link._ends += [near, far]
+        for one, other in ((near, far), (far, near)):
+            threading.Thread(target=link._carry, args=(one, other), daemon=True).start()
+
+    threading.Thread(target=late, daemon=True).start()
+    with takes(2, 5), connect(listening.getsockname()[1]) as session:
+        assert session.run("echo here", limit=5, idle=5).output == "here"
+    link.close()
+    listening.close()
+
+
+def test_cancelled_while_the_machine_boots() -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    silent = socket.create_server(("127.0.0.1", 0))
+    with silent, takes(0.4, 1.6), pytest.raises(Cancelled):
+        connect(silent.getsockname()[1], limit=30, stop=stop)
+
+
+def test_failed_tries_print_nothing(
+    server: Server, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ssh.SSHError):
+        connect(silent.getsockname()[1], limit=0.5)
+    with pytest.raises(ssh.SSHError):
+        connect(server.port, host_key=STRANGER)
+    assert [r for r in caplog.records if r.levelno > logging.INFO] == []
+    assert capfd.readouterr() == ("", "")
+
+
+# --- Running commands
+
+
+def test_input_output_errors_and_status(session: ssh.Session) -> None:
+    heard: list[str] = []
+    done = session.run(
+        "cat; echo oops >&2; printf end; exit 7",
+        given=b"one\ntwo\n",
+        limit=9,
+        idle=9,
+        heard=heard.append,
+    )
+    assert done == ssh.Finished(7, "one\ntwo\nend", "oops")
+    assert heard == ["one", "two", "end"]
+    assert session.run("echo again", limit=9, idle=9).output == "again"
+
+
+def test_lines_are_heard_as_they_come(session: ssh.Session) -> None:
+    times: list[float] = []
+    session.run(
+        "for i in 1 2 3; do echo $i; sleep 0.5; done",
+        limit=9,
+        idle=9,
+        heard=lambda line: times.append(time.monotonic()),
+    )
+    assert times[2] - times[0] > 0.8
+
+
+def test_large_input_goes_both_ways(session: ssh.Session) -> None:
+    given = b"0123456789abcde\n" * 300_000
+    done = session.run("tee /dev/stderr | wc -c", given=given, limit=30, idle=10)
+    assert (done.status, done.output) == (0, str(len(given)))
+
+
+def test_input_that_nobody_reads(session: ssh.Session) -> None:
+    done = session.run("exit 4", given=bytes(10_000_000), limit=9, idle=9)
+    assert done.status == 4
+
+
+def test_huge_output_keeps_its_tail(session: ssh.Session) -> None:
+    lines = 0
+
+    def count(line: str) -> None:
+        nonlocal lines
+        lines += 1
+
+    done = session.run("seq 300000; seq 300000 >&2", limit=60, idle=9, heard=count)
+    assert lines == 300_000
+    for tail in (done.output, done.errors):
+        assert tail.endswith("299999\n300000")
+        assert OUTPUT_TAIL - 10 < len(tail) <= OUTPUT_TAIL
+
+
+def test_output_without_line_ends_is_bounded(session: ssh.Session) -> None:
+    heard: list[str] = []
+    done = session.run(
+        "head -c 1000000 /dev/zero | tr '\\0' x", limit=20, idle=9, heard=heard.append
+    )
+    assert max(map(len, heard)) == ssh.LONGEST_LINE
+    assert sum(map(len, heard)) == 1_000_000
+    assert len(done.output) <= OUTPUT_TAIL
+
+
+def test_hostile_output_is_made_harmless(session: ssh.Session) -> None:
+    hostile = (
+        r"\033[31mred\033[0m \033]0;title\007 bell\007 nul\000 \233 \377\376 \342\200\256 "
+        r"caf\303\251\ttab\r50%%\r\nlast\033["
+    )
+    done = session.run(f"printf '{hostile}'", limit=9, idle=9)
+    assert done.output == "red  bell nul � ��  café\ttab\n50%\nlast"
+
+
+def test_a_quiet_command_ends_at_the_idle_limit(session: ssh.Session) -> None:
+    with takes(0.9, 2.5), pytest.raises(ssh.SSHError, match="nothing was heard") as caught:
+        session.run("echo before; echo why >&2; exec sleep 60", limit=60, idle=1)
+    assert caught.value.output == "before\nwhy"
+
+
+def test_any_byte_puts_the_idle_limit_off(session: ssh.Session) -> None:
+    command = "for i in 1 2 3 4 5; do sleep 0.4; printf .; done; sleep 0.4; echo >&2"
+    assert session.run(command, limit=9, idle=1.2).output == "....."
+
+
+def test_a_long_command_ends_at_its_limit(session: ssh.Session) -> None:
+    with takes(0.9, 2.5), pytest.raises(ssh.SSHError, match="not done after 1 s"):
+        session.run("while sleep 0.1; do echo; done", limit=1, idle=60)
+
+
+def test_a_link_that_freezes_midway(link: Link) -> None:
+    with connect(link.port) as session:
+        threading.Timer(0.5, link.frozen.set).start()
+        with takes(1, 4), pytest.raises(ssh.SSHError, match="frozen"):
+            session.run("while sleep 0.1; do echo; done", limit=60, idle=1)
+
+
+def test_a_link_that_is_frozen_before_the_command(link: Link) -> None:
+    with connect(link.port) as session:
+        link.frozen.set()
+        with takes(0.9, 2.5), pytest.raises(ssh.SSHError, match="frozen"):
+            session.run("true", limit=60, idle=1)
+
+
+def test_a_connection_that_drops_midway(session: ssh.Session) -> None:
+    with takes(0, 3), pytest.raises(ssh.SSHError, match="connection broke") as caught:
+        session.run("drop", limit=60, idle=60)
+    assert caught.value.output == "half a line"
+
+
+def test_a_command_killed_by_a_signal(session: ssh.Session) -> None:
+    with pytest.raises(ssh.SSHError, match="a signal killed") as caught:
+        session.run("echo before; kill -9 $$", limit=9, idle=9)
+    assert caught.value.output == "before"
+
+
+def test_cancelled_midway(server: Server) -> None:
+    stop = threading.Event()
+    with connect(server.port, stop=stop) as session:
+        threading.Timer(0.5, stop.set).start()
+        with takes(0.4, 1.5), pytest.raises(Cancelled):
+            session.run("exec sleep 60", limit=60, idle=60)
+
+
+def test_a_listener_that_fails_is_not_swallowed(session: ssh.Session) -> None:
+    def heard(line: str) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        session.run("echo; sleep 60", limit=9, idle=9, heard=heard)
+
+
+def test_a_session_can_be_closed_twice_and_runs_nothing_after(session: ssh.Session) -> None:
+    session.close()
+    session.close()
+    with pytest.raises(ssh.SSHError):
+        session.run("true", limit=5, idle=5)
+
+
+def test_no_thread_is_left(server: Server) -> None:
+    before = threading.active_count()
+    with connect(server.port) as session:
+        session.run("true", limit=5, idle=5)
+    time.sleep(0.5)
+    assert threading.active_count() <= before
