@@ -47,6 +47,6 @@ system:
 $(INSTALLED): setup.py constraints.txt pyproject.toml
 	@tools/virtualenv $(VENV)
 	@echo 'Installing into $(VENV) (a minute or two the first time)'
-	@$(RUN) -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[lab,test,lint]'
+	@PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet \
+	    --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test,lint]'
 	@touch $@

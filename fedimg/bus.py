@@ -38,7 +38,7 @@ def configuration() -> dict[str, Any]:
         # fedmsg calls load_config deprecated, and reads folders by it in all of its commands.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            loaded = fedmsg.config.load_config(filenames=_files())
+            loaded = fedmsg.config.load_config(filenames=_files(), invalidate_cache=True)
         except Exception as error:
             # Configuration files are programs: they may raise anything.
             raise BusError(f"cannot read the fedmsg configuration: {error}") from error

@@ -63,8 +63,8 @@ def upload(
     is by its state.
     """
     from fedimg import show
+    from fedimg.follow import follow, going_on
     from fedimg.jobs import Jobs
-    from fedimg.store import LIVE
 
     image = _image(url, arch, checksum)
     store = call.store(create=True)
@@ -72,11 +72,9 @@ def upload(
     row = _find(store, job) if job else _of_image(store, image)
     if job is None:
         call.output.note(f"this image has a job already, {row.job}, which is {row.state}")
-    if row.state in LIVE:
+    if going_on(row):
         _mind_the_worker(call)
         if wait:
-            from fedimg.follow import follow
-
             return _by_state(follow(store, [row.job], call.output)[0])
     call.output.answer(show.submitted(row))
     return _by_state(row)
@@ -95,16 +93,14 @@ def status(
 ) -> Code:
     """Show jobs, oldest first; of one job, how far it is in each region."""
     from fedimg import show
-    from fedimg.store import LIVE
+    from fedimg.follow import follow, going_on
 
     store = call.store()
     rows = [_find(store, job)] if job else store.jobs()
-    live = [row.job for row in rows if row.state in LIVE]
+    live = [row.job for row in rows if going_on(row)]
     if live:
         _mind_the_worker(call)
     if watch and live:
-        from fedimg.follow import follow
-
         rows = follow(store, live, call.output)
     else:
         call.output.answer(show.jobs(rows, regions=job is not None))
@@ -208,7 +204,7 @@ def cleanup(
     from fedimg.aws import regions
     from fedimg.aws.clients import Clients
     from fedimg.aws.waiting import Waiter
-    from fedimg.store import LIVE
+    from fedimg.follow import going_on
 
     settings = call.settings
     store = call.store()
@@ -218,7 +214,7 @@ def cleanup(
     everywhere = regions.wanted(clients.ec2(settings.ec2.origin), unbounded)
     found = leavings.leftovers(clients, settings.site, everywhere)
     # Asked after the look: a job that has begun meanwhile is live by now.
-    live = {row.job for row in store.jobs(LIVE)}
+    live = {row.job for row in store.jobs() if going_on(row)}
     found = [item for item in found if item.job not in live]
 
     def forget(item: leavings.Leftover) -> None:

@@ -43,13 +43,14 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             settings = config.load()
             self._koji = settings.koji
             self._directory = settings.state_directory
-            self._jobs = Jobs(Store(self._directory))
+            self._store = Store(self._directory)
         except (config.ConfigError, StoreError) as error:
             sys.exit(f"fedimg: {error}")
+        self._jobs = Jobs(self._store)
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
         self.topic = [self._prefix + each for each in (intake.TASK_TOPIC, intake.BUILD_TOPIC)]
         self._stopping = threading.Event()
-        self._in_hand: str | None = None
+        self._in_hand: set[str] = set()
         self._given_up: list[str] = []
         super().__init__(moksha_hub)
         hub.stop_on_signals(moksha_hub, self.untaken)
@@ -59,14 +60,14 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         entry = self._entry(message)
         if entry is None:
             return
-        self._in_hand = entry
-        self._store(entry)
-        self._in_hand = None
+        self._in_hand.add(entry)
+        self._keep(entry)
+        self._in_hand.discard(entry)
 
     def untaken(self) -> list[str]:
         """The entries that were heard and are not stored yet."""
         waiting = [message for message in list(self.incoming.queue) if isinstance(message, dict)]
-        heard = [*self._given_up, self._in_hand, *map(self._entry, waiting)]
+        heard = [*self._given_up, *self._in_hand, *map(self._entry, waiting)]
         return list(dict.fromkeys(entry for entry in heard if entry is not None))
 
     def stop(self) -> None:
@@ -83,7 +84,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         content = body.get("msg") if isinstance(body, dict) else None
         return intake.entry(str(topic).removeprefix(self._prefix), content, self._koji)
 
-    def _store(self, entry: str) -> None:
+    def _keep(self, entry: str) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -108,9 +109,10 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
     def _reopen(self) -> None:
         """Open the database anew: its file may have been moved or replaced."""
         try:
-            jobs = Jobs(Store(self._directory))
-        except Exception as error:
-            self.log.error("cannot open the database again: %s", error)
+            store = Store(self._directory)
+        except StoreError as error:
+            self.log.error("%s", error)
             return
         self._jobs.close()
-        self._jobs = jobs
+        self._store.close()
+        self._store, self._jobs = store, Jobs(store)

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from fedimg.show import PUBLIC, Output, job_line, job_value, region_line
-from fedimg.store import LIVE, JobRow, RegionRow, Store
+from fedimg.store import CLEANING, LIVE, JobRow, RegionRow, Store
 
 # The database is a local file: looking twice a second costs a few milliseconds.
 _PAUSE_SECONDS = 0.5
@@ -18,20 +18,31 @@ _PERCENT = re.compile(r"\b(\d{1,3})(?:\.\d+)?\s*%")
 
 
 def follow(store: Store, jobs: Sequence[str], output: Output) -> list[JobRow]:
-    """Show how jobs go on until none is live; how each stands then.
+    """Show how jobs go on until nothing is done for any; how each stands then.
 
     On a terminal a bar a job, and a bar a region of a single job; with JSON a job's whole row at
     each change of it, one a line; otherwise a line a change of a job or of one of its regions.
     """
     looks = _looks(store, jobs)
-    return _bars(looks) if output.live else _lines(looks, output)
+    if not output.live:
+        return _lines(looks, output)
+    rows = _bars(looks)
+    for row in rows:
+        if row.error:
+            output.note(f"{row.job}: {row.error}")
+    return rows
+
+
+def going_on(row: JobRow) -> bool:
+    """Whether something is still done for a job; a cancelled one is cleaned up first."""
+    return row.state in LIVE or row.step == CLEANING
 
 
 def _looks(store: Store, jobs: Sequence[str]) -> Iterator[list[JobRow]]:
     while True:
         rows = [row for row in map(store.job, jobs) if row is not None]
         yield rows
-        if not any(row.state in LIVE for row in rows):
+        if not any(map(going_on, rows)):
             return
         time.sleep(_PAUSE_SECONDS)
 
@@ -41,8 +52,8 @@ def _lines(looks: Iterator[list[JobRow]], output: Output) -> list[JobRow]:
     rows: list[JobRow] = []
     for rows in looks:
         for row in rows:
-            lines = {(row.job, region.region): region_line(row, region) for region in row.regions}
-            lines[row.job, ""] = job_line(row)
+            lines = {(row.job, ""): job_line(row)}
+            lines |= {(row.job, region.region): region_line(row, region) for region in row.regions}
             news = {key: line for key, line in lines.items() if told.get(key) != line}
             told |= news
             if news and output.as_json:
@@ -67,13 +78,13 @@ def _bars(looks: Iterator[list[JobRow]]) -> list[JobRow]:
         def draw(job: str, region: str, said: str, done: float, total: float) -> None:
             if (job, region) not in bars:
                 title = f"  {region}" if region else job
-                bars[job, region] = progress.add_task(title, said="")
+                bars[job, region] = progress.add_task(title, total=None, said="")
             progress.update(bars[job, region], said=said, completed=done, total=total or None)
 
         for rows in looks:
             for row in rows:
                 done = sum(region.step == PUBLIC for region in row.regions)
-                said = row.state if row.state not in LIVE else f"{row.state}: {row.step}"
+                said = f"{row.state}: {row.step}" if going_on(row) else row.state
                 draw(row.job, "", said, done, len(row.regions))
                 for region in row.regions if len(rows) == 1 else ():
                     said = " ".join((region.step, region.error or region.detail))

@@ -9,7 +9,6 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
 
 from fedimg.config import Koji
 from fedimg.exceptions import Cancelled
@@ -127,18 +126,3 @@ def ask(entry: str, hub: Hub, koji: Koji, stop: threading.Event) -> list[RawImag
         stop.wait(pause)
         pause = min(pause * 2, koji.retry_seconds)
     raise Cancelled(f"{entry} waits for Koji until the worker runs again")
-
-
-def take_in(
-    entry: str,
-    hub: Hub,
-    koji: Koji,
-    submit: Callable[[RawImage], str | None],
-    stop: threading.Event,
-) -> list[str]:
-    """Start a job for each image of an entry; the jobs that did not exist before.
-
-    Asks like `ask`, and raises what it raises.
-    """
-    jobs = [submit(image) for image in ask(entry, hub, koji, stop)]
-    return [job for job in jobs if job is not None]

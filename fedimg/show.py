@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -129,7 +130,7 @@ def jobs(rows: Sequence[JobRow], *, regions: bool) -> Answer:
         lines.append(job_line(row))
         if regions:
             lines += [region_line(row, region) for region in row.regions]
-            page.append(_regions_table(row))
+            page += [Text(), _regions_table(row)]
     return Answer([job_value(row) for row in rows], lines, page, "no jobs yet")
 
 
@@ -154,7 +155,7 @@ def _jobs_table(rows: Iterable[JobRow]) -> Table:
             row.job,
             Text(state, style=style),
             f"{public} of {len(row.regions)}",
-            when(row.updated),
+            _ago(row.updated),
         )
         if row.error:
             table.add_row(Text(row.error, style=style))
@@ -256,6 +257,14 @@ def _table(*columns: str) -> Table:
         # Folded, never cut: what is read here is copied into other commands.
         table.add_column(column, overflow="fold")
     return table
+
+
+def _ago(seconds: float) -> str:
+    gone = max(0, int(time.time() - seconds))
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if gone >= unit:
+            return f"{gone // unit} {name} ago"
+    return f"{gone} s ago"
 
 
 def _one_line(text: str | None) -> str:

@@ -158,7 +158,8 @@ class Store:
             # The queue's own tables come first: a consumer may well start before any worker.
             if not sa.inspect(self.engine).has_table("dbos_migrations"):
                 DBOS.migrate(str(self.engine.url))
-            _metadata.create_all(self.engine)
+            if set(_metadata.tables) - set(sa.inspect(self.engine).get_table_names()):
+                self._create_tables()
         except (OSError, sa.exc.DatabaseError) as error:
             raise StoreError(
                 f"cannot use the database {self.path}: {getattr(error, 'orig', None) or error}; "
@@ -168,6 +169,12 @@ class Store:
     def close(self) -> None:
         """Let go of the file."""
         self.engine.dispose()
+
+    def _create_tables(self) -> None:
+        with self.engine.begin() as connection:
+            # Bus and worker may both be the first: the second finds the tables made.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _metadata.create_all(connection)
 
     # Jobs
 
@@ -196,23 +203,22 @@ class Store:
                 )
                 .on_conflict_do_nothing()
             )
-            twin = sa.select(_jobs.c.job).where(
-                _jobs.c.checksum == image.checksum,
-                _jobs.c.job != image.job,
-                _jobs.c.state.not_in(("failed", "cancelled")),
-            )
-            if added.rowcount == 0 or (image.checksum and connection.execute(twin).first()):
+            if added.rowcount == 0 or connection.execute(_twins(image.job, image.checksum)).first():
                 transaction.rollback()
                 return None
             queue(connection, 1)
         return image.job
 
     def next_run(self, job: str, *, queue: Queue) -> int | None:
-        """Queue an ended job's next run; None when it is live or complete already."""
+        """Queue an ended job's next run; None when it is live or complete already.
+
+        So it is when another source's job for the same bytes is.
+        """
         with self.engine.begin() as connection:
             changed = connection.execute(
                 sa.update(_jobs)
                 .where(_jobs.c.job == job, _jobs.c.state.in_(("incomplete", "failed", "cancelled")))
+                .where(~_twins(_jobs.c.job, _jobs.c.checksum).exists())
                 .values(
                     run=_jobs.c.run + 1,
                     state="queued",
@@ -451,10 +457,23 @@ class Lease:
         self._file.close()
 
 
-def _engine(path: Path) -> sa.Engine:
-    engine = sa.create_engine(
-        f"sqlite:///{path}", pool_size=10, max_overflow=50, json_serializer=_dumps
+def _twins(
+    job: str | sa.Column[str], checksum: str | sa.Column[str | None] | None
+) -> sa.Select[tuple[str]]:
+    """Other jobs for the same bytes, which have published them or still may."""
+    other = _jobs.alias()
+    return sa.select(other.c.job).where(
+        other.c.checksum == checksum,
+        other.c.checksum.is_not(None),
+        other.c.job != job,
+        other.c.state.not_in(("failed", "cancelled")),
     )
+
+
+def _engine(path: Path) -> sa.Engine:
+    # Not by text: a path may hold what means something in a URL.
+    where = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(where, pool_size=10, max_overflow=50, json_serializer=_dumps)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -213,9 +213,11 @@ def run_worker(settings: Settings) -> int:
     os._exit(0)
 
 
-def _register(name: str, workflow: Callable[..., object]) -> None:
+def _register(name: str, body: Callable[..., object]) -> None:
     # Recovery is what a worker is for: no number of crashes makes a job one to give up.
-    DBOS.workflow(name=name, max_recovery_attempts=None)(workflow)
+    @DBOS.workflow(name=name, max_recovery_attempts=None)
+    def workflow(*given: object) -> object:
+        return body(*given)
 
 
 def _expected(error: Exception) -> bool:

@@ -9,29 +9,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from lab import announcing, demo, leaks
-from lab.bus import BusError
-from lab.control import ControlError
-from lab.disk import DiskNotMade
-from lab.ec2.regions import commercial
+from lab import announcing, leaks
 from lab.koji.builds import METHODS
-from lab.machines.process import NoExecution
-from lab.machines.programs import MissingProgram, NoNamespaces
-from lab.processes import ProcessError
-from lab.site import Site, SiteError, delays
+from lab.running import SiteError
 
-# What a person can do something about.
-CANNOT = (
-    SiteError,
-    ControlError,
-    BusError,
-    ProcessError,
-    MissingProgram,
-    NoNamespaces,
-    NoExecution,
-    DiskNotMade,
-)
+if TYPE_CHECKING:
+    from lab.site import Site
+
+# What a site is made of is loaded by the commands that start one: moto takes seconds.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,18 +62,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left.set_defaults(run=leaks.run)
 
     show = command("demo", "publish one image on a new site, from bus message to public AMIs")
-    show.set_defaults(run=demo.run)
+    show.set_defaults(run=_demo)
 
     parsed = parser.parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
-    except CANNOT as error:
+    except SiteError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     return status
 
 
+def _demo(arguments: argparse.Namespace) -> int:
+    from lab import demo
+
+    return demo.run(arguments)
+
+
 def _up(arguments: argparse.Namespace) -> int:
+    from lab.ec2.regions import commercial
+    from lab.site import Site, delays
+
     regions = None if arguments.regions == "all" else arguments.regions.split(",")
     stopped = threading.Event()
 
@@ -108,7 +104,7 @@ def _up(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _described(site: Site) -> str:
+def _described(site: "Site") -> str:
     hub = " ".join(site.bus.command("fedmsg-hub"))
     return f"""\
 A lab site runs in {site.state} until you interrupt it.

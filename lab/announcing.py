@@ -6,21 +6,27 @@ from pathlib import Path
 
 from lab import disk
 from lab.clients import BUILD_OWNERS, SCRATCH_OWNERS
-from lab.control import call
 from lab.koji.announce import MODNAME
-from lab.site import SiteError, read
+from lab.machines.programs import MissingProgram
+from lab.running import SiteError, call, read
 
 # Enough for a file system with a kernel and something to check; small enough for a quick demo.
 IMAGE_MIB = 64
 
 
 def build_image(folder: Path, stem: str, *, menu_lst: bool = True) -> Path:
-    """Make `folder`/`stem`.raw.xz, a bootable disk; without `menu_lst` PV-GRUB finds no kernel."""
+    """Make `folder`/`stem`.raw.xz, a bootable disk; without `menu_lst` PV-GRUB finds no kernel.
+
+    Raises SiteError when this machine lacks what that takes.
+    """
     raw = folder / f"{stem}.raw"
-    disk.make_image(raw, size_mib=IMAGE_MIB, menu_lst=menu_lst)
-    compressed = disk.compress(raw)
-    raw.unlink(missing_ok=True)
-    return compressed
+    try:
+        disk.make_image(raw, size_mib=IMAGE_MIB, menu_lst=menu_lst)
+        return disk.compress(raw)
+    except (disk.DiskNotMade, MissingProgram) as error:
+        raise SiteError(str(error)) from error
+    finally:
+        raw.unlink(missing_ok=True)
 
 
 def corrupt(path: Path) -> None:
@@ -32,9 +38,7 @@ def corrupt(path: Path) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """`python -m lab announce`."""
-    site = read(arguments.state / "site.json")
-    if not site:
-        raise SiteError(f"no site has run in {arguments.state}; start one with python -m lab up")
+    site = read(arguments.state)
     owner = arguments.owner or (SCRATCH_OWNERS if arguments.scratch else BUILD_OWNERS)[0]
     nvr = f"{arguments.name}-{arguments.version}-{arguments.release}"
     with tempfile.TemporaryDirectory() as made:

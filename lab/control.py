@@ -1,10 +1,8 @@
-"""Operating a running site from another process: Koji's contents, outages, messages on its bus."""
+"""What other processes may have a site do: Koji's contents, outages, messages on its bus."""
 
 import json
 import secrets
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +13,7 @@ from lab.bus import Bus, BusError
 from lab.koji import Koji, announce
 from lab.koji.records import Build, Task
 from lab.processes import ProcessError
-
-# Publishing waits for the message to come back; nothing here takes longer.
-CALL_SECONDS = 60.0
-
-
-class ControlError(Exception):
-    """A site did not do what it was asked to; the text is the reason."""
+from lab.running import SiteError
 
 
 class Control:
@@ -52,17 +44,17 @@ class Control:
 
     @property
     def url(self) -> str:
-        """Where `call` finds this site."""
+        """Where `lab.running.call` finds this site."""
         return f"http://127.0.0.1:{self.port}/"
 
     def act(self, action: str, arguments: Mapping[str, Any]) -> Any:
-        """Do one action. Raises ControlError for one that there is not, or that fails."""
+        """Do one action. Raises SiteError for one that there is not, or that fails."""
         if action not in self._actions:
-            raise ControlError(f"no action {action!r}; there are {', '.join(self._actions)}")
+            raise SiteError(f"no action {action!r}; there are {', '.join(self._actions)}")
         try:
             return self._actions[action](**arguments)
         except (BusError, ProcessError, OSError, ValueError, TypeError, KeyError) as error:
-            raise ControlError(f"{action}: {error}") from error
+            raise SiteError(f"{action}: {error}") from error
 
     def close(self) -> None:
         """Take no more calls."""
@@ -89,25 +81,6 @@ class Control:
         }
 
 
-def call(site: Mapping[str, Any], action: str, **arguments: Any) -> Any:
-    """Ask the running site that `site` (its site.json) tells of. Raises ControlError."""
-    request = urllib.request.Request(
-        site["control"] + action,
-        data=json.dumps(arguments).encode(),
-        headers={"Authorization": f"Bearer {site['control_token']}"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=CALL_SECONDS) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise ControlError(error.read().decode(errors="replace")) from error
-    except OSError as error:
-        raise ControlError(
-            f"no site answers at {site['control']} ({error}); start it with python -m lab up"
-        ) from error
-
-
 def _paths(files: Mapping[str, list[str]]) -> dict[str, list[Path]]:
     return {arch: [Path(name) for name in names] for arch, names in files.items()}
 
@@ -126,7 +99,7 @@ class _Server(ThreadingHTTPServer):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 try:
                     result = control.act(self.path.strip("/"), json.loads(body or b"{}"))
-                except (ControlError, ValueError) as error:
+                except (SiteError, ValueError) as error:
                     self._answer(HTTPStatus.BAD_REQUEST, str(error))
                 else:
                     self._answer(HTTPStatus.OK, json.dumps(result))

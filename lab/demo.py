@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from lab.ec2.regions import commercial
 from lab.koji.announce import BUILD_TOPIC, MODNAME
 from lab.leaks import live, unpublished
 from lab.processes import Process, ProcessError
-from lab.site import Site, SiteError, delays, remove
+from lab.running import SiteError, read, remove
+from lab.site import Site, delays
 
 PROGRAMS = Path(sys.executable).parent
 NAME, VERSION = "Fedora-Cloud-Base", "43"
@@ -36,8 +38,8 @@ HUB_SECONDS = 60.0
 JOB_SECONDS = 110.0
 # The outbox may still be on its way when the job is complete.
 MESSAGES_SECONDS = 15.0
-# `fedimg status` is a Python program: asking more often would slow down what is watched.
-LOOK_SECONDS = 1.5
+CLEANUP_SECONDS = 15.0
+LOOK_SECONDS = 1.0
 ENDED = ("complete", "incomplete", "failed", "cancelled")
 
 
@@ -48,6 +50,9 @@ class DemoError(Exception):
 def run(arguments: argparse.Namespace) -> int:
     """`python -m lab demo`; 0 when every region has public AMIs and nothing else is left."""
     console = Console()
+    if not console.is_terminal:
+        # A file's lines may be long; a terminal's are what they are.
+        console = Console(width=120)
     state: Path = arguments.state.absolute()
     remove(state)
     try:
@@ -58,8 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
         console.print("interrupted; everything that was started is stopped")
         return 130
     except (DemoError, ProcessError, SiteError, TimeoutError) as error:
-        console.print(f"The demo failed: {error}", style="red", markup=False, highlight=False)
-        console.print(f"All logs are in {state / 'logs'}.", highlight=False)
+        console.print(
+            f"The demo failed: {error}\nAll logs are in {state / 'logs'}.",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         return 1
     return 0
 
@@ -108,24 +118,26 @@ class _Demo:
 
     def _follow(self, processes: tuple[Process, ...]) -> dict[str, Any]:
         """Show the job's progress until it has ended; the job's row."""
-        told = 0
-        seen: dict[str, str] = {}
         deadline = time.monotonic() + JOB_SECONDS
-        with self._progress() as progress:
-            bar = progress.add_task("waiting for the hub to take the message", total=None)
+        jobs: list[dict[str, Any]] = []
+        said, told = "", 0
+        total = len(self._site.regions)
+        with self._progress() as progress, ThreadPoolExecutor(1) as asking:
+            bar = progress.add_task("waiting for the hub to take the message", total=total)
+            asked = asking.submit(self._fedimg, "status")
             while True:
                 for process in processes:
                     process.check()
-                jobs = self._fedimg("status")
                 told = self._tell_messages(told)
+                progress.update(bar, completed=len(self._public_regions()))
+                if asked.done():
+                    jobs = asked.result()
+                    asked = asking.submit(self._fedimg, "status")
                 for job in jobs:
-                    regions = {row["region"]: row["step"] for row in job["regions"]}
-                    done = sum(1 for step in regions.values() if step == "published")
-                    at = f"{job['state']}: {job['step']}"
-                    progress.update(bar, description=at, completed=done, total=len(regions) or None)
-                    if not self._console.is_terminal and seen.get(job["job"]) != f"{at} {done}":
-                        self._say(f"{at}, {done} of {len(regions)} regions published")
-                        seen[job["job"]] = f"{at} {done}"
+                    before, said = said, _standing(job)
+                    progress.update(bar, description=said)
+                    if not self._console.is_terminal and said != before:
+                        self._say(said)
                     if job["state"] == "complete":
                         return job
                     if job["state"] in ENDED:
@@ -135,11 +147,17 @@ class _Demo:
                     raise DemoError(f"no complete job after {JOB_SECONDS:.0f} s; {where}")
                 time.sleep(LOOK_SECONDS)
 
+    def _public_regions(self) -> set[str]:
+        topic = "fedimg.image.publish"
+        heard = [one for one in self._heard.messages if one["topic"].endswith(topic)]
+        return {one["msg"]["destination"] for one in heard}
+
     def _progress(self) -> Progress:
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
+            TextColumn("regions public"),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
@@ -158,7 +176,7 @@ class _Demo:
                 kind = (msg.get("extra") or {}).get("virt_type", "")
                 self._say(f"  bus: {topic} {msg['status']} {msg['destination']} {kind}".rstrip())
         for topic, count in many.items():
-            self._say(f"  bus: {topic} for {count} more AMIs")
+            self._say(f"  bus: {topic} for {count} AMIs")
         return told + len(news)
 
     def _await_messages(self, public: int, amis: int) -> None:
@@ -169,9 +187,18 @@ class _Demo:
     def _summary(self, job: Mapping[str, Any], amis: list[dict[str, Any]]) -> None:
         site, say = self._site, self._console.print
         topics = collections.Counter(one["topic"].split(".", 3)[3] for one in self._heard.messages)
-        left = unpublished(live(site.ec2.url))
-        say(f"Job {job['job']} is complete: {len(amis)} public AMIs in {len(site.regions)} regions")
-        say(f"after {time.monotonic() - self._began:.0f} s, {len(self._heard.messages)} messages:")
+        # A job is complete before what it no longer needs is gone.
+        deadline = time.monotonic() + CLEANUP_SECONDS
+        while (left := unpublished(live(read(site.state)))) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        seconds = time.monotonic() - self._began
+        for line in (
+            "",
+            f"Job {job['job']} is complete:",
+            f"{len(amis)} public AMIs in {len({ami['region'] for ami in amis})} regions after "
+            f"{seconds:.0f} s, and {len(self._heard.messages)} messages on the bus:",
+        ):
+            say(line, highlight=False, soft_wrap=True)
         for topic, count in sorted(topics.items()):
             say(f"  {count:4} {topic}", highlight=False)
         if left:
@@ -216,6 +243,16 @@ class _Demo:
         )
 
 
+def _standing(job: Mapping[str, Any]) -> str:
+    """How far a job is, in a line: its regions by the step that each is at."""
+    if len(job["regions"]) == 1:
+        (origin,) = job["regions"]
+        return f"{origin['region']}: {origin['step']} {origin['detail']}".rstrip()
+    steps = collections.Counter(row["step"] for row in job["regions"])
+    regions = ", ".join(f"{count} {step}" for step, count in steps.most_common())
+    return f"{job['state']}: {regions or job['step']}"
+
+
 def _explained(job: Mapping[str, Any], processes: tuple[Process, ...]) -> str:
     regions = [f"{row['region']}: {row['error']}" for row in job["regions"] if row["error"]]
     lines = [f"job {job['job']} is {job['state']} at {job['step']}: {job['error']}", *regions]
@@ -227,7 +264,10 @@ def _tails(processes: tuple[Process, ...]) -> str:
 
 
 def _table(amis: list[dict[str, Any]]) -> Table:
-    table = Table("Region", "AMI", "Architecture", "Virtualization", "Volume", "Public")
+    # No wider than 80 characters, and never cut: what is read here is copied into commands.
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for column in ("Region", "AMI", "Architecture", "Virtualization", "Volume", "Public"):
+        table.add_column(column, overflow="fold")
     for row in sorted(amis, key=lambda row: (row["region"], row["virt_type"], row["volume_type"])):
         table.add_row(
             row["region"],

@@ -132,7 +132,7 @@ def compress(
     """
     packed = path.with_name(f"{path.name}.xz")
     size = path.stat().st_size
-    command = [path_of("xz"), "--compress", "--stdout", "-1", "--check=crc64"]
+    command = [path_of("xz"), "--compress", "--stdout", "-0", "--check=crc64"]
     if block_size is None:
         # With more threads than one, xz picks a block size by itself.
         command += ["--threads=1"]

@@ -1,13 +1,11 @@
 """What exists in a site's EC2 and is not published: what a fedimg that has finished left behind."""
 
 import argparse
-import json
-import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.site import SiteError, read
+from lab.running import ask, read
 
 
 @dataclass(frozen=True)
@@ -26,17 +24,11 @@ class Thing:
         return f"{self.region:15} {self.kind:15} {self.id:24} {self.state:10} {tags}".rstrip()
 
 
-def live(ec2_url: str) -> list[Thing]:
-    """Everything that exists now, by region and kind. Raises SiteError when EC2 does not answer."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{ec2_url}/lab/ledger/live", timeout=30) as answer:
-            rows: list[dict[str, Any]] = json.load(answer)
-    except OSError as error:
-        raise SiteError(f"no EC2 answers at {ec2_url}: {error}") from error
+def live(site: Mapping[str, Any]) -> list[Thing]:
+    """Everything that the running site's EC2 holds, by region and kind. Raises SiteError."""
     things = [
         Thing(row["kind"], row["id"], row["region"], row["state"], row["public"], row["tags"])
-        for row in rows
+        for row in ask(site, "ledger/live")
     ]
     return sorted(things, key=lambda thing: (thing.region, thing.kind, thing.id))
 
@@ -48,10 +40,7 @@ def unpublished(things: Iterable[Thing]) -> list[Thing]:
 
 def run(arguments: argparse.Namespace) -> int:
     """`python -m lab ledger`; 1 when something unpublished is left."""
-    site = read(arguments.state / "site.json")
-    if not site:
-        raise SiteError(f"no site has run in {arguments.state}; start one with python -m lab up")
-    things = live(site["ec2"])
+    things = live(read(arguments.state))
     left = unpublished(things)
     published = len(things) - len(left)
     print(f"{published} public AMIs and snapshots, {len(left)} things that are not published")

@@ -4,14 +4,12 @@ What runs against it, fedimg or any other client, is not started here.
 """
 
 import dataclasses
-import fcntl
 import json
 import os
-import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -19,14 +17,17 @@ from typing import Any
 from zlib import crc32
 
 from lab import disk
-from lab.bus import Bus, Ports
+from lab.bus import Bus, BusError, Ports
 from lab.clients import Deployment, aws_environment, fedimg_toml
 from lab.control import Control
 from lab.ec2.regions import commercial
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.koji import Koji
-from lab.machines.process import ProcessMachines
+from lab.machines.process import NoExecution, ProcessMachines
+from lab.machines.programs import MissingProgram, NoNamespaces
+from lab.processes import ProcessError
+from lab.running import SITE_FILE, SiteError, alone, read
 
 ORIGIN = "us-east-1"
 LOGIN_USER = "fedora"
@@ -37,8 +38,15 @@ UTILITY_MIB = 32
 SHIPPED_FEDMSG = Path(__file__).parent.parent / "fedmsg.d"
 
 
-class SiteError(Exception):
-    """The site cannot start; the text says why."""
+# What a person can do something about.
+_CANNOT = (
+    BusError,
+    ProcessError,
+    MissingProgram,
+    NoNamespaces,
+    NoExecution,
+    disk.DiskNotMade,
+)
 
 
 class Site:
@@ -58,54 +66,26 @@ class Site:
         boot_seconds: float = 0.5,
     ) -> None:
         self.state = state.absolute()
-        self.file = self.state / "site.json"
+        self.file = self.state / SITE_FILE
         self.fedimg_config = self.state / "fedimg.toml"
         self.logs = self.state / "logs"
         self.regions = tuple(regions) if regions else commercial()
         self.logs.mkdir(parents=True, exist_ok=True)
         with ExitStack() as running:
-            running.enter_context(_alone(self.state))
-            before = read(self.file)
+            running.enter_context(alone(self.state))
+            ports = _Ports.like(read(self.state) if self.file.exists() else {})
             self.file.unlink(missing_ok=True)
-            ports = _Ports.like(before)
-
-            self.bus = Bus(
-                self.state,
-                Ports(ports.relay_inbound, ports.relay_outbound),
-                installed=sorted(SHIPPED_FEDMSG.glob("*.py")),
+            settings = Settings(
+                state=self.state / "ec2",
+                port=ports.ec2,
+                regions=self.regions,
+                delays=delays or Delays(),
+                refused=refused or {},
             )
-            running.callback(self.bus.close)
-            # The relay's imports take seconds; the rest starts meanwhile.
-            with ThreadPoolExecutor(1) as relay:
-                relay_started = relay.submit(self.bus.start_relay)
-                machines = ProcessMachines(
-                    self.state / "machines",
-                    ssh_port=ports.ssh,
-                    boot_seconds=boot_seconds,
-                    default_user=LOGIN_USER,
-                )
-                running.callback(machines.close)
-                settings = Settings(
-                    state=self.state / "ec2",
-                    port=ports.ec2,
-                    regions=self.regions,
-                    delays=delays or Delays(),
-                    refused=refused or {},
-                )
-                self.ec2 = EC2(settings, machines)
-                running.callback(self.ec2.close)
-                self.koji = Koji(self.state / "koji", port=ports.koji)
-                running.callback(self.koji.close)
-                self.utility_amis = self._utility_amis()
-                relay_started.result()
-            self.control = Control(self.koji, self.bus, port=ports.control)
-            running.callback(self.control.close)
-
-            self.environment = {
-                **aws_environment(self.state / "aws", self.ec2.url, ORIGIN),
-                **self.bus.environment,
-                "FEDIMG_CONFIG": str(self.fedimg_config),
-            }
+            try:
+                self._start(running, settings, ports, boot_seconds)
+            except _CANNOT as error:
+                raise SiteError(str(error)) from error
             self._write(ports)
             self._running = running.pop_all()
 
@@ -124,11 +104,48 @@ class Site:
         """End everything. The folder stays, and a later site may go on with it."""
         self._running.close()
 
+    def _start(
+        self, running: ExitStack, settings: Settings, ports: "_Ports", boot_seconds: float
+    ) -> None:
+        """Start each part, and have `running` end it."""
+        self.bus = Bus(
+            self.state,
+            Ports(ports.relay_inbound, ports.relay_outbound),
+            installed=sorted(SHIPPED_FEDMSG.glob("*.py")),
+        )
+        running.callback(self.bus.close)
+        # The relay's imports take seconds; the rest starts meanwhile.
+        with ThreadPoolExecutor(1) as relay:
+            relay_started = relay.submit(self.bus.start_relay)
+            machines = ProcessMachines(
+                self.state / "machines",
+                ssh_port=ports.ssh,
+                boot_seconds=boot_seconds,
+                default_user=LOGIN_USER,
+            )
+            running.callback(machines.close)
+            self.ec2 = EC2(settings, machines)
+            running.callback(self.ec2.close)
+            self.koji = Koji(self.state / "koji", port=ports.koji)
+            running.callback(self.koji.close)
+            self.utility_amis = self._utility_amis()
+            relay_started.result()
+        self.control = Control(self.koji, self.bus, port=ports.control)
+        running.callback(self.control.close)
+        # What leads clients here: AWS's variables, fedmsg's and fedimg's.
+        self.environment = {
+            **aws_environment(self.state / "aws", self.ec2.url, ORIGIN),
+            **self.bus.environment,
+            "FEDIMG_CONFIG": str(self.fedimg_config),
+        }
+
     def _utility_amis(self) -> dict[str, str]:
         raw = self.state / "images" / "utility.raw"
         if not raw.exists():
             raw.parent.mkdir(parents=True, exist_ok=True)
-            disk.make_image(raw, size_mib=UTILITY_MIB)
+            # Under its name only when it is whole: a later site uses what it finds.
+            disk.make_image(raw.with_suffix(".new"), size_mib=UTILITY_MIB)
+            raw.with_suffix(".new").replace(raw)
         return {
             koji_name: self.ec2.default_image(
                 ORIGIN, raw, name=f"lab-utility-{ec2_name}", architecture=ec2_name
@@ -179,37 +196,6 @@ class Site:
         new.touch(mode=0o600)
         new.write_text(json.dumps(told, indent=2) + "\n")
         os.replace(new, self.file)
-
-
-def remove(state: Path) -> None:
-    """Remove a folder in which a site has run. Raises SiteError when it is another, or runs."""
-    if not state.exists() or not any(state.iterdir()):
-        return
-    if not read(state / "site.json"):
-        raise SiteError(f"{state} is not empty and no lab site (no site.json): not touched")
-    with _alone(state):
-        shutil.rmtree(state)
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Keep other sites out of the folder: there would be two writers of each file."""
-    with (state / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            pid = read(state / "site.json").get("pid", "?")
-            raise SiteError(f"a site already runs in {state}: process {pid}") from error
-        yield
-
-
-def read(file: Path) -> dict[str, Any]:
-    """What a site.json says; empty when there is none."""
-    try:
-        told: dict[str, Any] = json.loads(file.read_text())
-    except FileNotFoundError:
-        return {}
-    return told
 
 
 def delays(scale: float, regions: Sequence[str]) -> Delays:

@@ -36,7 +36,9 @@ def test_empty_file_is_a_configuration(toml):
 
 def test_default_types_are_pv_and_hvm_in_standard_and_gp2():
     assert sorted(Settings().ec2.amis.types) == sorted(
-        AMIType(virtualization, volume) for virtualization in (HVM, PV) for volume in ("standard", "gp2")
+        AMIType(virtualization, volume)
+        for virtualization in (HVM, PV)
+        for volume in ("standard", "gp2")
     )
 
 

@@ -11,9 +11,7 @@ IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "task-104
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}", fullmatch=True)
 sources = st.from_regex(r"(build|task)-[1-9][0-9]{0,9}", fullmatch=True)
-checksums = st.from_regex(
-    r"md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}", fullmatch=True
-)
+checksums = st.from_regex(r"md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}", fullmatch=True)
 raw_images = st.builds(
     RawImage,
     url=names.map(lambda name: f"http://koji.example.org/work/{name}.raw.xz"),

@@ -11,7 +11,6 @@ import pytest
 
 from fedimg import config, intake
 from fedimg.exceptions import Cancelled
-from fedimg.images import RawImage
 from fedimg.koji import METHODS, Hub
 from lab.koji import Koji
 
@@ -170,21 +169,6 @@ def test_architectures_are_chosen_by_kojis_names(koji: Koji, tmp_path: Path) -> 
         "Fedora-Cloud-Base-28-1.1.aarch64.raw.xz"
     ]
     assert len(ask(koji, f"build:{build.id}")) == 2
-
-
-def test_take_in_submits_each_image_and_names_the_new_jobs(koji: Koji, tmp_path: Path) -> None:
-    build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path, arches=("x86_64", "aarch64")))
-    submitted: list[RawImage] = []
-
-    def submit(image: RawImage) -> str | None:
-        submitted.append(image)
-        return image.job if image.architecture == "arm64" else None
-
-    chosen = settings(koji)
-    entry = f"build:{build.id}"
-    jobs = intake.take_in(entry, Hub(chosen), chosen, submit, threading.Event())
-    assert len(submitted) == 2
-    assert jobs == [f"build-{build.id}-Fedora-Cloud-Base-28-1.1.aarch64"]
 
 
 def test_entry_waits_while_koji_is_down(

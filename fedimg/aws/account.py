@@ -228,8 +228,15 @@ def merged(found: Mapping[str, Iterable[Finding]]) -> list[Finding]:
     for region, findings in found.items():
         for finding in findings:
             where.setdefault(finding, []).append(region)
+    everywhere = len(found) if len(found) > 1 else None
     return [
-        Finding(one.name, one.status, f"{one.text} in {', '.join(names)}", one.hint)
+        Finding(
+            one.name,
+            one.status,
+            f"{one.text} in "
+            + (f"all {everywhere} regions" if len(names) == everywhere else ", ".join(names)),
+            one.hint,
+        )
         for one, names in sorted(where.items(), key=lambda item: item[0].name)
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedimg import ssh
 from fedimg.aws import instances, snapshots, writing
 from fedimg.aws.clients import Client
-from fedimg.aws.image_size import GIB, ImageSize, ImageUnusable, gib, image_size
+from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, image_size
 from fedimg.aws.security_group import Place
 from fedimg.aws.tags import Labels
 from fedimg.aws.user_data import user_data
@@ -46,29 +46,23 @@ class Utility:
     place: Place
     heard: Callable[[str], None]
 
-    def write(self, image: RawImage, *, again: bool) -> str:
+    def write(self, image: RawImage) -> str:
         """Write an image to a volume; the id of its snapshot.
 
-        The snapshot is not complete yet, and the instance runs until `end`. A write that a
-        crash interrupted (`again`) is abandoned, unless it came as far as the snapshot. Raises
+        The snapshot is not complete yet, and the instance runs until `end`. Raises
         EC2UtilityException, with what the instance printed, when the last attempt failed.
         """
-        if again:
-            if found := snapshots.find(self.ec2, self.labels):
-                return found
-            self.end()
-        size = self._measure(image)
         # An instance kept for a look would not be one's own among further attempts.
         attempts = 1 if self.settings.keep_failed_instances else self.settings.limits.attempts
         for attempt in range(attempts - 1):
             try:
-                return self._attempt(image, size, attempt)
+                return self._attempt(image, attempt)
             except _WorthAnother as failure:
                 self.heard(f"attempt {attempt + 1} failed, starting afresh: {failure.error}")
                 self.end()
                 self.waiter.pause(self.settings.limits.wait_maximum)
         try:
-            return self._attempt(image, size, attempts - 1)
+            return self._attempt(image, attempts - 1)
         except _WorthAnother as failure:
             raise failure.error from failure
 
@@ -85,6 +79,8 @@ class Utility:
     def _measure(self, image: RawImage) -> ImageSize:
         try:
             size = image_size(image.url, maximum=self.settings.limits.image_gib * GIB)
+        except ImageUnreachable as error:
+            raise _WorthAnother(EC2UtilityException(str(error))) from error
         except ImageUnusable as error:
             raise EC2UtilityException(str(error)) from error
         if image.size not in (None, size.compressed_size):
@@ -94,7 +90,8 @@ class Utility:
             )
         return size
 
-    def _attempt(self, image: RawImage, size: ImageSize, attempt: int) -> str:
+    def _attempt(self, image: RawImage, attempt: int) -> str:
+        size = self._measure(image)
         host, client = ssh.new_identity("fedimg-host"), ssh.new_identity("fedimg-client")
         instance_id = self._launch(
             image, size, attempt, user_data(host_key=host, client_key=client), host.public

@@ -43,7 +43,7 @@ digests=(sha256)
 algorithm=${checksum%%:*}
 case $algorithm in none | sha256) ;; *) digests+=("$algorithm") ;; esac
 
-for tool in curl xz dd tee wc mkfifo mktemp head tail tr "${digests[@]/%/sum}"; do
+for tool in curl xz dd tee wc mkfifo mktemp head tail tr sleep "${digests[@]/%/sum}"; do
     command -v "$tool" >/dev/null ||
         fail tools "the utility AMI has no $tool; install it there, or choose another AMI"
 done

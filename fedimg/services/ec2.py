@@ -154,9 +154,15 @@ class _Upload:
 
     def write(self, place: Place) -> str:
         """The image's bytes become a volume, and the volume a snapshot; the snapshot's id."""
-        self._observer.started()
+        utility = self._utility(place)
         with self._at("write", EC2UtilityException):
-            return self._utility(place).write(self._image, again=self._again)
+            if self._again:
+                if written := snapshots.find(self._ec2(), self._labels):
+                    return written
+                # A write that a crash interrupted is abandoned: its keys are gone.
+                utility.end()
+            self._observer.started()
+            return utility.write(self._image)
 
     def complete(self, snapshot: str) -> None:
         """The snapshot holds all the bytes."""

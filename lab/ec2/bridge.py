@@ -45,6 +45,11 @@ def _moto(request: Request) -> Answer:
     try:
         status, _, body = EC2Response.dispatch(_Request(request.environ))
     except NotImplementedError as error:
+        unknown = re.match(r"The filter '(.+)' for ", str(error))
+        if unknown:
+            raise EC2Error(
+                "InvalidParameterValue", f"The filter '{unknown[1]}' is invalid"
+            ) from error
         raise EC2Error("UnsupportedOperation", str(error)) from error
     if isinstance(body, str):
         body = body.encode()
@@ -54,6 +59,8 @@ def _moto(request: Request) -> Answer:
         lambda found: b"<" + found[1] + b">" + request.id.encode() + b"<",
         body,
     )
+    # Where moto names what it did not find, it prints a set.
+    body = re.sub(rb"'\{'([^']*)'\}'", rb"'\1'", body)
     return Answer(int(status), body)
 
 
@@ -133,6 +140,15 @@ def _delete_key(call: Call, forward: Answers) -> Answer:
     return forward()
 
 
+def _delete_subnet(call: Call, forward: Answers) -> Answer:
+    id = call.params["SubnetId"]
+    if any(eni.subnet.id == id for eni in list(call.moto.enis.values())):
+        raise EC2Error(
+            "DependencyViolation", f"The subnet '{id}' has dependencies and cannot be deleted."
+        )
+    return forward()
+
+
 def _associate_address(call: Call, forward: Answers) -> Answer:
     if "InstanceId" in call.params:
         raise EC2Error(
@@ -149,5 +165,6 @@ AROUND: dict[str, Callable[[Call, Answers], Answer]] = {
     "CreateSecurityGroup": _create_group,
     "DeleteKeyPair": _delete_key,
     "DeleteSecurityGroup": _delete_group,
+    "DeleteSubnet": _delete_subnet,
     "ImportKeyPair": _make_key,
 }

@@ -1,59 +1,49 @@
 """ImportSnapshot: a disk image in S3 becomes a snapshot, in a task that takes time."""
 
+import struct
+import zlib
 from typing import Any
 
 from moto.core.exceptions import ServiceException
 from moto.s3.models import s3_backends
 
-from lab.ec2 import disks, filters, snapshots
+from lab.ec2 import disk_formats, filters, snapshots
 from lab.ec2.errors import EC2Error, invalid, missing
 from lab.ec2.tagging import given
-from lab.ec2.world import Call, Snapshot, new_id
+from lab.ec2.world import Call, ImportTask, Snapshot, new_id
 
-FORMATS = ("raw",)
+FORMATS = ("raw", "vhd", "vmdk")
 
 
 def import_snapshot(call: Call) -> dict[str, Any]:
     tags = given(call, "import-snapshot-task")["import-snapshot-task"]
     params, world = call.params, call.world
     disk = params.get("DiskContainer", {})
+    if disk.get("Format", "").lower() not in FORMATS:
+        raise invalid(disk.get("Format"), "diskContainer.format", "Valid values: RAW, VHD, VMDK.")
 
     def start() -> str:
-        if disk.get("Format", "").lower() not in FORMATS:
-            raise invalid(disk.get("Format"), "diskContainer.format", "The lab imports RAW only.")
         data = _object(call, disk)
-        task, id = new_id("import-snap"), new_id("snap")
-        size = max(1, -(-len(data) // disks.GIB))
-        path = world.snapshot_file(id)
-        disks.create(path, size * disks.GIB)
-        _write_sparse(path, data)
-        snapshot = Snapshot(
-            id,
-            call.account,
-            call.region,
-            size,
-            path,
-            description=f"Created by AWS-VMImport service for {task}",
-            encrypted=bool(params.get("Encrypted")) or snapshots.encrypted_by_default(call),
+        id = new_id("import-snap")
+        failure, made = "", None
+        try:
+            made = _snapshot(call, id, disk["Format"], data)
+        except disk_formats.NotADisk as error:
+            failure = str(error)
+        except (struct.error, zlib.error) as error:
+            failure = f"ClientError: Disk validation failed [{error}]"
+        description = params.get("Description", "")
+        task = ImportTask(
+            id, call.account, call.region, description, disk, len(data), made, failure
         )
         with world.lock:
-            world.snapshots[id] = snapshot
-            world.born("snapshot", snapshot, {})
-            world.tag(call.account, call.region, task, tags)
-            world.imports[task] = {
-                "account": call.account,
-                "region": call.region,
-                "snapshot": snapshot,
-                "description": params.get("Description", ""),
-                "disk": disk,
-                "bytes": len(data),
-            }
-            snapshots.settle(world, snapshot, world.delays.snapshot)
-        return task
+            world.imports[id] = task
+            world.tag(call.account, call.region, id, tags)
+        return id
 
-    task = world.tokens.once((call.account, call.region, call.action), params, start)
+    id = world.tokens.once((call.account, call.region, call.action), params, start)
     with world.lock:
-        return _row(call, task)
+        return _row(call, world.imports[id])
 
 
 def _object(call: Call, disk: dict[str, Any]) -> bytes:
@@ -72,52 +62,64 @@ def _object(call: Call, disk: dict[str, Any]) -> bytes:
     return bytes(found.value)
 
 
-def _write_sparse(path: Any, data: bytes) -> None:
-    step = 1 << 16
-    with path.open("r+b") as file:
-        for at in range(0, len(data), step):
-            piece = data[at : at + step]
-            if piece.count(0) != len(piece):
-                file.seek(at)
-                file.write(piece)
+def _snapshot(call: Call, task: str, kind: str, data: bytes) -> Snapshot:
+    world, id = call.world, new_id("snap")
+    path = world.snapshot_file(id)
+    size = disk_formats.unpack(kind, data, path)
+    encrypted = bool(call.params.get("Encrypted")) or snapshots.encrypted_by_default(call)
+    snapshot = Snapshot(
+        id,
+        call.account,
+        call.region,
+        size,
+        path,
+        description=f"Created by AWS-VMImport service for {task}",
+        encrypted=encrypted,
+        kms_key=snapshots.default_key(call) if encrypted else None,
+    )
+    with world.lock:
+        world.snapshots[id] = snapshot
+        world.born("snapshot", snapshot, {})
+        snapshots.settle(world, snapshot, world.delays.snapshot)
+    return snapshot
 
 
-def _row(call: Call, task: str) -> dict[str, Any]:
-    held = call.world.imports[task]
-    snapshot: Snapshot = held["snapshot"]
-    status = {"pending": "active", "completed": "completed", "error": "deleted"}[snapshot.state]
+def _row(call: Call, task: ImportTask) -> dict[str, Any]:
     detail: dict[str, Any] = {
-        "Description": held["description"],
-        "DiskImageSize": float(held["bytes"]),
-        "Format": held["disk"]["Format"].upper(),
-        "Status": status,
-        "UserBucket": held["disk"].get("UserBucket", {}),
+        "Description": task.description,
+        "DiskImageSize": float(task.bytes),
+        "Format": task.disk["Format"].upper(),
+        "UserBucket": task.disk.get("UserBucket", {}),
     }
-    if status == "completed":
-        detail["SnapshotId"] = snapshot.id
+    if task.snapshot is None:
+        detail |= {"Status": "deleted", "StatusMessage": task.failure}
+    elif task.snapshot.state == "completed":
+        detail |= {"Status": "completed", "SnapshotId": task.snapshot.id}
+    elif task.snapshot.state == "error":
+        detail |= {"Status": "deleted", "StatusMessage": task.snapshot.state_message}
     else:
-        detail["Progress"] = str(snapshot.span.percent())
-        detail["StatusMessage"] = snapshot.state_message or "pending"
-    tags = call.world.tags(call.account, call.region, task)
+        progress = str(task.snapshot.span.percent())
+        detail |= {"Status": "active", "StatusMessage": "pending", "Progress": progress}
     return {
-        "ImportTaskId": task,
-        "Description": held["description"],
+        "ImportTaskId": task.id,
+        "Description": task.description,
         "SnapshotTaskDetail": detail,
-        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        "Tags": call.tags(task),
     }
 
 
 def describe_import_snapshot_tasks(call: Call) -> dict[str, Any]:
     mine = {
-        task: held
-        for task, held in call.world.imports.items()
-        if (held["account"], held["region"]) == (call.account, call.region)
+        id: task
+        for id, task in call.world.imports.items()
+        if (task.owner, task.region) == (call.account, call.region)
     }
     wanted = call.params.get("ImportTaskIds") or list(mine)
-    for task in wanted:
-        if task not in mine:
-            raise EC2Error("InvalidConversionTaskId", f"The import task '{task}' does not exist")
-    rows, token = filters.page([_row(call, task) for task in wanted], call.params, "ImportTaskIds")
+    for id in wanted:
+        if id not in mine:
+            raise EC2Error("InvalidConversionTaskId", f"The import task '{id}' does not exist")
+    rows = filters.select((_row(call, mine[id]) for id in wanted), call.params.get("Filters"), {})
+    rows, token = filters.page(rows, call.params, "ImportTaskIds")
     return {"ImportSnapshotTasks": rows, "NextToken": token}
 
 

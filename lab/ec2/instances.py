@@ -429,8 +429,10 @@ def terminate_instances(call: Call) -> dict[str, Any]:
                 ending.append(instance)
             changes.append(_change(instance, before))
     for instance in ending:
-        world.machines.terminate(instance.id)
-        _later_terminated(world, instance)
+        try:
+            world.machines.terminate(instance.id)
+        finally:
+            _later_terminated(world, instance)
     return {"TerminatingInstances": changes}
 
 

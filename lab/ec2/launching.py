@@ -3,7 +3,6 @@
 import base64
 import binascii
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,9 +63,18 @@ def _with_template(call: Call) -> Call:
     wanted = call.params.get("LaunchTemplate")
     if not wanted:
         return call
-    data = call.moto._get_template_from_args(wanted).data
+    data = _given(call.moto._get_template_from_args(wanted).data)
     own = {name: value for name, value in call.params.items() if name != "LaunchTemplate"}
-    return replace(call, params={**deepcopy(dict(data)), **own})
+    return replace(call, params={**data, **own})
+
+
+def _given(value: Any) -> Any:
+    """A template's data without the nothings that moto puts where nothing was given."""
+    if isinstance(value, dict):
+        return {key: _given(inner) for key, inner in value.items() if inner not in (None, {})}
+    if isinstance(value, list):
+        return [_given(inner) for inner in value]
+    return value
 
 
 def _plan(call: Call) -> _Plan:

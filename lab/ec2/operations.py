@@ -16,6 +16,7 @@ from lab.ec2 import (
     snapshots,
     switches,
     tagging,
+    unused,
     volumes,
 )
 from lab.ec2.world import Call
@@ -34,6 +35,7 @@ LOCKED: dict[str, Handler] = {
     **snapshots.OPERATIONS,
     **switches.OPERATIONS,
     **tagging.OPERATIONS,
+    **unused.OPERATIONS,
     **volumes.OPERATIONS,
 }
 

@@ -1,5 +1,6 @@
 """Which regions there are, and the PV-GRUB kernels that only the older ones have."""
 
+from functools import cache
 from typing import Any
 from zlib import crc32
 
@@ -45,6 +46,7 @@ ALWAYS_ON = (
 PV_GRUB = "1.05"
 
 
+@cache
 def commercial() -> tuple[str, ...]:
     """The regions of the partition `aws`."""
     return tuple(boto3.Session().get_available_regions("ec2", partition_name="aws"))

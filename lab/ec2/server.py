@@ -103,7 +103,7 @@ class EC2:
         )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="ec2", daemon=True, args=(0.1,)
+            target=self._server.serve_forever, name="ec2", daemon=True, args=(0.02,)
         )
         self._thread.start()
 

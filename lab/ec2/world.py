@@ -172,6 +172,20 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class ImportTask:
+    """An import. `snapshot` is None when `failure` says why there is none."""
+
+    id: str
+    owner: str
+    region: str
+    description: str
+    disk: dict[str, Any]
+    bytes: int
+    snapshot: Snapshot | None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
 class Quotas:
     public_images: int = 1000
     copies_into_region: int = 20
@@ -210,7 +224,7 @@ class World:
         self.instances: dict[str, Instance] = {}
         self.deregistered: set[str] = set()
         self.uploads: dict[str, Upload] = {}
-        self.imports: dict[str, dict[str, Any]] = {}
+        self.imports: dict[str, ImportTask] = {}
         self._settings: dict[tuple[str, str], RegionSettings] = {}
         self._volume_files = _empty(state / "volumes")
         self._snapshot_files = _empty(state / "snapshots")

@@ -37,11 +37,11 @@ class User:
 
 @dataclass(frozen=True)
 class File:
-    """A file that write_files asks for. `mode` is in octal, as chmod takes it."""
+    """A file that write_files asks for, root's."""
 
     path: str
     content: bytes
-    mode: str
+    mode: int
     append: bool
 
 
@@ -179,14 +179,16 @@ def _files(config: Mapping[str, Any], warnings: list[str]) -> tuple[File, ...]:
         except (binascii.Error, OSError, EOFError, zlib.error) as error:
             warnings.append(f"Failed to write {path}: {encoding}: {error}")
             continue
-        mode = entry.get("permissions", "0644")
-        # YAML 1.1 reads an unquoted 0644 as a number in octal.
-        mode = f"{mode:o}" if isinstance(mode, int) else str(mode)
-        if not re.fullmatch(r"0?o?[0-7]{3,4}", mode):
-            warnings.append(f"Undecodable permissions {mode!r} for {path}, using 0644")
-            mode = "0644"
+        mode = entry.get("permissions", 0o644)
+        # YAML 1.1 reads an unquoted 0644 as a number in octal, and leaves '0644' a text.
+        if not isinstance(mode, int):
+            try:
+                mode = int(str(mode), 8)
+            except ValueError:
+                warnings.append(f"Undecodable permissions {mode!r} for {path}, using 0644")
+                mode = 0o644
         append = bool(entry.get("append"))
-        files.append(File(path, raw, mode.replace("o", ""), append))
+        files.append(File(path, raw, mode & 0o7777, append))
     return tuple(files)
 
 

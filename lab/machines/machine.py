@@ -18,7 +18,7 @@ from lab.machines.cloud_init import CloudInit
 from lab.machines.confine import Confinement, Login
 from lab.machines.console import Console
 from lab.machines.devices import Devices
-from lab.machines.session import Session
+from lab.machines.session import PowerOff, Session
 from lab.machines.sshd import SshServer
 
 _log = logging.getLogger(__name__)
@@ -110,12 +110,13 @@ class Machine:
             self._booting = None
         if self._confinement is not None:
             self._console.say("reboot: Power down")
-            await self._confinement.close()
-            self._confinement = None
-        await asyncio.gather(*(session.end() for session in list(self._sessions)))
+            # Gone first, so that no further command starts in what is about to end.
+            confinement, self._confinement = self._confinement, None
+            await confinement.close()
         if self._sshd is not None:
             await self._sshd.stop()
             self._sshd = None
+        await asyncio.gather(*(session.end() for session in list(self._sessions)))
         if self._devices is not None:
             self._devices.give_back()
             self._devices = None
@@ -194,7 +195,7 @@ class Machine:
         if first:
             for file in cloud.files:
                 failed |= not await self._write(file)
-            self._host_keys = await asyncio.to_thread(_host_keys, cloud.host_keys, self._console)
+            self._host_keys = _host_keys(cloud.host_keys, self._console)
             for key in self._host_keys:
                 await self._install_host_key(key, hostname)
         self._tell_keys(cloud, hostname)
@@ -247,16 +248,18 @@ class Machine:
 
     async def _install_host_key(self, key: asyncssh.SSHKey, hostname: str) -> None:
         path = f"/etc/ssh/ssh_host_{_key_file(key)}_key"
-        await self._as_root(
-            f"umask 077; mkdir -p -m 755 /etc/ssh; cat >{path}", key.export_private_key()
-        )
-        public = f"cat >{path}.pub; chmod 644 {path}.pub"
-        await self._as_root(public, _public(key, hostname).encode())
+        private = key.export_private_key()
+        await self._write(cloud_init.File(path, private, 0o600, append=False))
+        public = _public(key, hostname).encode()
+        await self._write(cloud_init.File(f"{path}.pub", public, 0o644, append=False))
 
     async def _write(self, file: cloud_init.File) -> bool:
         path = shlex.quote(file.path)
         arrow = ">>" if file.append else ">"
-        script = f'mkdir -p "$(dirname {path})" && cat {arrow}{path} && chmod {file.mode} {path}'
+        # Everybody in the instance owns root's files, so that the owner's rights have to be those
+        # of others; root needs none.
+        mode = file.mode & 0o077 | (file.mode & 0o007) << 6
+        script = f'mkdir -p "$(dirname {path})" && cat {arrow}{path} && chmod {mode:o} {path}'
         return await self._as_root(script, file.content)
 
     async def _script(self, script: bytes, instance_id: str) -> bool:
@@ -302,7 +305,7 @@ class Machine:
     async def _authorized_keys(self, user: str) -> str:
         """The instance's own file: what was added since the boot counts too."""
         login = self._logins.get(user)
-        if login is None or self._confinement is None:
+        if login is None:
             return ""
         words = ["head", "-c", "1000000", ".ssh/authorized_keys"]
         process = await asyncio.create_subprocess_exec(
@@ -318,8 +321,9 @@ class Machine:
     def command(
         self, login: Login, words: Sequence[str], environment: Mapping[str, str], terminal: bool
     ) -> list[str]:
-        """The command line, on this host, for `words` in the instance."""
-        assert self._confinement is not None
+        """The command line, on this host, for `words` in the instance. Raises PowerOff."""
+        if self._confinement is None:
+            raise PowerOff("the machine is off")
         return self._confinement.command(
             login,
             words,

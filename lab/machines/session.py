@@ -27,6 +27,10 @@ _SIGNALS = re.compile(r"ABRT|ALRM|FPE|HUP|ILL|INT|KILL|PIPE|QUIT|SEGV|TERM|USR[1
 _HANGUP_SECONDS = 2.0
 
 
+class PowerOff(Exception):
+    """The machine is off, or about to be: no command starts in it any more."""
+
+
 class Guest(Protocol):
     """What a session needs of the instance, on behalf of who has logged in."""
 
@@ -37,7 +41,7 @@ class Guest(Protocol):
     def command(
         self, words: Sequence[str], environment: Mapping[str, str], terminal: bool
     ) -> list[str]:
-        """The command line, on this host, that runs `words` in the instance."""
+        """The command line, on this host, that runs `words` in the instance. Raises PowerOff."""
 
     def command_began(self, session: "Session") -> None:
         """Called when a command is about to start."""
@@ -158,12 +162,10 @@ class Session(asyncssh.SSHServerSession[bytes]):
         if not self._input_paused and not self._disconnected:
             self._channel.resume_reading()
 
-    def process_ended(self) -> None:
+    def process_ended(self, status: int | None) -> None:
         """Tell the client how the command ended; all of its output has been passed on."""
         if self._terminal is not None:
             self._terminal.close()
-        assert self._process is not None
-        status = self._process.get_returncode()
         self._end(0 if status is None else status)
 
     async def end(self) -> None:
@@ -187,8 +189,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
             environment["TERM"] = self._channel.get_terminal_type() or "dumb"
             self._terminal = Terminal(self._terminal_size, self.output)
         ends = asyncio.subprocess.PIPE if self._terminal is None else self._terminal.slave
-        words = self._guest.command(self._words, environment, self._terminal is not None)
         try:
+            words = self._guest.command(self._words, environment, self._terminal is not None)
             self._process, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: _Process(self),
                 *words,
@@ -198,7 +200,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
                 env=Confinement.environment(),
                 start_new_session=True,
             )
-        except OSError as error:
+        except (OSError, PowerOff) as error:
             self.output(f"lab: the command could not be started: {error}\n".encode(), error=True)
             self._end(255)
             return
@@ -302,4 +304,4 @@ class _Process(asyncio.SubprocessProtocol):
             pipe.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._session.process_ended()
+        self._session.process_ended(self._transport.get_returncode())

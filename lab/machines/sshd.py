@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import asyncssh
 
-from lab.machines.session import Guest, Session
+from lab.machines.session import Guest, PowerOff, Session
 
 # OpenSSH's own defaults: LoginGraceTime, and one unanswered keepalive too many.
 _LOGIN_SECONDS = 120
@@ -132,7 +132,7 @@ class _Server(asyncssh.SSHServer):
 
     async def begin_auth(self, username: str) -> bool:
         # No key at all is no reason to let anybody in: True means that a proof is needed.
-        with suppress(ValueError):
+        with suppress(ValueError, PowerOff):
             keys = asyncssh.import_authorized_keys(await self._authorized_keys(username))
             self._connection.set_authorized_keys(keys)
         return True

@@ -13,6 +13,9 @@ from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.machines import Disk, Launch
 
+# One for all tests: a session keeps the parsed models of its services, which take half a second.
+SESSION = boto3.Session(aws_access_key_id="AKIAIOSFODNN7EXAMPLE", aws_secret_access_key="secret")
+
 QUICK = Delays(
     instance_start=0.1,
     instance_stop=0.1,
@@ -74,12 +77,10 @@ class Site:
     folder: Path
 
     def client(self, service: str = "ec2", region: str = "us-east-1") -> Any:
-        return boto3.client(
+        return SESSION.client(
             service,
             region_name=region,
             endpoint_url=self.ec2.url,
-            aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
-            aws_secret_access_key="secret",
             config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
         )
 

@@ -121,7 +121,7 @@ def test_name_is_unique_in_account_and_region(ec2: Any, snapshot: Snap) -> None:
     client.register_image(**hvm(snap))
 
 
-@pytest.mark.parametrize("name", ["ab", "x" * 129, "a:b", "a+b", "ä-name"])
+@pytest.mark.parametrize("name", ["x" * 129, "a:b", "a+b", "ä-name"])
 def test_malformed_names_are_refused(ec2: Any, snapshot: Snap, name: str) -> None:
     code = refusal(ec2.client().register_image, **hvm(snapshot(), Name=name))
     assert code == "InvalidAMIName.Malformed"

@@ -86,7 +86,8 @@ def test_volumes_hold_the_images_bytes_and_end_with_the_instance(ec2: Any, utili
     root, data = ec2.machines.launches[id].disks
     assert root.root
     assert not data.root
-    assert root.path.read_bytes()[:4] == b"boot"
+    with root.path.open("rb") as file:
+        assert file.read(4) == b"boot"
     assert (root.path.stat().st_size, data.path.stat().st_size) == (2 << 30, 3 << 30)
     wanted = [{"Name": "tag:job", "Values": ["7"]}]
     assert len(client.describe_volumes(Filters=wanted)["Volumes"]) == 2

@@ -1,6 +1,5 @@
 """A lab site as its users have it: a program that runs, site.json, commands, and a clean end."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,8 +15,8 @@ import pytest
 import requests
 
 from lab.bus import Bus, Ports
-from lab.control import ControlError, call
-from lab.site import Site, SiteError, read, remove
+from lab.running import SiteError, call, read, remove
+from lab.site import Site
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -63,7 +62,7 @@ class Running:
 
     @property
     def site(self) -> dict[str, Any]:
-        return read(self.state / "site.json")
+        return read(self.state)
 
     def stop(self, number: int) -> float:
         """Seconds from the signal to the end."""
@@ -102,6 +101,20 @@ def test_site_json_leads_to_everything(running: Running) -> None:
         assert image["Architecture"] == of_ec2
     assert requests.head(f"{site['koji_files']}/nothing", timeout=5).status_code == 404
     assert Path(site["fedmsg_config"], "fedimg.py").exists()
+
+
+def test_only_loopback_is_bound(running: Running) -> None:
+    relay = int((running.state / "fedmsg-relay.pid").read_text())
+    table = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+    ours = [
+        line.split()[3]
+        for line in table.splitlines()
+        if f"pid={running.popen.pid}," in line or f"pid={relay}," in line
+    ]
+
+    ports = running.site["ports"]
+    started = {name: port for name, port in ports.items() if name != "ssh"}
+    assert sorted(ours) == sorted(f"127.0.0.1:{port}" for port in started.values())
 
 
 def test_environment_leads_every_client_to_the_site(running: Running) -> None:
@@ -168,11 +181,11 @@ def _unpack(packed: bytes) -> None:
 def test_control_refuses_what_has_no_token_or_no_sense(running: Running) -> None:
     site = running.site
 
-    with pytest.raises(ControlError, match="token"):
+    with pytest.raises(SiteError, match="token"):
         call(site | {"control_token": "guess"}, "koji.down")
-    with pytest.raises(ControlError, match="no action"):
+    with pytest.raises(SiteError, match="no action"):
         call(site, "koji.explode")
-    with pytest.raises(ControlError, match="No such file"):
+    with pytest.raises(SiteError, match="No such file"):
         call(site, "koji.add_build", name="a", version="1", release="1", files={"i386": ["/no"]})
     call(site, "koji.down", refusing=False)
     assert requests.get(site["koji_files"], timeout=5).status_code == 503
@@ -213,7 +226,7 @@ def test_signal_ends_everything_and_the_next_site_goes_on(tmp_path: Path, number
     assert processes_of(tmp_path) == []
 
     with Site(tmp_path, REGIONS) as second:
-        after = read(second.file)
+        after = read(second.state)
         assert {name: after[name] for name in ("ec2", "koji_hub", "relay", "control")} == {
             name: before[name] for name in ("ec2", "koji_hub", "relay", "control")
         }
@@ -227,6 +240,6 @@ def test_folder_that_is_no_site_is_not_removed(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="not touched"):
         remove(tmp_path)
 
-    (tmp_path / "site.json").write_text(json.dumps({"pid": 1}))
+    (tmp_path / "site.lock").touch()
     remove(tmp_path)
     assert not tmp_path.exists()

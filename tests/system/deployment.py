@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import requests
 
+from fedimg.store import CLEANING, ENDED, JobRow, Store
 from lab import disk
 from lab.bus import Heard
 from lab.site import Site
@@ -36,6 +37,7 @@ class Deployment:
         self.site = site
         self.heard = heard
         self.environment = {**os.environ, **site.environment}
+        self._store: Store | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # Processes
@@ -74,6 +76,8 @@ class Deployment:
         """End what still runs."""
         for name in list(self._processes):
             self.kill(name)
+        if self._store is not None:
+            self._store.close()
 
     def log(self, name: str) -> str:
         """What a process has printed."""
@@ -94,11 +98,13 @@ class Deployment:
         assert status is None or done.returncode == status, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """The rows of `fedimg status`; none before fedimg has a database."""
-        if not (self.site.state / "state" / "fedimg.db").exists():
-            return []
-        return list(self.fedimg("status", status=None) or [])
+    def jobs(self) -> list[JobRow]:
+        """The jobs as the database has them: looking often must not cost what a command does."""
+        if self._store is None:
+            if not (self.site.state / "state" / "fedimg.db").exists():
+                return []
+            self._store = Store(self.site.state / "state")
+        return self._store.jobs()
 
     def until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
         """The first answer of `look` that is not None."""
@@ -112,14 +118,15 @@ class Deployment:
         return answer
 
     def ended(self, count: int = 1) -> list[dict[str, Any]]:
-        """The jobs, when there are `count` and each has ended."""
+        """The rows of `fedimg status`, when there are `count` and each has ended."""
 
-        def look() -> list[dict[str, Any]] | None:
+        def look() -> bool | None:
             jobs = self.jobs()
-            over = [job for job in jobs if job["state"] not in ("queued", "running")]
-            return jobs if len(over) == count == len(jobs) else None
+            over = [job for job in jobs if job.state in ENDED and job.step != CLEANING]
+            return True if len(over) == count == len(jobs) else None
 
-        return self.until(look, f"{count} jobs ended")
+        self.until(look, f"{count} jobs ended")
+        return list(self.fedimg("status"))
 
     # Koji
 

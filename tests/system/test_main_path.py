@@ -6,8 +6,6 @@ import json
 import subprocess
 from typing import Any
 
-import pytest
-
 from lab.koji.builds import METHODS
 from tests.system.deployment import AMIS, Deployment, deployed
 
@@ -140,17 +138,28 @@ def test_scratch_build_is_taken_from_its_allowed_owner_alone(deployment: Deploym
     deployment.nothing_but_published(AMIS)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_builds_of_every_image_method_are_taken(deployment: Deployment, method: str) -> None:
-    # What is taken is settled with the job; its publishing is the other tests' concern.
-    deployment.kill("worker")
-    announce_build(deployment, method=method)
-    deployment.until(
-        lambda: deployment.fedimg("status", status=None) is not None or None, "a database"
-    )
-    deployment.start_worker()
-    job = deployment.until(lambda: next(iter(deployment.jobs()), None), "a job")
-    assert job["image"] == IMAGE
+def test_builds_and_tasks_of_every_image_method_are_taken(deployment: Deployment) -> None:
+    koji, bus = deployment.site.koji, deployment.site.bus
+    expected = set()
+    for number, method in enumerate(METHODS):
+        # Their publishing is the other tests' concern.
+        files = {"x86_64": [deployment.image(f"{NAME}-{VERSION}-{number}.x86_64", seed=number)]}
+        build = koji.add_build(NAME, VERSION, str(number), files, method=method)
+        bus.publish("build.state.change", koji.build_message(build.id))
+        expected.add(f"build-{build.id}-{NAME}-{VERSION}-{number}.x86_64")
+        # An osbuildImage task leaves its files to its build.
+        if METHODS[method].child:
+            name = f"{NAME}-{VERSION}-{number}.scratch.x86_64"
+            files = {"x86_64": [deployment.image(name, seed=100 + number)]}
+            task = koji.add_task(NAME, VERSION, str(number), files, method=method)
+            bus.publish("task.state.change", koji.task_message(task.id))
+            expected.add(name)
+
+    def taken() -> bool | None:
+        jobs = {job.job for job in deployment.jobs()} | {j.image.name for j in deployment.jobs()}
+        return True if expected <= jobs else None
+
+    deployment.until(taken, f"the jobs {expected}")
 
 
 def test_hub_stops_within_a_second(deployment: Deployment) -> None:

@@ -1,0 +1,45 @@
+"""Features that the lab's account has never switched on: what EC2 answers then."""
+
+from typing import Any
+
+from lab.ec2.snapshots import default_key
+from lab.ec2.world import Call
+
+
+def default_kms_key(call: Call) -> dict[str, Any]:
+    return {"KmsKeyId": default_key(call)}
+
+
+def allowed_images_settings(call: Call) -> dict[str, Any]:
+    return {"State": "disabled", "ManagedBy": "account"}
+
+
+def fast_snapshot_restores(call: Call) -> dict[str, Any]:
+    return {"FastSnapshotRestores": []}
+
+
+def images_in_recycle_bin(call: Call) -> dict[str, Any]:
+    return {"Images": []}
+
+
+def snapshots_in_recycle_bin(call: Call) -> dict[str, Any]:
+    return {"Snapshots": []}
+
+
+def locked_snapshots(call: Call) -> dict[str, Any]:
+    return {"Snapshots": []}
+
+
+def instance_metadata_defaults(call: Call) -> dict[str, Any]:
+    return {"AccountLevel": {}}
+
+
+OPERATIONS = {
+    "DescribeFastSnapshotRestores": fast_snapshot_restores,
+    "DescribeLockedSnapshots": locked_snapshots,
+    "GetAllowedImagesSettings": allowed_images_settings,
+    "GetEbsDefaultKmsKeyId": default_kms_key,
+    "GetInstanceMetadataDefaults": instance_metadata_defaults,
+    "ListImagesInRecycleBin": images_in_recycle_bin,
+    "ListSnapshotsInRecycleBin": snapshots_in_recycle_bin,
+}

@@ -1,0 +1,34 @@
+from dataclasses import replace
+
+import asyncssh
+import yaml
+
+from fedimg import ssh
+from fedimg.aws.user_data import user_data
+
+HOST = ssh.new_identity("host")
+CLIENT = ssh.new_identity("client")
+
+
+def test_the_instance_gets_the_host_key_made_for_it_and_no_other() -> None:
+    text = user_data(host_key=HOST, client_key=CLIENT)
+    assert text.startswith("#cloud-config\n")
+    config = yaml.safe_load(text)
+    assert config == {
+        "ssh_authorized_keys": [CLIENT.public],
+        "ssh_deletekeys": True,
+        "ssh_keys": {"ed25519_private": HOST.private_text, "ed25519_public": HOST.public},
+    }
+    installed = asyncssh.import_private_key(config["ssh_keys"]["ed25519_private"])
+    assert installed.get_fingerprint() == asyncssh.import_public_key(HOST.public).get_fingerprint()
+
+
+def test_the_client_keys_private_half_stays_here() -> None:
+    secret = CLIENT.private_text.splitlines()[2]
+    assert secret not in user_data(host_key=HOST, client_key=CLIENT)
+
+
+def test_a_repeated_call_says_the_same_within_ec2s_limit() -> None:
+    text = user_data(host_key=HOST, client_key=CLIENT)
+    assert text == user_data(host_key=replace(HOST), client_key=replace(CLIENT))
+    assert len(text.encode()) < 2048

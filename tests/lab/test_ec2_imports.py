@@ -1,0 +1,86 @@
+"""ImportSnapshot unpacks what VM Import takes, and fails its task on what it does not."""
+
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECTOR = 512
+GRAIN = 128 * SECTOR
+
+
+def streamed_vmdk(grains: dict[int, bytes], size: int) -> bytes:
+    """A stream-optimized VMDK of one grain table: what qemu-img and VMware export."""
+
+    def header(directory: int) -> bytes:
+        fixed = struct.pack(
+            "<4sIIQQQQIQQQ", b"KDMV", 3, 1 << 16, size // SECTOR, 128, 0, 0, 512, 0, directory, 1
+        )
+        return fixed.ljust(SECTOR, b"\0")
+
+    out = bytearray(header(0xFFFFFFFFFFFFFFFF))
+    table = [0] * 512
+    for number, data in grains.items():
+        packed = zlib.compress(data)
+        table[number] = len(out) // SECTOR
+        out += struct.pack("<QI", number * 128, len(packed)) + packed
+        out += bytes(-len(out) % SECTOR)
+    table_at = len(out) // SECTOR
+    out += struct.pack("<512I", *table)
+    directory_at = len(out) // SECTOR
+    out += struct.pack("<I", table_at).ljust(SECTOR, b"\0")
+    return bytes(out + header(directory_at) + bytes(SECTOR))
+
+
+@pytest.fixture
+def imported(ec2: Any) -> Callable[[str, bytes], dict[str, Any]]:
+    """Uploads a disk, imports it, and waits for the end of the task."""
+    client, s3 = ec2.client(), ec2.client("s3")
+    s3.create_bucket(Bucket="disks")
+
+    def run(kind: str, data: bytes) -> dict[str, Any]:
+        s3.put_object(Bucket="disks", Key="disk", Body=data)
+        bucket = {"S3Bucket": "disks", "S3Key": "disk"}
+        tags = [{"ResourceType": "import-snapshot-task", "Tags": [{"Key": "n", "Value": "1"}]}]
+        client.import_snapshot(
+            DiskContainer={"Format": kind, "UserBucket": bucket}, TagSpecifications=tags
+        )
+        while True:
+            wanted = [{"Name": "tag:n", "Values": ["1"]}]
+            (task,) = client.describe_import_snapshot_tasks(Filters=wanted)["ImportSnapshotTasks"]
+            detail: dict[str, Any] = task["SnapshotTaskDetail"]
+            if detail["Status"] != "active":
+                return detail
+            time.sleep(0.02)
+
+    return run
+
+
+def test_raw_disk_is_imported(ec2: Any, imported: Any) -> None:
+    detail = imported("raw", b"\0" * GRAIN + b"fedora")
+    path = Path(ec2.folder) / "snapshots" / detail["SnapshotId"]
+    assert path.stat().st_size == 1 << 30
+    with path.open("rb") as file:
+        file.seek(GRAIN)
+        assert file.read(6) == b"fedora"
+
+
+def test_streamed_vmdk_is_imported(ec2: Any, imported: Any) -> None:
+    grains = {0: b"a" * GRAIN, 5: b"b" * GRAIN}
+    detail = imported("vmdk", streamed_vmdk(grains, size=512 * GRAIN))
+    with (Path(ec2.folder) / "snapshots" / detail["SnapshotId"]).open("rb") as file:
+        assert file.read(GRAIN) == grains[0]
+        assert file.read(GRAIN) == bytes(GRAIN)
+        file.seek(5 * GRAIN)
+        assert file.read(GRAIN) == grains[5]
+
+
+@pytest.mark.parametrize("kind", ["vmdk", "vhd"])
+def test_other_bytes_fail_the_task(imported: Any, kind: str) -> None:
+    detail = imported(kind, b"no disk at all" * 100)
+    assert detail["Status"] == "deleted"
+    assert "Disk validation failed" in detail["StatusMessage"]

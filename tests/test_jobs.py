@@ -1,0 +1,182 @@
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs import CLEAN, INTAKE_QUEUE, JOBS_QUEUE, PUBLISH, Jobs, workflow_id
+from fedimg.store import Store
+
+URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new state directory, made once: its tables take a quarter of a second."""
+    directory = tmp_path_factory.mktemp("blank")
+    Store(directory).close()
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
+    shutil.copytree(blank, tmp_path / "state")
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[Jobs]:
+    jobs = Jobs(store)
+    yield jobs
+    jobs.close()
+
+
+def queued(store: Store) -> dict[str, tuple[str, str | None, str]]:
+    """What waits in the queue: workflow id → queue, partition, status."""
+    rows = (
+        "SELECT workflow_uuid, queue_name, queue_partition_key, status FROM workflow_status "
+        "ORDER BY created_at, workflow_uuid"
+    )
+    with store.engine.connect() as connection:
+        return {row[0]: tuple(row[1:]) for row in connection.exec_driver_sql(rows)}
+
+
+def fill_up(store: Store) -> None:
+    """Let the queue take no more rows, as on a full disk."""
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER no_room BEFORE INSERT ON workflow_status "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+
+
+def test_entry_taken_in_three_times_is_one_intake(store, jobs):
+    for _ in range(3):
+        jobs.take_in("task:10410065")
+    assert queued(store) == {"task:10410065": (INTAKE_QUEUE, None, "ENQUEUED")}
+
+
+def test_task_and_build_of_one_number_are_two_intakes(store, jobs):
+    jobs.take_in("task:7")
+    jobs.take_in("build:7")
+    assert len(queued(store)) == 2
+
+
+def test_submitted_image_waits_in_its_jobs_own_partition(store, jobs):
+    assert jobs.submit(IMAGE) == IMAGE.job
+    assert queued(store) == {
+        workflow_id(PUBLISH, IMAGE.job, 1): (JOBS_QUEUE, IMAGE.job, "ENQUEUED")
+    }
+
+
+def test_image_submitted_three_times_is_one_job(store, jobs):
+    assert [jobs.submit(IMAGE) for _ in range(3)] == [IMAGE.job, None, None]
+    assert len(queued(store)) == 1
+
+
+def test_job_that_cannot_be_queued_does_not_exist(store, jobs):
+    fill_up(store)
+    with pytest.raises(sa.exc.DatabaseError, match="no room"):
+        jobs.submit(IMAGE)
+    assert store.jobs() == []
+    assert queued(store) == {}
+
+
+def test_retry_that_cannot_be_queued_leaves_the_job_as_it_was(store, jobs):
+    jobs.submit(IMAGE)
+    store.end(IMAGE.job, 1, "failed", "reason")
+    fill_up(store)
+    with pytest.raises(sa.exc.DatabaseError, match="no room"):
+        jobs.retry(IMAGE.job)
+    row = store.job(IMAGE.job)
+    assert (row.state, row.run, row.error) == ("failed", 1, "reason")
+
+
+def test_retried_job_waits_again_under_its_next_number(store, jobs):
+    jobs.submit(IMAGE)
+    assert jobs.retry(IMAGE.job) is None
+    store.end(IMAGE.job, 1, "failed", "reason")
+    assert jobs.retry(IMAGE.job) == 2
+    assert jobs.retry(IMAGE.job) is None
+    assert set(queued(store)) == {workflow_id(PUBLISH, IMAGE.job, run) for run in (1, 2)}
+
+
+def test_finished_run_leaves_its_clean_up_in_the_queue(store, jobs):
+    jobs.submit(IMAGE)
+    store.begin(IMAGE.job, 1)
+    assert jobs.finish(IMAGE.job, 1, "complete", None)
+    clean = workflow_id(CLEAN, IMAGE.job, 1)
+    assert queued(store)[clean] == (JOBS_QUEUE, IMAGE.job, "ENQUEUED")
+
+
+def test_run_finished_twice_has_one_clean_up(store, jobs):
+    # The worker may be killed between what finish does and what the queue records of it.
+    jobs.submit(IMAGE)
+    store.begin(IMAGE.job, 1)
+    assert jobs.finish(IMAGE.job, 1, "complete", None)
+    store.begin(IMAGE.job, 1)
+    assert jobs.finish(IMAGE.job, 1, "complete", None)
+    assert len(queued(store)) == 2
+
+
+def test_cancelled_job_does_not_run_and_is_cleaned_up(store, jobs):
+    jobs.submit(IMAGE)
+    assert jobs.cancel(IMAGE.job)
+    waiting = queued(store)
+    assert waiting[workflow_id(PUBLISH, IMAGE.job, 1)][2] == "CANCELLED"
+    assert waiting[workflow_id(CLEAN, IMAGE.job, 1)] == (JOBS_QUEUE, IMAGE.job, "ENQUEUED")
+    assert store.job(IMAGE.job).state == "cancelled"
+
+
+def test_job_is_cancelled_once(store, jobs):
+    jobs.submit(IMAGE)
+    assert [jobs.cancel(IMAGE.job), jobs.cancel(IMAGE.job)] == [True, False]
+    assert not jobs.finish(IMAGE.job, 1, "complete", None)
+    assert len(queued(store)) == 2
+
+
+def test_job_in_its_clean_up_cannot_be_cancelled(store, jobs):
+    jobs.submit(IMAGE)
+    store.begin(IMAGE.job, 1)
+    jobs.finish(IMAGE.job, 1, "complete", None)
+    assert not jobs.cancel(IMAGE.job)
+    assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][2] == "ENQUEUED"
+
+
+def test_unknown_job_is_neither_cancelled_nor_retried(jobs):
+    assert not jobs.cancel("build-8-other")
+    assert jobs.retry("build-8-other") is None
+
+
+def test_cancel_that_cannot_be_queued_leaves_the_job_running(store, jobs):
+    jobs.submit(IMAGE)
+    fill_up(store)
+    with pytest.raises(sa.exc.DatabaseError, match="no room"):
+        jobs.cancel(IMAGE.job)
+    assert store.job(IMAGE.job).state == "queued"
+    assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][2] == "ENQUEUED"
+
+
+def test_what_was_submitted_is_there_after_a_restart(store, jobs):
+    jobs.submit(IMAGE)
+    jobs.take_in("task:7")
+    again = Store(store.directory)
+    other = Jobs(again)
+    assert other.submit(IMAGE) is None
+    other.take_in("task:7")
+    assert set(queued(again)) == {"task:7", workflow_id(PUBLISH, IMAGE.job, 1)}
+    other.close()
+    again.close()
+
+
+def test_jobs_of_two_images_are_two_partitions(store, jobs):
+    other = replace(IMAGE, source="build-8")
+    jobs.submit(IMAGE)
+    jobs.submit(other)
+    assert {row[1] for row in queued(store).values()} == {IMAGE.job, other.job}

@@ -1,0 +1,117 @@
+"""What a job tells, as the store and the outbox have it afterwards."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.jobs import Jobs
+from fedimg.observer import CheckResult, Observer
+from fedimg.record import Record
+from fedimg.store import Store
+
+IMAGE = RawImage(
+    "https://koji.test/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz",
+    Architecture.X86_64,
+    "Fedora-Cloud-Base-28-1.1",
+    "build-5",
+)
+GP2 = AMIType(Virtualization.HVM, "gp2")
+ORIGIN = AMI("ami-1", "a", "us-east-1", GP2, "snap-1")
+COPY = AMI("ami-2", "b", "eu-west-1", GP2, "snap-2")
+CHECKS = [CheckResult("runs a command", True, 0.5)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+def outbox(store: Store) -> list[tuple[str, Any, str]]:
+    return [
+        (row.topic, row.body.get("status"), row.body["destination"]) for row in store.unannounced()
+    ]
+
+
+def tell_all(observer: Observer) -> None:
+    observer.started()
+    observer.registered(ORIGIN)
+    observer.test_started(ORIGIN)
+    observer.copied(COPY, ORIGIN)
+    observer.test_completed(ORIGIN, CHECKS)
+    observer.published(ORIGIN)
+    observer.published(COPY)
+
+
+def test_job_is_announced_once_at_each_point(store: Store) -> None:
+    record = Record(store, IMAGE, 1, "us-east-1")
+    tell_all(record)
+    # As after a crash.
+    tell_all(Record(store, IMAGE, 1, "us-east-1"))
+    assert outbox(store) == [
+        ("image.upload", "started", "EC2 (us-east-1)"),
+        ("image.upload", "completed", "EC2 (us-east-1)"),
+        ("image.test", "started", "EC2 (us-east-1)"),
+        ("image.copy", None, "eu-west-1"),
+        ("image.test", "completed", "EC2 (us-east-1)"),
+        ("image.publish", None, "us-east-1"),
+        ("image.publish", None, "eu-west-1"),
+    ]
+
+
+def test_next_run_announces_itself_and_not_what_is_there(store: Store) -> None:
+    tell_all(Record(store, IMAGE, 1, "us-east-1"))
+    before = outbox(store)
+    tell_all(Record(store, IMAGE, 2, "us-east-1"))
+    assert outbox(store)[len(before) :] == [
+        ("image.upload", "started", "EC2 (us-east-1)"),
+        ("image.test", "started", "EC2 (us-east-1)"),
+        ("image.test", "completed", "EC2 (us-east-1)"),
+    ]
+
+
+def test_amis_are_private_until_published_and_forgotten_when_dropped(store: Store) -> None:
+    record = Record(store, IMAGE, 1, "us-east-1")
+    record.registered(ORIGIN)
+    record.copied(COPY, ORIGIN)
+    assert [(row.ami, row.public) for row in store.amis()] == [("ami-2", False), ("ami-1", False)]
+    record.published(COPY)
+    record.dropped(ORIGIN, "it does not boot")
+    assert [(row.ami, row.public) for row in store.amis()] == [("ami-2", True)]
+
+
+def test_failed_test_and_failed_job(store: Store) -> None:
+    record = Record(store, IMAGE, 1, "us-east-1")
+    record.test_failed(ORIGIN, [CheckResult("runs a command", False, 60.0)], "kernel panic")
+    record.failed(EC2ServiceException("it broke", region="us-east-1", output="the last words"))
+    record.failed(EC2ServiceException("told again"))
+    test, upload = (row.body for row in store.unannounced())
+    assert (test["status"], test["extra"]["data"]) == ("failed", "kernel panic")
+    assert test["extra"]["checks"] == [{"name": "runs a command", "passed": False, "seconds": 60.0}]
+    assert upload["status"] == "failed"
+    assert upload["extra"] == {"data": "the last words\nit broke [us-east-1]"}
+
+
+def test_failure_without_words_still_says_something(store: Store) -> None:
+    Record(store, IMAGE, 1, "us-east-1").failed(RuntimeError())
+    assert store.unannounced()[0].body["extra"] == {"data": "RuntimeError()"}
+
+
+def test_progress_is_kept_by_region(store: Store) -> None:
+    jobs = Jobs(store)
+    jobs.submit(IMAGE)
+    jobs.close()
+    record = Record(store, IMAGE, 1, "us-east-1")
+    record.progress("us-east-1", "write", "50 %")
+    record.progress("eu-west-1", "copy", error="refused")
+    job = store.job(IMAGE.job)
+    assert job is not None
+    assert [(row.region, row.step, row.detail, row.error) for row in job.regions] == [
+        ("eu-west-1", "copy", "", "refused"),
+        ("us-east-1", "write", "50 %", None),
+    ]

@@ -1,0 +1,556 @@
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.store import CLEANING, Lease, Store, StoreError, WorkerRunning
+
+URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+IMAGE = RawImage(
+    URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7", 5, "sha256:" + "0" * 64
+)
+#: The same bytes, as another source announces them.
+TWIN = replace(IMAGE, source="task-8")
+AMI_0 = AMI(
+    "ami-00000000000000000",
+    "Fedora-0",
+    "us-east-1",
+    AMIType(Virtualization.HVM, "gp2"),
+    "snap-00000000000000000",
+)
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new state directory, made once: its tables take a quarter of a second."""
+    directory = tmp_path_factory.mktemp("blank")
+    Store(directory).close()
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
+    shutil.copytree(blank, tmp_path / "state")
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+class Queue:
+    """Remembers which runs were queued."""
+
+    def __init__(self) -> None:
+        self.runs: list[int] = []
+
+    def __call__(self, _connection: object, run: int) -> None:
+        self.runs.append(run)
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+def at_once(*calls) -> list:
+    """What several threads got who started together."""
+    gate = threading.Barrier(len(calls))
+
+    def go(call):
+        gate.wait()
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(go, calls))
+
+
+def processes(script: str, *arguments: object, count: int = 1) -> list[subprocess.Popen]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+
+
+# Adding
+
+
+def test_new_job_waits_in_its_first_run(store, queue):
+    assert store.add_job(IMAGE, queue=queue) == IMAGE.job
+    row = store.job(IMAGE.job)
+    assert (row.state, row.run, row.image, row.error) == ("queued", 1, IMAGE, None)
+    assert queue.runs == [1]
+
+
+def test_same_image_twice_is_one_job(store, queue):
+    store.add_job(IMAGE, queue=queue)
+    assert store.add_job(IMAGE, queue=queue) is None
+    assert queue.runs == [1]
+    assert len(store.jobs()) == 1
+
+
+def test_same_bytes_from_a_second_source_are_one_job(store, queue):
+    store.add_job(IMAGE, queue=queue)
+    assert store.add_job(TWIN, queue=queue) is None
+    assert queue.runs == [1]
+    assert store.job(TWIN.job) is None
+
+
+def test_images_without_checksum_are_no_twins(store, queue):
+    store.add_job(replace(IMAGE, checksum=None), queue=queue)
+    assert store.add_job(replace(TWIN, checksum=None), queue=queue) == TWIN.job
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+def test_twin_that_came_to_nothing_does_not_block(store, queue, ended):
+    store.add_job(IMAGE, queue=queue)
+    store.end(IMAGE.job, 1, ended, "reason")
+    assert store.add_job(TWIN, queue=queue) == TWIN.job
+
+
+@pytest.mark.parametrize("ended", ["complete", "incomplete"])
+def test_twin_that_is_public_blocks(store, queue, ended):
+    store.add_job(IMAGE, queue=queue)
+    store.end(IMAGE.job, 1, ended, None)
+    assert store.add_job(TWIN, queue=queue) is None
+
+
+def test_threads_that_add_an_image_make_one_job(store, queue):
+    added = at_once(*[lambda: store.add_job(IMAGE, queue=queue)] * 12)
+    assert [job for job in added if job] == [IMAGE.job]
+    assert queue.runs == [1]
+
+
+def test_threads_that_add_twins_make_one_job(store, queue):
+    twins = [replace(IMAGE, source=f"task-{number}") for number in range(12)]
+    added = at_once(*[lambda twin=twin: store.add_job(twin, queue=queue) for twin in twins])
+    assert len([job for job in added if job]) == 1
+    assert len(store.jobs()) == 1
+    assert queue.runs == [1]
+
+
+ADD = """
+import dataclasses, json, os, pathlib, sys
+from fedimg.images import RawImage
+from fedimg.store import Store
+store = Store(pathlib.Path(sys.argv[1]))
+image = RawImage.from_json(json.loads(sys.argv[2]))
+image = dataclasses.replace(image, source=f"task-{os.getpid()}")
+print("ready", flush=True)
+sys.stdin.read()
+print(store.add_job(image, queue=lambda *_: None) or "")
+"""
+
+
+def test_processes_that_open_a_new_store_and_add_twins_make_one_job(tmp_path):
+    state = tmp_path / "state"
+    adding = processes(ADD, state, json.dumps(IMAGE.to_json()), count=3)
+    ready = [process.stdout.readline() for process in adding]
+    added = []
+    for process in adding:
+        process.stdin.close()
+    for process in adding:
+        added.append(process.stdout.read().strip())
+        process.wait()
+    assert ready == ["ready\n"] * 3
+    assert len([job for job in added if job]) == 1
+    assert len(Store(state).jobs()) == 1
+
+
+def test_queue_that_fails_leaves_no_job(store):
+    def broken(*_):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.add_job(IMAGE, queue=broken)
+    assert store.jobs() == []
+    assert store.add_job(IMAGE, queue=lambda *_: None) == IMAGE.job
+
+
+# Runs
+
+
+@pytest.fixture
+def job(store, queue) -> str:
+    store.add_job(IMAGE, queue=queue)
+    queue.runs.clear()
+    return IMAGE.job
+
+
+def state(store: Store, job: str) -> tuple[str, int]:
+    row = store.job(job)
+    return row.state, row.run
+
+
+def test_begin_counts_tries(store, job):
+    assert [store.begin(job, 1), store.begin(job, 1)] == [1, 2]
+    assert state(store, job) == ("running", 1)
+
+
+def test_run_that_is_not_the_jobs_does_not_begin(store, job):
+    assert store.begin(job, 2) is None
+    assert store.begin("build-8-other", 1) is None
+    assert state(store, job) == ("queued", 1)
+
+
+def test_cancelled_run_does_not_begin(store, job, queue):
+    assert store.cancel(job, queue=queue) == 1
+    assert queue.runs == [1]
+    assert store.begin(job, 1) is None
+    assert state(store, job) == ("cancelled", 1)
+
+
+def test_step_of_a_live_job_is_noted(store, job):
+    store.begin(job, 1)
+    store.set_step(job, "copy")
+    assert store.job(job).step == "copy"
+
+
+def test_step_of_an_ended_job_is_not(store, job):
+    store.end(job, 1, "complete", None)
+    store.set_step(job, "copy")
+    assert store.job(job).step == "complete"
+
+
+def test_finish_leaves_the_clean_up_to_do(store, job, queue):
+    store.begin(job, 1)
+    assert store.finish(job, 1, queue=queue)
+    assert queue.runs == [1]
+    assert store.job(job).step == CLEANING
+    store.end(job, 1, "incomplete", "eu-west-1: refused")
+    row = store.job(job)
+    assert (row.state, row.step, row.error) == ("incomplete", "incomplete", "eu-west-1: refused")
+
+
+def test_finish_of_another_run_does_nothing(store, job, queue):
+    store.begin(job, 1)
+    assert not store.finish(job, 2, queue=queue)
+    assert queue.runs == []
+
+
+def test_ended_job_cannot_be_cancelled_or_finished(store, job, queue):
+    store.end(job, 1, "complete", None)
+    assert store.cancel(job, queue=queue) is None
+    assert not store.finish(job, 1, queue=queue)
+    assert state(store, job) == ("complete", 1)
+    assert queue.runs == []
+
+
+def test_unknown_job_is_none(store, queue):
+    assert store.job("build-8-other") is None
+    assert store.cancel("build-8-other", queue=queue) is None
+    assert store.next_run("build-8-other", queue=queue) is None
+
+
+def test_job_in_its_clean_up_is_not_cancelled(store, job, queue):
+    store.finish(job, 1, queue=queue)
+    assert store.cancel(job, queue=queue) is None
+    assert queue.runs == [1]
+
+
+def test_cancelled_job_stays_so_whatever_its_run_says(store, job, queue):
+    store.begin(job, 1)
+    store.cancel(job, queue=queue)
+    assert not store.finish(job, 1, queue=queue)
+    store.end(job, 1, "failed", "reason")
+    assert state(store, job) == ("cancelled", 1)
+    store.end(job, 1, "cancelled", None)
+    assert store.job(job).step == "cancelled"
+
+
+def test_cancel_and_finish_at_once_queue_one_clean_up(store, queue):
+    for number in range(20):
+        image = replace(IMAGE, source=f"task-{number}", checksum=None)
+        store.add_job(image, queue=lambda *_: None)
+        store.begin(image.job, 1)
+        queue.runs.clear()
+        cancelled, finished = at_once(
+            lambda job=image.job: store.cancel(job, queue=queue),
+            lambda job=image.job: store.finish(job, 1, queue=queue),
+        )
+        assert (cancelled is None) == finished
+        assert queue.runs == [1]
+
+
+def test_cancelled_twice_at_once_is_cancelled_once(store, job, queue):
+    got = at_once(*[lambda: store.cancel(job, queue=queue)] * 4)
+    assert [run for run in got if run] == [1]
+    assert queue.runs == [1]
+
+
+@pytest.mark.parametrize("ended", ["incomplete", "failed", "cancelled"])
+def test_ended_job_gets_a_next_run(store, job, queue, ended):
+    store.end(job, 1, ended, "reason")
+    assert store.next_run(job, queue=queue) == 2
+    assert queue.runs == [2]
+    row = store.job(job)
+    assert (row.state, row.run, row.error) == ("queued", 2, None)
+
+
+def test_live_or_complete_job_gets_no_next_run(store, job, queue):
+    assert store.next_run(job, queue=queue) is None
+    store.begin(job, 1)
+    assert store.next_run(job, queue=queue) is None
+    store.end(job, 1, "complete", None)
+    assert store.next_run(job, queue=queue) is None
+    assert queue.runs == []
+
+
+def test_retried_at_once_is_one_next_run(store, job, queue):
+    store.end(job, 1, "failed", None)
+    got = at_once(*[lambda: store.next_run(job, queue=queue)] * 6)
+    assert [run for run in got if run] == [2]
+    assert queue.runs == [2]
+
+
+def test_job_whose_twin_took_over_gets_no_next_run(store, job, queue):
+    store.end(job, 1, "failed", None)
+    store.add_job(TWIN, queue=queue)
+    queue.runs.clear()
+    assert store.next_run(job, queue=queue) is None
+    store.end(TWIN.job, 1, "complete", None)
+    assert store.next_run(job, queue=queue) is None
+    assert queue.runs == []
+
+
+def test_tries_go_on_in_the_next_run(store, job, queue):
+    store.begin(job, 1)
+    store.end(job, 1, "failed", None)
+    store.next_run(job, queue=queue)
+    assert store.begin(job, 2) == 2
+
+
+def test_late_end_of_an_earlier_run_is_not_the_next_ones(store, job, queue):
+    store.cancel(job, queue=queue)
+    store.next_run(job, queue=queue)
+    store.end(job, 1, "cancelled", None)
+    assert state(store, job) == ("queued", 2)
+
+
+def test_next_run_that_cannot_be_queued_is_not_noted(store, job):
+    store.end(job, 1, "failed", "reason")
+
+    def broken(*_):
+        raise OSError
+
+    with pytest.raises(OSError):
+        store.next_run(job, queue=broken)
+    assert state(store, job) == ("failed", 1)
+
+
+# Regions, AMIs, listings
+
+
+def test_region_tells_its_latest(store, job):
+    store.set_region(job, "us-east-1", step="copy", detail="5%")
+    store.set_region(job, "us-east-1", step="failed", error="refused")
+    store.set_region(job, "af-south-1", step="copy")
+    regions = store.job(job).regions
+    assert [(r.region, r.step, r.detail, r.error) for r in regions] == [
+        ("af-south-1", "copy", "", None),
+        ("us-east-1", "failed", "", "refused"),
+    ]
+
+
+def test_jobs_are_listed_oldest_first_and_by_state(store, queue):
+    images = [replace(IMAGE, source=f"task-{number}", checksum=None) for number in (3, 1, 2)]
+    for image in images:
+        store.add_job(image, queue=queue)
+    store.end(images[0].job, 1, "failed", None)
+    assert [row.job for row in store.jobs()] == [image.job for image in images]
+    assert [row.job for row in store.jobs(["failed"])] == [images[0].job]
+    assert store.jobs([]) == []
+
+
+def test_ami_is_private_until_it_is_published_and_gone_when_forgotten(store):
+    store.record_ami(IMAGE, AMI_0)
+    store.record_ami(IMAGE, AMI_0)
+    (row,) = store.amis()
+    assert (row.ami, row.job, row.virt_type, row.public) == (AMI_0.id, IMAGE.job, "hvm", False)
+    store.publish_ami(AMI_0)
+    store.record_ami(IMAGE, AMI_0)
+    assert [row.public for row in store.amis()] == [True]
+    store.forget_ami(AMI_0.id, "eu-west-1")
+    assert len(store.amis()) == 1
+    store.forget_ami(AMI_0.id, AMI_0.region)
+    assert store.amis() == []
+
+
+# Outbox
+
+
+def test_message_with_a_known_key_is_not_announced_again(store):
+    store.announce("a", "image.upload", {"n": 1})
+    store.announce("a", "image.upload", {"n": 2})
+    (waiting,) = store.unannounced()
+    assert (waiting.key, waiting.topic, waiting.body) == ("a", "image.upload", {"n": 1})
+    store.announced([waiting.id])
+    store.announce("a", "image.upload", {"n": 3})
+    assert store.unannounced() == []
+
+
+def test_outbox_keeps_its_order_and_takes_any_text(store):
+    for number in range(5):
+        store.announce(str(number), "image.test", {"output": "Grüße \x00 😀"})
+    assert [waiting.key for waiting in store.unannounced()] == list("01234")
+    assert [waiting.key for waiting in store.unannounced(limit=2)] == list("01")
+    store.announced(waiting.id for waiting in store.unannounced(limit=2))
+    assert [waiting.key for waiting in store.unannounced()] == list("234")
+
+
+def test_threads_that_announce_one_message_announce_it_once(store):
+    at_once(*[lambda: store.announce("a", "image.upload", {})] * 8)
+    assert len(store.unannounced()) == 1
+
+
+# Opening
+
+
+def test_everything_is_there_after_opening_again(tmp_path):
+    first = Store(tmp_path)
+    first.add_job(IMAGE, queue=lambda *_: None)
+    first.announce("a", "image.upload", {})
+    first.close()
+    second = Store(tmp_path)
+    assert [row.job for row in second.jobs()] == [IMAGE.job]
+    assert len(second.unannounced()) == 1
+    second.close()
+
+
+def test_directory_may_have_an_odd_name(tmp_path):
+    store = Store(tmp_path / "a b?c#d%20é")
+    store.add_job(IMAGE, queue=lambda *_: None)
+    assert (tmp_path / "a b?c#d%20é" / "fedimg.db").exists()
+    store.close()
+
+
+def test_unusable_directory_says_which(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/state/fedimg\.db.*state_directory"):
+        Store(tmp_path / "file" / "state")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_directory_that_cannot_be_written_says_which(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match=r"fedimg\.db.*state_directory"):
+        Store(tmp_path)
+
+
+def test_file_that_is_no_database_says_which(tmp_path):
+    (tmp_path / "fedimg.db").write_text("this is a letter to my aunt\n" * 100)
+    with pytest.raises(StoreError, match=r"fedimg\.db.*not a database"):
+        Store(tmp_path)
+
+
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_store_opens_and_reads_while_another_process_writes(store, job):
+    (holder,) = processes(HOLD, store.path)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        other = Store(store.directory)
+        assert [row.job for row in other.jobs()] == [job]
+        assert other.unannounced() == []
+        other.close()
+    finally:
+        holder.stdin.close()
+        holder.wait()
+
+
+def test_writer_waits_for_another_process(store, job):
+    (holder,) = processes(HOLD, store.path)
+    assert holder.stdout.readline() == "held\n"
+    release = threading.Timer(0.3, holder.stdin.close)
+    release.start()
+    assert store.begin(job, 1) == 1
+    holder.wait()
+
+
+def test_database_survives_loss_of_power(store):
+    # What was committed is on the disk: FULL, and not WAL's customary NORMAL.
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_file_of_another_program_keeps_its_tables(tmp_path):
+    with sqlite3.connect(tmp_path / "fedimg.db") as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "fedimg.db") as connection:
+        connection.execute("SELECT x FROM theirs")
+
+
+# Lease
+
+LEASE = """
+import pathlib, sys
+from fedimg.store import Lease
+lease = Lease(pathlib.Path(sys.argv[1]))
+print("leased", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lease of tmp_path."""
+    (process,) = processes(LEASE, tmp_path)
+    assert process.stdout.readline() == "leased\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_second_worker_is_told_who_is_the_first(tmp_path, worker):
+    with pytest.raises(WorkerRunning, match=f"process {worker.pid}.*{tmp_path}"):
+        Lease(tmp_path)
+    with pytest.raises(WorkerRunning, match=f"process {worker.pid}"):
+        Lease(tmp_path)
+
+
+def test_lease_is_free_after_kill_9(tmp_path, worker):
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    lease = Lease(tmp_path)
+    assert (tmp_path / "worker.lock").read_text() == f"{os.getpid()}\n"
+    lease.release()
+
+
+def test_released_lease_is_free(tmp_path):
+    Lease(tmp_path).release()
+    Lease(tmp_path).release()
+
+
+def test_lease_without_a_directory_says_so(tmp_path):
+    with pytest.raises(StoreError, match=r"nowhere/worker\.lock"):
+        Lease(tmp_path / "nowhere")
+
+
+def test_lease_is_not_inherited_by_what_a_worker_starts(tmp_path):
+    lease = Lease(tmp_path)
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        lease.release()
+        Lease(tmp_path).release()
+    finally:
+        child.kill()
+        child.wait()
