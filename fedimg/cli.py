@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
+import sys
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -32,6 +35,9 @@ ArchOption = Annotated[
 
 def main() -> None:
     """Run what the command line says, and exit."""
+    # What others wrote, in an error for one, may hold characters that the terminal has not.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -68,7 +74,8 @@ def upload(
 
     image = _image(url, arch, checksum)
     store = call.store(create=True)
-    job = Jobs(store).submit(image)
+    with closing(Jobs(store)) as jobs:
+        job = jobs.submit(image)
     row = _find(store, job) if job else _of_image(store, image)
     if job is None:
         call.output.note(f"this image has a job already, {row.job}, which is {row.state}")
@@ -141,7 +148,8 @@ def retry(call: Call, job: JobArgument) -> Code:
 
     store = call.store()
     name = _find(store, job).job
-    queued = Jobs(store).retry(name) is not None
+    with closing(Jobs(store)) as jobs:
+        queued = jobs.retry(name) is not None
     row = _find(store, name)
     if queued:
         _mind_the_worker(call)
@@ -161,7 +169,8 @@ def cancel(call: Call, job: JobArgument) -> Code:
 
     store = call.store()
     name = _find(store, job).job
-    cancelled = Jobs(store).cancel(name)
+    with closing(Jobs(store)) as jobs:
+        cancelled = jobs.cancel(name)
     row = _find(store, name)
     if cancelled:
         _mind_the_worker(call)
@@ -221,7 +230,8 @@ def cleanup(
         if item.kind == leavings.IMAGE:
             store.forget_ami(item.id, item.region)
 
-    if not dry_run:
+    if found and not dry_run:
+        call.output.note(f"removing {len(found)} leftovers")
         leavings.remove(
             clients,
             Waiter(settings.ec2.limits, threading.Event()),

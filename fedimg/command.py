@@ -24,6 +24,8 @@ _DATABASE = "fedimg.db"
 app = typer.Typer(
     name="fedimg",
     help="Publishes Koji's disk images as AMIs in every EC2 region.",
+    epilog="Exit status: 0 done; 1 failed; 2 command line, configuration or state directory "
+    "unusable; 3 no such job; 4 job incomplete; 5 not now; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -156,12 +158,13 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     import sqlalchemy as sa
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from fedimg.bus import BusError
     from fedimg.exceptions import EC2ServiceException
     from fedimg.store import StoreError, WorkerRunning
 
     if isinstance(error, WorkerRunning):
         return Code.NOT_NOW, str(error)
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | BusError):
         return Code.UNUSABLE, str(error)
     if isinstance(error, sa.exc.DatabaseError):
         return Code.UNUSABLE, (

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from fedimg.show import PUBLIC, Output, job_line, job_value, region_line
+from fedimg.show import PUBLIC, Output, fields, job_line, job_value, region_line
 from fedimg.store import CLEANING, LIVE, JobRow, RegionRow, Store
 
 # The database is a local file: looking twice a second costs a few milliseconds.
@@ -60,7 +60,7 @@ def _lines(looks: Iterator[list[JobRow]], output: Output) -> list[JobRow]:
                 output.value(job_value(row))
             elif not output.as_json:
                 for line in news.values():
-                    print("  ".join(line).rstrip(), flush=True)
+                    print("  ".join(fields(line)).rstrip(), flush=True)
     return rows
 
 

@@ -29,7 +29,14 @@ class Jobs:
         self._client.destroy()
 
     def take_in(self, entry: str) -> None:
-        """Store what the bus announced, `task:<id>` or `build:<id>`, once however often."""
+        """Store what the bus announced, `task:<id>` or `build:<id>`, once however often.
+
+        An entry that came to nothing is asked for again when it is announced again: a forger
+        who was early must not take an id from the build that gets it.
+        """
+        for earlier in self._client.list_workflows(workflow_ids=[entry], status="SUCCESS"):
+            if not earlier.output:
+                self._client.delete_workflow(entry)
         self._client.enqueue(
             {"queue_name": INTAKE_QUEUE, "workflow_name": INTAKE, "workflow_id": entry}, entry
         )

@@ -76,6 +76,8 @@ class Record:
     def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
         """Where the job stands in a region; with `error`, why it gave up there."""
         self._store.set_region(self._image.job, region, step=step, detail=detail, error=error)
+        if region == self._origin:
+            self._store.set_step(self._image.job, step)
 
     def failed(self, error: Exception) -> None:
         """The run ended with this."""

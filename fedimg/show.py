@@ -67,7 +67,7 @@ class Output:
         elif not answer.rows:
             self.note(answer.nothing)
         elif self.live:
-            console = Console()
+            console = Console(markup=False, highlight=False)
             for part in answer.page:
                 # Lines may be longer than the terminal is wide: a name is copied in one piece.
                 console.print(part, soft_wrap=isinstance(part, Text))
@@ -128,6 +128,8 @@ def jobs(rows: Sequence[JobRow], *, regions: bool) -> Answer:
     page: list[RenderableType] = [_jobs_table(rows)]
     for row in rows:
         lines.append(job_line(row))
+        if row.error:
+            page.append(Text(f"{row.job}: {row.error}", style=_STATE_STYLES.get(row.state, "")))
         if regions:
             lines += [region_line(row, region) for region in row.regions]
             page += [Text(), _regions_table(row)]
@@ -145,6 +147,11 @@ def job_line(row: JobRow) -> list[str]:
     return [row.job, row.state, row.step, when(row.updated), _one_line(row.error)]
 
 
+def fields(row: Sequence[str]) -> list[str]:
+    """A line's fields, of which the last alone holds blanks: awk and cut find each."""
+    return [*("-".join(field.split()) or "-" for field in row[:-1]), row[-1]]
+
+
 def _jobs_table(rows: Iterable[JobRow]) -> Table:
     table = _table("Job", "State", "Public", "Updated")
     for row in rows:
@@ -157,8 +164,6 @@ def _jobs_table(rows: Iterable[JobRow]) -> Table:
             f"{public} of {len(row.regions)}",
             _ago(row.updated),
         )
-        if row.error:
-            table.add_row(Text(row.error, style=style))
     return table
 
 
@@ -272,8 +277,7 @@ def _one_line(text: str | None) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    # A blank ends a field, so that awk and cut find the next.
-    filled = [[*("-".join(field.split()) or "-" for field in row[:-1]), row[-1]] for row in rows]
+    filled = [fields(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*filled, strict=True)]
     for row in filled:
         padded = (field.ljust(width) for field, width in zip(row, widths, strict=True))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import sqlalchemy as sa
-from dbos import DBOS
 from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 
@@ -80,6 +79,8 @@ _outbox = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("announced", sa.Float),
 )
+# The messenger looks several times a second, at the few rows that wait among all that ever were.
+sa.Index("fedimg_outbox_waiting", _outbox.c.id, sqlite_where=_outbox.c.announced.is_(None))
 
 
 class StoreError(Exception):
@@ -157,6 +158,9 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             # The queue's own tables come first: a consumer may well start before any worker.
             if not sa.inspect(self.engine).has_table("dbos_migrations"):
+                # Slow to import, and needed this once: `fedimg status` should not wait for it.
+                from dbos import DBOS
+
                 DBOS.migrate(str(self.engine.url))
             if set(_metadata.tables) - set(sa.inspect(self.engine).get_table_names()):
                 self._create_tables()

@@ -133,8 +133,16 @@ class Uploader:
             spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
         if state == "failed" and ec2.keep_failed_instances:
             spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
+        problems: list[EC2ServiceException] = []
         try:
-            found = cleanup.leftovers(self._clients, self._settings.site, sorted(regions), job=job)
+            found = cleanup.leftovers(
+                self._clients,
+                self._settings.site,
+                sorted(regions),
+                job=job,
+                # A region that is down must not keep instances alive in another.
+                unseen=problems.append,
+            )
             cleanup.remove(
                 self._clients,
                 Waiter(ec2.limits, self.stop),
@@ -143,9 +151,12 @@ class Uploader:
                 removed=self._removed,
             )
         except EC2ServiceException as error:
-            _log.error("job %s: clean-up failed: %s; run `fedimg cleanup`", job, error)
-            return f"clean-up failed: {error}; run 'fedimg cleanup'"
-        return None
+            problems.append(error)
+        if not problems:
+            return None
+        text = f"clean-up failed: {'; '.join(map(str, problems))}; run 'fedimg cleanup'"
+        _log.error("job %s: %s", job, text)
+        return text
 
     def _removed(self, item: cleanup.Leftover) -> None:
         _log.info("job %s: removed %s %s in %s", item.job, item.kind, item.id, item.region)
@@ -166,10 +177,13 @@ def run_worker(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT; the exit status.
 
     What is under way then is dropped after a short grace, and taken up by the next worker.
-    Raises StoreError when the state directory cannot be used, WorkerRunning when it is in use.
+    Raises StoreError when the state directory cannot be used, WorkerRunning when it is in use,
+    BusError when the fedmsg configuration leads to no relay.
     """
     store = Store(settings.state_directory)
     lease = Lease(settings.state_directory)
+    messenger = Messenger(store, settings.bus.confirm_seconds)
+    messenger.start()
     queue = Jobs(store)
     uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji))
     DBOS(
@@ -196,8 +210,6 @@ def run_worker(settings: Settings) -> int:
         partition_concurrency=1,
         polling_interval_sec=_POLL_SECONDS,
     )
-    messenger = Messenger(store, settings.bus.confirm_seconds)
-    messenger.start()
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())

@@ -97,8 +97,10 @@ def _up(arguments: argparse.Namespace) -> int:
         scaled = delays(arguments.delays, regions or commercial())
         with Site(arguments.state, regions, delays=scaled) as site:
             print(_described(site), flush=True)
+            # Not signal.pause(): of two signals at once the kernel may give both to another
+            # thread, and then nothing would wake this one, where Python acts on them.
             while True:
-                signal.pause()
+                time.sleep(0.2)
     except KeyboardInterrupt:
         print("stopped", flush=True)
     return 0
@@ -115,10 +117,10 @@ A lab site runs in {site.state} until you interrupt it.
 In another terminal:
   cd {site.state} && . ./env.sh     # any EC2 client now talks to this site
   {hub} &
-  fedimg worker &
+  {Path(sys.executable).parent / "fedimg"} worker &
 Then, where lab is:
-  python -m lab announce --state {site.state}     # a build, and its message on the bus
-  python -m lab ledger --state {site.state}       # what is left in EC2"""
+  {sys.executable} -m lab announce --state {site.state}   # a build, told on the bus
+  {sys.executable} -m lab ledger --state {site.state}     # what is left in EC2"""
 
 
 if __name__ == "__main__":

@@ -14,14 +14,23 @@ from lab.running import SiteError, call, read
 IMAGE_MIB = 64
 
 
-def build_image(folder: Path, stem: str, *, menu_lst: bool = True) -> Path:
+def build_image(
+    folder: Path, stem: str, architecture: str = "x86_64", *, menu_lst: bool = True
+) -> Path:
     """Make `folder`/`stem`.raw.xz, a bootable disk; without `menu_lst` PV-GRUB finds no kernel.
 
-    Raises SiteError when this machine lacks what that takes.
+    An aarch64 one boots by UEFI, as they all do. Raises SiteError when this machine lacks what
+    making it takes.
     """
     raw = folder / f"{stem}.raw"
     try:
-        disk.make_image(raw, size_mib=IMAGE_MIB, menu_lst=menu_lst)
+        disk.make_image(
+            raw,
+            size_mib=IMAGE_MIB,
+            menu_lst=menu_lst,
+            uefi=architecture == "aarch64",
+            architecture=architecture,
+        )
         return disk.compress(raw)
     except (disk.DiskNotMade, MissingProgram) as error:
         raise SiteError(str(error)) from error
@@ -43,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     nvr = f"{arguments.name}-{arguments.version}-{arguments.release}"
     with tempfile.TemporaryDirectory() as made:
         files = {
-            arch: [str(_image(arguments, Path(made), f"{nvr}.{arch}"))]
+            arch: [str(_image(arguments, Path(made), f"{nvr}.{arch}", arch))]
             for arch in arguments.arch or ["x86_64"]
         }
         added = call(
@@ -74,10 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _image(arguments: argparse.Namespace, folder: Path, stem: str) -> Path:
+def _image(arguments: argparse.Namespace, folder: Path, stem: str, architecture: str) -> Path:
     """Give the image its name as Koji would have, whoever made it."""
     if arguments.image is None:
-        return build_image(folder, stem, menu_lst=arguments.pv)
+        return build_image(folder, stem, architecture, menu_lst=arguments.pv)
     named = folder / f"{stem}.raw.xz"
     named.symlink_to(arguments.image.resolve(strict=True))
     return named

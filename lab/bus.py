@@ -6,9 +6,7 @@ read by whatever is started with `command`.
 
 import contextlib
 import copy
-import os
 import pprint
-import signal
 import socket
 import sys
 import threading
@@ -95,7 +93,6 @@ class Bus:
         self.config_file = self.state / "fedmsg-config.py"
         self.relay_log = self.state / "logs" / "fedmsg-relay.log"
         self.ports = ports or Ports.free()
-        self._pid_file = self.state / "fedmsg-relay.pid"
         self._relay: Process | None = None
         self._write_configuration(installed)
 
@@ -131,7 +128,6 @@ class Bus:
         """
         if self._relay is not None and self._relay.running:
             return
-        self._end_stray_relay()
         deadline = time.monotonic() + PORTS_SECONDS
         while any(_listening(port) for port in (self.ports.inbound, self.ports.outbound)):
             if time.monotonic() > deadline:
@@ -141,7 +137,6 @@ class Bus:
         self._relay = Process(
             self.command("fedmsg-relay"), self.state, self.environment, self.relay_log
         )
-        self._pid_file.write_text(str(self._relay.pid))
         deadline = time.monotonic() + RELAY_START_SECONDS
         while not all(_listening(port) for port in (self.ports.inbound, self.ports.outbound)):
             self._relay.check()
@@ -156,7 +151,6 @@ class Bus:
         relay, self._relay = self._relay, None
         if relay is not None:
             relay.stop()
-        self._pid_file.unlink(missing_ok=True)
 
     def publish(
         self, topic: str, message: dict[str, Any], modname: str = "buildsys", times: int = 1
@@ -228,14 +222,6 @@ class Bus:
 
     def close(self) -> None:
         self.stop_relay()
-
-    def _end_stray_relay(self) -> None:
-        """End the relay of an earlier bus on this folder that was killed before it could."""
-        with contextlib.suppress(OSError, ValueError):
-            stray = int(self._pid_file.read_text())
-            ours = str(self.config_file).encode() in Path(f"/proc/{stray}/cmdline").read_bytes()
-            if ours:
-                os.kill(stray, signal.SIGKILL)
 
     def _write_configuration(self, installed: Sequence[Path]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ allowed_source = "127.0.0.1/32"
 [ec2.limits]
 instance_running = 60
 instance_gone = 60
-ssh_ready = 60
+ssh_ready = 30
 write = 300
 write_idle = 30
 snapshot = 120

@@ -100,7 +100,7 @@ def make_image(
             file.write(efi_system(_EFI_SECTORS * SECTOR, _LOADERS[architecture], loader))
         else:
             row = _mbr_row(active=True, kind=0x83, first=first, count=last - first + 1)
-            file.write(_boot_sector(code, [row], root_uuid))
+            file.write(_boot_sector(code, [row], root_uuid, signed=boot_code))
     chosen = random.Random(identity)
     kernel = f"4.16.3-301.fc28.{architecture}"
     filled = {"release": kernel, "uuid": str(root_uuid)}
@@ -210,12 +210,13 @@ def _e2fsprogs(command: list[str]) -> None:
         raise DiskNotMade(f"{' '.join(command)}: status {done.returncode}: {' / '.join(said)}")
 
 
-def _boot_sector(code: bytes, rows: Sequence[bytes], disk_uuid: uuid.UUID) -> bytes:
-    """A master boot record."""
-    signature = disk_uuid.bytes[:4]
-    return (
-        code.ljust(440, b"\0") + signature + b"\0\0" + b"".join(rows).ljust(64, b"\0") + b"\x55\xaa"
-    )
+def _boot_sector(
+    code: bytes, rows: Sequence[bytes], disk_uuid: uuid.UUID, *, signed: bool = True
+) -> bytes:
+    """A master boot record; no BIOS starts one that is not signed."""
+    identity = disk_uuid.bytes[:4] + b"\0\0"
+    end = b"\x55\xaa" if signed else b"\0\0"
+    return code.ljust(440, b"\0") + identity + b"".join(rows).ljust(64, b"\0") + end
 
 
 def _mbr_row(*, active: bool, kind: int, first: int, count: int) -> bytes:

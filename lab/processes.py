@@ -6,11 +6,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # A program that has not acted on SIGTERM by then is killed.
 GRACE_SECONDS = 5.0
 TAIL_LINES = 30
+
+# Programs are told to die with us, kill -9 included. The kernel takes that to mean the thread that
+# started them, and this one lives as long as we do.
+_starter = ThreadPoolExecutor(1, "process starter")
+_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class ProcessError(Exception):
@@ -29,20 +35,16 @@ class Process:
         self.name = Path(command[0]).name
         self.log = log
         with log.open("ab") as output:
-            self._popen = subprocess.Popen(
-                command,
+            self._popen = _starter.submit(
+                subprocess.Popen,
+                [*_WITH_US, *command],
                 cwd=folder,
                 env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._popen.pid
+            ).result()
 
     @property
     def running(self) -> bool:

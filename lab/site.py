@@ -140,18 +140,21 @@ class Site:
         }
 
     def _utility_amis(self) -> dict[str, str]:
-        raw = self.state / "images" / "utility.raw"
-        if not raw.exists():
-            raw.parent.mkdir(parents=True, exist_ok=True)
-            # Under its name only when it is whole: a later site uses what it finds.
-            disk.make_image(raw.with_suffix(".new"), size_mib=UTILITY_MIB)
-            raw.with_suffix(".new").replace(raw)
-        return {
-            koji_name: self.ec2.default_image(
-                ORIGIN, raw, name=f"lab-utility-{ec2_name}", architecture=ec2_name
+        folder = self.state / "images"
+        folder.mkdir(exist_ok=True)
+        amis = {}
+        for architecture, name in (("x86_64", "x86_64"), ("aarch64", "arm64")):
+            raw = folder / f"utility-{architecture}.raw"
+            if not raw.exists():
+                # Under its name only when it is whole: a later site uses what it finds.
+                new = raw.with_suffix(".new")
+                uefi = architecture == "aarch64"
+                disk.make_image(new, size_mib=UTILITY_MIB, uefi=uefi, architecture=architecture)
+                new.replace(raw)
+            amis[architecture] = self.ec2.default_image(
+                ORIGIN, raw, name=f"lab-utility-{name}", architecture=name
             )
-            for koji_name, ec2_name in (("x86_64", "x86_64"), ("aarch64", "arm64"))
-        }
+        return amis
 
     def _write(self, ports: "_Ports") -> None:
         deployment = Deployment(

@@ -76,9 +76,9 @@ def numbers(messages: list[dict[str, Any]]) -> list[int]:
     return list(dict.fromkeys(own))
 
 
-def test_two_hundred_messages_arrive_in_order_within_seconds(
-    bus: Bus, store: Store, messenger: Messenger
-) -> None:
+def test_two_hundred_messages_arrive_in_order_within_seconds(bus: Bus, store: Store) -> None:
+    # So patient that not even a busy machine makes it send a message twice.
+    messenger = Messenger(store, 60)
     put(store, 200)
     with bus.listen() as heard:
         began = time.monotonic()
@@ -87,6 +87,7 @@ def test_two_hundred_messages_arrive_in_order_within_seconds(
         assert time.monotonic() - began < 6
         assert numbers(heard.messages) == list(range(200))
         assert len(heard.messages) == 200
+    messenger.stop(5)
     message = heard.messages[0]
     assert message["topic"] == "org.fedoraproject.dev.fedimg.image.publish"
     assert message["msg"] == {"number": 0, "extra": {"é": None}}

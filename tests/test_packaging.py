@@ -117,8 +117,10 @@ def test_constraints_pin_every_requirement_within_its_range(metadata: Distributi
 
 def test_tests_run_with_the_versions_of_the_constraints(metadata: Distribution) -> None:
     pinned = constraints()
-    for name in requirements(metadata):
-        assert pinned[name].specifier.contains(version(name)), name
+    for name, requirement in requirements(metadata).items():
+        # tox's environments for tests have no linters.
+        if requirement.marker is None or not requirement.marker.evaluate({"extra": "lint"}):
+            assert pinned[name].specifier.contains(version(name)), name
 
 
 @pytest.mark.parametrize(("folder", "extras"), [("fedimg", set()), ("lab", {"lab"})])
@@ -237,8 +239,8 @@ def test_policy_allows_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
     text = "".join(path.read_text() for path in (ROOT / "fedimg").rglob("*.py"))
     called = set(re.findall(r"\.([a-z_]+)\(", text)) | set(re.findall(r'"(describe_\w+)"', text))
-    for service in ("ec2", "servicequotas", "sts"):
-        name = "service-quotas" if service == "servicequotas" else service
+    needed = set()
+    for service, name in (("ec2", "ec2"), ("servicequotas", "service-quotas"), ("sts", "sts")):
         actions = boto3.client(name).meta.method_to_api_mapping
-        for method in called & actions.keys():
-            assert f"{service}:{actions[method]}" in allowed
+        needed |= {f"{service}:{actions[method]}" for method in called & actions.keys()}
+    assert needed <= allowed

@@ -141,8 +141,7 @@ def times(folder: Path) -> dict[str, float]:
 
 
 def test_recorded_effect_never_happens_again(tmp_path):
-    points = ["in plan", "after plan", "in copy:a", "after copy:b", "in publish:b"]
-    points += ["after publish:c", "in copy:d", "after publish:d", "in end", "after end"]
+    points = ["in plan", "after copy:b", "in publish:b", "in copy:d", "in end", "after end"]
     got = run(tmp_path, MANY.replace("AT_ONCE", "2"), *points)
     assert got == {name: [f"result of copy:{name}", f"result of publish:{name}"] for name in "abcd"}
     recorded: set[str] = set()

@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+)
 
 from fedimg.aws import regions
 from fedimg.aws.clients import Client, Clients
@@ -61,8 +66,10 @@ class Account:
         name = "credentials"
         try:
             who = self._client("sts", self._settings.origin).get_caller_identity()
+        except (EndpointConnectionError, HTTPClientError) as error:
+            return _problem(name, str(error), "mend the way to AWS, or boto3's configuration of it")
         except _AWS_ERRORS as error:
-            hint = "give the worker an instance profile, ~/.aws/credentials or AWS_… variables"
+            hint = "give the worker an instance profile, ~/.aws/credentials or AWS's variables"
             return _problem(name, str(error), hint)
         return _ok(name, f"{who['Arn']} of account {who['Account']}")
 

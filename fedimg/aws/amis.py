@@ -134,7 +134,12 @@ def _request(
 
 
 def _holder(ec2: Client, name: str) -> dict[str, Any] | None:
-    found = ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])
+    found = ec2.describe_images(
+        Owners=["self"],
+        Filters=[{"Name": "name", "Values": [name]}],
+        # A disabled AMI keeps its name.
+        IncludeDisabled=True,
+    )
     return found["Images"][0] if found["Images"] else None
 
 

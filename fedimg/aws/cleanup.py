@@ -42,14 +42,26 @@ def leftovers(
     *,
     job: str | None = None,
     spare: Collection[str] = (),
+    unseen: Callable[[EC2ServiceException], None] | None = None,
 ) -> list[Leftover]:
     """What one job, or every job of the site but the `spare` ones, left in some regions.
 
     A public AMI is published, and so is a snapshot that a public AMI is made from: neither is
-    left over, whatever the rest. Raises EC2ServiceException when a region does not answer.
+    left over, whatever the rest. For a region that does not answer `unseen` is told why, and the
+    others are looked at all the same; without it EC2ServiceException is raised.
     """
+
+    def look(region: str) -> list[Leftover]:
+        try:
+            return _in_region(clients, site, region, job)
+        except EC2ServiceException as error:
+            if unseen is None:
+                raise
+            unseen(error)
+            return []
+
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        found = list(pool.map(lambda region: _in_region(clients, site, region, job), regions))
+        found = list(pool.map(look, regions))
     return [item for region in found for item in region if item.job not in spare]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
 
 from fedimg.exceptions import EC2ServiceException
 
@@ -36,7 +37,8 @@ def in_doubt(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return code(error) in _BUSY or status >= 500
-    return isinstance(error, HTTPClientError)
+    # botocore puts a connection that failed beside its HTTP errors, not among them.
+    return isinstance(error, (HTTPClientError, NoConnection))
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def explained(
         message = error.response["Error"].get("Message", "")
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
         raise kind(
-            f"{doing}: EC2 refused with {code(error)}: {message}{_advice(error)}",
+            f"{doing}: EC2 refused with {code(error)}: {message}{_advice(error, step)}",
             image=image,
             region=region,
             step=step,
@@ -84,13 +86,14 @@ def explained(
         ) from error
 
 
-def _advice(error: ClientError) -> str:
+def _advice(error: ClientError, step: str) -> str:
     advice = {
         "OperationNotPermitted": "block public access may be on there; see 'fedimg check'",
         "ResourceLimitExceeded": "ask AWS for a higher quota, then 'fedimg retry' the job",
         "UnauthorizedOperation": "the worker's IAM policy does not allow this call",
         "AuthFailure": "check the worker's AWS credentials and that the region is enabled",
-        "InvalidAMIID.NotFound": "check utility_ami in fedimg.toml",
+        # Elsewhere it is one of the job's own.
+        "InvalidAMIID.NotFound": "check utility_ami in fedimg.toml" if step == "write" else "",
         "OptInRequired": "enable the region for the account, or exclude it in fedimg.toml",
     }.get(code(error))
     return f" ({advice})" if advice else ""

@@ -100,18 +100,17 @@ def _admit(ec2: Client, group: str, network: Network) -> None:
         if ":" in str(network.allowed_source)
         else {"IpRanges": [{"CidrIp": network.allowed_source}]}
     )
+    port = network.ssh_port
+    wanted = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **ranges}
+    found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    present = [{key: value for key, value in rule.items() if value} for rule in found]
+    # A group that was kept may let in a source that is not configured any more.
+    if stale := [rule for rule in present if rule != wanted]:
+        ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)
+    if wanted in present:
+        return
     try:
-        ec2.authorize_security_group_ingress(
-            GroupId=group,
-            IpPermissions=[
-                {
-                    "IpProtocol": "tcp",
-                    "FromPort": network.ssh_port,
-                    "ToPort": network.ssh_port,
-                    **ranges,
-                }
-            ],
-        )
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[wanted])
     except Exception as error:
         if code(error) != "InvalidPermission.Duplicate":
             raise

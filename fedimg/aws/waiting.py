@@ -39,7 +39,7 @@ class Waiter:
             try:
                 answer = look()
             except Exception as error:
-                if not not_found(error) or waited > self._settle:
+                if not not_found(error) or waited >= self._settle:
                     raise
                 answer = None
             if answer is not None:
@@ -64,7 +64,7 @@ class Waiter:
         doubt), `find` is asked before `make` is called again.
         """
         doubt = look_first
-        started = time.monotonic()
+        failing_since: float | None = None
         pause = self._minimum
         while True:
             self.check()
@@ -73,8 +73,10 @@ class Waiter:
             try:
                 return make()
             except Exception as error:
+                # Counted from the first failure: the call itself may wait for long.
+                failing_since = failing_since or time.monotonic()
                 passing = in_doubt(error) or not_found(error)
-                if not passing or time.monotonic() - started > self._settle:
+                if not passing or time.monotonic() - failing_since >= self._settle:
                     raise
             doubt = True
             self.pause(pause)

@@ -5,7 +5,7 @@ from typing import Any
 
 from lab.ec2 import instance_types, network
 from lab.ec2.errors import EC2Error, combination, invalid
-from lab.ec2.instances import named
+from lab.ec2.instance_rows import named
 from lab.ec2.volumes import attached_to
 from lab.ec2.world import Call, Instance
 

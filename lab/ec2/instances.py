@@ -1,33 +1,35 @@
-"""Instances that exist: described, started, stopped, rebooted, terminated, and their console."""
+"""Instances that exist: started, stopped, rebooted, terminated, and heard on their console."""
 
 import base64
 from typing import Any
 
-from lab.ec2 import filters, network
-from lab.ec2.errors import EC2Error, missing, not_found
+from lab.ec2 import network
+from lab.ec2.errors import EC2Error, missing
+from lab.ec2.instance_rows import named, state
 from lab.ec2.instance_types import current_boot_mode
 from lab.ec2.volumes import attached_to
 from lab.ec2.world import Call, Instance, World, now
 from lab.machines import Disk, Launch
 
-CODES = {
-    "pending": 0,
-    "running": 16,
-    "shutting-down": 32,
-    "terminated": 48,
-    "stopping": 64,
-    "stopped": 80,
-}
-
 USER = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 
 
 def power_on(world: World, instance: Instance) -> None:
-    """Start the machine; the instance is running when its time has come. Under the lock."""
-    instance.state, instance.reason, instance.transition = "pending", None, ""
-    instance.generation += 1
-    generation = instance.generation
-    world.machines.start(launch_of(world, instance))
+    """Start the machine of a pending instance, which runs when its time has come.
+
+    The caller does not hold the lock.
+    """
+    with world.lock:
+        if instance.state != "pending":
+            return
+        instance.reason, instance.transition = None, ""
+        instance.generation += 1
+        generation = instance.generation
+        launch = launch_of(world, instance)
+    with instance.power:
+        # Who came between and terminated it has already ended the machine.
+        if instance.generation == generation:
+            world.machines.start(launch)
 
     def running() -> None:
         if instance.generation == generation:
@@ -60,294 +62,8 @@ def launch_of(world: World, instance: Instance) -> Launch:
     )
 
 
-def row(call: Call, instance: Instance) -> dict[str, Any]:
-    """An instance as DescribeInstances shows it."""
-    image = instance.image
-    there = instance.state != "terminated"
-    public = instance.address if instance.public and instance.state == "running" else None
-    shown: dict[str, Any] = {
-        "InstanceId": instance.id,
-        "ImageId": image.id,
-        "State": state(instance.state),
-        "PrivateDnsName": private_name(instance) if there else "",
-        # Nothing resolves names here, and a client may well connect to this one.
-        "PublicDnsName": public or "",
-        "StateTransitionReason": instance.transition,
-        "KeyName": instance.key_name,
-        "AmiLaunchIndex": instance.index,
-        "ProductCodes": [],
-        "InstanceType": instance.type,
-        "LaunchTime": instance.launched,
-        "Placement": {
-            "AvailabilityZone": instance.zone,
-            "GroupName": "",
-            "Tenancy": instance.tenancy,
-        },
-        "KernelId": instance.kernel,
-        "RamdiskId": instance.ramdisk,
-        "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
-        "Architecture": image.architecture,
-        "RootDeviceType": "ebs",
-        "RootDeviceName": image.root_device,
-        "BlockDeviceMappings": _devices(call.world, instance),
-        "VirtualizationType": image.virtualization,
-        "BootMode": image.boot_mode,
-        "CurrentInstanceBootMode": current_boot_mode(instance.type, image),
-        "ClientToken": instance.token,
-        "EbsOptimized": instance.ebs_optimized,
-        "EnaSupport": image.ena,
-        "SriovNetSupport": image.sriov,
-        "TpmSupport": image.tpm,
-        "Hypervisor": "xen",
-        "IamInstanceProfile": instance.profile,
-        "MetadataOptions": instance.metadata,
-        "PlatformDetails": "Linux/UNIX",
-        "UsageOperation": "RunInstances",
-        "UsageOperationUpdateTime": instance.launched,
-        "SourceDestCheck": instance.source_dest_check,
-        "HibernationOptions": {"Configured": False},
-        "EnclaveOptions": {"Enabled": False},
-        "MaintenanceOptions": {"AutoRecovery": "default"},
-        "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
-        "NetworkInterfaces": [],
-        "SecurityGroups": [],
-        "Tags": call.tags(instance),
-    }
-    if there:
-        groups = _groups(call, instance)
-        shown["PrivateIpAddress"] = instance.address
-        shown["PublicIpAddress"] = public
-        shown["SubnetId"], shown["VpcId"] = instance.subnet, instance.vpc
-        shown["SecurityGroups"] = groups
-        shown["NetworkInterfaces"] = _interfaces(call, instance, groups, public)
-    if instance.reason:
-        shown["StateReason"] = {"Code": instance.reason[0], "Message": instance.reason[1]}
-    return {name: value for name, value in shown.items() if value is not None}
-
-
-def state(name: str) -> dict[str, Any]:
-    return {"Code": CODES[name], "Name": name}
-
-
-def private_name(instance: Instance) -> str:
-    name = f"ip-{instance.address.replace('.', '-')}"
-    if instance.region == "us-east-1":
-        return f"{name}.ec2.internal"
-    return f"{name}.{instance.region}.compute.internal"
-
-
-def _devices(world: World, instance: Instance) -> list[dict[str, Any]]:
-    shown = []
-    for volume in attached_to(world, instance.id):
-        held = volume.attachment
-        assert held
-        shown.append(
-            {
-                "DeviceName": held.device,
-                "Ebs": {
-                    "AttachTime": held.since,
-                    "DeleteOnTermination": held.delete_on_termination,
-                    "Status": held.state,
-                    "VolumeId": volume.id,
-                },
-            }
-        )
-    return shown
-
-
-def _groups(call: Call, instance: Instance) -> list[dict[str, str]]:
-    found = [call.moto.get_security_group_from_id(id) for id in instance.groups]
-    return [{"GroupId": group.id, "GroupName": group.name} for group in found if group]
-
-
-def _interfaces(
-    call: Call, instance: Instance, groups: list[dict[str, str]], public: str | None
-) -> list[dict[str, Any]]:
-    eni = call.moto.enis.get(instance.eni)
-    if eni is None:
-        return []
-    address: dict[str, Any] = {
-        "Primary": True,
-        "PrivateIpAddress": instance.address,
-        "PrivateDnsName": private_name(instance),
-    }
-    association = None
-    if public:
-        association = {"IpOwnerId": "amazon", "PublicDnsName": public, "PublicIp": public}
-        address["Association"] = association
-    return [
-        {
-            "Association": association,
-            "Attachment": {
-                "AttachTime": eni.attach_time,
-                "AttachmentId": eni.attachment_id,
-                "DeleteOnTermination": True,
-                "DeviceIndex": 0,
-                "Status": "attached",
-                "NetworkCardIndex": 0,
-            },
-            "Description": "",
-            "Groups": groups,
-            "Ipv6Addresses": [],
-            "MacAddress": eni.mac_address,
-            "NetworkInterfaceId": eni.id,
-            "OwnerId": instance.owner,
-            "PrivateDnsName": private_name(instance),
-            "PrivateIpAddress": instance.address,
-            "PrivateIpAddresses": [address],
-            "SourceDestCheck": instance.source_dest_check,
-            "Status": "in-use",
-            "SubnetId": instance.subnet,
-            "VpcId": instance.vpc,
-            "InterfaceType": "interface",
-        }
-    ]
-
-
-def reservation_row(call: Call, reservation: str) -> dict[str, Any]:
-    """A reservation with all its instances that EC2 still remembers."""
-    rows = [
-        row(call, i)
-        for i in call.world.instances.values()
-        if i.reservation == reservation and i.owner == call.account
-    ]
-    return _reservation(call, reservation, rows)
-
-
-def _reservation(call: Call, id: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"ReservationId": id, "OwnerId": call.account, "Groups": [], "Instances": rows}
-
-
-FILTERS = {
-    "architecture": filters.field("Architecture"),
-    "availability-zone": filters.field("Placement", "AvailabilityZone"),
-    "block-device-mapping.attach-time": filters.field("BlockDeviceMappings", "Ebs", "AttachTime"),
-    "block-device-mapping.delete-on-termination": filters.field(
-        "BlockDeviceMappings", "Ebs", "DeleteOnTermination"
-    ),
-    "block-device-mapping.device-name": filters.field("BlockDeviceMappings", "DeviceName"),
-    "block-device-mapping.status": filters.field("BlockDeviceMappings", "Ebs", "Status"),
-    "block-device-mapping.volume-id": filters.field("BlockDeviceMappings", "Ebs", "VolumeId"),
-    "boot-mode": filters.field("BootMode"),
-    "client-token": filters.field("ClientToken"),
-    "current-instance-boot-mode": filters.field("CurrentInstanceBootMode"),
-    "dns-name": filters.field("PublicDnsName"),
-    "group-id": filters.field("SecurityGroups", "GroupId"),
-    "group-name": filters.field("SecurityGroups", "GroupName"),
-    "hypervisor": filters.field("Hypervisor"),
-    "iam-instance-profile.arn": filters.field("IamInstanceProfile", "Arn"),
-    "image-id": filters.field("ImageId"),
-    "instance-id": filters.field("InstanceId"),
-    "instance-state-code": filters.field("State", "Code"),
-    "instance-state-name": filters.field("State", "Name"),
-    "instance-type": filters.field("InstanceType"),
-    "instance.group-id": filters.field("SecurityGroups", "GroupId"),
-    "instance.group-name": filters.field("SecurityGroups", "GroupName"),
-    "ip-address": filters.field("PublicIpAddress"),
-    "kernel-id": filters.field("KernelId"),
-    "key-name": filters.field("KeyName"),
-    "launch-index": filters.field("AmiLaunchIndex"),
-    "launch-time": filters.field("LaunchTime"),
-    "metadata-options.http-endpoint": filters.field("MetadataOptions", "HttpEndpoint"),
-    "metadata-options.http-tokens": filters.field("MetadataOptions", "HttpTokens"),
-    "monitoring-state": filters.field("Monitoring", "State"),
-    "network-interface.network-interface-id": filters.field(
-        "NetworkInterfaces", "NetworkInterfaceId"
-    ),
-    "owner-id": filters.field("OwnerId"),
-    "private-dns-name": filters.field("PrivateDnsName"),
-    "private-ip-address": filters.field("PrivateIpAddress"),
-    "reservation-id": filters.field("ReservationId"),
-    "root-device-name": filters.field("RootDeviceName"),
-    "root-device-type": filters.field("RootDeviceType"),
-    "state-reason-code": filters.field("StateReason", "Code"),
-    "subnet-id": filters.field("SubnetId"),
-    "tenancy": filters.field("Placement", "Tenancy"),
-    "tpm-support": filters.field("TpmSupport"),
-    "virtualization-type": filters.field("VirtualizationType"),
-    "vpc-id": filters.field("VpcId"),
-    "network-interface.subnet-id": filters.field("SubnetId"),
-    "network-interface.vpc-id": filters.field("VpcId"),
-}
-
-
-def named(call: Call, ids: list[str]) -> list[Instance]:
-    """The caller's instances of these ids, or all. Raises with every id that does not exist."""
-    if not ids:
-        return [
-            i
-            for i in call.world.instances.values()
-            if i.region == call.region and i.owner == call.account
-        ]
-    found, unknown = [], []
-    for id in ids:
-        try:
-            found.append(call.instance(id))
-        except EC2Error as error:
-            if error.code != "InvalidInstanceID.NotFound":
-                raise
-            unknown.append(id)
-    if unknown:
-        raise not_found("InvalidInstanceID.NotFound", "instance", unknown)
-    return found
-
-
-def describe_instances(call: Call) -> dict[str, Any]:
-    rows = []
-    for instance in named(call, call.params.get("InstanceIds", [])):
-        of_reservation = {"ReservationId": instance.reservation, "OwnerId": instance.owner}
-        rows.append({**row(call, instance), **of_reservation})
-    rows = filters.select(rows, call.params.get("Filters"), FILTERS)
-    rows, token = filters.page(rows, call.params, "InstanceIds")
-    reservations: dict[str, list[dict[str, Any]]] = {}
-    for one in rows:
-        del one["OwnerId"]
-        reservations.setdefault(one.pop("ReservationId"), []).append(one)
-    return {
-        "Reservations": [_reservation(call, id, of) for id, of in reservations.items()],
-        "NextToken": token,
-    }
-
-
-STATUS_FILTERS = {
-    "availability-zone": filters.field("AvailabilityZone"),
-    "instance-state-code": filters.field("InstanceState", "Code"),
-    "instance-state-name": filters.field("InstanceState", "Name"),
-    "instance-status.reachability": filters.field("InstanceStatus", "Details", "Status"),
-    "instance-status.status": filters.field("InstanceStatus", "Status"),
-    "system-status.reachability": filters.field("SystemStatus", "Details", "Status"),
-    "system-status.status": filters.field("SystemStatus", "Status"),
-}
-
-
-def describe_instance_status(call: Call) -> dict[str, Any]:
-    rows = []
-    for instance in named(call, call.params.get("InstanceIds", [])):
-        if instance.state != "running" and not call.params.get("IncludeAllInstances"):
-            continue
-        status: dict[str, Any] = {"Status": "not-applicable"}
-        if instance.state == "running":
-            status = {"Status": "ok", "Details": [{"Name": "reachability", "Status": "passed"}]}
-        rows.append(
-            {
-                "AvailabilityZone": instance.zone,
-                "InstanceId": instance.id,
-                "InstanceState": state(instance.state),
-                "InstanceStatus": status,
-                "SystemStatus": status,
-                "AttachedEbsStatus": status,
-                "Tags": call.tags(instance),
-            }
-        )
-    rows = filters.select(rows, call.params.get("Filters"), STATUS_FILTERS)
-    rows, token = filters.page(rows, call.params, "InstanceIds")
-    for one in rows:
-        one.pop("Tags")
-    return {"InstanceStatuses": rows, "NextToken": token}
-
-
 def start_instances(call: Call) -> dict[str, Any]:
-    world, changes = call.world, []
+    world, changes, starting = call.world, [], []
     with world.lock:
         chosen = _wanted(call)
         for instance in chosen:
@@ -356,9 +72,11 @@ def start_instances(call: Call) -> dict[str, Any]:
         for instance in chosen:
             before = instance.state
             if before == "stopped":
-                instance.launched = now()
-                power_on(world, instance)
+                instance.state, instance.launched = "pending", now()
+                starting.append(instance)
             changes.append(_change(instance, before))
+    for instance in starting:
+        power_on(world, instance)
     return {"StartingInstances": changes}
 
 
@@ -385,7 +103,8 @@ def stop_instances(call: Call) -> dict[str, Any]:
                 network.set_public(world, instance, None)
             changes.append(_change(instance, before))
     for instance, generation in stopping:
-        world.machines.stop(instance.id)
+        with instance.power:
+            world.machines.stop(instance.id)
         _later_stopped(world, instance, generation)
     return {"StoppingInstances": changes}
 
@@ -405,7 +124,8 @@ def reboot_instances(call: Call) -> dict[str, Any]:
             if instance.state != "running":
                 raise _cannot(instance, "rebooted")
     for instance in chosen:
-        call.world.machines.reboot(instance.id)
+        with instance.power:
+            call.world.machines.reboot(instance.id)
     return {}
 
 
@@ -430,7 +150,8 @@ def terminate_instances(call: Call) -> dict[str, Any]:
             changes.append(_change(instance, before))
     for instance in ending:
         try:
-            world.machines.terminate(instance.id)
+            with instance.power:
+                world.machines.terminate(instance.id)
         finally:
             _later_terminated(world, instance)
     return {"TerminatingInstances": changes}
@@ -496,8 +217,6 @@ def get_console_output(call: Call) -> dict[str, Any]:
 
 
 OPERATIONS = {
-    "DescribeInstanceStatus": describe_instance_status,
-    "DescribeInstances": describe_instances,
     "GetConsoleOutput": get_console_output,
 }
 

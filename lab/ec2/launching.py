@@ -9,7 +9,7 @@ from typing import Any
 from moto.core.exceptions import ServiceException
 from moto.ec2.utils import filter_iam_instance_profiles
 
-from lab.ec2 import instance_types, instances, network, volume_types, volumes
+from lab.ec2 import instance_rows, instance_types, instances, network, volume_types, volumes
 from lab.ec2.errors import EC2Error, combination, invalid, missing
 from lab.ec2.tagging import given
 from lab.ec2.world import Attachment, Call, Image, Instance, Snapshot, Tags, Volume, new_id, now
@@ -55,7 +55,7 @@ def run_instances(call: Call) -> dict[str, Any]:
     scope = (call.account, call.region, call.action)
     reservation = world.tokens.once(scope, call.params, launch)
     with world.lock:
-        return instances.reservation_row(call, reservation)
+        return instance_rows.reservation_row(call, reservation)
 
 
 def _with_template(call: Call) -> Call:
@@ -87,8 +87,6 @@ def _plan(call: Call) -> _Plan:
         raise invalid(least, "minCount", "It must be at least 1.")
     if most < least:
         raise combination("Maximum instance count must not be smaller than minimum instance count")
-    if params.get("InstanceMarketOptions"):
-        raise EC2Error("UnsupportedOperation", "The lab has no spot market.")
     image = call.image(params["ImageId"])
     if image.state != "available":
         raise EC2Error(
@@ -235,16 +233,19 @@ def _launch(call: Call, plan: _Plan, reservation: str, index: int) -> None:
                 )
             )
         with world.lock:
-            _bring_up(call, plan, reservation, index, made)
+            instance = _bring_up(call, plan, reservation, index, made)
     except BaseException:
         with world.lock:
             for volume in made:
                 if volume.attachment is None:
                     world.remove_volume(volume)
         raise
+    instances.power_on(world, instance)
 
 
-def _bring_up(call: Call, plan: _Plan, reservation: str, index: int, made: list[Volume]) -> None:
+def _bring_up(
+    call: Call, plan: _Plan, reservation: str, index: int, made: list[Volume]
+) -> Instance:
     world, params = call.world, call.params
     id = new_id("i")
     address = world.machines.address(id)
@@ -287,6 +288,8 @@ def _bring_up(call: Call, plan: _Plan, reservation: str, index: int, made: list[
         stop_protected=bool(params.get("DisableApiStop")),
         ebs_optimized=bool(params.get("EbsOptimized")),
         monitoring=bool(params.get("Monitoring", {}).get("Enabled")),
+        # The lab has capacity for every bid and takes none of it back.
+        spot=params.get("InstanceMarketOptions", {}).get("MarketType") == "spot",
         tenancy=params.get("Placement", {}).get("Tenancy", "default"),
     )
     for volume, device in zip(made, plan.devices, strict=True):
@@ -295,7 +298,7 @@ def _bring_up(call: Call, plan: _Plan, reservation: str, index: int, made: list[
     plan.image.last_launched = now()
     world.instances[id] = instance
     world.born("instance", instance, plan.tags["instance"])
-    instances.power_on(world, instance)
+    return instance
 
 
 # Launching moves bytes, and takes the lock itself for the rest.

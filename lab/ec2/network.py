@@ -165,7 +165,8 @@ def _allows(world: World, rule: Any, source: str, port: int) -> bool:
                 return True
     other = (rule.source_group or {}).get("GroupId")
     return bool(other) and any(
-        i.address == source and other in i.groups for i in list(world.instances.values())
+        i.address == source and other in i.groups and i.state != "terminated"
+        for i in list(world.instances.values())
     )
 
 

@@ -28,6 +28,7 @@ from lab.ec2 import (
     query,
     quotas,
     request,
+    s3,
     wire,
 )
 from lab.ec2.calls import Calls
@@ -235,6 +236,8 @@ class EC2:
                 return answer
         elif signer:
             calls.count(service.upper(), _action(asked), signer.region)
+            if service == "s3":
+                return s3.answer(self._moto, asked, signer)
         return None
 
 

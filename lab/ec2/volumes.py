@@ -41,10 +41,14 @@ def make(
         encrypted=encrypted,
         kms_key=(kms_key or default_key(call)) if encrypted else None,
     )
-    if snapshot:
-        disks.copy(snapshot.path, volume.path, kind.size * disks.GIB)
-    else:
-        disks.create(volume.path, kind.size * disks.GIB)
+    try:
+        if snapshot:
+            disks.copy(snapshot.path, volume.path, kind.size * disks.GIB)
+        else:
+            disks.create(volume.path, kind.size * disks.GIB)
+    except OSError:
+        disks.remove(volume.path)
+        raise
     with world.lock:
         world.volumes[id] = volume
         world.born("volume", volume, tags)

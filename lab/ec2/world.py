@@ -163,12 +163,15 @@ class Instance:
     monitoring: bool = False
     source_dest_check: bool = True
     tenancy: str = "default"
+    spot: bool = False
     state: str = "pending"
     launched: datetime = field(default_factory=now)
     transition: str = ""
     reason: tuple[str, str] | None = None
     # A transition that was overtaken (stopped while pending) must not come true later.
     generation: int = 0
+    # Held while the machine is told something, so that it hears things in EC2's order.
+    power: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,10 @@ def _bios(disk: Path, table: Table) -> Verdict:
             "No bootable device.",
             "lab: the disk's first sector does not end in 55 AA",
         )
-    if not table.boot_code:
-        return _no(*said, "lab: the disk's boot sector holds no code: the machine hangs here")
+    # A boot sector's code is not run here, so one that only marks its disk as bootable will do;
+    # but a disk that was made for UEFI has nothing that a BIOS could start.
+    if not table.boot_code and _efi_system(disk, table):
+        return _no(*said, "lab: the disk is made for UEFI: its boot sector holds no code")
     return _root(disk, table, (*said, "GRUB loading."))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.machines.cloud_init import CloudInit, User
 from lab.machines.confine import OWN_TREES, Login
 
-_TOOLS = Path(__file__).parent / "guest"
+_TOOLS = Path(__file__).parent / "tools"
 # Copied, since they are files: names and places that programs look up.
 _COPIED = ("ld.so.cache", "localtime", "protocols", "resolv.conf", "services", "ssl/openssl.cnf")
 _COPIED_FEDORA = ("pki/tls/cert.pem", "pki/tls/openssl.cnf")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import shlex
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,17 +17,13 @@ from lab.machines.cloud_init import CloudInit
 from lab.machines.confine import Confinement, Login
 from lab.machines.console import Console
 from lab.machines.devices import Devices
+from lab.machines.initialise import Initialiser
 from lab.machines.session import PowerOff, Session
 from lab.machines.sshd import SshServer
 
 _log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
-
-# What the lab makes where user data gives none; a real first boot also makes an RSA key, whose
-# second of computing no client here has any use for.
-_GENERATED_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256")
-_KEY_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa"}
 
 
 class Machine:
@@ -59,7 +54,9 @@ class Machine:
         self._devices: Devices | None = None
         self._sshd: SshServer | None = None
         self._sessions: set[Session] = set()
-        # What the first boot settled; later boots are of the same instance, as for cloud-init.
+        # What the first boot settles; later boots are of the same instance, as for cloud-init.
+        self._initialised = False
+        self._hostname = ""
         self._cloud: CloudInit | None = None
         self._logins: dict[str, Login] = {}
         self._host_keys: list[asyncssh.SSHKey] = []
@@ -145,60 +142,53 @@ class Machine:
         if not verdict.boots:
             return
 
-        first = self._cloud is None
-        if self._cloud is None:
-            self._cloud = cloud_init.read(
-                launch.user_data, public_key=launch.public_key, default_user=self._default_user
-            )
-            self._logins = guest.logins(self._cloud)
-        cloud = self._cloud
-        hostname = cloud.hostname or f"ip-{self._address.replace('.', '-')}"
-        disk = self._directory / "disk"
+        first = not self._initialised
         if first:
-            identity = guest.Identity(
-                instance_id=launch.instance_id,
-                hostname=hostname,
-                address=self._address,
-                os_release=verdict.os_release,
-            )
-            await _finished(
-                asyncio.to_thread(guest.furnish, disk, identity, cloud, launch.user_data)
-            )
+            await self._furnish(launch, verdict.os_release)
         else:
-            await _finished(asyncio.to_thread(guest.empty_scratch, disk))
+            await _finished(asyncio.to_thread(guest.empty_scratch, self._directory / "disk"))
 
         self._confinement = Confinement(self._directory)
-        await self._confinement.open(hostname)
+        await self._confinement.open(self._hostname)
         seed = f"{launch.instance_id} {self._boots}"
         self._devices = Devices(self._confinement, launch.instance_type, seed)
         async with self._lock:
             await self._devices.plug_all(list(self._disks.values()))
         name = _pretty_name(verdict.os_release)
-        self._console.say(f"Welcome to {name}!", f"Hostname set to <{hostname}>.")
-        await self._initialise(launch, cloud, hostname, first=first, ready_at=ready_at)
-        self._console.say("", name, f"{hostname} login:")
+        self._console.say(f"Welcome to {name}!", f"Hostname set to <{self._hostname}>.")
+        await self._initialise(launch, first=first, ready_at=ready_at)
+        self._console.say("", name, f"{self._hostname} login:")
 
-    async def _initialise(
-        self, launch: Launch, cloud: CloudInit, hostname: str, *, first: bool, ready_at: float
-    ) -> None:
+    async def _furnish(self, launch: Launch, os_release: str | None) -> None:
+        """Make the instance's own files; what a first boot that broke off has left is replaced."""
+        self._cloud = cloud_init.read(
+            launch.user_data, public_key=launch.public_key, default_user=self._default_user
+        )
+        self._logins = guest.logins(self._cloud)
+        self._hostname = self._cloud.hostname or f"ip-{self._address.replace('.', '-')}"
+        identity = guest.Identity(launch.instance_id, self._hostname, self._address, os_release)
+        disk = self._directory / "disk"
+        if disk.exists():
+            await _finished(asyncio.to_thread(guest.remove, disk))
+        await _finished(
+            asyncio.to_thread(guest.furnish, disk, identity, self._cloud, launch.user_data)
+        )
+
+    async def _initialise(self, launch: Launch, *, first: bool, ready_at: float) -> None:
         """What cloud-init and sshd do, in their order."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        failed = False
-        await self._status("running")
+        assert self._cloud is not None
+        initialiser = Initialiser(
+            self._cloud, launch.instance_id, self._hostname, self._console, self._as_root
+        )
         stamp = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S +0000")
         self._console.say(f"cloud-init[1]: running 'init' at {stamp}.")
-        for warning in cloud.warnings if first else ():
-            self._console.say(f"cloud-init[1]: [WARNING]: {warning}")
-        for script in cloud.early:
-            failed |= not await self._script(script, launch.instance_id)
+        await initialiser.early(first=first)
         if first:
-            for file in cloud.files:
-                failed |= not await self._write(file)
-            self._host_keys = _host_keys(cloud.host_keys, self._console)
-            for key in self._host_keys:
-                await self._install_host_key(key, hostname)
-        self._tell_keys(cloud, hostname)
+            self._host_keys = await initialiser.host_keys()
+            self._initialised = True
+        initialiser.tell_keys(self._host_keys)
 
         await asyncio.sleep(max(0.0, ready_at - loop.time()))
         if self._host_keys:
@@ -214,67 +204,14 @@ class Machine:
         else:
             self._console.say("sshd: no hostkeys available -- exiting.")
 
-        for script in cloud.late if first else ():
-            failed |= not await self._script(script, launch.instance_id)
-        state = "error" if failed else "degraded" if cloud.warnings else "done"
-        await self._status(state)
-        await self._as_root("date >/var/lib/cloud/instance/boot-finished")
+        await initialiser.late(first=first)
         took = loop.time() - began
+        stamp = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S +0000")
         self._console.say(
             f"cloud-init[1]: finished at {stamp}. Datasource DataSourceEc2Local. Up {took:.2f} s."
         )
 
-    def _tell_keys(self, cloud: CloudInit, hostname: str) -> None:
-        for user in cloud.users:
-            keys = [_imported(line) for line in user.authorized_keys if user.name != "root"]
-            known = [key for key in keys if key is not None]
-            for key in known:
-                print_ = key.get_fingerprint()
-                self._console.say(f"ci-info: authorized key of {user.name}: {print_}")
-            if not known and user.name != "root":
-                self._console.say(
-                    f"ci-info: no authorized SSH keys fingerprints found for user {user.name}."
-                )
-        if self._host_keys:
-            self._console.say("-----BEGIN SSH HOST KEY FINGERPRINTS-----")
-            for key in self._host_keys:
-                kind = _key_file(key).upper()
-                self._console.say(f"{key.get_fingerprint()} root@{hostname} ({kind})")
-            self._console.say("-----END SSH HOST KEY FINGERPRINTS-----")
-            self._console.say("-----BEGIN SSH HOST KEY KEYS-----")
-            for key in self._host_keys:
-                self._console.show(_public(key, hostname))
-            self._console.say("-----END SSH HOST KEY KEYS-----")
-
-    async def _install_host_key(self, key: asyncssh.SSHKey, hostname: str) -> None:
-        path = f"/etc/ssh/ssh_host_{_key_file(key)}_key"
-        private = key.export_private_key()
-        await self._write(cloud_init.File(path, private, 0o600, append=False))
-        public = _public(key, hostname).encode()
-        await self._write(cloud_init.File(f"{path}.pub", public, 0o644, append=False))
-
-    async def _write(self, file: cloud_init.File) -> bool:
-        path = shlex.quote(file.path)
-        arrow = ">>" if file.append else ">"
-        # Everybody in the instance owns root's files, so that the owner's rights have to be those
-        # of others; root needs none.
-        mode = file.mode & 0o077 | (file.mode & 0o007) << 6
-        script = f'mkdir -p "$(dirname {path})" && cat {arrow}{path} && chmod {mode:o} {path}'
-        return await self._as_root(script, file.content)
-
-    async def _script(self, script: bytes, instance_id: str) -> bool:
-        """Run a script that cloud-init would, as root, and print what it prints."""
-        runner = (
-            "exec 2>&1; script=$(mktemp /var/lib/cloud/script.XXXXXX); cat >$script; "
-            'chmod 700 $script; INSTANCE_ID="$1" $script </dev/null; status=$?; rm -f $script; '
-            "exit $status"
-        )
-        return await self._as_root(runner, script, instance_id)
-
-    async def _status(self, state: str) -> None:
-        await self._as_root(f"mkdir -p /run/cloud-init; echo {state} >/run/cloud-init/status")
-
-    async def _as_root(self, script: str, given: bytes = b"", *arguments: str) -> bool:
+    async def _as_root(self, script: str, given: bytes, arguments: Sequence[str]) -> bool:
         """Run shell in the instance; its output goes to the console. Whether it succeeded."""
         words = ["/bin/sh", "-c", script, "sh", *arguments]
         process = await asyncio.create_subprocess_exec(
@@ -379,35 +316,6 @@ async def _finished(work: Coroutine[Any, Any, _Result]) -> _Result:
     except asyncio.CancelledError:
         await asyncio.gather(task, return_exceptions=True)
         raise
-
-
-def _host_keys(given: Sequence[str] | None, console: Console) -> list[asyncssh.SSHKey]:
-    if given is None:
-        return [asyncssh.generate_private_key(kind) for kind in _GENERATED_KEYS]
-    keys = []
-    for text in given:
-        try:
-            keys.append(asyncssh.import_private_key(text))
-        except asyncssh.KeyImportError as error:
-            console.say(f"sshd: Unable to load host key from the user data's ssh_keys: {error}")
-    return keys
-
-
-def _imported(line: str) -> asyncssh.SSHKey | None:
-    try:
-        return asyncssh.import_public_key(line)
-    except asyncssh.KeyImportError:
-        return None
-
-
-def _key_file(key: asyncssh.SSHKey) -> str:
-    """The word in the name of sshd's file for this kind of key."""
-    return _KEY_FILES.get(key.get_algorithm(), "ecdsa")
-
-
-def _public(key: asyncssh.SSHKey, hostname: str) -> str:
-    words = key.export_public_key().decode().split()[:2]
-    return " ".join([*words, f"root@{hostname}\n"])
 
 
 def _pretty_name(os_release: str | None) -> str:

@@ -304,4 +304,6 @@ class _Process(asyncio.SubprocessProtocol):
             pipe.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._session.process_ended(self._transport.get_returncode())
+        status = self._transport.get_returncode()
+        self._transport.close()
+        self._session.process_ended(status)

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,14 +102,24 @@ def test_publisher_is_told_when_the_relay_is_down_and_a_new_one_takes_over(
             bus.close()
 
 
-def test_relay_that_outlived_its_bus_is_replaced(tmp_path: Path) -> None:
-    killed = Bus(tmp_path)
-    killed.start_relay()
+def test_relay_dies_with_who_started_it(tmp_path: Path) -> None:
+    program = """
+import os, pathlib, sys
+from lab.bus import Bus
+bus = Bus(pathlib.Path(sys.argv[1]))
+bus.start_relay()
+print(bus.ports.inbound, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tmp_path],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
 
-    bus = Bus(tmp_path, ports=killed.ports)
-    bus.start_relay()
-    try:
-        bus.publish("again", {})
-    finally:
-        bus.close()
-        killed.close()
+    assert ended.returncode == -9, ended.stderr
+    deadline = time.monotonic() + 5
+    while int(ended.stdout) in _listening():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

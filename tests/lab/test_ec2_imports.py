@@ -84,3 +84,24 @@ def test_other_bytes_fail_the_task(imported: Any, kind: str) -> None:
     detail = imported(kind, b"no disk at all" * 100)
     assert detail["Status"] == "deleted"
     assert "Disk validation failed" in detail["StatusMessage"]
+
+
+def test_upload_in_parts_tells_the_checksums(ec2: Any) -> None:
+    s3 = ec2.client("s3")
+    s3.create_bucket(Bucket="disks")
+    upload = {"Bucket": "disks", "Key": "disk"}
+    made = s3.create_multipart_upload(**upload, ChecksumAlgorithm="SHA256")
+    upload["UploadId"] = made["UploadId"]
+    part = s3.upload_part(**upload, PartNumber=1, Body=b"fedora", ChecksumAlgorithm="SHA256")
+    listed = s3.list_parts(**upload)
+    assert listed["ChecksumAlgorithm"] == "SHA256"
+    assert listed["Parts"][0]["ChecksumSHA256"] == part["ChecksumSHA256"]
+
+
+def test_object_tags_may_begin_with_aws(ec2: Any) -> None:
+    s3 = ec2.client("s3")
+    s3.create_bucket(Bucket="disks")
+    s3.put_object(Bucket="disks", Key="disk", Body=b"fedora")
+    tags = [{"Key": "awspub:source", "Value": "x"}]
+    s3.put_object_tagging(Bucket="disks", Key="disk", Tagging={"TagSet": tags})
+    assert s3.get_object_tagging(Bucket="disks", Key="disk")["TagSet"] == tags

@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -282,3 +283,51 @@ def test_protected_instance_is_not_terminated(ec2: Any, utility: str) -> None:
     assert refusal(client.terminate_instances, InstanceIds=[id]) == "OperationNotPermitted"
     client.modify_instance_attribute(InstanceId=id, DisableApiTermination={"Value": False})
     client.terminate_instances(InstanceIds=[id])
+
+
+def test_launch_template_gives_what_the_call_does_not(ec2: Any, utility: str) -> None:
+    client = ec2.client()
+    client.create_launch_template(
+        LaunchTemplateName="ours",
+        LaunchTemplateData={"ImageId": utility, "InstanceType": "t3.small"},
+    )
+    template = {"LaunchTemplateName": "ours"}
+    made = client.run_instances(LaunchTemplate=template, InstanceType="t3.large", **ONE)
+    instance = made["Instances"][0]
+    assert (instance["ImageId"], instance["InstanceType"]) == (utility, "t3.large")
+
+
+def test_image_of_an_instance_has_all_its_volumes(ec2: Any, utility: str) -> None:
+    client = ec2.client()
+    more = [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 2}}]
+    id = run(client, utility, BlockDeviceMappings=more)["InstanceId"]
+    wait(client, "instance_running", id)
+    image = client.create_image(InstanceId=id, Name="of-an-instance")["ImageId"]
+    waiter = client.get_waiter("image_available")
+    waiter.config.delay = 0.05
+    waiter.wait(ImageIds=[image])
+    mappings = client.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"]
+    sizes = {m["DeviceName"]: m["Ebs"]["VolumeSize"] for m in mappings}
+    assert sizes == {"/dev/sda1": 1, "/dev/sdf": 2}
+
+
+def test_interface_and_subnet_are_in_use_with_the_instance(ec2: Any, utility: str) -> None:
+    client = ec2.client()
+    id = run(client, utility)["InstanceId"]
+    wanted = [{"Name": "attachment.instance-id", "Values": [id]}]
+    (interface,) = client.describe_network_interfaces(Filters=wanted)["NetworkInterfaces"]
+    assert interface["PrivateIpAddress"] == ec2.machines.address(id)
+    assert refusal(client.delete_subnet, SubnetId=interface["SubnetId"]) == "DependencyViolation"
+    client.terminate_instances(InstanceIds=[id])
+    wait(client, "instance_terminated", id)
+    assert client.describe_network_interfaces(Filters=wanted)["NetworkInterfaces"] == []
+
+
+def test_same_token_at_once_is_one_instance(ec2: Any, utility: str) -> None:
+    client = ec2.client()
+    asked = {"ImageId": utility, "InstanceType": "t3.small", **ONE, "ClientToken": "t"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: client.run_instances(**asked), range(8)))
+    assert len({answer["Instances"][0]["InstanceId"] for answer in answers}) == 1
+    assert len(client.describe_volumes()["Volumes"]) == 1
+    assert [what for what, _ in ec2.machines.told] == ["start"]

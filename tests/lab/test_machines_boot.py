@@ -95,10 +95,14 @@ def test_garbage_does_not_boot(tmp_path: Path) -> None:
     assert not hvm(path).boots
 
 
-def test_a_boot_sector_without_code_is_no_boot_sector(image: Callable[..., Path]) -> None:
-    path = image(boot_code=False)
-    assert "holds no code" in said(hvm(path))
-    assert pv(path).boots
+def test_a_disk_without_a_signed_boot_sector_does_not_boot(image: Callable[..., Path]) -> None:
+    assert "not a bootable disk" in said(hvm(image(boot_code=False)))
+
+
+def test_a_boot_sector_that_sfdisk_wrote_will_do(image: Callable[..., Path]) -> None:
+    path = image()
+    overwrite(path, 0, bytes(440))
+    assert hvm(path).boots
 
 
 def test_without_a_partition_table_there_is_no_partition(image: Callable[..., Path]) -> None:

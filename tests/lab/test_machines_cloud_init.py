@@ -126,6 +126,16 @@ def test_an_instance_does_what_its_user_data_says(site: Rig) -> None:
     site.machines.terminate(launch.instance_id)
 
 
+def test_nobody_waits_for_a_daemon_that_runcmd_leaves(site: Rig) -> None:
+    more = "runcmd:\n  - sleep 7071 &\n  - echo behind it\n"
+    launch = site.start(site.launch(user_data=site.user_data(more)))
+    shell = site.connect(launch)
+    assert shell("cloud-init status --wait").output == "status: done\n"
+    assert "behind it" in site.machines.console(launch.instance_id)
+    assert shell("pgrep -f 'sleep 7071'").status == 0
+    site.machines.terminate(launch.instance_id)
+
+
 def test_a_failing_runcmd_is_an_error_of_cloud_init(site: Rig) -> None:
     launch = site.start(site.launch(user_data=site.user_data("runcmd: [echo it; exit 3]\n")))
     answer = site.connect(launch)("cloud-init status --wait")

@@ -1,5 +1,6 @@
 """Machines as EC2 uses them: booted, logged in to, attached to, rebooted, gone."""
 
+import contextlib
 import functools
 import http.server
 import os
@@ -17,6 +18,9 @@ import paramiko
 import pytest
 
 from lab import disk
+from lab.machines.addresses import reserve
+from lab.machines.process import ProcessMachines
+from lab.machines.programs import MissingProgram
 from tests.lab.machines_fixtures import (
     BOOT_SECONDS,
     MIB,
@@ -208,6 +212,21 @@ def test_bytes_go_through_unchanged(shell: Shell, size: int, command: str) -> No
     assert stdout.channel.recv_exit_status() == 0
 
 
+def test_a_slow_reader_misses_nothing(shell: Shell) -> None:
+    _, stdout, _ = shell.client.exec_command("head -c 12000000 /dev/zero; sleep 0.1; echo end")
+    time.sleep(0.5)
+    said = stdout.read()
+    assert (len(said), said[-4:]) == (12_000_004, b"end\n")
+
+
+def test_a_command_that_reads_nothing_holds_nobody_up(shell: Shell) -> None:
+    stdin, stdout, _ = shell.client.exec_command("exit 3")
+    # The command may be gone before all of it has been sent.
+    with contextlib.suppress(OSError):
+        stdin.channel.sendall(bytes(5_000_000))
+    assert stdout.channel.recv_exit_status() == 3
+
+
 def test_many_commands_at_once(shell: Shell) -> None:
     answers: list[str] = []
     threads = [
@@ -365,6 +384,54 @@ def test_a_machine_can_be_terminated_at_any_moment_of_its_boot(site: Rig) -> Non
         assert not (site.folder / "machines" / launch.instance_id).exists()
 
 
+def test_a_machine_stopped_in_its_first_boot_has_it_later(site: Rig) -> None:
+    launch = site.launch(site.volume())
+    for milliseconds in (5, 40, 80):
+        site.start(launch)
+        time.sleep(milliseconds / 1000)
+        site.machines.stop(launch.instance_id)
+    site.start(launch)
+    assert site.connect(launch)("id -un").output == "fedora\n"
+    site.machines.terminate(launch.instance_id)
+
+
+def test_labs_side_by_side_never_share_an_address() -> None:
+    one, holder = reserve("i-1", SSH_PORT)
+    other, other_holder = reserve("i-1", SSH_PORT)
+    assert one != other
+    holder.close()
+    other_holder.close()
+
+
+def test_a_missing_program_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.machines.programs.SEARCH_PATH", str(tmp_path))
+    with pytest.raises(
+        MissingProgram, match=r"apt install .* on Debian, `dnf install .* on Fedora"
+    ):
+        ProcessMachines(tmp_path)
+
+
+def test_a_system_without_user_namespaces_is_told_apart(tmp_path: Path) -> None:
+    script = f"""
+from pathlib import Path
+from lab.machines.process import ProcessMachines
+ProcessMachines(Path({str(tmp_path)!r}))
+"""
+    # The limit holds for this namespace alone.
+    forbid = 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"'
+    limited = ["unshare", "--user", "--map-root-user", "--", "sh", "-c", forbid, "sh"]
+    done = subprocess.run(
+        [*limited, sys.executable, "-c", script],
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert "NoNamespaces" in done.stderr
+    assert "sysctl user.max_user_namespaces" in done.stderr
+
+
 CHILD = """
 import sys, time
 from pathlib import Path
@@ -400,42 +467,44 @@ def test_machines_end_when_the_lab_is_killed(tmp_path: Path) -> None:
     instance_id = child.stdout.readline().split()[1]
     assert processes_naming("sleep 6661")
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     deadline = time.monotonic() + 10
     while processes_naming(instance_id) + processes_naming("sleep 6661"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
+def as_ordinary_user(folder: Path) -> list[str]:
+    """The command that runs Python as somebody without root's power, who owns `folder`."""
+    if os.geteuid() != 0:
+        return [sys.executable]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    system_python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, system_python):
+        if not Path(python).exists():
+            continue
+        tried = subprocess.run(
+            [*nobody, python, "-c", "import paramiko, asyncssh, yaml"],
+            env=child_environment(),
+            capture_output=True,
+        )
+        if tried.returncode == 0:
+            os.chown(folder, 65534, 65534)
+            # pytest lets nobody else into its folders.
+            for above in folder.parents:
+                if above.stat().st_mode & 0o005 != 0o005:
+                    above.chmod(0o755)
+            return [*nobody, python]
+    # Root's own Python lies in root's home. In a namespace of its own, root has no more power than
+    # anybody, which is what the kernel asks about.
+    return ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--", sys.executable]
+
+
 def test_machines_run_for_an_ordinary_user(tmp_path: Path) -> None:
-    python = sys.executable
-    become: list[str] = []
-    if os.geteuid() == 0:
-        # Root's own Python may lie in root's home, where nobody can read it.
-        tmp_path.chmod(0o755)
-        for above in tmp_path.parents:
-            if above.stat().st_uid == 0 and above.name.startswith("pytest"):
-                above.chmod(0o755)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        folder = tmp_path / "nobody"
-        folder.mkdir()
-        os.chown(folder, 65534, 65534)
-        tmp_path = folder
-        become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-        for candidate in (sys.executable, f"/usr/bin/{version}"):
-            tried = subprocess.run(
-                [*become, candidate, "-c", "import paramiko"],
-                env=child_environment(),
-                capture_output=True,
-            )
-            if tried.returncode == 0:
-                python = candidate
-                break
-        else:
-            # The same user, but with none of root's power: what the kernel asks for is the latter.
-            become = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+    folder = tmp_path / "site"
+    folder.mkdir()
     done = subprocess.run(
-        [*become, python, "-c", CHILD, str(tmp_path), "go"],
+        [*as_ordinary_user(folder), "-c", CHILD, str(folder), "go"],
         env=child_environment(),
         capture_output=True,
         text=True,

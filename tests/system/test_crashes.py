@@ -68,11 +68,12 @@ def test_worker_killed_around_a_call(tmp_path: Path, action: str, nth: int, acte
 
 
 def test_worker_killed_while_the_image_is_written(deployment: Deployment) -> None:
-    announce_build(deployment)
+    # Large enough that its writing takes seconds.
+    announce_build(deployment, image={"size_mib": 512, "random_mib": 160})
 
     def writing() -> bool | None:
         jobs = deployment.jobs()
-        return (bool(jobs) and any("written" in r["detail"] for r in jobs[0]["regions"])) or None
+        return (bool(jobs) and any("written" in r.detail for r in jobs[0].regions)) or None
 
     deployment.until(writing, "the image being written")
     deployment.kill("worker")

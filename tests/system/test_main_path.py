@@ -14,9 +14,11 @@ STEM = f"{NAME}-{VERSION}-{RELEASE}"
 IMAGE = f"{STEM}.x86_64"
 
 
-def announce_build(deployment: Deployment, times: int = 1, **attributes: Any) -> None:
+def announce_build(
+    deployment: Deployment, times: int = 1, image: dict[str, Any] | None = None
+) -> None:
     build = deployment.site.koji.add_build(
-        NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE)]}, **attributes
+        NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE, **(image or {}))]}
     )
     deployment.site.bus.publish(
         "build.state.change", deployment.site.koji.build_message(build.id), times=times

@@ -1,0 +1,83 @@
+"""S3 is moto's, but for what it gets wrong for uploaders: checksums of parts, tags of objects."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs, unquote
+from xml.etree import ElementTree
+
+from moto.core.exceptions import ServiceException
+from moto.s3.models import s3_backends
+from moto.s3.utils import compute_checksum
+from werkzeug.test import run_wsgi_app
+
+from lab.ec2.query import account_of
+from lab.ec2.request import Answer, Request, Signer
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def answer(moto: Application, request: Request, signer: Signer) -> Answer | None:
+    """The answer, or None where moto's own is right."""
+    asked = parse_qs(request.query, keep_blank_values=True)
+    if request.method == "GET" and "uploadId" in asked:
+        return _list_parts(moto, request, signer)
+    if request.method == "PUT" and "tagging" in asked and "/" in request.path.strip("/"):
+        return _tag_object(request, signer)
+    return None
+
+
+def _tag_object(request: Request, signer: Signer) -> Answer | None:
+    """PutObjectTagging. Moto refuses every key that begins with "aws"; S3, with "aws:"."""
+    bucket, _, name = unquote(request.path).strip("/").partition("/")
+    tags = {
+        tag.findtext("{*}Key", ""): tag.findtext("{*}Value", "")
+        for tag in ElementTree.fromstring(request.body).iter()
+        if tag.tag.endswith("}Tag") or tag.tag == "Tag"
+    }
+    if len(tags) > 10 or any(key.startswith("aws:") or not key for key in tags):
+        return None
+    s3 = s3_backends[account_of(signer.access_key)]["aws"]
+    try:
+        found = s3.get_object(bucket, name)
+    except ServiceException:
+        found = None
+    if found is None:
+        return None
+    s3.tagger.delete_all_tags_for_resource(found.arn)
+    s3.tagger.tag_resource(found.arn, s3.tagger.convert_dict_to_tags_input(tags))
+    return Answer(200, b"", "application/xml")
+
+
+def _list_parts(moto: Application, request: Request, signer: Signer) -> Answer:
+    """Moto's ListParts with the algorithm and the checksum of each part, as the upload has them."""
+    pieces, status, headers = run_wsgi_app(moto, request.environ)
+    body = b"".join(pieces)
+    bucket = request.path.strip("/").split("/")[0]
+    upload = _upload(account_of(signer.access_key), bucket, request)
+    algorithm = upload.metadata.get("x-amz-checksum-algorithm") if upload else None
+    if upload and algorithm:
+
+        def with_checksum(found: re.Match[bytes]) -> bytes:
+            part = upload.parts[int(found[1])]
+            checksum = compute_checksum(part.value, algorithm)
+            return found[0] + _element(f"Checksum{algorithm}", checksum)
+
+        body = re.sub(rb"<PartNumber>(\d+)</PartNumber>", with_checksum, body)
+        body = body.replace(
+            b"</UploadId>", b"</UploadId>" + _element("ChecksumAlgorithm", algorithm), 1
+        )
+    return Answer(int(status.split()[0]), body, headers.get("Content-Type", "application/xml"))
+
+
+def _upload(account: str, bucket: str, request: Request) -> Any:
+    try:
+        uploads = s3_backends[account]["aws"].get_bucket(bucket).multiparts
+    except ServiceException:
+        return None
+    return uploads.get(parse_qs(request.query)["uploadId"][0])
+
+
+def _element(name: str, text: str | bytes) -> bytes:
+    value = text.encode() if isinstance(text, str) else text
+    return b"<" + name.encode() + b">" + value + b"</" + name.encode() + b">"

@@ -1,0 +1,185 @@
+"""An EC2 a module, and in it a site, an image and a waiter of its own for each test."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import requests
+
+from fedimg.aws.clients import Clients
+from fedimg.aws.tags import SITE, Labels
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Limits
+from fedimg.images import Architecture, RawImage
+from lab.ec2.server import EC2, Settings
+from lab.ec2.states import Delays
+from lab.machines.process import ProcessMachines
+
+#: Two with PV kernels, one without.
+ORIGIN, FURTHER, NO_KERNEL = REGIONS = ("us-east-1", "eu-west-1", "ap-east-1")
+
+QUICK = Delays(
+    instance_start=0.1,
+    instance_stop=0.1,
+    instance_terminate=0.2,
+    snapshot=0.1,
+    snapshot_copy=0.2,
+    image=0.1,
+    image_copy=0.1,
+    volume=0.05,
+)
+LIMITS = Limits(wait_minimum=0.02, wait_maximum=0.1, settle=1)
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account in a running EC2."""
+
+    clients: Clients
+    url: str
+    _refused: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def refuse(self, region: str, **codes: str) -> None:
+        """From now on, let a region answer these actions with these errors."""
+        self._refused[region] = codes
+        requests.put(f"{self.url}/lab/refused", json=self._refused, timeout=5).raise_for_status()
+
+    def refuse_nothing(self) -> None:
+        self._refused.clear()
+        requests.put(f"{self.url}/lab/refused", json={}, timeout=5).raise_for_status()
+
+    def live(self, site: str) -> list[dict[str, Any]]:
+        """What exists and carries a site's tag, by EC2's own books."""
+        rows = requests.get(f"{self.url}/lab/ledger/live", timeout=5).json()
+        return [row for row in rows if row["tags"].get(SITE) == site]
+
+    def kinds(self, site: str) -> list[str]:
+        """The kinds of what `live` tells."""
+        return sorted(row["kind"] for row in self.live(site))
+
+    def removals(self) -> list[dict[str, Any]]:
+        """Everything that was ever removed, in order."""
+        rows = requests.get(f"{self.url}/lab/ledger", timeout=5).json()
+        return [row for row in rows if row["event"] == "delete"]
+
+    def calls(self) -> dict[str, int]:
+        """EC2's actions, and how often each was called by now."""
+        return requests.get(f"{self.url}/lab/calls", timeout=5).json().get("EC2", {})
+
+
+@pytest.fixture(scope="module")
+def ec2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
+    """A module's EC2; its `EC2_SETTINGS` change it."""
+    state = tmp_path_factory.mktemp("ec2")
+    machines = ProcessMachines(state / "machines")
+    settings = {"regions": REGIONS, "delays": QUICK, **getattr(request.module, "EC2_SETTINGS", {})}
+    with EC2(Settings(state=state / "ec2", **settings), machines) as server:
+        yield server
+    machines.close()
+
+
+@pytest.fixture(scope="module")
+def clients(ec2: EC2) -> Iterator[Clients]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", ec2.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        patch.delenv("AWS_PROFILE", raising=False)
+        yield Clients()
+
+
+@pytest.fixture
+def account(ec2: EC2, clients: Clients) -> Iterator[Account]:
+    account = Account(clients, ec2.url)
+    yield account
+    account.refuse_nothing()
+
+
+@pytest.fixture
+def origin(clients: Clients) -> Any:
+    """boto3's client of the origin."""
+    return clients.ec2(ORIGIN)
+
+
+@pytest.fixture
+def image() -> RawImage:
+    name = f"Fedora-Cloud-Base-28-{next(_numbers)}.x86_64"
+    url = f"https://koji.example.org/packages/{name}.raw.xz"
+    checksum = "sha256:" + "5" * 64
+    return RawImage(url, Architecture.X86_64, name, "build-7", 1000, checksum)
+
+
+@pytest.fixture
+def labels(image: RawImage) -> Labels:
+    """Of a site that no other test has."""
+    return Labels.of(f"site-{next(_numbers)}", image)
+
+
+@pytest.fixture
+def waiter() -> Waiter:
+    return Waiter(LIMITS, threading.Event())
+
+
+@pytest.fixture
+def make_volume(clients: Clients) -> Callable[..., str]:
+    """Makes a blank volume; its id."""
+
+    def make(labels: Labels, region: str = ORIGIN) -> str:
+        client = clients.ec2(region)
+        zone = client.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+        volume = client.create_volume(
+            AvailabilityZone=zone,
+            Size=1,
+            TagSpecifications=labels.specifications(["volume"], "utility"),
+        )["VolumeId"]
+        wait_until(lambda: state_of(client.describe_volumes, "VolumeIds", volume) == "available")
+        return str(volume)
+
+    return make
+
+
+@pytest.fixture
+def make_snapshot(clients: Clients, make_volume: Callable[..., str]) -> Callable[..., str]:
+    """Makes a snapshot of a blank volume, completed unless told otherwise; its id."""
+
+    def make(labels: Labels, region: str = ORIGIN, *, completed: bool = True) -> str:
+        client = clients.ec2(region)
+        volume = make_volume(labels, region)
+        snapshot = client.create_snapshot(
+            VolumeId=volume, TagSpecifications=labels.specifications(["snapshot"], "snapshot")
+        )["SnapshotId"]
+        client.delete_volume(VolumeId=volume)
+        if completed:
+            wait_until(
+                lambda: state_of(client.describe_snapshots, "SnapshotIds", snapshot) == "completed"
+            )
+        return str(snapshot)
+
+    return make
+
+
+@pytest.fixture
+def snapshot(make_snapshot: Callable[..., str], labels: Labels) -> str:
+    """A completed snapshot of the test's own job, in the origin."""
+    return make_snapshot(labels)
+
+
+def state_of(describe: Callable[..., Any], by: str, identity: str) -> str:
+    (thing,) = next(v for k, v in describe(**{by: [identity]}).items() if k != "ResponseMetadata")
+    return str(thing["State"])
+
+
+def wait_until(so: Callable[[], bool], seconds: float = 10) -> None:
+    """Give what happens by itself its time."""
+    deadline = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)

@@ -1,0 +1,245 @@
+from dataclasses import replace
+
+import pytest
+
+from fedimg.aws import amis, cleanup, instances, publish, security_group
+from fedimg.aws.cleanup import IMAGE, INSTANCE, SECURITY_GROUP, SNAPSHOT, VOLUME
+from fedimg.config import AMIs, Network
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMIType, Virtualization
+from tests.aws.conftest import FURTHER, ORIGIN, REGIONS
+
+NETWORK = Network(allowed_source="127.0.0.0/8")
+
+
+@pytest.fixture(scope="module")
+def utility_ami(ec2, tmp_path_factory) -> str:
+    raw = tmp_path_factory.mktemp("raw") / "blank.raw"
+    raw.write_bytes(bytes(4096))
+    return ec2.default_image(ORIGIN, raw, name="blank")
+
+
+@pytest.fixture
+def register(clients, waiter, image, make_snapshot):
+    """Makes an AMI and its snapshot."""
+
+    def register(labels, *, region=ORIGIN, volume_type="gp2", snapshot=None):
+        ami = amis.register(
+            clients.ec2(region),
+            waiter,
+            labels,
+            image,
+            AMIType(Virtualization.HVM, volume_type),
+            region=region,
+            snapshot=snapshot or make_snapshot(labels, region),
+            kernel=None,
+            attributes=AMIs(),
+        )
+        amis.available(clients.ec2(region), waiter, [ami], limit=5)
+        return ami
+
+    return register
+
+
+@pytest.fixture
+def published(register, clients, waiter):
+    """Makes a public AMI and its public snapshot."""
+
+    def published(labels, *, region=ORIGIN):
+        ami = register(labels, region=region)
+        publish.publish_snapshot(clients.ec2(region), waiter, ami.snapshot)
+        publish.publish_ami(clients.ec2(region), waiter, ami)
+        return ami
+
+    return published
+
+
+@pytest.fixture
+def everything(origin, waiter, labels, register, make_volume, utility_ami):
+    """One of each kind, all in use by one another."""
+    ami = register(labels)
+    volume = make_volume(labels)
+    place = security_group.prepare(origin, waiter, labels, NETWORK)
+    instance = instances.launch(
+        origin,
+        waiter,
+        labels,
+        "utility",
+        ami=utility_ami,
+        kind="t3.small",
+        user_data="",
+        token=labels.token("utility"),
+        group=place.group,
+        subnet=instances.subnet_for(origin, place, "t3.small", 0),
+        network=NETWORK,
+        volumes=[],
+    )
+    return {
+        INSTANCE: instance,
+        IMAGE: ami.id,
+        SNAPSHOT: ami.snapshot,
+        VOLUME: volume,
+        SECURITY_GROUP: place.group,
+    }
+
+
+def found(clients, labels, *, job=None, spare=()) -> list[tuple[str, str]]:
+    left = cleanup.leftovers(clients, labels.site, REGIONS, job=job, spare=spare)
+    return [(item.kind, item.id) for item in left]
+
+
+def clean(clients, waiter, labels, *, job=None, limit=10.0) -> list[tuple[str, str]]:
+    gone: list[tuple[str, str]] = []
+    cleanup.remove(
+        clients,
+        waiter,
+        cleanup.leftovers(clients, labels.site, REGIONS, job=job),
+        limit=limit,
+        removed=lambda item: gone.append((item.kind, item.id)),
+    )
+    return gone
+
+
+def test_everything_that_is_not_public_is_found(clients, labels, everything):
+    items = cleanup.leftovers(clients, labels.site, REGIONS)
+    assert everything.items() <= {(item.kind, item.id) for item in items}
+    # The instance's own volume goes with it, but nobody promises that.
+    assert {item.kind for item in items} == set(everything)
+    assert {(item.region, item.job) for item in items} == {(ORIGIN, labels.job)}
+
+
+def test_everything_is_removed_what_uses_another_first(
+    clients, waiter, labels, everything, account
+):
+    gone = clean(clients, waiter, labels)
+    assert everything.items() <= set(gone)
+    assert account.live(labels.site) == []
+    order = [kind for kind, _ in gone]
+    assert order == sorted(order, key=[INSTANCE, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP].index)
+    removed = [row["id"] for row in account.removals()]
+    assert removed.index(everything[INSTANCE]) < removed.index(everything[SECURITY_GROUP])
+    assert removed.index(everything[IMAGE]) < removed.index(everything[SNAPSHOT])
+
+
+def test_clean_site_has_nothing_left(clients, waiter, labels):
+    assert found(clients, labels) == []
+    assert clean(clients, waiter, labels) == []
+
+
+def test_removed_twice_is_removed(clients, waiter, labels, everything, account):
+    left = cleanup.leftovers(clients, labels.site, REGIONS)
+    for _ in range(2):
+        cleanup.remove(clients, waiter, left, limit=10)
+    assert account.live(labels.site) == []
+
+
+def test_public_ami_and_its_snapshot_are_not_left_over(clients, waiter, labels, published):
+    published(labels)
+    published(labels, region=FURTHER)
+    assert found(clients, labels) == []
+    assert clean(clients, waiter, labels) == []
+
+
+def test_snapshot_is_spared_while_one_of_its_amis_is_public(
+    clients, waiter, labels, published, register, account
+):
+    ami = published(labels)
+    private = register(labels, volume_type="gp3", snapshot=ami.snapshot)
+    assert clean(clients, waiter, labels) == [(IMAGE, private.id)]
+    assert account.kinds(labels.site) == ["image", "snapshot"]
+
+
+def test_public_snapshot_without_a_public_ami_is_left_over(
+    clients, waiter, labels, register, account
+):
+    ami = register(labels)
+    publish.publish_snapshot(clients.ec2(ORIGIN), waiter, ami.snapshot)
+    assert clean(clients, waiter, labels) == [(IMAGE, ami.id), (SNAPSHOT, ami.snapshot)]
+    assert account.live(labels.site) == []
+
+
+def test_ami_that_becomes_public_meanwhile_is_spared(
+    clients, waiter, labels, register, account, origin
+):
+    ami = register(labels)
+    left = cleanup.leftovers(clients, labels.site, REGIONS)
+    publish.publish_ami(origin, waiter, ami)
+    with pytest.raises(EC2ServiceException, match=f"{ami.id} has become public"):
+        cleanup.remove(clients, waiter, left, limit=1)
+    assert account.kinds(labels.site) == ["image", "snapshot"]
+
+
+def test_disabled_ami_is_left_over(clients, labels, register, origin):
+    ami = register(labels)
+    origin.disable_image(ImageId=ami.id)
+    assert (IMAGE, ami.id) in found(clients, labels)
+
+
+def test_another_sites_things_are_never_found(clients, labels, register, make_volume):
+    other = replace(labels, site=labels.site + "-other")
+    register(other)
+    make_volume(other)
+    assert found(clients, labels) == []
+    assert len(found(clients, other)) == 3
+
+
+def test_one_jobs_things_are_found_alone(clients, labels, make_volume):
+    other = replace(labels, job="build-8-Fedora")
+    mine, theirs = make_volume(labels), make_volume(other)
+    assert found(clients, labels, job=labels.job) == [(VOLUME, mine)]
+    assert sorted(found(clients, labels)) == sorted([(VOLUME, mine), (VOLUME, theirs)])
+
+
+def test_live_jobs_are_spared(clients, labels, make_volume):
+    live = replace(labels, job="build-8-Fedora")
+    mine = make_volume(labels)
+    make_volume(live)
+    assert found(clients, labels, spare={live.job}) == [(VOLUME, mine)]
+
+
+def test_every_region_is_cleaned(clients, waiter, labels, make_volume, account):
+    for region in REGIONS:
+        make_volume(labels, region)
+    assert len(clean(clients, waiter, labels)) == len(REGIONS)
+    assert account.live(labels.site) == []
+
+
+def test_failed_removal_is_told_and_the_other_regions_are_cleaned(
+    clients, waiter, labels, make_volume, account
+):
+    for region in REGIONS:
+        make_volume(labels, region)
+    account.refuse(FURTHER, DeleteVolume="UnauthorizedOperation")
+    with pytest.raises(
+        EC2ServiceException, match=r"removing volume .*UnauthorizedOperation"
+    ) as caught:
+        clean(clients, waiter, labels)
+    assert caught.value.region == FURTHER
+    assert [row["region"] for row in account.live(labels.site)] == [FURTHER]
+
+
+def test_region_that_does_not_answer_is_named(clients, labels, account):
+    account.refuse(FURTHER, DescribeVolumes="UnauthorizedOperation")
+    with pytest.raises(EC2ServiceException, match="UnauthorizedOperation") as caught:
+        found(clients, labels)
+    assert caught.value.region == FURTHER
+
+
+def test_region_that_does_not_answer_hides_no_other(clients, labels, account, make_volume):
+    for region in REGIONS:
+        make_volume(labels, region)
+    account.refuse(FURTHER, DescribeVolumes="UnauthorizedOperation")
+    unseen: list[EC2ServiceException] = []
+    left = cleanup.leftovers(clients, labels.site, REGIONS, unseen=unseen.append)
+    assert {item.region for item in left} == set(REGIONS) - {FURTHER}
+    assert [error.region for error in unseen] == [FURTHER]
+
+
+def test_thing_that_stays_in_use_is_told_when_the_limit_has_passed(
+    clients, waiter, labels, register, make_snapshot
+):
+    snapshot = make_snapshot(labels)
+    theirs = register(replace(labels, site=labels.site + "-other"), snapshot=snapshot)
+    with pytest.raises(EC2ServiceException, match=f"snapshot {snapshot} in {ORIGIN} gone"):
+        clean(clients, waiter, labels, limit=0.3)
+    assert theirs.id

@@ -1,0 +1,151 @@
+import threading
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from fedimg.aws import copies, snapshots
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Limits
+from fedimg.exceptions import Cancelled, EC2ServiceException
+from lab.ec2.world import Quotas
+from tests.aws.conftest import FURTHER, LIMITS, ORIGIN, wait_until
+
+#: One copy fills a region.
+EC2_SETTINGS = {"quotas": Quotas(copies_into_region=1)}
+
+
+@pytest.fixture
+def copy(clients, waiter, labels, snapshot):
+    """Copies the test's snapshot to the further region."""
+
+    def copy(*, labels=labels, look_first=False, limits=LIMITS, waiter=waiter, once=None):
+        return copies.copied(
+            clients.ec2(FURTHER),
+            once or clients.ec2_once(FURTHER),
+            waiter,
+            labels,
+            origin=ORIGIN,
+            snapshot=snapshot,
+            look_first=look_first,
+            limits=limits,
+        )
+
+    return copy
+
+
+@pytest.fixture
+def far(clients):
+    return clients.ec2(FURTHER)
+
+
+def of(far, labels) -> list[dict]:
+    """The job's copies."""
+    return far.describe_snapshots(OwnerIds=["self"], Filters=labels.filters())["Snapshots"]
+
+
+def test_copy_is_complete_private_and_the_jobs_own(copy, far, labels, snapshot):
+    made = copy()
+    (shown,) = of(far, labels)
+    assert shown["SnapshotId"] == made
+    assert shown["State"] == "completed"
+    assert snapshot in shown["Description"]
+    assert labels.own(shown["Tags"])
+    attribute = far.describe_snapshot_attribute(SnapshotId=made, Attribute="createVolumePermission")
+    assert attribute["CreateVolumePermissions"] == []
+
+
+def test_copy_of_an_earlier_try_is_found(copy, far, labels):
+    first = copy()
+    assert copy(look_first=True) == first
+    assert len(of(far, labels)) == 1
+
+
+def test_look_that_finds_nothing_is_followed_by_a_copy(copy, far, labels):
+    assert copy(look_first=True) == of(far, labels)[0]["SnapshotId"]
+
+
+def test_copy_whose_answer_was_lost_is_not_made_twice(copy, clients, far, labels):
+    class Deaf:
+        """A connection that broke after the call had taken effect."""
+
+        asked = 0
+
+        def copy_snapshot(self, **request):
+            self.asked += 1
+            clients.ec2_once(FURTHER).copy_snapshot(**request)
+            raise ReadTimeoutError(endpoint_url="http://ec2")
+
+    deaf = Deaf()
+    made = copy(once=deaf)
+    assert [shown["SnapshotId"] for shown in of(far, labels)] == [made]
+    assert deaf.asked == 1
+
+
+def test_place_is_waited_for_when_the_region_is_full(copy, far, labels, snapshot):
+    other = far.copy_snapshot(SourceRegion=ORIGIN, SourceSnapshotId=snapshot)["SnapshotId"]
+    made = copy()
+    states = {shown["SnapshotId"]: shown["State"] for shown in of(far, labels)}
+    assert states == {made: "completed"}
+    assert other != made
+
+
+def test_place_is_not_waited_for_longer_than_a_copy_may_take(copy, far, snapshot):
+    far.copy_snapshot(SourceRegion=ORIGIN, SourceSnapshotId=snapshot)
+    with pytest.raises(EC2ServiceException, match="a place among the region's copies"):
+        copy(limits=Limits(copy=0.01))
+    wait_until(lambda: not pending(far))
+
+
+def pending(far) -> list:
+    found = far.describe_snapshots(
+        OwnerIds=["self"], Filters=[{"Name": "status", "Values": ["pending"]}]
+    )
+    return found["Snapshots"]
+
+
+def test_copy_that_fails_is_removed_and_made_again(account, copy, far, labels, waiter):
+    account.refuse(FURTHER, SnapshotCompletion="Out of cheese")
+    mended = threading.Timer(0.3, account.refuse_nothing)
+    mended.start()
+    made = copy(limits=Limits(attempts=20))
+    mended.join()
+    assert [shown["SnapshotId"] for shown in of(far, labels)] == [made]
+
+
+def test_last_failure_is_told_and_leaves_nothing(account, copy, far, labels):
+    account.refuse(FURTHER, SnapshotCompletion="Out of cheese")
+    before = account.calls().get("CopySnapshot", 0)
+    with pytest.raises(snapshots.SnapshotFailed, match="Out of cheese"):
+        copy(limits=Limits(attempts=2))
+    assert account.calls()["CopySnapshot"] - before == 2
+    assert of(far, labels) == []
+
+
+def test_copy_has_its_limit(copy, far):
+    with pytest.raises(EC2ServiceException, match=r"completed: not so after 0\.1 s"):
+        copy(limits=Limits(copy=0.1))
+    wait_until(lambda: not pending(far))
+
+
+def test_copy_that_the_region_encrypts_is_refused(copy, far):
+    far.enable_ebs_encryption_by_default()
+    try:
+        with pytest.raises(EC2ServiceException, match="is encrypted"):
+            copy()
+    finally:
+        far.disable_ebs_encryption_by_default()
+        wait_until(lambda: not pending(far))
+
+
+def test_stopped_job_copies_nothing(copy, far, labels):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Cancelled):
+        copy(waiter=Waiter(LIMITS, stop))
+    assert of(far, labels) == []
+
+
+def test_refused_copy_is_told_at_once(account, copy):
+    account.refuse(FURTHER, CopySnapshot="UnauthorizedOperation")
+    with pytest.raises(Exception, match="UnauthorizedOperation"):
+        copy()

@@ -1,0 +1,237 @@
+import threading
+import time
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
+
+from fedimg.aws import waiting
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Limits
+from fedimg.exceptions import Cancelled, EC2ServiceException
+
+
+class Clock(threading.Event):
+    """Time that passes when somebody waits, and the event that would end the wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.pauses.append(timeout)
+        self.now += timeout
+        return self.is_set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def waiter(clock: Clock) -> Waiter:
+    return Waiter(Limits(wait_minimum=1, wait_maximum=15, settle=120), clock)
+
+
+def refusal(code: str, status: int = 400) -> ClientError:
+    error = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(error, "DescribeImages")
+
+
+UNKNOWN = refusal("InvalidAMIID.NotFound")
+NO_ANSWER = ReadTimeoutError(endpoint_url="http://ec2")
+
+
+class Script:
+    """Answers one thing after the other; the last for ever."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    def __call__(self) -> object:
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+# until
+
+
+def test_first_answer_ends_the_wait(waiter):
+    look = Script(None, None, "there", "later")
+    assert waiter.until(look, what="it", limit=60) == "there"
+    assert look.asked == 3
+
+
+@pytest.mark.parametrize("answer", [False, 0, "", ()])
+def test_empty_answer_is_an_answer(waiter, answer):
+    assert waiter.until(Script(answer), what="it", limit=60) == answer
+
+
+def test_pauses_grow_to_the_longest(waiter, clock):
+    with pytest.raises(EC2ServiceException):
+        waiter.until(Script(None), what="it", limit=300)
+    assert clock.pauses[0] == 1
+    assert clock.pauses[:-1] == sorted(clock.pauses[:-1])
+    assert max(clock.pauses) == 15
+
+
+def test_limit_is_kept_and_told_with_what_was_waited_for(waiter, clock):
+    with pytest.raises(EC2ServiceException, match=r"snapshot snap-1 completed.*100 s"):
+        waiter.until(Script(None), what="snapshot snap-1 completed", limit=100)
+    assert clock.now == pytest.approx(1100)
+
+
+def test_last_look_comes_when_the_limit_has_passed(waiter, clock):
+    look = lambda: "there" if clock.now >= 1100 else None  # noqa: E731
+    assert waiter.until(look, what="it", limit=100) == "there"
+
+
+def test_unknown_resource_is_waited_for_while_it_settles(waiter):
+    assert waiter.until(Script(UNKNOWN, UNKNOWN, "there"), what="it", limit=60) == "there"
+
+
+def test_resource_that_stays_unknown_is_told_as_ec2_told_it(waiter, clock):
+    with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
+        waiter.until(Script(UNKNOWN), what="it", limit=3600)
+    assert 120 <= clock.now - 1000 <= 135
+
+
+def test_refusal_ends_the_wait_at_once(waiter, clock):
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        waiter.until(Script(None, refusal("UnauthorizedOperation")), what="it", limit=60)
+    assert clock.pauses == [1]
+
+
+def test_settled_tries_until_ec2_knows_the_resource(waiter):
+    assert waiter.settled(Script(UNKNOWN, None)) is None
+
+
+def test_settled_gives_up_with_what_ec2_says(waiter):
+    with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
+        waiter.settled(Script(UNKNOWN))
+
+
+def test_shown_gives_up_with_what_was_looked_for(waiter):
+    with pytest.raises(EC2ServiceException, match="the AMI that is named X"):
+        waiter.shown(Script(None), what="the AMI that is named X")
+
+
+# Stopping
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda waiter: waiter.until(Script(None), what="it", limit=60),
+        lambda waiter: waiter.make(Script(NO_ANSWER), Script(None), look_first=True),
+        lambda waiter: waiter.settled(Script(UNKNOWN)),
+        lambda waiter: waiter.pause(60),
+    ],
+)
+def test_stop_ends_every_wait_promptly(wait):
+    stop = threading.Event()
+    waiter = Waiter(Limits(wait_minimum=30, wait_maximum=30), stop)
+    timer = threading.Timer(0.1, stop.set)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        wait(waiter)
+    assert time.monotonic() - started < 5
+
+
+def test_stopped_waiter_asks_and_makes_nothing(waiter, clock):
+    clock.set()
+    look = Script("there")
+    with pytest.raises(Cancelled):
+        waiter.until(look, what="it", limit=60)
+    with pytest.raises(Cancelled):
+        waiter.make(look, look, look_first=True)
+    assert look.asked == 0
+
+
+# make
+
+DOUBTS = [
+    NO_ANSWER,
+    ConnectionClosedError(endpoint_url="http://ec2"),
+    ConnectTimeoutError(endpoint_url="http://ec2"),
+    EndpointConnectionError(endpoint_url="http://ec2"),
+    refusal("RequestLimitExceeded", 503),
+    refusal("InternalError", 500),
+    refusal("SomethingNew", 500),
+]
+
+
+def test_thing_is_made_without_a_look_when_nothing_was_tried(waiter):
+    make, find = Script("made"), Script("found")
+    assert waiter.make(make, find, look_first=False) == "made"
+    assert find.asked == 0
+
+
+def test_thing_of_an_earlier_try_is_found(waiter):
+    make, find = Script("made"), Script("found")
+    assert waiter.make(make, find, look_first=True) == "found"
+    assert make.asked == 0
+
+
+def test_thing_that_no_earlier_try_made_is_made(waiter):
+    assert waiter.make(Script("made"), Script(None), look_first=True) == "made"
+
+
+@pytest.mark.parametrize("doubt", DOUBTS, ids=repr)
+def test_call_without_an_answer_is_looked_for_before_it_is_made_again(waiter, doubt):
+    make, find = Script(doubt, "made twice"), Script("found")
+    assert waiter.make(make, find, look_first=False) == "found"
+    assert make.asked == 1
+
+
+@pytest.mark.parametrize("doubt", DOUBTS, ids=repr)
+def test_call_that_came_to_nothing_is_made_again(waiter, doubt):
+    make, find = Script(doubt, doubt, "made"), Script(None)
+    assert waiter.make(make, find, look_first=False) == "made"
+    assert (make.asked, find.asked) == (3, 2)
+
+
+def test_call_on_what_ec2_does_not_know_yet_is_made_again(waiter):
+    assert waiter.make(Script(UNKNOWN, "made"), Script(None), look_first=False) == "made"
+
+
+def test_refused_call_is_not_made_again(waiter, clock):
+    make = Script(refusal("InvalidParameterValue"))
+    with pytest.raises(ClientError, match="InvalidParameterValue"):
+        waiter.make(make, Script(None), look_first=False)
+    assert (make.asked, clock.pauses) == (1, [])
+
+
+def test_failing_calls_are_given_up_with_the_last_failure(waiter, clock):
+    with pytest.raises(ReadTimeoutError):
+        waiter.make(Script(NO_ANSWER), Script(None), look_first=False)
+    assert 120 <= clock.now - 1000 <= 135
+
+
+def test_time_that_a_call_took_is_no_failing(waiter, clock):
+    # Such as an hour's wait for a place among a region's copies, and then one lost answer.
+    answers = Script(NO_ANSWER, "made")
+
+    def make():
+        clock.now += 3600
+        return answers()
+
+    assert waiter.make(make, Script(None), look_first=False) == "made"

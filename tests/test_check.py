@@ -1,0 +1,310 @@
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from fedimg import check, config
+from fedimg.config import Settings
+from fedimg.findings import Finding, Status, gather
+from lab.bus import Ports
+from lab.ec2.world import Quotas
+from lab.site import Site
+
+REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
+EXAMPLE = Path(__file__).parent.parent / "fedimg.toml.example"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site"), REGIONS) as site:
+        yield site
+
+
+@pytest.fixture
+def settings(site: Site, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in site.environment.items():
+        monkeypatch.setenv(name, value)
+    return config.load(site.fedimg_config)
+
+
+@pytest.fixture
+def switched(settings: Settings) -> Iterator[Any]:
+    """EC2 in eu-west-1, whose switches are set back afterwards."""
+    ec2 = boto3.session.Session().client("ec2", region_name="eu-west-1")
+    yield ec2
+    ec2.disable_image_block_public_access()
+    ec2.disable_snapshot_block_public_access()
+    ec2.disable_ebs_encryption_by_default()
+
+
+def changed(settings: Settings, **ec2: Any) -> Settings:
+    """The settings with some of [ec2] replaced, read like a file's."""
+    values = settings.model_dump(by_alias=True)
+    values["ec2"]["amis"]["types"] = [str(kind) for kind in settings.ec2.amis.types]
+    for name, value in ec2.items():
+        old = values["ec2"][name]
+        values["ec2"][name] = {**old, **value} if isinstance(old, dict) else value
+    return Settings.model_validate(values)
+
+
+def bad(found: list[Finding]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for one in found:
+        if one.status is not Status.OK:
+            texts[one.name] = "; ".join(filter(None, (texts.get(one.name), one.text)))
+    return texts
+
+
+def command(site: Site, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [Path(sys.executable).parent / "fedimg", "check", *arguments],
+        env={**os.environ, **site.environment, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
+    done = command(site, "--json")
+    found = json.loads(done.stdout)
+    assert [one for one in found if one["status"] != "ok"] == []
+    assert done.returncode == 0
+    assert {one["name"] for one in found} == {
+        "configuration",
+        "state directory",
+        "Koji hub",
+        "Koji files",
+        "bus, listening",
+        "bus, to the relay",
+        "bus, from the relay",
+        "credentials",
+        "regions",
+        "network",
+        *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_ami",)),
+        *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_type",)),
+        *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("test_type",)),
+        "ec2.x86_64.test_type_paravirtual",
+        "region",
+        "public AMIs",
+        "public snapshots",
+        "encryption by default",
+        "quota of public AMIs",
+        "PV kernel",
+    }
+    assert all(one.keys() == {"name", "status", "text", "hint"} for one in found)
+
+
+def test_marks_fit_the_terminal(site: Site) -> None:
+    nowhere = {"FEDMSG_CONFIG": "/nowhere", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    for encoding, well, ill in (("utf-8", "✓", "✗"), ("ascii", "+", "x")):
+        done = command(site, PYTHONIOENCODING=encoding, **nowhere)
+        marks = {
+            line.split(maxsplit=1)[1].split(":")[0]: line[0] for line in done.stdout.splitlines()
+        }
+        assert (marks["Koji hub"], marks["bus"], marks["credentials"]) == (well, ill, ill)
+        assert done.returncode == 1
+
+
+def test_what_is_not_configured_is_named() -> None:
+    found = check.configuration(Settings())
+    assert set(bad(found)) == {
+        "ec2.x86_64.utility_ami",
+        "ec2.aarch64.utility_ami",
+        "ec2.network.allowed_source",
+    }
+    assert all(one.hint for one in found)
+
+
+def test_aarch64_needs_an_hvm_type(settings: Settings) -> None:
+    only_pv = changed(settings, amis={"types": ["paravirtual-gp2"]})
+    assert set(bad(check.configuration(only_pv))) == {"ec2.amis.types"}
+
+
+def test_the_example_is_a_whole_configuration() -> None:
+    assert bad(check.configuration(config.load(EXAMPLE))) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {
+                "x86_64": {
+                    "utility_type": "t2.micro",
+                    "test_type": "t4g.small",
+                    "test_type_paravirtual": "t3.small",
+                },
+                "aarch64": {"utility_type": "m5.large", "test_type": "m99.huge"},
+                "network": {"subnet": "subnet-0123456789abcdef0"},
+            },
+            {
+                "ec2.x86_64.utility_type": "no Nitro type",
+                "ec2.x86_64.test_type": "runs arm64",
+                "ec2.x86_64.test_type_paravirtual": "does not boot PV",
+                "ec2.aarch64.utility_type": "runs x86_64",
+                "ec2.aarch64.test_type": "m99.huge",
+                "network": "subnet-0123456789abcdef0",
+            },
+        ),
+        (
+            {
+                "x86_64": {"utility_ami": "ami-0123456789abcdef0", "test_type": "m3.medium"},
+                "network": {"vpc": "vpc-0123456789abcdef0"},
+                "amis": {"ena": False, "tpm": True, "boot_mode": "uefi"},
+            },
+            {
+                "ec2.x86_64.utility_ami": "ami-0123456789abcdef0",
+                "ec2.x86_64.test_type": "does not boot by uefi",
+                "ec2.aarch64.test_type": "without ENA",
+                "network": "vpc-0123456789abcdef0",
+            },
+        ),
+    ],
+)
+def test_what_ec2_would_refuse_is_found(
+    settings: Settings, wrong: dict[str, dict[str, object]], said: dict[str, str]
+) -> None:
+    found = bad(check.run(changed(settings, regions=["us-east-1"], **wrong)))
+    assert found.keys() == said.keys()
+    assert {name: text for name, text in said.items() if text not in found[name]} == {}
+
+
+def test_utility_amis_of_the_wrong_architecture_are_found(settings: Settings) -> None:
+    x86, arm = settings.ec2.x86_64.utility_ami, settings.ec2.aarch64.utility_ami
+    swapped = changed(settings, x86_64={"utility_ami": arm}, aarch64={"utility_ami": x86})
+    found = bad(check.run(swapped))
+    assert found == {
+        "ec2.x86_64.utility_ami": f"{arm} is for arm64",
+        "ec2.aarch64.utility_ami": f"{x86} is for x86_64",
+    }
+
+
+def test_a_subnet_of_another_vpc_is_found(settings: Settings) -> None:
+    ec2 = boto3.session.Session().client("ec2", region_name="us-east-1")
+    other = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    found = bad(check.run(changed(settings, network={"vpc": other, "subnet": subnet})))
+    assert f"not in {other}" in found["network"]
+
+
+def test_what_keeps_a_region_from_publishing_is_found(settings: Settings, switched: Any) -> None:
+    switched.enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
+    switched.enable_snapshot_block_public_access(State="block-all-sharing")
+    switched.enable_ebs_encryption_by_default()
+    found = bad(check.run(settings))
+    assert found == {
+        "public AMIs": "block-new-sharing in eu-west-1",
+        "public snapshots": "block-all-sharing in eu-west-1",
+        "encryption by default": "on in eu-west-1",
+    }
+
+
+def test_a_region_that_is_not_enabled_is_named(settings: Settings) -> None:
+    found = bad(check.run(changed(settings, regions=["us-east-1", "xx-north-9"])))
+    assert "xx-north-9" in found["regions"]
+
+
+def test_more_ami_types_than_the_quota_allows_are_a_problem(
+    settings: Settings, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.ec2._world, "quotas", Quotas(public_images=3))
+    found = {one.name: one for one in check.run(settings)}["quota of public AMIs"]
+    assert (found.status, found.text) == (
+        Status.PROBLEM,
+        "0 of 3 used; an image needs up to 4 in all 3 regions",
+    )
+    assert "L-0E3CBAB9" in found.hint
+
+
+def test_missing_credentials_are_said_and_hide_nothing_else(
+    settings: Settings, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    found = {one.name: one for one in check.run(settings)}
+    assert found["credentials"].status is Status.PROBLEM
+    assert "instance profile" in found["credentials"].hint
+    assert found["Koji hub"].status is Status.OK
+
+
+def test_an_unknown_profile_hides_nothing_else(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    found = bad(check.run(settings))
+    assert set(found) == {"credentials"}
+    assert "nobody" in found["credentials"]
+
+
+def test_what_does_not_answer_is_said(settings: Settings, site: Site, tmp_path: Path) -> None:
+    dead = f"http://127.0.0.1:{Ports.free().inbound}"
+    koji = settings.koji.model_copy(update={"hub": dead, "topurl": dead})
+    for (found,) in (check.koji_hub(koji), check.koji_files(koji)):
+        assert found.status is Status.PROBLEM
+        assert dead in found.text
+    page = settings.koji.model_copy(update={"hub": site.ec2.url})
+    assert check.koji_hub(page)[0].status is not Status.OK
+
+
+def test_a_relay_that_is_down_is_said(site: Site, tmp_path: Path) -> None:
+    ports = Ports.free()
+    file = tmp_path / "bus.py"
+    relay = {"relay_inbound": [f"tcp://127.0.0.1:{ports.inbound}"]}
+    outbound = {"endpoints": {"relay_outbound": [f"tcp://127.0.0.1:{ports.outbound}"]}}
+    file.write_text(f"config = {relay | outbound}")
+    done = command(site, "--json", FEDMSG_CONFIG=str(file), AWS_ENDPOINT_URL="http://127.0.0.1:1")
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert found["bus, listening"]["status"] == "problem"
+    assert str(ports.inbound) in found["bus, to the relay"]["text"]
+    assert str(ports.outbound) in found["bus, from the relay"]["text"]
+
+
+def test_a_hub_that_never_answers_is_given_up_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_READ_SECONDS", 0.5)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        (found,) = check.koji_hub(settings.koji.model_copy(update={"hub": address}))
+    assert found.status is Status.PROBLEM
+    assert time.monotonic() - started < 5
+
+
+def test_the_state_directory_has_to_be_a_place_to_write(tmp_path: Path) -> None:
+    (found,) = check.state_directory(tmp_path / "new" / "state")
+    assert found.status is Status.OK
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    (found,) = check.state_directory(tmp_path / "file")
+    assert found.status is Status.PROBLEM
+
+
+def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:
+    def raises() -> list[Finding]:
+        raise RuntimeError("two\nlines")
+
+    def hangs() -> list[Finding]:
+        time.sleep(30)
+        return []
+
+    well = [Finding("well", Status.OK, "fine")]
+    started = time.monotonic()
+    found = gather({"hangs": hangs, "raises": raises, "well": lambda: well}, 0.5)
+    assert time.monotonic() - started < 5
+    assert found == {
+        "hangs": [Finding("hangs", Status.PROBLEM, "no answer within 0.5 s")],
+        "raises": [Finding("raises", Status.PROBLEM, "two lines")],
+        "well": well,
+    }

@@ -1,0 +1,648 @@
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from typer.testing import CliRunner, Result
+
+import fedimg.cli  # noqa: F401 (defines the commands)
+from fedimg.aws.tags import Labels
+from fedimg.command import app
+from fedimg.images import AMI, AMIType, Architecture, RawImage
+from fedimg.jobs import Jobs
+from fedimg.store import Lease, Store
+from lab.ec2.server import EC2
+from lab.ec2.server import Settings as EC2Settings
+from lab.machines.process import ProcessMachines
+
+FOLDER = "https://kojipkgs.example.org/images"
+X86_URL = f"{FOLDER}/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+ARM_URL = f"{FOLDER}/Fedora-Cloud-Base-28-1.1.aarch64.raw.xz"
+X86 = RawImage.at(X86_URL, Architecture.X86_64, None)
+ARM = RawImage.at(ARM_URL, Architecture.ARM64, None)
+SHA256 = "0123456789abcdef" * 4
+LONG = "copy: EC2 refused with ResourceLimitExceeded: " + "word " * 60 + "end"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "fedimg.toml"
+    path.write_text('state_directory = "state"\n[ec2]\nregions = ["us-east-1", "eu-west-1"]\n')
+    return path
+
+
+@pytest.fixture
+def run(config: Path) -> Run:
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--config", str(config), *arguments])
+
+    return command
+
+
+@pytest.fixture
+def store(config: Path) -> Iterator[Store]:
+    with contextlib.closing(Store(config.parent / "state")) as store:
+        yield store
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[Jobs]:
+    with contextlib.closing(Jobs(store)) as jobs:
+        yield jobs
+
+
+@pytest.fixture
+def x86_job(jobs: Jobs) -> str:
+    jobs.submit(X86)
+    return X86.job
+
+
+def finish(store: Store, job: str, state: str, error: str | None = None) -> None:
+    row = store.job(job)
+    assert row is not None
+    store.begin(job, row.run)
+    store.end(job, row.run, state, error)
+
+
+def record_amis(store: Store, image: RawImage, region: str, *types: str) -> None:
+    for kind in map(AMIType.parse, types):
+        identity = f"ami-{region}-{image.architecture}-{kind}"
+        name = f"{image.name}-{kind.virtualization}-{region}-{kind.volume_type}-0"
+        store.record_ami(image, AMI(identity, name, region, kind, f"snap-{region}"))
+
+
+def program(config: Path, *arguments: str, **given: Any) -> "subprocess.CompletedProcess[str]":
+    """The installed command, its output into pipes."""
+    return subprocess.run(
+        [Path(sys.executable).parent / "fedimg", *arguments],
+        env={**os.environ, "FEDIMG_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        **given,
+    )
+
+
+# Options of all commands
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["--config", "{}", "--json", "amis"],
+        ["amis", "--json", "--config", "{}"],
+        ["--json", "amis", "--config", "{}"],
+        ["--config", "/nowhere.toml", "amis", "--json", "--config", "{}"],
+    ],
+)
+def test_config_and_json_are_taken_on_both_sides_of_the_name(
+    config: Path, store: Store, order: list[str]
+) -> None:
+    result = CliRunner().invoke(app, [part.format(config) for part in order])
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_the_environment_names_the_configuration(
+    config: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDIMG_CONFIG", str(config))
+    assert CliRunner().invoke(app, ["amis"]).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["worker", "status", "amis", "check", "cleanup"])
+def test_a_misspelt_key_is_named_with_the_nearest_known_one(
+    config: Path, run: Run, command: str
+) -> None:
+    config.write_text('state_directorie = "state"\n')
+    result = run(command, "--json")
+    assert result.exit_code == 2
+    assert "unknown key 'state_directorie'; did you mean 'state_directory'?" in result.stderr
+    assert str(config) in json.loads(result.stdout)["error"]
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["amis", "--colour"], ["upload"], ["uplaod", X86_URL], ["plan", "ftp://x/y"]]
+)
+def test_a_command_line_that_cannot_be_used_is_status_2(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["amis"], ["retry", "x"], ["cancel", "x"], ["cleanup"]]
+)
+def test_looking_makes_no_state_directory(config: Path, run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert f"no database in {config.parent / 'state'} yet" in result.stderr
+    assert not (config.parent / "state").exists()
+
+
+def test_a_state_directory_that_cannot_be_used_is_said(config: Path, run: Run) -> None:
+    (config.parent / "state").write_text("a file")
+    result = run("upload", X86_URL)
+    assert result.exit_code == 2
+    assert "cannot use the database" in result.stderr
+
+
+def test_a_look_at_the_database_loads_no_aws_and_no_bus(config: Path, store: Store) -> None:
+    script = (
+        "import sys; from fedimg.cli import main\n"
+        "sys.argv = ['fedimg', 'status', '--json']\n"
+        "try: main()\n"
+        "finally: print(*(m for m in ('boto3', 'botocore', 'fedmsg') if m in sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "FEDIMG_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["[]"]), done.stderr
+
+
+# amis and status
+
+
+@pytest.fixture
+def four_amis(store: Store, jobs: Jobs) -> None:
+    jobs.submit(X86)
+    jobs.submit(ARM)
+    record_amis(store, X86, "us-east-1", "hvm-gp2", "paravirtual-standard")
+    record_amis(store, X86, "eu-west-1", "hvm-gp2")
+    record_amis(store, ARM, "us-east-1", "hvm-standard")
+
+
+@pytest.mark.usefixtures("four_amis")
+def test_ami_rows_have_the_promised_keys(run: Run, store: Store) -> None:
+    kind = AMIType.parse("hvm-gp2")
+    name = f"{X86.name}-hvm-eu-west-1-gp2-0"
+    store.publish_ami(AMI("ami-eu-west-1-x86_64-hvm-gp2", name, "eu-west-1", kind, "snap"))
+    result = run("amis", "--json", "--region", "eu-west-1")
+    assert json.loads(result.stdout) == [
+        {
+            "image": "Fedora-Cloud-Base-28-1.1.x86_64",
+            "job": X86.job,
+            "region": "eu-west-1",
+            "ami": "ami-eu-west-1-x86_64-hvm-gp2",
+            "name": name,
+            "architecture": "x86_64",
+            "virt_type": "hvm",
+            "volume_type": "gp2",
+            "snapshot": "snap-eu-west-1",
+            "public": True,
+        }
+    ]
+
+
+@pytest.mark.usefixtures("four_amis")
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ([], 4),
+        (["--image", "28-1.1.x86"], 3),
+        (["--image", "Fedora-29"], 0),
+        (["--region", "us-east-1"], 3),
+        (["--region", "us-east"], 0),
+        (["--arch", "aarch64"], 1),
+        (["--arch", "arm64"], 1),
+        (["--arch", "x86_64", "--region", "us-east-1"], 2),
+        (["--type", "hvm"], 3),
+        (["--type", "standard"], 2),
+        (["--type", "hvm-gp2"], 2),
+    ],
+)
+def test_amis_are_filtered(run: Run, filters: list[str], count: int) -> None:
+    assert len(json.loads(run("amis", "--json", *filters).stdout)) == count
+
+
+@pytest.mark.usefixtures("four_amis")
+def test_an_unknown_architecture_is_an_error(run: Run) -> None:
+    result = run("amis", "--arch", "ppc64le")
+    assert result.exit_code == 2
+    assert "ppc64le" in result.stderr
+
+
+def test_status_rows_have_the_promised_keys(run: Run, store: Store, x86_job: str) -> None:
+    store.begin(x86_job, 1)
+    store.set_step(x86_job, "copy")
+    store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
+    store.set_region(x86_job, "eu-west-1", step="failed", error=LONG)
+    (row,) = json.loads(run("status", "--json").stdout)
+    times = [row.pop("created"), row.pop("updated"), *(r.pop("updated") for r in row["regions"])]
+    for text in times:
+        seconds = time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+        assert abs(seconds - time.time()) < 60
+    assert row == {
+        "job": x86_job,
+        "image": "Fedora-Cloud-Base-28-1.1.x86_64",
+        "state": "running",
+        "step": "copy",
+        "error": None,
+        "regions": [
+            {"region": "eu-west-1", "step": "failed", "detail": "", "error": LONG},
+            {"region": "us-east-1", "step": "write", "detail": "40 %", "error": None},
+        ],
+    }
+    assert [row["job"] for row in json.loads(run("status", x86_job, "--json").stdout)] == [x86_job]
+
+
+def test_piped_lines_are_whole_and_have_fields(config: Path, store: Store, x86_job: str) -> None:
+    store.set_region(x86_job, "us-east-1", step="waiting for the boot check")
+    store.set_region(x86_job, "eu-west-1", step="failed", error=LONG.replace(" ", "\n"))
+    record_amis(store, X86, "us-east-1", "hvm-gp2")
+    status = program(config, "status", "28-1.1").stdout.splitlines()
+    assert [line.split()[:3] for line in status] == [
+        [x86_job, "queued", "queued"],
+        [x86_job, "eu-west-1", "failed"],
+        [x86_job, "us-east-1", "waiting-for-the-boot-check"],
+    ]
+    assert status[1].endswith(LONG)
+    (line,) = program(config, "amis").stdout.splitlines()
+    assert line.split() == [
+        "us-east-1",
+        "ami-us-east-1-x86_64-hvm-gp2",
+        "x86_64",
+        "hvm",
+        "gp2",
+        "private",
+        "snap-us-east-1",
+        "Fedora-Cloud-Base-28-1.1.x86_64-hvm-us-east-1-gp2-0",
+        x86_job,
+        "Fedora-Cloud-Base-28-1.1.x86_64",
+    ]
+
+
+def test_jobs_are_found_by_what_is_unique_of_their_names(run: Run, jobs: Jobs) -> None:
+    jobs.submit(X86)
+    jobs.submit(ARM)
+
+    def found(text: str) -> tuple[int, list[str]]:
+        result = run("status", text, "--json")
+        rows = json.loads(result.stdout)
+        return result.exit_code, [row["job"] for row in rows] if isinstance(rows, list) else []
+
+    assert found(X86.job) == (0, [X86.job])
+    assert found(X86.job[:8]) == (0, [X86.job])
+    assert found("aarch64") == (0, [ARM.job])
+    assert found("Fedora") == (2, [])
+    assert found("Debian") == (3, [])
+    assert X86.job in run("status", "Fedora").stderr
+
+
+# upload
+
+
+@pytest.mark.parametrize(
+    ("url", "arch", "expected"),
+    [
+        (X86_URL, [], Architecture.X86_64),
+        (ARM_URL, [], Architecture.ARM64),
+        (ARM_URL, ["--arch", "aarch64"], Architecture.ARM64),
+        (f"{FOLDER}/disk.raw.xz", [], Architecture.X86_64),
+        (f"{FOLDER}/disk.raw.xz", ["--arch", "aarch64"], Architecture.ARM64),
+        (f"{FOLDER}/arm64/Fedora-x86_64-1.raw.xz", [], Architecture.X86_64),
+    ],
+)
+def test_the_file_name_tells_the_architecture(
+    run: Run, store: Store, url: str, arch: list[str], expected: Architecture
+) -> None:
+    result = run("upload", url, *arch)
+    row = store.job(result.stdout.strip())
+    assert result.exit_code == 0
+    assert row is not None
+    assert (row.image.url, row.image.architecture) == (url, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([X86_URL, "--arch", "aarch64"], "contradicts"),
+        ([X86_URL, "--arch", "s390x"], "s390x"),
+        ([X86_URL, "--checksum", "sha256:abc"], "sha256:abc"),
+        ([X86_URL, "--checksum", "crc:00"], "crc:00"),
+        ([f"{FOLDER}/Fedora.qcow2"], "NAME.raw.xz"),
+        (["ftp://x/y.raw.xz"], "http"),
+    ],
+)
+def test_an_impossible_image_is_refused(
+    config: Path, run: Run, arguments: list[str], said: str
+) -> None:
+    result = run("upload", *arguments, "--json")
+    assert result.exit_code == 2
+    assert said in json.loads(result.stdout)["error"]
+    assert not (config.parent / "state").exists()
+
+
+@pytest.mark.parametrize("checksum", [SHA256, SHA256.upper(), f"sha256:{SHA256}"])
+def test_a_checksum_may_be_a_bare_sha256(run: Run, store: Store, checksum: str) -> None:
+    row = store.job(
+        json.loads(run("upload", X86_URL, "--checksum", checksum, "--json").stdout)["job"]
+    )
+    assert row is not None
+    assert row.image.checksum == f"sha256:{SHA256}"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("running", 0), ("complete", 0), ("incomplete", 4), ("failed", 1), ("cancelled", 1)],
+)
+def test_an_image_that_has_a_job_gets_no_second_one(
+    run: Run, store: Store, x86_job: str, state: str, status: int
+) -> None:
+    if state == "running":
+        store.begin(x86_job, 1)
+    else:
+        finish(store, x86_job, state)
+    result = run("upload", X86_URL)
+    assert (result.exit_code, result.stdout.strip()) == (status, x86_job)
+    assert state in result.stderr
+    assert len(store.jobs()) == 1
+
+
+def test_the_same_bytes_at_another_url_have_a_job_already(run: Run, store: Store) -> None:
+    first = run("upload", X86_URL, "--checksum", SHA256)
+    second = run("upload", f"{FOLDER}/again/other.x86_64.raw.xz", "--checksum", SHA256)
+    assert (second.exit_code, second.stdout) == (0, first.stdout)
+
+
+def test_other_bytes_at_the_same_url_are_refused(run: Run, store: Store, x86_job: str) -> None:
+    result = run("upload", X86_URL, "--checksum", SHA256)
+    assert result.exit_code == 5
+    assert SHA256 in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("complete", 0), ("incomplete", 4), ("failed", 1), ("cancelled", 1)]
+)
+def test_waiting_exits_by_how_the_job_ended(
+    run: Run, store: Store, state: str, status: int
+) -> None:
+    def work() -> None:
+        while store.job(X86.job) is None:
+            time.sleep(0.05)
+        store.begin(X86.job, 1)
+        store.set_region(X86.job, "us-east-1", step="write", detail="40 %")
+        time.sleep(0.8)
+        store.end(X86.job, 1, state, "a reason" if status else None)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    result = run("upload", X86_URL, "--wait")
+    worker.join()
+    assert result.exit_code == status
+    lines = [line.split()[:3] for line in result.stdout.splitlines()]
+    assert [X86.job, "us-east-1", "write"] in lines
+    assert lines[-1] == [X86.job, state, state]
+    assert ("a reason" in result.stdout) == bool(status)
+
+
+def test_watching_as_json_is_a_row_a_change(run: Run, store: Store, x86_job: str) -> None:
+    threading.Timer(0.8, finish, (store, x86_job, "failed", "a reason")).start()
+    result = run("status", x86_job, "--watch", "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["state"], row["error"]) for row in rows][:: len(rows) - 1] == [
+        ("queued", None),
+        ("failed", "a reason"),
+    ]
+    assert result.exit_code == 1
+
+
+def test_watching_a_cancelled_job_waits_for_its_clean_up(
+    run: Run, store: Store, x86_job: str
+) -> None:
+    assert run("cancel", x86_job).exit_code == 0
+    threading.Timer(0.8, store.end, (x86_job, 1, "cancelled", None)).start()
+    result = run("status", x86_job, "--watch")
+    assert result.stdout.splitlines()[-1].split()[:3] == [x86_job, "cancelled", "cancelled"]
+    assert result.exit_code == 1
+
+
+def test_an_interrupted_command_is_status_130(config: Path, store: Store, x86_job: str) -> None:
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "fedimg", "status", "--watch"],
+        env={**os.environ, "FEDIMG_CONFIG": str(config)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert x86_job in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_a_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: str) -> None:
+    store.begin(x86_job, 1)
+    store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
+    record_amis(store, X86, "us-east-1", "hvm-gp2")
+    threading.Timer(3, finish, (store, x86_job, "failed", "a reason")).start()
+    watched = on_terminal(config, "status", x86_job, "--watch")
+    assert "━" in watched
+    assert "write 40 %" in watched
+    assert "a reason" in watched
+    listed = on_terminal(config, "amis")
+    assert "Region" in listed
+    assert "ami-us-east-1-x86_64-hvm-gp2" in listed
+
+
+def on_terminal(config: Path, *arguments: str) -> str:
+    """What a person at a terminal sees, control characters and all."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "fedimg", *arguments],
+        env={**os.environ, "FEDIMG_CONFIG": str(config), "TERM": "xterm", "COLUMNS": "100"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    # Linux reports the terminal's end as an error.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    os.close(ours)
+    process.wait(timeout=10)
+    return seen.decode()
+
+
+# retry, cancel, worker
+
+
+@pytest.mark.parametrize("state", ["failed", "incomplete", "cancelled"])
+def test_an_ended_job_is_retried(run: Run, store: Store, x86_job: str, state: str) -> None:
+    finish(store, x86_job, state)
+    result = run("retry", x86_job, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "queued")
+    row = store.job(x86_job)
+    assert row is not None
+    assert row.run == 2
+
+
+def test_a_live_job_is_not_retried(run: Run, x86_job: str) -> None:
+    result = run("retry", x86_job)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "queued" in result.stderr
+
+
+def test_a_complete_job_has_nothing_to_retry(run: Run, store: Store, x86_job: str) -> None:
+    finish(store, x86_job, "complete")
+    result = run("retry", x86_job)
+    assert result.exit_code == 0
+    assert "nothing is left to do" in result.stderr
+
+
+def test_a_live_job_is_cancelled_once(run: Run, x86_job: str) -> None:
+    for _ in range(2):
+        result = run("cancel", x86_job, "--json")
+        assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "cancelled")
+
+
+def test_an_ended_job_is_not_cancelled(run: Run, store: Store, x86_job: str) -> None:
+    finish(store, x86_job, "complete")
+    assert run("cancel", x86_job).exit_code == 5
+
+
+def test_a_missing_worker_is_said(config: Path, run: Run, x86_job: str) -> None:
+    assert "no worker" in run("status").stderr
+    lease = Lease(config.parent / "state")
+    try:
+        assert run("status").stderr == ""
+    finally:
+        lease.release()
+
+
+def test_a_second_worker_is_status_5(config: Path, store: Store) -> None:
+    lease = Lease(config.parent / "state")
+    try:
+        done = program(config, "worker")
+    finally:
+        lease.release()
+    assert done.returncode == 5
+    assert f"process {os.getpid()}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# plan and cleanup, which ask EC2
+
+
+@pytest.fixture(scope="module")
+def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
+    state = tmp_path_factory.mktemp("ec2")
+    with contextlib.closing(ProcessMachines(state / "machines", ssh_port=2222)) as machines:
+        regions = ("us-east-1", "us-east-2", "eu-west-1")
+        with EC2(EC2Settings(state=state / "ec2", regions=regions), machines) as ec2:
+            yield ec2
+
+
+@pytest.fixture
+def aws(ec2: EC2, monkeypatch: pytest.MonkeyPatch) -> EC2:
+    for name, value in {
+        "AWS_ENDPOINT_URL": ec2.url,
+        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return ec2
+
+
+def client(region: str = "us-east-1") -> Any:
+    return boto3.session.Session().client("ec2", region_name=region)
+
+
+def everything() -> dict[str, set[str]]:
+    """The ids of what the account has, by kind."""
+    ec2 = client()
+    return {
+        "volumes": {v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]},
+        "groups": {g["GroupId"] for g in ec2.describe_security_groups()["SecurityGroups"]},
+    }
+
+
+def leave_volume(site: str, image: RawImage) -> str:
+    made = client().create_volume(
+        AvailabilityZone="us-east-1a",
+        Size=1,
+        TagSpecifications=Labels.of(site, image).specifications(["volume"], "utility"),
+    )
+    return str(made["VolumeId"])
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_plan_tells_what_would_be_made_where_and_what_not(config: Path, run: Run) -> None:
+    config.write_text('state_directory = "state"\n')
+    before = everything()
+    result = run("plan", X86_URL, "--json")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert {key: plan[key] for key in ("image", "job", "architecture", "origin")} == {
+        "image": X86.name,
+        "job": X86.job,
+        "architecture": "x86_64",
+        "origin": "us-east-1",
+    }
+    assert {
+        "region": "eu-west-1",
+        "name": f"{X86.name}-paravirtual-eu-west-1-gp2-0",
+        "virt_type": "paravirtual",
+        "volume_type": "gp2",
+    } in plan["amis"]
+    assert len(plan["amis"]) == 10
+    assert [row["region"] for row in plan["left_out"]] == ["us-east-2"]
+    assert everything() == before
+    assert not (config.parent / "state").exists()
+
+
+@pytest.mark.usefixtures("aws")
+def test_clean_up_spares_live_jobs_and_other_sites(
+    run: Run, config: Path, store: Store, jobs: Jobs
+) -> None:
+    jobs.submit(ARM)
+    live, foreign = leave_volume("default", ARM), leave_volume("other", X86)
+    left = leave_volume("default", X86)
+
+    looked = run("cleanup", "--dry-run", "--json")
+    assert looked.exit_code == 0, looked.stderr
+    row = {
+        "kind": "volume",
+        "id": left,
+        "region": "us-east-1",
+        "job": X86.job,
+        "name": f"fedimg utility {X86.name}",
+    }
+    assert json.loads(looked.stdout) == [{**row, "removed": False}]
+    assert left in everything()["volumes"]
+
+    removed = run("cleanup", "--json")
+    assert json.loads(removed.stdout) == [{**row, "removed": True}]
+    assert everything()["volumes"] == {live, foreign}
+
+
+@pytest.mark.usefixtures("aws")
+def test_aws_that_does_not_answer_is_said_in_a_paragraph(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+    result = run("plan", X86_URL, "--json")
+    assert result.exit_code == 1
+    assert "credentials" in json.loads(result.stdout)["error"]
+    assert "Traceback" not in result.stderr
