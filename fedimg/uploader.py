@@ -64,7 +64,7 @@ class Uploader:
         self._queue = queue
         self._clients = clients
         self._hub = hub
-        self._live: dict[str, _Live] = {}
+        self._live: dict[tuple[str, int], _Live] = {}
         self._steps = DurableSteps()
         self.stop = threading.Event()
 
@@ -88,10 +88,13 @@ class Uploader:
     def publish(self, job: str, run: int) -> None:
         """One run of a job: the image becomes public AMIs, or it is said why not."""
         row = self._store.job(job)
-        tries = self._store.begin(job, run)
-        if row is None or tries is None:
+        if row is None:
             return
-        with self._working_on(job) as stop:
+        with self._working_on(job, run) as stop:
+            # Not before: a run that has begun is one that its clean-up can find and stop.
+            tries = self._store.begin(job, run)
+            if tries is None:
+                return
             record = Record(self._store, row.image, run, self._settings.ec2.origin)
             service = EC2Service(
                 self._settings.ec2,
@@ -117,7 +120,7 @@ class Uploader:
 
     def clean(self, job: str, run: int, state: str, error: str | None) -> None:
         """Remove what a run left unpublished; then the job is in `state`."""
-        if live := self._live.get(job):
+        if live := self._live.get((job, run)):
             live.stop.set()
             live.ended.wait()
         problem = self._steps.run("clean", lambda: self._clean(job, state))
@@ -164,12 +167,12 @@ class Uploader:
             self._store.forget_ami(item.id, item.region)
 
     @contextmanager
-    def _working_on(self, job: str) -> Iterator[threading.Event]:
-        live = self._live[job] = _Live()
+    def _working_on(self, job: str, run: int) -> Iterator[threading.Event]:
+        live = self._live[job, run] = _Live()
         try:
             yield live.stop
         finally:
-            del self._live[job]
+            del self._live[job, run]
             live.ended.set()
 
 

@@ -33,7 +33,7 @@ def register(
     """One AMI from a completed snapshot; the one that is there already when it is this job's.
 
     RegisterImage takes no client token: the name, which EC2 keeps unique, does its work.
-    Raises botocore's ClientError when EC2 refuses.
+    Raises botocore's ClientError when EC2 refuses, EC2ServiceException for PV without a kernel.
     """
     request = _request(image, kind, snapshot, kernel, attributes)
     for number in range(_NUMBERS):
@@ -121,6 +121,12 @@ def _request(
         ],
     }
     if not hvm:
+        if not kernel:
+            # EC2 would choose one for a disk without partitions.
+            raise EC2ServiceException(
+                "the region could not be asked for its PV-GRUB kernel when this was planned; "
+                "'fedimg retry' asks again"
+            )
         return request | {"KernelId": kernel}
     # EC2 boots arm64 by UEFI alone.
     boot_mode = "uefi" if image.architecture is Architecture.ARM64 else attributes.boot_mode

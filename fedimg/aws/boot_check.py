@@ -73,6 +73,7 @@ class BootCheck:
             ami, architecture, role, user_data(host_key=host, client_key=client), host.public
         )
         results: list[CheckResult] = []
+        said: list[str] = []
         try:
             instance = instances.running(
                 self.ec2,
@@ -90,9 +91,11 @@ class BootCheck:
                 limit=self.settings.limits.ssh_ready,
                 stop=self.waiter.stop,
             ) as session:
-                said = [self._check(session, check, results) for check in self.checks]
+                for check in self.checks:
+                    said.append(self._check(session, check, results))
         except ssh.SSHError as error:
-            return self._failed(ami, instance_id, str(error), error.output, results)
+            told = "\n".join([*said, error.output])
+            return self._failed(ami, instance_id, str(error), told, results)
         except EC2ServiceException as error:
             return self._failed(ami, instance_id, error.problem, error.output, results)
         failed = [result.name for result in results if not result.passed]

@@ -76,7 +76,7 @@ def remove(
     """Remove leftovers, region by region side by side, what uses another first.
 
     `removed` is told of each as it goes. Raises EC2ServiceException for the first that could
-    not be removed within `limit` seconds, after the other regions have had their turn.
+    not be removed within `limit` seconds, after all the others have had their turn.
     """
     regions: dict[str, list[Leftover]] = {}
     for item in found:
@@ -84,16 +84,27 @@ def remove(
 
     def empty(region: str) -> None:
         items = sorted(regions[region], key=lambda item: _ORDER.index(item.kind))
+        problems: list[EC2ServiceException] = []
         for item in items:
-            with explained(
-                f"removing {item.kind} {item.id}", image=item.name, region=region, step="clean-up"
-            ):
-                waiter.until(
-                    partial(_gone, clients.ec2(region), item),
-                    what=f"{item.kind} {item.id} in {region} gone",
-                    limit=limit,
-                )
-            removed(item)
+            try:
+                with explained(
+                    f"removing {item.kind} {item.id}",
+                    image=item.name,
+                    region=region,
+                    step="clean-up",
+                ):
+                    waiter.until(
+                        partial(_gone, clients.ec2(region), item),
+                        what=f"{item.kind} {item.id} in {region} gone",
+                        # What hangs on something that stays would be waited for in vain.
+                        limit=0 if problems else limit,
+                    )
+            except EC2ServiceException as error:
+                problems.append(error)
+            else:
+                removed(item)
+        if problems:
+            raise problems[0]
 
     if regions:
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:

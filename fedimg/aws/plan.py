@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from fedimg.aws import regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.tags import ami_name
@@ -61,16 +63,19 @@ class Plan:
 def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
     """The plan for an image; nothing is touched.
 
-    PV needs a kernel in its region, and an x86 image. Raises EC2ServiceException when nothing
-    can be made in the origin, and botocore's errors when a region cannot be asked.
+    PV needs a kernel in its region, and an x86 image. A further region that cannot be asked is
+    planned in full, and fails by itself when its turn comes. Raises EC2ServiceException when
+    nothing can be made in the origin, and botocore's errors when that cannot be asked.
     """
     wanted = regions.wanted(clients.ec2(settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
-    kernels = _kernels(wanted, settings, clients) if pv else {}
+    found = _kernels(wanted, settings, clients) if pv else {}
     types = {
         region: [
-            kind for kind in kinds if kind.virtualization is Virtualization.HVM or region in kernels
+            kind
+            for kind in kinds
+            if kind.virtualization is Virtualization.HVM or found.get(region) is not None
         ]
         for region in wanted
     }
@@ -82,7 +87,7 @@ def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
     return Plan(
         settings.origin,
         {region: made for region, made in types.items() if made},
-        kernels,
+        {region: kernel for region, kernel in found.items() if kernel},
         {
             region: "no paravirtual AMIs: EC2 has no PV-GRUB kernel in this region"
             for region, made in types.items()
@@ -95,12 +100,17 @@ def _possible(kind: AMIType, architecture: Architecture) -> bool:
     return kind.virtualization is Virtualization.HVM or architecture is Architecture.X86_64
 
 
-def _kernels(wanted: Sequence[str], settings: EC2, clients: Clients) -> dict[str, str]:
+def _kernels(wanted: Sequence[str], settings: EC2, clients: Clients) -> dict[str, str | None]:
+    """Each region's kernel: None where it has none, empty where it could not be asked."""
     configured = settings.amis.paravirtual_kernels
 
     def kernel(region: str) -> str | None:
-        return regions.paravirtual_kernel(clients.ec2(region), region, configured)
+        try:
+            return regions.paravirtual_kernel(clients.ec2(region), region, configured)
+        except (ClientError, BotoCoreError):
+            if region == settings.origin:
+                raise
+            return ""
 
     with ThreadPoolExecutor(max_workers=settings.limits.regions) as pool:
-        found = dict(zip(wanted, pool.map(kernel, wanted), strict=True))
-    return {region: kernel for region, kernel in found.items() if kernel is not None}
+        return dict(zip(wanted, pool.map(kernel, wanted), strict=True))

@@ -52,7 +52,8 @@ class EC2Service:
     """Publishes raw images in EC2.
 
     It knows nothing of bus and queue: effects run through `steps`, and an observer is told
-    what happens. Setting `stop` ends whatever the service does, with Cancelled.
+    what happens. Setting `stop` ends whatever the service does, with Cancelled. A failed boot
+    check sets it, too: after a failure the next upload is for a new service, with a new `stop`.
     """
 
     def __init__(

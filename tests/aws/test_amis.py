@@ -70,6 +70,24 @@ def test_pv_ami_boots_pv_grub_from_the_first_disk(origin, register):
         assert attribute not in image
 
 
+def test_pv_ami_is_not_left_to_a_kernel_that_ec2_chooses(
+    origin, waiter, labels, image, snapshot, account
+):
+    with pytest.raises(EC2ServiceException, match="fedimg retry"):
+        amis.register(
+            origin,
+            waiter,
+            labels,
+            image,
+            PV,
+            region=ORIGIN,
+            snapshot=snapshot,
+            kernel=None,
+            attributes=AMIs(),
+        )
+    assert account.kinds(labels.site) == ["snapshot"]
+
+
 def test_arm64_ami_boots_by_uefi_whatever_is_said_of_x86(origin, register, image):
     arm = replace(image, architecture=Architecture.ARM64)
     made = shown(origin, register(image=arm, boot_mode="legacy-bios"))

@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from botocore.exceptions import ClientError
 
 from fedimg.aws import plan
 from fedimg.aws.plan import Plan
@@ -73,6 +74,20 @@ def test_configured_kernel_makes_pv_possible(image, clients):
     made = plan.make(image, EC2(origin="ap-east-1", amis=amis), clients)
     assert made.kernels["ap-east-1"] == "aki-12345678"
     assert made.left_out == {}
+
+
+def test_further_region_that_cannot_be_asked_stops_no_other(image, clients, account):
+    account.refuse("eu-west-1", DescribeImages="UnauthorizedOperation")
+    made = plan.make(image, settings(), clients)
+    assert sorted(made.types["eu-west-1"]) == sorted(PV + HVM)
+    assert set(made.kernels) == {"us-east-1"}
+    assert list(made.left_out) == ["ap-east-1"]
+
+
+def test_origin_that_cannot_be_asked_is_an_error(image, clients, account):
+    account.refuse("us-east-1", DescribeImages="UnauthorizedOperation")
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        plan.make(image, settings(), clients)
 
 
 def test_regions_are_asked_one_at_a_time_if_no_more_may_be(image, clients):

@@ -92,7 +92,7 @@ class Recorder:
         return [told for told in self.told if told.what == what]
 
     def amis(self, what: str) -> list[AMI]:
-        """The AMIs that were registered, copied, published, …"""
+        """The AMIs of what was told of one kind: registered, copied, published and so on."""
         return [told.ami for told in self.of(what) if told.ami]
 
     def words(self) -> str:
@@ -228,9 +228,10 @@ class Lab:
         (shown,) = self.ec2(ami.region).describe_images(ImageIds=[ami.id])["Images"]
         return dict(shown)
 
-    def bytes_of(self, snapshot: str) -> bytes:
-        """What a snapshot holds."""
-        return (self.snapshots / snapshot).read_bytes()
+    def bytes_of(self, snapshot: str, size: int) -> bytes:
+        """The first bytes that a snapshot holds; behind them it is a hole of up to a GiB."""
+        with (self.snapshots / snapshot).open("rb") as file:
+            return file.read(size)
 
     # The caller's part
 
@@ -282,7 +283,7 @@ class Lab:
         return self.service(**made).upload(image, observer or Recorder(), again=again)
 
     def clean(self, image: RawImage) -> None:
-        """Remove what a job left, as the worker does; nothing but what is public is live then."""
+        """Remove what a job left, as the worker does; only what is public of it is live then."""
         regions = [*REGIONS, SLOW_REGION]
         limits = self.settings().limits
         cleanup.remove(
@@ -291,8 +292,8 @@ class Lab:
             cleanup.leftovers(self.clients, SITE, regions, job=image.job),
             limit=limits.instance_gone,
         )
-        left = [row for row in self.live() if not row["public"]]
-        assert left == []
+        mine = [row for row in self.live() if row["tags"].get("fedimg:job") == image.job]
+        assert [row for row in mine if not row["public"]] == []
 
     def leaves_nothing(self, image: RawImage) -> None:
         """A failed job has nothing public, and its clean-up leaves nothing at all."""

@@ -37,6 +37,9 @@ class Deployment:
         self.site = site
         self.heard = heard
         self.environment = {**os.environ, **site.environment}
+        # A machine that never boots is given up sooner than an operator would.
+        settings = site.fedimg_config.read_text()
+        site.fedimg_config.write_text(settings.replace("ssh_ready = 60", "ssh_ready = 15"))
         self._store: Store | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

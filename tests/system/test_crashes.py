@@ -69,7 +69,7 @@ def test_worker_killed_around_a_call(tmp_path: Path, action: str, nth: int, acte
 
 def test_worker_killed_while_the_image_is_written(deployment: Deployment) -> None:
     # Large enough that its writing takes seconds.
-    announce_build(deployment, image={"size_mib": 512, "random_mib": 160})
+    announce_build(deployment, image={"size_mib": 512, "random_mib": 64})
 
     def writing() -> bool | None:
         jobs = deployment.jobs()
