@@ -156,7 +156,9 @@ def retry(call: Call, job: JobArgument) -> Code:
     elif row.state == "complete":
         call.output.note(f"{name} is complete: nothing is left to do")
     else:
-        raise Refused(Code.NOT_NOW, f"{name} is {row.state}; only an ended job can be retried")
+        raise Refused(
+            Code.NOT_NOW, f"{name} is {row.state} ({row.step}); only an ended job can be retried"
+        )
     call.output.answer(show.job(row))
     return Code.OK
 

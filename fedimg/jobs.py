@@ -10,11 +10,13 @@ from fedimg.store import Store
 
 #: The queues and workflows that fedimg.uploader serves; jobs wait under these names in the
 #: database, so a change orphans what is waiting.
-JOBS_QUEUE = "fedimg.jobs"
 INTAKE_QUEUE = "fedimg.intake"
+JOBS_QUEUE = "fedimg.jobs"
+#: Apart: a clean-up ends a cancelled run, and must not wait for one of the jobs' places to do so.
+CLEAN_QUEUE = "fedimg.clean"
+INTAKE = "fedimg.intake"
 PUBLISH = "fedimg.publish"
 CLEAN = "fedimg.clean"
-INTAKE = "fedimg.intake"
 
 
 class Jobs:
@@ -44,22 +46,20 @@ class Jobs:
     def submit(self, image: RawImage) -> str | None:
         """Queue the publishing of an image; its job, or None when there is one already."""
         return self._store.add_job(
-            image, queue=lambda connection, run: self._queue(connection, PUBLISH, image.job, run)
+            image, queue=lambda connection, run: self._publish(connection, image.job, run)
         )
 
     def retry(self, job: str) -> int | None:
         """Queue an ended job's next run; its number, or None when there is nothing to retry."""
         return self._store.next_run(
-            job, queue=lambda connection, run: self._queue(connection, PUBLISH, job, run)
+            job, queue=lambda connection, run: self._publish(connection, job, run)
         )
 
     def cancel(self, job: str) -> bool:
         """End a live job and queue its clean-up; False when it is not live."""
         run = self._store.cancel(
             job,
-            queue=lambda connection, run: self._queue(
-                connection, CLEAN, job, run, "cancelled", None
-            ),
+            queue=lambda connection, run: self._clean(connection, job, run, "cancelled", None),
         )
         if run is None:
             return False
@@ -71,20 +71,32 @@ class Jobs:
         return self._store.finish(
             job,
             run,
-            queue=lambda connection, run: self._queue(connection, CLEAN, job, run, state, error),
+            queue=lambda connection, run: self._clean(connection, job, run, state, error),
         )
 
+    def _publish(self, connection: sa.Connection, job: str, run: int) -> object:
+        return self._queue(connection, JOBS_QUEUE, PUBLISH, job, run)
+
+    def _clean(
+        self, connection: sa.Connection, job: str, run: int, state: str, error: str | None
+    ) -> object:
+        return self._queue(connection, CLEAN_QUEUE, CLEAN, job, run, state, error)
+
     def _queue(
-        self, connection: sa.Connection, workflow: str, job: str, run: int, *more: str | None
+        self,
+        connection: sa.Connection,
+        queue: str,
+        workflow: str,
+        job: str,
+        run: int,
+        *more: str | None,
     ) -> object:
         return self._client.enqueue_in_transaction(
             connection,
             {
-                "queue_name": JOBS_QUEUE,
+                "queue_name": queue,
                 "workflow_name": workflow,
                 "workflow_id": workflow_id(workflow, job, run),
-                # Runs and clean-ups of one job follow each other; those of others do not wait.
-                "queue_partition_key": job,
             },
             job,
             run,

@@ -174,6 +174,21 @@ class Store:
         """Let go of the file."""
         self.engine.dispose()
 
+    def on_failure(self, tell: Callable[[BaseException], object]) -> None:
+        """Have `tell` called with the reason, in any thread, when the file fails.
+
+        The disk may be full, say, or the file gone. That another process holds it for a while, or
+        that a row is there already, is no failure.
+        """
+
+        @event.listens_for(self.engine, "handle_error")
+        def look(context: sa.ExceptionContext) -> None:
+            error = context.original_exception
+            held = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+            # What is no more than DatabaseError is damage to the file itself.
+            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError) and not held:
+                tell(error)
+
     def _create_tables(self) -> None:
         with self.engine.begin() as connection:
             # Bus and worker may both be the first: the second finds the tables made.
@@ -216,12 +231,14 @@ class Store:
     def next_run(self, job: str, *, queue: Queue) -> int | None:
         """Queue an ended job's next run; None when it is live or complete already.
 
-        So it is when another source's job for the same bytes is.
+        So it is when another source's job for the same bytes is, and until a cancelled job is
+        cleaned up: its next run must not meet that.
         """
         with self.engine.begin() as connection:
             changed = connection.execute(
                 sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.state.in_(("incomplete", "failed", "cancelled")))
+                .where(_jobs.c.job == job, _jobs.c.step != CLEANING)
+                .where(_jobs.c.state.in_(("incomplete", "failed", "cancelled")))
                 .where(~_twins(_jobs.c.job, _jobs.c.checksum).exists())
                 .values(
                     run=_jobs.c.run + 1,
@@ -240,12 +257,14 @@ class Store:
     def begin(self, job: str, run: int) -> int | None:
         """Note that a run is worked on; how often the job was by now, 1 the first time.
 
-        None when the run is not the job's live one: it was cancelled before it began.
+        None when the run is not the job's live one, as it was cancelled before it began, or has
+        come to its clean-up.
         """
         with self.engine.begin() as connection:
             changed = connection.execute(
                 sa.update(_jobs)
                 .where(_jobs.c.job == job, _jobs.c.run == run, _jobs.c.state.in_(LIVE))
+                .where(_jobs.c.step != CLEANING)
                 .values(
                     tries=_jobs.c.tries + 1, state="running", step="started", updated=time.time()
                 )

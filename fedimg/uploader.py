@@ -35,6 +35,8 @@ VERSION = "1"
 WORKER = "worker"
 #: Entries that wait for Koji at the same time.
 _ENTRIES = 20
+#: Jobs that are cleaned up at the same time.
+_CLEAN_UPS = 10
 _POLL_SECONDS = 0.5
 #: How long a step in flight may take to record its result when the worker is told to stop.
 _GRACE_SECONDS = 3.0
@@ -136,6 +138,9 @@ class Uploader:
             spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
         if state == "failed" and ec2.keep_failed_instances:
             spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
+        # What EC2 shows may lag behind what was made public a moment ago.
+        public = [ami for ami in self._store.amis() if ami.job == job and ami.public]
+        published = {each for ami in public for each in (ami.ami, ami.snapshot)}
         problems: list[EC2ServiceException] = []
         try:
             found = cleanup.leftovers(
@@ -149,7 +154,7 @@ class Uploader:
             cleanup.remove(
                 self._clients,
                 Waiter(ec2.limits, self.stop),
-                [item for item in found if item.kind not in spared],
+                [item for item in found if not (item.kind in spared or item.id in published)],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
@@ -179,12 +184,14 @@ class Uploader:
 def run_worker(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT; the exit status.
 
-    What is under way then is dropped after a short grace, and taken up by the next worker.
+    What is under way then is dropped after a short grace, and taken up by the next worker; so it
+    is when the database fails meanwhile, with exit status 1.
     Raises StoreError when the state directory cannot be used, WorkerRunning when it is in use,
     BusError when the fedmsg configuration leads to no relay.
     """
     store = Store(settings.state_directory)
     lease = Lease(settings.state_directory)
+    store.on_failure(_end_at_once)
     messenger = Messenger(store, settings.bus.confirm_seconds)
     messenger.start()
     queue = Jobs(store)
@@ -209,9 +216,10 @@ def run_worker(settings: Settings) -> int:
     DBOS.register_queue(
         jobs.JOBS_QUEUE,
         worker_concurrency=settings.ec2.limits.jobs,
-        # A job's clean-up follows its run, and its next run follows the clean-up.
-        partition_concurrency=1,
         polling_interval_sec=_POLL_SECONDS,
+    )
+    DBOS.register_queue(
+        jobs.CLEAN_QUEUE, worker_concurrency=_CLEAN_UPS, polling_interval_sec=_POLL_SECONDS
     )
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -226,6 +234,13 @@ def run_worker(settings: Settings) -> int:
     # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
     # where they were.
     os._exit(0)
+
+
+def _end_at_once(error: BaseException) -> None:
+    """End the process: what happens now cannot be recorded, and the next worker finds it undone."""
+    _log.critical("the database failed, so the worker ends; mend this and start it: %s", error)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _register(name: str, body: Callable[..., object]) -> None:

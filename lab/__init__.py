@@ -1,1 +1,1 @@
-"""A whole site on one machine: an EC2 whose instances run, a Koji, a bus. Knows nothing of fedimg."""
+"""A whole site on one machine: an EC2 whose instances run, a Koji, a bus; nothing of fedimg."""

@@ -1,13 +1,12 @@
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import CLEAN, INTAKE_QUEUE, JOBS_QUEUE, PUBLISH, Jobs, workflow_id
+from fedimg.jobs import CLEAN, CLEAN_QUEUE, INTAKE_QUEUE, JOBS_QUEUE, PUBLISH, Jobs, workflow_id
 from fedimg.store import Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
@@ -37,10 +36,10 @@ def jobs(store: Store) -> Iterator[Jobs]:
     jobs.close()
 
 
-def queued(store: Store) -> dict[str, tuple[str, str | None, str]]:
-    """What waits in the queue: workflow id → queue, partition, status."""
+def queued(store: Store) -> dict[str, tuple[str, str]]:
+    """What waits in the queues: workflow id → queue, status."""
     rows = (
-        "SELECT workflow_uuid, queue_name, queue_partition_key, status FROM workflow_status "
+        "SELECT workflow_uuid, queue_name, status FROM workflow_status "
         "ORDER BY created_at, workflow_uuid"
     )
     with store.engine.connect() as connection:
@@ -59,7 +58,7 @@ def fill_up(store: Store) -> None:
 def test_entry_taken_in_three_times_is_one_intake(store, jobs):
     for _ in range(3):
         jobs.take_in("task:10410065")
-    assert queued(store) == {"task:10410065": (INTAKE_QUEUE, None, "ENQUEUED")}
+    assert queued(store) == {"task:10410065": (INTAKE_QUEUE, "ENQUEUED")}
 
 
 def test_task_and_build_of_one_number_are_two_intakes(store, jobs):
@@ -68,11 +67,9 @@ def test_task_and_build_of_one_number_are_two_intakes(store, jobs):
     assert len(queued(store)) == 2
 
 
-def test_submitted_image_waits_in_its_jobs_own_partition(store, jobs):
+def test_submitted_image_waits_among_the_jobs(store, jobs):
     assert jobs.submit(IMAGE) == IMAGE.job
-    assert queued(store) == {
-        workflow_id(PUBLISH, IMAGE.job, 1): (JOBS_QUEUE, IMAGE.job, "ENQUEUED")
-    }
+    assert queued(store) == {workflow_id(PUBLISH, IMAGE.job, 1): (JOBS_QUEUE, "ENQUEUED")}
 
 
 def test_image_submitted_three_times_is_one_job(store, jobs):
@@ -112,7 +109,7 @@ def test_finished_run_leaves_its_clean_up_in_the_queue(store, jobs):
     store.begin(IMAGE.job, 1)
     assert jobs.finish(IMAGE.job, 1, "complete", None)
     clean = workflow_id(CLEAN, IMAGE.job, 1)
-    assert queued(store)[clean] == (JOBS_QUEUE, IMAGE.job, "ENQUEUED")
+    assert queued(store)[clean] == (CLEAN_QUEUE, "ENQUEUED")
 
 
 def test_run_finished_twice_has_one_clean_up(store, jobs):
@@ -120,7 +117,6 @@ def test_run_finished_twice_has_one_clean_up(store, jobs):
     jobs.submit(IMAGE)
     store.begin(IMAGE.job, 1)
     assert jobs.finish(IMAGE.job, 1, "complete", None)
-    store.begin(IMAGE.job, 1)
     assert jobs.finish(IMAGE.job, 1, "complete", None)
     assert len(queued(store)) == 2
 
@@ -129,8 +125,8 @@ def test_cancelled_job_does_not_run_and_is_cleaned_up(store, jobs):
     jobs.submit(IMAGE)
     assert jobs.cancel(IMAGE.job)
     waiting = queued(store)
-    assert waiting[workflow_id(PUBLISH, IMAGE.job, 1)][2] == "CANCELLED"
-    assert waiting[workflow_id(CLEAN, IMAGE.job, 1)] == (JOBS_QUEUE, IMAGE.job, "ENQUEUED")
+    assert waiting[workflow_id(PUBLISH, IMAGE.job, 1)][1] == "CANCELLED"
+    assert waiting[workflow_id(CLEAN, IMAGE.job, 1)] == (CLEAN_QUEUE, "ENQUEUED")
     assert store.job(IMAGE.job).state == "cancelled"
 
 
@@ -146,7 +142,7 @@ def test_job_in_its_clean_up_cannot_be_cancelled(store, jobs):
     store.begin(IMAGE.job, 1)
     jobs.finish(IMAGE.job, 1, "complete", None)
     assert not jobs.cancel(IMAGE.job)
-    assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][2] == "ENQUEUED"
+    assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][1] == "ENQUEUED"
 
 
 def test_unknown_job_is_neither_cancelled_nor_retried(jobs):
@@ -160,7 +156,7 @@ def test_cancel_that_cannot_be_queued_leaves_the_job_running(store, jobs):
     with pytest.raises(sa.exc.DatabaseError, match="no room"):
         jobs.cancel(IMAGE.job)
     assert store.job(IMAGE.job).state == "queued"
-    assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][2] == "ENQUEUED"
+    assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][1] == "ENQUEUED"
 
 
 def test_what_was_submitted_is_there_after_a_restart(store, jobs):
@@ -173,10 +169,3 @@ def test_what_was_submitted_is_there_after_a_restart(store, jobs):
     assert set(queued(again)) == {"task:7", workflow_id(PUBLISH, IMAGE.job, 1)}
     other.close()
     again.close()
-
-
-def test_jobs_of_two_images_are_two_partitions(store, jobs):
-    other = replace(IMAGE, source="build-8")
-    jobs.submit(IMAGE)
-    jobs.submit(other)
-    assert {row[1] for row in queued(store).values()} == {IMAGE.job, other.job}

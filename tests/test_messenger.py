@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -125,8 +123,7 @@ def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: Messenger
     messenger.start()
     put(store, 1)
     wait_until(lambda: not store.unannounced(1), 10)
-    os.kill(bus._relay.pid, signal.SIGKILL)  # type: ignore[union-attr]
-    bus.stop_relay()
+    bus.kill_relay()
     put(store, 30, first=1)
     time.sleep(CONFIRM / 2)
     with bus.listen() as heard:

@@ -138,11 +138,6 @@ def happened(folder: Path) -> list[str]:
     return [json.loads(line)[0] for line in lines]
 
 
-def times(folder: Path) -> dict[str, float]:
-    lines = (folder / "happened").read_text().splitlines()
-    return dict(json.loads(line) for line in lines)
-
-
 def test_recorded_effect_never_happens_again(tmp_path):
     points = ["in plan", "after copy:b", "in publish:b", "in copy:d", "in end", "after end"]
     got = run(tmp_path, MANY.replace("AT_ONCE", "2"), *points)
@@ -238,62 +233,6 @@ in_turns(attempt)
 def test_cancelled_workflow_takes_no_further_step_in_any_branch(tmp_path):
     assert "Cancelled" in run(tmp_path, CANCELLED)
     assert sorted(happened(tmp_path)) == ["copy:a", "copy:b"]
-
-
-QUEUE = """
-from dbos import DBOSClient
-
-from fedimg import jobs
-
-
-def work(job, run):
-    happened(f"{job}:{run} begins")
-    pass_by(f"in {job}:{run}")
-    DBOS.run_step({"name": "wait"}, lambda: time.sleep(0.4))
-    happened(f"{job}:{run} ends")
-
-
-def attempt():
-    store = Store(state)
-    launch(store, work=work)
-    DBOS.register_queue("q", worker_concurrency=2, partition_concurrency=1,
-                        polling_interval_sec=0.05)
-    client = DBOSClient(system_database_engine=store.engine)
-    for run in (1, 2):
-        for job in "abc":
-            client.enqueue({
-                "queue_name": "q", "workflow_name": "work", "workflow_id": f"{job}:{run}",
-                "queue_partition_key": job,
-            }, job, run)
-    for run in (1, 2):
-        for job in "abc":
-            client.retrieve_workflow(f"{job}:{run}").get_result()
-    return "done"
-
-
-in_turns(attempt)
-"""
-
-
-def test_workflows_of_a_job_follow_each_other_and_those_of_others_do_not_wait(tmp_path):
-    run(tmp_path, QUEUE)
-    at = times(tmp_path)
-    for job in "abc":
-        assert at[f"{job}:1 ends"] <= at[f"{job}:2 begins"]
-    # Two workers, three jobs.
-    at_work = Counter()
-    most = 0
-    for what in sorted(at, key=at.__getitem__):
-        at_work[what.split()[1]] += 1
-        most = max(most, at_work["begins"] - at_work["ends"])
-    assert most == 2
-
-
-def test_job_of_a_killed_worker_still_comes_before_its_clean_up(tmp_path):
-    run(tmp_path, QUEUE, "in a:1", "in b:2")
-    at = times(tmp_path)
-    for job in "abc":
-        assert at[f"{job}:1 ends"] <= at[f"{job}:2 begins"]
 
 
 # Plain steps

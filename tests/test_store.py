@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.store import CLEANING, Lease, Store, StoreError, WorkerRunning
@@ -330,11 +331,26 @@ def test_tries_go_on_in_the_next_run(store, job, queue):
     assert store.begin(job, 2) == 2
 
 
-def test_late_end_of_an_earlier_run_is_not_the_next_ones(store, job, queue):
+def test_cancelled_job_gets_no_next_run_before_it_is_cleaned_up(store, job, queue):
     store.cancel(job, queue=queue)
-    store.next_run(job, queue=queue)
+    assert store.next_run(job, queue=queue) is None
     store.end(job, 1, "cancelled", None)
+    assert store.next_run(job, queue=queue) == 2
+
+
+def test_late_end_of_an_earlier_run_is_not_the_next_ones(store, job, queue):
+    store.end(job, 1, "failed", None)
+    store.next_run(job, queue=queue)
+    store.end(job, 1, "failed", "late")
     assert state(store, job) == ("queued", 2)
+
+
+def test_run_that_came_to_its_clean_up_does_not_begin_again(store, job, queue):
+    # The worker was killed between what finish does and what the queue records of it.
+    store.begin(job, 1)
+    store.finish(job, 1, queue=queue)
+    assert store.begin(job, 1) is None
+    assert store.cancel(job, queue=queue) is None
 
 
 def test_next_run_that_cannot_be_queued_is_not_noted(store, job):
@@ -497,6 +513,19 @@ def test_file_of_another_program_keeps_its_tables(tmp_path):
     Store(tmp_path).close()
     with sqlite3.connect(tmp_path / "fedimg.db") as connection:
         connection.execute("SELECT x FROM theirs")
+
+
+def test_failing_database_is_told_and_a_refused_row_is_not(tmp_path):
+    store = Store(tmp_path)
+    told: list[BaseException] = []
+    store.on_failure(told.append)
+    with pytest.raises(sa.exc.IntegrityError), store.engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO fedimg_outbox (id) VALUES (1)")
+    assert told == []
+    with pytest.raises(sa.exc.OperationalError), store.engine.begin() as connection:
+        connection.exec_driver_sql("SELECT * FROM gone")
+    assert len(told) == 1
+    store.close()
 
 
 # Lease

@@ -9,13 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedimg import ssh
-from fedimg.aws import instances
-from fedimg.aws.clients import Client
-from fedimg.aws.security_group import Place
-from fedimg.aws.tags import Labels
-from fedimg.aws.user_data import user_data
-from fedimg.aws.waiting import Waiter
-from fedimg.config import EC2, Check
+from fedimg.aws.attempts import Attempts, NoRoom, Started
+from fedimg.config import Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
 from fedimg.observer import CheckResult
@@ -46,92 +41,57 @@ class Verdict:
 class BootCheck:
     """Boots AMIs of one job in the origin, and checks them."""
 
-    ec2: Client
-    waiter: Waiter
-    labels: Labels
-    settings: EC2
-    place: Place
+    attempts: Attempts
     checks: Sequence[Check]
 
     def run(self, ami: AMI, architecture: Architecture, *, again: bool) -> Verdict:
-        """Boot one AMI and check it; its instance is gone afterwards.
+        """Boot one AMI and check it; its instance is going afterwards.
 
-        A check that a crash interrupted (`again`) is abandoned and made anew. Raises
+        Nobody waits for that: the verdict does not depend on it, and the job's clean-up will. A
+        check that a crash interrupted (`again`) is abandoned and made anew. Raises
         EC2TestException when EC2 had no room for the instance: the image was not to blame.
         """
-        role = f"{ROLE}-{ami.type.virtualization}"
         if again:
-            self._end(role)
-        verdict = self._boot(ami, architecture, role)
-        if not (verdict.problem and self.settings.keep_failed_instances):
-            self._end(role)
+            self.attempts.end()
+        verdict = self._boot(ami, architecture)
+        if not (verdict.problem and self.attempts.settings.keep_failed_instances):
+            self.attempts.dismiss()
         return verdict
 
-    def _boot(self, ami: AMI, architecture: Architecture, role: str) -> Verdict:
-        host, client = ssh.new_identity("fedimg-host"), ssh.new_identity("fedimg-client")
-        instance_id = self._launch(
-            ami, architecture, role, user_data(host_key=host, client_key=client), host.public
-        )
+    def _boot(self, ami: AMI, architecture: Architecture) -> Verdict:
+        started = self._start(ami, architecture)
         results: list[CheckResult] = []
         said: list[str] = []
         try:
-            instance = instances.running(
-                self.ec2,
-                self.waiter,
-                instance_id,
-                self.settings.network,
-                limit=self.settings.limits.instance_running,
-            )
-            with ssh.connect(
-                instance.address,
-                self.settings.network.ssh_port,
-                self.settings.test_user,
-                host_key=host,
-                client_key=client,
-                limit=self.settings.limits.ssh_ready,
-                stop=self.waiter.stop,
-            ) as session:
+            with self.attempts.login(started, self.attempts.settings.test_user) as (_, session):
                 for check in self.checks:
                     said.append(self._check(session, check, results))
         except ssh.SSHError as error:
-            told = "\n".join([*said, error.output])
-            return self._failed(ami, instance_id, str(error), told, results)
+            said.append(error.output)
+            return self._failed(ami, started, str(error), said, results)
         except EC2ServiceException as error:
-            return self._failed(ami, instance_id, error.problem, error.output, results)
+            return self._failed(ami, started, error.problem, [error.output], results)
         failed = [result.name for result in results if not result.passed]
         if failed:
             problem = f"failed on the test instance: {', '.join(failed)}"
-            return self._failed(ami, instance_id, problem, "\n".join(said), results)
+            return self._failed(ami, started, problem, said, results)
         return Verdict(ami.id, "", "", results)
 
-    def _launch(
-        self, ami: AMI, architecture: Architecture, role: str, started_with: str, token: str
-    ) -> str:
+    def _start(self, ami: AMI, architecture: Architecture) -> Started:
+        settings = self.attempts.settings
         hvm = ami.type.virtualization is Virtualization.HVM
-        machine = self.settings.machine(architecture)
-        kind = machine.test_type if hvm else self.settings.x86_64.test_type_paravirtual
-        for attempt in range(self.settings.limits.attempts):
+        kind = (
+            settings.machine(architecture).test_type
+            if hvm
+            else settings.x86_64.test_type_paravirtual
+        )
+        for number in range(settings.limits.attempts):
             try:
-                return instances.launch(
-                    self.ec2,
-                    self.waiter,
-                    self.labels,
-                    role,
-                    ami=ami.id,
-                    kind=kind,
-                    user_data=started_with,
-                    token=self.labels.token(role, token, str(attempt)),
-                    group=self.place.group,
-                    subnet=instances.subnet_for(self.ec2, self.place, kind, attempt),
-                    network=self.settings.network,
-                    volumes=[],
-                )
-            except Exception as error:
-                if not instances.no_room(error):
-                    raise
+                return self.attempts.start(ami.id, kind, number)
+            except NoRoom as error:
                 reason = error
-                self.waiter.pause(self.settings.limits.wait_maximum)
-        raise EC2TestException(f"EC2 has no room for a {kind} to test on: {reason}") from reason
+                self.attempts.waiter.pause(settings.limits.wait_maximum)
+        raise EC2TestException(f"could not boot {ami.type} AMI {ami.id}: {reason}") from reason
 
     def _check(self, session: ssh.Session, check: Check, results: list[CheckResult]) -> str:
         started = time.monotonic()
@@ -150,15 +110,15 @@ class BootCheck:
         )
 
     def _failed(
-        self, ami: AMI, instance: str, problem: str, output: str, results: list[CheckResult]
+        self,
+        ami: AMI,
+        started: Started,
+        problem: str,
+        said: Sequence[str],
+        results: list[CheckResult],
     ) -> Verdict:
-        console = instances.console(self.ec2, instance)
         # The console's end and the checks' end both matter; neither may push out the other.
         half = OUTPUT_TAIL // 2
+        console, output = self.attempts.console(started), "\n".join(said)
         told = f"{console[-half:]}\n{output[-half:]}".strip()
         return Verdict(ami.id, f"{ami.type} AMI {ami.id}: {problem}", told, results)
-
-    def _end(self, role: str) -> None:
-        instances.end(
-            self.ec2, self.waiter, self.labels, role, limit=self.settings.limits.instance_gone
-        )

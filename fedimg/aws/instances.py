@@ -1,8 +1,8 @@
-"""An instance for one attempt: launched with keys of its own, found again by its tags, ended."""
+"""Instances: launched, waited for, found again by their tags, and ended."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,21 @@ class Instance:
     volumes: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What an instance is started from. `volumes` are block device mappings beside the AMI's own;
+    a call repeated with one `token` is one instance.
+    """
+
+    ami: str
+    kind: str
+    user_data: str
+    token: str
+    group: str
+    subnet: str
+    volumes: Sequence[Mapping[str, Any]] = ()
+
+
 def no_room(error: Exception) -> bool:
     """Whether EC2 could not place the instance, for now or in this zone."""
     return code(error) in _NO_ROOM
@@ -40,7 +55,7 @@ def no_room(error: Exception) -> bool:
 def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:
     """The subnet to start an instance of a type in: another one each attempt.
 
-    Not every zone offers every type. Raises EC2ServiceException when none of them does.
+    Not every zone offers every type; when none is known to, EC2's own refusal says it best.
     """
     offers = ec2.describe_instance_type_offerings(
         LocationType="availability-zone",
@@ -48,42 +63,26 @@ def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:
     )["InstanceTypeOfferings"]
     zones = {offer["Location"] for offer in offers}
     fit = [subnet for subnet, zone in place.subnets.items() if zone in zones]
-    if not fit:
-        raise EC2ServiceException(
-            f"no zone of the subnets {', '.join(place.subnets)} offers {kind} instances; choose "
-            "another type or subnet in fedimg.toml"
-        )
+    fit = fit or list(place.subnets)
     return fit[attempt % len(fit)]
 
 
 def launch(
-    ec2: Client,
-    waiter: Waiter,
-    labels: Labels,
-    role: str,
-    *,
-    ami: str,
-    kind: str,
-    user_data: str,
-    token: str,
-    group: str,
-    subnet: str,
-    network: Network,
-    volumes: list[dict[str, Any]],
+    ec2: Client, waiter: Waiter, labels: Labels, role: str, wanted: Launch, network: Network
 ) -> str:
-    """Start one instance; its id. `volumes` are block device mappings beside the AMI's own.
+    """Start one instance; its id.
 
     IMDSv2 only, no instance profile, gone when it shuts itself down. Raises botocore's
     ClientError when EC2 refuses.
     """
     made = waiter.settled(
         lambda: ec2.run_instances(
-            ImageId=ami,
-            InstanceType=kind,
+            ImageId=wanted.ami,
+            InstanceType=wanted.kind,
             MinCount=1,
             MaxCount=1,
-            ClientToken=token,
-            UserData=user_data,
+            ClientToken=wanted.token,
+            UserData=wanted.user_data,
             InstanceInitiatedShutdownBehavior="terminate",
             MetadataOptions={
                 "HttpTokens": "required",
@@ -93,13 +92,13 @@ def launch(
             NetworkInterfaces=[
                 {
                     "DeviceIndex": 0,
-                    "SubnetId": subnet,
-                    "Groups": [group],
+                    "SubnetId": wanted.subnet,
+                    "Groups": [wanted.group],
                     "AssociatePublicIpAddress": network.address == "public",
                     "DeleteOnTermination": True,
                 }
             ],
-            BlockDeviceMappings=volumes,
+            BlockDeviceMappings=list(wanted.volumes),
             TagSpecifications=labels.specifications(
                 ["instance", "volume", "network-interface"], role
             ),
@@ -150,26 +149,28 @@ def console(ec2: Client, instance: str) -> str:
     return str(answer.get("Output") or "")
 
 
+def dismiss(ec2: Client, labels: Labels, role: str) -> bool:
+    """Ask for the end of every instance of a role; whether all are gone, with their volumes."""
+    states = {
+        str(instance["InstanceId"]): instance["State"]["Name"]
+        for instance in _describe(ec2, labels.filters(role))
+    }
+    living = [id for id, state in states.items() if state not in ("terminated", "shutting-down")]
+    if living:
+        ec2.terminate_instances(InstanceIds=living)
+    return all(state == "terminated" for state in states.values())
+
+
 def end(ec2: Client, waiter: Waiter, labels: Labels, role: str, *, limit: float) -> None:
     """Terminate every instance of a role and wait until all are gone, with their volumes.
 
     Raises EC2ServiceException when that takes longer than `limit` seconds.
     """
-    wanted = labels.filters(role)
-
-    def look() -> bool | None:
-        found = _describe(ec2, wanted)
-        left = [i["InstanceId"] for i in found if i["State"]["Name"] != "terminated"]
-        living = [
-            i["InstanceId"]
-            for i in found
-            if i["State"]["Name"] not in ("terminated", "shutting-down")
-        ]
-        if living:
-            ec2.terminate_instances(InstanceIds=living)
-        return None if left else True
-
-    waiter.until(look, what=f"the {role} instances of {labels.image} gone", limit=limit)
+    waiter.until(
+        lambda: dismiss(ec2, labels, role) or None,
+        what=f"the {role} instances of {labels.image} gone",
+        limit=limit,
+    )
 
 
 def _describe(ec2: Client, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:

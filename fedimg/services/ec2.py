@@ -9,7 +9,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from fedimg.aws import amis, copies, plan, publish, security_group, snapshots
+from fedimg.aws import (
+    amis,
+    boot_check,
+    copies,
+    plan,
+    publish,
+    security_group,
+    snapshots,
+    utility,
+)
+from fedimg.aws.attempts import Attempts
 from fedimg.aws.boot_check import BootCheck, Verdict
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.plan import Plan
@@ -101,8 +111,8 @@ class EC2Service:
         place = Place(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))
         steps.run("snapshot", lambda: upload.complete(snapshot))
-        registered = steps.run("register", lambda: upload.register(snapshot))
-        originals = _amis(registered)
+        steps.run("release", lambda: upload.release(place))
+        originals = _amis(steps.run("register", lambda: upload.register(snapshot)))
         # From here on all at once; the boot checks come first, as everything waits for them.
         outcomes = steps.fan_out(
             {
@@ -112,7 +122,6 @@ class EC2Service:
                     )
                     for virtualization in planned.virtualizations
                 },
-                "release": upload.release(place),
                 planned.origin: upload.publish_origin(snapshot, originals),
                 **{
                     region: upload.publish_copy(region, snapshot, originals)
@@ -155,15 +164,20 @@ class _Upload:
 
     def write(self, place: Place) -> str:
         """The image's bytes become a volume, and the volume a snapshot; the snapshot's id."""
-        utility = self._utility(place)
+        attempts = self._attempts(utility.ROLE, place)
+        writer = Utility(
+            attempts,
+            self._service.clients.ec2_once(self._origin),
+            heard=lambda words: self._observer.progress(self._origin, "write", words),
+        )
         with self._at("write", EC2UtilityException):
             if self._again:
                 if written := snapshots.find(self._ec2(), self._labels):
                     return written
                 # A write that a crash interrupted is abandoned: its keys are gone.
-                utility.end()
+                attempts.end()
             self._observer.started()
-            return utility.write(self._image)
+            return writer.write(self._image)
 
     def complete(self, snapshot: str) -> None:
         """The snapshot holds all the bytes."""
@@ -171,6 +185,11 @@ class _Upload:
             snapshots.completed(
                 self._ec2(), self._waiter, snapshot, limit=self._settings.limits.snapshot
             )
+
+    def release(self, place: Place) -> None:
+        """The utility instance has done its work and goes."""
+        with self._at("release"):
+            self._attempts(utility.ROLE, place).dismiss()
 
     def register(self, snapshot: str) -> list[dict[str, Any]]:
         """Every AMI type of the origin, private."""
@@ -187,12 +206,14 @@ class _Upload:
         name = f"boot-check:{virtualization}"
         mine = [ami for ami in originals if ami.type.virtualization is virtualization]
 
-        def body(steps: Steps) -> None:
+        # The first type is HVM wherever there is one: an image, or EC2, may fail PV alone.
+        decisive = virtualization is self._plan.virtualizations[0]
+
+        def body(steps: Steps) -> _Outcome | None:
             verdict = self._verdicts[virtualization]
             try:
                 judged = Verdict.from_json(steps.run(name, lambda: self._boot(mine, place)))
-                # The first type is HVM wherever there is one: an image may fail as PV alone.
-                if judged.problem and virtualization is self._plan.virtualizations[0]:
+                if judged.problem and decisive:
                     raise EC2TestException(
                         judged.problem,
                         image=self._image.name,
@@ -202,21 +223,16 @@ class _Upload:
                     )
                 verdict.set_result(not judged.problem)
             except BaseException as error:
+                if isinstance(error, EC2ServiceException) and not decisive:
+                    verdict.set_result(False)
+                    return {"region": self._origin, "amis": [], "error": str(error)}
                 verdict.set_exception(error)
                 # Nothing of this image will be public, so the other lines need not go on.
                 self._service.stop.set()
                 raise
+            return None
 
         return Branch([name], body)
-
-    def release(self, place: Place) -> Branch[_Outcome | None]:
-        """The utility instance has done its work and goes."""
-
-        def effect() -> None:
-            with self._at("release"):
-                self._utility(place).end()
-
-        return Branch(["release"], lambda steps: steps.run("release", effect))
 
     def publish_origin(self, snapshot: str, originals: Sequence[AMI]) -> Branch[_Outcome | None]:
         """The origin's AMIs become public when the checks have passed."""
@@ -248,20 +264,19 @@ class _Upload:
     def _boot(self, mine: Sequence[AMI], place: Place) -> dict[str, Any]:
         ami = mine[0]
         step = f"boot-check:{ami.type.virtualization}"
+        attempts = self._attempts(f"{boot_check.ROLE}-{ami.type.virtualization}", place)
+        check = BootCheck(attempts, self._service.checks)
         with self._at(step, EC2TestException):
             if self._again and amis.public(self._ec2(), mine):
                 # Nothing is public that was not tested, so an earlier run has tested these.
                 return Verdict(ami.id, "", "", []).to_json()
             self._observer.progress(self._origin, step)
             self._observer.test_started(ami)
-            verdict = BootCheck(
-                self._ec2(),
-                self._waiter,
-                self._labels,
-                self._settings,
-                place,
-                self._service.checks,
-            ).run(ami, self._image.architecture, again=self._again)
+            try:
+                verdict = check.run(ami, self._image.architecture, again=self._again)
+            except EC2ServiceException as error:
+                self._observer.test_failed(ami, [], str(error))
+                raise
         if verdict.problem:
             self._observer.test_failed(ami, verdict.checks, verdict.output)
         else:
@@ -340,16 +355,8 @@ class _Upload:
         except Exception as error:
             raise Cancelled("the boot check failed") from error
 
-    def _utility(self, place: Place) -> Utility:
-        return Utility(
-            self._ec2(),
-            self._service.clients.ec2_once(self._origin),
-            self._waiter,
-            self._labels,
-            self._settings,
-            place,
-            heard=lambda words: self._observer.progress(self._origin, "write", words),
-        )
+    def _attempts(self, role: str, place: Place) -> Attempts:
+        return Attempts(self._ec2(), self._waiter, self._labels, self._settings, place, role)
 
     def _ec2(self, region: str | None = None) -> Client:
         return self._service.clients.ec2(region or self._origin)

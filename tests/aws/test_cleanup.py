@@ -60,20 +60,15 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
     ami = register(labels)
     volume = make_volume(labels)
     place = security_group.prepare(origin, waiter, labels, NETWORK)
-    instance = instances.launch(
-        origin,
-        waiter,
-        labels,
-        "utility",
+    wanted = instances.Launch(
         ami=utility_ami,
         kind="t3.small",
         user_data="",
         token=labels.token("utility"),
         group=place.group,
         subnet=instances.subnet_for(origin, place, "t3.small", 0),
-        network=NETWORK,
-        volumes=[],
     )
+    instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
     return {
         INSTANCE: instance,
         IMAGE: ami.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Deployment:
         self.environment = {**os.environ, **site.environment}
         # A machine that never boots is given up sooner than an operator would.
         settings = site.fedimg_config.read_text()
-        site.fedimg_config.write_text(settings.replace("ssh_ready = 60", "ssh_ready = 15"))
+        site.fedimg_config.write_text(re.sub(r"ssh_ready = \d+", "ssh_ready = 10", settings))
         self._store: Store | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

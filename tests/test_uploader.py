@@ -1,0 +1,179 @@
+"""The worker's queues, shown by a whole worker process; what it does at EC2 is a stand-in's."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fedimg.follow import going_on
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs import Jobs
+from fedimg.store import JobRow, Store
+
+URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+#: Nothing here takes a tenth of this on an idle machine.
+PATIENCE = 30.0
+
+#: Each image is treated as its build's name says; EC2 has nothing of any.
+WORKER = """
+import sys
+import time
+from pathlib import Path
+
+from fedimg import uploader
+from fedimg.config import Settings
+from fedimg.exceptions import Cancelled, EC2ServiceException
+from fedimg.services.ec2 import Result
+
+state = Path(sys.argv[1])
+
+
+class Service:
+    def __init__(self, settings, *, stop, **given):
+        self.stop = stop
+
+    def upload(self, image, observer, steps, *, again):
+        def write():
+            observer.progress("us-east-1", "write")
+            with (state / "begun").open("a") as begun:
+                print(image.build, file=begun)
+            while image.build == "waits" and not (state / "go").exists():
+                if self.stop.wait(0.05):
+                    raise Cancelled
+            observer.progress("us-east-1", "written")
+            if image.build == "fails":
+                raise EC2ServiceException("refused")
+            return ""
+
+        steps.run("write", write)
+        return Result()
+
+
+class Messenger:
+    def __init__(self, store, seconds):
+        pass
+
+    def start(self):
+        pass
+
+    def stop(self, timeout):
+        pass
+
+
+uploader.EC2Service = Service
+uploader.Messenger = Messenger
+uploader.cleanup.leftovers = lambda *given, **more: []
+settings = Settings.model_validate(
+    {"state_directory": state, "ec2": {"limits": {"jobs": 1}}}
+)
+sys.exit(uploader.run_worker(settings))
+"""
+
+
+def image(number: int, manner: str) -> RawImage:
+    return RawImage(URL, Architecture.X86_64, manner, f"build-{number}")
+
+
+class Site:
+    """A state directory, what an operator may do there, and workers that come and go."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.store = Store(state)
+        self.jobs = Jobs(self.store)
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.worker = subprocess.Popen([sys.executable, "-c", WORKER, self.state])
+
+    def close(self) -> None:
+        if self.worker and self.worker.poll() is None:
+            self.worker.send_signal(signal.SIGKILL)
+            self.worker.wait()
+        self.jobs.close()
+        self.store.close()
+
+    def submit(self, *manners: str) -> list[str]:
+        """Queue an image of each manner; their jobs."""
+        jobs = [self.jobs.submit(image(n, manner)) for n, manner in enumerate(manners, 1)]
+        return [job for job in jobs if job]
+
+    def begun(self) -> list[str]:
+        """What has been begun, in order."""
+        path = self.state / "begun"
+        return path.read_text().split() if path.exists() else []
+
+    def row(self, job: str) -> JobRow:
+        row = self.store.job(job)
+        assert row
+        return row
+
+    def ended(self, job: str) -> JobRow:
+        """The job when nothing is done for it any more."""
+        until(lambda: not going_on(self.row(job)), f"{job} ended")
+        return self.row(job)
+
+
+def until(look: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "state")
+    yield site
+    site.close()
+
+
+def test_job_that_is_cancelled_lets_go_at_once_though_the_worker_is_full(site: Site) -> None:
+    waiting, queued = site.submit("waits", "passes")
+    site.start()
+    until(site.begun, "the first job begun")
+    assert site.jobs.cancel(waiting)
+    assert site.ended(waiting).state == "cancelled"
+    assert site.ended(queued).state == "complete"
+
+
+def test_jobs_begin_oldest_first_and_none_holds_up_a_clean_up(site: Site) -> None:
+    *jobs, last = site.submit("fails", "fails", "passes", "passes", "passes", "waits")
+    site.start()
+    for job in jobs:
+        site.ended(job)
+    until(lambda: len(site.begun()) == 6, "the last job begun")
+    assert site.begun() == ["fails", "fails", "passes", "passes", "passes", "waits"]
+    assert site.row(last).state == "running"
+
+
+def test_cancelled_job_is_retried_only_behind_its_clean_up(site: Site) -> None:
+    (job,) = site.submit("waits")
+    assert site.jobs.cancel(job)
+    assert site.jobs.retry(job) is None
+    site.start()
+    assert site.ended(job).state == "cancelled"
+    assert site.jobs.retry(job) == 2
+    (site.state / "go").touch()
+    until(lambda: site.row(job).state == "complete", "the second run complete")
+
+
+def test_worker_whose_database_fails_ends_and_the_next_one_goes_on(site: Site) -> None:
+    (job,) = site.submit("waits")
+    site.start()
+    until(site.begun, "the job begun")
+    rename = "ALTER TABLE {} RENAME TO {}"
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(rename.format("fedimg_regions", "gone"))
+    (site.state / "go").touch()
+    assert site.worker
+    assert site.worker.wait(PATIENCE) == 1
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(rename.format("gone", "fedimg_regions"))
+    site.start()
+    assert site.ended(job).state == "complete"
+    assert site.row(job).error is None
