@@ -8,23 +8,24 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test system-test lint tox clean system
+.PHONY: help demo test system-test lint tox clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
+	@echo 'make demo VM=1    the same with virtual machines that boot the AMIs: some minutes'
 	@echo 'make test         everything: lint, unit tests, system tests'
 	@echo 'make system-test  the tests of whole processes alone'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
-demo: system $(INSTALLED)
-	@$(RUN) -m lab demo --state build/demo
+demo: programs $(INSTALLED)
+	@$(RUN) -m lab demo --state build/demo $(if $(VM),--vm)
 
-test: system lint
+test: test-programs lint
 	$(RUN) -m pytest --cov
 
-system-test: system $(INSTALLED)
+system-test: test-programs $(INSTALLED)
 	$(RUN) -m pytest tests/system
 
 lint: $(INSTALLED)
@@ -32,16 +33,19 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-tox: system $(INSTALLED)
+tox: test-programs $(INSTALLED)
 	$(RUN) -m pip install --quiet --constraint constraints.txt tox
 	$(RUN) -m tox
 
 clean:
 	rm -rf build
 
-# The programs that lab and tests call.
-system:
-	@tools/system-packages
+# The system's programs that the lab calls, and the tests.
+programs:
+	@tools/system-packages $(if $(VM),vm)
+
+test-programs:
+	@tools/system-packages tests
 
 # The stamp is as old as the last installation, so that a second run installs nothing.
 $(INSTALLED): setup.py constraints.txt pyproject.toml

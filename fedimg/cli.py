@@ -223,10 +223,17 @@ def cleanup(
     # A region that is excluded today may have had images before.
     unbounded = settings.ec2.model_copy(update={"regions": [], "exclude_regions": []})
     everywhere = regions.wanted(clients.ec2(settings.ec2.origin), unbounded)
-    found = leavings.leftovers(clients, settings.site, everywhere)
-    # Asked after the look: a job that has begun meanwhile is live by now.
-    live = {row.job for row in store.jobs() if going_on(row)}
-    found = [item for item in found if item.job not in live]
+
+    def live() -> set[str]:
+        return {row.job for row in store.jobs() if going_on(row)}
+
+    unseen: list[Exception] = []
+    # Asked before the look and after it: a job may end or begin meanwhile.
+    found = leavings.leftovers(
+        clients, settings.site, everywhere, spare=live(), unseen=unseen.append
+    )
+    begun = live()
+    found = [item for item in found if item.job not in begun]
 
     def forget(item: leavings.Leftover) -> None:
         if item.kind == leavings.IMAGE:
@@ -242,7 +249,9 @@ def cleanup(
             removed=forget,
         )
     call.output.answer(show.leftovers(found, removed=not dry_run))
-    return Code.OK
+    for error in unseen:
+        call.output.note(f"not looked at: {error}")
+    return Code.FAILED if unseen else Code.OK
 
 
 @command

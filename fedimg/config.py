@@ -48,9 +48,14 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+#: Address version → the shortest prefix that can still be somebody's own: a /8, and an
+#: allocation of IPv6.
+_WIDEST = {4: 8, 6: 16}
+
+
 def _source_range(text: str) -> str:
     network = ipaddress.ip_network(text)
-    if network.prefixlen == 0:
+    if network.prefixlen < _WIDEST[network.version]:
         raise ValueError("would open the instance to the whole world; name the worker's own range")
     return str(network)
 

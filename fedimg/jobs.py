@@ -33,10 +33,11 @@ class Jobs:
     def take_in(self, entry: str) -> None:
         """Store what the bus announced, `task:<id>` or `build:<id>`, once however often.
 
-        An entry that came to nothing is asked for again when it is announced again: a forger
-        who was early must not take an id from the build that gets it.
+        An entry that failed or came to nothing is asked for again when it is announced again: a
+        forger who was early must not take an id from the build that gets it.
         """
-        for earlier in self._client.list_workflows(workflow_ids=[entry], status="SUCCESS"):
+        ended = ["SUCCESS", "ERROR"]
+        for earlier in self._client.list_workflows(workflow_ids=[entry], status=ended):
             if not earlier.output:
                 self._client.delete_workflow(entry)
         self._client.enqueue(

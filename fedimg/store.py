@@ -177,16 +177,15 @@ class Store:
     def on_failure(self, tell: Callable[[BaseException], object]) -> None:
         """Have `tell` called with the reason, in any thread, when the file fails.
 
-        The disk may be full, say, or the file gone. That another process holds it for a while, or
-        that a row is there already, is no failure.
+        The disk may be full, say, the file gone, or held by another process for too long. That a
+        row is there already is no failure.
         """
 
         @event.listens_for(self.engine, "handle_error")
         def look(context: sa.ExceptionContext) -> None:
             error = context.original_exception
-            held = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
             # What is no more than DatabaseError is damage to the file itself.
-            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError) and not held:
+            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
                 tell(error)
 
     def _create_tables(self) -> None:

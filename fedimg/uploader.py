@@ -141,7 +141,7 @@ class Uploader:
         # What EC2 shows may lag behind what was made public a moment ago.
         public = [ami for ami in self._store.amis() if ami.job == job and ami.public]
         published = {each for ami in public for each in (ami.ami, ami.snapshot)}
-        problems: list[EC2ServiceException] = []
+        problems: list[Exception] = []
         try:
             found = cleanup.leftovers(
                 self._clients,
@@ -158,13 +158,21 @@ class Uploader:
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
-        except EC2ServiceException as error:
+        except Exception as error:
+            # Of any kind: the job has to end, and a person has to read why it is not clean.
             problems.append(error)
         if not problems:
+            self._forget_removed(job, spared)
             return None
         text = f"clean-up failed: {'; '.join(map(str, problems))}; run 'fedimg cleanup'"
         _log.error("job %s: %s", job, text)
         return text
+
+    def _forget_removed(self, job: str, spared: set[str]) -> None:
+        """What is private and was not spared is gone, also when a crash kept that unrecorded."""
+        for ami in self._store.amis():
+            if ami.job == job and not ami.public and cleanup.IMAGE not in spared:
+                self._store.forget_ami(ami.ami, ami.region)
 
     def _removed(self, item: cleanup.Leftover) -> None:
         _log.info("job %s: removed %s %s in %s", item.job, item.kind, item.id, item.region)

@@ -118,7 +118,7 @@ def test_every_wrong_key_is_told_at_once(toml):
     assert len(said.splitlines()) == 3
 
 
-@pytest.mark.parametrize("source", ["0.0.0.0/0", "::/0"])
+@pytest.mark.parametrize("source", ["0.0.0.0/0", "0.0.0.0/1", "::/0", "2000::/3"])
 def test_instance_open_to_the_world_is_refused(toml, source):
     said = complaint(toml(f"[ec2.network]\nallowed_source = '{source}'"))
     assert "ec2.network.allowed_source" in said

@@ -61,6 +61,15 @@ def test_entry_taken_in_three_times_is_one_intake(store, jobs):
     assert queued(store) == {"task:10410065": (INTAKE_QUEUE, "ENQUEUED")}
 
 
+@pytest.mark.parametrize("ended", ["SUCCESS", "ERROR"])
+def test_entry_that_came_to_nothing_is_taken_in_again(store, jobs, ended):
+    jobs.take_in("task:7")
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE workflow_status SET status = '{ended}'")
+    jobs.take_in("task:7")
+    assert queued(store) == {"task:7": (INTAKE_QUEUE, "ENQUEUED")}
+
+
 def test_task_and_build_of_one_number_are_two_intakes(store, jobs):
     jobs.take_in("task:7")
     jobs.take_in("build:7")

@@ -66,16 +66,20 @@ class Messenger:
 
 uploader.EC2Service = Service
 uploader.Messenger = Messenger
-uploader.cleanup.leftovers = lambda *given, **more: []
+
+
+def leftovers(clients, site, regions, *, job, **more):
+    if "unclean" in job:
+        raise KeyError("unforeseen")
+    return []
+
+
+uploader.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
     {"state_directory": state, "ec2": {"limits": {"jobs": 1}}}
 )
 sys.exit(uploader.run_worker(settings))
 """
-
-
-def image(number: int, manner: str) -> RawImage:
-    return RawImage(URL, Architecture.X86_64, manner, f"build-{number}")
 
 
 class Site:
@@ -97,10 +101,13 @@ class Site:
         self.jobs.close()
         self.store.close()
 
-    def submit(self, *manners: str) -> list[str]:
+    def submit(self, *manners: str, source: str = "build") -> list[str]:
         """Queue an image of each manner; their jobs."""
-        jobs = [self.jobs.submit(image(n, manner)) for n, manner in enumerate(manners, 1)]
-        return [job for job in jobs if job]
+        images = [
+            RawImage(URL, Architecture.X86_64, manner, f"{source}-{number}")
+            for number, manner in enumerate(manners, 1)
+        ]
+        return [job for job in map(self.jobs.submit, images) if job]
 
     def begun(self) -> list[str]:
         """What has been begun, in order."""
@@ -149,6 +156,14 @@ def test_jobs_begin_oldest_first_and_none_holds_up_a_clean_up(site: Site) -> Non
     until(lambda: len(site.begun()) == 6, "the last job begun")
     assert site.begun() == ["fails", "fails", "passes", "passes", "passes", "waits"]
     assert site.row(last).state == "running"
+
+
+def test_job_ends_though_its_clean_up_does_not_work(site: Site) -> None:
+    (job,) = site.submit("passes", source="unclean")
+    site.start()
+    row = site.ended(job)
+    assert row.state == "complete"
+    assert row.error == "clean-up failed: 'unforeseen'; run 'fedimg cleanup'"
 
 
 def test_cancelled_job_is_retried_only_behind_its_clean_up(site: Site) -> None:

@@ -54,7 +54,7 @@ def register(
             lambda name=name: _holder(ec2, name),  # type: ignore[misc]
             what=f"the AMI that is named {name}",
         )
-        if labels.own(holder.get("Tags")) and snapshot in _snapshots(holder):
+        if labels.own(holder.get("Tags")) and snapshot in snapshots_of(holder):
             return AMI(str(holder["ImageId"]), name, region, kind, snapshot)
     raise EC2ServiceException(
         f"{_NUMBERS} AMIs named like {ami_name(image.name, kind, region, 0)} exist; remove some"
@@ -95,6 +95,15 @@ def deregister(ec2: Client, ami: AMI) -> None:
     except Exception as error:
         if code(error) not in ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"):
             raise
+
+
+def snapshots_of(image: dict[str, Any]) -> set[str]:
+    """The snapshots that an AMI, as EC2 describes it, is made from."""
+    return {
+        mapping["Ebs"].get("SnapshotId", "")
+        for mapping in image.get("BlockDeviceMappings", ())
+        if "Ebs" in mapping
+    }
 
 
 def _request(
@@ -147,11 +156,3 @@ def _holder(ec2: Client, name: str) -> dict[str, Any] | None:
         IncludeDisabled=True,
     )
     return found["Images"][0] if found["Images"] else None
-
-
-def _snapshots(image: dict[str, Any]) -> set[str]:
-    return {
-        mapping["Ebs"].get("SnapshotId", "")
-        for mapping in image.get("BlockDeviceMappings", ())
-        if "Ebs" in mapping
-    }

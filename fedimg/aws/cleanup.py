@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fedimg.aws import tags
+from fedimg.aws import amis, tags
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.refusals import code, explained, not_found
 from fedimg.aws.waiting import Waiter
@@ -149,11 +149,7 @@ def _unpublished(
     published: set[str] = set()
     for image in pages("describe_images", "Images", Owners=["self"], IncludeDisabled=True):
         if image["Public"]:
-            published |= {
-                mapping["Ebs"].get("SnapshotId", "")
-                for mapping in image["BlockDeviceMappings"]
-                if "Ebs" in mapping
-            }
+            published |= amis.snapshots_of(image)
         else:
             yield IMAGE, image["ImageId"], tags.read(image.get("Tags"))
     for snapshot in pages("describe_snapshots", "Snapshots", OwnerIds=["self"]):

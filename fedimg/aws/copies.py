@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedimg.aws import snapshots
+from fedimg.aws import amis, snapshots
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
 from fedimg.aws.tags import Labels
@@ -27,56 +27,61 @@ def copied(
     of `limits.attempts` fails, or one takes longer than `limits.copy_` seconds.
     """
     for attempt in range(limits.attempts):
-        copy = _start(
-            ec2,
-            ec2_once,
-            waiter,
-            labels,
-            origin=origin,
-            snapshot=snapshot,
+        copy = waiter.make(
+            lambda: waiter.until(
+                lambda: _start(ec2_once, labels, origin, snapshot),
+                # EC2 runs at most 20 copies into one region.
+                what="a place among the region's copies",
+                limit=limits.copy_,
+                repeatable=False,
+            ),
+            lambda: _find(ec2, labels, origin, snapshot),
             look_first=look_first,
-            limit=limits.copy_,
         )
         try:
             snapshots.completed(ec2, waiter, copy, limit=limits.copy_)
             return copy
         except snapshots.SnapshotFailed:
-            ec2.delete_snapshot(SnapshotId=copy)
+            snapshots.delete(ec2, copy)
             if attempt + 1 == limits.attempts:
                 raise
     raise AssertionError("limits.attempts is positive")
 
 
-def _start(
-    ec2: Client,
-    ec2_once: Client,
-    waiter: Waiter,
-    labels: Labels,
-    *,
-    origin: str,
-    snapshot: str,
-    look_first: bool,
-    limit: float,
-) -> str:
-    # CopySnapshot takes no client token, so `ec2_once` leaves trying again to the waiter. EC2
-    # runs at most 20 copies into one region; a place is waited for.
+def _find(ec2: Client, labels: Labels, origin: str, snapshot: str) -> str | None:
+    """The copy of this very snapshot, unless one that an earlier run published is there.
 
-    def start() -> str | None:
-        try:
-            made = ec2_once.copy_snapshot(
-                SourceRegion=origin,
-                SourceSnapshotId=snapshot,
-                Description=f"fedimg: {labels.image}, copied from {snapshot} in {origin}"[:255],
-                TagSpecifications=labels.specifications(["snapshot"], snapshots.ROLE, labels.image),
-            )
-        except Exception as error:
-            if code(error) == "ResourceLimitExceeded":
-                return None
-            raise
-        return str(made["SnapshotId"])
+    Both hold tested bits; what else an earlier run may have left was perhaps never tested.
+    """
+    images = ec2.describe_images(
+        Owners=["self"],
+        Filters=[*labels.filters(), {"Name": "is-public", "Values": ["true"]}],
+    )["Images"]
+    published = {each for image in images for each in amis.snapshots_of(image)}
+    told = _description(labels, origin, snapshot)
+    return snapshots.find(
+        ec2, labels, lambda found: found["SnapshotId"] in published
+    ) or snapshots.find(ec2, labels, lambda found: found.get("Description") == told)
 
-    return waiter.make(
-        lambda: waiter.until(start, what="a place among the region's copies", limit=limit),
-        lambda: snapshots.find(ec2, labels),
-        look_first=look_first,
-    )
+
+def _description(labels: Labels, origin: str, snapshot: str) -> str:
+    return f"fedimg: copied from {snapshot} in {origin}, {labels.image}"[:255]
+
+
+def _start(ec2_once: Client, labels: Labels, origin: str, snapshot: str) -> str | None:
+    """Ask for the copy; None while the region has no place for one more.
+
+    CopySnapshot takes no client token, so `ec2_once` leaves trying again to the waiter.
+    """
+    try:
+        made = ec2_once.copy_snapshot(
+            SourceRegion=origin,
+            SourceSnapshotId=snapshot,
+            Description=_description(labels, origin, snapshot),
+            TagSpecifications=labels.specifications(["snapshot"], snapshots.ROLE, labels.image),
+        )
+    except Exception as error:
+        if code(error) == "ResourceLimitExceeded":
+            return None
+        raise
+    return str(made["SnapshotId"])

@@ -63,19 +63,22 @@ class Plan:
 def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
     """The plan for an image; nothing is touched.
 
-    PV needs a kernel in its region, and an x86 image. A further region that cannot be asked is
-    planned in full, and fails by itself when its turn comes. Raises EC2ServiceException when
-    nothing can be made in the origin, and botocore's errors when that cannot be asked.
+    PV needs an x86 image and a kernel, in its region and in the origin, where it is tested. A
+    further region that cannot be asked is planned in full, and fails by itself when its turn
+    comes. Raises EC2ServiceException when nothing can be made in the origin, and botocore's
+    errors when that cannot be asked.
     """
     wanted = regions.wanted(clients.ec2(settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
     found = _kernels(wanted, settings, clients) if pv else {}
+    testable = found.get(settings.origin) is not None
     types = {
         region: [
             kind
             for kind in kinds
-            if kind.virtualization is Virtualization.HVM or found.get(region) is not None
+            if kind.virtualization is Virtualization.HVM
+            or (testable and found.get(region) is not None)
         ]
         for region in wanted
     }
@@ -84,12 +87,13 @@ def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
             f"none of the AMI types {', '.join(map(str, settings.amis.types))} can be made of an "
             f"{image.architecture} image in {settings.origin}; change ec2.amis.types"
         )
+    where = "this region" if testable else f"{settings.origin}, where it would be tested"
     return Plan(
         settings.origin,
         {region: made for region, made in types.items() if made},
         {region: kernel for region, kernel in found.items() if kernel},
         {
-            region: "no paravirtual AMIs: EC2 has no PV-GRUB kernel in this region"
+            region: f"no paravirtual AMIs: EC2 has no PV-GRUB kernel in {where}"
             for region, made in types.items()
             if len(made) < len(kinds)
         },

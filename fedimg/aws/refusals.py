@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
+from botocore.parsers import ResponseParserError
 
 from fedimg.exceptions import EC2ServiceException
 
@@ -37,8 +38,9 @@ def in_doubt(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return code(error) in _BUSY or status >= 500
-    # botocore puts a connection that failed beside its HTTP errors, not among them.
-    return isinstance(error, (HTTPClientError, NoConnection))
+    # botocore puts a connection that failed beside its HTTP errors, not among them, and an answer
+    # that is not EC2's, such as a proxy's page, beside all of its errors.
+    return isinstance(error, (HTTPClientError, NoConnection, ResponseParserError))
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def explained(
             step=step,
             request_id=str(request),
         ) from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:
         raise kind(
             f"{doing}: could not reach EC2: {error}", image=image, region=region, step=step
         ) from error

@@ -42,7 +42,9 @@ def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> Pl
     vpc, subnets = _subnets(ec2, network)
     name = f"fedimg-{labels.token(ROLE)[:20]}"
     group = waiter.make(
-        lambda: _create(ec2, labels, name, vpc), lambda: _find(ec2, name, vpc), look_first=False
+        lambda: _create(ec2, waiter, labels, name, vpc),
+        lambda: _find(ec2, name, vpc),
+        look_first=False,
     )
     waiter.settled(lambda: _admit(ec2, group, network))
     return Place(group, subnets)
@@ -63,7 +65,8 @@ def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:
     found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
     if not found:
         raise EC2ServiceException(f"{vpc} has no subnet; set ec2.network.subnet in fedimg.toml")
-    return vpc, _zones(found)
+    # Those that AWS made lead to the Internet; what was added may not.
+    return vpc, _zones([subnet for subnet in found if subnet.get("DefaultForAz")] or found)
 
 
 def _zones(subnets: list[dict[str, Any]]) -> dict[str, str]:
@@ -71,7 +74,7 @@ def _zones(subnets: list[dict[str, Any]]) -> dict[str, str]:
     return {str(subnet["SubnetId"]): str(subnet["AvailabilityZone"]) for subnet in by_zone}
 
 
-def _create(ec2: Client, labels: Labels, name: str, vpc: str) -> str:
+def _create(ec2: Client, waiter: Waiter, labels: Labels, name: str, vpc: str) -> str:
     try:
         made = ec2.create_security_group(
             GroupName=name,
@@ -80,9 +83,9 @@ def _create(ec2: Client, labels: Labels, name: str, vpc: str) -> str:
             TagSpecifications=labels.specifications(["security-group"], ROLE),
         )
     except Exception as error:
-        if code(error) == "InvalidGroup.Duplicate" and (found := _find(ec2, name, vpc)):
-            return found
-        raise
+        if code(error) != "InvalidGroup.Duplicate":
+            raise
+        return waiter.shown(lambda: _find(ec2, name, vpc), what=f"security group {name}")
     return str(made["GroupId"])
 
 

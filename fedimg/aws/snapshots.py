@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fedimg.aws.clients import Client
+from fedimg.aws.refusals import not_found
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
@@ -16,10 +18,16 @@ class SnapshotFailed(EC2ServiceException):
     """EC2 gave a snapshot up; another try may pass."""
 
 
-def find(ec2: Client, labels: Labels) -> str | None:
-    """The job's snapshot in the client's region, unless it failed."""
+def find(
+    ec2: Client, labels: Labels, fits: Callable[[dict[str, Any]], bool] = lambda snapshot: True
+) -> str | None:
+    """The job's snapshot in the client's region that fits, unless it failed."""
     found = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(ROLE))["Snapshots"]
-    usable = sorted(str(s["SnapshotId"]) for s in found if s["State"] in ("pending", "completed"))
+    usable = sorted(
+        str(snapshot["SnapshotId"])
+        for snapshot in found
+        if snapshot["State"] in ("pending", "completed") and fits(snapshot)
+    )
     return usable[0] if usable else None
 
 
@@ -44,3 +52,12 @@ def completed(ec2: Client, waiter: Waiter, snapshot: str, *, limit: float) -> No
         return True if state["State"] == "completed" else None
 
     waiter.until(look, what=f"snapshot {snapshot} completed", limit=limit)
+
+
+def delete(ec2: Client, snapshot: str) -> None:
+    """Remove a snapshot; one that is gone already is no error."""
+    try:
+        ec2.delete_snapshot(SnapshotId=snapshot)
+    except Exception as error:
+        if not not_found(error):
+            raise

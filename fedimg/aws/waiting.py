@@ -25,21 +25,29 @@ class Waiter:
         self._settle = limits.settle
         self.stop = stop
 
-    def until(self, look: Callable[[], T | None], *, what: str, limit: float) -> T:
+    def until(
+        self, look: Callable[[], T | None], *, what: str, limit: float, repeatable: bool = True
+    ) -> T:
         """The first answer of `look` that is not None, asked for at most `limit` seconds.
 
-        A resource that EC2 does not know yet counts as not ready while it settles. Raises
-        EC2ServiceException when the limit passes; `what` says what was waited for.
+        That EC2 does not know a resource yet, or does not answer, counts as not ready, until it
+        has gone on for as long as EC2 may take to settle; a call that must not be repeated when
+        it may have taken effect is not `repeatable`. Raises EC2ServiceException when the limit
+        passes; `what` says what was waited for.
         """
         started = time.monotonic()
+        failing_since: float | None = None
         pause = self._minimum
         while True:
             self.check()
             waited = time.monotonic() - started
             try:
                 answer = look()
+                failing_since = None
             except Exception as error:
-                if not not_found(error) or waited >= self._settle:
+                failing_since = failing_since or time.monotonic()
+                passing = not_found(error) or (repeatable and in_doubt(error))
+                if not passing or time.monotonic() - failing_since >= self._settle:
                     raise
                 answer = None
             if answer is not None:

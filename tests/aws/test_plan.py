@@ -31,6 +31,14 @@ def test_pv_is_left_out_where_there_is_no_kernel_and_said_to_be(image, clients):
     assert "PV-GRUB" in made.left_out["ap-east-1"]
 
 
+def test_origin_without_a_kernel_means_no_pv_anywhere(image, clients):
+    # Nobody could boot it there, and nothing is public that was not booted.
+    made = plan.make(image, settings(origin="ap-east-1"), clients)
+    assert {tuple(sorted(kinds)) for kinds in made.types.values()} == {tuple(sorted(HVM))}
+    assert set(made.left_out) == {"ap-east-1", "eu-west-1", "us-east-1"}
+    assert "ap-east-1, where it would be tested" in made.left_out["eu-west-1"]
+
+
 def test_origin_comes_first_and_the_others_get_copies(image, clients):
     made = plan.make(image, settings(origin="eu-west-1"), clients)
     assert next(iter(made.types)) == "eu-west-1"

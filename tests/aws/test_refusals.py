@@ -5,6 +5,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from fedimg.aws.refusals import code, explained, in_doubt, not_found
 from fedimg.exceptions import (
@@ -71,6 +72,7 @@ def test_failure_without_a_refusal_is_not_about_what_is_unknown():
         refusal("Anything", status=502),
         ReadTimeoutError(endpoint_url="http://ec2"),
         EndpointConnectionError(endpoint_url="http://ec2"),
+        ResponseParserError("not well-formed"),
     ],
     ids=repr,
 )
@@ -94,6 +96,10 @@ def test_no_connection_is_in_doubt(account, clients, monkeypatch):
         nowhere.describe_regions()
     assert in_doubt(caught.value)
     assert "could not reach EC2" in str(told(caught.value))
+
+
+def test_answer_that_is_not_ec2s_is_told_as_the_steps_kind():
+    assert "not well-formed" in str(told(ResponseParserError("not well-formed")))
 
 
 def test_refusal_is_told_with_ec2s_words_and_request(account, clients):

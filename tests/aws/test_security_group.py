@@ -87,6 +87,17 @@ def test_instances_go_to_the_default_vpcs_subnets(origin, waiter, labels):
     assert len(zones) > 1
 
 
+def test_subnet_that_was_added_to_the_default_vpc_is_not_its_default(origin, waiter, labels):
+    (vpc,) = origin.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    added = origin.create_subnet(VpcId=vpc["VpcId"], CidrBlock="172.31.240.0/24")["Subnet"]
+    try:
+        place = security_group.prepare(origin, waiter, labels, NETWORK)
+        assert place.subnets
+        assert added["SubnetId"] not in place.subnets
+    finally:
+        origin.delete_subnet(SubnetId=added["SubnetId"])
+
+
 @pytest.fixture
 def vpc(origin):
     """A VPC beside the default one."""

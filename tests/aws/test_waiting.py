@@ -113,6 +113,24 @@ def test_resource_that_stays_unknown_is_told_as_ec2_told_it(waiter, clock):
     assert 120 <= clock.now - 1000 <= 135
 
 
+@pytest.mark.parametrize("trouble", [NO_ANSWER, refusal("InternalError", 500)])
+def test_look_that_ec2_does_not_answer_is_repeated(waiter, trouble):
+    assert waiter.until(Script(trouble, trouble, "there"), what="it", limit=600) == "there"
+
+
+def test_ec2_that_stays_silent_is_given_up_when_it_should_have_settled(waiter, clock):
+    with pytest.raises(ReadTimeoutError):
+        waiter.until(Script(None, NO_ANSWER), what="it", limit=600)
+    assert 120 <= sum(clock.pauses) < 160
+
+
+def test_call_that_must_not_be_repeated_is_not(waiter):
+    call = Script(NO_ANSWER)
+    with pytest.raises(ReadTimeoutError):
+        waiter.until(call, what="it", limit=600, repeatable=False)
+    assert call.asked == 1
+
+
 def test_refusal_ends_the_wait_at_once(waiter, clock):
     with pytest.raises(ClientError, match="UnauthorizedOperation"):
         waiter.until(Script(None, refusal("UnauthorizedOperation")), what="it", limit=60)
