@@ -11,7 +11,6 @@ import threading
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -66,7 +65,8 @@ def upload(
     """Queue the publishing of an image, and print its job.
 
     An image that has a job already gets no second one: that job is shown, and the exit status
-    is by its state.
+    is by its state. A job that came to nothing is run again when its checksum or architecture
+    is now said otherwise.
     """
     from fedimg import show
     from fedimg.follow import follow, going_on
@@ -76,6 +76,8 @@ def upload(
     store = call.store(create=True)
     with closing(Jobs(store)) as jobs:
         job = jobs.submit(image)
+        if job is None and _said_otherwise(store, image) and jobs.correct(image):
+            job = image.job
     row = _find(store, job) if job else _of_image(store, image)
     if job is None:
         call.output.note(f"this image has a job already, {row.job}, which is {row.state}")
@@ -155,6 +157,8 @@ def retry(call: Call, job: JobArgument) -> Code:
         _mind_the_worker(call)
     elif row.state == "complete":
         call.output.note(f"{name} is complete: nothing is left to do")
+    elif twin := store.twin(row.image):
+        call.output.note(f"nothing is left to do: {twin} has published the same bytes, or will")
     else:
         raise Refused(
             Code.NOT_NOW, f"{name} is {row.state} ({row.step}); only an ended job can be retried"
@@ -271,9 +275,7 @@ def _image(url: str, arch: str | None, checksum: str | None) -> RawImage:
     """The image that a person described. Raises Refused when no such image can be."""
     from fedimg.images import Architecture, RawImage
 
-    said = {
-        _architecture(name) for name in _ARCHITECTURE.findall(urlsplit(url).path.split("/")[-1])
-    }
+    said = {_architecture(name) for name in _ARCHITECTURE.findall(url.rsplit("/", 1)[-1])}
     given = _architecture(arch) if arch else None
     if given and said and given not in said:
         raise Refused(
@@ -314,6 +316,15 @@ def _find(store: Store, text: str) -> JobRow:
         names = ", ".join(row.job for row in found)
         raise Refused(Code.UNUSABLE, f"{text!r} may be any of these jobs: {names}")
     return found[0]
+
+
+def _said_otherwise(store: Store, image: RawImage) -> bool:
+    """Whether the image's own job was described with another checksum or architecture."""
+    row = store.job(image.job)
+    return row is not None and (row.image.checksum, row.image.architecture) != (
+        image.checksum or row.image.checksum,
+        image.architecture,
+    )
 
 
 def _of_image(store: Store, image: RawImage) -> JobRow:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from fedimg.show import PUBLIC, Output, fields, job_line, job_value, region_line
+from fedimg.observer import PUBLIC
+from fedimg.show import Output, fields, job_line, job_value, region_line
 from fedimg.store import CLEANING, LIVE, JobRow, RegionRow, Store
 
 # The database is a local file: looking twice a second costs a few milliseconds.
@@ -52,8 +53,9 @@ def _lines(looks: Iterator[list[JobRow]], output: Output) -> list[JobRow]:
     rows: list[JobRow] = []
     for rows in looks:
         for row in rows:
-            lines = {(row.job, ""): job_line(row)}
-            lines |= {(row.job, region.region): region_line(row, region) for region in row.regions}
+            # The job's own line last: an end is to be the last that is said.
+            lines = {(row.job, region.region): region_line(row, region) for region in row.regions}
+            lines |= {(row.job, ""): job_line(row)}
             news = {key: line for key, line in lines.items() if told.get(key) != line}
             told |= news
             if news and output.as_json:

@@ -55,16 +55,17 @@ class RawImage:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"image URL {self.url!r} is not an http or https address")
-        if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
-            raise ValueError(f"image URL {self.url!r} holds characters that no URL may")
         if parts.username is not None or parts.query or parts.fragment:
             # The AMI's description and the bus show the address to everybody.
             raise ValueError(
                 f"the image URL of {self.file_name!r} holds credentials, a query or a fragment; "
                 "give a plain address, since all of it becomes public"
             )
+        # A port that cannot be is a ValueError of its own.
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError(f"image URL {self.url!r} is not an http or https address")
+        if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
+            raise ValueError(f"image URL {self.url!r} holds characters that no URL may")
         fits = FILE_NAME.fullmatch(self.file_name) and self.file_name.endswith(RAW_SUFFIX)
         if not fits or not self.name:
             raise ValueError(

@@ -56,6 +56,15 @@ class Jobs:
             job, queue=lambda connection, run: self._publish(connection, job, run)
         )
 
+    def correct(self, image: RawImage) -> int | None:
+        """Queue the next run of an image's job that came to nothing, its image described anew.
+
+        The run's number, or None when the job is live, has published, or has a twin that did.
+        """
+        return self._store.correct(
+            image, queue=lambda connection, run: self._publish(connection, image.job, run)
+        )
+
     def cancel(self, job: str) -> bool:
         """End a live job and queue its clean-up; False when it is not live."""
         run = self._store.cancel(

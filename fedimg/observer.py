@@ -8,6 +8,9 @@ from typing import Protocol
 
 from fedimg.images import AMI
 
+#: The last steps that `progress` tells of a region.
+PUBLIC, FAILED = "public", "failed"
+
 
 @dataclass(frozen=True)
 class CheckResult:

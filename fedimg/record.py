@@ -15,6 +15,9 @@ from fedimg.images import AMI, RawImage
 from fedimg.observer import CheckResult
 from fedimg.store import Store
 
+#: How much of what a test instance printed goes to the log; the rest is on the bus.
+_LOGGED_LINES = 30
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +69,13 @@ class Record:
 
     def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
         """It did not; `output` is what the instance printed."""
+        _log.warning(
+            "%s: %s (%s) failed its boot check:%s",
+            self._run,
+            ami.id,
+            ami.type,
+            "".join(f"\n    | {line}" for line in output.splitlines()[-_LOGGED_LINES:]),
+        )
         self._test("failed", ami, checks, output)
 
     def published(self, ami: AMI) -> None:

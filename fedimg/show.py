@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.findings import Finding, Status
+from fedimg.observer import PUBLIC
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from fedimg.images import RawImage
     from fedimg.store import AMIRow, JobRow, RegionRow
 
-#: The step in which a region has all that the job can give it.
-PUBLIC = "public"
 _STATE_STYLES = {
     "running": "cyan",
     "complete": "green",

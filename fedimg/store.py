@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.images import AMI, RawImage
+from fedimg.observer import FAILED, PUBLIC
 
 #: States in which a job still has work queued or running.
 LIVE = ("queued", "running")
@@ -227,24 +228,54 @@ class Store:
             queue(connection, 1)
         return image.job
 
+    def twin(self, image: RawImage) -> str | None:
+        """Another image's job for the same bytes, which has published them or still may."""
+        with self.engine.connect() as connection:
+            found = connection.execute(_twins(image.job, image.checksum)).first()
+        return None if found is None else str(found.job)
+
+    def correct(self, image: RawImage, *, queue: Queue) -> int | None:
+        """Queue the next run of a job that came to nothing, with what is said of its image now.
+
+        None when the job is live or has published something, or a twin has.
+        """
+        return self._next_run(
+            image.job,
+            _jobs.c.state.in_(("failed", "cancelled")) & ~_published(image.job),
+            {"raw_image": image.to_json(), "checksum": image.checksum},
+            image.checksum,
+            queue,
+        )
+
     def next_run(self, job: str, *, queue: Queue) -> int | None:
         """Queue an ended job's next run; None when it is live or complete already.
 
         So it is when another source's job for the same bytes is, and until a cancelled job is
         cleaned up: its next run must not meet that.
         """
+        again = _jobs.c.state.in_(("incomplete", "failed", "cancelled"))
+        return self._next_run(job, again, {}, _jobs.c.checksum, queue)
+
+    def _next_run(
+        self,
+        job: str,
+        which: sa.ColumnElement[bool],
+        values: dict[str, Any],
+        checksum: str | sa.Column[str | None] | None,
+        queue: Queue,
+    ) -> int | None:
         with self.engine.begin() as connection:
             changed = connection.execute(
                 sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.step != CLEANING)
-                .where(_jobs.c.state.in_(("incomplete", "failed", "cancelled")))
-                .where(~_twins(_jobs.c.job, _jobs.c.checksum).exists())
+                .where(_jobs.c.job == job, _jobs.c.step != CLEANING, which)
+                .where(~_twins(_jobs.c.job, checksum).exists())
                 .values(
                     run=_jobs.c.run + 1,
                     state="queued",
                     step="queued",
                     error=None,
                     updated=time.time(),
+                    **values,
                 )
                 .returning(_jobs.c.run)
             ).first()
@@ -289,12 +320,19 @@ class Store:
     def end(self, job: str, run: int, state: str, error: str | None) -> None:
         """Note how a run ended, its clean-up done; a cancelled one stays so."""
         with self.engine.begin() as connection:
-            connection.execute(
+            ended = connection.execute(
                 sa.update(_jobs)
                 .where(_jobs.c.job == job, _jobs.c.run == run)
                 .where((_jobs.c.state != "cancelled") | (state == "cancelled"))
                 .values(state=state, step=state, error=error, updated=time.time())
             )
+            if ended.rowcount:
+                # Where nothing is public and nothing went wrong, the run was broken off.
+                connection.execute(
+                    sa.update(_regions)
+                    .where(_regions.c.job == job, _regions.c.step.not_in((PUBLIC, FAILED)))
+                    .values(step=state, detail="")
+                )
 
     def cancel(self, job: str, *, queue: Queue) -> int | None:
         """Mark a live job cancelled and queue its clean-up; its run.
@@ -477,6 +515,10 @@ class Lease:
     def release(self) -> None:
         """Let another worker start."""
         self._file.close()
+
+
+def _published(job: str) -> sa.Exists:
+    return sa.exists().where(_amis.c.job == job, _amis.c.public)
 
 
 def _twins(

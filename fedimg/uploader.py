@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from dbos import DBOS
+from dbos import error as queue_error
 
 from fedimg import intake, jobs
 from fedimg.aws import cleanup
@@ -40,6 +41,8 @@ _CLEAN_UPS = 10
 _POLL_SECONDS = 0.5
 #: How long a step in flight may take to record its result when the worker is told to stop.
 _GRACE_SECONDS = 3.0
+#: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
+_LOGGED_LINES = 30
 
 _log = logging.getLogger(__name__)
 
@@ -80,12 +83,26 @@ class Uploader:
             ],
         )
         submitted = [
-            self._steps.run(f"submit:{image.job}", partial(self._queue.submit, image))
+            self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
             for image in map(RawImage.from_json, images)
         ]
-        for job in filter(None, submitted):
-            _log.info("%s: job %s", entry, job)
         return [job for job in submitted if job]
+
+    def _submit(self, entry: str, image: RawImage) -> str | None:
+        job = self._queue.submit(image)
+        if job is not None:
+            _log.info("%s: job %s", entry, job)
+        elif twin := self._store.twin(image):
+            _log.info(
+                "%s: %s is not published again: job %s has the same bytes, %s",
+                entry,
+                image.name,
+                twin,
+                image.checksum,
+            )
+        else:
+            _log.info("%s: job %s is there already", entry, image.job)
+        return job
 
     def publish(self, job: str, run: int) -> None:
         """One run of a job: the image becomes public AMIs, or it is said why not."""
@@ -112,7 +129,7 @@ class Uploader:
                 return
             except Exception as error:
                 state, reason = "failed", str(error)
-                _log.error("job %s failed: %s", job, error, exc_info=not _expected(error) and error)
+                _tell_failure(job, error)
                 self._steps.run("announce:failed", partial(record.failed, error))
             else:
                 reasons = [f"{region}: {why}" for region, why in result.failed.items()]
@@ -125,9 +142,23 @@ class Uploader:
         if live := self._live.get((job, run)):
             live.stop.set()
             live.ended.wait()
-        problem = self._steps.run("clean", lambda: self._clean(job, state))
+        problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
         reasons = [reason for reason in (error, problem) if reason]
         self._steps.run("end", lambda: self._store.end(job, run, state, "\n".join(reasons) or None))
+
+    def _clean_patiently(self, job: str, state: str) -> str | None:
+        """Clean up, again and again while that fails and may pass; what was wrong at last."""
+        limits = self._settings.ec2.limits
+        problems: list[str] = []
+
+        def clean() -> bool | None:
+            problem = self._clean(job, state)
+            problems[:] = [problem] if problem else []
+            return None if problem else True
+
+        with suppress(EC2ServiceException):
+            Waiter(limits, self.stop).until(clean, what="cleaned up", limit=limits.settle)
+        return problems[0] if problems else None
 
     def _clean(self, job: str, state: str) -> str | None:
         ec2 = self._settings.ec2
@@ -217,6 +248,7 @@ def run_worker(settings: Settings) -> int:
     _register(jobs.INTAKE, uploader.intake)
     _register(jobs.PUBLISH, uploader.publish)
     _register(jobs.CLEAN, uploader.clean)
+    _log_as_ours()
     DBOS.launch()
     DBOS.register_queue(
         jobs.INTAKE_QUEUE, worker_concurrency=_ENTRIES, polling_interval_sec=_POLL_SECONDS
@@ -258,5 +290,26 @@ def _register(name: str, body: Callable[..., object]) -> None:
         return body(*given)
 
 
-def _expected(error: Exception) -> bool:
-    return isinstance(error, EC2ServiceException)
+def _tell_failure(job: str, error: Exception) -> None:
+    if not isinstance(error, EC2ServiceException):
+        _log.error("job %s failed: %s", job, error, exc_info=error)
+        return
+    told = error.output.splitlines()[-_LOGGED_LINES:]
+    _log.error("job %s failed: %s%s", job, error, "".join(f"\n    | {line}" for line in told))
+
+
+def _log_as_ours() -> None:
+    """Let the queue's own log go where ours goes, without its word on every cancelled job."""
+    queue = logging.getLogger("dbos")
+    queue.handlers.clear()
+    queue.propagate = True
+    queue.setLevel(logging.WARNING)
+    queue.addFilter(_tells_of_no_cancelled_job)
+
+
+def _tells_of_no_cancelled_job(record: logging.LogRecord) -> bool:
+    cancelled = (
+        queue_error.DBOSAwaitedWorkflowCancelledError,
+        queue_error.DBOSWorkflowCancelledError,
+    )
+    return not (record.exc_info and isinstance(record.exc_info[1], cancelled))

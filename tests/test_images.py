@@ -40,6 +40,7 @@ def test_name_and_file_name_come_from_the_url():
         "https://koji.example.org/Fedora.qcow2",
         "https://koji.example.org/Fedora.raw.xz/",
         "https://koji.example.org/.raw.xz",
+        "https://koji.example.org:99999/Fedora.raw.xz",
         "https://user:secret@koji.example.org/Fedora.raw.xz",
         "https://koji.example.org/Fedora.raw.xz?signature=secret",
         "https://koji.example.org/Fedora.raw.xz#top",

@@ -324,6 +324,44 @@ def test_job_whose_twin_took_over_gets_no_next_run(store, job, queue):
     assert queue.runs == []
 
 
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+def test_image_of_a_job_that_came_to_nothing_can_be_described_anew(store, job, queue, ended):
+    store.begin(job, 1)
+    store.end(job, 1, ended, None)
+    right = replace(IMAGE, checksum="sha256:" + "1" * 64)
+    assert store.correct(right, queue=queue) == 2
+    row = store.job(job)
+    assert (row.state, row.run, row.image) == ("queued", 2, right)
+
+
+def test_image_of_a_job_that_published_cannot(store, job, queue):
+    store.begin(job, 1)
+    store.record_ami(IMAGE, AMI_0)
+    store.publish_ami(AMI_0)
+    store.end(job, 1, "failed", None)
+    assert store.correct(replace(IMAGE, checksum=None), queue=queue) is None
+    assert store.job(job).image == IMAGE
+
+
+def test_twin_is_named(store, job, queue):
+    assert store.twin(TWIN) == job
+    assert store.twin(IMAGE) is None
+
+
+def test_end_of_a_run_ends_its_regions(store, job, queue):
+    store.begin(job, 1)
+    store.set_region(job, "eu-west-1", step="public")
+    store.set_region(job, "us-east-1", step="write", detail="9% written")
+    store.set_region(job, "us-west-1", step="failed", error="refused")
+    store.end(job, 1, "failed", "why")
+    told = [(row.region, row.step, row.detail) for row in store.job(job).regions]
+    assert told == [
+        ("eu-west-1", "public", ""),
+        ("us-east-1", "failed", ""),
+        ("us-west-1", "failed", ""),
+    ]
+
+
 def test_tries_go_on_in_the_next_run(store, job, queue):
     store.begin(job, 1)
     store.end(job, 1, "failed", None)

@@ -76,7 +76,7 @@ def leftovers(clients, site, regions, *, job, **more):
 
 uploader.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
-    {"state_directory": state, "ec2": {"limits": {"jobs": 1}}}
+    {"state_directory": state, "ec2": {"limits": {"jobs": 1, "settle": 2}}}
 )
 sys.exit(uploader.run_worker(settings))
 """

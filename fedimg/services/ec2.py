@@ -36,7 +36,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, RawImage, Virtualization
-from fedimg.observer import Observer
+from fedimg.observer import FAILED, PUBLIC, Observer
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
@@ -81,14 +81,19 @@ class EC2Service:
         self.clients = clients
         self.stop = stop or threading.Event()
 
-    def plan(self, image: RawImage) -> Plan:
+    def plan(self, image: RawImage, *, patient: bool = False) -> Plan:
         """What would be made of an image, and where; nothing is touched.
 
-        Raises EC2ServiceException when EC2 cannot be asked, or nothing can be made.
+        Raises EC2ServiceException when EC2 cannot be asked, if `patient` for as long as it may
+        take to settle, or when nothing can be made.
         """
         origin = self.settings.origin
-        with explained("planning", image=image.name, region=origin, step="plan"):
+
+        def make() -> Plan:
             return plan.make(image, self.settings, self.clients)
+
+        with explained("planning", image=image.name, region=origin, step="plan"):
+            return Waiter(self.settings.limits, self.stop).settled(make) if patient else make()
 
     def upload(
         self,
@@ -106,7 +111,9 @@ class EC2Service:
         EC2ServiceException otherwise. What is left over is the caller's to clean up.
         """
         steps = steps or PlainSteps()
-        planned = Plan.from_json(steps.run("plan", lambda: self.plan(image).to_json()))
+        planned = Plan.from_json(
+            steps.run("plan", lambda: self.plan(image, patient=True).to_json())
+        )
         upload = _Upload(self, image, observer, planned, again)
         place = Place(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))
@@ -158,9 +165,12 @@ class _Upload:
     def prepare(self) -> dict[str, Any]:
         """The place where the job's instances live."""
         with self._at("security-group"):
-            return security_group.prepare(
-                self._ec2(), self._waiter, self._labels, self._settings.network
-            ).to_json()
+            place = self._waiter.settled(
+                lambda: security_group.prepare(
+                    self._ec2(), self._waiter, self._labels, self._settings.network
+                )
+            )
+        return place.to_json()
 
     def write(self, place: Place) -> str:
         """The image's bytes become a volume, and the volume a snapshot; the snapshot's id."""
@@ -256,7 +266,7 @@ class _Upload:
                 made = steps.run(register, lambda: self._register_copy(region, copied, originals))
                 return self._publish(steps, region, copied, _amis(made))
             except EC2ServiceException as error:
-                self._observer.progress(region, "failed", error=str(error))
+                self._observer.progress(region, FAILED, error=str(error))
                 return {"region": region, "amis": [], "error": str(error)}
 
         return Branch([copy, register, f"publish:{region}"], body)
@@ -343,7 +353,9 @@ class _Upload:
                 for ami in good:
                     publish.publish_ami(self._ec2(region), self._waiter, ami)
                     self._observer.published(ami)
-            self._observer.progress(region, "public")
+            dropped = sorted({str(ami.type) for ami in made if ami not in good})
+            detail = f"without {', '.join(dropped)}: not booted" if dropped else ""
+            self._observer.progress(region, PUBLIC, detail)
             return [ami.to_json() for ami in good]
 
         public = steps.run(f"publish:{region}", effect)
