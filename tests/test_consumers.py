@@ -76,7 +76,7 @@ class HubProcess:
         process = self.start()
         wait_until(lambda: "Running the MokshaHub reactor" in self.log, START_SECONDS)
         # ZeroMQ offers no way to see a subscription arrive.
-        time.sleep(0.5)
+        time.sleep(1.0)
         return process
 
     @property
@@ -199,10 +199,15 @@ def test_announcement_is_held_while_the_database_is_in_trouble(
 
 def test_stopping_names_what_could_not_be_stored(publisher: Publisher, hub: HubProcess) -> None:
     process = hub.start_listening()
-    with closing(sqlite3.connect(hub.database)) as connection:
+    publisher.publish(TASK_TOPIC, task_message(99))
+    wait_until(hub.entries, 10)
+    with closing(sqlite3.connect(hub.database)) as connection, hub.bus.listen() as heard:
         connection.execute("BEGIN EXCLUSIVE")
         publisher.publish(TASK_TOPIC, task_message(1))
         publisher.publish(BUILD_TOPIC, build_message(2))
+        heard.wait_for(BUILD_TOPIC, 10)
+        # What we have heard from the relay, the hub hears at the same time.
+        time.sleep(0.5)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 1
