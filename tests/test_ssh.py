@@ -1,5 +1,7 @@
 import asyncio
 import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -75,7 +77,13 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         return
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", process.command or "", stdin=pipe, stdout=pipe, stderr=pipe
+        "/bin/sh",
+        "-c",
+        process.command or "",
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        start_new_session=True,
     )
     feeding = asyncio.create_task(_carry(process.stdin, child.stdin))
     try:
@@ -86,7 +94,8 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
     finally:
         feeding.cancel()
         if child.returncode is None:
-            child.kill()
+            # With all that it started: a pipe that stays open would never end.
+            os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
     if status < 0:
         process.exit_with_signal("KILL")
@@ -109,9 +118,18 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield loop
+    asyncio.run_coroutine_threadsafe(_end_all(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+async def _end_all() -> None:
+    """End what clients have left running, and wait until it has."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from fedimg import ssh
 from fedimg.aws import instances
 from fedimg.aws.clients import Client
 from fedimg.aws.instances import Instance, Launch
+from fedimg.aws.refusals import no_room
 from fedimg.aws.security_group import Place
 from fedimg.aws.tags import Labels
 from fedimg.aws.user_data import user_data
@@ -67,7 +68,7 @@ class Attempts:
                 self.ec2, self.waiter, self.labels, self.role, wanted, self.settings.network
             )
         except Exception as error:
-            if instances.no_room(error):
+            if no_room(error):
                 raise NoRoom(f"EC2 has no room for a {kind} just now: {error}") from error
             raise
         return Started(started, host_key, client_key)

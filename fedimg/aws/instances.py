@@ -14,14 +14,6 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 
-#: EC2 has no room for this type just now, or not in this zone: another attempt may pass.
-_NO_ROOM = {
-    "InsufficientInstanceCapacity",
-    "InstanceLimitExceeded",
-    "VcpuLimitExceeded",
-    "Unsupported",
-}
-
 
 @dataclass(frozen=True)
 class Instance:
@@ -45,11 +37,6 @@ class Launch:
     group: str
     subnet: str
     volumes: Sequence[Mapping[str, Any]] = ()
-
-
-def no_room(error: Exception) -> bool:
-    """Whether EC2 could not place the instance, for now or in this zone."""
-    return code(error) in _NO_ROOM
 
 
 def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:

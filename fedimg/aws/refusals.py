@@ -16,10 +16,20 @@ _BUSY = {
     "RequestLimitExceeded",
     "Throttling",
     "ThrottlingException",
+    "RequestThrottledException",
     "InternalError",
     "InternalFailure",
     "ServiceUnavailable",
     "Unavailable",
+}
+
+
+#: EC2 has no room for the instance just now, or not in this zone; it says so with a status of 500.
+_NO_ROOM = {
+    "InsufficientInstanceCapacity",
+    "InstanceLimitExceeded",
+    "VcpuLimitExceeded",
+    "Unsupported",
 }
 
 
@@ -30,11 +40,20 @@ def code(error: Exception) -> str:
 
 def not_found(error: Exception) -> bool:
     """Whether EC2 does not know the resource, or does not know it yet."""
+    if code(error) == "ResourceNotFoundException":  # EBS's own word
+        return True
     return code(error).startswith("Invalid") and code(error).endswith((".NotFound", ".Unavailable"))
+
+
+def no_room(error: Exception) -> bool:
+    """Whether EC2 could not place the instance, for now or in this zone."""
+    return code(error) in _NO_ROOM
 
 
 def in_doubt(error: Exception) -> bool:
     """Whether the call may pass when tried again, and may have taken effect already."""
+    if no_room(error):
+        return False
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return code(error) in _BUSY or status >= 500
@@ -93,6 +112,7 @@ def _advice(error: ClientError, step: str) -> str:
         "OperationNotPermitted": "block public access may be on there; see 'fedimg check'",
         "ResourceLimitExceeded": "ask AWS for a higher quota, then 'fedimg retry' the job",
         "UnauthorizedOperation": "the worker's IAM policy does not allow this call",
+        "AccessDeniedException": "the worker's IAM policy does not allow this call",
         "AuthFailure": "check the worker's AWS credentials and that the region is enabled",
         # Elsewhere it is one of the job's own.
         "InvalidAMIID.NotFound": "check utility_ami in fedimg.toml" if step == "write" else "",

@@ -47,7 +47,9 @@ class Waiter:
             except Exception as error:
                 failing_since = failing_since or time.monotonic()
                 passing = not_found(error) or (repeatable and in_doubt(error))
-                if not passing or time.monotonic() - failing_since >= self._settle:
+                failing = time.monotonic() - failing_since
+                # At the end, EC2's own words say more than ours.
+                if not passing or failing >= self._settle or waited >= limit:
                     raise
                 answer = None
             if answer is not None:
