@@ -63,7 +63,7 @@ def configuration(settings: Settings) -> list[Finding]:
     def wrong(key: str, text: str, hint: str, status: Status = Status.PROBLEM) -> None:
         found.append(Finding(key, status, text, hint))
 
-    for name in koji.architectures:
+    for name in koji.architectures if ec2.write_via == "utility" else ():
         if not ec2.machine(Architecture.from_koji(name)).utility_ami:
             wrong(
                 f"ec2.{name}.utility_ami",

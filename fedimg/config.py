@@ -225,6 +225,16 @@ class EC2(Section):
     )
     regions: list[str] = Field([], description="Empty: all that the account has enabled.")
     exclude_regions: list[str] = Field([], description="… less these.")
+    write_via: Literal["utility", "direct"] = Field(
+        "utility",
+        description="A utility instance writes images to a volume; or the worker itself writes "
+        "their snapshots, by the EBS direct API: no instance, but all their bytes pass through it.",
+    )
+    zero_blocks: Literal["write", "skip"] = Field(
+        "write",
+        description="What direct writing does with 512 KiB of zeros. Skipped ones cost nothing, "
+        "and read as garbage on a volume that somebody encrypts at launch.",
+    )
     login_user: str = Field("ec2-user", description="The utility AMI's default user.")
     test_user: str = Field("fedora", description="The default user of the images themselves.")
     x86_64: X86Machine = X86Machine()

@@ -125,6 +125,11 @@ def test_what_is_not_configured_is_named() -> None:
     assert all(one.hint for one in found)
 
 
+def test_writing_directly_needs_no_utility_ami() -> None:
+    found = check.configuration(Settings.model_validate({"ec2": {"write_via": "direct"}}))
+    assert set(bad(found)) == {"ec2.network.allowed_source"}
+
+
 def test_aarch64_needs_an_hvm_type(settings: Settings) -> None:
     only_pv = changed(settings, amis={"types": ["paravirtual-gp2"]})
     assert set(bad(check.configuration(only_pv))) == {"ec2.amis.types"}

@@ -104,12 +104,13 @@ class Account:
         self, machine: Machine, architecture: Architecture
     ) -> dict[str, Callable[[str], list[Finding]]]:
         looks: dict[str, Callable[[str], list[Finding]]] = {
-            "utility_type": partial(self._utility_type, machine.utility_type, architecture),
             "test_type": partial(self._test_type, machine.test_type, architecture),
         }
-        # That it is not set is for the look at the configuration to say.
-        if machine.utility_ami:
-            looks["utility_ami"] = partial(self._utility_ami, machine.utility_ami, architecture)
+        if self._settings.write_via == "utility":
+            looks["utility_type"] = partial(self._utility_type, machine.utility_type, architecture)
+            # That it is not set is for the look at the configuration to say.
+            if machine.utility_ami:
+                looks["utility_ami"] = partial(self._utility_ami, machine.utility_ami, architecture)
         if isinstance(machine, X86Machine) and self._paravirtual:
             looks["test_type_paravirtual"] = partial(
                 self._paravirtual_type, machine.test_type_paravirtual

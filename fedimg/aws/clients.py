@@ -30,7 +30,7 @@ class Clients:
     def __init__(self) -> None:
         self._session: Any = boto3.session.Session()
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, str, int], Client] = {}
+        self._made: dict[tuple[str, str, int, int], Client] = {}
 
     def ec2(self, region: str) -> Client:
         """EC2 in a region; throttled, failed and broken calls are tried again."""
@@ -40,9 +40,16 @@ class Clients:
         """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
         return self.client("ec2", region, attempts=1)
 
-    def client(self, service: str, region: str, *, attempts: int = _ATTEMPTS) -> Client:
-        """Any service's client in a region."""
-        key = (service, region, attempts)
+    def client(
+        self,
+        service: str,
+        region: str,
+        *,
+        attempts: int = _ATTEMPTS,
+        connections: int = _CONNECTIONS,
+    ) -> Client:
+        """Any service's client in a region, which keeps up to `connections` open."""
+        key = (service, region, attempts, connections)
         # Making a client changes the session, which is not thread-safe; using one is.
         with self._lock:
             if key not in self._made:
@@ -53,7 +60,7 @@ class Clients:
                         connect_timeout=_CONNECT_SECONDS,
                         read_timeout=_READ_SECONDS,
                         retries={"mode": "standard", "total_max_attempts": attempts},
-                        max_pool_connections=_CONNECTIONS,
+                        max_pool_connections=connections,
                         user_agent_extra=f"fedimg/{__version__}",
                     ),
                 )

@@ -13,6 +13,7 @@ from fedimg.aws import (
     amis,
     boot_check,
     copies,
+    direct,
     plan,
     publish,
     security_group,
@@ -22,6 +23,7 @@ from fedimg.aws import (
 from fedimg.aws.attempts import Attempts
 from fedimg.aws.boot_check import BootCheck, Verdict
 from fedimg.aws.clients import Client, Clients
+from fedimg.aws.direct import Direct
 from fedimg.aws.plan import Plan
 from fedimg.aws.refusals import explained
 from fedimg.aws.security_group import Place
@@ -173,21 +175,16 @@ class _Upload:
         return place.to_json()
 
     def write(self, place: Place) -> str:
-        """The image's bytes become a volume, and the volume a snapshot; the snapshot's id."""
+        """The image's bytes become a snapshot; its id."""
         attempts = self._attempts(utility.ROLE, place)
-        writer = Utility(
-            attempts,
-            self._service.clients.ec2_once(self._origin),
-            heard=lambda words: self._observer.progress(self._origin, "write", words),
-        )
         with self._at("write", EC2UtilityException):
             if self._again:
-                if written := snapshots.find(self._ec2(), self._labels):
+                if written := self._written():
                     return written
                 # A write that a crash interrupted is abandoned: its keys are gone.
                 attempts.end()
             self._observer.started()
-            return writer.write(self._image)
+            return self._writer(attempts).write(self._image)
 
     def complete(self, snapshot: str) -> None:
         """The snapshot holds all the bytes."""
@@ -292,6 +289,27 @@ class _Upload:
         else:
             self._observer.test_completed(ami, verdict.checks)
         return verdict.to_json()
+
+    def _written(self) -> str | None:
+        return snapshots.find(self._ec2(), self._labels) or direct.recovered(
+            self._ec2(), self._waiter, self._labels
+        )
+
+    def _writer(self, attempts: Attempts) -> Utility | Direct:
+        def heard(words: str) -> None:
+            self._observer.progress(self._origin, "write", words)
+
+        clients = self._service.clients
+        if self._settings.write_via == "utility":
+            return Utility(attempts, clients.ec2_once(self._origin), heard)
+        return Direct(
+            self._ec2(),
+            direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
+            self._waiter,
+            self._labels,
+            self._settings,
+            heard,
+        )
 
     def _copy(self, region: str, snapshot: str) -> str:
         self._observer.progress(region, "copy")

@@ -28,7 +28,10 @@ class Proxy:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                action = parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+                # The EBS direct API has no actions in its calls: there it is method and path.
+                place = f"{self.command} {self.path}"
+                form = {} if self.command == "PUT" else parse_qs(body.decode(errors="replace"))
+                action = form.get("Action", [place])[0]
                 if outer.before(action):
                     self.close_connection = True
                     return

@@ -1,0 +1,75 @@
+"""A snapshot written block by block through the EBS direct API, and sealed when all are there."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from fedimg.aws.clients import Client
+from fedimg.aws.refusals import code
+from fedimg.aws.unpacking import BLOCK
+from fedimg.aws.waiting import Waiter
+
+_ZEROS = bytes(BLOCK)
+_ALGORITHM = "SHA256"
+
+
+class Blocks:
+    """The blocks of one snapshot; `put` may be called by many threads at once.
+
+    With `skip_zeros` a block of zeros is left out of the snapshot. `ebs_once` does not try a call
+    again by itself: a waiter does, until EBS knows the new snapshot everywhere and failing calls
+    have had their time to pass.
+    """
+
+    def __init__(self, ebs_once: Client, snapshot: str, *, skip_zeros: bool) -> None:
+        self._ebs = ebs_once
+        self._snapshot = snapshot
+        self._skip_zeros = skip_zeros
+        self._digests: dict[int, bytes] = {}
+
+    def put(self, waiter: Waiter, index: int, block: bytes) -> None:
+        """Write one block. Raises botocore's error when EBS refuses it for good."""
+        if self._skip_zeros and block == _ZEROS:
+            return
+        digest = hashlib.sha256(block).digest()
+        # A block that may have been written already is written over.
+        waiter.settled(
+            lambda: self._ebs.put_snapshot_block(
+                SnapshotId=self._snapshot,
+                BlockIndex=index,
+                BlockData=block,
+                DataLength=BLOCK,
+                Checksum=_text(digest),
+                ChecksumAlgorithm=_ALGORITHM,
+            )
+        )
+        self._digests[index] = digest
+
+    def complete(self, waiter: Waiter) -> None:
+        """Seal the snapshot. EBS compares the number and the checksums of the blocks it has."""
+        joined = b"".join(self._digests[index] for index in sorted(self._digests))
+        tries = 0
+
+        def seal() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                self._ebs.complete_snapshot(
+                    SnapshotId=self._snapshot,
+                    ChangedBlocksCount=len(self._digests),
+                    Checksum=_text(hashlib.sha256(joined).digest()),
+                    ChecksumAlgorithm=_ALGORITHM,
+                    ChecksumAggregationMethod="LINEAR",
+                )
+            except Exception as error:
+                # It is sealed already where the answer to an earlier try was lost; whether it is,
+                # its state will show.
+                if tries == 1 or code(error) != "ValidationException":
+                    raise
+
+        waiter.settled(seal)
+
+
+def _text(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()

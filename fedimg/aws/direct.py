@@ -1,0 +1,199 @@
+"""The EBS direct API: a raw image becomes a snapshot while it is downloaded, with no instance."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedimg.aws import snapshots
+from fedimg.aws.blocks import Blocks
+from fedimg.aws.clients import Client, Clients
+from fedimg.aws.crew import Crew, Pipe, TooSlow
+from fedimg.aws.download import Download
+from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, image_size
+from fedimg.aws.refusals import in_doubt, not_found
+from fedimg.aws.tags import ROLE, Labels
+from fedimg.aws.unpacking import BLOCK, unpacked
+from fedimg.aws.waiting import Waiter
+from fedimg.config import EC2
+from fedimg.exceptions import Cancelled, EC2UtilityException
+from fedimg.images import RawImage
+
+#: A snapshot that is being written. EC2 shows it as pending, like one that only has to be waited
+#: for; its role tells them apart until it is sealed.
+UNFINISHED = "unfinished-snapshot"
+# Where a block takes a tenth of a second, as between continents, 8 connections take half again as
+# long as decompression alone, and 64 as long. More take memory: each holds a block, and a copy of
+# it to send.
+_CONNECTIONS = 64
+# What waits between two threads: 4 MiB of the file, 8 MiB of the image.
+_PIECES_WAITING = 16
+_BLOCKS_WAITING = 16
+# StartSnapshot's, in minutes.
+_SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
+_PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Writes one job's image. `ebs_once` is what `client` makes; `heard` is told what happens, in
+    words.
+    """
+
+    ec2: Client
+    ebs_once: Client
+    waiter: Waiter
+    labels: Labels
+    settings: EC2
+    heard: Callable[[str], None]
+
+    def write(self, image: RawImage) -> str:
+        """Write an image into a snapshot; its id. It may have to be waited for still.
+
+        What is behind the image's last block, up to whole GiB, is left out of the snapshot.
+        Raises EC2UtilityException when the image is at fault, or unreachable to the last attempt,
+        and botocore's errors when EBS is. A snapshot that failed is removed; that of a cancelled
+        write is left for the job's clean-up.
+        """
+        limits = self.settings.limits
+        try:
+            for number in range(1, limits.attempts):
+                try:
+                    return self._attempt(image)
+                except Exception as failure:
+                    if not _may_pass(failure):
+                        raise
+                    self.heard(f"attempt {number} failed, starting afresh: {failure}")
+                self.waiter.pause(limits.wait_maximum)
+            return self._attempt(image)
+        except (ImageUnusable, TooSlow) as error:
+            raise EC2UtilityException(str(error)) from error
+
+    def _attempt(self, image: RawImage) -> str:
+        size = self._measure(image)
+        snapshot = self._start(size)
+        try:
+            try:
+                self._stream(image, size, snapshot)
+            except (ImageUnusable, TooSlow) as error:
+                raise type(error)(f"the image was not written: {error}") from error
+            finish(self.ec2, self.waiter, snapshot)
+        except Cancelled:
+            raise
+        except Exception:
+            self._discard(snapshot)
+            raise
+        return snapshot
+
+    def _measure(self, image: RawImage) -> ImageSize:
+        size = image_size(image.url, maximum=self.settings.limits.image_gib * GIB)
+        if image.size not in (None, size.compressed_size):
+            raise ImageUnusable(
+                f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "
+                "it is not the file that was built"
+            )
+        return size
+
+    def _start(self, size: ImageSize) -> str:
+        # Nothing of this write takes longer, and what is dead by then EBS gives up by itself.
+        timeout = math.ceil(self.settings.limits.write / 60)
+        # An attempt of its own is a snapshot of its own; the same call twice is one.
+        token = self.labels.token(UNFINISHED, secrets.token_hex(16))
+        started = self.waiter.settled(
+            lambda: self.ebs_once.start_snapshot(
+                VolumeSize=gib(size.uncompressed_size),
+                Description=f"fedimg: {self.labels.image}"[:255],
+                Tags=self.labels.tags(UNFINISHED, self.labels.image),
+                ClientToken=token,
+                Timeout=min(max(timeout, _SHORTEST_TIMEOUT), _LONGEST_TIMEOUT),
+            )
+        )
+        snapshot = str(started["SnapshotId"])
+        self.heard(f"snapshot {snapshot} starts")
+        return snapshot
+
+    def _stream(self, image: RawImage, size: ImageSize, snapshot: str) -> None:
+        """Download → checksum → decompression → blocks, all at once; then the snapshot is sealed.
+
+        One thread downloads and hashes, this one decompresses, and each connection has one that
+        hashes and sends a block: what takes their time releases Python's lock.
+        """
+        limits = self.settings.limits
+        download = Download(
+            image.url, size=size.compressed_size, checksum=image.checksum, idle=limits.write_idle
+        )
+        blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
+        with Crew(self.waiter.stop, limit=limits.write) as crew:
+            pieces: Pipe[bytes] = Pipe(crew, _PIECES_WAITING)
+            filled: Pipe[tuple[int, bytes]] = Pipe(crew, _BLOCKS_WAITING)
+            patience = Waiter(limits, crew.over)
+
+            def fetch() -> None:
+                download.run(pieces.put)
+                pieces.close()
+
+            def put() -> None:
+                for index, block in filled:
+                    blocks.put(patience, index, block)
+
+            try:
+                crew.start("download", fetch)
+                for number in range(min(_CONNECTIONS, -(-size.uncompressed_size // BLOCK))):
+                    crew.start(f"blocks {number}", put)
+                self._unpack(pieces, size.uncompressed_size, filled)
+                crew.join()
+                blocks.complete(self.waiter)
+            finally:
+                download.end()
+
+    def _unpack(self, pieces: Pipe[bytes], size: int, filled: Pipe[tuple[int, bytes]]) -> None:
+        told = time.monotonic()
+        for index, block in enumerate(unpacked(pieces, size)):
+            filled.put((index, block))
+            if time.monotonic() - told >= _PROGRESS_SECONDS:
+                told = time.monotonic()
+                self.heard(f"{100 * index * BLOCK // size}% of {gib(size)} GiB written")
+        filled.close()
+
+    def _discard(self, snapshot: str) -> None:
+        try:
+            # A new one may not be known to EC2 yet, and is not to be forgotten for that.
+            self.waiter.settled(lambda: self.ec2.delete_snapshot(SnapshotId=snapshot))
+        except Exception as error:
+            self.heard(f"snapshot {snapshot} is left for the job's clean-up: {error}")
+
+
+def client(clients: Clients, region: str, *, jobs: int) -> Client:
+    """EBS in a region, for as many jobs at once; each call is tried once."""
+    return clients.client("ebs", region, attempts=1, connections=jobs * _CONNECTIONS)
+
+
+def _may_pass(failure: Exception) -> bool:
+    return isinstance(failure, ImageUnreachable) or in_doubt(failure) or not_found(failure)
+
+
+def finish(ec2: Client, waiter: Waiter, snapshot: str) -> None:
+    """Let a snapshot that holds all its blocks be found as the job's own."""
+    waiter.settled(
+        lambda: ec2.create_tags(Resources=[snapshot], Tags=[{"Key": ROLE, "Value": snapshots.ROLE}])
+    )
+
+
+def recovered(ec2: Client, waiter: Waiter, labels: Labels) -> str | None:
+    """What an interrupted write of the job left: its snapshot, if it was sealed, or nothing.
+
+    One that is pending cannot be told from one whose last block never came: it is removed, as no
+    write goes on where another one ended.
+    """
+    found = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(UNFINISHED))
+    written = None
+    for snapshot in found["Snapshots"]:
+        if snapshot["State"] == "completed" and not written:
+            written = str(snapshot["SnapshotId"])
+            finish(ec2, waiter, written)
+        else:
+            snapshots.delete(ec2, snapshot["SnapshotId"])
+    return written

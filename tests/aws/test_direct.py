@@ -1,0 +1,529 @@
+"""Images written by the EBS direct API, from a web server into the lab's EC2."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import lzma
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from fedimg.aws import cleanup, direct, snapshots
+from fedimg.aws.clients import Clients
+from fedimg.aws.direct import UNFINISHED, Direct
+from fedimg.aws.tags import ROLE, Labels, read
+from fedimg.aws.unpacking import BLOCK
+from fedimg.aws.waiting import Waiter
+from fedimg.config import EC2 as Settings
+from fedimg.exceptions import Cancelled, EC2UtilityException
+from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
+from tests.aws.conftest import ORIGIN, Account, wait_until
+from tests.aws.web import Web, serve
+from tests.system.proxy import Proxy
+
+NOISE = random.Random(6).randbytes(BLOCK + 300_000)
+#: Eight blocks: noise in the first two and the last two, which the image does not fill, zeros
+#: between.
+RAW = NOISE.ljust(6 * BLOCK, b"\0") + NOISE
+PACKED = lzma.compress(RAW, preset=0)
+NEVER_MIND = 30.0
+#: A stopped write has to let go within two seconds, on a machine that has nothing else to do.
+PROMPTLY = 4.0
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serve() as web:
+        yield web
+
+
+@dataclass
+class Writer:
+    """One job's image and what writes it."""
+
+    clients: Clients
+    account: Account
+    web: Web
+    stop: threading.Event = field(default_factory=threading.Event)
+    heard: list[str] = field(default_factory=list)
+    #: What is done, once, when these words are heard.
+    when: dict[str, Callable[[], object]] = field(default_factory=dict)
+    labels: Labels = field(default_factory=lambda: Labels(f"direct-{next(_numbers)}", "job", "im"))
+
+    def image(
+        self, packed: bytes = PACKED, *, checksum: str | None = "", size: int | None = None
+    ) -> RawImage:
+        """An image on the web server, with its right checksum unless another is given."""
+        name = f"Fedora-{next(_numbers)}"
+        url = self.web.put(f"{name}.raw.xz", packed)
+        right = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+        return RawImage(
+            url,
+            Architecture.X86_64,
+            name,
+            "build-7",
+            size,
+            right if checksum == "" else checksum,
+        )
+
+    def direct(self, *, limits: dict[str, float] | None = None, **settings: Any) -> Direct:
+        values = {"settle": 5, "attempts": 1, "wait_minimum": 0.05, "wait_maximum": 0.1}
+        made = Settings(
+            origin=ORIGIN,
+            write_via="direct",
+            limits={"write_idle": NEVER_MIND, "image_gib": 2, **values, **(limits or {})},
+            **settings,
+        )
+        return Direct(
+            self.clients.ec2(ORIGIN),
+            direct.client(self.clients, ORIGIN, jobs=1),
+            Waiter(made.limits, self.stop),
+            self.labels,
+            made,
+            self._hear,
+        )
+
+    def _hear(self, words: str) -> None:
+        self.heard.append(words)
+        for awaited in [awaited for awaited in self.when if awaited in words]:
+            self.when.pop(awaited)()
+
+    def started(self) -> int:
+        """How many snapshots were started."""
+        return len([words for words in self.heard if words.endswith(" starts")])
+
+    def snapshots(self) -> list[dict[str, Any]]:
+        """What there is of the job."""
+        filters = self.labels.filters()
+        ec2 = self.clients.ec2(ORIGIN)
+        return list(ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"])
+
+    def held(self, snapshot: str) -> dict[int, bytes]:
+        """The blocks that were written to a snapshot, which is waited for."""
+        wait_until(lambda: all(s["State"] == "completed" for s in self.snapshots()))
+        ebs = self.clients.client("ebs", ORIGIN)
+        listed = ebs.list_snapshot_blocks(SnapshotId=snapshot)["Blocks"]
+        return {
+            block["BlockIndex"]: ebs.get_snapshot_block(
+                SnapshotId=snapshot,
+                BlockIndex=block["BlockIndex"],
+                BlockToken=block["BlockToken"],
+            )["BlockData"].read()
+            for block in listed
+        }
+
+
+@pytest.fixture
+def writer(clients: Clients, account: Account, web: Web) -> Writer:
+    return Writer(clients, account, web)
+
+
+def blocks(raw: bytes) -> dict[int, bytes]:
+    return {
+        start // BLOCK: raw[start : start + BLOCK].ljust(BLOCK, b"\0")
+        for start in range(0, len(raw), BLOCK)
+    }
+
+
+# What is written
+
+
+def pack_with_threads(raw: bytes) -> bytes:
+    command = ["xz", "-0", "-T2", "--block-size=1000000", "--stdout"]
+    return subprocess.run(command, input=raw, capture_output=True, check=True).stdout
+
+
+def pack_in_streams(raw: bytes) -> bytes:
+    return bytes(8).join(
+        lzma.compress(raw[start : start + 1_000_000], preset=0)
+        for start in range(0, len(raw), 1_000_000)
+    )
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [PACKED, pack_with_threads(RAW), pack_in_streams(RAW)],
+    ids=["one stream", "several blocks", "several streams"],
+)
+def test_snapshot_holds_every_block_of_the_image(writer: Writer, packed: bytes) -> None:
+    written = writer.direct().write(writer.image(packed))
+    assert writer.held(written) == blocks(RAW)
+
+
+def test_blocks_of_zeros_are_left_out_when_that_is_asked_for(writer: Writer) -> None:
+    written = writer.direct(zero_blocks="skip").write(writer.image())
+    held = writer.held(written)
+    assert sorted(held) == [0, 1, 6, 7]
+    assert held.items() <= blocks(RAW).items()
+
+
+def test_image_of_nothing_but_zeros_may_be_left_out_whole(writer: Writer) -> None:
+    written = writer.direct(zero_blocks="skip").write(writer.image(lzma.compress(bytes(BLOCK))))
+    assert writer.held(written) == {}
+
+
+def test_snapshot_is_found_as_the_jobs_own(writer: Writer) -> None:
+    written = writer.direct().write(writer.image())
+    (snapshot,) = writer.snapshots()
+    tags = {tag["Key"]: tag["Value"] for tag in writer.labels.tags(snapshots.ROLE, "im")}
+    assert snapshot["SnapshotId"] == written
+    assert read(snapshot["Tags"]) == tags
+    assert snapshot["VolumeSize"] == 1
+    assert snapshot["Description"] == "fedimg: im"
+    assert snapshots.find(writer.clients.ec2(ORIGIN), writer.labels) == written
+
+
+def puts(writer: Writer) -> int:
+    """How many blocks EBS was sent by now."""
+    calls = requests.get(f"{writer.account.url}/lab/calls", timeout=5).json()
+    return int(calls.get("EBS", {}).get("PutSnapshotBlock", 0))
+
+
+def test_each_byte_is_fetched_once_and_each_block_sent_once(writer: Writer) -> None:
+    before = puts(writer)
+    writer.direct().write(writer.image())
+    whole = [line for line in writer.web.asked if "bytes=" not in line]
+    assert len(whole) == 1
+    assert puts(writer) - before == len(blocks(RAW))
+
+
+@pytest.mark.parametrize("algorithm", CHECKSUM_DIGITS)
+def test_every_algorithm_of_koji_is_understood(writer: Writer, algorithm: str) -> None:
+    right = f"{algorithm}:{hashlib.new(algorithm, PACKED).hexdigest()}"
+    writer.direct().write(writer.image(checksum=right))
+
+
+def test_image_without_a_checksum_is_written(writer: Writer) -> None:
+    written = writer.direct().write(writer.image(checksum=None))
+    assert writer.held(written) == blocks(RAW)
+
+
+# What is not
+
+
+def damaged(packed: bytes) -> bytes:
+    middle = len(packed) // 2
+    return packed[:middle] + bytes(64) + packed[middle + 64 :]
+
+
+@pytest.mark.parametrize(
+    ("packed", "made", "words"),
+    [
+        (PACKED, {"checksum": "sha256:" + "0" * 64}, "checksum: .*in place of sha256:000"),
+        (PACKED, {"checksum": "md5:" + "0" * 32}, "checksum: .*md5:.*in place of md5:000"),
+        (damaged(PACKED), {}, "decompression: Corrupt input data"),
+    ],
+)
+def test_unsound_file_fails_at_once_and_leaves_nothing(
+    writer: Writer, packed: bytes, made: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(EC2UtilityException, match=f"the image was not written: {words}"):
+        writer.direct(limits={"attempts": 3}).write(writer.image(packed, **made))
+    assert writer.started() == 1
+    assert writer.snapshots() == []
+
+
+@pytest.mark.parametrize(
+    ("packed", "made", "words"),
+    [
+        (PACKED[:-4096], {}, "not a complete .xz file"),
+        (b"<html>not found</html>" * 1000, {}, "not an .xz file"),
+        (lzma.compress(bytes(64 << 20)) * 33, {}, "image of 3 GiB.*limits.image_gib"),
+        (PACKED, {"size": 12345}, "Koji says 12345: .*not the file that was built"),
+    ],
+)
+def test_unusable_file_is_refused_before_a_snapshot_starts(
+    writer: Writer, packed: bytes, made: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(EC2UtilityException, match=words):
+        writer.direct().write(writer.image(packed, **made))
+    assert writer.started() == 0
+
+
+def test_missing_file_is_named(writer: Writer) -> None:
+    image = writer.image()
+    writer.web.files.clear()
+    with pytest.raises(EC2UtilityException, match=rf"{image.file_name}.* 404"):
+        writer.direct().write(image)
+    assert writer.started() == 0
+
+
+def test_file_that_goes_in_the_meantime_is_named(writer: Writer) -> None:
+    image = writer.image()
+    writer.when["starts"] = writer.web.files.clear
+    with pytest.raises(EC2UtilityException, match=rf"not written: download: .*{image.url}.* 404"):
+        writer.direct().write(image)
+    assert writer.snapshots() == []
+
+
+def test_file_that_grows_in_the_meantime_is_refused(writer: Writer) -> None:
+    image = writer.image()
+    writer.when["starts"] = lambda: writer.web.files.update({f"/{image.file_name}": PACKED * 2})
+    with pytest.raises(EC2UtilityException, match="when its upload is complete"):
+        writer.direct().write(image)
+    assert writer.snapshots() == []
+
+
+@pytest.mark.parametrize(
+    ("manner", "words"),
+    [
+        ("cut", "bytes remaining|came in place of"),
+        ("reset", "bytes remaining"),
+        ("stalled", "bytes remaining: .*timed out"),
+        ("unavailable", "answers 503"),
+    ],
+)
+def test_download_that_breaks_off_midway_fails_and_leaves_nothing(
+    writer: Writer, manner: Any, words: str
+) -> None:
+    writer.when["starts"] = lambda: setattr(writer.web, "manner", manner)
+    with pytest.raises(EC2UtilityException, match=rf"not written: download: .*({words})"):
+        writer.direct(limits={"write_idle": 1}).write(writer.image())
+    assert writer.snapshots() == []
+
+
+def test_download_that_breaks_off_is_made_again_into_another_snapshot(writer: Writer) -> None:
+    writer.when["starts"] = lambda: setattr(writer.web, "manner", "cut")
+    writer.when["starting afresh"] = lambda: setattr(writer.web, "manner", "well")
+    written = writer.direct(limits={"attempts": 2}).write(writer.image())
+    assert writer.started() == 2
+    (snapshot,) = writer.snapshots()
+    assert snapshot["SnapshotId"] == written
+    assert writer.held(written) == blocks(RAW)
+
+
+def test_write_that_takes_too_long_is_given_up(writer: Writer) -> None:
+    writer.when["starts"] = lambda: setattr(writer.web, "manner", "stalled")
+    with pytest.raises(EC2UtilityException, match="not done after 1 s; gave up"):
+        writer.direct(limits={"write": 1}).write(writer.image())
+    assert writer.snapshots() == []
+
+
+# EBS fails
+
+
+@pytest.mark.parametrize(
+    "code", ["InvalidSnapshot.NotFound", "RequestThrottledException", "InternalServerException"]
+)
+def test_blocks_refused_for_a_while_are_put_again(writer: Writer, code: str) -> None:
+    """A new snapshot is unknown for a while, and EBS limits what it takes a second."""
+    writer.account.refuse(ORIGIN, PutSnapshotBlock=code)
+    mend = threading.Timer(0.6, writer.account.refuse_nothing)
+    writer.when["starts"] = mend.start
+    written = writer.direct().write(writer.image())
+    mend.join()
+    assert writer.held(written) == blocks(RAW)
+
+
+def test_unknown_snapshot_is_given_up_when_it_should_have_settled(writer: Writer) -> None:
+    writer.account.refuse(ORIGIN, PutSnapshotBlock="InvalidSnapshot.NotFound")
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        writer.direct(limits={"settle": 0.5, "attempts": 2}).write(writer.image())
+    assert writer.started() == 2
+    assert writer.snapshots() == []
+
+
+@pytest.mark.parametrize("action", ["PutSnapshotBlock", "CompleteSnapshot", "CreateTags"])
+def test_refusal_that_stays_ends_the_write_at_once(writer: Writer, action: str) -> None:
+    writer.account.refuse(ORIGIN, **{action: "UnauthorizedOperation"})
+    with pytest.raises(ClientError, match="AccessDenied|UnauthorizedOperation"):
+        writer.direct(limits={"attempts": 3}).write(writer.image())
+    assert writer.started() == 1
+    assert writer.snapshots() == []
+
+
+def test_snapshot_that_cannot_be_removed_is_named_and_left_for_the_clean_up(
+    writer: Writer,
+) -> None:
+    refused = {"CompleteSnapshot": "UnauthorizedOperation", "DeleteSnapshot": "AuthFailure"}
+    writer.account.refuse(ORIGIN, **refused)
+    with pytest.raises(ClientError, match="CompleteSnapshot"):
+        writer.direct().write(writer.image())
+    assert "is left for the job's clean-up" in writer.heard[-1]
+    assert leftovers(writer) == [snapshot["SnapshotId"] for snapshot in writer.snapshots()]
+
+
+@pytest.fixture
+def proxied(
+    writer: Writer, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Writer, Proxy]]:
+    """A writer whose calls to EBS go through a proxy."""
+    with Proxy(account.url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", proxy.url)
+        writer.clients = Clients()
+        yield writer, proxy
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_calls_that_get_no_answer_are_made_again(proxied: tuple[Writer, Proxy], side: str) -> None:
+    writer, proxy = proxied
+    seen: set[str] = set()
+    lock = threading.Lock()
+
+    def first_time(call: str) -> bool:
+        with lock:
+            new = call.startswith(("PUT", "POST")) and call not in seen
+            seen.add(call)
+            return new
+
+    setattr(proxy, side, first_time)
+    written = writer.direct().write(writer.image())
+    # One started, one sealed, and each block.
+    assert len([call for call in seen if not call.startswith("GET")]) == 2 + len(blocks(RAW))
+    assert writer.held(written) == blocks(RAW)
+    # The same call twice has started one snapshot.
+    assert len(writer.snapshots()) == 1
+
+
+# Breaking off
+
+
+def leftovers(writer: Writer) -> list[str]:
+    found = cleanup.leftovers(writer.clients, writer.labels.site, [ORIGIN], job=writer.labels.job)
+    return [item.id for item in found]
+
+
+def working() -> list[str]:
+    """The threads of a write, wherever it is."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("download", "blocks "))]
+
+
+def stall_download(writer: Writer) -> None:
+    writer.when["starts"] = lambda: setattr(writer.web, "manner", "stalled")
+
+
+def throttle_blocks(writer: Writer) -> None:
+    writer.account.refuse(ORIGIN, PutSnapshotBlock="RequestThrottledException")
+
+
+@pytest.mark.parametrize("hold", [stall_download, throttle_blocks])
+def test_stop_ends_a_write_and_leaves_its_snapshot_to_the_clean_up(
+    writer: Writer, hold: Callable[[Writer], None]
+) -> None:
+    hold(writer)
+    image = writer.image()
+    ended: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            writer.direct(limits={"settle": NEVER_MIND}).write(image)
+        except BaseException as error:
+            ended.append(error)
+
+    job = threading.Thread(target=write)
+    job.start()
+    wait_until(lambda: writer.started() == 1)
+    time.sleep(0.5)
+    writer.stop.set()
+    stopped = time.monotonic()
+    job.join(NEVER_MIND)
+    assert time.monotonic() - stopped < PROMPTLY
+    assert [type(error) for error in ended] == [Cancelled]
+    wait_until(lambda: working() == [])
+    assert leftovers(writer) == [snapshot["SnapshotId"] for snapshot in writer.snapshots()]
+    assert len(leftovers(writer)) == 1
+
+
+class PowerCut(BaseException):
+    """What nothing in fedimg expects."""
+
+
+def cut() -> None:
+    raise PowerCut
+
+
+def recovered(writer: Writer) -> str | None:
+    made = writer.direct()
+    return direct.recovered(made.ec2, made.waiter, made.labels)
+
+
+def test_snapshot_that_a_crash_left_pending_is_removed(writer: Writer) -> None:
+    writer.when["starts"] = cut
+    with pytest.raises(PowerCut):
+        writer.direct().write(writer.image())
+    (dead,) = writer.snapshots()
+    assert (dead["State"], read(dead["Tags"])[ROLE]) == ("pending", UNFINISHED)
+    # Nobody waits for it.
+    assert snapshots.find(writer.clients.ec2(ORIGIN), writer.labels) is None
+    assert recovered(writer) is None
+    assert writer.snapshots() == []
+
+
+def test_snapshot_that_was_sealed_before_the_crash_is_kept(writer: Writer) -> None:
+    ebs = writer.clients.client("ebs", ORIGIN)
+    made = [
+        ebs.start_snapshot(VolumeSize=1, Tags=writer.labels.tags(UNFINISHED))["SnapshotId"]
+        for _ in range(2)
+    ]
+    ebs.complete_snapshot(SnapshotId=made[1], ChangedBlocksCount=0)
+    wait_until(lambda: "completed" in [s["State"] for s in writer.snapshots()])
+    assert recovered(writer) == made[1]
+    assert [snapshot["SnapshotId"] for snapshot in writer.snapshots()] == [made[1]]
+    assert snapshots.find(writer.clients.ec2(ORIGIN), writer.labels) == made[1]
+
+
+def test_nothing_is_recovered_where_nothing_was(writer: Writer) -> None:
+    assert recovered(writer) is None
+
+
+# Memory
+
+#: What a gibibyte takes has to do for an image of any size; a worker's own 70 MiB are among it.
+MOST_MIB = 256
+MEASURED = """
+import json, sys, threading
+from fedimg.aws import direct
+from fedimg.aws.clients import Clients
+from fedimg.aws.tags import Labels
+from fedimg.aws.waiting import Waiter
+from fedimg.config import EC2
+from fedimg.images import RawImage
+
+url, region = sys.argv[1:]
+settings = EC2(origin=region, write_via="direct")
+clients = Clients()
+written = direct.Direct(
+    clients.ec2(region), direct.client(clients, region, jobs=4),
+    Waiter(settings.limits, threading.Event()), Labels("memory", "job", "image"), settings, print,
+).write(RawImage(url, "x86_64", "build", "build-1"))
+# Not ru_maxrss, which begins with what the process that started this one takes.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) / 1024
+print(json.dumps({"snapshot": written, "peak_mib": peak}))
+"""
+
+
+def test_memory_is_bounded_whatever_the_images_size(
+    writer: Writer, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    # The largest dictionary that xz makes by a preset, filled; noise that no allocator shares.
+    stream = lzma.compress(bytes(60 << 20) + random.Random(7).randbytes(4 << 20), preset=9)
+    image = writer.image(stream * 16)
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURED, image.url, ORIGIN],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    measured = json.loads(ran.stdout.splitlines()[-1])
+    print(ran.stdout)
+    record_property("direct_peak_mib", measured["peak_mib"])
+    assert measured["peak_mib"] < MOST_MIB
+    writer.clients.ec2(ORIGIN).delete_snapshot(SnapshotId=measured["snapshot"])
