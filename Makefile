@@ -8,13 +8,14 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test system-test lint tox clean programs test-programs
+.PHONY: help demo test system-test vm-test lint tox clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
 	@echo 'make demo VM=1    the same with virtual machines that boot the AMIs: some minutes'
 	@echo 'make test         everything: lint, unit tests, system tests'
 	@echo 'make system-test  the tests of whole processes alone'
+	@echo 'make vm-test      the tests of the virtual machines, which make test leaves out: ten minutes'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make clean        remove build/, where the demo keeps its site'
@@ -27,6 +28,10 @@ test: test-programs lint
 
 system-test: test-programs $(INSTALLED)
 	$(RUN) -m pytest tests/system
+
+vm-test: $(INSTALLED)
+	@tools/system-packages tests && tools/system-packages vm
+	$(RUN) -m pytest -m vm
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

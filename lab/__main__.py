@@ -18,6 +18,8 @@ from lab.running import SiteError
 if TYPE_CHECKING:
     from lab.site import Site
 
+_VM = "instances are virtual machines that boot their AMIs' own bytes"
+
 # What a site is made of is loaded by the commands that start one: moto takes seconds.
 
 
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SCALE",
         help="how long EC2 takes, in multiples of the lab's short delays (realistic: 60)",
     )
+    up.add_argument("--vm", action="store_true", help=_VM)
     up.set_defaults(run=_up)
 
     announce = command("announce", "add a build to the running site's Koji and send its message")
@@ -62,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left.set_defaults(run=leaks.run)
 
     show = command("demo", "publish one image on a new site, from bus message to public AMIs")
+    show.add_argument("--vm", action="store_true", help=_VM)
     show.set_defaults(run=_demo)
+
+    about = "build the cloud image that virtual machines boot, unless the cache has it"
+    built = commands.add_parser("image", help=about, description=about)
+    built.set_defaults(run=_image)
 
     parsed = parser.parse_args(arguments)
     try:
@@ -71,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def _image(arguments: argparse.Namespace) -> int:
+    from lab import image
+
+    return image.run(arguments)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -95,7 +109,7 @@ def _up(arguments: argparse.Namespace) -> int:
         signal.signal(number, stop)
     try:
         scaled = delays(arguments.delays, regions or commercial())
-        with Site(arguments.state, regions, delays=scaled) as site:
+        with Site(arguments.state, regions, delays=scaled, vm=arguments.vm) as site:
             print(_described(site), flush=True)
             # Not signal.pause(): of two signals at once the kernel may give both to another
             # thread, and then nothing would wake this one, where Python acts on them.

@@ -50,10 +50,15 @@ class Deployment:
     utility_amis: Mapping[str, str]
     login_user: str
     ssh_port: int
+    vm: bool = False
 
 
 def fedimg_toml(deployment: Deployment) -> str:
-    """The text of a fedimg.toml for this deployment: short limits, since nothing here is far."""
+    """The text of a fedimg.toml for this deployment: short limits, since nothing here is far.
+
+    Virtual machines get longer ones: emulated, they take their time.
+    """
+    ssh_ready, write, write_idle = (600, 1800, 180) if deployment.vm else (30, 300, 30)
     machines = "".join(
         f"\n[ec2.{architecture}]\nutility_ami = {_text(ami)}\n"
         for architecture, ami in deployment.utility_amis.items()
@@ -83,9 +88,9 @@ allowed_source = "127.0.0.1/32"
 [ec2.limits]
 instance_running = 60
 instance_gone = 60
-ssh_ready = 30
-write = 300
-write_idle = 30
+ssh_ready = {ssh_ready}
+write = {write}
+write_idle = {write_idle}
 snapshot = 120
 copy = 120
 image = 60
@@ -101,6 +106,26 @@ command = "/bin/true"
 name = "cloud-init made the user"
 command = "id -un"
 output = "^{deployment.login_user}$"
+{_VM_CHECKS if deployment.vm else ""}"""
+
+
+# What only an image that really boots can pass.
+_VM_CHECKS = """
+[[checks]]
+name = "system is up"
+command = "systemctl is-system-running --wait"
+output = "^running$"
+timeout = 600
+
+[[checks]]
+name = "cloud-init finished"
+command = "cat /run/cloud-init/result.json"
+output = '"errors": \\[\\]'
+
+[[checks]]
+name = "root fills its volume"
+command = "df --output=size -B1M / | tail -1"
+output = "^ *(9[0-9][0-9]|10[0-9][0-9])$"
 """
 
 

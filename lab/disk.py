@@ -99,8 +99,8 @@ def make_image(
             loader = b"MZ".ljust(MIB // 16, b"\0")
             file.write(efi_system(_EFI_SECTORS * SECTOR, _LOADERS[architecture], loader))
         else:
-            row = _mbr_row(active=True, kind=0x83, first=first, count=last - first + 1)
-            file.write(_boot_sector(code, [row], root_uuid, signed=boot_code))
+            row = mbr_row(active=True, kind=0x83, first=first, count=last - first + 1)
+            file.write(boot_sector(code, [row], root_uuid, signed=boot_code))
     chosen = random.Random(identity)
     kernel = f"4.16.3-301.fc28.{architecture}"
     filled = {"release": kernel, "uuid": str(root_uuid)}
@@ -123,16 +123,21 @@ def make_image(
 
 
 def compress(
-    path: Path, *, streams: int = 1, block_size: int | None = None, threads: int = 2
+    path: Path,
+    *,
+    streams: int = 1,
+    block_size: int | None = None,
+    threads: int = 2,
+    level: int = 0,
 ) -> Path:
     """Pack `path` with xz as `path`.xz, as that many streams one after the other.
 
-    `block_size` is bytes; without it, a stream is one block. Raises DiskNotMade, or MissingProgram
-    without xz.
+    `block_size` is bytes; without it, a stream is one block. `level` is xz's, 0 to 9. Raises
+    DiskNotMade, or MissingProgram without xz.
     """
     packed = path.with_name(f"{path.name}.xz")
     size = path.stat().st_size
-    command = [path_of("xz"), "--compress", "--stdout", "-0", "--check=crc64"]
+    command = [path_of("xz"), "--compress", "--stdout", f"-{level}", "--check=crc64"]
     if block_size is None:
         # With more threads than one, xz picks a block size by itself.
         command += ["--threads=1"]
@@ -210,7 +215,7 @@ def _e2fsprogs(command: list[str]) -> None:
         raise DiskNotMade(f"{' '.join(command)}: status {done.returncode}: {' / '.join(said)}")
 
 
-def _boot_sector(
+def boot_sector(
     code: bytes, rows: Sequence[bytes], disk_uuid: uuid.UUID, *, signed: bool = True
 ) -> bytes:
     """A master boot record; no BIOS starts one that is not signed."""
@@ -219,7 +224,7 @@ def _boot_sector(
     return code.ljust(440, b"\0") + identity + b"".join(rows).ljust(64, b"\0") + end
 
 
-def _mbr_row(*, active: bool, kind: int, first: int, count: int) -> bytes:
+def mbr_row(*, active: bool, kind: int, first: int, count: int) -> bytes:
     # Cylinders and heads say nothing on a disk of today: these are "beyond".
     beyond = b"\xfe\xff\xff"
     head = struct.pack("<B3sB3s", 0x80 if active else 0, beyond, kind, beyond)
@@ -240,11 +245,11 @@ def _write_gpt(
         + struct.pack("<QQQ72x", first, last, 0)
         for kind, first, last in partitions
     ).ljust(_GPT_ENTRIES * 128, b"\0")
-    protective = _mbr_row(active=False, kind=0xEE, first=1, count=sectors - 1)
+    protective = mbr_row(active=False, kind=0xEE, first=1, count=sectors - 1)
     end = sectors - 1
     spare = end - _GPT_ENTRY_SECTORS
     file.seek(0)
-    file.write(_boot_sector(code, [protective], disk_uuid))
+    file.write(boot_sector(code, [protective], disk_uuid))
     file.write(_gpt_header(1, end, 2, spare - 1, entries, disk_uuid))
     file.write(entries)
     file.seek(spare * SECTOR)

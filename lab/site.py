@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any
 from zlib import crc32
 
-from lab import disk
+from lab import disk, image
 from lab.bus import Bus, BusError, Ports
 from lab.clients import Deployment, aws_environment, fedimg_toml
 from lab.control import Control
@@ -24,8 +25,10 @@ from lab.ec2.regions import commercial
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.koji import Koji
+from lab.machines import Machines, acceleration
 from lab.machines.process import NoExecution, ProcessMachines
 from lab.machines.programs import MissingProgram, NoNamespaces
+from lab.machines.vm import VirtualMachines
 from lab.processes import ProcessError
 from lab.running import SITE_FILE, SiteError, alone, read
 
@@ -54,6 +57,8 @@ class Site:
 
     `state` may be the folder of an earlier site: Koji still knows its builds, the ports are the
     same where they are still free, and EC2 starts empty. `refused` is the lab EC2's own setting.
+    With `vm`, instances are virtual machines, and utility instances run the image of lab.image,
+    which is built when it is not in the cache; `boot_seconds` is for the others.
     """
 
     def __init__(
@@ -64,7 +69,9 @@ class Site:
         delays: Delays | None = None,
         refused: Mapping[str, Any] | None = None,
         boot_seconds: float = 0.5,
+        vm: bool = False,
     ) -> None:
+        self.vm = vm
         self.state = state.absolute()
         self.file = self.state / SITE_FILE
         self.fedimg_config = self.state / "fedimg.toml"
@@ -83,6 +90,7 @@ class Site:
                 refused=refused or {},
             )
             try:
+                self.image = image.image(_say) if vm else None
                 self._start(running, settings, ports, boot_seconds)
             except _CANNOT as error:
                 raise SiteError(str(error)) from error
@@ -117,12 +125,7 @@ class Site:
         # The relay's imports take seconds; the rest starts meanwhile.
         with ThreadPoolExecutor(1) as relay:
             relay_started = relay.submit(self.bus.start_relay)
-            machines = ProcessMachines(
-                self.state / "machines",
-                ssh_port=ports.ssh,
-                boot_seconds=boot_seconds,
-                default_user=LOGIN_USER,
-            )
+            machines = self._machines(ports, boot_seconds)
             running.callback(machines.close)
             self.ec2 = EC2(settings, machines)
             running.callback(self.ec2.close)
@@ -139,6 +142,18 @@ class Site:
             "FEDIMG_CONFIG": str(self.fedimg_config),
         }
 
+    def _machines(self, ports: "_Ports", boot_seconds: float) -> Machines:
+        folder = self.state / "machines"
+        if self.image is None:
+            return ProcessMachines(
+                folder, ssh_port=ports.ssh, boot_seconds=boot_seconds, default_user=LOGIN_USER
+            )
+        found = acceleration.find(self.image.kernel, image.cache())
+        _say(f"virtual machines by {found.reason}")
+        return VirtualMachines(
+            folder, acceleration=found.name, ssh_port=ports.ssh, services=[ports.koji]
+        )
+
     def _utility_amis(self) -> dict[str, str]:
         folder = self.state / "images"
         folder.mkdir(exist_ok=True)
@@ -151,6 +166,8 @@ class Site:
                 uefi = architecture == "aarch64"
                 disk.make_image(new, size_mib=UTILITY_MIB, uefi=uefi, architecture=architecture)
                 new.replace(raw)
+            if self.image is not None and architecture == "x86_64":
+                raw = self.image.raw
             amis[architecture] = self.ec2.default_image(
                 ORIGIN, raw, name=f"lab-utility-{name}", architecture=name
             )
@@ -165,6 +182,7 @@ class Site:
             utility_amis=self.utility_amis,
             login_user=LOGIN_USER,
             ssh_port=ports.ssh,
+            vm=self.vm,
         )
         self.fedimg_config.write_text(fedimg_toml(deployment))
         # For a shell: `. env.sh`.
@@ -192,6 +210,7 @@ class Site:
             },
             "login_user": LOGIN_USER,
             "ssh_port": ports.ssh,
+            "image": None if self.image is None else str(self.image.packed),
             "ports": dataclasses.asdict(ports),
         }
         new = self.file.with_suffix(".new")
@@ -199,6 +218,11 @@ class Site:
         new.touch(mode=0o600)
         new.write_text(json.dumps(told, indent=2) + "\n")
         os.replace(new, self.file)
+
+
+def _say(text: str) -> None:
+    """On standard error: a site's standard output is what its commands promise."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
 
 
 def delays(scale: float, regions: Sequence[str]) -> Delays:

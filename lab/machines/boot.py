@@ -1,11 +1,11 @@
 """Judges from a root disk's bytes whether a machine boots from it, and what its console says."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.machines import filesystems
+from lab.machines import filesystems, menu_lst
 from lab.machines.filesystems import FileSystem
+from lab.machines.menu_lst import Entry
 from lab.machines.partitions import Table, read_table
 
 _MENUS = ("/boot/grub/menu.lst", "/boot/grub/grub.conf", "/grub/menu.lst", "/grub/grub.conf")
@@ -36,7 +36,10 @@ def judge(
         return _no("Booting from Hard Disk...", "lab: the instance has no root volume")
     table = read_table(disk)
     if virtualization_type == "paravirtual":
-        return _paravirtual(disk, table)
+        found = pv_grub(disk)
+        if isinstance(found, Verdict):
+            return found
+        return _mount(found.root, _os_release(found.root), found.console)
     if boot_mode in ("uefi", "uefi-preferred"):
         if _efi_system(disk, table):
             return _root(disk, table, ("BdsDxe: starting Boot0001 from the EFI system partition",))
@@ -107,7 +110,18 @@ def _mount(root: FileSystem, release: str | None, said: tuple[str, ...]) -> Verd
     return Verdict(boots=True, console=(*said, mounted), os_release=release)
 
 
-def _paravirtual(disk: Path, table: Table) -> Verdict:
+@dataclass(frozen=True)
+class Found:
+    """What PV-GRUB boots: an entry of a menu.lst, from the file system that both are in."""
+
+    root: FileSystem
+    entry: Entry
+    console: tuple[str, ...]
+
+
+def pv_grub(disk: Path) -> Found | Verdict:
+    """What PV-GRUB finds on `disk`, or the verdict that it does not boot."""
+    table = read_table(disk)
     said = ("Xen Minimal OS!", "PV-GRUB: GRUB 0.97")
     root = filesystems.recognise(disk, 0)
     if table.kind == "gpt":
@@ -134,42 +148,21 @@ def _paravirtual(disk: Path, table: Table) -> Verdict:
             "grubdom>",
             "lab: the image has no /boot/grub/menu.lst, so PV-GRUB waits for commands for ever",
         )
-    entry = _default_entry(menu.decode(errors="replace"))
-    if "kernel" not in entry:
+    entry = menu_lst.default_entry(menu.decode(errors="replace"))
+    if entry is None:
         return _no(
             *said,
             "Error 8: Kernel must be loaded before booting",
             "lab: the entry that the image's menu.lst boots names no kernel",
         )
-    for path in entry.values():
+    for path in filter(None, (entry.kernel, entry.initrd)):
         if not filesystems.holds_file(root, path):
             return _no(
                 *said,
                 "Error 15: File not found",
                 f"lab: menu.lst names {path}, which the image does not have",
             )
-    return _mount(root, _os_release(root), (*said, f"Booting {entry['kernel']}"))
-
-
-def _default_entry(menu: str) -> dict[str, str]:
-    """The kernel's path, and the initrd's if any, of the entry that menu.lst boots by default."""
-    default = 0
-    entries: list[dict[str, str]] = []
-    for line in menu.splitlines():
-        # GRUB 0.97 takes "default=0" and "default 0" for the same.
-        words = re.split(r"[\s=]+", line.strip(), maxsplit=1)
-        if len(words) < 2 or words[0].startswith("#"):
-            continue
-        word, rest = words[0].lower(), words[1]
-        if word == "default" and rest.isdigit():
-            default = int(rest)
-        elif word == "title":
-            entries.append({})
-        elif word in ("kernel", "initrd") and entries:
-            paths = [w for w in rest.split() if not w.startswith("--")]
-            if paths:
-                entries[-1][word] = re.sub(r"^\([^)]*\)", "", paths[0])
-    return entries[default] if default < len(entries) else {}
+    return Found(root, entry, (*said, f"Booting {entry.kernel}"))
 
 
 def _efi_system(disk: Path, table: Table) -> bool:

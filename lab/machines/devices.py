@@ -18,6 +18,11 @@ _XEN_FAMILIES = re.compile(
 )
 
 
+def on_nitro(instance_type: str) -> bool:
+    """Whether volumes are NVMe disks with serial numbers."""
+    return _XEN_FAMILIES.fullmatch(instance_type.partition(".")[0]) is None
+
+
 @dataclass(frozen=True)
 class Device:
     """A volume in an instance. `size` is bytes; `serial` is empty on Xen."""
@@ -41,7 +46,7 @@ class Devices:
 
     def __init__(self, confinement: Confinement, instance_type: str, seed: str) -> None:
         self._confinement = confinement
-        self._nitro = _XEN_FAMILIES.fullmatch(instance_type.partition(".")[0]) is None
+        self._nitro = on_nitro(instance_type)
         self._random = random.Random(seed)
         self._plugged: dict[str, Device] = {}
         self._order: list[int] = []

@@ -1,0 +1,247 @@
+"""One QEMU process: its command line, its monitor, its serial console, and its end."""
+
+import asyncio
+import codecs
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.machines import Disk
+from lab.machines.programs import path_of
+
+# QEMU's own network, behind which a machine is alone. It holds the link-local address where EC2
+# has its metadata, which QEMU answers only inside of it.
+_NETWORK = "net=169.252.0.0/14,host=169.252.0.2,dns=169.252.0.3,dhcpstart=169.252.0.15"
+GUEST_ADDRESS = "169.252.0.15"
+# What a machine finds here is on the lab's own loopback address; the lab's image knows it.
+LAB_ADDRESS = "169.252.0.100"
+METADATA_ADDRESS = "169.254.169.254"
+
+_OVMF = Path("/usr/share/OVMF")
+UEFI_CODE, UEFI_VARIABLES = _OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"
+
+# QEMU answers its monitor in milliseconds; on a machine that swaps it may take seconds.
+_MONITOR_SECONDS = 30.0
+_RELEASE_TRIES, _RELEASE_PAUSE = 50, 0.1
+
+
+class QemuError(Exception):
+    """QEMU refused what it was asked for, or is not there any more."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A kernel that is started without any boot loader."""
+
+    kernel: Path
+    initrd: Path | None
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine. `services` maps what it reaches over the network, (address, port), to where
+    socat finds that on this host.
+    """
+
+    name: str
+    acceleration: str  # kvm or tcg
+    processors: int
+    memory_mib: int
+    identity: str  # in SMBIOS, where cloud-init looks for "ec2"
+    product: str
+    mac: str
+    nvme: bool  # volumes are NVMe disks with serial numbers, as on Nitro; else virtio ones without
+    disks: Sequence[Disk]
+    ssh: tuple[str, int]  # on this host, for the machine's port 22
+    services: Mapping[tuple[str, int], str]
+    uefi_variables: Path | None = None  # None: BIOS
+    direct: Direct | None = None
+
+
+def command(hardware: Hardware, monitor: int) -> list[str]:
+    """The command line; `monitor` is a connected socket's file descriptor."""
+    kvm = hardware.acceleration == "kvm"
+    words = [
+        path_of("setpriv"), "--pdeathsig", "KILL", "--", path_of("qemu-system-x86_64"),
+        "-name", hardware.name, "-no-user-config", "-nodefaults", "-display", "none",
+        # Without graphics, SeaBIOS speaks on the serial port.
+        "-machine", "pc,graphics=off",
+        "-accel", "kvm" if kvm else "tcg,thread=multi,tb-size=256",
+        "-cpu", "host" if kvm else "max",
+        "-smp", str(hardware.processors), "-m", str(hardware.memory_mib),
+        "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+        "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
+        "-smbios", f"type=1,manufacturer=Amazon EC2,product={hardware.product},"
+        f"serial={hardware.identity},uuid={hardware.identity}",
+        "-netdev", _network(hardware),
+        "-device", f"virtio-net-pci,netdev=network,mac={hardware.mac},romfile=",
+    ]  # fmt: skip
+    if hardware.uefi_variables is not None:
+        for unit, path, access in (
+            (0, UEFI_CODE, "on"),
+            (1, hardware.uefi_variables, "off"),
+        ):
+            words += ["-drive", f"if=pflash,unit={unit},format=raw,readonly={access},file={path}"]
+    if hardware.direct is not None:
+        words += ["-kernel", str(hardware.direct.kernel), "-append", hardware.direct.arguments]
+        if hardware.direct.initrd is not None:
+            words += ["-initrd", str(hardware.direct.initrd)]
+    for disk in hardware.disks:
+        words += ["-blockdev", json.dumps(_block(disk))]
+        words += ["-device", json.dumps(_device(disk, hardware.nvme))]
+    return words
+
+
+class Qemu:
+    """A running machine. What it prints goes to `heard`, and `ended` tells when it is over."""
+
+    def __init__(self, hardware: Hardware, heard: Callable[[str], None]) -> None:
+        self._hardware = hardware
+        self._heard = heard
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._unplugged: dict[str, asyncio.Event] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._process: asyncio.subprocess.Process
+        self._monitor: asyncio.StreamWriter
+        self.ended = asyncio.Event()
+
+    async def start(self) -> None:
+        """Power on. Raises QemuError when QEMU does not even start."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *command(self._hardware, theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        self._tasks.append(asyncio.create_task(self._listen(self._process.stdout)))
+        reader, self._monitor = await asyncio.open_connection(sock=ours)
+        self._tasks.append(asyncio.create_task(self._hear(reader)))
+        await self.ask("qmp_capabilities")
+
+    async def plug(self, disk: Disk) -> None:
+        """Add a disk to the running machine."""
+        await self.ask("blockdev-add", **_block(disk))
+        await self.ask("device_add", **_device(disk, self._hardware.nvme))
+
+    async def unplug(self, volume_id: str, seconds: float) -> bool:
+        """Take a disk away; False when the machine has not let go of it in so many seconds."""
+        gone = self._unplugged.setdefault(volume_id, asyncio.Event())
+        await self.ask("device_del", id=volume_id)
+        try:
+            await asyncio.wait_for(gone.wait(), seconds)
+        except TimeoutError:
+            return False
+        for _ in range(_RELEASE_TRIES):
+            # The device is gone a moment before it has let go of its disk.
+            with contextlib.suppress(QemuError):
+                await self.ask("blockdev-del", **{"node-name": volume_id})
+                return True
+            await asyncio.sleep(_RELEASE_PAUSE)
+        raise QemuError(f"QEMU keeps {volume_id} open")
+
+    async def shut_down(self, seconds: float) -> None:
+        """Press the power button, and wait for so long until the machine is off."""
+        with contextlib.suppress(QemuError, TimeoutError):
+            await self.ask("system_powerdown")
+            await asyncio.wait_for(self.ended.wait(), seconds)
+
+    async def end(self) -> None:
+        """Pull the plug. Nothing of QEMU is left when this returns."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._monitor.close()
+
+    async def ask(self, action: str, **arguments: Any) -> Any:
+        """Let QEMU's monitor do something. Raises QemuError."""
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        request = {"execute": action, "arguments": arguments, "id": number}
+        try:
+            if self.ended.is_set():
+                raise QemuError(f"{action}: the machine is off")
+            self._monitor.write(json.dumps(request).encode() + b"\n")
+            await self._monitor.drain()
+            said = await asyncio.wait_for(answer, _MONITOR_SECONDS)
+        except (OSError, TimeoutError) as error:
+            raise QemuError(f"{action}: QEMU does not answer: {error}") from error
+        finally:
+            del self._answers[number]
+        if "error" in said:
+            raise QemuError(f"{action}: {said['error'].get('desc')}")
+        return said.get("return")
+
+    async def _listen(self, output: asyncio.StreamReader) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while chunk := await output.read(4096):
+            self._heard(decoder.decode(chunk).replace("\r\n", "\n"))
+        await self._process.wait()
+        self.ended.set()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(QemuError("QEMU ended"))
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                said = json.loads(line)
+                if said.get("event") == "DEVICE_DELETED":
+                    device = said["data"].get("device")
+                    if device in self._unplugged:
+                        self._unplugged.pop(device).set()
+                waiting = self._answers.get(said.get("id"))
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(said)
+
+
+def _network(hardware: Hardware) -> str:
+    address, port = hardware.ssh
+    # Nothing but what is listed: a machine reaches neither this host's network nor the world.
+    words = [
+        "user,id=network",
+        "ipv6=off",
+        "restrict=on",
+        _NETWORK,
+        f"hostfwd=tcp:{address}:{port}-:22",
+    ]
+    for (at, number), target in hardware.services.items():
+        words.append(f"guestfwd=tcp:{at}:{number}-cmd:{path_of('socat')} - {target}")
+    return ",".join(words)
+
+
+def _block(disk: Disk) -> dict[str, Any]:
+    return {
+        "driver": "raw",
+        "node-name": disk.volume_id,
+        # Zeros that are written to a sparse file's hole leave it one.
+        "discard": "unmap",
+        "detect-zeroes": "unmap",
+        # A flush brings bytes from the guest to this host's page cache, where CreateSnapshot reads
+        # them; to wait for the host's disk as well would protect only from the host's own crash.
+        "cache": {"no-flush": True},
+        "file": {"driver": "file", "filename": str(disk.path), "discard": "unmap"},
+    }
+
+
+def _device(disk: Disk, nvme: bool) -> dict[str, Any]:
+    kind: dict[str, Any] = {"driver": "virtio-blk-pci"}
+    if nvme:
+        kind = {"driver": "nvme", "serial": disk.volume_id.replace("-", "")}
+    # 0 belongs to a kernel that is given directly.
+    order = {"bootindex": 1} if disk.root else {}
+    return {**kind, "id": disk.volume_id, "drive": disk.volume_id, **order}

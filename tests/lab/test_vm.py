@@ -1,0 +1,312 @@
+"""Virtual machines that boot the lab's own cloud image; emulated, a boot takes half a minute."""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from lab import image as images
+from lab.disk import MIB
+from lab.ec2 import disks
+from lab.image import Image
+from lab.machines import Disk, Launch, acceleration
+from lab.machines.programs import MissingProgram, path_of
+from lab.machines.vm import VirtualMachines
+from tests.lab.machines_fixtures import Key, Rig, Shell, processes_naming
+
+SSH_PORT = 22500
+BOOT_SECONDS = 280
+GONE_SECONDS = 30
+ROOT_MIB = 1024
+
+# The first test that wants the image may have to build it.
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Machines, what they boot, and a page that the host serves them."""
+
+    rig: Rig
+    image: Image
+    page: int
+
+    @property
+    def machines(self) -> VirtualMachines:
+        return self.rig.machines  # type: ignore[return-value]
+
+    def launch(
+        self,
+        *volumes: Disk,
+        root: Path | None = None,
+        admits: Callable[[str, int], bool] = lambda source, port: True,
+        **changes: str,
+    ) -> Launch:
+        volume = self.rig.volume(0, root=True, device="/dev/sda1")
+        disks.copy(root or self.image.raw, volume.path, ROOT_MIB * MIB)
+        launch = self.rig.launch(*volumes, root=volume, admits=admits)
+        launch = replace(launch, **changes)
+        self.machines.start(launch)
+        return launch
+
+    def login(self, launch: Launch) -> Shell:
+        """Log in as the image's default user, when that works."""
+        address = self.machines.address(launch.instance_id)
+        pinned = self.rig.host_key.paramiko
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            client = paramiko.SSHClient()
+            client.get_host_keys().add(f"[{address}]:{SSH_PORT}", pinned.get_name(), pinned)
+            try:
+                client.connect(
+                    address,
+                    SSH_PORT,
+                    "fedora",
+                    pkey=self.rig.client_key.paramiko,
+                    look_for_keys=False,
+                    allow_agent=False,
+                    timeout=5,
+                    banner_timeout=60,
+                    auth_timeout=60,
+                )
+            except (OSError, paramiko.SSHException):
+                client.close()
+                if time.monotonic() > deadline:
+                    pytest.fail(self.machines.console(launch.instance_id))
+                time.sleep(1)
+            else:
+                return Shell(client)
+
+    def console_with(self, launch: Launch, words: str) -> str:
+        deadline = time.monotonic() + BOOT_SECONDS
+        while words not in (text := self.machines.console(launch.instance_id)):
+            if time.monotonic() > deadline:
+                pytest.fail(f"the console never said {words!r}:\n{text}")
+            time.sleep(0.5)
+        return text
+
+
+def until(look: Callable[[], bool], seconds: float = GONE_SECONDS) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (seen := look()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"from the lab's machine\n" * 100_000)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    folder = tmp_path_factory.mktemp("vm")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        image = images.image()
+        found = acceleration.find(image.kernel, images.cache())
+        machines = VirtualMachines(
+            folder / "machines",
+            acceleration=found.name,
+            ssh_port=SSH_PORT,
+            services=[server.server_port],
+        )
+    except MissingProgram as missing:
+        pytest.skip(str(missing))
+    try:
+        rig = Rig(machines, folder, image.raw, Key(), Key())  # type: ignore[arg-type]
+        yield Site(rig, image, server.server_port)
+    finally:
+        machines.close()
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass(frozen=True)
+class Booted:
+    launch: Launch
+    data: Disk
+    shell: Shell
+
+
+@pytest.fixture(scope="module")
+def booted(site: Site) -> Iterator[Booted]:
+    """One machine for all that a running one is asked."""
+    data = site.rig.volume(64 * MIB)
+    launch = site.launch(data)
+    yield Booted(launch, data, site.login(launch))
+    site.machines.terminate(launch.instance_id)
+
+
+def test_boots_by_bios_with_the_host_key_and_user_of_its_user_data(
+    site: Site, booted: Booted
+) -> None:
+    # Logging in has compared the host key.
+    assert booted.shell("id -un").output == "fedora\n"
+    assert booted.shell("test -d /sys/firmware/efi").status == 1
+    assert booted.shell("cloud-id").output == "aws\n"
+    console = site.console_with(booted.launch, "login:")
+    assert "SeaBIOS" in console
+
+
+def test_comes_up_without_a_failed_unit_and_with_a_grown_root(booted: Booted) -> None:
+    assert booted.shell("systemctl is-system-running --wait").output == "running\n"
+    assert booted.shell("systemctl --failed --plain --no-legend").output == ""
+    size = int(booted.shell("df --output=size -B1 / | tail -1").output)
+    assert size > 0.9 * ROOT_MIB * MIB
+
+
+def test_a_volume_is_an_nvme_disk_that_its_serial_number_tells(booted: Booted) -> None:
+    serials = booted.shell("cat /sys/block/nvme*n1/device/serial").output.split()
+    assert set(serials) == {disk.volume_id.replace("-", "") for disk in booted.launch.disks}
+
+
+def test_a_snapshot_holds_what_was_written_and_no_more(booted: Booted, tmp_path: Path) -> None:
+    serial = booted.data.volume_id.replace("-", "")
+    found = f"d=$(dirname $(dirname $(grep -l {serial} /sys/block/*/device/serial)))"
+    written = os.urandom(3 * MIB)
+    answer = booted.shell(
+        f"{found}; sudo dd of=/dev/$(basename $d) bs=1M iflag=fullblock conv=fsync", written
+    )
+    assert answer.status == 0, answer.errors
+    snapshot = tmp_path / "snapshot"
+    disks.copy(booted.data.path, snapshot, 64 * MIB)
+    content = snapshot.read_bytes()
+    assert content == written + bytes(61 * MIB)
+    assert sum(end - begin for begin, end in disks.extents(snapshot)) < 4 * MIB
+
+
+def test_reaches_the_services_of_the_lab_and_nothing_else(site: Site, booted: Booted) -> None:
+    count = booted.shell(f"curl -sS http://127.0.0.1:{site.page}/ | wc -c")
+    assert int(count.output) == 2_300_000, count.errors
+    other = f"curl -sS -m 5 http://127.0.0.1:{SSH_PORT}/"
+    assert booted.shell(other).status != 0
+    assert booted.shell("curl -sS -m 5 http://169.252.0.2/").status != 0
+
+
+def test_metadata_want_a_token(booted: Booted) -> None:
+    at = "http://169.254.169.254/latest"
+    asked = booted.shell(f"curl -s -o /dev/null -w '%{{http_code}}' {at}/meta-data/")
+    assert asked.output == "401"
+    token = booted.shell(
+        f"curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {at}/api/token"
+    ).output
+    header = f"-H 'X-aws-ec2-metadata-token: {token}'"
+    told = booted.shell(f"curl -s {header} {at}/meta-data/instance-id")
+    assert told.output == booted.launch.instance_id
+    assert booted.shell(f"curl -s {header} {at}/user-data").output.encode() == (
+        booted.launch.user_data
+    )
+
+
+def test_a_volume_is_attached_and_detached_while_the_machine_runs(
+    site: Site, booted: Booted
+) -> None:
+    late = site.rig.volume(8 * MIB, device="/dev/sdg")
+    serial = late.volume_id.replace("-", "")
+
+    def there() -> bool:
+        return serial in booted.shell("cat /sys/block/nvme*n1/device/serial").output
+
+    site.machines.attach(booted.launch.instance_id, late)
+    assert until(there)
+    site.machines.detach(booted.launch.instance_id, late.volume_id)
+    assert until(lambda: not there())
+    site.machines.attach(booted.launch.instance_id, late)
+    assert until(there)
+    site.machines.detach(booted.launch.instance_id, late.volume_id)
+
+
+def test_a_reboot_keeps_disks_and_host_key(site: Site) -> None:
+    launch = site.launch()
+    site.login(launch)("echo kept >kept")
+    before = site.machines.console(launch.instance_id).count("Welcome to GRUB!")
+    site.machines.reboot(launch.instance_id)
+    assert until(
+        lambda: site.machines.console(launch.instance_id).count("Welcome to GRUB!") > before, 90
+    )
+    assert site.login(launch)("cat kept").output == "kept\n"
+    site.machines.terminate(launch.instance_id)
+
+
+def test_a_security_group_that_does_not_admit_leaves_no_answer(site: Site) -> None:
+    admitted = threading.Event()
+    launch = site.launch(admits=lambda source, port: admitted.is_set())
+    site.console_with(launch, "login:")
+    address = site.machines.address(launch.instance_id)
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    with pytest.raises((OSError, paramiko.SSHException)):
+        client.connect(address, SSH_PORT, "fedora", timeout=5, banner_timeout=5)
+    client.close()
+    admitted.set()
+    assert site.login(launch)("id -un").output == "fedora\n"
+    site.machines.terminate(launch.instance_id)
+    assert processes_naming(launch.instance_id) == []
+
+
+def test_boots_by_uefi(site: Site) -> None:
+    launch = site.launch(boot_mode="uefi")
+    assert site.login(launch)("test -d /sys/firmware/efi").status == 0
+    site.machines.terminate(launch.instance_id)
+
+
+def test_paravirtual_boots_the_kernel_that_menu_lst_names(site: Site) -> None:
+    launch = site.launch(virtualization_type="paravirtual", instance_type="m3.medium")
+    arguments = site.login(launch)("cat /proc/cmdline").output
+    # GRUB would have named the kernel; the initrd is what finds a root disk by its UUID.
+    assert "BOOT_IMAGE" not in arguments
+    assert "root=UUID=" in arguments
+    console = site.machines.console(launch.instance_id)
+    assert "PV-GRUB" in console
+    assert "SeaBIOS" not in console or "GRUB!" not in console
+    site.machines.terminate(launch.instance_id)
+
+
+def test_paravirtual_without_menu_lst_does_not_boot(site: Site, tmp_path: Path) -> None:
+    bare = tmp_path / "no-menu"
+    disks.copy(site.image.raw, bare, site.image.raw.stat().st_size)
+    subprocess.run(
+        [
+            path_of("debugfs"),
+            "-w",
+            "-R",
+            "rm /boot/grub/menu.lst",
+            f"{bare}?offset={images.ROOT_AT}",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    launch = site.launch(root=bare, virtualization_type="paravirtual", instance_type="m3.medium")
+    console = site.console_with(launch, "lab:")
+    assert "grubdom>" in console
+    assert processes_naming(launch.instance_id) == []
+    site.machines.terminate(launch.instance_id)
+
+
+def test_a_disk_without_boot_loader_is_told_on_the_console(site: Site, tmp_path: Path) -> None:
+    bare = tmp_path / "blank"
+    disks.create(bare, 16 * MIB)
+    launch = site.launch(root=bare)
+    assert "No bootable device" in site.console_with(launch, "No bootable device")
+    assert processes_naming(launch.instance_id) != []
+    site.machines.terminate(launch.instance_id)
+    assert processes_naming(launch.instance_id) == []
+
+
+def test_a_machine_of_another_architecture_never_boots(site: Site) -> None:
+    launch = site.launch(architecture="arm64", boot_mode="uefi")
+    assert "never boots" in site.console_with(launch, "lab:")
+    site.machines.terminate(launch.instance_id)
