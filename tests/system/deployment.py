@@ -114,8 +114,10 @@ class Deployment:
         """The first answer of `look` that is not None."""
         deadline = time.monotonic() + patience
         while (answer := look()) is None:
-            dead = {n: p.returncode for n, p in self._processes.items() if p.poll() is not None}
-            logs = "\n".join(f"--- {n}\n{self.log(n)[-3000:]}" for n in self._processes)
+            # A copy: what strikes in the middle of a call does so in a thread of its own.
+            processes = dict(self._processes)
+            dead = {n: p.returncode for n, p in processes.items() if p.poll() is not None}
+            logs = "\n".join(f"--- {n}\n{self.log(n)[-3000:]}" for n in processes)
             assert not dead, f"ended by themselves: {dead}\n{logs}"
             assert time.monotonic() < deadline, f"{what}: not within {patience} s\n{logs}"
             time.sleep(0.2)

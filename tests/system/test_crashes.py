@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,18 @@ def crashing(state: Path, action: str, nth: int, *, acted: bool) -> None:
         with site.bus.listen() as heard:
             deployment = Deployment(site, heard)
             calls = 0
+            striking = threading.Lock()
 
             def strike(called: str) -> bool:
                 nonlocal calls
                 if called != action:
                     return False
-                calls += 1
-                if calls != nth:
-                    return False
-                deployment.kill("worker")
-                deployment.start_worker()
+                with striking:
+                    calls += 1
+                    if calls != nth:
+                        return False
+                    deployment.kill("worker")
+                    deployment.start_worker()
                 return True
 
             setattr(proxy, "after" if acted else "before", strike)
