@@ -21,6 +21,9 @@ from lab.machines.initialise import Initialiser
 from lab.machines.session import PowerOff, Session
 from lab.machines.sshd import SshServer
 
+# How long a boot may take to break off before it is told again.
+_CANCEL_SECONDS = 5.0
+
 _log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
@@ -102,8 +105,11 @@ class Machine:
 
     async def _halt(self) -> None:
         if self._booting is not None:
-            self._booting.cancel()
-            await asyncio.gather(self._booting, return_exceptions=True)
+            # More than once: before Python 3.12, asyncio.wait_for loses a cancellation that comes
+            # with what it waits for, and the boot would go on to wait for the lock that we hold.
+            while not self._booting.done():
+                self._booting.cancel()
+                await asyncio.wait([self._booting], timeout=_CANCEL_SECONDS)
             self._booting = None
         if self._confinement is not None:
             self._console.say("reboot: Power down")
