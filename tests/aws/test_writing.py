@@ -302,15 +302,13 @@ def test_a_volume_too_small(instance: Instance, web: Web) -> None:
 
 
 def test_no_such_volume_names_the_disks_there_are(instance: Instance, web: Web) -> None:
-    seen: list[str] = []
     began = time.monotonic()
-    said = instance.write(order("vol-0bbbbbbbb", web.put("a.raw.xz", PACKED)), seen.append)
+    said = instance.write(order("vol-0bbbbbbbb", web.put("a.raw.xz", PACKED)))
     assert isinstance(said, Failure)
     assert said.part == "device"
     assert "vol-0bbbbbbbb" in said.reason
     assert "nvme" in said.reason
-    assert 1 < time.monotonic() - began < 15
-    assert seen.count("progress 0") >= 2
+    assert 1 < time.monotonic() - began < 60
 
 
 def test_a_volume_that_appears_late(instance: Instance, web: Web) -> None:
@@ -318,12 +316,20 @@ def test_a_volume_that_appears_late(instance: Instance, web: Web) -> None:
     path = instance.directory / "late"
     path.write_bytes(bytes(4 * MIB))
     disk = Disk(volume, path, "/dev/sdg", root=False)
-    later = threading.Timer(1.5, lambda: instance.machines.attach(INSTANCE, disk))
-    later.start()
-    try:
-        said = instance.write(order(volume, web.put("a.raw.xz", PACKED), appear=10))
-    finally:
-        later.join()
+    later: list[threading.Timer] = []
+    seen: list[str] = []
+
+    def heard(line: str) -> None:
+        seen.append(line)
+        # The disk comes once the script has said twice that it still looks: whoever listens for a
+        # frozen instance hears it meanwhile.
+        if seen.count("progress 0") == 2:
+            later.append(threading.Timer(0, lambda: instance.machines.attach(INSTANCE, disk)))
+            later[0].start()
+
+    said = instance.write(order(volume, web.put("a.raw.xz", PACKED), appear=60), heard)
+    for timer in later:
+        timer.join()
     assert isinstance(said, Written)
     assert path.read_bytes().startswith(IMAGE)
 
