@@ -284,7 +284,7 @@ def test_a_hub_that_never_answers_is_given_up_on(
         started = time.monotonic()
         (found,) = check.koji_hub(settings.koji.model_copy(update={"hub": address}))
     assert found.status is Status.PROBLEM
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_the_state_directory_has_to_be_a_place_to_write(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:
     well = [Finding("well", Status.OK, "fine")]
     started = time.monotonic()
     found = gather({"hangs": hangs, "raises": raises, "well": lambda: well}, 0.5)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert found == {
         "hangs": [Finding("hangs", Status.PROBLEM, "no answer within 0.5 s")],
         "raises": [Finding("raises", Status.PROBLEM, "two lines")],

@@ -157,14 +157,14 @@ def test_message_sent_three_times_is_one_entry_and_sigterm_ends_the_hub(
     publisher.publish("fedimg.task.state.change", task_message(9))
     publisher.publish(TASK_TOPIC, task_message(10291407), times=3)
     publisher.publish(BUILD_TOPIC, build_message(77), times=3)
-    wait_until(lambda: len(hub.entries()) >= 2, 10)
+    wait_until(lambda: len(hub.entries()) >= 2, 60)
     assert hub.entries() == [
         ("build:77", INTAKE, INTAKE_QUEUE),
         ("task:10291407", INTAKE, INTAKE_QUEUE),
     ]
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 0
+    assert process.wait(30) == 0
     assert time.monotonic() - began < 1.0
     assert "Traceback" not in hub.log
     assert "yyyyyy" not in hub.log
@@ -175,7 +175,7 @@ def test_sigint_ends_an_idle_hub(hub: HubProcess) -> None:
     time.sleep(1.0)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    assert process.wait(5) == 0
+    assert process.wait(30) == 0
     assert time.monotonic() - began < 1.0
 
 
@@ -189,28 +189,28 @@ def test_announcement_is_held_while_the_database_is_in_trouble(
     )
     publisher.publish(TASK_TOPIC, task_message(1))
     publisher.publish(TASK_TOPIC, task_message(2))
-    wait_until(lambda: "cannot store task:1" in hub.log, 10)
+    wait_until(lambda: "cannot store task:1" in hub.log, 60)
     assert hub.entries() == []
     hub.execute("DROP TRIGGER trouble")
-    wait_until(lambda: len(hub.entries()) == 2, 15)
+    wait_until(lambda: len(hub.entries()) == 2, 60)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 0
+    assert process.wait(30) == 0
 
 
 def test_stopping_names_what_could_not_be_stored(publisher: Publisher, hub: HubProcess) -> None:
     process = hub.start_listening()
     publisher.publish(TASK_TOPIC, task_message(99))
-    wait_until(hub.entries, 10)
+    wait_until(hub.entries, 60)
     with closing(sqlite3.connect(hub.database)) as connection, hub.bus.listen() as heard:
         connection.execute("BEGIN EXCLUSIVE")
         publisher.publish(TASK_TOPIC, task_message(1))
         publisher.publish(BUILD_TOPIC, build_message(2))
-        heard.wait_for(BUILD_TOPIC, 10)
+        heard.wait_for(BUILD_TOPIC, 60)
         # What we have heard from the relay, the hub hears at the same time.
         time.sleep(0.5)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 1
+        assert process.wait(30) == 1
         assert time.monotonic() - began < 1.2
     assert "could not be stored: task:1, build:2;" in hub.log
 

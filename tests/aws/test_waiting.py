@@ -171,7 +171,7 @@ def test_stop_ends_every_wait_promptly(wait):
     started = time.monotonic()
     with pytest.raises(Cancelled):
         wait(waiter)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_stopped_waiter_asks_and_makes_nothing(waiter, clock):

