@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,8 @@ BOOT_SECONDS = 0.1
 PATIENCE_SECONDS = 20
 MIB = 1024 * 1024
 
-_numbers = itertools.count(1)
+# Ids that no other run of these tests has: what is left behind is looked for on the whole host.
+_numbers = itertools.count(os.getpid() << 20)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ done
 curl --fail --silent {url} | xz -dc | sudo -n dd of=$device bs=1M conv=notrunc,fsync status=none
 """
 
+# A mark of this run in the numbers that commands sleep: others may run the same tests beside it.
+OWN = f"{os.getpid():07}"
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
@@ -264,14 +267,14 @@ def test_a_terminal_is_one(shell: Shell) -> None:
 def test_a_command_whose_client_is_gone_is_ended(site: Rig) -> None:
     launch = site.start(site.launch())
     shell = site.connect(launch)
-    shell.client.exec_command("sleep 7771 & sleep 7772")
-    while not processes_naming("sleep 7772"):
+    shell.client.exec_command(f"sleep 7771{OWN} & sleep 7772{OWN}")
+    while not processes_naming(f"sleep 7772{OWN}"):
         time.sleep(0.02)
     shell.client.close()
     deadline = time.monotonic() + 10
-    while processes_naming("sleep 777") and time.monotonic() < deadline:
+    while processes_naming(f"sleep 7771{OWN}") and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes_naming("sleep 777") == []
+    assert processes_naming(f"sleep 7771{OWN}") == processes_naming(f"sleep 7772{OWN}") == []
     site.machines.terminate(launch.instance_id)
 
 
@@ -336,10 +339,10 @@ def test_a_reboot_keeps_files_and_host_key_and_ends_processes(site: Rig) -> None
     launch = site.start(site.launch(user_data=site.user_data("runcmd: [echo first boot only]\n")))
     shell = site.connect(launch)
     shell("echo kept >~/file; touch /tmp/scratch; sudo sh -c 'echo kept >/etc/kept'")
-    shell("sleep 8881 >/dev/null 2>&1 &")
+    shell(f"sleep 8881{OWN} >/dev/null 2>&1 &")
     site.console_with(launch, "login:")
     site.machines.reboot(launch.instance_id)
-    assert processes_naming("sleep 8881") == []
+    assert processes_naming(f"sleep 8881{OWN}") == []
     answer = site.connect(launch)("cat ~/file /etc/kept; test -e /tmp/scratch")
     assert (answer.output, answer.status) == ("kept\nkept\n", 1)
     site.machines.stop(launch.instance_id)
@@ -355,14 +358,14 @@ def test_after_terminate_nothing_is_left(site: Rig) -> None:
     launch = site.start(site.launch(volume))
     address = site.machines.address(launch.instance_id)
     shell = site.connect(launch)
-    shell("setsid -f sleep 9991 >/dev/null 2>&1")
-    shell.client.exec_command("sleep 9992")
-    while not processes_naming("sleep 9992"):
+    shell(f"setsid -f sleep 9991{OWN} >/dev/null 2>&1")
+    shell.client.exec_command(f"sleep 9992{OWN}")
+    while not processes_naming(f"sleep 9992{OWN}"):
         time.sleep(0.02)
     began = time.monotonic()
     site.machines.terminate(launch.instance_id)
     assert time.monotonic() - began < 30
-    assert processes_naming("sleep 999") == []
+    assert processes_naming(f"sleep 9991{OWN}") == processes_naming(f"sleep 9992{OWN}") == []
     assert processes_naming(launch.instance_id) == []
     assert not (site.folder / "machines" / launch.instance_id).exists()
     assert volume.path.stat().st_mode == mode
@@ -445,7 +448,7 @@ with rig(Path(sys.argv[1])) as site:
     name = shell("readlink -f /dev/disk/by-id/*" + volume.volume_id.replace("-", "")).output.strip()
     assert shell(f"echo written | sudo dd of={name} conv=notrunc").status == 0
     assert volume.path.read_bytes().startswith(b"written")
-    shell("setsid -f sleep 6661 >/dev/null 2>&1")
+    shell(f"setsid -f sleep 6661{sys.argv[3]} >/dev/null 2>&1")
     print("ready", launch.instance_id, flush=True)
     if sys.argv[2] == "wait":
         time.sleep(60)
@@ -458,18 +461,18 @@ def child_environment() -> dict[str, str]:
 
 def test_machines_end_when_the_lab_is_killed(tmp_path: Path) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path), "wait"],
+        [sys.executable, "-c", CHILD, str(tmp_path), "wait", OWN],
         stdout=subprocess.PIPE,
         text=True,
         env=child_environment(),
     )
     assert child.stdout is not None
     instance_id = child.stdout.readline().split()[1]
-    assert processes_naming("sleep 6661")
+    assert processes_naming(f"sleep 6661{OWN}")
     child.send_signal(signal.SIGKILL)
     child.communicate()
     deadline = time.monotonic() + 10
-    while processes_naming(instance_id) + processes_naming("sleep 6661"):
+    while processes_naming(instance_id) + processes_naming(f"sleep 6661{OWN}"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -504,7 +507,7 @@ def test_machines_run_for_an_ordinary_user(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
     done = subprocess.run(
-        [*as_ordinary_user(folder), "-c", CHILD, str(folder), "go"],
+        [*as_ordinary_user(folder), "-c", CHILD, str(folder), "go", OWN],
         env=child_environment(),
         capture_output=True,
         text=True,
