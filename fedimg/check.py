@@ -71,6 +71,13 @@ def configuration(settings: Settings) -> list[Finding]:
                 f"name an {name} cloud image in {ec2.origin}, with cloud-init, curl and xz; or "
                 f"take {name} out of koji.architectures",
             )
+    if "site" not in settings.model_fields_set:
+        wrong(
+            "site",
+            f"not set: resources are tagged {settings.site!r}",
+            "name this site: in one AWS account, each removes the leavings of its own name only",
+            Status.WARNING,
+        )
     if ec2.network.allowed_source is None:
         wrong(
             "ec2.network.allowed_source",

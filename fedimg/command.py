@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,9 +106,20 @@ class Call:
         return Store(directory)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fedimg {version('fedimg')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _before_the_name(
-    ctx: typer.Context, config: ConfigOption = None, as_json: JSONOption = False
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    as_json: JSONOption = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it.")
+    ] = False,
 ) -> None:
     ctx.obj = (config, as_json)
 

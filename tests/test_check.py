@@ -118,6 +118,7 @@ def test_marks_fit_the_terminal(site: Site) -> None:
 def test_what_is_not_configured_is_named() -> None:
     found = check.configuration(Settings())
     assert set(bad(found)) == {
+        "site",
         "ec2.x86_64.utility_ami",
         "ec2.aarch64.utility_ami",
         "ec2.network.allowed_source",
@@ -125,9 +126,16 @@ def test_what_is_not_configured_is_named() -> None:
     assert all(one.hint for one in found)
 
 
+def test_a_site_without_a_name_is_told_so() -> None:
+    (found,) = (one for one in check.configuration(Settings()) if one.name == "site")
+    assert (found.status, "default" in found.text) == (Status.WARNING, True)
+    named = check.configuration(Settings.model_validate({"site": "prod"}))
+    assert "site" not in {one.name for one in named}
+
+
 def test_writing_directly_needs_no_utility_ami() -> None:
     found = check.configuration(Settings.model_validate({"ec2": {"write_via": "direct"}}))
-    assert set(bad(found)) == {"ec2.network.allowed_source"}
+    assert set(bad(found)) == {"site", "ec2.network.allowed_source"}
 
 
 def test_aarch64_needs_an_hvm_type(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def test_a_misspelt_key_is_named_with_the_nearest_known_one(
     assert "unknown key 'state_directorie'; did you mean 'state_directory'?" in result.stderr
     assert str(config) in json.loads(result.stdout)["error"]
     assert "Traceback" not in result.output
+
+
+def test_it_says_its_version(run: Run) -> None:
+    said = run("--version")
+    assert (said.exit_code, said.stdout) == (0, f"fedimg {version('fedimg')}\n")
 
 
 @pytest.mark.parametrize(
@@ -453,17 +459,23 @@ def test_a_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: s
     store.begin(x86_job, 1)
     store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
     record_amis(store, X86, "us-east-1", "hvm-gp2")
-    threading.Timer(3, finish, (store, x86_job, "failed", "a reason")).start()
-    watched = on_terminal(config, "status", x86_job, "--watch")
-    assert "━" in watched
-    assert "write 40 %" in watched
+    ended: list[str] = []
+
+    def seen(so_far: str) -> None:
+        if "━" in so_far and "write 40 %" in so_far and not ended:
+            ended.append(x86_job)
+            finish(store, x86_job, "failed", "a reason")
+
+    watched = on_terminal(config, "status", x86_job, "--watch", seen=seen)
     assert "a reason" in watched
     listed = on_terminal(config, "amis")
     assert "Region" in listed
     assert "ami-us-east-1-x86_64-hvm-gp2" in listed
 
 
-def on_terminal(config: Path, *arguments: str) -> str:
+def on_terminal(
+    config: Path, *arguments: str, seen: Callable[[str], None] = lambda so_far: None
+) -> str:
     """What a person at a terminal sees, control characters and all."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -473,14 +485,15 @@ def on_terminal(config: Path, *arguments: str) -> str:
         stderr=theirs,
     )
     os.close(theirs)
-    seen = b""
+    shown = b""
     # Linux reports the terminal's end as an error.
     with contextlib.suppress(OSError):
         while chunk := os.read(ours, 4096):
-            seen += chunk
+            shown += chunk
+            seen(shown.decode(errors="replace"))
     os.close(ours)
-    process.wait(timeout=10)
-    return seen.decode()
+    process.wait(timeout=60)
+    return shown.decode()
 
 
 # retry, cancel, worker
