@@ -100,7 +100,7 @@ def status(
         typer.Option("--watch", "-w", help="Follow until nothing is live; exit by JOB's state."),
     ] = False,
 ) -> Code:
-    """Show jobs, oldest first; of one job, how far it is in each region."""
+    """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
     from fedimg import show
     from fedimg.follow import follow, going_on
 
@@ -112,7 +112,7 @@ def status(
     if watch and live:
         rows = follow(store, live, call.output)
     else:
-        call.output.answer(show.jobs(rows, regions=job is not None))
+        call.output.answer(show.jobs(rows, details=job is not None))
     return _by_state(rows[0]) if watch and job else Code.OK
 
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedimg.images import AMIType, Architecture, Virtualization
+from fedimg.images import VOLUME_TYPES, AMIType, Architecture, Virtualization
 
 DEFAULT_PATH = Path("/etc/fedimg/fedimg.toml")
 PATH_VARIABLE = "FEDIMG_CONFIG"
@@ -60,9 +60,16 @@ def _source_range(text: str) -> str:
     return str(network)
 
 
+def _checked_type(text: str) -> str:
+    if text not in (*map(str, Virtualization), *VOLUME_TYPES):
+        AMIType.parse(text)
+    return text
+
+
 Pattern = Annotated[str, AfterValidator(_pattern)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 SourceRange = Annotated[str, AfterValidator(_source_range)]
+CheckedType = Annotated[str, AfterValidator(_checked_type)]
 AMITypeName = Annotated[
     AMIType,
     BeforeValidator(lambda value: AMIType.parse(value) if isinstance(value, str) else value),
@@ -258,6 +265,21 @@ class Check(Section):
     status: int = Field(0, ge=0, le=255, description="The expected exit status.")
     output: Pattern = Field("", description="What standard output has to match somewhere.")
     timeout: PositiveFloat = Field(60, description="Seconds.")
+    types: list[CheckedType] = Field(
+        [],
+        description="AMI types that it is for: hvm-gp2, or either half of that; empty: all.",
+    )
+    architectures: list[Literal["x86_64", "aarch64"]] = Field(
+        [], description="By Koji's names; empty: all."
+    )
+
+    def applies(self, kind: AMIType, architecture: Architecture) -> bool:
+        """Whether it is for AMIs of this type and architecture."""
+        names = {str(kind), str(kind.virtualization), kind.volume_type}
+        built_for = [Architecture.from_koji(name) for name in self.architectures]
+        return (not self.types or bool(names & set(self.types))) and (
+            not built_for or architecture in built_for
+        )
 
 
 class Bus(Section):

@@ -14,6 +14,8 @@ FILE_NAME = re.compile(r"[A-Za-z0-9._+-]{1,200}")
 RAW_SUFFIX = ".raw.xz"
 #: A checksum is `<algorithm>:<hex digits>`; these are the algorithms that Koji and composes use.
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
+#: Of root volumes, by EC2's names.
+VOLUME_TYPES = ("standard", "gp2", "gp3")
 # What a job made is found again by a tag that holds the job's whole name; EC2's limit.
 _JOB_LENGTH = 256
 
@@ -135,8 +137,8 @@ class AMIType:
     def parse(cls, text: str) -> AMIType:
         """The type written as `hvm-gp2`. Raises ValueError when it is not one."""
         virtualization, _, volume_type = text.partition("-")
-        if volume_type not in ("standard", "gp2", "gp3"):
-            raise ValueError(f"AMI type {text!r} does not end in standard, gp2 or gp3")
+        if volume_type not in VOLUME_TYPES:
+            raise ValueError(f"AMI type {text!r} does not end in {' or '.join(VOLUME_TYPES)}")
         return cls(Virtualization(virtualization), volume_type)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 from fedimg.exceptions import OUTPUT_TAIL
@@ -46,7 +45,7 @@ def image_test(
     output: str | None = None,
 ) -> Message:
     """The body of image.test; `output` is what was printed, when it failed."""
-    extra = of_ami(ami) | {"checks": [asdict(check) for check in checks]}
+    extra = of_ami(ami) | {"checks": [of_check(check) for check in checks]}
     if output is not None:
         extra |= of_failure(output)
     return _with_status(image, ami.region, status, extra)
@@ -86,11 +85,29 @@ def of_ami(ami: AMI) -> Message:
     }
 
 
+def of_check(check: CheckResult) -> Message:
+    """What `extra` says of a check. `passed` is false for a failed one alone; `state` tells
+    those that the image has nothing for apart.
+    """
+    return {
+        "name": check.name,
+        "passed": check.passed,
+        "state": str(check.state),
+        "seconds": check.seconds,
+        "output": without_secrets(check.output),
+    }
+
+
 def of_failure(output: str) -> Message:
     """What `extra` says of a failure: the last 32 KiB of what was printed, less secrets."""
-    printed = _SECRETS.sub("[removed]", output).encode(errors="replace")
+    printed = without_secrets(output).encode(errors="replace")
     # A character that the cut goes through is dropped: marking it could exceed the limit.
     return {"data": printed[-OUTPUT_TAIL:].decode(errors="ignore")}
+
+
+def without_secrets(output: str) -> str:
+    """What an instance printed, less what nobody else should read."""
+    return _SECRETS.sub("[removed]", output)
 
 
 def _with_status(image: RawImage, region: str, status: Status, extra: Message) -> Message:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol
 
 from fedimg.images import AMI
 
@@ -12,13 +13,39 @@ from fedimg.images import AMI
 PUBLIC, FAILED = "public", "failed"
 
 
+class CheckState(StrEnum):
+    """How a check ended: `skipped` is one that the image has nothing for."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check on a test instance went; `seconds` is how long it took."""
+    """How one check on a test instance went.
+
+    `seconds` is how long it took, `output` the end of what it said, in few words.
+    """
 
     name: str
-    passed: bool
+    state: CheckState
     seconds: float
+    output: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the image may go on: a check that it has nothing for is not in its way."""
+        return self.state is not CheckState.FAILED
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, for the queue and the database."""
+        return {**asdict(self), "state": str(self.state)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> CheckResult:
+        """The result that `to_json` wrote down."""
+        return cls(**{**values, "state": CheckState(values["state"])})
 
 
 class Observer(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedimg import messages
@@ -108,7 +109,13 @@ class Record:
         output: str | None = None,
     ) -> None:
         body = messages.image_test(self._image, ami, status, checks, output)
+        said = body["extra"].get("data", "")
+        self._store.set_test(self._image.job, ami, status, map(_shown, checks), said)
         self._announce(messages.TEST, f"{status}:{ami.id}:{self._run}", body)
 
     def _announce(self, topic: str, about: str, body: dict[str, Any]) -> None:
         self._store.announce(f"{topic}:{about}", topic, body)
+
+
+def _shown(check: CheckResult) -> CheckResult:
+    return replace(check, output=messages.without_secrets(check.output))

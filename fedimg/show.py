@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.findings import Finding, Status
-from fedimg.observer import PUBLIC
+from fedimg.observer import PUBLIC, CheckState
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover
     from fedimg.aws.plan import Plan
     from fedimg.images import RawImage
-    from fedimg.store import AMIRow, JobRow, RegionRow
+    from fedimg.store import AMIRow, BootTestRow, JobRow, RegionRow
 
 _STATE_STYLES = {
     "running": "cyan",
@@ -31,6 +31,13 @@ _STATE_STYLES = {
     "failed": "red",
     "cancelled": "dim",
 }
+_CHECK_STYLES = {
+    CheckState.PASSED: "green",
+    CheckState.FAILED: "red",
+    CheckState.SKIPPED: "dim",
+}
+#: How much of what a failed test instance printed is shown; JSON has all that is kept.
+_TOLD_LINES = 30
 _MARKS = {
     Status.OK: ("✓", "+", "green"),
     Status.WARNING: ("!", "!", "yellow"),
@@ -111,6 +118,12 @@ def job_value(row: JobRow) -> dict[str, Any]:
     }
 
 
+def test_value(test: BootTestRow) -> dict[str, Any]:
+    """A boot check as JSON has it; `checks` are as in image.test."""
+    checks = [{**check.to_json(), "passed": check.passed} for check in test.checks]
+    return {**vars(test), "checks": checks, "updated": when(test.updated)}
+
+
 def submitted(row: JobRow) -> Answer:
     """An uploaded image's job: a JSON object, or its name alone."""
     return Answer(job_value(row), [[row.job]], [Text(row.job)])
@@ -121,24 +134,42 @@ def job(row: JobRow) -> Answer:
     return Answer(job_value(row), [job_line(row)], [_jobs_table([row])])
 
 
-def jobs(rows: Sequence[JobRow], *, regions: bool) -> Answer:
-    """Jobs, oldest first; with `regions`, where each stands in every region."""
+def jobs(rows: Sequence[JobRow], *, details: bool) -> Answer:
+    """Jobs, oldest first; with `details`, each one's regions and boot checks."""
     lines: list[Sequence[str]] = []
     page: list[RenderableType] = [_jobs_table(rows)]
     for row in rows:
         lines.append(job_line(row))
         if row.error:
             page.append(Text(f"{row.job}: {row.error}", style=_STATE_STYLES.get(row.state, "")))
-        if regions:
+        if details:
             lines += [region_line(row, region) for region in row.regions]
             page += [Text(), _regions_table(row)]
-    return Answer([job_value(row) for row in rows], lines, page, "no jobs yet")
+            for test in row.tests:
+                lines += test_lines(row, test)
+                page += _test_page(test)
+    tests = [{"tests": [test_value(test) for test in row.tests]} if details else {} for row in rows]
+    values = [job_value(row) | more for row, more in zip(rows, tests, strict=True)]
+    return Answer(values, lines, page, "no jobs yet")
 
 
 def region_line(row: JobRow, region: RegionRow) -> list[str]:
     """Where a job stands in one region, as the fields of a plain line."""
     said = region.error or region.detail
     return [row.job, region.region, region.step, when(region.updated), _one_line(said)]
+
+
+def test_lines(row: JobRow, test: BootTestRow) -> list[list[str]]:
+    """A boot check as plain lines: its checks, then the end of what a failed one printed."""
+    kind = f"{test.virt_type}-{test.volume_type}"
+    about = [row.job, test.region, f"test:{kind}", when(test.updated)]
+    checks = [
+        [*about, f"{check.name}: {check.state} ({check.seconds:g} s) {_one_line(check.output)}"]
+        for check in test.checks
+    ]
+    return [[*about, f"{test.ami} {test.status}"], *checks] + [
+        [*about, f"| {line}"] for line in _last_lines(test.output)
+    ]
 
 
 def job_line(row: JobRow) -> list[str]:
@@ -172,6 +203,20 @@ def _regions_table(row: JobRow) -> Table:
         said = Text(region.error or region.detail, style="red" if region.error else "")
         table.add_row(region.region, region.step, said)
     return table
+
+
+def _test_page(test: BootTestRow) -> list[RenderableType]:
+    title = f"{test.virt_type}-{test.volume_type} in {test.region}, {test.ami}: {test.status}"
+    table = _table("Check", "", "Seconds", "")
+    for check in test.checks:
+        state = Text(check.state, style=_CHECK_STYLES[check.state])
+        table.add_row(check.name, state, f"{check.seconds:g}", _one_line(check.output))
+    told = [Text(f"  | {line}", style="dim") for line in _last_lines(test.output)]
+    return [Text(), Text(title, style="bold"), *([table] if test.checks else []), *told]
+
+
+def _last_lines(output: str) -> list[str]:
+    return output.splitlines()[-_TOLD_LINES:]
 
 
 def amis(rows: Sequence[AMIRow]) -> Answer:

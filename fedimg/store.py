@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.images import AMI, RawImage
-from fedimg.observer import FAILED, PUBLIC
+from fedimg.observer import FAILED, PUBLIC, CheckResult
 
 #: States in which a job still has work queued or running.
 LIVE = ("queued", "running")
@@ -70,6 +70,19 @@ _amis = sa.Table(
     sa.Column("snapshot", sa.String, nullable=False),
     sa.Column("public", sa.Boolean, nullable=False),
 )
+_tests = sa.Table(
+    "fedimg_tests",
+    _metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("virt_type", sa.String, primary_key=True),
+    sa.Column("volume_type", sa.String, primary_key=True),
+    sa.Column("ami", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("checks", sa.JSON, nullable=False),
+    sa.Column("output", sa.String, nullable=False),
+    sa.Column("updated", sa.Float, nullable=False),
+)
 _outbox = sa.Table(
     "fedimg_outbox",
     _metadata,
@@ -104,6 +117,24 @@ class RegionRow:
 
 
 @dataclass(frozen=True)
+class BootTestRow:
+    """The latest boot check of a job's AMIs of one type in one region.
+
+    `status` is started, completed or failed; `output` is the end of what a failed one's instance
+    printed.
+    """
+
+    region: str
+    virt_type: str
+    volume_type: str
+    ami: str
+    status: str
+    checks: list[CheckResult]
+    output: str
+    updated: float
+
+
+@dataclass(frozen=True)
 class JobRow:
     """One job as its operator sees it; times are seconds since the epoch."""
 
@@ -116,6 +147,7 @@ class JobRow:
     created: float
     updated: float
     regions: list[RegionRow] = field(default_factory=list)
+    tests: list[BootTestRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -376,8 +408,32 @@ class Store:
                 .on_conflict_do_update(index_elements=["job", "region"], set_=values)
             )
 
+    def set_test(
+        self, job: str, ami: AMI, status: str, checks: Iterable[CheckResult], output: str
+    ) -> None:
+        """Note how the boot check of an AMI stands."""
+        key = {
+            "job": job,
+            "region": ami.region,
+            "virt_type": str(ami.type.virtualization),
+            "volume_type": ami.type.volume_type,
+        }
+        values = {
+            "ami": ami.id,
+            "status": status,
+            "checks": [check.to_json() for check in checks],
+            "output": output,
+            "updated": time.time(),
+        }
+        with self.engine.begin() as connection:
+            connection.execute(
+                insert(_tests)
+                .values(**key, **values)
+                .on_conflict_do_update(index_elements=list(key), set_=values)
+            )
+
     def job(self, job: str) -> JobRow | None:
-        """One job with its regions."""
+        """One job with its regions and boot checks."""
         return next(iter(self._read_jobs(_jobs.c.job == job)), None)
 
     def jobs(self, states: Iterable[str] | None = None) -> list[JobRow]:
@@ -393,6 +449,10 @@ class Store:
             regions = connection.execute(
                 sa.select(_regions).where(_regions.c.job.in_(chosen)).order_by(_regions.c.region)
             ).all()
+            tests = connection.execute(
+                sa.select(_tests).where(_tests.c.job.in_(chosen)).order_by(*_tests.primary_key)
+            ).mappings()
+            examined = [dict(row) for row in tests]
         rows = {
             row.job: JobRow(
                 job=row.job,
@@ -412,6 +472,10 @@ class Store:
                 rows[row.job].regions.append(
                     RegionRow(row.region, row.step, row.detail, row.error, row.updated)
                 )
+        for test in examined:
+            if mine := rows.get(test.pop("job")):
+                results = [CheckResult.from_json(check) for check in test.pop("checks")]
+                mine.tests.append(BootTestRow(checks=results, **test))
         return list(rows.values())
 
     # AMIs

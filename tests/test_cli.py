@@ -21,6 +21,7 @@ from fedimg.aws.tags import Labels
 from fedimg.command import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.jobs import Jobs
+from fedimg.observer import CheckResult, CheckState
 from fedimg.store import Lease, Store
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
@@ -266,6 +267,39 @@ def test_status_rows_have_the_promised_keys(run: Run, store: Store, x86_job: str
         ],
     }
     assert [row["job"] for row in json.loads(run("status", x86_job, "--json").stdout)] == [x86_job]
+
+
+def test_status_of_a_job_shows_its_boot_checks_and_what_was_printed(
+    config: Path, store: Store, x86_job: str
+) -> None:
+    ami = AMI("ami-7", "a", "us-east-1", AMIType.parse("hvm-gp2"), "snap-1")
+    checks = [
+        CheckResult("login", CheckState.PASSED, 4.5, "as fedora"),
+        CheckResult("selinux", CheckState.SKIPPED, 0.5, "no SELinux here"),
+        CheckResult("units", CheckState.FAILED, 1, "failed:\nsshd.service"),
+    ]
+    store.set_test(x86_job, ami, "failed", checks, "[ 1.0] Booting\n[ 2.0] Kernel panic")
+    (row,) = json.loads(program(config, "status", x86_job, "--json").stdout)
+    (test,) = row["tests"]
+    assert test.pop("updated").endswith("Z")
+    assert test == {
+        "region": "us-east-1",
+        "virt_type": "hvm",
+        "volume_type": "gp2",
+        "ami": "ami-7",
+        "status": "failed",
+        "checks": [check.to_json() | {"passed": check.passed} for check in checks],
+        "output": "[ 1.0] Booting\n[ 2.0] Kernel panic",
+    }
+    lines = program(config, "status", x86_job).stdout.splitlines()
+    assert [line.split(None, 4)[1:3] + line.split(None, 4)[4:] for line in lines[1:]] == [
+        ["us-east-1", "test:hvm-gp2", "ami-7 failed"],
+        ["us-east-1", "test:hvm-gp2", "login: passed (4.5 s) as fedora"],
+        ["us-east-1", "test:hvm-gp2", "selinux: skipped (0.5 s) no SELinux here"],
+        ["us-east-1", "test:hvm-gp2", "units: failed (1 s) failed: sshd.service"],
+        ["us-east-1", "test:hvm-gp2", "| [ 1.0] Booting"],
+        ["us-east-1", "test:hvm-gp2", "| [ 2.0] Kernel panic"],
+    ]
 
 
 def test_piped_lines_are_whole_and_have_fields(config: Path, store: Store, x86_job: str) -> None:

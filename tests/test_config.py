@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from fedimg import config
-from fedimg.config import ConfigError, Limits, Settings, load
-from fedimg.images import AMIType, Virtualization
+from fedimg.config import Check, ConfigError, Limits, Settings, load
+from fedimg.images import AMIType, Architecture, Virtualization
 
 HVM, PV = Virtualization.HVM, Virtualization.PARAVIRTUAL
 
@@ -106,6 +106,12 @@ def test_pv_test_type_is_no_key_of_arm(toml):
         ("[[checks]]\nname = 'x'", "checks.0.command"),
         ("[[checks]]\nname = 'a\\nb'\ncommand = 'c'", "checks.0.name"),
         ("[[checks]]\nname = 'a'\ncommand = 'c'\noutput = '['", "checks.0.output"),
+        ("[[checks]]\nname = 'a'\ncommand = 'c'\ntypes = ['xen']", "checks.0.types.0"),
+        ("[[checks]]\nname = 'a'\ncommand = 'c'\ntypes = ['hvm-io2']", "checks.0.types.0"),
+        (
+            "[[checks]]\nname = 'a'\ncommand = 'c'\narchitectures = ['arm64']",
+            "checks.0.architectures.0",
+        ),
     ],
 )
 def test_wrong_value_is_told_with_file_and_key(toml, text, key):
@@ -212,3 +218,23 @@ def test_limits_with_pauses_in_order_are_taken():
 def test_example_file_is_a_configuration():
     example = Path(__file__).parents[1] / "fedimg.toml.example"
     assert load(example).site
+
+
+@pytest.mark.parametrize(
+    ("types", "architectures", "meant"),
+    [
+        ([], [], {"x hvm-gp2", "x paravirtual-standard", "a hvm-gp2"}),
+        (["hvm"], [], {"x hvm-gp2", "a hvm-gp2"}),
+        (["gp2"], ["x86_64"], {"x hvm-gp2"}),
+        (["paravirtual-standard", "gp3"], [], {"x paravirtual-standard"}),
+        ([], ["aarch64"], {"a hvm-gp2"}),
+    ],
+)
+def test_check_is_for_the_types_and_architectures_that_it_names(types, architectures, meant):
+    check = Check(name="a", command="true", types=types, architectures=architectures)
+    candidates = {
+        "x hvm-gp2": (AMIType(HVM, "gp2"), Architecture.X86_64),
+        "x paravirtual-standard": (AMIType(PV, "standard"), Architecture.X86_64),
+        "a hvm-gp2": (AMIType(HVM, "gp2"), Architecture.ARM64),
+    }
+    assert {name for name, ami in candidates.items() if check.applies(*ami)} == meant

@@ -6,7 +6,7 @@ import pytest
 
 from fedimg import messages
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.observer import CheckResult
+from fedimg.observer import CheckResult, CheckState
 
 URL = "https://koji.test/packages/x/images/Fedora-Cloud-Base-24-20160710.0.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-24-20160710.0", "build-5")
@@ -37,7 +37,7 @@ def test_image_upload_without_an_ami() -> None:
 
 
 def test_image_test() -> None:
-    checks = [CheckResult("runs a command", False, 1.5)]
+    checks = [CheckResult("runs a command", CheckState.FAILED, 1.5, "no")]
     message = messages.image_test(IMAGE, HVM, "failed", checks, "no root device")
     assert message == {
         "image_url": URL,
@@ -48,11 +48,35 @@ def test_image_test() -> None:
         "compose": "Fedora-Cloud-Base-24-20160710.0",
         "extra": EXTRA
         | {
-            "checks": [{"name": "runs a command", "passed": False, "seconds": 1.5}],
+            "checks": [
+                {
+                    "name": "runs a command",
+                    "passed": False,
+                    "state": "failed",
+                    "seconds": 1.5,
+                    "output": "no",
+                }
+            ],
             "data": "no root device",
         },
     }
     assert messages.image_test(IMAGE, HVM, "started")["extra"] == EXTRA | {"checks": []}
+
+
+def test_check_that_the_image_has_nothing_for_is_told_apart_and_not_failed() -> None:
+    skipped = CheckResult("selinux", CheckState.SKIPPED, 0.25, "no SELinux here")
+    assert messages.of_check(skipped) == {
+        "name": "selinux",
+        "passed": True,
+        "state": "skipped",
+        "seconds": 0.25,
+        "output": "no SELinux here",
+    }
+
+
+def test_what_a_check_said_holds_no_secrets() -> None:
+    told = CheckResult("a", CheckState.FAILED, 1, "proxy http://user:word@proxy.example.org")
+    assert messages.of_check(told)["output"] == "proxy http://[removed]@proxy.example.org"
 
 
 def test_image_copy() -> None:
@@ -88,7 +112,7 @@ def test_messages_hold_plain_values() -> None:
     for message in (
         messages.image_copy(IMAGE, COPIED, HVM),
         messages.image_publish(IMAGE, HVM),
-        messages.image_test(IMAGE, HVM, "completed", [CheckResult("a", True, 0.5)]),
+        messages.image_test(IMAGE, HVM, "completed", [CheckResult("a", CheckState.PASSED, 0.5)]),
     ):
         assert json.loads(json.dumps(message)) == message
         for value in (*message.values(), *message["extra"].values()):

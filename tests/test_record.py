@@ -1,6 +1,7 @@
 """What a job tells, as the store and the outbox have it afterwards."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import pytest
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs import Jobs
-from fedimg.observer import CheckResult, Observer
+from fedimg.observer import CheckResult, CheckState, Observer
 from fedimg.record import Record
-from fedimg.store import Store
+from fedimg.store import JobRow, Store
 
 IMAGE = RawImage(
     "https://koji.test/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz",
@@ -22,7 +23,7 @@ IMAGE = RawImage(
 GP2 = AMIType(Virtualization.HVM, "gp2")
 ORIGIN = AMI("ami-1", "a", "us-east-1", GP2, "snap-1")
 COPY = AMI("ami-2", "b", "eu-west-1", GP2, "snap-2")
-CHECKS = [CheckResult("runs a command", True, 0.5)]
+CHECKS = [CheckResult("runs a command", CheckState.PASSED, 0.5)]
 
 
 @pytest.fixture
@@ -87,14 +88,48 @@ def test_amis_are_private_until_published_and_forgotten_when_dropped(store: Stor
 
 def test_failed_test_and_failed_job(store: Store) -> None:
     record = Record(store, IMAGE, 1, "us-east-1")
-    record.test_failed(ORIGIN, [CheckResult("runs a command", False, 60.0)], "kernel panic")
+    record.test_failed(
+        ORIGIN, [CheckResult("runs a command", CheckState.FAILED, 60.0, "no")], "kernel panic"
+    )
     record.failed(EC2ServiceException("it broke", region="us-east-1", output="the last words"))
     record.failed(EC2ServiceException("told again"))
     test, upload = (row.body for row in store.unannounced())
     assert (test["status"], test["extra"]["data"]) == ("failed", "kernel panic")
-    assert test["extra"]["checks"] == [{"name": "runs a command", "passed": False, "seconds": 60.0}]
+    (check,) = test["extra"]["checks"]
+    assert (check["name"], check["passed"], check["seconds"]) == ("runs a command", False, 60.0)
+    assert (check["state"], check["output"]) == ("failed", "no")
     assert upload["status"] == "failed"
     assert upload["extra"] == {"data": "the last words\nit broke [us-east-1]"}
+
+
+def test_latest_boot_check_of_an_ami_type_is_kept_with_its_job(store: Store) -> None:
+    jobs = Jobs(store)
+    jobs.submit(IMAGE)
+    jobs.close()
+    failed = CheckResult("proxied", CheckState.FAILED, 2.0, "http://a:secret@example.org")
+    record = Record(store, IMAGE, 1, "us-east-1")
+    record.test_started(ORIGIN)
+    assert [test.status for test in job_of(store).tests] == ["started"]
+    record.test_failed(ORIGIN, [*CHECKS, failed], "panic at http://a:secret@example.org")
+    (test,) = job_of(store).tests
+    assert (test.region, test.ami, test.status) == ("us-east-1", ORIGIN.id, "failed")
+    assert [(check.name, check.state) for check in test.checks] == [
+        ("runs a command", CheckState.PASSED),
+        ("proxied", CheckState.FAILED),
+    ]
+    assert test.output == "panic at http://[removed]@example.org"
+    assert "secret" not in test.checks[1].output
+
+    # The next run's AMI is another one of the same type.
+    Record(store, IMAGE, 2, "us-east-1").test_completed(replace(ORIGIN, id="ami-3"), CHECKS)
+    (test,) = job_of(store).tests
+    assert (test.ami, test.status, test.output, test.checks) == ("ami-3", "completed", "", CHECKS)
+
+
+def job_of(store: Store) -> JobRow:
+    job = store.job(IMAGE.job)
+    assert job is not None
+    return job
 
 
 def test_failure_without_words_still_says_something(store: Store) -> None:

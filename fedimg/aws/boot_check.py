@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fedimg import ssh
 from fedimg.aws.attempts import Attempts, NoRoom, Started
+from fedimg.aws.checks import SHORT, BrokenOff, Probe, probes
 from fedimg.config import Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
-from fedimg.observer import CheckResult
+from fedimg.observer import CheckResult, CheckState
 
 ROLE = "test"
+#: The check that comes before all others.
+LOGIN = "login"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for the queue."""
-        return asdict(self)
+        return {**vars(self), "checks": [check.to_json() for check in self.checks]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Verdict:
         """The verdict that `to_json` wrote down."""
-        return cls(**{**values, "checks": [CheckResult(**check) for check in values["checks"]]})
+        return cls(
+            **{**values, "checks": [CheckResult.from_json(check) for check in values["checks"]]}
+        )
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,7 @@ class BootCheck:
         results: list[CheckResult] = []
         said: list[str] = []
         try:
-            with self.attempts.login(started, self.attempts.settings.test_user) as (_, session):
-                for check in self.checks:
-                    said.append(self._check(session, check, results))
+            self._ask(started, probes(self.checks, ami.type, architecture), results, said)
         except ssh.SSHError as error:
             said.append(error.output)
             return self._failed(ami, started, str(error), said, results)
@@ -76,6 +78,36 @@ class BootCheck:
             problem = f"failed on the test instance: {', '.join(failed)}"
             return self._failed(ami, started, problem, said, results)
         return Verdict(ami.id, "", "", results)
+
+    def _ask(
+        self,
+        started: Started,
+        asked: Sequence[Probe],
+        results: list[CheckResult],
+        said: list[str],
+    ) -> None:
+        """Log in and run what is asked; `results` and `said` have what came of them, also when it
+        ends with SSHError or EC2ServiceException.
+        """
+        user = self.attempts.settings.test_user
+        began = time.monotonic()
+
+        def logged_in(state: CheckState, how: str) -> CheckResult:
+            return CheckResult(LOGIN, state, round(time.monotonic() - began, 3), how)
+
+        try:
+            with self.attempts.login(started, user) as (_, session):
+                results.append(logged_in(CheckState.PASSED, f"as {user}"))
+                for probe in asked:
+                    result, words = probe.run(session)
+                    results.append(result)
+                    said.append(words)
+        except BrokenOff as error:
+            results.append(error.result)
+            raise
+        except (ssh.SSHError, EC2ServiceException) as error:
+            results.append(logged_in(CheckState.FAILED, str(error)[:SHORT]))
+            raise
 
     def _start(self, ami: AMI, architecture: Architecture) -> Started:
         settings = self.attempts.settings
@@ -92,22 +124,6 @@ class BootCheck:
                 reason = error
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
         raise EC2TestException(f"could not boot {ami.type} AMI {ami.id}: {reason}") from reason
-
-    def _check(self, session: ssh.Session, check: Check, results: list[CheckResult]) -> str:
-        started = time.monotonic()
-        try:
-            finished = session.run(check.command, limit=check.timeout, idle=check.timeout)
-        except ssh.SSHError as error:
-            results.append(CheckResult(check.name, False, round(time.monotonic() - started, 3)))
-            raise ssh.SSHError(f"check {check.name!r}: {error}", error.output) from error
-        passed = finished.status == check.status and bool(
-            re.search(check.output, finished.output, re.MULTILINE)
-        )
-        results.append(CheckResult(check.name, passed, round(time.monotonic() - started, 3)))
-        return (
-            f"$ {check.command}\n{finished.output}{finished.errors}"
-            f"[{check.name}: exit status {finished.status}, {'passed' if passed else 'FAILED'}]"
-        )
 
     def _failed(
         self,

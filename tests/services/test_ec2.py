@@ -21,6 +21,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, Architecture, RawImage, Virtualization
+from fedimg.observer import CheckState
 from fedimg.services.ec2 import Result
 from lab import disk
 from tests.services.conftest import (
@@ -523,6 +524,9 @@ def test_image_that_does_not_boot_is_never_public(lab: Lab) -> None:
     assert "Booting from Hard Disk" in failure.value.output
     (failed,) = observer.of("test failed")
     assert failed.output == failure.value.output
+    (login,) = failed.checks
+    assert (login.name, login.state) == ("login", CheckState.FAILED)
+    assert "no SSH login" in login.output
     lab.leaves_nothing(image)
 
 
@@ -549,6 +553,7 @@ def test_image_that_fails_a_check_is_never_public(
     assert printed in failure.value.output
     (failed,) = observer.of("test failed")
     assert [(c.name, c.passed) for c in failed.checks] == [
+        ("login", True),
         ("passes", True),
         ("the failing one", False),
     ]
@@ -575,6 +580,25 @@ def test_image_that_boots_as_hvm_alone_loses_its_pv_amis_everywhere(lab: Lab) ->
     lab.clean(image)
     kinds = sorted(row["kind"] for row in lab.live())
     assert kinds == ["image", "image", "snapshot", "snapshot"]
+
+
+def test_check_is_skipped_when_the_image_has_nothing_for_it(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    pv_alone = {"types": ["paravirtual"], "command": "exit 1"}
+    checks = [
+        Check(name="not here", command="echo no such thing; exit 77"),
+        Check(name="expects it", command="exit 77", status=77),
+        Check(name="of others", **pv_alone),
+        Check(name="of arm", command="exit 1", architectures=["aarch64"]),
+    ]
+    lab.upload(image, observer, checks=checks, **SMALL)
+    (told,) = observer.of("test completed")
+    assert [(c.name, c.state, c.output) for c in told.checks[1:]] == [
+        ("not here", CheckState.SKIPPED, "no such thing"),
+        ("expects it", CheckState.PASSED, ""),
+    ]
+    assert (told.checks[0].name, told.checks[0].state) == ("login", CheckState.PASSED)
+    lab.clean(image)
 
 
 # A further region fails
