@@ -172,7 +172,8 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
 
     from fedimg.bus import BusError
     from fedimg.exceptions import EC2ServiceException
-    from fedimg.store import StoreError, WorkerRunning
+    from fedimg.lease import WorkerRunning
+    from fedimg.store import StoreError
 
     if isinstance(error, WorkerRunning):
         return Code.NOT_NOW, str(error)

@@ -290,6 +290,14 @@ class Bus(Section):
     )
 
 
+class Worker(Section):
+    """How the worker process stops, and how long it remembers."""
+
+    stop_seconds: PositiveFloat = Field(
+        20, description="How long steps under way may take to end when the worker is stopped."
+    )
+
+
 class Settings(Section):
     """The whole of fedimg.toml."""
 
@@ -309,6 +317,7 @@ class Settings(Section):
         description="What a test instance has to pass before anything is public.",
     )
     bus: Bus = Bus()
+    worker: Worker = Worker()
 
 
 def load(path: Path | None = None) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 #: The bus contract's limit for what a failure quotes, in bytes.
@@ -68,3 +69,26 @@ class EC2TestException(EC2ServiceException):
 
 class Cancelled(Exception):
     """The job was cancelled, or the worker is stopping: leave at once, and record nothing."""
+
+
+#: What the kernel says of a process that may have no more memory, files or threads.
+_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+def exhausted(error: BaseException | None) -> bool:
+    """Whether the reason, or the reason behind it, is that this process ran out of something.
+
+    Another machine's lack of room is not meant, nor is a full disk.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            return True
+        # CPython's thread.start_new_thread has no exception of its own.
+        if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,16 +1,14 @@
-"""The database behind queue and outbox: its engine, its tables, and the lease of the one worker."""
+"""The database behind queue and outbox: its engine and its tables."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -99,10 +97,6 @@ sa.Index("fedimg_outbox_waiting", _outbox.c.id, sqlite_where=_outbox.c.announced
 
 class StoreError(Exception):
     """The database cannot be used; the text says where it is and what to do."""
-
-
-class WorkerRunning(StoreError):
-    """Another worker holds this state directory."""
 
 
 @dataclass(frozen=True)
@@ -548,37 +542,6 @@ class Store:
                 .where(_outbox.c.id.in_(list(ids)), _outbox.c.announced.is_(None))
                 .values(announced=time.time())
             )
-
-
-class Lease:
-    """The right to be the one worker on a state directory, held until `release` or death.
-
-    Raises WorkerRunning when another process has it, StoreError when it cannot be asked for.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        path = directory / "worker.lock"
-        try:
-            self._file: IO[str] = path.open("a+")
-        except OSError as error:
-            raise StoreError(f"cannot open {path}: {error.strerror}") from error
-        try:
-            # The kernel drops the lock with the process, however that ends.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise WorkerRunning(
-                f"a worker (process {holder}) runs on {directory} already; stop it first"
-            ) from error
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Let another worker start."""
-        self._file.close()
 
 
 def _published(job: str) -> sa.Exists:

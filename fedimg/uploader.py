@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from types import FrameType
+from typing import NoReturn
 
 from dbos import DBOS
 from dbos import error as queue_error
@@ -19,15 +22,16 @@ from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Settings
-from fedimg.exceptions import Cancelled, EC2ServiceException
+from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.jobs import Jobs
 from fedimg.koji import Hub
+from fedimg.lease import Lease
 from fedimg.messenger import Messenger
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
-from fedimg.steps import DurableSteps
-from fedimg.store import Lease, Store
+from fedimg.steps import DurableSteps, Gate
+from fedimg.store import Store
 
 #: Jobs of one version are taken on by any worker that says the same; raise it when a change of
 #: the steps leaves running jobs behind, and only then.
@@ -39,8 +43,8 @@ _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
 _CLEAN_UPS = 10
 _POLL_SECONDS = 0.5
-#: How long a step in flight may take to record its result when the worker is told to stop.
-_GRACE_SECONDS = 3.0
+#: How long announcements may take to leave when the worker stops; the others leave later.
+_ANNOUNCING_SECONDS = 3.0
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30
 
@@ -62,7 +66,13 @@ class Uploader:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, queue: Jobs, clients: Clients, hub: Hub
+        self,
+        settings: Settings,
+        store: Store,
+        queue: Jobs,
+        clients: Clients,
+        hub: Hub,
+        gate: Gate,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -70,8 +80,9 @@ class Uploader:
         self._clients = clients
         self._hub = hub
         self._live: dict[tuple[str, int], _Live] = {}
-        self._steps = DurableSteps()
-        self.stop = threading.Event()
+        self._steps = DurableSteps(gate)
+        #: Set, it ends the waiting for Koji.
+        self.stopping = threading.Event()
 
     def intake(self, entry: str) -> list[str]:
         """An announced task or build becomes one job an image; the jobs' names."""
@@ -79,7 +90,7 @@ class Uploader:
             "ask",
             lambda: [
                 image.to_json()
-                for image in intake.ask(entry, self._hub, self._settings.koji, self.stop)
+                for image in intake.ask(entry, self._hub, self._settings.koji, self.stopping)
             ],
         )
         submitted = [
@@ -128,6 +139,8 @@ class Uploader:
                 _log.info("job %s: cancelled", job)
                 return
             except Exception as error:
+                if exhausted(error):
+                    _end_exhausted(error)
                 state, reason = "failed", str(error)
                 _tell_failure(job, error)
                 self._steps.run("announce:failed", partial(record.failed, error))
@@ -157,7 +170,7 @@ class Uploader:
             return None if problem else True
 
         with suppress(EC2ServiceException):
-            Waiter(limits, self.stop).until(clean, what="cleaned up", limit=limits.settle)
+            Waiter(limits, threading.Event()).until(clean, what="cleaned up", limit=limits.settle)
         return problems[0] if problems else None
 
     def _clean(self, job: str, state: str) -> str | None:
@@ -184,12 +197,14 @@ class Uploader:
             )
             cleanup.remove(
                 self._clients,
-                Waiter(ec2.limits, self.stop),
+                Waiter(ec2.limits, threading.Event()),
                 [item for item in found if not (item.kind in spared or item.id in published)],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
         except Exception as error:
+            if exhausted(error):
+                raise
             # Of any kind: the job has to end, and a person has to read why it is not clean.
             problems.append(error)
         if not problems:
@@ -223,18 +238,49 @@ class Uploader:
 def run_worker(settings: Settings) -> int:
     """Work until SIGTERM or SIGINT; the exit status.
 
-    What is under way then is dropped after a short grace, and taken up by the next worker; so it
-    is when the database fails meanwhile, with exit status 1.
+    Steps under way then may end within `worker.stop_seconds`, unless told a second time; whatever
+    is left the next worker takes up. So it does when the database fails or the process runs out of
+    memory, files or threads; the exit status is 1 then.
     Raises StoreError when the state directory cannot be used, WorkerRunning when it is in use,
     BusError when the fedmsg configuration leads to no relay.
     """
     store = Store(settings.state_directory)
     lease = Lease(settings.state_directory)
-    store.on_failure(_end_at_once)
+    store.on_failure(_end_with_database)
     messenger = Messenger(store, settings.bus.confirm_seconds)
     messenger.start()
     queue = Jobs(store)
-    uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji))
+    gate = Gate(_end_exhausted)
+    uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
+    _launch(store, uploader, settings.ec2.limits.jobs)
+    told = _told_to_stop()
+    _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
+    told.wait()
+    _log.info(
+        "worker stopping: steps under way may end within %g s; what is left goes on when it is "
+        "started again",
+        settings.worker.stop_seconds,
+    )
+    gate.close()
+    uploader.stopping.set()
+    # It takes nothing from the queues from now on. It would also wait for whole jobs, though; so
+    # it is left to itself, and the steps are waited for here.
+    seconds = math.ceil(settings.worker.stop_seconds) + 1
+    threading.Thread(
+        target=partial(DBOS.destroy, workflow_completion_timeout_sec=seconds), daemon=True
+    ).start()
+    if not gate.quiet(settings.worker.stop_seconds):
+        _log.info("worker stopped in the middle of steps, which are begun again")
+    messenger.stop(_ANNOUNCING_SECONDS)
+    lease.release()
+    logging.shutdown()
+    # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
+    # where they were.
+    os._exit(0)
+
+
+def _launch(store: Store, uploader: Uploader, jobs_at_once: int) -> None:
+    """Serve the queues: go on with what an earlier worker left, then take what waits."""
     DBOS(
         config={
             "name": "fedimg",
@@ -250,35 +296,43 @@ def run_worker(settings: Settings) -> int:
     _register(jobs.CLEAN, uploader.clean)
     _log_as_ours()
     DBOS.launch()
-    DBOS.register_queue(
-        jobs.INTAKE_QUEUE, worker_concurrency=_ENTRIES, polling_interval_sec=_POLL_SECONDS
-    )
-    DBOS.register_queue(
-        jobs.JOBS_QUEUE,
-        worker_concurrency=settings.ec2.limits.jobs,
-        polling_interval_sec=_POLL_SECONDS,
-    )
-    DBOS.register_queue(
-        jobs.CLEAN_QUEUE, worker_concurrency=_CLEAN_UPS, polling_interval_sec=_POLL_SECONDS
-    )
+    for queue, at_once in (
+        (jobs.INTAKE_QUEUE, _ENTRIES),
+        (jobs.JOBS_QUEUE, jobs_at_once),
+        (jobs.CLEAN_QUEUE, _CLEAN_UPS),
+    ):
+        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
+
+
+def _told_to_stop() -> threading.Event:
+    """Set by SIGTERM and SIGINT; the second one ends the process where it stands."""
     told = threading.Event()
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        if told.is_set():
+            os._exit(0)
+        told.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
-    _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
-    told.wait()
-    _log.info("worker stopping; what is under way goes on when it is started again")
-    messenger.stop(_GRACE_SECONDS)
-    DBOS.destroy(workflow_completion_timeout_sec=0)
-    lease.release()
-    logging.shutdown()
-    # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
-    # where they were.
-    os._exit(0)
+        signal.signal(number, tell)
+    return told
 
 
-def _end_at_once(error: BaseException) -> None:
+def _end_with_database(error: BaseException) -> NoReturn:
+    _end_at_once(f"the database failed, so the worker ends; mend this and start it: {error}")
+
+
+def _end_exhausted(error: BaseException) -> NoReturn:
+    _end_at_once(
+        f"this process may have no more memory, files or threads, so the worker ends: {error!r}. "
+        "Its next start goes on from here; raise the limits of its unit, or lower "
+        "ec2.limits.jobs, if it happens again"
+    )
+
+
+def _end_at_once(reason: str) -> NoReturn:
     """End the process: what happens now cannot be recorded, and the next worker finds it undone."""
-    _log.critical("the database failed, so the worker ends; mend this and start it: %s", error)
+    _log.critical("%s", reason)
     logging.shutdown()
     os._exit(1)
 

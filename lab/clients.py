@@ -98,6 +98,9 @@ image_gib = 4
 wait_minimum = 0.2
 wait_maximum = 1
 
+[worker]
+stop_seconds = 3
+
 [[checks]]
 name = "runs a command"
 command = "/bin/true"

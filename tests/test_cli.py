@@ -21,8 +21,9 @@ from fedimg.aws.tags import Labels
 from fedimg.command import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.jobs import Jobs
+from fedimg.lease import Lease
 from fedimg.observer import CheckResult, CheckState
-from fedimg.store import Lease, Store
+from fedimg.store import Store
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines

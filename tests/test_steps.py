@@ -22,11 +22,11 @@ from pathlib import Path
 from dbos import DBOS, SetWorkflowID
 
 from fedimg.exceptions import Cancelled, EC2ServiceException
-from fedimg.steps import Branch, DurableSteps
+from fedimg.steps import Branch, DurableSteps, Gate
 from fedimg.store import Store
 
 state, points = Path(sys.argv[1]), sys.argv[2:]
-steps = DurableSteps()
+steps = DurableSteps(Gate(print))
 deadly = ""
 
 

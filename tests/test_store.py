@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.store import CLEANING, Lease, Store, StoreError, WorkerRunning
+from fedimg.store import CLEANING, Store, StoreError
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(
@@ -564,60 +563,3 @@ def test_failing_database_is_told_and_a_refused_row_is_not(tmp_path):
         connection.exec_driver_sql("SELECT * FROM gone")
     assert len(told) == 1
     store.close()
-
-
-# Lease
-
-LEASE = """
-import pathlib, sys
-from fedimg.store import Lease
-lease = Lease(pathlib.Path(sys.argv[1]))
-print("leased", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lease of tmp_path."""
-    (process,) = processes(LEASE, tmp_path)
-    assert process.stdout.readline() == "leased\n"
-    yield process
-    process.kill()
-    process.wait()
-
-
-def test_second_worker_is_told_who_is_the_first(tmp_path, worker):
-    with pytest.raises(WorkerRunning, match=f"process {worker.pid}.*{tmp_path}"):
-        Lease(tmp_path)
-    with pytest.raises(WorkerRunning, match=f"process {worker.pid}"):
-        Lease(tmp_path)
-
-
-def test_lease_is_free_after_kill_9(tmp_path, worker):
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    lease = Lease(tmp_path)
-    assert (tmp_path / "worker.lock").read_text() == f"{os.getpid()}\n"
-    lease.release()
-
-
-def test_released_lease_is_free(tmp_path):
-    Lease(tmp_path).release()
-    Lease(tmp_path).release()
-
-
-def test_lease_without_a_directory_says_so(tmp_path):
-    with pytest.raises(StoreError, match=r"nowhere/worker\.lock"):
-        Lease(tmp_path / "nowhere")
-
-
-def test_lease_is_not_inherited_by_what_a_worker_starts(tmp_path):
-    lease = Lease(tmp_path)
-    child = subprocess.Popen(["sleep", "60"], close_fds=False)
-    try:
-        lease.release()
-        Lease(tmp_path).release()
-    finally:
-        child.kill()
-        child.wait()

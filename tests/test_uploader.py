@@ -1,5 +1,6 @@
 """The worker's queues, shown by a whole worker process; what it does at EC2 is a stand-in's."""
 
+import resource
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ PATIENCE = 30.0
 
 #: Each image is treated as its build's name says; EC2 has nothing of any.
 WORKER = """
+import logging
+import socket
 import sys
-import time
 from pathlib import Path
 
 from fedimg import uploader
@@ -44,13 +46,22 @@ class Service:
             while image.build == "waits" and not (state / "go").exists():
                 if self.stop.wait(0.05):
                     raise Cancelled
+            connect()
             observer.progress("us-east-1", "written")
             if image.build == "fails":
                 raise EC2ServiceException("refused")
             return ""
 
         steps.run("write", write)
+        steps.run("register", lambda: print("registered", file=(state / "begun").open("a")))
         return Result()
+
+
+def connect():
+    try:
+        socket.socket().close()
+    except OSError as error:
+        raise EC2ServiceException("cannot connect") from error
 
 
 class Messenger:
@@ -64,6 +75,7 @@ class Messenger:
         pass
 
 
+logging.basicConfig(level=logging.INFO)
 uploader.EC2Service = Service
 uploader.Messenger = Messenger
 
@@ -76,7 +88,13 @@ def leftovers(clients, site, regions, *, job, **more):
 
 uploader.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
-    {"state_directory": state, "ec2": {"limits": {"jobs": 1, "settle": 2}}}
+    {
+        "state_directory": state,
+        "ec2": {"limits": {"jobs": 1, "settle": 2}},
+        # Nobody listens there: what is announced waits for Koji.
+        "koji": {"hub": "http://127.0.0.1:9/kojihub"},
+        "worker": {"stop_seconds": float(sys.argv[2])},
+    }
 )
 sys.exit(uploader.run_worker(settings))
 """
@@ -91,8 +109,21 @@ class Site:
         self.jobs = Jobs(self.store)
         self.worker: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        self.worker = subprocess.Popen([sys.executable, "-c", WORKER, self.state])
+    def start(self, stop_seconds: float = 3) -> None:
+        log = (self.state / "log").open("ab")
+        with log:
+            self.worker = subprocess.Popen(
+                [sys.executable, "-c", WORKER, self.state, str(stop_seconds)], stderr=log
+            )
+
+    def ended_with(self) -> int:
+        """The worker's exit status."""
+        assert self.worker
+        return self.worker.wait(PATIENCE)
+
+    def log(self) -> str:
+        """What the workers have said."""
+        return (self.state / "log").read_text()
 
     def close(self) -> None:
         if self.worker and self.worker.poll() is None:
@@ -153,8 +184,9 @@ def test_jobs_begin_oldest_first_and_none_holds_up_a_clean_up(site: Site) -> Non
     site.start()
     for job in jobs:
         site.ended(job)
-    until(lambda: len(site.begun()) == 6, "the last job begun")
-    assert site.begun() == ["fails", "fails", "passes", "passes", "passes", "waits"]
+    until(lambda: site.begun()[-1] == "waits", "the last job begun")
+    passes = ["passes", "registered"]
+    assert site.begun() == ["fails", "fails", *passes * 3, "waits"]
     assert site.row(last).state == "running"
 
 
@@ -185,10 +217,81 @@ def test_worker_whose_database_fails_ends_and_the_next_one_goes_on(site: Site) -
     with site.store.engine.begin() as connection:
         connection.exec_driver_sql(rename.format("fedimg_regions", "gone"))
     (site.state / "go").touch()
-    assert site.worker
-    assert site.worker.wait(PATIENCE) == 1
+    assert site.ended_with() == 1
     with site.store.engine.begin() as connection:
         connection.exec_driver_sql(rename.format("gone", "fedimg_regions"))
     site.start()
     assert site.ended(job).state == "complete"
     assert site.row(job).error is None
+
+
+# Stopping
+
+
+def test_step_under_way_ends_before_the_worker_and_nothing_begins(site: Site) -> None:
+    waits, _ = site.submit("waits", "passes")
+    # It could wait for its step for as long as the test does.
+    site.start(stop_seconds=PATIENCE)
+    until(site.begun, "the first job begun")
+    assert site.worker
+    site.worker.send_signal(signal.SIGTERM)
+    until(lambda: "worker stopping" in site.log(), "the worker stopping")
+    (site.state / "go").touch()
+    assert site.ended_with() == 0
+    # Its next step waits for the next worker, as does the other job.
+    assert site.begun() == ["waits"]
+    assert site.row(waits).state == "running"
+    site.start()
+    assert site.ended(waits).state == "complete"
+    until(lambda: len(site.begun()) == 4, "the other job's steps")
+    assert site.begun().count("waits") == 1
+
+
+def test_step_that_does_not_end_in_time_is_begun_again(site: Site) -> None:
+    (waits,) = site.submit("waits")
+    site.start(stop_seconds=0.1)
+    until(site.begun, "the job begun")
+    assert site.worker
+    site.worker.send_signal(signal.SIGTERM)
+    assert site.ended_with() == 0
+    (site.state / "go").touch()
+    site.start()
+    assert site.ended(waits).state == "complete"
+    assert site.begun() == ["waits", "waits", "registered"]
+
+
+def test_second_signal_ends_the_worker_at_once(site: Site) -> None:
+    site.submit("waits")
+    site.start(stop_seconds=10 * PATIENCE)
+    until(site.begun, "the job begun")
+    assert site.worker
+    site.worker.send_signal(signal.SIGINT)
+    until(lambda: "worker stopping" in site.log(), "the worker stopping")
+    site.worker.send_signal(signal.SIGINT)
+    assert site.ended_with() == 0
+
+
+def test_stopping_worker_does_not_wait_for_koji(site: Site) -> None:
+    site.jobs.take_in("build:1")
+    site.start(stop_seconds=10 * PATIENCE)
+    until(lambda: "build:1 waits for Koji" in site.log(), "the worker asking")
+    assert site.worker
+    site.worker.send_signal(signal.SIGTERM)
+    assert site.ended_with() == 0
+    # Broken off, not refused: the next worker asks again.
+    site.start()
+    until(lambda: site.log().count("build:1 waits for Koji") == 2, "the next worker asking")
+
+
+def test_worker_that_ran_out_of_files_fails_no_job(site: Site) -> None:
+    (waits,) = site.submit("waits")
+    site.start()
+    until(site.begun, "the job begun")
+    assert site.worker
+    _, hard = resource.prlimit(site.worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(site.worker.pid, resource.RLIMIT_NOFILE, (3, hard))
+    (site.state / "go").touch()
+    assert site.ended_with() == 1
+    site.start()
+    row = site.ended(waits)
+    assert (row.state, row.error) == ("complete", None)

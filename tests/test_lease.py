@@ -1,0 +1,71 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedimg.lease import Lease, WorkerRunning
+from fedimg.store import StoreError
+
+LEASE = """
+import pathlib, sys
+from fedimg.lease import Lease
+lease = Lease(pathlib.Path(sys.argv[1]))
+print("leased", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lease of tmp_path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEASE, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "leased\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_second_worker_is_told_who_is_the_first(tmp_path, worker):
+    with pytest.raises(WorkerRunning, match=f"process {worker.pid}.*{tmp_path}"):
+        Lease(tmp_path)
+    with pytest.raises(WorkerRunning, match=f"process {worker.pid}"):
+        Lease(tmp_path)
+
+
+def test_lease_is_free_after_kill_9(tmp_path, worker):
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    lease = Lease(tmp_path)
+    assert (tmp_path / "worker.lock").read_text() == f"{os.getpid()}\n"
+    lease.release()
+
+
+def test_released_lease_is_free(tmp_path):
+    Lease(tmp_path).release()
+    Lease(tmp_path).release()
+
+
+def test_lease_without_a_directory_says_so(tmp_path):
+    with pytest.raises(StoreError, match=r"nowhere/worker\.lock"):
+        Lease(tmp_path / "nowhere")
+
+
+def test_lease_is_not_inherited_by_what_a_worker_starts(tmp_path):
+    lease = Lease(tmp_path)
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        lease.release()
+        Lease(tmp_path).release()
+    finally:
+        child.kill()
+        child.wait()
