@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,12 +16,14 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError
 
+from fedimg import intake
 from fedimg.aws.account import Account, merged
 from fedimg.aws.clients import Clients
 from fedimg.config import Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.rpc import Client, NoAnswer
+from fedimg.store import Store
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in
 # all, even when nothing answers.
@@ -29,6 +32,7 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 15.0
 # Queue and outbox take a few MiB; a full disk stops the worker.
 _FREE_MIB = 256
+_REFUSED_DAYS = 7
 # fedimg.consumers.KojiConsumer's own; importing that would start half a hub.
 _CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
 
@@ -41,6 +45,7 @@ def run(settings: Settings) -> list[Finding]:
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
         "bus": bus,
+        "bus, refused": partial(refused, settings.state_directory),
     }
     try:
         account = Account(Clients(), settings.ec2)
@@ -161,6 +166,7 @@ def bus() -> list[Finding]:
     inbound = config["relay_inbound"]
     return [
         _consumer(config),
+        _signatures(config),
         _relay("bus, to the relay", [inbound] if isinstance(inbound, str) else inbound),
         _relay("bus, from the relay", config["endpoints"]["relay_outbound"]),
     ]
@@ -172,6 +178,48 @@ def _consumer(config: dict[str, Any]) -> Finding:
         return Finding(name, Status.OK, "KojiConsumer is enabled")
     hint = "install fedmsg.d/fedimg.py in /etc/fedmsg.d"
     return Finding(name, Status.PROBLEM, f"fedmsg's configuration lacks {_CONSUMER_KEY}", hint)
+
+
+def _signatures(config: dict[str, Any]) -> Finding:
+    """Whether messages are taken signed alone, and from whom."""
+    name = "bus, signatures"
+    if not config.get("validate_signatures"):
+        text = "validate_signatures is off: whoever reaches the bus can announce builds"
+        hint = "look for the file in /etc/fedmsg.d, behind fedimg.py, that turns it off"
+        return Finding(name, Status.WARNING, text, hint)
+    for key in ("ca_cert_location", "crl_location"):
+        place = config.get(key) or ""
+        if not place.startswith("https://") and not os.access(place, os.R_OK):
+            hint = f"put the bus's file there, or set {key} in /etc/fedmsg.d; see docs/security.md"
+            return Finding(name, Status.PROBLEM, f"{key}: cannot read {place!r}", hint)
+    policy = config.get("routing_policy") or {}
+    prefix = f"{config['topic_prefix']}.{config['environment']}."
+    topics = [prefix + each for each in (intake.BUILD_TOPIC, intake.TASK_TOPIC)]
+    if unnamed := [topic for topic in topics if not policy.get(topic)]:
+        text = f"routing_policy names nobody who may send {', '.join(unnamed)}: none is heard"
+        hint = "name Koji's certificates in /etc/fedmsg.d; see docs/security.md"
+        return Finding(name, Status.PROBLEM, text, hint)
+    signers = sorted({signer for topic in topics for signer in policy[topic]})
+    return Finding(name, Status.OK, f"builds are heard from {', '.join(signers)} alone")
+
+
+def refused(directory: Path) -> list[Finding]:
+    """Whether messages came lately that nobody who may send them had signed."""
+    name = "bus, refused"
+    if not (directory / "fedimg.db").exists():
+        return [Finding(name, Status.OK, "no hub has run here yet")]
+    store = Store(directory)
+    try:
+        rows = store.refused(time.time() - _REFUSED_DAYS * 86400)
+    finally:
+        store.close()
+    if not rows:
+        return [Finding(name, Status.OK, f"no message in {_REFUSED_DAYS} days")]
+    counted = ", ".join(f"{row.count} {row.fault}" for row in rows)
+    last = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(row.last for row in rows)))
+    text = f"in {_REFUSED_DAYS} days: {counted}; the last at {last}"
+    hint = "fedmsg-hub's log names each: a certificate of Koji's that is new, or a forger?"
+    return [Finding(name, Status.WARNING, text, hint)]
 
 
 def _relay(name: str, endpoints: Sequence[str]) -> Finding:

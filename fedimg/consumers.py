@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from typing import Any
 
 from fedmsg.consumers import FedmsgConsumer
 
 from fedimg import config, hub, intake
 from fedimg.jobs import Jobs
+from fedimg.signatures import Fault, Refused, Signatures
 from fedimg.store import Store, StoreError
 
 #: Pauses before an entry that could not be stored is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+#: How often, in seconds, the count of refused messages is written down: a flood of them must not
+#: become one of writes.
+_COUNT_SECONDS = 5.0
 
 
 class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
     """Stores each task and build that may have made images, once however often it is announced.
 
     What cannot be stored is held in memory and tried until it can: the bus does not repeat it,
-    and a hub that ends instead would also miss what is announced before it is up again.
+    and a hub that ends instead would also miss what is announced before it is up again. While
+    `validate_signatures` is on, what nobody who may send it has signed is refused, and counted.
 
     Args:
         hub: the moksha hub that loads it. The process ends with an error when the consumer is
@@ -52,7 +58,14 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         self._stopping = threading.Event()
         self._in_hand: set[str] = set()
         self._given_up: list[str] = []
+        self._signatures = Signatures(moksha_hub.config)
+        self._refused: Counter[str] = Counter()
+        self._counting = threading.Lock()
         super().__init__(moksha_hub)
+        if self.validate_signatures:
+            threading.Thread(target=self._count, name="refused", daemon=True).start()
+        else:
+            self.log.warning("validate_signatures is off: anybody's messages are taken")
         hub.stop_on_signals(moksha_hub, self.untaken)
 
     def consume(self, message: dict[str, Any]) -> None:
@@ -64,6 +77,21 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         self._keep(entry)
         self._in_hand.discard(entry)
 
+    def validate(self, message: dict[str, Any]) -> None:
+        """Let through what is believed. Raises RuntimeWarning, which the hub logs and no more."""
+        if not self.validate_signatures:
+            super().validate(message)
+            return
+        topic, body = message["topic"], message["body"]
+        try:
+            self._signatures.check(body)
+            if body["topic"] != topic:
+                raise Refused(Fault.SIGNER, "it was signed for another topic")
+        except Refused as refused:
+            with self._counting:
+                self._refused[refused.fault] += 1
+            raise RuntimeWarning(f"on {topic!a:.100}: refused, {refused}") from refused
+
     def untaken(self) -> list[str]:
         """The entries that were heard and are not stored yet."""
         waiting = [message for message in list(self.incoming.queue) if isinstance(message, dict)]
@@ -74,6 +102,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         """Stop listening; what is held gets one more try each."""
         self._stopping.set()
         super().stop()
+        self._note_refused()
 
     def _entry(self, message: dict[str, Any]) -> str | None:
         # ZeroMQ subscribes to all topics that begin with ours.
@@ -105,6 +134,24 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
                 return
             pause = min(pause * 2, _LONGEST_PAUSE)
             self._reopen()
+
+    def _count(self) -> None:
+        while not self._stopping.wait(_COUNT_SECONDS):
+            self._note_refused()
+
+    def _note_refused(self) -> None:
+        """Write down how many were refused since the last time, for `fedimg check`."""
+        with self._counting:
+            counts, self._refused = self._refused, Counter()
+        if not counts:
+            return
+        try:
+            self._store.note_refused(counts)
+        except Exception as error:
+            # Of any kind, as with entries; but the log has each of them already.
+            self.log.error("cannot count %d refused messages: %s", counts.total(), error)
+            with self._counting:
+                self._refused += counts
 
     def _reopen(self) -> None:
         """Open the database anew: its file may have been moved or replaced."""

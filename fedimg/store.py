@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ LIVE = ("queued", "running")
 ENDED = ("complete", "incomplete", "failed", "cancelled")
 #: The last step of every run.
 CLEANING = "clean-up"
+#: How long, in seconds, it is remembered that messages were refused.
+REFUSED_KEPT = 30 * 86400
 
 #: Puts a job's run on the queue within the given transaction, so that both happen or neither.
 Queue = Callable[[sa.Connection, int], object]
@@ -90,6 +92,14 @@ _outbox = sa.Table(
     sa.Column("body", sa.JSON, nullable=False),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("announced", sa.Float),
+)
+_refused = sa.Table(
+    "fedimg_refused",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("fault", sa.String, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False, index=True),
 )
 # The messenger looks several times a second, at the few rows that wait among all that ever were.
 sa.Index("fedimg_outbox_waiting", _outbox.c.id, sqlite_where=_outbox.c.announced.is_(None))
@@ -168,6 +178,15 @@ class Announcement:
     key: str
     topic: str
     body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """How many messages were refused for one fault, and when the last of them was."""
+
+    fault: str
+    count: int
+    last: float
 
 
 class Store:
@@ -542,6 +561,28 @@ class Store:
                 .where(_outbox.c.id.in_(list(ids)), _outbox.c.announced.is_(None))
                 .values(announced=time.time())
             )
+
+    # Messages that nobody vouched for
+
+    def note_refused(self, counts: Mapping[str, int]) -> None:
+        """Count messages of the bus that were not believed, by their fault."""
+        now = time.time()
+        rows = [{"fault": fault, "count": count, "at": now} for fault, count in counts.items()]
+        with self.engine.begin() as connection:
+            connection.execute(sa.delete(_refused).where(_refused.c.at < now - REFUSED_KEPT))
+            connection.execute(sa.insert(_refused), rows)
+
+    def refused(self, since: float) -> list[RefusedRow]:
+        """What was refused since a time, in seconds since the epoch; by fault."""
+        total, last = sa.func.sum(_refused.c.count), sa.func.max(_refused.c.at)
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(_refused.c.fault, total, last)
+                .where(_refused.c.at >= since)
+                .group_by(_refused.c.fault)
+                .order_by(_refused.c.fault)
+            ).all()
+        return [RefusedRow(fault, int(count), at) for fault, count, at in rows]
 
 
 def _published(job: str) -> sa.Exists:

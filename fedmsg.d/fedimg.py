@@ -1,4 +1,9 @@
-"""fedimg's part of the fedmsg configuration, for /etc/fedmsg.d; the rest is in fedimg.toml."""
+"""fedimg's part of the fedmsg configuration, for /etc/fedmsg.d; the rest is in fedimg.toml.
+
+fedmsg merges all files there in the order of their names: a site says what is its own in a file
+that comes later, such as site.py, and leaves this one as it was shipped. docs/security.md has an
+example.
+"""
 
 import os
 import sys
@@ -9,8 +14,23 @@ config = {
     "fedimg.consumers.KojiConsumer.enabled": True,
     # The consumer takes messages of the bus's own topic_prefix and environment, and announcements
     # go out through relay_inbound, to be seen back on endpoints["relay_outbound"]: all four are
-    # set in the machine's other files here, and so are signatures (sign_messages,
-    # validate_signatures). `fedimg check` says what is missing.
+    # set in the machine's other files here. `fedimg check` says what is missing.
+    #
+    # Messages are taken when they are signed alone, with a certificate that this authority has
+    # issued and has not revoked since. Files, not addresses: those would be asked again for every
+    # bad message.
+    "validate_signatures": True,
+    "crypto_backend": "x509",
+    "crypto_validate_backends": ["x509"],
+    "ca_cert_location": "/etc/pki/fedmsg/ca.crt",
+    "crl_location": "/etc/pki/fedmsg/crl.pem",
+    # Who may send them, by the names on their certificates: nobody, until the site says so in a
+    # file of its own, as {"org.fedoraproject.prod.buildsys.build.state.change": ["koji-…"], …}.
+    "routing_policy": {
+        f"org.fedoraproject.{environment}.buildsys.{what}.state.change": []
+        for environment in ("prod", "stg", "dev")
+        for what in ("build", "task")
+    },
 }
 
 # Every fedmsg program runs this file; only in the hub may it cost, or do, anything.

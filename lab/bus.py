@@ -20,9 +20,22 @@ import fedmsg.core
 import fedmsg.encoding
 import zmq
 
+from lab.certificates import Authority
 from lab.processes import Process
 
 HOST = "127.0.0.1"
+
+# Whose certificates sign what: Koji's plugin its own topics, fedimg its announcements.
+KOJI, FEDIMG = "koji", "fedimg"
+TOPICS = {
+    KOJI: ("buildsys.task.state.change", "buildsys.build.state.change"),
+    FEDIMG: (
+        "fedimg.image.upload",
+        "fedimg.image.test",
+        "fedimg.image.copy",
+        "fedimg.image.publish",
+    ),
+}
 
 # A relay imports Twisted and moksha first: 1.5 s on an idle machine, many times that on a busy one.
 RELAY_START_SECONDS = 60.0
@@ -93,6 +106,9 @@ class Bus:
         self.config_file = self.state / "fedmsg-config.py"
         self.relay_log = self.state / "logs" / "fedmsg-relay.log"
         self.ports = ports or Ports.free()
+        self.authority = Authority(self.state / "pki")
+        for name in TOPICS:
+            self.authority.issue(name)
         self._relay: Process | None = None
         self._write_configuration(installed)
 
@@ -120,6 +136,11 @@ class Bus:
         exec(compile(self.config_file.read_text(), self.config_file, "exec"), read)
         config: dict[str, Any] = read["config"]
         return config
+
+    def publisher(self, name: str = KOJI) -> dict[str, Any]:
+        """The settings of a fedmsg context that publishes through the relay and signs as `name`."""
+        named = {"active": True, "name": "relay_inbound", "cert_prefix": name}
+        return copy.deepcopy(self.config()) | named
 
     def start_relay(self) -> None:
         """Start the relay and return when it takes messages.
@@ -169,9 +190,7 @@ class Bus:
         sent: list[str] = []
         with self.listen() as heard:
             # A context of its own, so that the fedmsg of whoever calls is left alone.
-            context = fedmsg.core.FedMsgContext(
-                **copy.deepcopy(self.config()) | {"active": True, "name": "relay_inbound"}
-            )
+            context = fedmsg.core.FedMsgContext(**self.publisher())
             try:
                 for _ in range(times):
                     context.publish(
@@ -231,16 +250,30 @@ class Bus:
 
     def _write_configuration(self, installed: Sequence[Path]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        prefix, environment = "org.fedoraproject", "dev"
+        host = socket.gethostname().split(".", 1)[0]
         config = {
-            "topic_prefix": "org.fedoraproject",
-            "environment": "dev",
+            "topic_prefix": prefix,
+            "environment": environment,
             # Publishing by name would bind all addresses; every publisher goes through the relay.
             "endpoints": {"relay_outbound": [self.outbound]},
             "relay_inbound": self.inbound,
             "active": True,
             "name": "relay_inbound",
-            "sign_messages": False,
-            "validate_signatures": False,
+            "sign_messages": True,
+            "validate_signatures": True,
+            "crypto_backend": "x509",
+            "crypto_validate_backends": ["x509"],
+            "ssldir": str(self.authority.folder),
+            "ca_cert_location": str(self.authority.certificate),
+            "crl_location": str(self.authority.crl),
+            # fedmsg's name for whoever gives itself none is "shell".
+            "certnames": {f"shell.{host}": FEDIMG} | {f"{name}.{host}": name for name in TOPICS},
+            "routing_policy": {
+                f"{prefix}.{environment}.{topic}": [name]
+                for name, topics in TOPICS.items()
+                for topic in topics
+            },
             # With less, a new publisher's first message is lost: it is sent before it is connected.
             "post_init_sleep": 1.0,
             "zmq_linger": 2000,
@@ -266,7 +299,11 @@ config = {{}}
 for path in sorted(pathlib.Path({str(self.folder)!r}).glob("*.py")):
     read = {{}}
     exec(compile(path.read_text(), path, "exec"), read)
-    config.update(read["config"])
+    for key, value in read["config"].items():
+        # As fedmsg merges its files.
+        before = config.get(key)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        config[key] = before | value if both else value
 """
         )
 

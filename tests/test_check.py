@@ -85,6 +85,8 @@ def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
         "Koji hub",
         "Koji files",
         "bus, listening",
+        "bus, refused",
+        "bus, signatures",
         "bus, to the relay",
         "bus, from the relay",
         "credentials",

@@ -43,7 +43,7 @@ class Publisher:
 
 @pytest.fixture(scope="module")
 def publisher(bus: Bus) -> Iterator[Publisher]:
-    context = FedMsgContext(**bus.config() | {"active": True, "name": "relay_inbound"})
+    context = FedMsgContext(**bus.publisher())
     yield Publisher(context)
     context.destroy()
 

@@ -1,0 +1,114 @@
+"""Which messages the bus's certificates vouch for: fedmsg's validation, made strict, with reasons.
+
+Who may sign what is fedmsg's configuration; what a message means is fedimg.intake's to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import fedmsg.crypto
+import fedmsg.crypto.utils
+
+#: What fedmsg says of a message may hold the whole of it.
+_LONGEST_REASON = 200
+
+
+class Fault(StrEnum):
+    """What is wrong with a message's signature, in the words that an operator reads."""
+
+    UNSIGNED = "unsigned"
+    CERTIFICATE = "certificate not valid, foreign or revoked"
+    TAMPERED = "changed after it was signed"
+    SIGNER = "signed by somebody who may not send it"
+    NO_POLICY = "nobody is named who may send it"
+
+
+class Refused(Exception):
+    """A message is not believed; `fault` is the kind of reason, the text the whole of it."""
+
+    def __init__(self, fault: Fault, said: str = "") -> None:
+        # Part of it is the sender's: no line ends, nothing long.
+        told = ascii(said)[1 : _LONGEST_REASON + 1]
+        super().__init__(f"{fault}: {told}" if said else str(fault))
+        self.fault = fault
+
+
+class Signatures:
+    """Judges messages by fedmsg's own configuration.
+
+    Stricter than fedmsg in two things: a topic for which `routing_policy` names nobody is nobody's
+    to send, whether `routing_nitpicky` is set or not; and a list of revoked certificates counts
+    from the moment it is in its file, where fedmsg reads it once and again after a failure.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = dict(config)
+        self._files: dict[str, Any] = {}
+        self._said = _Said()
+        crypto = logging.getLogger("fedmsg.crypto")
+        crypto.addHandler(self._said)
+        # It prints whole messages, and the reason is told with the refusal.
+        crypto.propagate = False
+
+    def check(self, message: object) -> None:
+        """Raise Refused unless somebody who may send the message has signed it as it is."""
+        if not isinstance(message, dict):
+            raise Refused(Fault.UNSIGNED)
+        if not all(isinstance(message.get(key), str) for key in ("signature", "certificate")):
+            raise Refused(Fault.UNSIGNED)
+        topic = message.get("topic")
+        policy = self._config.get("routing_policy") or {}
+        if not isinstance(topic, str) or not policy.get(topic):
+            raise Refused(Fault.NO_POLICY, f"routing_policy has no signer for {topic!r:.100}")
+        self._look_at_files()
+        self._said.last.text = ""
+        try:
+            valid = fedmsg.crypto.validate(message, **self._config)
+        except Exception as error:
+            # Whatever is no certificate, no base64 or no PEM makes its libraries raise anything.
+            raise Refused(Fault.CERTIFICATE, repr(error)) from error
+        if not valid:
+            raise self._refused(self._said.last.text)
+
+    def _refused(self, said: str) -> Refused:
+        if "invalid signature" in said:
+            return Refused(Fault.TAMPERED)
+        if said.startswith("Authorization"):
+            return Refused(Fault.SIGNER, said)
+        return Refused(Fault.CERTIFICATE, said)
+
+    def _look_at_files(self) -> None:
+        places = {key: self._config.get(key) for key in ("ca_cert_location", "crl_location")}
+        now = {key: _state(place) for key, place in places.items()}
+        if now != self._files:
+            self._files = now
+            try:
+                fedmsg.crypto.utils.load_certificates(*places.values(), invalidate_cache=True)
+            except Exception as error:
+                raise Refused(Fault.CERTIFICATE, f"cannot read {places}: {error}") from error
+
+
+class _Said(logging.Handler):
+    """Keeps what fedmsg said last, in each thread: its validation itself tells no reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last.text = record.getMessage()
+
+
+def _state(place: object) -> object:
+    """What changes whenever a file does; nothing for what is no file, such as a URL."""
+    try:
+        found = os.stat(str(place))
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

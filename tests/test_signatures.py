@@ -1,0 +1,202 @@
+"""Which messages KojiConsumer believes: a real fedmsg-hub, and an authority's real certificates."""
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fedmsg.crypto
+import pytest
+import zmq
+
+from fedimg import check
+from fedimg.findings import Status
+from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
+from fedimg.signatures import Fault, Refused, Signatures
+from fedimg.store import Store
+from lab.bus import Bus
+from lab.certificates import Authority
+from tests.test_consumers import INSTALLED, HubProcess, build_message, task_message, wait_until
+
+PREFIX = "org.fedoraproject.dev."
+BUILD = PREFIX + BUILD_TOPIC
+Sign = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Bus:
+    bus = Bus(tmp_path_factory.mktemp("bus"), installed=[INSTALLED])
+    # Issued by the same authority, for services that may send something else or nothing.
+    for name in ("wiki", "koji-old"):
+        bus.authority.issue(name)
+    # What a site says for itself, in a file that comes after fedimg.py.
+    (bus.folder / "site.py").write_text(
+        f"config = {{'routing_policy': {{{BUILD!r}: ['koji', 'koji-old']}}}}\n"
+    )
+    return bus
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Somebody else's authority, which calls one of its services koji."""
+    authority = Authority(tmp_path_factory.mktemp("foreign"))
+    authority.issue("koji")
+    return authority
+
+
+def signed(
+    folder: Path, name: str, number: object = 7, topic: str = BUILD, **more: Any
+) -> dict[str, Any]:
+    message = build_message(number) if topic == BUILD else task_message(number)
+    envelope = {"topic": topic, "msg": message, "timestamp": 1, "msg_id": "2026-1", "i": 1, **more}
+    result: dict[str, Any] = fedmsg.crypto.sign(envelope, ssldir=str(folder), certname=name)
+    return result
+
+
+@pytest.fixture
+def sign(bus: Bus) -> Sign:
+    return lambda name="koji", *given, **more: signed(bus.authority.folder, name, *given, **more)
+
+
+def fault(signatures: Signatures, message: object) -> Fault | None:
+    try:
+        signatures.check(copy.deepcopy(message))
+    except Refused as refused:
+        return refused.fault
+    return None
+
+
+def test_only_what_koji_signed_is_believed(bus: Bus, sign: Sign, foreign: Authority) -> None:
+    signatures = Signatures(bus.config())
+    good = sign()
+    assert fault(signatures, good) is None
+    for message, expected in [
+        ({k: v for k, v in good.items() if k != "signature"}, Fault.UNSIGNED),
+        ({k: v for k, v in good.items() if k != "certificate"}, Fault.UNSIGNED),
+        (good | {"signature": None}, Fault.UNSIGNED),
+        (good | {"msg": build_message(8)}, Fault.TAMPERED),
+        (good | {"signature": sign("koji", 8)["signature"]}, Fault.TAMPERED),
+        (good | {"extra": "added"}, Fault.TAMPERED),
+        (sign("wiki"), Fault.SIGNER),
+        (sign("fedimg"), Fault.SIGNER),
+        (sign("koji", topic=BUILD + ".else"), Fault.NO_POLICY),
+        (signed(foreign.folder, "koji"), Fault.CERTIFICATE),
+        (good | {"certificate": "AAAA"}, Fault.CERTIFICATE),
+        (good | {"certificate": "no base64 \x00"}, Fault.CERTIFICATE),
+        (good | {"crypto": "gpg"}, Fault.CERTIFICATE),
+        (good | {"crypto": ["x509"]}, Fault.CERTIFICATE),
+        ("text", Fault.UNSIGNED),
+        (None, Fault.UNSIGNED),
+        ([good], Fault.UNSIGNED),
+        (good | {"topic": [BUILD]}, Fault.NO_POLICY),
+    ]:
+        assert fault(signatures, message) is expected, message
+
+
+def test_topic_that_nobody_may_send_is_refused_from_everybody(bus: Bus, sign: Sign) -> None:
+    config = bus.config()
+    shipped: dict[str, Any] = {"__file__": str(INSTALLED)}
+    exec(compile(INSTALLED.read_text(), INSTALLED, "exec"), shipped)
+    config["routing_policy"] = shipped["config"]["routing_policy"]
+    assert fault(Signatures(config), sign()) is Fault.NO_POLICY
+
+
+def test_revoked_certificate_is_refused_from_then_on(tmp_path: Path) -> None:
+    bus = Bus(tmp_path)
+    signatures = Signatures(bus.config())
+    message = signed(bus.authority.folder, "koji")
+    assert fault(signatures, message) is None
+    bus.authority.revoke("koji")
+    assert fault(signatures, message) is Fault.CERTIFICATE
+    bus.authority.crl.unlink()
+    assert fault(signatures, message) is Fault.CERTIFICATE
+
+
+def test_reason_holds_nothing_long_and_no_line_ends() -> None:
+    text = str(Refused(Fault.SIGNER, "forged\nWARNING: all is well" + "x" * 100_000))
+    assert "\n" not in text
+    assert len(text) < 300
+
+
+@pytest.fixture
+def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
+    bus.start_relay()
+    hub = HubProcess(bus, tmp_path)
+    yield hub
+    if hub.process is not None and hub.process.poll() is None:
+        hub.process.kill()
+        hub.process.wait()
+    bus.close()
+
+
+def test_hub_takes_signed_messages_alone_and_counts_the_others(
+    bus: Bus, hub: HubProcess, sign: Sign, foreign: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.start_listening()
+    context = zmq.Context()
+    sender = context.socket(zmq.PUB)
+    sender.connect(bus.inbound)
+    # ZeroMQ offers no way to see a connection made.
+    time.sleep(1.0)
+
+    def send(message: Any, topic: str = BUILD) -> None:
+        text = message if isinstance(message, bytes) else json.dumps(message).encode()
+        sender.send_multipart([topic.encode(), text])
+
+    try:
+        unsigned = {k: v for k, v in sign("koji", 1).items() if k not in ("signature", "crypto")}
+        send(unsigned)
+        send(b"\xff\xfe no text, and no JSON")
+        send(sign("koji", 2) | {"msg": build_message(3)})
+        send(sign("wiki", 4))
+        send(signed(foreign.folder, "koji", 5))
+        # Signed for one topic, sent on the other.
+        send(sign("koji", 6), topic=PREFIX + TASK_TOPIC)
+        send(sign("koji-old", 10))
+        wait_until(hub.entries, 30)
+        bus.authority.revoke("koji-old")
+        send(sign("koji-old", 11))
+        send(sign("koji", 12))
+        wait_until(lambda: len(hub.entries()) > 1, 30)
+        time.sleep(0.5)
+        assert [entry for entry, *_ in hub.entries()] == ["build:10", "build:12"]
+    finally:
+        context.destroy(linger=0)
+
+    store = Store(hub.database.parent)
+    try:
+        wait_until(lambda: sum(row.count for row in store.refused(0)) == 6, 30)
+        assert {row.fault: row.count for row in store.refused(0)} == {
+            Fault.UNSIGNED: 1,
+            Fault.TAMPERED: 1,
+            Fault.SIGNER: 2,
+            Fault.CERTIFICATE: 2,
+        }
+        assert store.refused(time.time() + 60) == []
+    finally:
+        store.close()
+    assert "refused, unsigned" in hub.log
+    assert "revoked" in hub.log
+    # Where an operator sees it.
+    (found,) = check.refused(hub.database.parent)
+    assert found.status is Status.WARNING
+    assert "1 unsigned" in found.text
+
+
+def test_check_tells_whom_the_hub_believes(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(**changes: Any) -> tuple[Status, str]:
+        path = bus.state / "checked.py"
+        path.write_text(f"config = {bus.config() | changes!r}\n")
+        monkeypatch.setenv("FEDMSG_CONFIG", str(path))
+        (one,) = (each for each in check.bus() if each.name == "bus, signatures")
+        return one.status, one.text
+
+    assert found() == (Status.OK, "builds are heard from koji, koji-old alone")
+    off, text = found(validate_signatures=False)
+    assert (off, "validate_signatures" in text) == (Status.WARNING, True)
+    nobody, text = found(routing_policy={BUILD: ["koji"]})
+    assert (nobody, TASK_TOPIC in text, BUILD_TOPIC in text) == (Status.PROBLEM, True, False)
+    missing, text = found(crl_location="/nowhere/crl.pem")
+    assert (missing, "/nowhere/crl.pem" in text) == (Status.PROBLEM, True)
