@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from lab import announcing, leaks
+from lab import announcing, faults, leaks
 from lab.koji.builds import METHODS
 from lab.running import SiteError
 
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="SCALE",
         help="how long EC2 takes, in multiples of the lab's short delays (realistic: 60)",
     )
+    up.add_argument(
+        "--faults", type=Path, metavar="FILE", help="what goes wrong in EC2: docs/lab.md"
+    )
     up.add_argument("--vm", action="store_true", help=_VM)
     up.set_defaults(run=_up)
 
@@ -63,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     left = command("ledger", "list what the running site's EC2 holds that is not published")
     left.set_defaults(run=leaks.run)
+
+    wrong = command("faults", "tell what has gone wrong in the running site's EC2 by its plan")
+    wrong.add_argument("--plan", type=Path, metavar="FILE", help="follow this plan from now on")
+    wrong.set_defaults(run=faults.run)
 
     show = command("demo", "publish one image on a new site, from bus message to public AMIs")
     show.add_argument("--vm", action="store_true", help=_VM)
@@ -94,9 +101,11 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    from lab.ec2.faults import Plan
     from lab.ec2.regions import commercial
     from lab.site import Site, delays
 
+    plan = faults.plan(arguments.faults) if arguments.faults else Plan()
     regions = None if arguments.regions == "all" else arguments.regions.split(",")
     stopped = threading.Event()
 
@@ -109,7 +118,7 @@ def _up(arguments: argparse.Namespace) -> int:
         signal.signal(number, stop)
     try:
         scaled = delays(arguments.delays, regions or commercial())
-        with Site(arguments.state, regions, delays=scaled, vm=arguments.vm) as site:
+        with Site(arguments.state, regions, delays=scaled, faults=plan, vm=arguments.vm) as site:
             print(_described(site), flush=True)
             # Not signal.pause(): of two signals at once the kernel may give both to another
             # thread, and then nothing would wake this one, where Python acts on them.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.bus import Bus, BusError
+from lab.ec2.server import EC2
 from lab.koji import Koji, announce
 from lab.koji.records import Build, Task
 from lab.processes import ProcessError
@@ -23,7 +24,7 @@ class Control:
     the site's user can read: a call has to carry `token`.
     """
 
-    def __init__(self, koji: Koji, bus: Bus, port: int = 0) -> None:
+    def __init__(self, koji: Koji, bus: Bus, ec2: EC2, port: int = 0) -> None:
         self.token = secrets.token_urlsafe(24)
         self._koji = koji
         self._bus = bus
@@ -32,6 +33,8 @@ class Control:
             "koji.add_task": self._add_task,
             "koji.down": koji.down,
             "koji.up": koji.up,
+            "ec2.down": ec2.down,
+            "ec2.up": ec2.up,
             "bus.publish": bus.publish,
             "relay.stop": bus.stop_relay,
             "relay.start": bus.start_relay,

@@ -55,6 +55,15 @@ def ask(site: Mapping[str, Any], page: str) -> Any:
     return _open(urllib.request.Request(f"{site['ec2']}/lab/{page}"))
 
 
+def tell(site: Mapping[str, Any], page: str, value: Any) -> Any:
+    """Put a value on one of those pages. Raises SiteError with the site's reason if refused."""
+    return _open(
+        urllib.request.Request(
+            f"{site['ec2']}/lab/{page}", data=json.dumps(value).encode(), method="PUT"
+        )
+    )
+
+
 def remove(state: Path) -> None:
     """Remove a folder in which a site has run. Raises SiteError when it is another, or runs."""
     if not state.exists() or not any(state.iterdir()):

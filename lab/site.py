@@ -21,6 +21,7 @@ from lab import disk, image
 from lab.bus import Bus, BusError, Ports
 from lab.clients import Deployment, aws_environment, fedimg_toml
 from lab.control import Control
+from lab.ec2.faults import Plan
 from lab.ec2.regions import commercial
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
@@ -56,9 +57,9 @@ class Site:
     """Everything that a fedimg talks to. It runs from its making until `close`.
 
     `state` may be the folder of an earlier site: Koji still knows its builds, the ports are the
-    same where they are still free, and EC2 starts empty. `refused` is the lab EC2's own setting.
-    With `vm`, instances are virtual machines, and utility instances run the image of lab.image,
-    which is built when it is not in the cache; `boot_seconds` is for the others.
+    same where they are still free, and EC2 starts empty. `faults` are what goes
+    wrong there. With `vm`, instances are virtual machines, and utility instances run the image of
+    lab.image, which is built when it is not in the cache; `boot_seconds` is for the others.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Site:
         regions: Sequence[str] | None = None,
         *,
         delays: Delays | None = None,
-        refused: Mapping[str, Any] | None = None,
+        faults: Plan | None = None,
         boot_seconds: float = 0.5,
         vm: bool = False,
     ) -> None:
@@ -87,7 +88,7 @@ class Site:
                 port=ports.ec2,
                 regions=self.regions,
                 delays=delays or Delays(),
-                refused=refused or {},
+                faults=faults or Plan(),
             )
             try:
                 self.image = image.image(_say) if vm else None
@@ -133,7 +134,7 @@ class Site:
             running.callback(self.koji.close)
             self.utility_amis = self._utility_amis()
             relay_started.result()
-        self.control = Control(self.koji, self.bus, port=ports.control)
+        self.control = Control(self.koji, self.bus, self.ec2, port=ports.control)
         running.callback(self.control.close)
         # What leads clients here: AWS's variables, fedmsg's and fedimg's.
         self.environment = {

@@ -16,9 +16,10 @@ from urllib.parse import parse_qs
 from lab.ec2 import disks, snapshots
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error
-from lab.ec2.query import account_of, refuse
+from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
 from lab.ec2.states import Span
+from lab.ec2.striking import Reset, answered
 from lab.ec2.tagging import as_tags
 from lab.ec2.uploads import BLOCK, Upload
 from lab.ec2.world import Call, Snapshot, World, new_id, now
@@ -35,6 +36,8 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
         return _serve(world, calls, request, signer)
     except EC2Error as refusal:
         return _refusal(refusal)
+    except Reset:
+        raise
     except Exception as failure:
         log.exception("the lab's EBS failed")
         return _refusal(EC2Error("InternalServerException", repr(failure)))
@@ -46,6 +49,10 @@ def _refusal(refusal: EC2Error) -> Answer:
         known = EC2Error("AccessDeniedException", refusal.message, "UNAUTHORIZED_ACCOUNT")
     elif refusal.code == "InvalidSnapshot.NotFound":
         known = EC2Error("ResourceNotFoundException", refusal.message, "SNAPSHOT_NOT_FOUND")
+    elif refusal.code in ("ExpiredToken", "RequestExpired"):
+        known = EC2Error("ExpiredTokenException", refusal.message)
+    elif refusal.code == "RequestLimitExceeded":
+        known = EC2Error("RequestThrottledException", refusal.message)
     elif refusal.code == "IdempotentParameterMismatch":
         known = EC2Error("ConflictException", refusal.message)
     elif refusal.code.startswith("Invalid") or refusal.code == "TagLimitExceeded":
@@ -70,9 +77,8 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answ
     calls.count("EBS", name, signer.region)
     if signer.region not in world.regions:
         raise EC2Error("AccessDeniedException", "The region is not one of the account's.")
-    refuse(world, signer.region, name)
     call = Call(world, account_of(signer.access_key), signer.region, name, {})
-    return act(call, request, *places)
+    return answered(call, places, lambda call: act(call, request, *places))
 
 
 def _route(request: Request) -> tuple[str, Callable[..., Answer], tuple[str, ...]]:

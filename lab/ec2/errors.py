@@ -13,6 +13,7 @@ STATUS = {
     "AuthFailure": 401,
     "UnauthorizedOperation": 403,
     "AccessDeniedException": 403,
+    "ExpiredTokenException": 403,
     "ResourceNotFoundException": 404,
     "ConflictException": 409,
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from lab.ec2 import filters, snapshots
 from lab.ec2.errors import EC2Error, invalid
+from lab.ec2.faults import FAILED
 from lab.ec2.wire import iso
 from lab.ec2.world import AMAZON, Call, Image, World, now
 
@@ -12,18 +13,20 @@ from lab.ec2.world import AMAZON, Call, Image, World, now
 def settle(world: World, image: Image, seconds: float) -> None:
     """Let an image be available in so many seconds, when its snapshots are completed.
 
-    `refused` may say `ImageCompletion` for a region: its images then end in state failed.
+    Or let it fail then, as the plan of faults has it.
     """
 
     def available() -> None:
         if world.images.get(image.id) is not image or image.state != "pending":
             return
         held = [world.snapshots[id].state for id in image.snapshot_ids()]
-        failure = world.refused.get(image.region, {}).get("ImageCompletion")
-        if failure or "error" in held:
-            image.state, image.state_reason = "failed", failure or "Snapshot failed"
+        if "error" in held:
+            image.state, image.state_reason = "failed", "Snapshot failed"
         elif "pending" in held:
             world.timeline.after(0.05, available)
+        elif fault := world.faults.completing("ImageCompletion", image.region):
+            if fault.fault == FAILED:
+                image.state, image.state_reason = "failed", fault.message
         else:
             image.state = "available"
 

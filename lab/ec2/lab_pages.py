@@ -1,4 +1,4 @@
-"""What the server tells about itself below /lab/: calls, ledger, and which calls it refuses."""
+"""What the server tells about itself below /lab/: calls, ledger, and the plan of faults."""
 
 import json
 from typing import Any
@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from moto.ec2.models import ec2_backends
 
 from lab.ec2.calls import Calls
+from lab.ec2.faults import Plan
 from lab.ec2.request import Answer, Request
 from lab.ec2.world import AMAZON, World
 
@@ -24,24 +25,15 @@ def serve(world: World, calls: Calls, request: Request) -> Answer:
         case "GET", "/lab/ledger/live":
             with world.lock:
                 return _json(live(world))
-        case "GET", "/lab/refused":
-            return _json(world.refused)
-        case "PUT", "/lab/refused":
-            return _put_refused(world, request.body)
+        case "GET", "/lab/faults":
+            return _json(world.faults.told())
+        case "PUT", "/lab/faults":
+            try:
+                world.faults.follow(Plan.of(json.loads(request.body)))
+            except ValueError as error:
+                return _json({"error": str(error)}, 400)
+            return _json(world.faults.told())
     return _json({"error": f"There is no {request.method} {request.path} here."}, 404)
-
-
-def _put_refused(world: World, body: bytes) -> Answer:
-    try:
-        given = json.loads(body)
-        refused = {
-            str(region): {str(action): str(code) for action, code in actions.items()}
-            for region, actions in given.items()
-        }
-    except (ValueError, AttributeError):
-        return _json({"error": 'Send {"region": {"Action": "Code"}}.'}, 400)
-    world.refused = refused
-    return _json(refused)
 
 
 def live(world: World) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ class Ledger:
         self.path = path
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
+        self._born: dict[tuple[str, str], float] = {}
         self._file = path.open("w", encoding="utf-8")
 
     def created(
@@ -38,6 +40,18 @@ class Ledger:
     def rows(self) -> list[dict[str, Any]]:
         with self._lock:
             return list(self._rows)
+
+    def ids(self, region: str) -> set[str]:
+        """What was ever created in a region."""
+        with self._lock:
+            return {id for where, id in self._born if where == region}
+
+    def younger(self, seconds: float, region: str) -> set[str]:
+        """What was created in a region within the last so many seconds."""
+        earliest = time.monotonic() - seconds
+        with self._lock:
+            born = self._born.items()
+            return {id for (where, id), when in born if where == region and when > earliest}
 
     def close(self) -> None:
         with self._lock:
@@ -64,6 +78,8 @@ class Ledger:
             "public": public,
         }
         with self._lock:
+            if event == "create":
+                self._born[region, id] = time.monotonic()
             self._rows.append(row)
             if not self._file.closed:
                 self._file.write(json.dumps(row) + "\n")

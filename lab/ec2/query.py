@@ -3,6 +3,7 @@
 import logging
 import os
 
+from botocore.model import OperationModel
 from moto.core.exceptions import ServiceException
 from moto.iam.models import get_account_id_from
 
@@ -10,6 +11,7 @@ from lab.ec2 import bridge, operations, wire
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error, missing
 from lab.ec2.request import Answer, Request, Signer
+from lab.ec2.striking import Reset, answered
 from lab.ec2.world import Call, World
 
 log = logging.getLogger(__name__)
@@ -22,13 +24,6 @@ def account_of(access_key: str) -> str:
     return os.environ.get("MOTO_ACCOUNT_ID") or str(get_account_id_from(access_key))
 
 
-def refuse(world: World, region: str, action: str) -> None:
-    """Raises what the site's configuration wants this region to answer, if it wants that."""
-    code = world.refused.get(region, {}).get(action)
-    if code:
-        raise EC2Error(code, f"{action} is refused in {region} by the lab's configuration.")
-
-
 def serve(world: World, calls: Calls, request: Request, signer: Signer | None) -> Answer:
     try:
         return _serve(world, calls, request, signer)
@@ -38,6 +33,8 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer | None) -
         # moto's models raise these below the lab's own actions too.
         known = EC2Error(str(refusal.code), str(refusal.message))
         return Answer(known.status, wire.error(request.id, known))
+    except Reset:
+        raise
     except Exception as failure:
         log.exception("the lab's EC2 failed")
         broken = EC2Error("InternalError", f"An internal error has occurred: {failure!r}")
@@ -58,14 +55,18 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer | None) 
         raise EC2Error("InvalidAction", f"The action {name} is not valid for this web service.")
     params = wire.parse(action, form)
     call = Call(world, account_of(signer.access_key), region, name, params)
-    refuse(world, region, name)
-    locked, unlocked = operations.LOCKED.get(name), operations.UNLOCKED.get(name)
+    return answered(call, (), lambda call: _act(call, action, request))
+
+
+def _act(call: Call, action: OperationModel, request: Request) -> Answer:
+    locked = operations.LOCKED.get(call.action)
+    unlocked = operations.UNLOCKED.get(call.action)
     if locked is None and unlocked is None:
         return bridge.answer(call, request)
-    if params.pop("DryRun", False):
+    if call.params.pop("DryRun", False):
         raise EC2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
     if locked:
-        with world.lock:
+        with call.world.lock:
             result = locked(call)
     else:
         assert unlocked

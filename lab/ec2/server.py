@@ -1,8 +1,10 @@
 """Starts and stops the lab's EC2 on loopback, and hands each request to the service it is for."""
 
 import logging
+import socket
+import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -18,7 +20,7 @@ from moto.moto_server.werkzeug_app import (
     MotoRequestHandler,
     create_backend_app,
 )
-from werkzeug.serving import make_server
+from werkzeug.serving import BaseWSGIServer, make_server
 
 from lab.ec2 import (
     disks,
@@ -29,9 +31,11 @@ from lab.ec2 import (
     quotas,
     request,
     s3,
+    striking,
     wire,
 )
 from lab.ec2.calls import Calls
+from lab.ec2.faults import Plan
 from lab.ec2.regions import KERNEL_REGIONS, commercial, kernels
 from lab.ec2.request import Answer, Request
 from lab.ec2.states import Delays
@@ -43,12 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """A site's EC2. `regions` None is every region of the commercial partition.
-
-    `refused` maps region to action to the EC2 error code that it answers. Two names are no
-    actions but what a region lets come to nothing: `SnapshotCompletion` and `ImageCompletion`,
-    whose value is then the reason.
-    """
+    """A site's EC2. `regions` None is every region of the commercial partition."""
 
     state: Path
     port: int = 0
@@ -56,7 +55,7 @@ class Settings:
     delays: Delays = field(default_factory=Delays)
     pv_regions: tuple[str, ...] = KERNEL_REGIONS
     quotas: Quotas = field(default_factory=Quotas)
-    refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    faults: Plan = field(default_factory=Plan)
 
 
 class _Handler(MotoRequestHandler):
@@ -68,9 +67,16 @@ class _Handler(MotoRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         pass
 
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        if isinstance(error, striking.Reset):
+            # Without lingering, closing is a TCP reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+
 
 class EC2:
-    """A running EC2; `url` is what AWS_ENDPOINT_URL is to be."""
+    """A running EC2."""
 
     def __init__(self, settings: Settings, machines: Machines) -> None:
         settings.state.mkdir(parents=True, exist_ok=True)
@@ -87,7 +93,7 @@ class EC2:
             settings.delays,
             chosen,
             settings.quotas,
-            settings.refused,
+            settings.faults,
         )
         for region in chosen:
             if region in settings.pv_regions:
@@ -99,14 +105,36 @@ class EC2:
         self._moto = DomainDispatcherApplication(_moto_app)
         # Loaded now rather than in the first caller's time.
         wire.model()
+        self._server: BaseWSGIServer | None = None
+        self._port = settings.port
+        self.up()
+
+    @property
+    def url(self) -> str:
+        """What AWS_ENDPOINT_URL is to be."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def up(self) -> None:
+        """Answer, after `down` at the address of before."""
+        if self._server is not None:
+            return
         self._server = make_server(
-            "127.0.0.1", settings.port, self._serve, threaded=True, request_handler=_Handler
+            "127.0.0.1", self._port, self._serve, threaded=True, request_handler=_Handler
         )
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._port = self._server.server_port
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="ec2", daemon=True, args=(0.02,)
         )
         self._thread.start()
+
+    def down(self) -> None:
+        """Refuse connections, in all regions, since they share one address."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._server = None
 
     def __enter__(self) -> "EC2":
         return self
@@ -124,9 +152,7 @@ class EC2:
         if self._closed:
             return
         self._closed = True
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self.down()
         self._world.close()
         _forget()
 

@@ -4,24 +4,24 @@ from typing import Any
 
 from lab.ec2 import disks, filters
 from lab.ec2.errors import EC2Error, missing
+from lab.ec2.faults import UNFINISHED
 from lab.ec2.states import Span
 from lab.ec2.tagging import given
 from lab.ec2.world import AMAZON, Call, Snapshot, Tags, World, new_id, now
 
 
 def settle(world: World, snapshot: Snapshot, seconds: float) -> None:
-    """Let a snapshot be completed in so many seconds.
-
-    `refused` may say `SnapshotCompletion` for a region: its snapshots then end in state error.
-    """
+    """Let a snapshot be completed in so many seconds, or whatever the plan of faults has then."""
     snapshot.span = Span.of(seconds)
 
     def complete() -> None:
         if world.snapshots.get(snapshot.id) is not snapshot or snapshot.state != "pending":
             return
-        failure = world.refused.get(snapshot.region, {}).get("SnapshotCompletion")
-        if failure:
-            snapshot.state, snapshot.state_message = "error", failure
+        fault = world.faults.completing("SnapshotCompletion", snapshot.region)
+        if fault and fault.fault == UNFINISHED:
+            return
+        if fault:
+            snapshot.state, snapshot.state_message = "error", fault.message
         else:
             snapshot.state, snapshot.completed = "completed", now()
         snapshot.copying = False

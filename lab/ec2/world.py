@@ -13,7 +13,9 @@ from moto.ec2.models import ec2_backends
 
 from lab.ec2 import disks
 from lab.ec2.errors import EC2Error
+from lab.ec2.faults import Faults, Plan
 from lab.ec2.ledger import Ledger
+from lab.ec2.past import Past
 from lab.ec2.states import Delays, Span, Timeline
 from lab.ec2.tokens import Tokens
 from lab.ec2.uploads import Upload
@@ -212,14 +214,15 @@ class World:
         delays: Delays,
         regions: tuple[str, ...],
         quotas: Quotas,
-        refused: Mapping[str, Mapping[str, str]],
+        plan: Plan,
     ) -> None:
         self.lock = threading.RLock()
         self.machines = machines
         self.delays = delays
         self.regions = regions
         self.quotas = quotas
-        self.refused: dict[str, dict[str, str]] = {r: dict(a) for r, a in refused.items()}
+        self.faults = Faults(plan)
+        self.past = Past()
         self.tokens = Tokens()
         self.images: dict[str, Image] = {}
         self.snapshots: dict[str, Snapshot] = {}

@@ -18,6 +18,7 @@ from fedimg.images import Architecture, RawImage
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.machines.process import ProcessMachines
+from tests.plans import follow, refusing
 
 #: Two with PV kernels, one without.
 ORIGIN, FURTHER, NO_KERNEL = REGIONS = ("us-east-1", "eu-west-1", "ap-east-1")
@@ -48,11 +49,11 @@ class Account:
     def refuse(self, region: str, **codes: str) -> None:
         """From now on, let a region answer these actions with these errors."""
         self._refused[region] = codes
-        requests.put(f"{self.url}/lab/refused", json=self._refused, timeout=5).raise_for_status()
+        follow(self.url, refusing(self._refused))
 
     def refuse_nothing(self) -> None:
         self._refused.clear()
-        requests.put(f"{self.url}/lab/refused", json={}, timeout=5).raise_for_status()
+        follow(self.url, [])
 
     def live(self, site: str) -> list[dict[str, Any]]:
         """What exists and carries a site's tag, by EC2's own books."""

@@ -1,4 +1,4 @@
-"""The server around it all: regions, errors, counts, ledger, refusals, starting clean."""
+"""The server around it all: regions, errors, counts, ledger, starting clean."""
 
 import json
 import threading
@@ -155,18 +155,6 @@ def test_ledger_has_every_create_and_delete(ec2: Any) -> None:
     on_disk = (Path(ec2.folder) / "ledger.jsonl").read_text().splitlines()
     assert len(on_disk) == len(rows)
     assert json.loads(on_disk[4])["tags"] == {"job": "7"}
-
-
-def test_region_refuses_and_recovers(ec2: Any) -> None:
-    client = ec2.client(region="eu-west-1")
-    lab(ec2, "/lab/refused", "PUT", {"eu-west-1": {"DescribeImages": "InternalError"}})
-    assert lab(ec2, "/lab/refused") == {"eu-west-1": {"DescribeImages": "InternalError"}}
-    with pytest.raises(ClientError) as caught:
-        client.describe_images()
-    assert caught.value.response["Error"]["Code"] == "InternalError"
-    ec2.client().describe_images()
-    lab(ec2, "/lab/refused", "PUT", {})
-    client.describe_images()
 
 
 @pytest.mark.parametrize(

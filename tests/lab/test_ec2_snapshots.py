@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from lab.ec2.faults import Plan, Rule
 from lab.ec2.states import Delays
 
 
@@ -142,7 +143,8 @@ def test_snapshots_come_in_pages(ec2: Any) -> None:
 
 
 def test_snapshot_of_a_region_may_fail(start: Any) -> None:
-    site = start(refused={"us-east-1": {"SnapshotCompletion": "disk broken"}})
+    rule = Rule("failed", action="SnapshotCompletion", region="us-east-1", message="disk broken")
+    site = start(faults=Plan((rule,)))
     client = site.client()
     snapshot = client.create_snapshot(VolumeId=volume(client))["SnapshotId"]
     shown: dict[str, Any] = {"State": "pending"}

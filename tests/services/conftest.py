@@ -29,6 +29,7 @@ from lab.ec2.states import Delays
 from lab.ec2.world import Quotas
 from lab.machines.process import ProcessMachines
 from tests.aws import web as webs
+from tests.plans import follow, refusing
 
 SITE = "tests"
 ORIGIN = "us-east-1"
@@ -200,7 +201,7 @@ class Lab:
         return requests.get(f"{self.url}/lab/{page}", timeout=PATIENCE).json()
 
     def refuse(self, refused: dict[str, dict[str, str]]) -> None:
-        requests.put(f"{self.url}/lab/refused", json=refused, timeout=PATIENCE)
+        follow(self.url, refusing(refused))
 
     def forget_calls(self) -> None:
         requests.post(f"{self.url}/lab/calls/reset", timeout=PATIENCE)

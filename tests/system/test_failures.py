@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
+from tests.plans import follow, refusing
 from tests.system.deployment import AMIS, Deployment
 from tests.system.test_main_path import IMAGE, NAME, RELEASE, VERSION, said
 
@@ -24,7 +24,7 @@ def announce(deployment: Deployment, file: Path, **attributes: Any) -> dict[str,
 
 
 def refuse(deployment: Deployment, refused: dict[str, dict[str, str]]) -> None:
-    requests.put(f"{deployment.site.ec2.url}/lab/refused", json=refused, timeout=10)
+    follow(deployment.site.ec2.url, refusing(refused))
 
 
 def corrupt(file: Path) -> None:
