@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test system-test vm-test lint tox clean programs test-programs
+.PHONY: help demo test system-test vm-test lint tox bench clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -18,6 +18,7 @@ help:
 	@echo 'make vm-test      the tests of the virtual machines, which make test leaves out: ten minutes'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
+	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
 demo: programs $(INSTALLED)
@@ -41,6 +42,9 @@ lint: $(INSTALLED)
 tox: test-programs $(INSTALLED)
 	$(RUN) -m pip install --quiet --constraint constraints.txt tox
 	$(RUN) -m tox
+
+bench: programs $(INSTALLED)
+	$(RUN) -m bench $(BENCH)
 
 clean:
 	rm -rf build

@@ -47,6 +47,11 @@ class Process:
             ).result()
 
     @property
+    def pid(self) -> int:
+        """The program's process id: setpriv, which starts it, becomes it."""
+        return self._popen.pid
+
+    @property
     def running(self) -> bool:
         """Whether it has not ended."""
         return self._popen.poll() is None

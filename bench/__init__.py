@@ -1,0 +1,1 @@
+"""How fast fedimg is, and against which limit: `python -m bench`, or `make bench`."""

@@ -1,0 +1,238 @@
+"""fedimg's own processes on a lab site, both as on any machine, and what they cost."""
+
+import itertools
+import json
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import zmq
+
+from bench import recording, site_process
+from bench.processes import cpu_seconds, memory_mib
+from fedimg.store import CLEANING, ENDED, JobRow, Store
+from lab import running
+from lab.announcing import build_image
+from lab.koji.announce import MODNAME
+from lab.processes import Process
+
+T = TypeVar("T")
+
+_releases = itertools.count(1)
+
+#: Nothing takes so long, on a busy machine neither.
+PATIENCE = 1800.0
+_LOOK_SECONDS = 0.1
+ZERO = {
+    "instance_start": 0.0,
+    "instance_stop": 0.0,
+    "instance_terminate": 0.0,
+    "snapshot": 0.0,
+    "snapshot_copy": 0.0,
+    "image": 0.0,
+    "volume": 0.0,
+}
+
+
+@dataclass
+class Deployment:
+    """One fedimg on one site."""
+
+    folder: Path
+    site: dict[str, Any]
+    calls_file: Path
+    worker: Process
+    _store: Store | None = None
+
+    def build(self) -> Path:
+        """An image of its own, packed as Koji packs."""
+        stem = f"Fedora-Cloud-Base-43-2026.{next(_releases)}.x86_64"
+        return build_image(self.folder, stem)
+
+    def announce(self, images: Sequence[Path]) -> float:
+        """Have Koji build these images and tell the bus; when the first message was on it."""
+        added = []
+        for image in images:
+            name = image.name.removesuffix(".x86_64.raw.xz")
+            base, version, release = name.rsplit("-", 2)
+            added.append(
+                running.call(
+                    self.site,
+                    "koji.add_build",
+                    name=base,
+                    version=version,
+                    release=release,
+                    owner="releng",
+                    method="image",
+                    files={"x86_64": [str(image)]},
+                )
+            )
+        with _first_heard(self.site["relay"]["outbound"]) as heard:
+            for build in added:
+                running.call(
+                    self.site,
+                    "bus.publish",
+                    topic=build["topic"],
+                    message=build["message"],
+                    modname=MODNAME,
+                )
+            return self.until(lambda: heard[0] if heard else None)
+
+    def ended(self, count: int) -> list[JobRow]:
+        """The jobs, when there are `count` and all have ended, their clean-up too."""
+
+        def look() -> list[JobRow] | None:
+            jobs = self._jobs()
+            over = [job for job in jobs if job.state in ENDED and job.step != CLEANING]
+            return jobs if len(over) == count == len(jobs) else None
+
+        jobs = self.until(look)
+        for job in jobs:
+            if job.state != "complete":
+                raise RuntimeError(f"job {job.job} is {job.state}: {job.error}")
+        return jobs
+
+    def calls(self) -> list[recording.Call]:
+        """What EC2 was asked by now."""
+        return recording.read(self.calls_file)
+
+    def ec2_calls(self) -> list[recording.Call]:
+        """The calls by now, less those to other services."""
+        return [call for call in self.calls() if call.action]
+
+    def public_at(self, count: int) -> float:
+        """When the last AMI of `count` jobs became public; all have ended then."""
+        self.ended(count)
+        published = [call for call in self.calls() if call.action == "ModifyImageAttribute"]
+        return max(call.ended for call in published)
+
+    def public_amis(self) -> int:
+        """How many AMIs are public, by EC2's own books."""
+        rows = running.ask(self.site, "ledger/live")
+        return sum(1 for row in rows if row["kind"] == "image" and row["public"])
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the worker has used."""
+        return cpu_seconds(self.worker.pid)
+
+    def memory_mib(self) -> float:
+        """The most memory that the worker ever held."""
+        return memory_mib(self.worker.pid, "VmHWM")
+
+    def until(self, look: Callable[[], T | None]) -> T:
+        """The first answer of `look` that is not None."""
+        return until(look, self.worker.check)
+
+    def _jobs(self) -> list[JobRow]:
+        if self._store is None:
+            with open(self.site["fedimg_config"], "rb") as file:
+                directory = Path(tomllib.load(file)["state_directory"])
+            if not (directory / "fedimg.db").exists():
+                return []
+            self._store = Store(directory)
+        return self._store.jobs()
+
+
+@contextmanager
+def site(
+    *,
+    regions: int,
+    delays: Mapping[str, Any] = ZERO,
+    boot_seconds: float = 0.0,
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A lab site in a process of its own: its folder, and what it tells of itself."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(temporary)
+        told = {"regions": regions, "delays": dict(delays), "boot_seconds": boot_seconds}
+        command = [sys.executable, "-m", "bench.site_process", str(folder), json.dumps(told)]
+        with Process(command, Path.cwd(), {}, folder / "site.log") as process:
+            process.wait_for(site_process.READY, PATIENCE)
+            yield folder, running.read(folder)
+
+
+@contextmanager
+def deployed(
+    folder: Path, told: Mapping[str, Any], settings: str = "", changes: Mapping[str, str] = {}
+) -> Iterator[Deployment]:
+    """fedmsg-hub and a recorded worker on a site.
+
+    `changes` replace text of the site's fedimg.toml, and `settings` are appended to it.
+    """
+    site = dict(told)
+    text = Path(site["fedimg_config"]).read_text()
+    for old, new in changes.items():
+        if old not in text:
+            raise ValueError(f"the lab's fedimg.toml has no {old!r}")
+        text = text.replace(old, new)
+    number = len(list(folder.glob("fedimg-*.toml")))
+    config = folder / f"fedimg-{number}.toml"
+    state = folder / f"state-{number}"
+    config.write_text(
+        "\n".join(
+            f'state_directory = "{state}"' if line.startswith("state_directory") else line
+            for line in text.splitlines()
+        )
+        + f"\n{settings}\n"
+    )
+    site["fedimg_config"] = str(config)
+    environment = {**site["environment"], "FEDIMG_CONFIG": str(config)}
+    calls = folder / f"calls-{number}"
+    logs = folder / "logs"
+    with (
+        Process(
+            [sys.executable, "-m", "bench.recording", str(calls), "worker"],
+            Path.cwd(),
+            environment,
+            logs / f"worker-{number}.log",
+        ) as worker,
+        Process(site["fedmsg_hub"], folder, environment, logs / f"hub-{number}.log") as hub,
+    ):
+        hub.wait_for("Running the MokshaHub reactor", PATIENCE)
+        worker.wait_for("started on", PATIENCE)
+        # ZeroMQ offers no way to see a subscription arrive.
+        time.sleep(1)
+        yield Deployment(folder, site, calls, worker)
+
+
+def until(look: Callable[[], T | None], check: Callable[[], None] = lambda: None) -> T:
+    """The first answer of `look` that is not None; `check` raises when there will be none."""
+    deadline = time.monotonic() + PATIENCE
+    while (answer := look()) is None:
+        check()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {PATIENCE} s")
+        time.sleep(_LOOK_SECONDS)
+    return answer
+
+
+@contextmanager
+def _first_heard(outbound: str) -> Iterator[list[float]]:
+    """When the first announcement of a build was on the bus, once it was."""
+    heard: list[float] = []
+    over = threading.Event()
+    with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        subscriber.setsockopt(zmq.LINGER, 0)
+        subscriber.subscribe(b"org.fedoraproject.dev.buildsys")
+        subscriber.connect(outbound)
+
+        def listen() -> None:
+            while not over.is_set() and not heard:
+                if subscriber.poll(50):
+                    heard.append(time.monotonic())
+
+        thread = threading.Thread(target=listen)
+        # Subscriptions travel to the publisher, unseen.
+        time.sleep(0.3)
+        thread.start()
+        try:
+            yield heard
+        finally:
+            over.set()
+            thread.join()

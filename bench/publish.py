@@ -1,0 +1,39 @@
+"""publish: from the message to public AMIs everywhere, on an EC2 that takes no time of its own."""
+
+from bench import recording
+from bench.deployment import deployed, site
+from bench.results import Result
+
+BUDGET = {"calls_per_ami": 5.0, "wall_over_replay": 2.0}
+
+
+def run(tiny: bool) -> Result:
+    """Publish one image with four AMI types; then make the same calls without fedimg.
+
+    What it counts are all calls from the worker's start to the end of the job's clean-up, also
+    in the regions, and it is the worker's first job: nothing is known from an earlier one.
+    """
+    with site(regions=2 if tiny else 0) as (folder, told), deployed(folder, told) as fedimg:
+        image = fedimg.build()
+        before = fedimg.cpu_seconds()
+        began = fedimg.announce([image])
+        wall = fedimg.public_at(1) - began
+        cpu = fedimg.cpu_seconds() - before
+        amis = fedimg.public_amis()
+        calls = fedimg.ec2_calls()
+        replay = recording.replayed(calls)
+    return Result(
+        "publish",
+        {
+            "regions": len(told["regions"]),
+            "amis": amis,
+            "wall_seconds": wall,
+            "replay_seconds": replay,
+            "wall_over_replay": wall / replay,
+            "cpu_seconds": cpu,
+            "ec2_calls": len(calls),
+            "calls_per_ami": len(calls) / amis,
+            **{f"calls_{name}": count for name, count in recording.counted(calls).items()},
+        },
+        BUDGET,
+    )

@@ -1,0 +1,105 @@
+"""queue: what many waiting jobs cost: handing one in, listing them, and the worker's patience."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.deployment import PATIENCE
+from bench.processes import cpu_seconds, memory_mib
+from bench.results import Result
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs import Jobs
+from fedimg.store import Store
+from lab.bus import Bus
+from lab.clients import aws_environment
+from lab.processes import Process
+
+_COUNTS = (1_000, 10_000)
+#: How long the worker is watched while jobs wait, in seconds.
+_WATCHED = 10.0
+
+_SETTINGS = """\
+state_directory = "state"
+[ec2]
+regions = ["us-east-1"]
+[ec2.network]
+allowed_source = "127.0.0.1/32"
+"""
+
+
+def run(tiny: bool) -> Result:
+    """Let jobs wait behind four that an EC2 which never answers holds up."""
+    figures: dict[str, float] = {}
+    for count in (20,) if tiny else _COUNTS:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            figures |= _with(count, Path(folder), watched=0.5 if tiny else _WATCHED)
+    return Result("queue", figures)
+
+
+def _with(count: int, folder: Path, watched: float) -> dict[str, float]:
+    (folder / "logs").mkdir()
+    (folder / "fedimg.toml").write_text(_SETTINGS)
+    store = Store(folder / "state")
+    queue = Jobs(store)
+    began = time.monotonic()
+    for number in range(count):
+        queue.submit(_image(number))
+    submitted = time.monotonic() - began
+    queue.close()
+    store.close()
+    bus = Bus(folder)
+    try:
+        bus.start_relay()
+        with _silent() as endpoint:
+            environment = {
+                **aws_environment(folder / "aws", endpoint, "us-east-1"),
+                **bus.environment,
+                "FEDIMG_CONFIG": str(folder / "fedimg.toml"),
+            }
+            program = str(Path(sys.executable).parent / "fedimg")
+            log = folder / "logs" / "worker.log"
+            with Process([program, "worker"], folder, environment, log) as worker:
+                worker.wait_for("started on", PATIENCE)
+                time.sleep(2.0)
+                cpu, since = cpu_seconds(worker.pid), time.monotonic()
+                time.sleep(watched)
+                busy = (cpu_seconds(worker.pid) - cpu) / (time.monotonic() - since)
+                memory = memory_mib(worker.pid)
+                began = time.monotonic()
+                listed = subprocess.run(
+                    [program, "status", "--json"],
+                    env={**os.environ, **environment},
+                    capture_output=True,
+                    check=True,
+                )
+                listing = time.monotonic() - began
+    finally:
+        bus.close()
+    if len(json.loads(listed.stdout)) != count:
+        raise RuntimeError(f"fedimg status does not list all {count} jobs")
+    return {
+        f"submitted_a_second_{count}": count / submitted,
+        f"list_seconds_{count}": listing,
+        f"worker_mib_{count}": memory,
+        f"worker_cpu_percent_{count}": 100 * busy,
+    }
+
+
+def _image(number: int) -> RawImage:
+    name = f"Fedora-Cloud-Base-43-{number}"
+    url = f"http://127.0.0.1:9/{name}.x86_64.raw.xz"
+    return RawImage(url, Architecture.X86_64, name, f"build-{number}", 1, f"sha256:{number:064x}")
+
+
+@contextmanager
+def _silent() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"

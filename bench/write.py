@@ -1,0 +1,171 @@
+"""write: an image's way onto a volume or into a snapshot, beside what decompression alone takes."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.deployment import PATIENCE, site
+from bench.file_system import MIB, packed
+from bench.results import Result
+from fedimg.aws import security_group, utility, writing
+from fedimg.aws.attempts import Attempts
+from fedimg.aws.clients import Clients
+from fedimg.aws.image_size import gib, image_size
+from fedimg.aws.tags import Labels
+from fedimg.aws.waiting import Waiter
+from fedimg.config import load
+from fedimg.images import Architecture, RawImage
+from lab import running
+from lab.processes import Process
+
+BUDGET = {
+    "utility_over_limit": 1.1,
+    "many_blocks_utility_over_limit": 1.1,
+    "direct_peak_mib": 256.0,
+}
+_ROUNDS = 3
+_DEVICE = "/dev/sdf"
+
+
+def run(tiny: bool) -> Result:
+    """Each way and its limit in turns, so that what else the machine does meets both."""
+    size = 32 if tiny else 1024
+    files = packed(size)
+    figures: dict[str, float] = {"image_mib": size}
+    with site(regions=1) as (folder, told):
+        os.environ.update(told["environment"])
+        urls = {kind: _served(told, kind, file) for kind, file in files.items()}
+        kinds = {"one": "", "many": "many_blocks_"}
+        with _Instance(told, size) as instance:
+            for kind, prefix in kinds.items():
+                limit, took = [], []
+                for _ in range(1 if tiny else _ROUNDS):
+                    limit.append(_unpack_and_write(files[kind], folder))
+                    took.append(instance.write(urls[kind]))
+                figures[f"{prefix}limit_seconds"] = statistics.median(limit)
+                figures[f"{prefix}utility_seconds"] = statistics.median(took)
+                figures[f"{prefix}utility_over_limit"] = statistics.median(
+                    each / least for each, least in zip(took, limit, strict=True)
+                )
+                figures[f"{prefix}utility_mib_a_second"] = size / statistics.median(took)
+        figures |= _direct(folder, files["one"], urls["one"], size, 1 if tiny else _ROUNDS)
+    return Result("write", figures, BUDGET)
+
+
+def _served(told: Mapping[str, Any], kind: str, file: Path) -> str:
+    added = running.call(
+        told,
+        "koji.add_build",
+        name="Fedora-Cloud-Base",
+        version="43",
+        release=kind,
+        owner="releng",
+        method="image",
+        files={"x86_64": [str(file)]},
+    )
+    return str(added["urls"][0])
+
+
+def _unpack_and_write(file: Path, folder: Path) -> float:
+    target = folder / "unpacked"
+    target.unlink(missing_ok=True)
+    began = time.monotonic()
+    subprocess.run(
+        ["bash", "-c", 'set -o pipefail; xz -dc "$0" | dd of="$1" bs=4M status=none', file, target],
+        check=True,
+    )
+    seconds = time.monotonic() - began
+    target.unlink()
+    return seconds
+
+
+class _Instance:
+    """A utility instance with a blank volume, to which an image is written again and again."""
+
+    def __init__(self, told: Mapping[str, Any], size_mib: int) -> None:
+        settings = load(Path(told["fedimg_config"])).ec2
+        self._clients = Clients()
+        ec2 = self._clients.ec2(settings.origin)
+        waiter = Waiter(settings.limits, threading.Event())
+        labels = Labels("bench", "write", "image")
+        place = security_group.prepare(ec2, waiter, labels, settings.network)
+        self._attempts = Attempts(ec2, waiter, labels, settings, place, utility.ROLE)
+        blank = {"VolumeSize": gib(size_mib * MIB), "DeleteOnTermination": True}
+        self._started = self._attempts.start(
+            settings.x86_64.utility_ami,
+            settings.x86_64.utility_type,
+            0,
+            [{"DeviceName": _DEVICE, "Ebs": blank}],
+        )
+        self._login = self._attempts.login(self._started, settings.login_user)
+
+    def __enter__(self) -> "_Instance":
+        instance, self._session = self._login.__enter__()
+        self._volume = instance.volumes[_DEVICE]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._login.__exit__(*error)
+        self._attempts.end()
+
+    def write(self, url: str) -> float:
+        """Seconds that the script takes, from the command to its last word."""
+        size = image_size(url, maximum=2**40)
+        given = writing.given(
+            url=url,
+            volume=self._volume,
+            checksum=None,
+            compressed_size=size.compressed_size,
+            uncompressed_size=size.uncompressed_size,
+            idle=PATIENCE,
+            appear=PATIENCE,
+        )
+        began = time.monotonic()
+        finished = self._session.run(
+            writing.write_command(), given=given, limit=PATIENCE, idle=PATIENCE
+        )
+        seconds = time.monotonic() - began
+        if not isinstance(writing.verdict(finished.output), writing.Written):
+            raise RuntimeError(f"the image was not written: {finished}")
+        return seconds
+
+
+def _direct(folder: Path, file: Path, url: str, size: int, rounds: int) -> dict[str, float]:
+    log = folder / "sink.log"
+    with Process([sys.executable, "-m", "bench.sink"], Path.cwd(), {}, log) as sink:
+        sink.wait_for("http://", PATIENCE)
+        address = log.read_text().strip()
+        limit, took, peak = [], [], []
+        image = RawImage.at(url, Architecture.X86_64, None)
+        for _ in range(rounds):
+            began = time.monotonic()
+            subprocess.run(["xz", "-dc", file], check=True, stdout=subprocess.DEVNULL)
+            limit.append(time.monotonic() - began)
+            done = subprocess.run(
+                [sys.executable, "-m", "bench.direct_process", image.url],
+                env={**os.environ, "AWS_ENDPOINT_URL": address},
+                check=True,
+                stdout=subprocess.PIPE,
+            )
+            told = json.loads(done.stdout)
+            took.append(told["seconds"])
+            peak.append(told["peak_mib"])
+        with urllib.request.urlopen(f"{address}/sent") as answer:
+            sent = int(answer.read())
+    return {
+        "decompression_seconds": statistics.median(limit),
+        "direct_seconds": statistics.median(took),
+        "direct_over_limit": statistics.median(
+            each / least for each, least in zip(took, limit, strict=True)
+        ),
+        "direct_peak_mib": max(peak),
+        "direct_sent_over_data": sent / rounds / (size * MIB),
+    }

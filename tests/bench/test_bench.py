@@ -1,0 +1,60 @@
+"""Each benchmark at its smallest: that it runs and tells what it promises, whatever it finds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import BENCHMARKS
+from bench.results import Result, bars
+
+ROOT = Path(__file__).parent.parent.parent
+#: What others read in the files.
+KEYS = {
+    "publish": {"calls_per_ami", "wall_over_replay", "wall_seconds", "cpu_seconds", "ec2_calls"},
+    "critical-path": {"wall_over_critical_path"},
+    "write": {"utility_over_limit", "direct_over_limit", "direct_peak_mib"},
+    "queue": {"submitted_a_second_20", "list_seconds_20", "worker_mib_20"},
+    "intake": {"messages_a_second", "cpu_microseconds_a_message"},
+    "regions": {"wall_seconds_2", "calls_per_ami_2"},
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_tells_its_figures(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", name, "--tiny", "--results", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((tmp_path / f"{name}.json").read_text())
+    assert set(told) == {"name", "figures", "budget"}
+    assert told["name"] == name
+    assert KEYS[name] <= set(told["figures"])
+    assert set(told["budget"]) <= set(told["figures"])
+    for key, value in told["figures"].items():
+        assert value >= 0, key
+        assert key in done.stdout
+
+
+def test_unknown_benchmark_is_refused_with_those_that_there_are() -> None:
+    command = [sys.executable, "-m", "bench", "speed"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "critical-path" in done.stderr
+
+
+def test_budget_is_kept_up_to_its_very_figure() -> None:
+    figures = {"ratio": 1.05}
+    assert Result("it", figures, {"ratio": 1.05}).kept
+    assert not Result("it", figures, {"ratio": 1.04}).kept
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    plot = bars("t", [("a", 1.0), ("b", 2.0)], "s", width=4).splitlines()
+    assert plot[1:] == ["a ██ 1 s", "b ████ 2 s"]
