@@ -67,6 +67,8 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         else:
             self.log.warning("validate_signatures is off: anybody's messages are taken")
         hub.stop_on_signals(moksha_hub, self.untaken)
+        self._done_before = 0
+        hub.keep_alive(self._moves)
 
     def consume(self, message: dict[str, Any]) -> None:
         """Store what a message announces; milliseconds, unless the database is in trouble."""
@@ -134,6 +136,11 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
                 return
             pause = min(pause * 2, _LONGEST_PAUSE)
             self._reopen()
+
+    def _moves(self) -> bool:
+        """Whether messages were taken since the last time, or none waits, or one is held on to."""
+        done, self._done_before = self.headcount_out, self.headcount_out
+        return bool(self._in_hand) or self.incoming.empty() or done != self._done_before
 
     def _count(self) -> None:
         while not self._stopping.wait(_COUNT_SECONDS):

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from fedimg import watchdog
+
 #: How long the hub may take to stop, in seconds, before it is ended where it stands.
 STOP_SECONDS = 0.8
 
@@ -56,6 +58,7 @@ def stop_on_signals(hub: Any, untaken: Callable[[], Sequence[str]]) -> None:
         reactor.callFromThread(stop)
 
     def stop() -> None:
+        watchdog.notify("STOPPING=1")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         timer = threading.Timer(STOP_SECONDS, leave)
@@ -77,6 +80,28 @@ def stop_on_signals(hub: Any, untaken: Callable[[], Sequence[str]]) -> None:
 
     # The hub installs handlers of its own just before its reactor runs.
     reactor.callWhenRunning(install)
+
+
+def keep_alive(moves: Callable[[], bool]) -> None:
+    """Tell systemd when the hub runs, and again and again while `moves()`.
+
+    The reactor tells it, so that a hub that hangs is silent, and is started anew.
+    """
+    from moksha.hub.reactor import reactor
+
+    seconds = watchdog.limit()
+
+    def beat() -> None:
+        if moves():
+            watchdog.notify("WATCHDOG=1")
+        reactor.callLater((seconds or 0) / 4, beat)
+
+    def begin() -> None:
+        watchdog.notify("READY=1")
+        if seconds:
+            beat()
+
+    reactor.callWhenRunning(begin)
 
 
 def _status(untaken: Sequence[str]) -> int:

@@ -17,6 +17,8 @@ import sqlalchemy.exc
 from fedimg import bus
 from fedimg.store import Announcement, Store
 
+#: The name of the thread that does it all.
+THREAD = "messenger"
 #: Messages that may be under way at once; ZeroMQ drops what exceeds 1000 in a queue.
 WINDOW = 200
 #: Messages read from the outbox at once. Those that the bus never takes, whatever the reason,
@@ -57,7 +59,7 @@ class Messenger:
     def __init__(self, store: Store, confirm_seconds: float) -> None:
         self._store = store
         self._confirm = confirm_seconds
-        self._thread = threading.Thread(target=self._run, name="messenger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._stop = threading.Event()
         self._deadline = math.inf
         self._config: dict[str, Any] = {}

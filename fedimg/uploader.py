@@ -17,7 +17,7 @@ from typing import NoReturn
 from dbos import DBOS
 from dbos import error as queue_error
 
-from fedimg import intake, jobs
+from fedimg import intake, jobs, watchdog
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
 from fedimg.aws.waiting import Waiter
@@ -27,6 +27,7 @@ from fedimg.images import RawImage
 from fedimg.jobs import Jobs
 from fedimg.koji import Hub
 from fedimg.lease import Lease
+from fedimg.messenger import THREAD as ANNOUNCING
 from fedimg.messenger import Messenger
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
@@ -45,6 +46,11 @@ _CLEAN_UPS = 10
 _POLL_SECONDS = 0.5
 #: How long announcements may take to leave when the worker stops; the others leave later.
 _ANNOUNCING_SECONDS = 3.0
+#: The threads without which a worker does nothing: the queue's, by its own names, and ours.
+_LOOPS = (
+    *(f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)),
+    ANNOUNCING,
+)
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30
 
@@ -247,6 +253,7 @@ def run_worker(settings: Settings) -> int:
     store = Store(settings.state_directory)
     lease = Lease(settings.state_directory)
     store.on_failure(_end_with_database)
+    pulse = watchdog.Pulse(store.engine, _LOOPS)
     messenger = Messenger(store, settings.bus.confirm_seconds)
     messenger.start()
     queue = Jobs(store)
@@ -255,7 +262,9 @@ def run_worker(settings: Settings) -> int:
     _launch(store, uploader, settings.ec2.limits.jobs)
     told = _told_to_stop()
     _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
-    told.wait()
+    watchdog.notify("READY=1")
+    watchdog.wait(told, pulse.silent)
+    watchdog.notify("STOPPING=1")
     _log.info(
         "worker stopping: steps under way may end within %g s; what is left goes on when it is "
         "started again",

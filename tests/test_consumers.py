@@ -58,12 +58,12 @@ class HubProcess:
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, command: list[str] | None = None) -> subprocess.Popen[bytes]:
         configuration = self.folder / "fedimg.toml"
         configuration.write_text(self.toml)
         with (self.folder / "hub.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.bus.command("fedmsg-hub"),
+                command or self.bus.command("fedmsg-hub"),
                 cwd=self.folder,
                 env={**os.environ, "FEDIMG_CONFIG": str(configuration), **self.environment},
                 stdin=subprocess.DEVNULL,

@@ -221,7 +221,10 @@ def test_hub_and_worker_share_user_state_directory_and_configuration() -> None:
 def test_worker_unit_runs_the_worker_and_restarts_it() -> None:
     worker = unit("fedimg-worker.service")["Service"]
     assert worker["ExecStart"] == "/usr/bin/fedimg worker"
-    assert worker["Restart"] == "always"
+    for service in (worker, unit("fedmsg-hub.service.d/fedimg.conf")["Service"]):
+        assert service["Restart"] == "always"
+        assert service["Type"] == "notify"
+        assert int(service["WatchdogSec"]) > 0
 
 
 def test_fedmsg_configuration_enables_the_consumer() -> None:
