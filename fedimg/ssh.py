@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import TracebackType
 
 import paramiko
@@ -46,16 +47,31 @@ _ESCAPES = re.compile(
 )
 
 
+class Reached(StrEnum):
+    """How far the last try at a login came."""
+
+    NOTHING = "no answer to TCP"
+    CLOSED = "connection refused"
+    PORT = "connected, and no SSH server spoke"
+    HOST_KEY = "another host key"
+    SERVER = "login refused"
+    LOGIN = "logged in"
+
+
 class SSHError(Exception):
     """A login or a command failed; `output` is the tail of what the command had printed."""
 
-    def __init__(self, problem: str, output: str = "") -> None:
+    def __init__(self, problem: str, output: str = "", reached: Reached = Reached.LOGIN) -> None:
         super().__init__(problem)
         self.output = output
+        self.reached = reached
 
 
 class HostKeyMismatch(SSHError):
     """Somebody other than the machine that was started answered; nothing was sent to it."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, reached=Reached.HOST_KEY)
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,8 @@ def connect(
             if time.monotonic() + PAUSE >= deadline:
                 raise SSHError(
                     f"no SSH login as {where} within {limit:g} s ({tries} tries); "
-                    f"the last one: {reason}"
+                    f"the last one: {reason}",
+                    reached=reason.reached,
                 ) from reason
         else:
             return Session(transport, where, stop)
@@ -241,6 +258,10 @@ class Session:
 class _NotYet(Exception):
     """One try at a login failed in a way that a booting machine's may."""
 
+    def __init__(self, problem: str, reached: Reached) -> None:
+        super().__init__(problem)
+        self.reached = reached
+
 
 class _LinkDied(Exception):
     """paramiko could not go on."""
@@ -269,7 +290,11 @@ def _login(
     try:
         sock = socket.create_connection((address, port), timeout=TCP_PATIENCE)
     except OSError as error:
-        raise _NotYet(f"no connection: {error.strerror or error}") from error
+        closed = isinstance(error, ConnectionRefusedError)
+        raise _NotYet(
+            f"no connection: {error.strerror or error}",
+            Reached.CLOSED if closed else Reached.NOTHING,
+        ) from error
     try:
         transport = paramiko.Transport(sock)
     except BaseException:
@@ -300,7 +325,7 @@ def _handshake(
     done = threading.Event()
     transport.start_client(event=done)
     if not _await(done, transport, until, stop):
-        raise _NotYet("the port is open, but no SSH server answered there")
+        raise _NotYet("the port is open, but no SSH server answered there", Reached.PORT)
     error = transport.get_exception()
     if isinstance(error, IncompatiblePeer):
         raise HostKeyMismatch(
@@ -308,7 +333,7 @@ def _handshake(
             f"ciphers, so it is not the machine that was started: {error}"
         )
     if error is not None or not transport.is_active():
-        raise _NotYet(f"no SSH handshake: {error or 'the server hung up'}")
+        raise _NotYet(f"no SSH handshake: {error or 'the server hung up'}", Reached.PORT)
     if transport.get_remote_server_key().asbytes() != pinned.asbytes():
         raise HostKeyMismatch(
             f"the SSH server at {where} shows another host key than the one made for this "
@@ -328,13 +353,14 @@ def _authenticate(
     try:
         transport.auth_publickey(user, client_key.private, event=done)
     except paramiko.SSHException as error:
-        raise _NotYet(f"the server hung up before the login: {error}") from error
+        raise _NotYet(f"the server hung up before the login: {error}", Reached.SERVER) from error
     if not _await(done, transport, until, stop):
-        raise _NotYet("the server did not answer the login")
+        raise _NotYet("the server did not answer the login", Reached.SERVER)
     if not transport.is_authenticated():
         raise _NotYet(
             f"the server refused the key of user {user!r} ({transport.get_exception()}): is that "
-            "the image's default user, and did cloud-init run to its end?"
+            "the image's default user, and did cloud-init run to its end?",
+            Reached.SERVER,
         )
 
 
@@ -455,7 +481,7 @@ class _Printed:
             self._pending = ""
 
     def _take(self, raw: str) -> None:
-        text = raw if raw.isprintable() else _printable(raw)
+        text = raw if raw.isprintable() else printable(raw)
         for start in range(0, max(len(text), 1), LONGEST_LINE):
             line = text[start : start + LONGEST_LINE]
             self._lines.append(line)
@@ -465,6 +491,7 @@ class _Printed:
             self._heard(line)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A line that an instance printed, without what would move a terminal's cursor."""
     plain = _ESCAPES.sub("", text)
     return "".join(c for c in plain if c.isprintable() or c == "\t")

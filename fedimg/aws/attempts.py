@@ -103,6 +103,10 @@ class Attempts:
         """What the instance's console shows, as far as EC2 has it."""
         return instances.console(self.ec2, started.id)
 
+    def status(self, started: Started) -> str:
+        """EC2's own check of the instance, as far as it tells."""
+        return instances.status(self.ec2, started.id)
+
     def dismiss(self) -> None:
         """Ask for the end of the step's instances; the job's clean-up waits for it."""
         instances.dismiss(self.ec2, self.labels, self.role)

@@ -10,10 +10,12 @@ from typing import Any
 from fedimg import ssh
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.checks import SHORT, BrokenOff, Probe, probes
+from fedimg.aws.diagnosis import Evidence, diagnose
 from fedimg.config import Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
 from fedimg.observer import CheckResult, CheckState
+from fedimg.ssh import Reached
 
 ROLE = "test"
 #: The check that comes before all others.
@@ -70,7 +72,7 @@ class BootCheck:
             self._ask(started, probes(self.checks, ami.type, architecture), results, said)
         except ssh.SSHError as error:
             said.append(error.output)
-            return self._failed(ami, started, str(error), said, results)
+            return self._failed(ami, started, self._explained(started, error), said, results)
         except EC2ServiceException as error:
             return self._failed(ami, started, error.problem, [error.output], results)
         failed = [result.name for result in results if not result.passed]
@@ -124,6 +126,15 @@ class BootCheck:
                 reason = error
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
         raise EC2TestException(f"could not boot {ami.type} AMI {ami.id}: {reason}") from reason
+
+    def _explained(self, started: Started, error: ssh.SSHError) -> str:
+        """An SSH error, and why it came to that where nobody could log in."""
+        if error.reached is Reached.LOGIN:
+            return str(error)
+        shown = Evidence(
+            self.attempts.console(started), self.attempts.status(started), error.reached
+        )
+        return f"{diagnose(shown)}; {error}"
 
     def _failed(
         self,

@@ -126,14 +126,33 @@ def running(
 
 
 def console(ec2: Client, instance: str) -> str:
-    """What an instance's console shows, as far as EC2 has it; empty when it does not tell."""
+    """What an instance's console shows, as far as EC2 has it; empty when it does not tell.
+
+    What it shows at this moment, where the instance type allows to ask for that (Nitro ones do);
+    else what EC2 has kept, which may be minutes old.
+    """
+    for how in ({"Latest": True}, {}):
+        try:
+            answer = ec2.get_console_output(InstanceId=instance, **how)
+        except Exception as error:
+            if not code(error):
+                raise
+        else:
+            return str(answer.get("Output") or "")
+    return ""
+
+
+def status(ec2: Client, instance: str) -> str:
+    """EC2's own check of an instance, which asks its network card: ok, impaired, initializing …;
+    empty when it does not tell.
+    """
     try:
-        answer = ec2.get_console_output(InstanceId=instance)
+        found = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
     except Exception as error:
-        if code(error):
-            return ""
-        raise
-    return str(answer.get("Output") or "")
+        if not code(error):
+            raise
+        return ""
+    return str(found[0]["InstanceStatus"]["Status"]) if found else ""
 
 
 def dismiss(ec2: Client, labels: Labels, role: str) -> bool:

@@ -6,7 +6,7 @@ from lab.ec2 import filters
 from lab.ec2.errors import EC2Error, not_found
 from lab.ec2.instance_types import current_boot_mode
 from lab.ec2.volumes import attached_to
-from lab.ec2.world import Call, Instance, World
+from lab.ec2.world import Call, Instance, World, now
 
 CODES = {
     "pending": 0,
@@ -287,14 +287,16 @@ def describe_instance_status(call: Call) -> dict[str, Any]:
         if instance.state != "running" and not call.params.get("IncludeAllInstances"):
             continue
         status: dict[str, Any] = {"Status": "not-applicable"}
+        answers = status
         if instance.state == "running":
-            status = {"Status": "ok", "Details": [{"Name": "reachability", "Status": "passed"}]}
+            status = _check("ok", "passed")
+            answers = _answers(call, instance)
         rows.append(
             {
                 "AvailabilityZone": instance.zone,
                 "InstanceId": instance.id,
                 "InstanceState": state(instance.state),
-                "InstanceStatus": status,
+                "InstanceStatus": answers,
                 "SystemStatus": status,
                 "AttachedEbsStatus": status,
                 "Tags": call.tags(instance),
@@ -305,6 +307,19 @@ def describe_instance_status(call: Call) -> dict[str, Any]:
     for one in rows:
         one.pop("Tags")
     return {"InstanceStatuses": rows, "NextToken": token}
+
+
+def _answers(call: Call, instance: Instance) -> dict[str, Any]:
+    """EC2's check of the instance's own network card."""
+    if call.world.machines.reachable(instance.id):
+        return _check("ok", "passed")
+    if (now() - instance.launched).total_seconds() < call.world.delays.instance_check:
+        return _check("initializing", "initializing")
+    return _check("impaired", "failed")
+
+
+def _check(status: str, reachability: str) -> dict[str, Any]:
+    return {"Status": status, "Details": [{"Name": "reachability", "Status": reachability}]}
 
 
 OPERATIONS = {

@@ -10,6 +10,7 @@ from lab.ec2.instance_types import current_boot_mode
 from lab.ec2.volumes import attached_to
 from lab.ec2.world import Call, Instance, World, now
 from lab.machines import Disk, Launch
+from lab.machines.devices import on_nitro
 
 USER = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown")
 
@@ -207,6 +208,12 @@ def _change(instance: Instance, before: str) -> dict[str, Any]:
 
 def get_console_output(call: Call) -> dict[str, Any]:
     instance = call.instance(call.params["InstanceId"])
+    if call.params.get("Latest") and not on_nitro(instance.type):
+        raise EC2Error(
+            "UnsupportedOperation",
+            "This instance type does not support retrieving the latest console logs. Supported "
+            "instance types can be found in documentation page.",
+        )
     text = call.world.machines.console(instance.id)
     return {
         "InstanceId": instance.id,

@@ -15,6 +15,7 @@ class Delays:
     instance_start: float = 0.5
     instance_stop: float = 0.3
     instance_terminate: float = 0.3
+    instance_check: float = 2.0  # until EC2 calls a running instance that does not answer impaired
     instance_forgotten: float = 600.0  # a terminated instance is described this long; EC2: an hour
     snapshot: float = 0.5
     snapshot_copy: float = 0.7

@@ -64,5 +64,8 @@ class Machines(Protocol):
     def console(self, instance_id: str) -> str:
         """What the machine has printed since it was first started."""
 
+    def reachable(self, instance_id: str) -> bool:
+        """Whether the machine has answered on its network since it was switched on."""
+
     def close(self) -> None:
         """End every machine."""

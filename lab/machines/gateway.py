@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import enum
 import socket
 from collections.abc import Callable
 
@@ -12,13 +13,22 @@ _BANNER_SECONDS = 4.0
 _PAUSE_SECONDS = 0.3
 
 
+class _Heard(enum.Enum):
+    """What became of a connection to the machine's SSH port."""
+
+    NOTHING = enum.auto()
+    REFUSAL = enum.auto()
+    SERVER = enum.auto()
+
+
 class Gateway:
     """Forwards what comes to `holder`, a bound socket, to `target`, between `start` and `stop`.
 
-    Connections are refused until the machine's SSH has answered for the first time: QEMU's network
-    takes any connection at once, and leaves it hanging when nobody in the machine does.
-    `admits(source_address, port)` is asked about each connection, in a thread, since it may wait
-    for whoever is waiting for the machines. One that is not admitted gets no answer.
+    QEMU's network takes any connection at once, and only then looks for somebody in the machine.
+    So until its SSH server has answered for the first time, what connects finds what it would find
+    at the machine itself: no answer to TCP as long as it has no network, and a refusal when nobody
+    listens there. `admits(source_address, port)` is asked about each connection, in a thread, since
+    it may wait for whoever is waiting for the machines. One that is not admitted gets no answer.
     """
 
     def __init__(
@@ -28,6 +38,9 @@ class Gateway:
         self._target = target
         self._admits = admits
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopper: socket.socket | None = None
+        #: Whether the machine has been heard on its network.
+        self.heard = False
 
     def start(self) -> None:
         """Answer connections, as soon as the machine does."""
@@ -38,13 +51,18 @@ class Gateway:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(OSError):
-            self._holder.shutdown(socket.SHUT_RDWR)
+        self._refuse()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self) -> None:
-        while not await self._answers():
+        self._be_silent()
+        while (heard := await self._ask()) is not _Heard.SERVER:
+            if heard is _Heard.REFUSAL:
+                self.heard = True
+                self._refuse()
             await asyncio.sleep(_PAUSE_SECONDS)
+        self.heard = True
+        self._refuse()
         self._holder.listen(_WAITING_CONNECTIONS)
         while True:
             client, source = await asyncio.get_running_loop().sock_accept(self._holder)
@@ -65,15 +83,37 @@ class Gateway:
                 await loop.sock_connect(machine, self._target)
                 await asyncio.gather(_pump(client, machine), _pump(machine, client))
 
-    async def _answers(self) -> bool:
+    def _be_silent(self) -> None:
+        """Leave every connection without an answer, as Linux does while a listener's queue is full.
+
+        The queue has room for the one connection that is made here.
+        """
+        self._holder.listen(0)
+        self._stopper = socket.create_connection(self._holder.getsockname())
+
+    def _refuse(self) -> None:
+        """Refuse every connection, as Linux does on a port that is bound and not listened on."""
+        with contextlib.suppress(OSError):
+            self._holder.shutdown(socket.SHUT_RDWR)
+        if self._stopper is not None:
+            self._stopper.close()
+            self._stopper = None
+
+    async def _ask(self) -> _Heard:
         """Whether the machine's SSH server says its name."""
         loop = asyncio.get_running_loop()
-        with socket.socket() as machine, contextlib.suppress(OSError, TimeoutError):
+        with socket.socket() as machine:
             machine.setblocking(False)
-            async with asyncio.timeout(_BANNER_SECONDS):
-                await loop.sock_connect(machine, self._target)
-                return bool(await loop.sock_recv(machine, _CHUNK))
-        return False
+            try:
+                async with asyncio.timeout(_BANNER_SECONDS):
+                    await loop.sock_connect(machine, self._target)
+                    said = await loop.sock_recv(machine, _CHUNK)
+            except TimeoutError:
+                return _Heard.NOTHING
+            except OSError:
+                said = b""
+        # QEMU hangs up when the machine has refused; it does so as well when it ends.
+        return _Heard.SERVER if said else _Heard.REFUSAL
 
     def _run(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -79,6 +79,15 @@ class Machine:
                 await self._halt()
                 self._begin()
 
+    @property
+    def reachable(self) -> bool:
+        """Whether it answers on its network, which every machine that boots does."""
+        return self._confinement is not None
+
+    async def shut_down(self) -> None:
+        """Power off: there is no operating system that could take its time."""
+        await self.power_off()
+
     async def power_off(self) -> None:
         """End everything the machine runs, and give its disks' files back."""
         async with self._lock:

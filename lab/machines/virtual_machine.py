@@ -57,9 +57,15 @@ class VirtualMachine:
         self._disks: dict[str, Disk] = {}
         self._life: asyncio.Task[None] | None = None
         self._qemu: Qemu | None = None
+        self._gateway: Gateway | None = None
         # One disk after the other: what is attached again may be on its way out.
         self._slots = asyncio.Lock()
         self._changes: set[asyncio.Task[None]] = set()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it has answered on its network since it was switched on."""
+        return self._gateway is not None and self._gateway.heard
 
     async def power_on(self, launch: Launch) -> None:
         """Begin to boot; what becomes of it is on the console."""
@@ -166,11 +172,11 @@ class VirtualMachine:
             try:
                 await machine.start()
                 gateway.start()
-                self._qemu = machine
+                self._qemu, self._gateway = machine, gateway
                 await machine.ended.wait()
                 self._console.say("lab: the machine is off")
             finally:
-                self._qemu = None
+                self._qemu = self._gateway = None
                 await gateway.stop()
                 await machine.end()
                 service.close()

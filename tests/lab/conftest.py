@@ -36,6 +36,7 @@ class RecordedMachines:
     launches: dict[str, Launch] = field(default_factory=dict)
     disks: dict[str, list[Disk]] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
 
     def address(self, instance_id: str) -> str:
         return self.addresses.setdefault(instance_id, f"127.20.0.{len(self.addresses) + 1}")
@@ -63,6 +64,9 @@ class RecordedMachines:
 
     def console(self, instance_id: str) -> str:
         return f"console of {instance_id}\n"
+
+    def reachable(self, instance_id: str) -> bool:
+        return instance_id not in self.silent
 
     def close(self) -> None:
         pass

@@ -277,6 +277,34 @@ def test_instances_are_found_by_filters(ec2: Any, utility: str) -> None:
     assert status["InstanceStatus"]["Status"] == "ok"
 
 
+def test_an_instance_that_does_not_answer_is_impaired_after_a_while(ec2: Any, utility: str) -> None:
+    client = ec2.client()
+    id = run(client, utility)["InstanceId"]
+    ec2.machines.silent.add(id)
+    wait(client, "instance_running", id)
+    seen = []
+    deadline = time.monotonic() + 20
+    while "impaired" not in seen and time.monotonic() < deadline:
+        (row,) = client.describe_instance_status(InstanceIds=[id])["InstanceStatuses"]
+        seen.append(row["InstanceStatus"]["Status"])
+        assert row["SystemStatus"]["Status"] == "ok"
+        time.sleep(0.1)
+    assert list(dict.fromkeys(seen)) == ["initializing", "impaired"]
+
+
+def test_the_latest_console_is_for_nitro_types_alone(ec2: Any, utility: str) -> None:
+    client = ec2.client()
+    latest, older = (
+        run(client, utility, InstanceType=kind)["InstanceId"] for kind in ("t3.small", "m3.medium")
+    )
+    shown = client.get_console_output(InstanceId=latest, Latest=True)
+    assert shown["Output"] == f"console of {latest}\n"
+    assert refusal(client.get_console_output, InstanceId=older, Latest=True) == (
+        "UnsupportedOperation"
+    )
+    assert client.get_console_output(InstanceId=older)["Output"] == f"console of {older}\n"
+
+
 def test_protected_instance_is_not_terminated(ec2: Any, utility: str) -> None:
     client = ec2.client()
     id = run(client, utility, DisableApiTermination=True)["InstanceId"]

@@ -1,0 +1,234 @@
+"""Tells a person why a test instance let nobody in, from what EC2 shows of it.
+
+It rests on the texts that firmware, boot loaders, kernel, systemd and cloud-init print on a serial
+console. What they do not say is not guessed: then the last line that was printed is quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fedimg.ssh import Reached, printable
+
+#: Of a line of the console, so much is quoted.
+_QUOTED = 160
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to judge from.
+
+    `console` is GetConsoleOutput's text, `status` DescribeInstanceStatus's instance status (its
+    check asks the instance's network card over ARP), `reached` how far SSH came.
+    """
+
+    console: str
+    status: str
+    reached: Reached
+
+
+@dataclass(frozen=True)
+class _Sign:
+    """Lines that match say `meaning`."""
+
+    meaning: str
+    lines: re.Pattern[str]
+
+
+def _sign(meaning: str, *patterns: str) -> _Sign:
+    return _Sign(meaning, re.compile("|".join(patterns)))
+
+
+# A kernel, or what it started, has printed: what a boot loader said before it did no harm.
+_KERNEL = re.compile(
+    r"Linux version \d|^\[ *\d+\.\d{6}\]|Kernel panic|systemd\[1\]:|^\[ *(OK|FAILED|!!!!!!) *\]|"
+    r"cloud-init\[\d+\]|Welcome to (?!GRUB)| login: *$"
+)
+_LOGIN = re.compile(r" login: *$")
+
+#: What ends a boot, causes before their consequences.
+_SYSTEM = (
+    _sign(
+        "the file system on its disk is damaged",
+        r"EXT4-fs error",
+        r"EXT4-fs \(.*(checksum|corrupt)",
+        r"XFS \(.*(Corruption|corruption|Internal error|metadata I/O error)",
+        r"BTRFS (error|critical|warning).*(csum|checksum|corrupt)",
+        r"SQUASHFS error",
+        r"I/O error, dev (?!fd|sr)",
+        r"UNEXPECTED INCONSISTENCY",
+        r"Structure needs cleaning",
+    ),
+    _sign("its kernel did not find the root file system", r"VFS: Unable to mount root fs"),
+    _sign(
+        "its kernel found no init that it can run",
+        r"No working init found",
+        r"Requested init \S+ failed",
+    ),
+    _sign("its kernel panicked", r"Kernel panic - not syncing"),
+    _sign(
+        "its initramfs did not find the root file system",
+        r"dracut-initqueue.*(timeout|Could not boot)",
+        r"ALERT! .* does not exist",
+        r"Timed out waiting for device /?dev[/-]disk",
+        r"Cannot open root device",
+    ),
+    _sign("its systemd gave up", r"^\[!!!!!!\]", r"systemd\[1\]: Freezing execution"),
+    _sign(
+        "it ended in emergency mode",
+        r"You are in (emergency|rescue) mode",
+        r"Entering emergency mode",
+        r"Cannot open access to console, the root account is locked",
+    ),
+)
+_LOADERS = (
+    _sign(
+        "PV-GRUB found no kernel to boot: see the image's menu.lst",
+        r"grubdom>",
+        r"xc_dom_\w+: .*",
+        r"Error \d+: (File not found|Kernel must be loaded|Cannot mount|No such partition|"
+        r"Filesystem type unknown|Invalid or unsupported executable|Selected item)",
+    ),
+    _sign(
+        "its boot loader, GRUB, found nothing to boot",
+        r"grub rescue>",
+        r"^grub>",
+        r"error: (\S+: )?(no such (partition|device)|unknown filesystem|disk `)",
+        r"error: (\S+: )?file `.*' not found",
+        r"error: (\S+: )?(you need to load the kernel first|invalid magic|symbol `)",
+    ),
+    _sign(
+        "its firmware found nothing to boot: the image has no boot loader for this boot mode",
+        r"No bootable (device|option|medium)",
+        r"[Nn]ot a bootable disk",
+        r"Boot [Ff]ailed",
+        r"(Missing|No) operating system|Operating [Ss]ystem not found",
+    ),
+)
+_BOOT_SECTOR = _sign("", r"Booting from (Hard Disk|0000:7c00|DVD)")
+
+_NO_NETWORK = _sign(
+    "it came up without network",
+    r"Network is unreachable",
+    r"No route to host",
+    r"Failed to start .*(networkd|[Nn]etwork ?[Mm]anager|Wait for Network|[Ww]ait.[Oo]nline|"
+    r"Raise network interfaces)",
+    r"Timeout occurred while waiting for network connectivity",
+)
+# The exception itself says more than that there was one.
+_CLOUD_INIT_TRACEBACK = _sign("cloud-init failed on it", r"cloud-init\[\d+\]: [\w.]*Error: ")
+_CLOUD_INIT = _sign(
+    "cloud-init failed on it",
+    r"cloud-init\[\d+\]: .*(Traceback|\bERROR\b|\bCRITICAL\b)",
+    r"Failed to start .*(cloud-init|Initial cloud-init|settings specified in cloud-config|"
+    r"Execute cloud user/final scripts|Cloud-init)",
+    r"(CRITICAL|WARNING)\]: Giving up on md",
+    r"No (instance )?datasource found",
+    r"Running module \S+ .*failed",
+)
+_SSHD = _sign(
+    "its SSH server did not start",
+    r"Failed to start .*(OpenSSH|OpenBSD Secure Shell)",
+    # systemd shortens names to the width of the console.
+    r"Failed to start sshd?\.",
+    r"sshd\[\d+\]: (error: .*host ?key|fatal:)",
+    r"sshd: no hostkeys available",
+)
+_WAITING = re.compile(r"(networkd|NetworkManager|Network\w*)-wait-online|Wait for Network")
+# cloud-init's table of network devices: name, whether it is up, address.
+_DEVICE = re.compile(r"ci-info: \| +(?P<name>\S+) +\| +(?P<up>True|False) +\| +(?P<address>\S+)")
+
+
+def diagnose(evidence: Evidence) -> str:
+    """Why nobody could log in, as the second half of a sentence; it quotes what it rests on."""
+    lines = [line for raw in evidence.console.splitlines() if (line := printable(raw).strip())]
+    if not lines:
+        return f"EC2 has nothing of its console{_answered(evidence)}"
+    if not any(_KERNEL.search(line) for line in lines):
+        return _loader(lines)
+    for sign in _SYSTEM:
+        if line := _first(sign, lines):
+            return _told(sign.meaning, line)
+    return _service(lines, evidence)
+
+
+def _loader(lines: Sequence[str]) -> str:
+    """No kernel has printed anything."""
+    for sign in _LOADERS:
+        if line := _first(sign, lines):
+            return _told(sign.meaning, line)
+    if _BOOT_SECTOR.lines.search(lines[-1]):
+        return _told(
+            "its firmware started the disk's boot sector, and no boot loader came up", lines[-1]
+        )
+    return f"its console shows no kernel, and ends with {_quoted(lines[-1])}"
+
+
+def _service(lines: Sequence[str], evidence: Evidence) -> str:
+    """A kernel runs and init too, as far as the console tells."""
+    # Whatever the console complains of, a machine that answers TCP has a network.
+    signs = [_CLOUD_INIT_TRACEBACK, _CLOUD_INIT, _SSHD]
+    if evidence.reached is Reached.NOTHING:
+        if _WAITING.search(lines[-1]):
+            return _told("it waits for a network that does not come", lines[-1])
+        if unaddressed := _unaddressed(lines):
+            return _told(_NO_NETWORK.meaning, unaddressed)
+        signs.insert(0, _NO_NETWORK)
+    for sign in signs:
+        if line := _first(sign, lines):
+            return _told(sign.meaning, line)
+    if evidence.reached is Reached.HOST_KEY:
+        return "it booted, and cloud-init did not install the host key of this test"
+    if evidence.reached is Reached.SERVER:
+        return (
+            "it booted, and cloud-init did not let the test's key in: is ec2.test_user the image's "
+            "default user?"
+        )
+    if any(_LOGIN.search(line) for line in lines):
+        return f"it booted to its login prompt{_answered(evidence)}"
+    return (
+        f"its boot did not come to an end{_answered(evidence)}; its console ends with "
+        f"{_quoted(lines[-1])}"
+    )
+
+
+def _unaddressed(lines: Iterable[str]) -> str:
+    """The last line of cloud-init's table of network devices when none of them has an address."""
+    found = [(m, line) for line in lines if (m := _DEVICE.search(line))]
+    if any(m["name"] != "lo" and m["up"] == "True" and m["address"] != "." for m, _ in found):
+        return ""
+    return found[-1][1] if found else ""
+
+
+def _answered(evidence: Evidence) -> str:
+    """What the network tells."""
+    match evidence.reached, evidence.status:
+        case Reached.CLOSED, _:
+            return ", and nothing listens on its SSH port"
+        case Reached.PORT, _:
+            return ", and what listens on its SSH port does not speak SSH"
+        case Reached.NOTHING, "ok":
+            return (
+                ", and does not answer, though EC2's own check reaches its network card: see the "
+                "image's firewall and ec2.network.allowed_source"
+            )
+        case Reached.NOTHING, "impaired":
+            return ", and neither SSH nor EC2's own check reaches it: it has no network"
+        case Reached.NOTHING, _:
+            return ", and does not answer"
+        case _:
+            return ""
+
+
+def _first(sign: _Sign, lines: Iterable[str]) -> str:
+    return next((line for line in lines if sign.lines.search(line)), "")
+
+
+def _told(meaning: str, line: str) -> str:
+    return f"{meaning} (console: {_quoted(line)})"
+
+
+def _quoted(line: str) -> str:
+    return repr(line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…")

@@ -1,0 +1,165 @@
+"""Consoles as they were printed (shortened), by this lab's machines and by instances at EC2."""
+
+import pytest
+
+from fedimg.aws.diagnosis import Evidence, diagnose
+from fedimg.ssh import Reached
+
+SEABIOS = """\
+\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2-debian-1.16.2-1)\r
+Machine UUID ec234972-e84a-5046-8fbc-f0d0d5b6ebe2\r
+Booting from Hard Disk...\r
+"""
+GRUB = f"{SEABIOS}GRUB loading...\r\n\x1b[0;30;47mWelcome to GRUB!\r\n\x1b[0m\x1b[2J\x1b[01;01H"
+PANIC = """\
+[    5.417601] Kernel panic - not syncing: No working init found.  Try passing init= option\r
+[    5.418394] CPU: 0 PID: 1 Comm: swapper/0 Not tainted 6.1.0-56-cloud-amd64 #1\r
+[    5.429664] ---[ end Kernel panic - not syncing: No working init found. ]---\r
+"""
+NO_ROOT = """\
+[    1.532102] VFS: Cannot open root device "PARTUUID=12" or unknown-block(0,0): error -6
+[    1.540301] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)
+"""
+DAMAGED = """\
+[    5.659598] EXT4-fs error (device nvme0n1p1): ext4_lookup:1860: inode #5323: comm swapper/0: iget
+[    5.668156] Starting init: /sbin/init exists but couldn't execute it (error -117)
+/bin/sh: 0: can't access tty; job control turned off
+#
+"""
+XFS = """\
+[    2.101001] XFS (nvme0n1p4): Metadata corruption detected at xfs_agi_verify+0x1/0x170 [xfs]
+[    2.110000] XFS (nvme0n1p4): Failed to read root inode 0x80, error 117
+"""
+DRACUT = """\
+[  191.331201] dracut-initqueue[341]: Warning: dracut-initqueue: timeout, still waiting for:
+[  191.332218] dracut-initqueue[341]: Warning: Could not boot.
+         Starting Dracut Emergency Shell...
+Generating "/run/initramfs/rdsosreport.txt"
+Entering emergency mode. Exit the shell to continue.
+"""
+EMERGENCY = """\
+[\x1b[0;1;31mFAILED\x1b[0m] Failed to mount \x1b[0;1;39mboot.mount\x1b[0m - /boot.
+You are in emergency mode. After logging in, type "journalctl -xb" to view
+Cannot open access to console, the root account is locked.
+"""
+SYSTEMD = "[\x1b[0;1;31m!!!!!!\x1b[0m] Failed to load SELinux policy, freezing.\n"
+NETWORK_WAIT = """\
+[\x1b[0;32m  OK  \x1b[0m] Finished \x1b[0;1;39mssh.service\x1b[0m - SSH.\r
+[\x1b[0;31m*\x1b[0m] Job systemd-networkd-wait-online.se\u2026tart running (2min 13s / no limit)\r
+"""
+NO_DEVICE = """\
+[   71.12] cloud-init[432]: ci-info: +++++++++++++++++Net device info++++++++++++++++++\r
+[   71.12] cloud-init[432]: ci-info: | Device |   Up  |  Address  |    Mask   | Scope | MAC |
+[   71.12] cloud-init[432]: ci-info: |  eth0  | False |     .     |     .     |   .   | 02: |
+[   71.12] cloud-init[432]: ci-info: |   lo   |  True | 127.0.0.1 | 255.0.0.0 |  host |  .  |
+
+ip-10-0-0-7 login: \r
+"""
+WITH_DEVICE = NO_DEVICE.replace("False |     .    ", "True | 172.31.3.9")
+UNREACHABLE = """\
+[   31.01] cloud-init[433]: 2026-11-23 url_helper.py[WARNING]: Calling \
+'http://169.254.169.254/2009-04-04/meta-data/instance-id' failed [1/120s]: request error \
+[HTTPConnectionPool: Max retries exceeded (Caused by [Errno 101] Network is unreachable)]
+fedora login: """
+TRACEBACK = """\
+[  134.383506] cloud-init[174]: Traceback (most recent call last):\r
+[  135.551907] cloud-init[174]:                 ^^^^^^^^^^^^^^\r
+[  135.552938] cloud-init[174]: AttributeError: module 'yaml' has no attribute 'YAMLError'\r
+[\x1b[0;1;31mFAILED\x1b[0m] Failed to start \x1b[0;1;39mcloud-init.servi\u2026 service.\r
+[\x1b[0;1;31mFAILED\x1b[0m] Failed to start \x1b[0;1;39mssh.servic\u2026[0m - Secure Shell server.\r
+
+Debian GNU/Linux 12 localhost ttyS0\r
+
+localhost login: \r
+"""
+SSHD = """\
+[\x1b[0;1;31mFAILED\x1b[0m] Failed to start \x1b[0;1;39mssh.servic\u2026[0m - Secure Shell server.\r
+See 'systemctl status ssh.service' for details.\r
+
+ip-127-210-163-71 login: \r
+"""
+FEDORA_SSHD = """\
+[FAILED] Failed to start OpenSSH server daemon.
+fedora login: """
+LOGIN = "[  OK  ] Reached target multi-user.target.\n\nip-10-0-0-7 login: "
+PV_GRUB = (
+    "Xen Minimal OS!\nPV-GRUB: GRUB 0.97\n\n    [ Minimal BASH-like line editing ]\n\ngrubdom> "
+)
+PV_NO_LOADER = "xc_dom_find_loader: no loader found\n"
+RESCUE = f"{GRUB}error: no such device: 5f0a4f4c.\r\nEntering rescue mode...\r\ngrub rescue> "
+UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was found.\n"
+
+
+@pytest.mark.parametrize(
+    ("console", "reached", "words"),
+    [
+        (f"{SEABIOS}Boot failed: not a bootable disk\r\n", Reached.NOTHING, "no boot loader"),
+        (f"{SEABIOS}\r\nNo bootable device.\r\n", Reached.NOTHING, "no boot loader"),
+        (UEFI, Reached.NOTHING, "no boot loader"),
+        (SEABIOS, Reached.NOTHING, "no boot loader came up"),
+        (RESCUE, Reached.NOTHING, "GRUB, found nothing to boot"),
+        (PV_GRUB, Reached.NOTHING, "menu.lst"),
+        (PV_NO_LOADER, Reached.NOTHING, "menu.lst"),
+        (GRUB + PANIC, Reached.NOTHING, "found no init that it can run"),
+        (GRUB + NO_ROOT, Reached.NOTHING, "did not find the root file system"),
+        ("[    3.1] Kernel panic - not syncing: Fatal exception\n", Reached.NOTHING, "panicked"),
+        (GRUB + DAMAGED, Reached.NOTHING, "damaged"),
+        (GRUB + XFS, Reached.NOTHING, "damaged"),
+        (DRACUT, Reached.NOTHING, "initramfs did not find the root file system"),
+        (EMERGENCY, Reached.NOTHING, "emergency mode"),
+        (SYSTEMD, Reached.NOTHING, "systemd gave up"),
+        (NETWORK_WAIT, Reached.NOTHING, "waits for a network"),
+        (NO_DEVICE, Reached.NOTHING, "without network"),
+        (UNREACHABLE, Reached.NOTHING, "without network"),
+        (TRACEBACK, Reached.CLOSED, 'cloud-init failed on it (console: "[  135.552938]'),
+        (SSHD, Reached.CLOSED, "SSH server did not start"),
+        (FEDORA_SSHD, Reached.CLOSED, "SSH server did not start"),
+        (LOGIN, Reached.CLOSED, "nothing listens on its SSH port"),
+        (LOGIN, Reached.PORT, "does not speak SSH"),
+        (LOGIN, Reached.HOST_KEY, "cloud-init did not install the host key"),
+        (LOGIN, Reached.SERVER, "cloud-init did not let the test's key in"),
+        (LOGIN, Reached.NOTHING, "booted to its login prompt, and does not answer"),
+    ],
+)
+def test_tells_what_it_was(console: str, reached: Reached, words: str) -> None:
+    assert words in diagnose(Evidence(console, "", reached))
+
+
+def test_quotes_what_it_rests_on_without_control_characters() -> None:
+    said = diagnose(Evidence(GRUB + PANIC, "impaired", Reached.NOTHING))
+    assert "Kernel panic - not syncing: No working init found." in said
+    assert said.isprintable()
+    assert len(diagnose(Evidence(f"{'x' * 5000}\n", "", Reached.NOTHING))) < 300
+
+
+def test_does_not_guess() -> None:
+    said = diagnose(Evidence(f"{GRUB}Booting Debian\r\n", "initializing", Reached.NOTHING))
+    assert said == "its console shows no kernel, and ends with 'Booting Debian'"
+    assert "ends with" in diagnose(Evidence("[  OK  ] Started x.\n", "", Reached.NOTHING))
+    assert diagnose(Evidence("", "", Reached.NOTHING)) == (
+        "EC2 has nothing of its console, and does not answer"
+    )
+
+
+def test_what_a_boot_loader_said_before_a_kernel_ran_did_no_harm() -> None:
+    console = f"error: no such device: x.\n{LOGIN}"
+    assert "login prompt" in diagnose(Evidence(console, "", Reached.NOTHING))
+
+
+def test_a_machine_that_answers_tcp_has_a_network() -> None:
+    assert "cloud-init" not in diagnose(Evidence(UNREACHABLE, "", Reached.CLOSED))
+    assert "nothing listens" in diagnose(Evidence(UNREACHABLE, "", Reached.CLOSED))
+    assert "without network" not in diagnose(Evidence(WITH_DEVICE, "", Reached.NOTHING))
+
+
+def test_a_wait_for_the_network_that_has_ended_is_no_sign() -> None:
+    said = diagnose(Evidence(NETWORK_WAIT + LOGIN, "", Reached.NOTHING))
+    assert "login prompt" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("ok", "allowed_source"), ("impaired", "it has no network"), ("initializing", "not answer")],
+)
+def test_ec2s_own_check_tells_a_firewall_from_no_network(status: str, words: str) -> None:
+    assert words in diagnose(Evidence(LOGIN, status, Reached.NOTHING))
