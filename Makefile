@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test system-test vm-test lint tox bench clean programs test-programs
+.PHONY: help demo test system-test vm-test chaos lint tox bench clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test         everything: lint, unit tests, system tests'
 	@echo 'make system-test  the tests of whole processes alone'
 	@echo 'make vm-test      the tests of the virtual machines, which make test leaves out: ten minutes'
+	@echo 'make chaos        worker and hub killed hundreds of times: an hour; SEEDS="1 2" to choose'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
@@ -33,6 +34,12 @@ system-test: test-programs $(INSTALLED)
 vm-test: $(INSTALLED)
 	@tools/system-packages tests && tools/system-packages vm
 	$(RUN) -m pytest -m vm
+
+# Each seed is two campaigns: images are written by an instance, and without one.
+SEEDS := 1 2
+chaos: test-programs $(INSTALLED)
+	$(RUN) -m tests.chaos --seeds $(SEEDS)
+	$(RUN) -m tests.chaos --seeds $(SEEDS) --write-via direct
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

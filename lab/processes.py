@@ -56,6 +56,11 @@ class Process:
         """Whether it has not ended."""
         return self._popen.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status, the negative number of the signal that ended it, or None."""
+        return self._popen.poll()
+
     def __enter__(self) -> "Process":
         return self
 
@@ -86,6 +91,14 @@ class Process:
         """End the program as a power cut does."""
         self._popen.kill()
         self._popen.wait()
+
+    def terminate(self, seconds: float) -> int:
+        """Send SIGTERM alone, and return the status with which the program ends within `seconds`.
+
+        Raises subprocess.TimeoutExpired when it does not.
+        """
+        self._popen.terminate()
+        return self._popen.wait(seconds)
 
     def stop(self) -> None:
         """End the program, politely first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import requests
 from fedimg.store import CLEANING, ENDED, JobRow, Store
 from lab import disk
 from lab.bus import Heard
+from lab.processes import Process
 from lab.site import Site
 
 BIN = Path(sys.executable).parent
@@ -42,39 +42,35 @@ class Deployment:
         settings = site.fedimg_config.read_text()
         site.fedimg_config.write_text(re.sub(r"ssh_ready = \d+", "ssh_ready = 10", settings))
         self._store: Store | None = None
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Process] = {}
 
     # Processes
 
-    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
-        """Start a process of the deployment; its output goes to a log of its name."""
-        with (self.site.logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                command, cwd=self.site.state, env=self.environment, stdout=log, stderr=log
-            )
+    def start(self, name: str, *command: str) -> Process:
+        """Start a process of the deployment, which ends with us; its output goes to a log."""
+        process = Process(command, self.site.state, self.environment, self._log_file(name))
         self._processes[name] = process
         return process
 
     def start_hub(self) -> None:
         """Start fedmsg-hub, and wait until KojiConsumer listens."""
+        before = self.log("hub").count("KojiConsumer")
         self.start("hub", *self.site.bus.command("fedmsg-hub"))
-        self.until(lambda: "KojiConsumer" in self.log("hub") or None, "hub listening")
+        self.until(
+            lambda: self.log("hub").count("KojiConsumer") > before or None, "the hub listening"
+        )
 
-    def start_worker(self) -> None:
+    def start_worker(self) -> Process:
         """Start `fedimg worker`."""
-        self.start("worker", str(BIN / "fedimg"), "worker")
+        return self.start("worker", str(BIN / "fedimg"), "worker")
 
     def kill(self, name: str) -> None:
         """Kill a process as a power cut does."""
-        process = self._processes.pop(name)
-        process.kill()
-        process.wait()
+        self._processes.pop(name).kill()
 
     def stop(self, name: str) -> int:
         """Stop a process as systemd does; its exit status."""
-        process = self._processes.pop(name)
-        process.send_signal(signal.SIGTERM)
-        return process.wait(timeout=15)
+        return self._processes.pop(name).terminate(PATIENCE)
 
     def close(self) -> None:
         """End what still runs."""
@@ -85,8 +81,11 @@ class Deployment:
 
     def log(self, name: str) -> str:
         """What a process has printed."""
-        path = self.site.logs / f"{name}.log"
+        path = self._log_file(name)
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def _log_file(self, name: str) -> Path:
+        return self.site.logs / f"{name}.log"
 
     # The operator
 
@@ -102,13 +101,17 @@ class Deployment:
         assert status is None or done.returncode == status, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout.strip() else None
 
-    def jobs(self) -> list[JobRow]:
-        """The jobs as the database has them: looking often must not cost what a command does."""
+    def store(self) -> Store:
+        """The database: looking often must not cost what a command does."""
         if self._store is None:
-            if not (self.site.state / "state" / "fedimg.db").exists():
-                return []
             self._store = Store(self.site.state / "state")
-        return self._store.jobs()
+        return self._store
+
+    def jobs(self) -> list[JobRow]:
+        """The jobs as the database has them; none while nothing has made it."""
+        if not (self.site.state / "state" / "fedimg.db").exists():
+            return []
+        return self.store().jobs()
 
     def until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
         """The first answer of `look` that is not None."""
@@ -116,7 +119,7 @@ class Deployment:
         while (answer := look()) is None:
             # A copy: what strikes in the middle of a call does so in a thread of its own.
             processes = dict(self._processes)
-            dead = {n: p.returncode for n, p in processes.items() if p.poll() is not None}
+            dead = {n: p.status for n, p in processes.items() if not p.running}
             logs = "\n".join(f"--- {n}\n{self.log(n)[-3000:]}" for n in processes)
             assert not dead, f"ended by themselves: {dead}\n{logs}"
             assert time.monotonic() < deadline, f"{what}: not within {patience} s\n{logs}"

@@ -1,0 +1,42 @@
+"""`python -m tests.chaos`: a long campaign, or several, reported in build/chaos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from tests.chaos.campaign import Orders, run
+
+OUTPUT = Path(__file__).parents[2] / "build" / "chaos"
+
+
+def main() -> int:
+    """1 when anything was lost, made twice or left behind."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--moments", type=int, default=60, help="kills at random moments")
+    parser.add_argument("--write-via", choices=("utility", "direct"), default="utility")
+    parser.add_argument("--hub-kills", type=int, default=12)
+    parser.add_argument("--sample", type=int, help="only so many of the worker's kills")
+    given = parser.parse_args()
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    problems = 0
+    for seed in given.seeds:
+        name = f"{given.write_via}-{seed}"
+        state = OUTPUT / name
+        shutil.rmtree(state, ignore_errors=True)
+        report = run(
+            state, Orders(seed, given.write_via, given.moments, given.hub_kills, given.sample)
+        )
+        text = json.dumps(report.to_json(), indent=2)
+        (OUTPUT / f"{name}.json").write_text(text + "\n")
+        print(text)
+        problems += len(report.verdict.problems)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""One campaign: builds are announced, worker and hub are killed as a seed says, and all is judged.
+
+The seed decides which strikes there are, in which order, and when those at a moment come. What the
+machine does in between is its own affair: two campaigns of one seed are alike, not the same.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from fedimg.store import CLEANING, ENDED
+from lab.site import Site
+from tests.chaos.account import Kind, Verdict, amis_of, judge, kinds
+from tests.chaos.strikes import WORKFLOWS, Database, Strike, Striker
+from tests.system.deployment import Deployment
+from tests.system.proxy import Proxy
+
+#: Two regions with PV and one without; three keep a job's steps few enough to hit all of them.
+REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
+TYPES = '["hvm-gp2", "paravirtual-standard"]'
+#: Jobs that are kept going while there are strikes left.
+_LIVE = 3
+#: How long a strike's moment is waited for.
+_STRIKE_SECONDS = 180.0
+#: How long all may take to come to its end when nobody is killed any more.
+_END_SECONDS = 900.0
+_FEED_SECONDS = 1.0
+_NAME, _VERSION = "Fedora-Cloud-Base", "28"
+_INTAKE = "fedimg.intake"
+
+
+@dataclass
+class Report:
+    """What was done, and what came of it."""
+
+    seed: int
+    kills: Counter[str] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
+    hub_kills: Counter[str] = field(default_factory=Counter)
+    unstored: int = 0
+    verdict: Verdict = field(default_factory=Verdict)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in build/chaos."""
+        return {
+            "seed": self.seed,
+            "worker kills": self.kills.total(),
+            "by strike": dict(sorted(self.kills.items())),
+            "strikes whose moment did not come": dict(sorted(self.missed.items())),
+            "hub kills": dict(sorted(self.hub_kills.items())),
+            "announcements that the killed hub had not stored": self.unstored,
+            **self.verdict.figures,
+            "problems": self.verdict.problems,
+            "seconds": round(self.seconds),
+        }
+
+
+class Campaign:
+    """Kills on one site."""
+
+    def __init__(self, deployment: Deployment, proxy: Proxy, seed: int) -> None:
+        self._deployment = deployment
+        self._site = deployment.site
+        self._database = Database(self._site.state / "state" / "fedimg.db")
+        self._striker = Striker(self._database, proxy)
+        self._chosen = random.Random(seed)
+        self._images: list[str] = []
+        self._planned: Counter[Kind] = Counter()
+        self._feeding = threading.Thread()
+        self.report = Report(seed)
+
+    def calm(self) -> tuple[list[str], list[str]]:
+        """One job that nobody disturbs; the steps it took, and its calls that change something."""
+        self._deployment.start_worker()
+        self._deployment.start_hub()
+        self.announce()
+        self._until_all_ended()
+        (amis,) = amis_of(self._deployment).values()
+        self._planned = kinds(amis)
+        calls = requests.get(f"{self._site.ec2.url}/lab/calls", timeout=60).json()["EC2"]
+        changing = [c for c in sorted(calls) if not c.startswith(("Describe", "Get"))]
+        self._deployment.kill("worker")
+        return self._database.steps(), changing
+
+    def strikes(self, steps: list[str], calls: list[str], moments: int) -> list[Strike]:
+        """Each step and each call from both sides once, and so many moments, in a mixed order."""
+        chosen = [Strike(kind, step) for step in steps for kind in ("unrecorded", "recorded")]
+        chosen += [Strike(kind, call) for call in calls for kind in ("called", "acted")]
+        chosen += [
+            # From the first import to well into the work of a worker that was let be.
+            Strike("moment", after=round(self._chosen.uniform(0.5, 12), 3))
+            for _ in range(moments)
+        ]
+        self._chosen.shuffle(chosen)
+        return chosen
+
+    def kill_worker(self, strikes: list[Strike]) -> None:
+        """Strike after strike, with jobs under way all the time."""
+        for number, strike in enumerate(strikes, 1):
+            struck = self._striker.strike(
+                strike,
+                self._deployment.start_worker,
+                lambda: self._deployment.kill("worker"),
+                self._patience(feed=True),
+            )
+            (self.report.kills if struck else self.report.missed)[str(strike)] += 1
+            _say(f"{number}/{len(strikes)} {strike}: {'killed' if struck else 'did not come'}")
+        if self._feeding.is_alive():
+            self._feeding.join()
+
+    def kill_hub(self, times: int) -> None:
+        """Kill the hub around the storing of an announcement, while a worker works."""
+        self._deployment.start_worker()
+        unstored = []
+        for number in range(times):
+            kind = ("unrecorded", "recorded", "moment")[number % 3]
+            # A message is on the bus a second after its publishing has begun.
+            strike = Strike(kind, _INTAKE, round(self._chosen.uniform(0.8, 1.6), 3))
+            stored = self._database.ids()
+            message = self._build()
+            publishing = threading.Thread(target=self._publish, args=[message])
+            struck = self._striker.strike(
+                strike,
+                publishing.start,
+                lambda: self._deployment.kill("hub"),
+                self._patience(feed=False),
+                WORKFLOWS,
+            )
+            publishing.join()
+            (self.report.hub_kills if struck else self.report.missed)[f"hub: {kind}"] += 1
+            if not self._database.ids() - stored:
+                unstored.append(message)
+            _say(
+                f"hub {number + 1}/{times} {kind}: {len(unstored)} announcements not stored so far"
+            )
+            self._deployment.start_hub()
+        self.report.unstored = len(unstored)
+        for message in unstored:
+            self._publish(message)
+        self._deployment.kill("worker")
+
+    def end(self) -> None:
+        """Let everything come to its end, and judge it."""
+        self._deployment.start_worker()
+        self._until_all_ended()
+        self.report.verdict = judge(self._deployment, self._images, self._planned)
+
+    def announce(self) -> None:
+        """One more build."""
+        self._publish(self._build())
+
+    def _build(self) -> dict[str, Any]:
+        """One more build that Koji has completed; what it says of it."""
+        number = len(self._images)
+        release = str(number + 1)
+        name = f"{_NAME}-{_VERSION}-{release}.x86_64"
+        file = self._deployment.image(name, size_mib=16, random_mib=2, seed=number)
+        build = self._site.koji.add_build(_NAME, _VERSION, release, {"x86_64": [file]})
+        self._images.append(name)
+        return self._site.koji.build_message(build.id)
+
+    def _publish(self, message: dict[str, Any]) -> None:
+        self._site.bus.publish("build.state.change", message)
+
+    def _patience(self, *, feed: bool) -> Callable[[], bool]:
+        """Whether to wait on for a strike's moment; asked often, it keeps jobs under way."""
+        deadline = time.monotonic() + _STRIKE_SECONDS
+        fed = 0.0
+
+        def go_on() -> bool:
+            nonlocal fed
+            now = time.monotonic()
+            if feed and now - fed > _FEED_SECONDS:
+                fed = now
+                if len(self._images) - self._ended() < _LIVE and not self._feeding.is_alive():
+                    self._feeding = threading.Thread(target=self.announce)
+                    self._feeding.start()
+            return now < deadline
+
+        return go_on
+
+    def _ended(self) -> int:
+        return sum(1 for j in self._deployment.jobs() if j.state in ENDED and j.step != CLEANING)
+
+    def _until_all_ended(self) -> None:
+        def ended() -> bool | None:
+            over = self._ended() == len(self._images)
+            return (over and not self._deployment.store().unannounced(1)) or None
+
+        self._deployment.until(ended, "all jobs ended and all announced", _END_SECONDS)
+        # What was seen on the bus is heard by our own listener at its own pace.
+        time.sleep(1)
+
+
+@contextmanager
+def campaign(state: Path, seed: int, write_via: str) -> Iterator[Campaign]:
+    """A site with a proxy before its EC2, on which nothing runs yet."""
+    with Site(state, regions=REGIONS) as site, Proxy(site.ec2.url) as proxy:
+        site.environment["AWS_ENDPOINT_URL"] = proxy.url
+        settings = site.fedimg_config.read_text()
+        settings = settings.replace("[ec2]\n", f'[ec2]\nwrite_via = "{write_via}"\n')
+        site.fedimg_config.write_text(f"{settings}\n[ec2.amis]\ntypes = {TYPES}\n")
+        with site.bus.listen() as heard:
+            deployment = Deployment(site, heard)
+            try:
+                yield Campaign(deployment, proxy, seed)
+            finally:
+                deployment.close()
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a campaign is to do; with `sample`, only so many of the worker's kills."""
+
+    seed: int
+    write_via: str = "utility"
+    moments: int = 0
+    hub_kills: int = 0
+    sample: int | None = None
+
+
+def run(state: Path, orders: Orders) -> Report:
+    """A whole campaign."""
+    started = time.monotonic()
+    with campaign(state, orders.seed, orders.write_via) as one:
+        strikes = one.strikes(*one.calm(), orders.moments)
+        one.kill_worker(strikes[: orders.sample])
+        one.kill_hub(orders.hub_kills)
+        one.end()
+        one.report.seconds = time.monotonic() - started
+        return one.report
+
+
+def _say(text: str) -> None:
+    print(f"chaos: {text}", file=sys.stderr, flush=True)
