@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedimg.aws.clients import Client
+from fedimg.aws.gone import gone
 from fedimg.aws.refusals import code
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.aws.waiting import Waiter
@@ -93,7 +94,7 @@ def deregister(ec2: Client, ami: AMI) -> None:
     try:
         ec2.deregister_image(ImageId=ami.id)
     except Exception as error:
-        if code(error) not in ("InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"):
+        if not gone(ec2, ami.id, error):
             raise
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from fedimg.aws import amis, tags
 from fedimg.aws.clients import Client, Clients
-from fedimg.aws.refusals import code, explained, not_found
+from fedimg.aws.gone import gone
+from fedimg.aws.refusals import code, explained
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
 
@@ -176,7 +177,7 @@ def _gone(ec2: Client, item: Leftover) -> bool | None:
         else:
             ec2.delete_security_group(GroupId=item.id)
     except Exception as error:
-        if not_found(error):
+        if gone(ec2, item.id, error):
             return True
         if code(error) in ("DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse"):
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedimg.aws.clients import Client
-from fedimg.aws.refusals import not_found
+from fedimg.aws.gone import gone
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
@@ -59,5 +59,5 @@ def delete(ec2: Client, snapshot: str) -> None:
     try:
         ec2.delete_snapshot(SnapshotId=snapshot)
     except Exception as error:
-        if not not_found(error):
+        if not gone(ec2, snapshot, error):
             raise

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from lab.ec2 import disks, snapshots
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error
+from lab.ec2.iam import authorization
 from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
 from lab.ec2.states import Span
@@ -78,7 +79,13 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answ
     if signer.region not in world.regions:
         raise EC2Error("AccessDeniedException", "The region is not one of the account's.")
     call = Call(world, account_of(signer.access_key), signer.region, name, {})
-    return answered(call, places, lambda call: act(call, request, *places))
+    params = json.loads(request.body or b"{}") if name == "StartSnapshot" else {}
+
+    def acted(call: Call) -> Answer:
+        authorization.check_ebs(call, signer, request, places[0] if places else None, params)
+        return act(call, request, *places)
+
+    return answered(call, places, acted)
 
 
 def _route(request: Request) -> tuple[str, Callable[..., Answer], tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What the server tells about itself below /lab/: calls, ledger, and the plan of faults."""
+"""What the server tells of itself below /lab/: calls, ledger, decisions of IAM, faults."""
 
 import json
 from typing import Any
@@ -25,6 +25,8 @@ def serve(world: World, calls: Calls, request: Request) -> Answer:
         case "GET", "/lab/ledger/live":
             with world.lock:
                 return _json(live(world))
+        case "GET", "/lab/decisions":
+            return _json(world.decisions.rows())
         case "GET", "/lab/faults":
             return _json(world.faults.told())
         case "PUT", "/lab/faults":

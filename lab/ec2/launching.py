@@ -41,7 +41,7 @@ class _Plan:
 
 
 def run_instances(call: Call) -> dict[str, Any]:
-    call = _with_template(call)
+    call = with_template(call)
     world = call.world
 
     def launch() -> str:
@@ -58,7 +58,7 @@ def run_instances(call: Call) -> dict[str, Any]:
         return instance_rows.reservation_row(call, reservation)
 
 
-def _with_template(call: Call) -> Call:
+def with_template(call: Call) -> Call:
     """The call with the launch template's parameters under its own."""
     wanted = call.params.get("LaunchTemplate")
     if not wanted:

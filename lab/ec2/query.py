@@ -10,6 +10,7 @@ from moto.iam.models import get_account_id_from
 from lab.ec2 import bridge, operations, wire
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error, missing
+from lab.ec2.iam import authorization
 from lab.ec2.request import Answer, Request, Signer
 from lab.ec2.striking import Reset, answered
 from lab.ec2.world import Call, World
@@ -55,7 +56,12 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer | None) 
         raise EC2Error("InvalidAction", f"The action {name} is not valid for this web service.")
     params = wire.parse(action, form)
     call = Call(world, account_of(signer.access_key), region, name, params)
-    return answered(call, (), lambda call: _act(call, action, request))
+
+    def act(call: Call) -> Answer:
+        authorization.check_ec2(call, signer, request)
+        return _act(call, action, request)
+
+    return answered(call, (), act)
 
 
 def _act(call: Call, action: OperationModel, request: Request) -> Answer:

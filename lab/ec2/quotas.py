@@ -4,8 +4,11 @@ import json
 from typing import Any
 
 from lab.ec2.calls import Calls
+from lab.ec2.errors import EC2Error
+from lab.ec2.iam import authorization
+from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
-from lab.ec2.world import World
+from lab.ec2.world import Call, World
 
 PUBLIC_IMAGES = "L-0E3CBAB9"
 AWS_DEFAULT = {PUBLIC_IMAGES: 5}
@@ -16,6 +19,13 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
     action = (request.header("X-Amz-Target") or "").split(".")[-1]
     calls.count("ServiceQuotas", action, signer.region)
     asked = json.loads(request.body or b"{}")
+    call = Call(world, account_of(signer.access_key), signer.region, action, {})
+    try:
+        arn = f"arn:aws:servicequotas:{call.region}:{call.account}:"
+        arn += f"{asked.get('ServiceCode', '*')}/{asked.get('QuotaCode', '*')}"
+        authorization.check_plain(call, signer, request, f"servicequotas:{action}", arn)
+    except EC2Error as refusal:
+        return _json({"__type": "AccessDeniedException", "Message": refusal.message}, 400)
     if asked.get("ServiceCode") != "ec2":
         return None
     applied = {PUBLIC_IMAGES: world.quotas.public_images}

@@ -36,6 +36,7 @@ from lab.ec2 import (
 )
 from lab.ec2.calls import Calls
 from lab.ec2.faults import Plan
+from lab.ec2.iam import callers
 from lab.ec2.regions import KERNEL_REGIONS, commercial, kernels
 from lab.ec2.request import Answer, Request
 from lab.ec2.states import Delays
@@ -155,6 +156,13 @@ class EC2:
         self.down()
         self._world.close()
         _forget()
+
+    def user(self, name: str, policy: str) -> tuple[str, str]:
+        """Make an IAM user with a policy, as any IAM client might; its access key and secret.
+
+        Raises ValueError for a policy that IAM or the lab cannot take.
+        """
+        return callers.user(query.account_of(""), name, policy)
 
     def default_image(
         self,

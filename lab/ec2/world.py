@@ -14,6 +14,7 @@ from moto.ec2.models import ec2_backends
 from lab.ec2 import disks
 from lab.ec2.errors import EC2Error
 from lab.ec2.faults import Faults, Plan
+from lab.ec2.iam.decisions import Decisions
 from lab.ec2.ledger import Ledger
 from lab.ec2.past import Past
 from lab.ec2.states import Delays, Span, Timeline
@@ -224,6 +225,7 @@ class World:
         self.faults = Faults(plan)
         self.past = Past()
         self.tokens = Tokens()
+        self.decisions = Decisions()
         self.images: dict[str, Image] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.volumes: dict[str, Volume] = {}

@@ -1,0 +1,168 @@
+"""docs/aws-policy.json: jobs run under it, and each part of it is needed.
+
+The lab's EC2 evaluates the policy, with resources and conditions, for the keys of an IAM user.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from fedimg.aws import cleanup, security_group
+from fedimg.aws.account import Account
+from fedimg.aws.tags import Labels
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Check, Network
+from fedimg.exceptions import EC2ServiceException, EC2TestException
+from fedimg.findings import Status
+from fedimg.images import Architecture
+from tests.services.conftest import ORIGIN, REGIONS, SITE, Lab
+from tests.services.policies import FILE, REFUSED, policy, user
+
+HVM = {"amis": {"types": ["hvm-gp2"]}}
+
+
+def sids() -> list[str]:
+    return [statement["Sid"] for statement in policy()["Statement"]]
+
+
+def permissions() -> list[tuple[str, str]]:
+    """Every action of every statement."""
+    return [
+        (statement["Sid"], action)
+        for statement in policy()["Statement"]
+        for action in listed(statement["Action"])
+    ]
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+# What a worker does. Each returns what went wrong, in AWS's words; nothing, if nothing did.
+
+
+def utility(lab: Lab, mine: Lab) -> str:
+    """An image written by an instance, with PV, in three regions; and its clean-up."""
+    image = lab.image()
+    result = mine.upload(image, amis={"types": ["paravirtual-gp2", "hvm-gp2"]})
+    mine.clean(image)
+    if not result.failed:
+        assert set(result.published) == set(REGIONS)
+    return "\n".join(result.failed.values())
+
+
+def direct(lab: Lab, mine: Lab) -> str:
+    """An image written without an instance, and its clean-up."""
+    image = lab.image()
+    result = mine.upload(image, write_via="direct", regions=[ORIGIN, "us-east-2"], **HVM)
+    mine.clean(image)
+    return "\n".join(result.failed.values())
+
+
+def failing(lab: Lab, mine: Lab) -> str:
+    """An image that does not pass its check, and the removal of all that was made of it."""
+    image = lab.image()
+    fails = Check(name="fails", command="false")
+    with pytest.raises(EC2TestException, match="fails"):
+        mine.upload(image, regions=[ORIGIN], checks=[fails], **HVM)
+    mine.clean(image)
+    return ""
+
+
+def regrouped(lab: Lab, mine: Lab) -> str:
+    """A job that goes on after the worker has moved to another address."""
+    labels, limits = Labels.of(SITE, lab.image()), lab.settings().limits
+    for source in ("192.0.2.0/24", "198.51.100.0/24"):
+        network = Network.model_validate({"allowed_source": source})
+        waiter = Waiter(limits, threading.Event())
+        security_group.prepare(mine.clients.ec2(ORIGIN), waiter, labels, network)
+    return ""
+
+
+def tidied(lab: Lab, mine: Lab) -> str:
+    """`fedimg cleanup`, of a volume that outlived its instance."""
+    labels = Labels.of(SITE, lab.image())
+    lab.ec2().create_volume(
+        AvailabilityZone=f"{ORIGIN}a",
+        Size=1,
+        TagSpecifications=labels.specifications(["volume"], "utility"),
+    )
+    waiter = Waiter(lab.settings().limits, threading.Event())
+    found = cleanup.leftovers(mine.clients, SITE, [ORIGIN], job=labels.job)
+    assert [item.kind for item in found] == ["volume"]
+    cleanup.remove(mine.clients, waiter, found, limit=10)
+    assert lab.live("volume") == []
+    return ""
+
+
+def checked(lab: Lab, mine: Lab) -> str:
+    """`fedimg check`'s looks at the account."""
+    account = Account(mine.clients, lab.settings())
+    problems = []
+    for looks in (lambda: account.looks([Architecture.X86_64]), account.region_looks):
+        for look in looks().values():
+            problems += [one.text for one in look() if one.status is not Status.OK]
+    # The lab's account lacks what a real one has; only what is not allowed counts here.
+    return "\n".join(text for text in problems if "nauthorized" in text)
+
+
+#: Which of them fails without a statement.
+NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
+    "Look": utility,
+    "CheckTheAccount": checked,
+    "LaunchFromAnywhere": utility,
+    "LaunchHardenedInstances": utility,
+    "MakeVolumesAndInterfacesOfInstances": utility,
+    "MakeSecurityGroups": utility,
+    "MakeSnapshots": direct,
+    "CopyFromSnapshots": direct,
+    "MakeImages": direct,
+    "TagWhatIsMade": utility,
+    "TagFinishedSnapshots": direct,
+    "UseWhatIsTheSites": utility,
+}
+
+
+@pytest.fixture(scope="module")
+def decisions(site: Lab) -> list[dict[str, Any]]:
+    """What IAM decided while a user with the whole policy did all that a worker does."""
+    worker = user(site, policy())
+    for act in (utility, direct, failing, regrouped, tidied, checked):
+        assert act(site, worker.lab) == "", act.__doc__
+        site.wipe()
+    return [row for row in site.ask("decisions") if row["caller"] == worker.arn]
+
+
+def test_whole_job_runs_under_the_policy(decisions: list[dict[str, Any]]) -> None:
+    assert decisions
+    # A clean-up may ask for the end of a volume that has gone with its instance, tags and all.
+    refused = {row["action"] for row in decisions if not row["allowed"]}
+    assert refused <= {"ec2:DeleteVolume"}
+
+
+@pytest.mark.parametrize(("sid", "action"), permissions())
+def test_no_permission_is_idle(decisions: list[dict[str, Any]], sid: str, action: str) -> None:
+    """Each action of each statement has allowed something that no other statement would have."""
+    assert [row for row in decisions if (row["action"], row["by"]) == (action, [sid])]
+
+
+@pytest.mark.parametrize("sid", sids())
+def test_job_fails_without_any_one_statement(lab: Lab, sid: str) -> None:
+    document = policy()
+    document["Statement"] = [each for each in document["Statement"] if each["Sid"] != sid]
+    worker = user(lab, document)
+    try:
+        said = NEEDED_BY[sid](lab, worker.lab)
+    except (EC2ServiceException, ClientError) as error:
+        said = str(error)
+    assert REFUSED in said
+
+
+def test_policy_fits_into_a_managed_one() -> None:
+    # IAM counts all but white space.
+    assert len("".join(FILE.read_text().split())) <= 6144

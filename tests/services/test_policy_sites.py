@@ -1,0 +1,234 @@
+"""docs/aws-policy.json keeps a site from what another one has, and from what is nobody's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from fedimg.aws import cleanup
+from fedimg.aws.waiting import Waiter
+from fedimg.exceptions import EC2ServiceException
+from tests.services.conftest import ORIGIN, SITE, Lab
+from tests.services.policies import REFUSED, User, policy, tagged, tags, user
+
+
+@dataclass(frozen=True)
+class Other:
+    """What another site has, and nobody."""
+
+    instance: str
+    volume: str
+    snapshot: str
+    image: str
+    group: str
+    unfinished: str
+
+
+@pytest.fixture(scope="module", params=["another", None], ids=["another site's", "nobody's"])
+def other(site: Lab, request: pytest.FixtureRequest) -> Iterator[Other]:
+    """One of everything, tagged as another site's, or not at all."""
+
+    def marked(*kinds: str) -> dict[str, Any]:
+        return {"TagSpecifications": tagged(request.param, *kinds)} if request.param else {}
+
+    ec2, ebs = site.ec2(), site.clients.client("ebs", ORIGIN)
+    group = ec2.create_security_group(
+        GroupName="theirs", Description="theirs", **marked("security-group")
+    )["GroupId"]
+    launched = ec2.run_instances(
+        ImageId=site.utility,
+        InstanceType="m5.large",
+        MinCount=1,
+        MaxCount=1,
+        **marked("instance", "volume"),
+    )
+    volume = ec2.create_volume(AvailabilityZone=f"{ORIGIN}a", Size=1, **marked("volume"))
+    ec2.get_waiter("volume_available").wait(
+        VolumeIds=[volume["VolumeId"]], WaiterConfig={"Delay": 1}
+    )
+    snapshot = ec2.create_snapshot(VolumeId=volume["VolumeId"], **marked("snapshot"))
+    ec2.get_waiter("snapshot_completed").wait(
+        SnapshotIds=[snapshot["SnapshotId"]], WaiterConfig={"Delay": 1}
+    )
+    image = ec2.register_image(
+        Name="theirs",
+        Architecture="x86_64",
+        VirtualizationType="hvm",
+        EnaSupport=True,
+        RootDeviceName="/dev/sda1",
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot["SnapshotId"]}}
+        ],
+        **marked("image"),
+    )
+    ec2.get_waiter("image_available").wait(ImageIds=[image["ImageId"]], WaiterConfig={"Delay": 1})
+    mark = {"Tags": tags(request.param)} if request.param else {}
+    started = ebs.start_snapshot(VolumeSize=1, **mark)
+    instance = launched["Instances"][0]["InstanceId"]
+    ec2.get_waiter("instance_running").wait(InstanceIds=[instance], WaiterConfig={"Delay": 1})
+    yield Other(
+        instance,
+        volume["VolumeId"],
+        snapshot["SnapshotId"],
+        image["ImageId"],
+        group,
+        started["SnapshotId"],
+    )
+    site.wipe()
+
+
+PORT = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+LAUNCH = {
+    "InstanceType": "m5.large",
+    "MinCount": 1,
+    "MaxCount": 1,
+    "MetadataOptions": {"HttpTokens": "required"},
+    "TagSpecifications": tagged(SITE, "instance", "volume", "network-interface"),
+}
+
+CALLS: dict[str, Callable[[Any, Other], Any]] = {
+    "TerminateInstances": lambda ec2, o: ec2.terminate_instances(InstanceIds=[o.instance]),
+    "GetConsoleOutput": lambda ec2, o: ec2.get_console_output(InstanceId=o.instance),
+    "DeleteVolume": lambda ec2, o: ec2.delete_volume(VolumeId=o.volume),
+    "CreateSnapshot": lambda ec2, o: ec2.create_snapshot(
+        VolumeId=o.volume, TagSpecifications=tagged(SITE, "snapshot")
+    ),
+    "DeleteSnapshot": lambda ec2, o: ec2.delete_snapshot(SnapshotId=o.snapshot),
+    "ModifySnapshotAttribute": lambda ec2, o: ec2.modify_snapshot_attribute(
+        SnapshotId=o.snapshot,
+        Attribute="createVolumePermission",
+        CreateVolumePermission={"Add": [{"Group": "all"}]},
+    ),
+    "RegisterImage": lambda ec2, o: ec2.register_image(
+        Name="mine",
+        RootDeviceName="/dev/sda1",
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": o.snapshot}}],
+        TagSpecifications=tagged(SITE, "image"),
+    ),
+    "DeregisterImage": lambda ec2, o: ec2.deregister_image(ImageId=o.image),
+    "ModifyImageAttribute": lambda ec2, o: ec2.modify_image_attribute(
+        ImageId=o.image, LaunchPermission={"Add": [{"Group": "all"}]}
+    ),
+    "AuthorizeSecurityGroupIngress": lambda ec2, o: ec2.authorize_security_group_ingress(
+        GroupId=o.group, IpPermissions=[PORT]
+    ),
+    "RevokeSecurityGroupIngress": lambda ec2, o: ec2.revoke_security_group_ingress(
+        GroupId=o.group, IpPermissions=[PORT]
+    ),
+    "DeleteSecurityGroup": lambda ec2, o: ec2.delete_security_group(GroupId=o.group),
+    "a launch behind its group": lambda ec2, o: ec2.run_instances(
+        ImageId=o.image, SecurityGroupIds=[o.group], **LAUNCH
+    ),
+    **{
+        f"CreateTags on its {kind}": lambda ec2, o, kind=kind: ec2.create_tags(
+            Resources=[getattr(o, kind)], Tags=tags(SITE)
+        )
+        for kind in ("instance", "volume", "snapshot", "image", "group", "unfinished")
+    },
+    "CreateTags of a role": lambda ec2, o: ec2.create_tags(
+        Resources=[o.snapshot], Tags=[{"Key": "fedimg:role", "Value": "snapshot"}]
+    ),
+    "DeleteTags": lambda ec2, o: ec2.delete_tags(
+        Resources=[o.snapshot], Tags=[{"Key": "fedimg:site"}]
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def worker(site: Lab) -> User:
+    return user(site, policy())
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_call_on_what_is_not_the_sites_is_denied(
+    site: Lab, worker: User, other: Other, call: Callable[[Any, Other], Any]
+) -> None:
+    before = site.live()
+    with pytest.raises(ClientError) as refusal:
+        call(worker.lab.clients.ec2(ORIGIN), other)
+    assert refusal.value.response["Error"]["Code"] == "UnauthorizedOperation"
+    assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    assert REFUSED in str(refusal.value)
+    assert site.live() == before
+
+
+def test_blocks_of_what_is_not_the_sites_are_refused(worker: User, other: Other) -> None:
+    ebs = worker.lab.clients.client("ebs", ORIGIN)
+    for call in (
+        lambda: ebs.put_snapshot_block(
+            SnapshotId=other.unfinished,
+            BlockIndex=0,
+            BlockData=bytes(524288),
+            DataLength=524288,
+            Checksum="",
+            ChecksumAlgorithm="SHA256",
+        ),
+        lambda: ebs.complete_snapshot(SnapshotId=other.unfinished, ChangedBlocksCount=0),
+    ):
+        with pytest.raises(ClientError, match=REFUSED) as refusal:
+            call()
+        assert refusal.value.response["Error"]["Code"] == "AccessDeniedException"
+
+
+def test_clean_up_tells_what_it_may_not_remove_from_what_is_gone(
+    site: Lab, worker: User, other: Other
+) -> None:
+    waiter = Waiter(site.settings().limits, threading.Event())
+    kinds = {
+        "instance": other.instance,
+        "image": other.image,
+        "snapshot": other.snapshot,
+        "volume": other.volume,
+        "security-group": other.group,
+    }
+    for kind, id in kinds.items():
+        theirs = cleanup.Leftover(kind, id, ORIGIN, "job", "theirs")
+        with pytest.raises(EC2ServiceException, match=REFUSED):
+            cleanup.remove(worker.lab.clients, waiter, [theirs], limit=1)
+        # EC2 refuses with the same words, as what never was has no tags.
+        none = cleanup.Leftover(kind, id[:-8] + "00000000", ORIGIN, "job", "gone")
+        removed: list[cleanup.Leftover] = []
+        cleanup.remove(worker.lab.clients, waiter, [none], limit=1, removed=removed.append)
+        assert removed == [none]
+
+
+@pytest.mark.parametrize("site_of", ["another", None])
+def test_nothing_is_made_for_another_site(worker: User, site: Lab, site_of: str | None) -> None:
+    before = site.live()
+    given = {"TagSpecifications": tagged(site_of, "security-group")} if site_of else {}
+    with pytest.raises(ClientError, match=REFUSED):
+        worker.lab.ec2().create_security_group(GroupName="x", Description="x", **given)
+    ebs = worker.lab.clients.client("ebs", ORIGIN)
+    mark = {"Tags": tags(site_of)} if site_of else {}
+    with pytest.raises(ClientError, match=REFUSED):
+        ebs.start_snapshot(VolumeSize=1, **mark)
+    assert site.live() == before
+
+
+@pytest.mark.parametrize(
+    "weaker",
+    [{"MetadataOptions": {"HttpTokens": "optional"}}, {"IamInstanceProfile": {"Name": "admin"}}],
+    ids=["IMDSv1", "instance profile"],
+)
+def test_instances_have_imdsv2_alone_and_no_profile(
+    worker: User, site: Lab, weaker: dict[str, Any]
+) -> None:
+    before = site.live()
+    with pytest.raises(ClientError, match=rf"{REFUSED}: ec2:RunInstances on .*:instance/"):
+        worker.lab.ec2().run_instances(**{"ImageId": site.utility, **LAUNCH, **weaker})
+    assert site.live() == before
+
+
+def test_own_things_are_not_given_to_another_site(worker: User) -> None:
+    ec2 = worker.lab.ec2()
+    group = ec2.create_security_group(
+        GroupName="mine", Description="mine", TagSpecifications=tagged(SITE, "security-group")
+    )["GroupId"]
+    with pytest.raises(ClientError, match=rf"{REFUSED}: ec2:CreateTags on .*{group}"):
+        ec2.create_tags(Resources=[group], Tags=tags("another"))
+    ec2.delete_security_group(GroupId=group)
