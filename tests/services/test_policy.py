@@ -16,7 +16,7 @@ from fedimg.aws import cleanup, security_group
 from fedimg.aws.account import Account
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
-from fedimg.config import Check, Network
+from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException, EC2TestException
 from fedimg.findings import Status
 from fedimg.images import Architecture
@@ -64,12 +64,12 @@ def direct(lab: Lab, mine: Lab) -> str:
     return "\n".join(result.failed.values())
 
 
-def failing(lab: Lab, mine: Lab) -> str:
-    """An image that does not pass its check, and the removal of all that was made of it."""
-    image = lab.image()
-    fails = Check(name="fails", command="false")
-    with pytest.raises(EC2TestException, match="fails"):
-        mine.upload(image, regions=[ORIGIN], checks=[fails], **HVM)
+def unbootable(lab: Lab, mine: Lab) -> str:
+    """An image that does not boot: why is looked for, and all that was made of it removed."""
+    image = lab.image(boot_code=False, menu_lst=False)
+    changes = {"write_via": "direct", "regions": [ORIGIN], "limits": {"ssh_ready": 2}, **HVM}
+    with pytest.raises(EC2TestException):
+        mine.upload(image, **changes)
     mine.clean(image)
     return ""
 
@@ -132,7 +132,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
 def decisions(site: Lab) -> list[dict[str, Any]]:
     """What IAM decided while a user with the whole policy did all that a worker does."""
     worker = user(site, policy())
-    for act in (utility, direct, failing, regrouped, tidied, checked):
+    for act in (utility, direct, unbootable, regrouped, tidied, checked):
         assert act(site, worker.lab) == "", act.__doc__
         site.wipe()
     return [row for row in site.ask("decisions") if row["caller"] == worker.arn]
