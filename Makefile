@@ -47,12 +47,10 @@ lint: $(INSTALLED)
 	$(RUN) -m mypy
 
 # pyenv shows one Python at a time; tox is told of the others.
+PYENV := $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python)
 tox: test-programs $(INSTALLED)
 	$(RUN) -m pip install --quiet --constraint constraints.txt tox
-	$(RUN) -m tox $(addprefix --discover ,$(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python))
-
-bench: programs $(INSTALLED)
-	$(RUN) -m bench $(BENCH)
+	$(RUN) -m tox $(if $(PYENV),--discover $(PYENV))
 
 clean:
 	rm -rf build
