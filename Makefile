@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help demo test system-test vm-test chaos lint tox bench clean programs test-programs
+.PHONY: help audit requirements demo test system-test vm-test chaos lint tox bench clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -20,6 +20,8 @@ help:
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
+	@echo 'make audit        known vulnerabilities of what is installed (asks PyPI; no part of the tests)'
+	@echo 'make requirements write requirements/ anew, with hashes, after setup.py or constraints.txt changed'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
 demo: programs $(INSTALLED)
@@ -51,6 +53,17 @@ PYENV := $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python)
 tox: test-programs $(INSTALLED)
 	$(RUN) -m pip install --quiet --constraint constraints.txt tox
 	$(RUN) -m tox $(if $(PYENV),--discover $(PYENV))
+
+# In an environment of their own: what they need is none of fedimg's.
+build/tools:
+	@python3 -m venv build/tools
+	@build/tools/bin/pip install --quiet --disable-pip-version-check 'uv==0.13.9' 'pip-audit==2.*'
+
+audit: build/tools
+	@tools/audit build/tools/bin/pip-audit requirements/fedimg.txt
+
+requirements: build/tools
+	@tools/hash-requirements build/tools/bin/uv
 
 clean:
 	rm -rf build

@@ -259,3 +259,69 @@ def test_policy_allows_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
         needed |= {f"{service}:{actions[method]}" for method in called & actions.keys()}
     # Who one is, everybody may ask, whatever the policies say.
     assert needed - {"sts:GetCallerIdentity"} <= allowed
+
+
+def hashed(name: str) -> dict[str, Requirement]:
+    """What a file of requirements/ pins; each line has the hashes of the release's files."""
+    text = (ROOT / "requirements" / name).read_text().replace("\\\n", "")
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            requirement, *hashes = re.split(r"\s+--hash=", line)
+            assert hashes, line
+            assert all(re.fullmatch(r"sha256:[0-9a-f]{64}\s*", each) for each in hashes), line
+            parsed = Requirement(requirement)
+            found[canonicalize_name(parsed.name)] = parsed
+    return found
+
+
+def test_hashed_requirements_are_all_that_fedimg_needs_in_the_versions_of_the_constraints() -> None:
+    pinned, constrained = hashed("fedimg.txt"), constraints()
+    for name, requirement in pinned.items():
+        assert requirement.specifier == constrained[name].specifier, name
+    needed = [canonicalize_name("fedimg")]
+    for name in needed:
+        extras = {"fedmsg": ["consumers", "commands", "crypto_ng"], "psycopg": ["binary"]}
+        for text in Distribution.from_name(name).requires or ():
+            one = Requirement(text)
+            wanted = [{"extra": extra} for extra in ["", *extras.get(name, [])]]
+            if one.marker is None or any(one.marker.evaluate(each) for each in wanted):
+                each = canonicalize_name(one.name)
+                assert each in pinned, f"{name} needs {each}"
+                if each not in needed:
+                    needed.append(each)
+    assert len(needed) > 40
+
+
+def test_what_builds_is_hashed_too() -> None:
+    assert set(hashed("build.txt")) == {"pip", "setuptools"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', 0, "0 with holes"),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": '
+            '[{"id": "CVE-1", "fix_versions": ["2"]}]}]}',
+            1,
+            "a 1: CVE-1, fixed in 2",
+        ),
+        ('{"dependencies": [{"name": "a", "skip_reason": "not found"}]}', 2, "nothing is known"),
+        ("no connection", 2, "could not be reached"),
+    ],
+)
+def test_audit_says_when_nothing_is_known(
+    tmp_path: Path, answer: str, status: int, said: str
+) -> None:
+    program = tmp_path / "pip-audit"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    program.chmod(0o755)
+    ran = subprocess.run(
+        [sys.executable, ROOT / "tools/audit", program, "requirements.txt"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == status
+    assert said in ran.stdout + ran.stderr
