@@ -72,7 +72,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["fedimg", "fedimg.*"]),
-    package_data={"fedimg.aws": ["*.sh"]},
+    package_data={"fedimg.aws": ["*.sh", "check_scripts/*.sh"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={

@@ -66,8 +66,19 @@ def _checked_type(text: str) -> str:
     return text
 
 
+def _line(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,2048}", text):
+        raise ValueError("holds characters that no address may")
+    return text
+
+
 Pattern = Annotated[str, AfterValidator(_pattern)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+#: A web address that is given to an instance, on a line.
+GivenAddress = Annotated[str, AfterValidator(_line), AfterValidator(_web_address)]
+OptionalAddress = Annotated[
+    str, AfterValidator(lambda text: _web_address(_line(text)) if text else "")
+]
 SourceRange = Annotated[str, AfterValidator(_source_range)]
 CheckedType = Annotated[str, AfterValidator(_checked_type)]
 AMITypeName = Annotated[
@@ -222,6 +233,28 @@ class Limits(Section):
         return self
 
 
+#: The checks that fedimg brings, in the order in which they are made.
+ShippedCheck = Literal[
+    "units", "cloud-init", "root-size", "pristine", "network", "clock", "selinux", "reboot"
+]
+
+
+class Testing(Section):
+    """What a test instance has to pass beside the site's own checks."""
+
+    shipped: list[ShippedCheck] = Field(
+        list(get_args(ShippedCheck)), description="Which of fedimg's own checks are made."
+    )
+    reach: list[GivenAddress] = Field([], description="What `network` has to get an answer from.")
+    resolve: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]] = Field(
+        [], description="Names that `network` has to resolve."
+    )
+    clock: OptionalAddress = Field(
+        "", description="The web server whose Date `clock` compares the instance's clock with."
+    )
+    clock_seconds: PositiveInt = Field(5, description="How far the two may be apart.")
+
+
 class EC2(Section):
     """The account's regions and how an image gets into them."""
 
@@ -248,6 +281,7 @@ class EC2(Section):
     aarch64: ArmMachine = ArmMachine()
     network: Network = Network()
     amis: AMIs = AMIs()
+    test: Testing = Testing()
     limits: Limits = Limits()
     keep_failed_amis: bool = Field(False, description="Leave a failed job's AMIs, for a look.")
     keep_failed_instances: bool = Field(False, description="… and its instances.")
@@ -255,6 +289,10 @@ class EC2(Section):
     def machine(self, architecture: Architecture) -> Machine:
         """What images of this architecture are written and tested on."""
         return self.x86_64 if architecture is Architecture.X86_64 else self.aarch64
+
+
+#: The first check of all, which is always made: the default user gets in.
+LOGIN = "login"
 
 
 class Check(Section):
@@ -312,11 +350,19 @@ class Settings(Section):
     koji: Koji = Koji()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(
-        [Check(name="runs a command", command="/bin/true")],
-        min_length=1,
-        description="What a test instance has to pass before anything is public.",
+        [], description="What a test instance has to pass, beside what `ec2.test` has."
     )
     bus: Bus = Bus()
+
+    @model_validator(mode="after")
+    def _checks_can_be_told_apart(self) -> Settings:
+        names = [LOGIN, *self.ec2.test.shipped, *(check.name for check in self.checks)]
+        if len(names) == 1:
+            raise ValueError("no check is left: name one in ec2.test.shipped, or a [[checks]]")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two checks have the name {', '.join(sorted(twice))}")
+        return self
+
     worker: Worker = Worker()
 
 

@@ -378,6 +378,9 @@ class Store:
                     .where(_regions.c.job == job, _regions.c.step.not_in((PUBLIC, FAILED)))
                     .values(step=state, detail="")
                 )
+                connection.execute(
+                    sa.delete(_tests).where(_tests.c.job == job, _tests.c.status == "started")
+                )
 
     def cancel(self, job: str, *, queue: Queue) -> int | None:
         """Mark a live job cancelled and queue its clean-up; its run.

@@ -98,6 +98,14 @@ def deregister(ec2: Client, ami: AMI) -> None:
             raise
 
 
+def root(ec2: Client, ami: AMI) -> tuple[str, int]:
+    """The name of an AMI's root device, and how large its volume is, in GiB."""
+    (image,) = ec2.describe_images(ImageIds=[ami.id])["Images"]
+    device = str(image["RootDeviceName"])
+    sizes = {m["DeviceName"]: m["Ebs"]["VolumeSize"] for m in image["BlockDeviceMappings"]}
+    return device, int(sizes[device])
+
+
 def snapshots_of(image: dict[str, Any]) -> set[str]:
     """The snapshots that an AMI, as EC2 describes it, is made from."""
     return {

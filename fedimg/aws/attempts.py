@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg import ssh
-from fedimg.aws import instances
+from fedimg.aws import instances, key_pairs
 from fedimg.aws.clients import Client
 from fedimg.aws.instances import Instance, Launch
 from fedimg.aws.refusals import no_room
@@ -35,7 +35,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Attempts:
-    """What the attempts at one step of a job share; their instances carry `role`."""
+    """What the attempts at one step of a job share; their instances carry `role`.
+
+    Those `as_users_do` let the worker in by a key pair of EC2's, and run `early` as root when they
+    boot; the others are let in by their user data.
+    """
 
     ec2: Client
     waiter: Waiter
@@ -43,6 +47,8 @@ class Attempts:
     settings: EC2
     place: Place
     role: str
+    as_users_do: bool = False
+    early: str = ""
 
     def start(
         self, ami: str, kind: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
@@ -55,13 +61,18 @@ class Attempts:
         wanted = Launch(
             ami=ami,
             kind=kind,
-            user_data=user_data(host_key=host_key, client_key=client_key),
+            user_data=user_data(
+                host_key=host_key,
+                client_key=None if self.as_users_do else client_key,
+                early=self.early,
+            ),
             # The attempt's own key makes the token: the same call is the same instance, another
             # attempt is another.
             token=self.labels.token(self.role, host_key.public),
             group=self.place.group,
             subnet=instances.subnet_for(self.ec2, self.place, kind, number),
             volumes=volumes,
+            key_pair=self._key_pair(client_key) if self.as_users_do else "",
         )
         try:
             started = instances.launch(
@@ -72,6 +83,9 @@ class Attempts:
                 raise NoRoom(f"EC2 has no room for a {kind} just now: {error}") from error
             raise
         return Started(started, host_key, client_key)
+
+    def _key_pair(self, key: ssh.Identity) -> str:
+        return key_pairs.imported(self.ec2, self.waiter, self.labels, self.role, key)
 
     @contextmanager
     def login(self, started: Started, user: str) -> Iterator[tuple[Instance, ssh.Session]]:
@@ -99,6 +113,10 @@ class Attempts:
         ) as session:
             yield instance, session
 
+    def reboot(self, started: Started) -> None:
+        """Have EC2 reboot the instance."""
+        self.waiter.settled(lambda: self.ec2.reboot_instances(InstanceIds=[started.id]))
+
     def console(self, started: Started) -> str:
         """What the instance's console shows, as far as EC2 has it."""
         return instances.console(self.ec2, started.id)
@@ -110,6 +128,7 @@ class Attempts:
     def dismiss(self) -> None:
         """Ask for the end of the step's instances; the job's clean-up waits for it."""
         instances.dismiss(self.ec2, self.labels, self.role)
+        self._forget_keys()
 
     def end(self) -> None:
         """Terminate the step's instances and wait until they are gone."""
@@ -120,3 +139,8 @@ class Attempts:
             self.role,
             limit=self.settings.limits.instance_gone,
         )
+        self._forget_keys()
+
+    def _forget_keys(self) -> None:
+        if self.as_users_do:
+            key_pairs.remove(self.ec2, self.labels, self.role)

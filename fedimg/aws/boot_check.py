@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg import ssh
+from fedimg.aws import amis, reboot
 from fedimg.aws.attempts import Attempts, NoRoom, Started
-from fedimg.aws.checks import SHORT, BrokenOff, Probe, probes
+from fedimg.aws.checks import BrokenOff, Probe, probes, result
 from fedimg.aws.diagnosis import Evidence, diagnose
-from fedimg.config import Check
+from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
 from fedimg.observer import CheckResult, CheckState
-from fedimg.ssh import Reached
+from fedimg.ssh import Reached, printable
 
 ROLE = "test"
-#: The check that comes before all others.
-LOGIN = "login"
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,16 @@ class BootCheck:
         started = self._start(ami, architecture)
         results: list[CheckResult] = []
         said: list[str] = []
+        testing = self.attempts.settings.test
+        asked = probes(self.checks, testing, ami.type, architecture)
         try:
-            self._ask(started, probes(self.checks, ami.type, architecture), results, said)
+            self._ask(started, asked, results, said)
         except ssh.SSHError as error:
             said.append(error.output)
             return self._failed(ami, started, self._explained(started, error), said, results)
         except EC2ServiceException as error:
             return self._failed(ami, started, error.problem, [error.output], results)
-        failed = [result.name for result in results if not result.passed]
+        failed = [answer.name for answer in results if not answer.passed]
         if failed:
             problem = f"failed on the test instance: {', '.join(failed)}"
             return self._failed(ami, started, problem, said, results)
@@ -93,22 +94,23 @@ class BootCheck:
         """
         user = self.attempts.settings.test_user
         began = time.monotonic()
-
-        def logged_in(state: CheckState, how: str) -> CheckResult:
-            return CheckResult(LOGIN, state, round(time.monotonic() - began, 3), how)
-
         try:
             with self.attempts.login(started, user) as (_, session):
-                results.append(logged_in(CheckState.PASSED, f"as {user}"))
+                how = f"as {user}, by a key pair of EC2's"
+                results.append(result(LOGIN, CheckState.PASSED, began, how))
                 for probe in asked:
-                    result, words = probe.run(session)
-                    results.append(result)
+                    answer, words = probe.run(session)
+                    results.append(answer)
                     said.append(words)
+                # What fails anyway need not be seen to fail twice.
+                sound = all(answer.passed for answer in results)
+                if sound and reboot.NAME in self.attempts.settings.test.shipped:
+                    results.append(reboot.survived(self.attempts, started, user, session))
         except BrokenOff as error:
             results.append(error.result)
             raise
         except (ssh.SSHError, EC2ServiceException) as error:
-            results.append(logged_in(CheckState.FAILED, str(error)[:SHORT]))
+            results.append(result(LOGIN, CheckState.FAILED, began, str(error)))
             raise
 
     def _start(self, ami: AMI, architecture: Architecture) -> Started:
@@ -119,9 +121,10 @@ class BootCheck:
             if hvm
             else settings.x86_64.test_type_paravirtual
         )
+        volumes = self._larger_root(ami)
         for number in range(settings.limits.attempts):
             try:
-                return self.attempts.start(ami.id, kind, number)
+                return self.attempts.start(ami.id, kind, number, volumes)
             except NoRoom as error:
                 reason = error
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
@@ -136,6 +139,16 @@ class BootCheck:
         )
         return f"{diagnose(shown)}; {error}"
 
+    def _larger_root(self, ami: AMI) -> list[dict[str, Any]]:
+        """A root volume larger than the image: whether it is grown into cannot be seen on another.
+
+        Larger by a fourth, at least a GiB.
+        """
+        if "root-size" not in self.attempts.settings.test.shipped:
+            return []
+        device, gib = self.attempts.waiter.settled(lambda: amis.root(self.attempts.ec2, ami))
+        return [{"DeviceName": device, "Ebs": {"VolumeSize": gib + max(1, gib // 4)}}]
+
     def _failed(
         self,
         ami: AMI,
@@ -146,6 +159,8 @@ class BootCheck:
     ) -> Verdict:
         # The console's end and the checks' end both matter; neither may push out the other.
         half = OUTPUT_TAIL // 2
-        console, output = self.attempts.console(started), "\n".join(said)
+        # Whoever reads this later may do so on a terminal.
+        console = "\n".join(map(printable, self.attempts.console(started).splitlines()))
+        output = "\n".join(said)
         told = f"{console[-half:]}\n{output[-half:]}".strip()
         return Verdict(ami.id, f"{ami.type} AMI {ami.id}: {problem}", told, results)

@@ -8,13 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedimg import ssh
-from fedimg.config import Check
+from fedimg.aws import scripts
+from fedimg.config import Check, ShippedCheck, Testing
 from fedimg.images import AMIType, Architecture
 from fedimg.observer import CheckResult, CheckState
 
 #: A check that ends with this status says that the image has nothing for it, as a test does to
 #: automake; unless it is the status that was expected.
 NOT_APPLICABLE = 77
+#: fedimg's own checks that are a script: run as root, with values on standard input.
+_SCRIPTS: dict[ShippedCheck, str] = {
+    "units": "units.sh",
+    "cloud-init": "cloud_init.sh",
+    "root-size": "root_size.sh",
+    "pristine": "pristine.sh",
+    "network": "network.sh",
+    "clock": "clock.sh",
+    "selinux": "selinux.sh",
+}
+_FOLDER = "check_scripts"
+#: Those that wait for the end of the boot, and how long that and the others may take, in seconds.
+_WAITING = ("units", "cloud-init")
+_BOOT_SECONDS = 600.0
+_SECONDS = 180.0
 #: How much of what a check said goes along with its result, in characters.
 SHORT = 500
 
@@ -45,8 +61,7 @@ class Probe:
                 self.command, given=self.given, limit=self.timeout, idle=self.timeout
             )
         except ssh.SSHError as error:
-            result = self._result(CheckState.FAILED, started, f"{error}\n{error.output}")
-            raise BrokenOff(f"check {self.name!r}: {error}", error.output, result) from error
+            raise BrokenOff(self.name, started, str(error), error.output) from error
         matches = re.search(self.output, finished.output, re.MULTILINE)
         if finished.status == self.status and matches:
             state = CheckState.PASSED
@@ -56,25 +71,54 @@ class Probe:
             state = CheckState.FAILED
         said = f"{finished.output}{finished.errors}".strip()
         told = f"[{self.name}: exit status {finished.status}, {state}]"
-        return self._result(state, started, said), f"{said}\n{told}".strip()
+        return result(self.name, state, started, said), f"{said}\n{told}".strip()
 
-    def _result(self, state: CheckState, started: float, said: str) -> CheckResult:
-        seconds = round(time.monotonic() - started, 3)
-        return CheckResult(self.name, state, seconds, said.strip()[-SHORT:])
+
+def result(name: str, state: CheckState, started: float, said: str) -> CheckResult:
+    """How a check went that started then, by time.monotonic()."""
+    seconds = round(time.monotonic() - started, 3)
+    return CheckResult(name, state, seconds, said.strip()[-SHORT:])
 
 
 class BrokenOff(ssh.SSHError):
     """A check did not come to its end, and its session is over; `result` is what it comes to."""
 
-    def __init__(self, problem: str, output: str, result: CheckResult) -> None:
-        super().__init__(problem, output)
-        self.result = result
+    def __init__(self, name: str, started: float, problem: str, output: str = "") -> None:
+        super().__init__(f"check {name!r}: {problem}", output)
+        self.result = result(name, CheckState.FAILED, started, f"{output}\n{problem}")
 
 
-def probes(checks: Sequence[Check], kind: AMIType, architecture: Architecture) -> list[Probe]:
-    """What an AMI of this type and architecture is asked."""
-    return [
+def probes(
+    checks: Sequence[Check], testing: Testing, kind: AMIType, architecture: Architecture
+) -> list[Probe]:
+    """What an AMI of this type and architecture is asked: fedimg's own checks, then the site's."""
+    own = [_shipped(name, testing) for name in testing.shipped if name in _SCRIPTS]
+    return own + [
         Probe(check.name, check.command, b"", check.status, check.output, check.timeout)
         for check in checks
         if check.applies(kind, architecture)
     ]
+
+
+def looks_early(testing: Testing) -> str:
+    """The script that a test instance runs early, so that `pristine` finds what it noted."""
+    return scripts.text(f"{_FOLDER}/shipped.sh") if "pristine" in testing.shipped else ""
+
+
+def _shipped(name: ShippedCheck, testing: Testing) -> Probe:
+    given: dict[str, list[tuple[str, object]]] = {
+        "network": [
+            *(("resolve", host) for host in testing.resolve),
+            *(("reach", url) for url in testing.reach),
+        ],
+        "clock": [
+            *([("date", testing.clock)] if testing.clock else []),
+            ("tolerance", testing.clock_seconds),
+        ],
+    }
+    return Probe(
+        name,
+        scripts.as_root(f"{_FOLDER}/{_SCRIPTS[name]}", "sh"),
+        scripts.values(given.get(name, [])),
+        timeout=_BOOT_SECONDS if name in _WAITING else _SECONDS,
+    )

@@ -20,8 +20,11 @@ IMAGE = "image"
 SNAPSHOT = "snapshot"
 VOLUME = "volume"
 SECURITY_GROUP = "security-group"
+KEY_PAIR = "key-pair"
 #: What uses another goes before it.
-_ORDER = (INSTANCE, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
+_ORDER = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
+#: What EC2 says of a thing that is in use, or still being made.
+_NOT_YET = {"DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse", "IncorrectState"}
 _AT_ONCE = 16
 
 
@@ -160,6 +163,8 @@ def _unpublished(
         yield VOLUME, volume["VolumeId"], tags.read(volume.get("Tags"))
     for group in pages("describe_security_groups", "SecurityGroups"):
         yield SECURITY_GROUP, group["GroupId"], tags.read(group.get("Tags"))
+    for pair in ec2.describe_key_pairs(Filters=filters)["KeyPairs"]:
+        yield KEY_PAIR, pair["KeyPairId"], tags.read(pair.get("Tags"))
 
 
 def _gone(ec2: Client, item: Leftover) -> bool | None:
@@ -174,12 +179,14 @@ def _gone(ec2: Client, item: Leftover) -> bool | None:
             ec2.delete_snapshot(SnapshotId=item.id)
         elif item.kind == VOLUME:
             ec2.delete_volume(VolumeId=item.id)
+        elif item.kind == KEY_PAIR:
+            ec2.delete_key_pair(KeyPairId=item.id)
         else:
             ec2.delete_security_group(GroupId=item.id)
     except Exception as error:
         if gone(ec2, item.id, error):
             return True
-        if code(error) in ("DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse"):
+        if code(error) in _NOT_YET:
             return None
         raise
     return True

@@ -27,7 +27,7 @@ class Instance:
 @dataclass(frozen=True)
 class Launch:
     """What an instance is started from. `volumes` are block device mappings beside the AMI's own;
-    a call repeated with one `token` is one instance.
+    a call repeated with one `token` is one instance. `key_pair` is the name of one of EC2's.
     """
 
     ami: str
@@ -37,6 +37,7 @@ class Launch:
     group: str
     subnet: str
     volumes: Sequence[Mapping[str, Any]] = ()
+    key_pair: str = ""
 
 
 def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:
@@ -62,6 +63,7 @@ def launch(
     IMDSv2 only, no instance profile, gone when it shuts itself down. Raises botocore's
     ClientError when EC2 refuses.
     """
+    key = {"KeyName": wanted.key_pair} if wanted.key_pair else {}
     made = waiter.settled(
         lambda: ec2.run_instances(
             ImageId=wanted.ami,
@@ -89,6 +91,7 @@ def launch(
             TagSpecifications=labels.specifications(
                 ["instance", "volume", "network-interface"], role
             ),
+            **key,
         )
     )
     return str(made["Instances"][0]["InstanceId"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from dataclasses import dataclass
-from importlib.resources import files
+
+from fedimg.aws import scripts
 
 _URL = re.compile(r"https?://[!-~]{1,2048}")
 _VOLUME = re.compile(r"vol-[0-9a-f]{8,17}")
@@ -55,9 +55,7 @@ class Failure:
 
 def write_command() -> str:
     """The command that runs the script as root. It is the same for every image and volume."""
-    script = files("fedimg.aws").joinpath("write_image.sh").read_text()
-    become_root = '$(test "$(id -u)" = 0 || echo sudo -n)'
-    return f"exec {become_root} bash -c {shlex.quote(script)}"
+    return scripts.as_root("write_image.sh", "bash")
 
 
 def given(
@@ -102,7 +100,7 @@ def given(
         "idle": math.ceil(idle),
         "appear": math.ceil(appear),
     }
-    return ("".join(f"{name} {value}\n" for name, value in values.items()) + "end\n").encode()
+    return scripts.values(values.items())
 
 
 def progress(line: str) -> Progress | None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from fedimg.aws import (
@@ -22,6 +22,7 @@ from fedimg.aws import (
 )
 from fedimg.aws.attempts import Attempts
 from fedimg.aws.boot_check import BootCheck, Verdict
+from fedimg.aws.checks import looks_early
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.direct import Direct
 from fedimg.aws.plan import Plan
@@ -271,7 +272,11 @@ class _Upload:
     def _boot(self, mine: Sequence[AMI], place: Place) -> dict[str, Any]:
         ami = mine[0]
         step = f"boot-check:{ami.type.virtualization}"
-        attempts = self._attempts(f"{boot_check.ROLE}-{ami.type.virtualization}", place)
+        attempts = replace(
+            self._attempts(f"{boot_check.ROLE}-{ami.type.virtualization}", place),
+            as_users_do=True,
+            early=looks_early(self._settings.test),
+        )
         check = BootCheck(attempts, self._service.checks)
         with self._at(step, EC2TestException):
             if self._again and amis.public(self._ec2(), mine):

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from fedimg.aws import amis, cleanup, instances, publish, security_group
-from fedimg.aws.cleanup import IMAGE, INSTANCE, SECURITY_GROUP, SNAPSHOT, VOLUME
+from fedimg import ssh
+from fedimg.aws import amis, cleanup, instances, key_pairs, publish, security_group
+from fedimg.aws.cleanup import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
 from fedimg.config import AMIs, Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Virtualization
@@ -69,8 +70,11 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
         subnet=instances.subnet_for(origin, place, "t3.small", 0),
     )
     instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
+    name = key_pairs.imported(origin, waiter, labels, "test", ssh.new_identity("test"))
+    (pair,) = origin.describe_key_pairs(KeyNames=[name])["KeyPairs"]
     return {
         INSTANCE: instance,
+        KEY_PAIR: pair["KeyPairId"],
         IMAGE: ami.id,
         SNAPSHOT: ami.snapshot,
         VOLUME: volume,
@@ -110,7 +114,7 @@ def test_everything_is_removed_what_uses_another_first(
     assert everything.items() <= set(gone)
     assert account.live(labels.site) == []
     order = [kind for kind, _ in gone]
-    assert order == sorted(order, key=[INSTANCE, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP].index)
+    assert order == sorted(order, key=list(everything).index)
     removed = [row["id"] for row in account.removals()]
     assert removed.index(everything[INSTANCE]) < removed.index(everything[SECURITY_GROUP])
     assert removed.index(everything[IMAGE]) < removed.index(everything[SNAPSHOT])

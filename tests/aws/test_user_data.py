@@ -4,6 +4,7 @@ import asyncssh
 import yaml
 
 from fedimg import ssh
+from fedimg.aws import scripts
 from fedimg.aws.user_data import user_data
 
 HOST = ssh.new_identity("host")
@@ -32,3 +33,15 @@ def test_a_repeated_call_says_the_same_within_ec2s_limit() -> None:
     text = user_data(host_key=HOST, client_key=CLIENT)
     assert text == user_data(host_key=replace(HOST), client_key=replace(CLIENT))
     assert len(text.encode()) < 2048
+
+
+def test_a_key_pair_takes_the_client_keys_place() -> None:
+    config = yaml.safe_load(user_data(host_key=HOST, client_key=None))
+    assert set(config) == {"ssh_deletekeys", "ssh_keys"}
+
+
+def test_what_runs_early_is_the_script_as_it_is() -> None:
+    script = scripts.text("check_scripts/shipped.sh")
+    text = user_data(host_key=HOST, client_key=None, early=script)
+    assert yaml.safe_load(text)["bootcmd"] == [["/bin/sh", "-c", script]]
+    assert len(text.encode()) < 8192

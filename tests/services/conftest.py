@@ -244,6 +244,8 @@ class Lab:
             "login_user": "fedora",
             "test_user": "fedora",
             "x86_64": {"utility_ami": self.utility},
+            # Whoever tests these asks for them: a reboot takes seconds.
+            "test": {"shipped": []},
             "network": {"ssh_port": self.ssh_port, "allowed_source": "127.0.0.1/32"},
             "limits": {
                 "instance_running": PATIENCE,
@@ -312,6 +314,7 @@ class Lab:
             "snapshot": lambda ec2, id: ec2.delete_snapshot(SnapshotId=id),
             "volume": lambda ec2, id: ec2.delete_volume(VolumeId=id),
             "security-group": lambda ec2, id: ec2.delete_security_group(GroupId=id),
+            "key-pair": lambda ec2, id: ec2.delete_key_pair(KeyPairId=id),
         }
         for kind, remove in removals.items():
             for row in self.live(kind):

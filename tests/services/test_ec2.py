@@ -175,7 +175,11 @@ class TestPublishedImage:
             assert instance["MetadataOptions"]["HttpTokens"] == "required"
             assert instance["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
             assert "IamInstanceProfile" not in instance
-            assert "KeyName" not in instance
+            # Users get into their instances by a key pair; the utility instance is nobody's.
+            assert instance.get("KeyName", "").startswith("fedimg-") == (
+                role(instance) != "utility"
+            )
+        assert published.lab.live("key-pair") == []
 
     def test_group_lets_in_the_configured_source_alone(self, published: Published) -> None:
         lab = published.lab

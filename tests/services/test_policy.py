@@ -57,9 +57,10 @@ def utility(lab: Lab, mine: Lab) -> str:
 
 
 def direct(lab: Lab, mine: Lab) -> str:
-    """An image written without an instance, and its clean-up."""
+    """An image written without an instance, one that has to survive a reboot; and its clean-up."""
     image = lab.image()
-    result = mine.upload(image, write_via="direct", regions=[ORIGIN, "us-east-2"], **HVM)
+    changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
+    result = mine.upload(image, test={"shipped": ["reboot"]}, **changes)
     mine.clean(image)
     return "\n".join(result.failed.values())
 
@@ -118,7 +119,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
     "LaunchFromAnywhere": utility,
     "LaunchHardenedInstances": utility,
     "MakeVolumesAndInterfacesOfInstances": utility,
-    "MakeSecurityGroups": utility,
+    "MakeGroupsAndKeyPairs": utility,
     "MakeSnapshots": direct,
     "CopyFromSnapshots": direct,
     "MakeImages": direct,

@@ -1,0 +1,22 @@
+# Run by sh, as root, on a test instance: it reaches addresses of the Web and resolves names.
+# Standard input has "reach URL" and "resolve NAME" lines, then "end".
+# Exit status 77: there is nothing named, or nothing here to reach it with.
+named=
+while read -r what value; do
+    case $what in
+        end) break ;;
+        resolve)
+            getent ahosts "$value" >/dev/null || { echo "$value could not be resolved"; exit 1; }
+            echo "$value is $(getent ahosts "$value" | { read -r address _; echo "$address"; })"
+            ;;
+        reach)
+            command -v curl >/dev/null || { echo "there is no curl here"; exit 77; }
+            # Any answer will do.
+            curl --disable --silent --show-error --globoff --output /dev/null --max-time 30 \
+                --retry 2 --proto =http,https --url "$value" 2>&1 || exit 1
+            echo "$value answers"
+            ;;
+    esac
+    named=yes
+done
+[ -n "$named" ] || { echo "the settings name nothing to reach or resolve"; exit 77; }

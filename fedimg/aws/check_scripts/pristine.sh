@@ -1,0 +1,23 @@
+# Run by sh, as root, on a test instance: what shipped.sh noted early in the boot, while the image
+# was as it was shipped. Exit status 77: nothing could look, or what it saw was not the image.
+record=/run/fedimg-shipped
+
+source=$(findmnt -n -v -o SOURCE / 2>/dev/null)
+if [ ! -b "$source" ]; then
+    echo "the root file system is on no disk here, so what is in it did not come with the image"
+    exit 77
+fi
+if ! command -v cloud-init >/dev/null; then
+    echo "there is no cloud-init here, which would have let us look before the first boot's changes"
+    exit 77
+fi
+if [ "$(tail -n 1 "$record" 2>/dev/null)" != looked ]; then
+    echo "cloud-init did not run the bootcmd in its user data, so nobody saw what was shipped"
+    exit 1
+fi
+found=$(sed '$d' "$record")
+if [ -n "$found" ]; then
+    printf 'the image shipped:\n%s\n' "$found"
+    exit 1
+fi
+echo "no host key, password, authorized key or machine-id was shipped"

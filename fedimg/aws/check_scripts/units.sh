@@ -1,0 +1,20 @@
+# Run by sh, as root, on a test instance: the boot has come to its end, and no unit has failed.
+# Waits for that; the caller has the limit. Exit status 77: systemd does not run here.
+export LC_ALL=C SYSTEMD_COLORS=0
+
+[ -d /run/systemd/system ] || { echo "systemd does not run here"; exit 77; }
+while :; do
+    state=$(systemctl is-system-running 2>/dev/null)
+    case $state in
+        # Nothing at all: systemd does not answer yet.
+        initializing | starting | '') sleep 2 ;;
+        *) break ;;
+    esac
+done
+systemctl list-units --state=failed --plain --no-legend --no-pager --full | while read -r unit _; do
+    echo "failed: $unit"
+    systemctl status --lines=5 --no-pager --full "$unit" 2>&1 | tail -n 5
+done
+echo "the system is $state"
+systemctl is-active --quiet multi-user.target || { echo "multi-user.target was not reached"; exit 1; }
+[ "$state" = running ]

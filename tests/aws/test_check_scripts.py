@@ -1,0 +1,198 @@
+"""What the shipped checks' scripts say, run over files of the test's own in a mount namespace."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fedimg.aws import scripts
+
+ROOT = Path(__file__).parents[2]
+#: What the scripts look at; a machine's own in place of this host's.
+FOLDERS = ("etc", "home", "root", "run")
+_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """The folders of a machine as an image ships them."""
+    for name in FOLDERS:
+        (tmp_path / name).mkdir()
+    (tmp_path / "etc/ssh").mkdir()
+    (tmp_path / "home/fedora").mkdir()
+    (tmp_path / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\nbin:x:1:1::/:/sbin/nologin\nfedora:x:1000:1000::/home/fedora:\n"
+    )
+    (tmp_path / "etc/shadow").write_text("root:!locked::0:99999:7:::\nbin:*:::::::\nfedora:!!::\n")
+    (tmp_path / "etc/machine-id").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def run(machine: Path) -> Run:
+    """Runs a script on the machine; its exit status and output."""
+
+    def run(name: str, *values: tuple[str, object], given: bytes | None = None) -> tuple[int, str]:
+        script = scripts.text(f"check_scripts/{name}")
+        mounts = " && ".join(f'mount --bind "$0/{folder}" /{folder}' for folder in FOLDERS)
+        done = subprocess.run(
+            [*_NAMESPACE, f'{mounts} && exec sh -c "$1"', str(machine), script],
+            input=scripts.values(values) if given is None else given,
+            env={"PATH": f"{machine}/tools:/usr/sbin:/usr/bin:/sbin:/bin"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+        )
+        return done.returncode, done.stdout.decode()
+
+    return run
+
+
+def noted(machine: Path, run: Run) -> list[str]:
+    """What the look at a shipped image notes."""
+    assert run("shipped.sh") == (0, "")
+    *found, last = (machine / "run/fedimg-shipped").read_text().splitlines()
+    assert last == "looked"
+    return found
+
+
+def test_nothing_is_noted_of_a_clean_image(machine: Path, run: Run) -> None:
+    (machine / "root/.ssh").mkdir()
+    (machine / "root/.ssh/authorized_keys").write_text("# none\n\n")
+    # systemd has filled it in since the boot.
+    (machine / "etc/machine-id").write_text("0" * 32)
+    assert noted(machine, run) == []
+
+
+def test_everything_that_no_two_machines_may_share_is_noted(machine: Path, run: Run) -> None:
+    (machine / "etc/ssh/ssh_host_rsa_key").write_text("secret")
+    (machine / "etc/ssh/ssh_host_ecdsa_key").write_text("")
+    (machine / "etc/shadow").write_text("root:$6$salt$secret:::::::\nbin:*::\nfedora:::::::\n")
+    (machine / "home/fedora/.ssh").mkdir()
+    (machine / "home/fedora/.ssh/authorized_keys").write_text("ssh-rsa AAAA somebody\n")
+    shipped = machine / "etc/machine-id"
+    shipped.write_text("0123456789abcdef0123456789abcdef\n")
+    os.utime(shipped, (0, 0))
+    assert noted(machine, run) == [
+        "SSH host key /etc/ssh/ssh_host_rsa_key",
+        "password of user root",
+        "no password needed for user fedora",
+        "authorized key in /home/fedora/.ssh/authorized_keys",
+        "machine-id 0123456789abcdef0123456789abcdef",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "words"),
+    [
+        ("done", 0, "status: done"),
+        # cloud-init has recovered from what it complains of.
+        ("degraded", 0, "degraded done"),
+        ("error", 1, "status: error"),
+        ("disabled", 1, "status: disabled"),
+        (None, 77, "no cloud-init"),
+    ],
+)
+def test_cloud_inits_own_word_counts(
+    machine: Path, run: Run, state: str | None, status: int, words: str
+) -> None:
+    if state:
+        (machine / "tools").mkdir()
+        shutil.copy(ROOT / "lab/machines/tools/cloud-init", machine / "tools")
+        (machine / "run/cloud-init").mkdir()
+        (machine / "run/cloud-init/status").write_text(state)
+    said = run("cloud_init.sh")
+    assert said[0] == status
+    assert words in said[1]
+
+
+def test_selinux_has_to_enforce_where_the_image_has_it(machine: Path, run: Run) -> None:
+    assert run("selinux.sh")[0] == 77
+    (machine / "etc/selinux").mkdir()
+    (machine / "etc/selinux/config").write_text("SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    if not Path("/sys/fs/selinux/enforce").exists():
+        status, said = run("selinux.sh")
+        assert (status, "SELINUX=enforcing" in said) == (1, True)
+
+
+def test_systemd_that_does_not_run_is_no_failure(run: Run) -> None:
+    assert run("units.sh") == (77, "systemd does not run here\n")
+
+
+def test_another_boot_is_known_by_what_only_memory_held(machine: Path, run: Run) -> None:
+    assert run("boot.sh", given=b"mark\n") == (0, "")
+    assert run("boot.sh", given=b"ask\n")[0] == 1
+    boot_id = (machine / "run/fedimg-boot").read_text()
+    (machine / "run/fedimg-boot").write_text("another\n")
+    assert run("boot.sh", given=b"ask\n")[0] == 0
+    (machine / "run/fedimg-boot").write_text(boot_id)
+    assert run("boot.sh", given=b"ask\n")[0] == 1
+    (machine / "run/fedimg-boot").unlink()
+    assert run("boot.sh", given=b"ask\n")[0] == 0
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    """A web server whose clock is `off` by some seconds, or that tells no time."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response_only(204)
+            if (off := self.server.off) is not None:  # type: ignore[attr-defined]
+                self.send_header("Date", formatdate(time.time() + off, usegmt=True))
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server.off = 0  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("off", "status", "words"),
+    [(0, 0, "off the clock"), (900, 1, "off the clock"), (-900, 1, ""), (None, 1, "no Date")],
+)
+def test_clock_is_held_against_the_servers(
+    run: Run, server: ThreadingHTTPServer, off: int | None, status: int, words: str
+) -> None:
+    server.off = off  # type: ignore[attr-defined]
+    url = f"http://127.0.0.1:{server.server_port}"
+    said = run("clock.sh", ("date", url), ("tolerance", 300))
+    assert said[0] == status, said
+    assert words in said[1]
+
+
+def test_network_reaches_and_resolves_what_is_named(
+    machine: Path, run: Run, server: ThreadingHTTPServer
+) -> None:
+    (machine / "etc/hosts").write_text("127.0.0.1 here.example.org\n")
+    (machine / "etc/nsswitch.conf").write_text("hosts: files\n")
+    url = f"http://here.example.org:{server.server_port}"
+    status, said = run("network.sh", ("resolve", "here.example.org"), ("reach", url))
+    assert (status, said) == (0, f"here.example.org is 127.0.0.1\n{url} answers\n")
+    status, said = run("network.sh", ("resolve", "nowhere.example.org"))
+    assert (status, said) == (1, "nowhere.example.org could not be resolved\n")
+    status, said = run("network.sh", ("reach", "http://here.example.org:1"))
+    assert (status, "here.example.org" in said) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["network.sh", "clock.sh"])
+def test_nothing_named_is_nothing_to_check(run: Run, name: str) -> None:
+    status, said = run(name, *([("tolerance", 5)] if name == "clock.sh" else []))
+    assert (status, "name no" in said) == (77, True)
