@@ -214,8 +214,9 @@ class Limits(Section):
     snapshot: PositiveFloat = 7200
     copy_: PositiveFloat = Field(14400, alias="copy", description="One region's snapshot copy.")
     image: PositiveFloat = 1800
-    settle: PositiveFloat = Field(
-        120, description="Until EC2 knows a fresh resource everywhere, and failing calls pass."
+    settle: PositiveFloat = Field(120, description="Until EC2 knows a fresh resource everywhere.")
+    outage: PositiveFloat = Field(
+        3600, description="EC2, or a region of it, is away, or takes no credentials."
     )
     attempts: PositiveInt = Field(3, description="Fresh instances tried for a write or a check.")
     image_gib: PositiveInt = Field(64, description="Largest image taken, uncompressed.")

@@ -90,7 +90,7 @@ uploader.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
     {
         "state_directory": state,
-        "ec2": {"limits": {"jobs": 1, "settle": 2}},
+        "ec2": {"limits": {"jobs": 1, "settle": 2, "outage": 2}},
         # Nobody listens there: what is announced waits for Koji.
         "koji": {"hub": "http://127.0.0.1:9/kojihub"},
         "worker": {"stop_seconds": float(sys.argv[2])},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import boto3
@@ -19,6 +20,8 @@ _READ_SECONDS = 60
 # Back-off doubles from under a second up to 20 s: eight tries ride out a minute of throttling.
 _ATTEMPTS = 8
 _CONNECTIONS = 20
+# Many threads see their credentials refused at once; a session takes half a second to make.
+_RENEW_SECONDS = 10
 
 
 class Clients:
@@ -31,6 +34,19 @@ class Clients:
         self._session: Any = boto3.session.Session()
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, int, int], Client] = {}
+        self._renewed = time.monotonic()
+
+    def renew(self) -> None:
+        """Read credentials anew for the clients to come: AWS has refused those in use.
+
+        What expires by a schedule boto3 renews by itself; a file of keys it reads but once.
+        """
+        with self._lock:
+            if time.monotonic() - self._renewed < _RENEW_SECONDS:
+                return
+            self._renewed = time.monotonic()
+            self._session = boto3.session.Session()
+            self._made.clear()
 
     def ec2(self, region: str) -> Client:
         """EC2 in a region; throttled, failed and broken calls are tried again."""

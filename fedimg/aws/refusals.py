@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
@@ -23,6 +31,16 @@ _BUSY = {
     "Unavailable",
 }
 
+
+#: AWS does not take the caller's credentials, or not any more.
+_EXPIRED = {
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidClientTokenId",
+    "RequestExpired",
+    "UnrecognizedClientException",
+}
 
 #: EC2 has no room for the instance just now, or not in this zone; it says so with a status of 500.
 _NO_ROOM = {
@@ -60,6 +78,21 @@ def in_doubt(error: Exception) -> bool:
     # botocore puts a connection that failed beside its HTTP errors, not among them, and an answer
     # that is not EC2's, such as a proxy's page, beside all of its errors.
     return isinstance(error, (HTTPClientError, NoConnection, ResponseParserError))
+
+
+def expired(error: Exception) -> bool:
+    """Whether AWS took no credentials, or there were none: renewed ones may be on their way."""
+    if isinstance(error, ClientError):
+        # EC2 says AuthFailure of another account's resources, too.
+        mine = not str(error.response["Error"].get("Message", "")).startswith("Not authorized for")
+        return code(error) in _EXPIRED and mine
+    without = (NoCredentialsError, CredentialRetrievalError)
+    return isinstance(error, (*without, TokenRetrievalError, UnauthorizedSSOTokenError))
+
+
+def passing(error: Exception) -> bool:
+    """Whether the call may pass when it is tried again, later and by itself."""
+    return in_doubt(error) or expired(error)
 
 
 @contextmanager

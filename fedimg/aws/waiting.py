@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
-from fedimg.aws.refusals import in_doubt, not_found
+from fedimg.aws.refusals import expired, not_found, passing
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
 
@@ -17,12 +18,22 @@ _GROWTH = 1.4
 
 
 class Waiter:
-    """Waits for EC2 as `limits` allow. Every wait ends with Cancelled soon after `stop` is set."""
+    """Waits for EC2 as `limits` allow. Every wait ends with Cancelled soon after `stop` is set.
 
-    def __init__(self, limits: Limits, stop: threading.Event) -> None:
+    `heard` is told, in words, when EC2 is waited for that does not answer.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        stop: threading.Event,
+        heard: Callable[[str], None] = lambda words: None,
+    ) -> None:
         self._minimum = limits.wait_minimum
         self._maximum = limits.wait_maximum
         self._settle = limits.settle
+        self._outage = limits.outage
+        self._heard = heard
         self.stop = stop
 
     def until(
@@ -30,10 +41,10 @@ class Waiter:
     ) -> T:
         """The first answer of `look` that is not None, asked for at most `limit` seconds.
 
-        That EC2 does not know a resource yet, or does not answer, counts as not ready, until it
-        has gone on for as long as EC2 may take to settle; a call that must not be repeated when
-        it may have taken effect is not `repeatable`. Raises EC2ServiceException when the limit
-        passes; `what` says what was waited for.
+        That EC2 does not know a resource yet counts as not ready for as long as it may take to
+        settle, and that it does not answer for as long as an outage may last, whatever the limit;
+        a call that must not be repeated when it may have taken effect is not `repeatable`. Raises
+        EC2ServiceException when the limit passes; `what` says what was waited for.
         """
         started = time.monotonic()
         failing_since: float | None = None
@@ -46,22 +57,50 @@ class Waiter:
                 failing_since = None
             except Exception as error:
                 failing_since = failing_since or time.monotonic()
-                passing = not_found(error) or (repeatable and in_doubt(error))
                 failing = time.monotonic() - failing_since
+                away = repeatable and passing(error)
+                known = failing < self._outage if away else not_found(error)
                 # At the end, EC2's own words say more than ours.
-                if not passing or failing >= self._settle or waited >= limit:
+                if not known or (not away and (failing >= self._settle or waited >= limit)):
                     raise
                 answer = None
             if answer is not None:
                 return answer
-            if waited >= limit:
+            left = limit - waited
+            if left <= 0 and failing_since is None:
                 raise EC2ServiceException(f"{what}: not so after {limit:g} s; gave up waiting")
-            self.pause(min(pause, limit - waited))
+            self.pause(min(pause, left) if left > 0 else pause)
             pause = min(pause * _GROWTH, self._maximum)
 
     def settled(self, call: Callable[[], T]) -> T:
         """The result of a call on fresh resources, tried until EC2 knows them everywhere."""
         return self.until(lambda: (call(),), what="resource known to EC2", limit=self._settle)[0]
+
+    def outlasted(self, call: Callable[[], T]) -> T:
+        """The result of a call that may be repeated, when EC2 is there again to give it.
+
+        Raises whatever else EC2 says, and what it last said when the outage lasts too long.
+        """
+        away_since: float | None = None
+        since = ""
+        pause = self._minimum
+        while True:
+            self.check()
+            try:
+                answer = call()
+            except Exception as error:
+                if away_since is None:
+                    away_since, since = time.monotonic(), f"{datetime.now(UTC):%H:%M:%S} UTC"
+                if not passing(error) or time.monotonic() - away_since >= self._outage:
+                    raise
+                whom = "EC2 to take the worker's credentials" if expired(error) else "EC2"
+                self._heard(f"waiting for {whom} since {since}: {error}")
+            else:
+                if since:
+                    self._heard("")
+                return answer
+            self.pause(pause)
+            pause = min(pause * _GROWTH, self._maximum)
 
     def shown(self, find: Callable[[], T | None], *, what: str) -> T:
         """A thing that exists, once EC2 shows it. Raises EC2ServiceException if it never does."""
@@ -85,8 +124,9 @@ class Waiter:
             except Exception as error:
                 # Counted from the first failure: the call itself may wait for long.
                 failing_since = failing_since or time.monotonic()
-                passing = in_doubt(error) or not_found(error)
-                if not passing or time.monotonic() - failing_since >= self._settle:
+                failing = time.monotonic() - failing_since
+                patience = self._outage if passing(error) else self._settle
+                if not (passing(error) or not_found(error)) or failing >= patience:
                     raise
             doubt = True
             self.pause(pause)

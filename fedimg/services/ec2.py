@@ -14,6 +14,7 @@ from fedimg.aws import (
     boot_check,
     copies,
     direct,
+    patience,
     plan,
     publish,
     security_group,
@@ -25,6 +26,7 @@ from fedimg.aws.boot_check import BootCheck, Verdict
 from fedimg.aws.checks import looks_early
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.direct import Direct
+from fedimg.aws.patience import Patient
 from fedimg.aws.plan import Plan
 from fedimg.aws.refusals import explained
 from fedimg.aws.security_group import Place
@@ -84,11 +86,11 @@ class EC2Service:
         self.clients = clients
         self.stop = stop or threading.Event()
 
-    def plan(self, image: RawImage, *, patient: bool = False) -> Plan:
+    def plan(self, image: RawImage, waiter: Waiter | None = None) -> Plan:
         """What would be made of an image, and where; nothing is touched.
 
-        Raises EC2ServiceException when EC2 cannot be asked, if `patient` for as long as it may
-        take to settle, or when nothing can be made.
+        Raises EC2ServiceException when EC2 cannot be asked, with a `waiter` as long as an outage
+        may last, or when nothing can be made.
         """
         origin = self.settings.origin
 
@@ -96,7 +98,7 @@ class EC2Service:
             return plan.make(image, self.settings, self.clients)
 
         with explained("planning", image=image.name, region=origin, step="plan"):
-            return Waiter(self.settings.limits, self.stop).settled(make) if patient else make()
+            return waiter.outlasted(make) if waiter else make()
 
     def upload(
         self,
@@ -114,9 +116,12 @@ class EC2Service:
         EC2ServiceException otherwise. What is left over is the caller's to clean up.
         """
         steps = steps or PlainSteps()
-        planned = Plan.from_json(
-            steps.run("plan", lambda: self.plan(image, patient=True).to_json())
+        waiter = Waiter(
+            self.settings.limits,
+            self.stop,
+            lambda words: observer.progress(self.settings.origin, "plan", words),
         )
+        planned = Plan.from_json(steps.run("plan", lambda: self.plan(image, waiter).to_json()))
         upload = _Upload(self, image, observer, planned, again)
         place = Place(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))
@@ -161,6 +166,8 @@ class _Upload:
         self._origin = planned.origin
         self._labels = Labels.of(service.site, image)
         self._waiter = Waiter(service.settings.limits, service.stop)
+        # Where it stands in each region, for what is said while EC2 is away.
+        self._at_step: dict[str, str] = {}
         self._verdicts: dict[Virtualization, Future[bool]] = {
             virtualization: Future() for virtualization in planned.virtualizations
         }
@@ -282,7 +289,7 @@ class _Upload:
             if self._again and amis.public(self._ec2(), mine):
                 # Nothing is public that was not tested, so an earlier run has tested these.
                 return Verdict(ami.id, "", "", []).to_json()
-            self._observer.progress(self._origin, step)
+            self._progress(self._origin, step)
             self._observer.test_started(ami)
             try:
                 verdict = check.run(ami, self._image.architecture, again=self._again)
@@ -302,11 +309,11 @@ class _Upload:
 
     def _writer(self, attempts: Attempts) -> Utility | Direct:
         def heard(words: str) -> None:
-            self._observer.progress(self._origin, "write", words)
+            self._progress(self._origin, "write", words)
 
         clients = self._service.clients
         if self._settings.write_via == "utility":
-            return Utility(attempts, clients.ec2_once(self._origin), heard)
+            return Utility(attempts, patience.once(clients, self._origin), heard)
         return Direct(
             self._ec2(),
             direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
@@ -317,11 +324,11 @@ class _Upload:
         )
 
     def _copy(self, region: str, snapshot: str) -> str:
-        self._observer.progress(region, "copy")
+        self._progress(region, "copy")
         with self._at("copy", region=region):
             return copies.copied(
                 self._ec2(region),
-                self._service.clients.ec2_once(region),
+                patience.once(self._service.clients, region),
                 self._waiter,
                 self._labels,
                 origin=self._origin,
@@ -331,7 +338,7 @@ class _Upload:
             )
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
-        self._observer.progress(region, "register")
+        self._progress(region, "register")
         made = [
             amis.register(
                 self._ec2(region),
@@ -360,11 +367,11 @@ class _Upload:
         return [ami.to_json() for ami in made]
 
     def _publish(self, steps: Steps, region: str, snapshot: str, made: Sequence[AMI]) -> _Outcome:
-        self._observer.progress(region, "waiting for the boot check")
+        self._progress(region, "waiting for the boot check")
         passed = self._passed()
 
         def effect() -> list[dict[str, Any]]:
-            self._observer.progress(region, "publish")
+            self._progress(region, "publish")
             with self._at("publish", region=region):
                 good = [ami for ami in made if ami.type.virtualization in passed]
                 for ami in made:
@@ -378,7 +385,7 @@ class _Upload:
                     self._observer.published(ami)
             dropped = sorted({str(ami.type) for ami in made if ami not in good})
             detail = f"without {', '.join(dropped)}: not booted" if dropped else ""
-            self._observer.progress(region, PUBLIC, detail)
+            self._progress(region, PUBLIC, detail)
             return [ami.to_json() for ami in good]
 
         public = steps.run(f"publish:{region}", effect)
@@ -394,7 +401,17 @@ class _Upload:
         return Attempts(self._ec2(), self._waiter, self._labels, self._settings, place, role)
 
     def _ec2(self, region: str | None = None) -> Client:
-        return self._service.clients.ec2(region or self._origin)
+        where = region or self._origin
+
+        def away(words: str) -> None:
+            self._observer.progress(where, self._at_step.get(where, "preparing"), words)
+
+        waiter = Waiter(self._settings.limits, self._service.stop, away)
+        return Patient(self._service.clients, where, waiter)
+
+    def _progress(self, region: str, step: str, detail: str = "") -> None:
+        self._at_step[region] = step
+        self._observer.progress(region, step, detail)
 
     def _at(
         self,

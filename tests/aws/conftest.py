@@ -33,7 +33,7 @@ QUICK = Delays(
     image_copy=0.1,
     volume=0.05,
 )
-LIMITS = Limits(wait_minimum=0.02, wait_maximum=0.1, settle=1)
+LIMITS = Limits(wait_minimum=0.02, wait_maximum=0.1, settle=1, outage=1)
 
 _numbers = itertools.count()
 

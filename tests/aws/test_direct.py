@@ -81,7 +81,8 @@ class Writer:
         )
 
     def direct(self, *, limits: dict[str, float] | None = None, **settings: Any) -> Direct:
-        values = {"settle": 5, "attempts": 1, "wait_minimum": 0.05, "wait_maximum": 0.1}
+        values = {"settle": 5, "outage": 5, "attempts": 1}
+        values |= {"wait_minimum": 0.05, "wait_maximum": 0.1}
         made = Settings(
             origin=ORIGIN,
             write_via="direct",
@@ -421,7 +422,7 @@ def test_stop_ends_a_write_and_leaves_its_snapshot_to_the_clean_up(
 
     def write() -> None:
         try:
-            writer.direct(limits={"settle": NEVER_MIND}).write(image)
+            writer.direct(limits={"outage": NEVER_MIND}).write(image)
         except BaseException as error:
             ended.append(error)
 

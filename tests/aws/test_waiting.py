@@ -6,7 +6,9 @@ from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
+    NoCredentialsError,
     ReadTimeoutError,
 )
 
@@ -43,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def waiter(clock: Clock) -> Waiter:
-    return Waiter(Limits(wait_minimum=1, wait_maximum=15, settle=120), clock)
+    return Waiter(Limits(wait_minimum=1, wait_maximum=15, settle=120, outage=900), clock)
 
 
 def refusal(code: str, status: int = 400) -> ClientError:
@@ -118,10 +120,57 @@ def test_look_that_ec2_does_not_answer_is_repeated(waiter, trouble):
     assert waiter.until(Script(trouble, trouble, "there"), what="it", limit=600) == "there"
 
 
-def test_ec2_that_stays_silent_is_given_up_when_it_should_have_settled(waiter, clock):
+def test_ec2_that_stays_silent_is_given_up_when_no_outage_lasts_so_long(waiter, clock):
     with pytest.raises(ReadTimeoutError):
         waiter.until(Script(None, NO_ANSWER), what="it", limit=600)
-    assert 120 <= sum(clock.pauses) < 160
+    assert 900 <= sum(clock.pauses) < 940
+
+
+# outlasted
+
+EXPIRED = [
+    refusal("RequestExpired"),
+    refusal("ExpiredTokenException", 403),
+    refusal("AuthFailure", 401),
+    NoCredentialsError(),
+    CredentialRetrievalError(provider="instance profile", error_msg="no route to host"),
+]
+
+
+@pytest.mark.parametrize("trouble", [NO_ANSWER, refusal("RequestLimitExceeded", 503), *EXPIRED])
+def test_outage_is_waited_for_and_told(clock, trouble):
+    heard: list[str] = []
+    waiter = Waiter(Limits(outage=900), clock, heard.append)
+    assert waiter.outlasted(Script(trouble, trouble, "there")) == "there"
+    assert len(heard) == 3
+    assert heard[0].startswith("waiting for EC2")
+    assert ("credentials" in heard[0]) == (trouble in EXPIRED)
+    assert str(trouble) in heard[0]
+    assert heard[-1] == ""
+
+
+def test_outage_that_lasts_too_long_is_given_up_with_its_last_words(waiter, clock):
+    with pytest.raises(ReadTimeoutError):
+        waiter.outlasted(Script(NO_ANSWER))
+    assert 900 <= sum(clock.pauses) < 940
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [UNKNOWN, refusal("UnauthorizedOperation", 403), refusal("InsufficientInstanceCapacity", 500)],
+)
+def test_answer_that_is_a_refusal_is_no_outage(waiter, clock, refused):
+    with pytest.raises(ClientError) as caught:
+        waiter.outlasted(Script(refused))
+    assert (caught.value, clock.pauses) == (refused, [])
+
+
+def test_another_accounts_resource_is_not_waited_for(waiter, clock):
+    error = refusal("AuthFailure", 401)
+    error.response["Error"]["Message"] = "Not authorized for image:ami-1"
+    with pytest.raises(ClientError):
+        waiter.outlasted(Script(error))
+    assert clock.pauses == []
 
 
 def test_call_that_must_not_be_repeated_is_not(waiter):
@@ -160,6 +209,7 @@ def test_shown_gives_up_with_what_was_looked_for(waiter):
         lambda waiter: waiter.until(Script(None), what="it", limit=60),
         lambda waiter: waiter.make(Script(NO_ANSWER), Script(None), look_first=True),
         lambda waiter: waiter.settled(Script(UNKNOWN)),
+        lambda waiter: waiter.outlasted(Script(NO_ANSWER)),
         lambda waiter: waiter.pause(60),
     ],
 )
@@ -241,7 +291,7 @@ def test_refused_call_is_not_made_again(waiter, clock):
 def test_failing_calls_are_given_up_with_the_last_failure(waiter, clock):
     with pytest.raises(ReadTimeoutError):
         waiter.make(Script(NO_ANSWER), Script(None), look_first=False)
-    assert 120 <= clock.now - 1000 <= 135
+    assert 900 <= clock.now - 1000 <= 915
 
 
 def test_time_that_a_call_took_is_no_failing(waiter, clock):

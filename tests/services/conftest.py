@@ -257,6 +257,7 @@ class Lab:
                 "copy": 900,
                 "image": PATIENCE,
                 "settle": 3,
+                "outage": 3,
                 "attempts": 1,
                 "image_gib": 1,
                 "wait_minimum": 0.1,

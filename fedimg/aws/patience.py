@@ -1,0 +1,71 @@
+"""Clients that outlast EC2: calls wait until it answers, throttles less, takes credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fedimg.aws.clients import Client, Clients
+from fedimg.aws.refusals import expired
+from fedimg.aws.waiting import Waiter
+
+# The waiter tries again: botocore's own pauses, of up to 20 s, are not ended when a job is.
+_ATTEMPTS = 2
+
+
+class Current:
+    """A client of which each call is one try, with the credentials that there are by then.
+
+    `get` is what makes the client, or has it ready.
+    """
+
+    def __init__(self, clients: Clients, get: Callable[[], Client]) -> None:
+        self._clients = clients
+        self._get = get
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        def call(**given: Any) -> Any:
+            return self._once(lambda: getattr(self._get(), operation)(**given))
+
+        return call
+
+    def _once(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            if expired(error):
+                self._clients.renew()
+            raise
+
+
+class Patient(Current):
+    """EC2 in a region, through outages that `waiter` waits for: for calls that may be repeated."""
+
+    def __init__(self, clients: Clients, region: str, waiter: Waiter) -> None:
+        super().__init__(clients, lambda: clients.client("ec2", region, attempts=_ATTEMPTS))
+        self._waiter = waiter
+
+    def get_paginator(self, operation: str) -> Pages:
+        """As boto3 has it; the pages come all at once."""
+        return Pages(lambda: self._get().get_paginator(operation), self._once)
+
+    def _once(self, call: Callable[[], Any]) -> Any:
+        return self._waiter.outlasted(lambda: super(Patient, self)._once(call))
+
+
+class Pages:
+    """A paginator whose pages are one call, begun anew where one of them fails."""
+
+    def __init__(self, get: Callable[[], Any], once: Callable[[Callable[[], Any]], Any]) -> None:
+        self._get = get
+        self._once = once
+
+    def paginate(self, **given: Any) -> list[dict[str, Any]]:
+        """All pages."""
+        pages: list[dict[str, Any]] = self._once(lambda: list(self._get().paginate(**given)))
+        return pages
+
+
+def once(clients: Clients, region: str) -> Current:
+    """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
+    return Current(clients, lambda: clients.ec2_once(region))

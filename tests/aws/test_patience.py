@@ -1,0 +1,106 @@
+"""Clients that wait for an EC2 that is away, in the lab's EC2."""
+
+import threading
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, HTTPClientError
+
+from fedimg.aws import clients as made
+from fedimg.aws.clients import Clients
+from fedimg.aws.patience import Patient, once
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Limits
+from tests.aws.conftest import ORIGIN, Account
+from tests.plans import follow
+
+#: No outage of these tests takes a tenth of this on an idle machine.
+OUTAGE = 60
+
+
+@pytest.fixture
+def heard() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def patient(account: Account, heard: list[str]) -> Patient:
+    limits = Limits(wait_minimum=0.05, wait_maximum=0.2, outage=OUTAGE)
+    return Patient(account.clients, ORIGIN, Waiter(limits, threading.Event(), heard.append))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "reset"},
+        {"fault": "refused", "code": "RequestLimitExceeded"},
+        {"fault": "refused", "code": "RequestExpired"},
+    ],
+    ids=str,
+)
+def test_calls_wait_until_the_outage_is_over(
+    account: Account, patient: Patient, heard: list[str], fault: dict[str, str]
+) -> None:
+    follow(account.url, [{**fault, "count": 6}])
+    assert patient.describe_regions()["Regions"]
+    assert "waiting for EC2" in heard[0]
+    assert heard[-1] == ""
+
+
+def test_refused_connections_are_waited_for(ec2, account: Account, patient: Patient) -> None:
+    ec2.down()
+    back = threading.Timer(1, ec2.up)
+    back.start()
+    try:
+        assert patient.describe_regions()["Regions"]
+    finally:
+        back.join()
+
+
+def test_pages_begin_anew_when_one_fails(account: Account, patient: Patient) -> None:
+    follow(account.url, [{"fault": "reset", "action": "DescribeInstances", "count": 3}])
+    pages = patient.get_paginator("describe_instances").paginate()
+    assert [page["Reservations"] for page in pages] == [[]]
+
+
+def test_other_refusals_are_told_at_once(account: Account, patient: Patient) -> None:
+    with pytest.raises(ClientError, match="InvalidAMIID"):
+        patient.describe_images(ImageIds=["ami-00000000000000000"])
+
+
+def test_single_try_is_a_single_try(account: Account) -> None:
+    follow(account.url, [{"fault": "reset", "action": "DescribeImages", "count": 1}])
+    with pytest.raises(HTTPClientError):
+        once(account.clients, ORIGIN).describe_images(Owners=["self"])
+    once(account.clients, ORIGIN).describe_images(Owners=["self"])
+
+
+def test_keys_that_were_changed_in_their_file_are_read_again(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """boto3 reads a file of keys once; the worker is not to be restarted for new ones."""
+    keys = tmp_path / "credentials"
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.setattr(made, "_RENEW_SECONDS", 0)
+    # AWS gives keys to accounts; the lab knows whose a key is by its form.
+    written = "[default]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
+    keys.write_text(written.format("AKIAIOSFODNN7OLDER00"))
+    own = Clients()
+    limits = Limits(wait_minimum=0.05, wait_maximum=0.2, outage=OUTAGE)
+    seen: list[str] = []
+
+    def change(words: str) -> None:
+        seen.append(words)
+        keys.write_text(written.format("AKIAIOSFODNN7NEWER00"))
+        follow(account.url, [])
+
+    patient = Patient(own, ORIGIN, Waiter(limits, threading.Event(), change))
+    follow(account.url, [{"fault": "refused", "code": "ExpiredToken"}])
+    patient.describe_regions()
+    assert "credentials" in seen[0]
+    held = own.ec2(ORIGIN)._request_signer._credentials.access_key
+    assert held == "AKIAIOSFODNN7NEWER00"
+    assert boto3.Session().get_credentials().access_key == held
