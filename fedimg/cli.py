@@ -178,7 +178,9 @@ def cancel(call: Call, job: JobArgument) -> Code:
     with closing(Jobs(store)) as jobs:
         cancelled = jobs.cancel(name)
     row = _find(store, name)
-    if cancelled:
+    if cancelled and row.state != "cancelled":
+        call.output.note(f"{name} does not run again by itself; 'fedimg retry' still runs it")
+    elif cancelled:
         _mind_the_worker(call)
     elif row.state == "cancelled":
         call.output.note(f"{name} is cancelled already")

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -217,6 +218,12 @@ class Limits(Section):
     settle: PositiveFloat = Field(120, description="Until EC2 knows a fresh resource everywhere.")
     outage: PositiveFloat = Field(
         3600, description="EC2, or a region of it, is away, or takes no credentials."
+    )
+    retries: NonNegativeInt = Field(
+        6, description="Further runs that a job gets by itself when EC2 failed it, or a region."
+    )
+    retry_after: PositiveFloat = Field(
+        900, description="Before the first of them; each later pause is twice as long."
     )
     attempts: PositiveInt = Field(3, description="Fresh instances tried for a write or a check.")
     image_gib: PositiveInt = Field(64, description="Largest image taken, uncompressed.")

@@ -19,6 +19,7 @@ class EC2ServiceException(Exception):
         step: the step of the process.
         request_id: AWS's id of the refused request, where there is one.
         output: what the instance printed; its last 32 KiB are kept.
+        later: whether the same may pass later, without anything being mended.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class EC2ServiceException(Exception):
         step: str = "",
         request_id: str = "",
         output: str = "",
+        later: bool = False,
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -37,6 +39,7 @@ class EC2ServiceException(Exception):
         self.region = region
         self.step = step
         self.request_id = request_id
+        self.later = later
         # Half a character at the cut goes; what was no text to begin with shows as question marks.
         tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]
         self.output = tail.decode(errors="ignore")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from dbos import DBOSClient
 
+from fedimg.again import Again, Turn, What
 from fedimg.images import RawImage
 from fedimg.store import Store
 
@@ -24,6 +25,7 @@ class Jobs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._again = Again(store)
         self._client = DBOSClient(system_database_engine=store.engine)
 
     def close(self) -> None:
@@ -52,65 +54,101 @@ class Jobs:
 
     def retry(self, job: str) -> int | None:
         """Queue an ended job's next run; its number, or None when there is nothing to retry."""
-        return self._store.next_run(
+        run = self._store.next_run(
             job, queue=lambda connection, run: self._publish(connection, job, run)
         )
+        if run is not None:
+            # A person has looked: what comes by itself from now on is counted anew.
+            self._again.forget(job)
+        return run
+
+    def begin_due(self) -> None:
+        """Queue what jobs that ended get later, by themselves, as far as its time has come."""
+        for turn in self._again.due():
+            begin = self._run_again if turn.what is What.RUN else self._clean_again
+            queued = begin(turn)
+            row = self._store.job(turn.job)
+            # Behind its own clean-up it is not ready yet; behind a newer run it is of no use.
+            if queued or row is None or row.run != turn.run:
+                self._again.begun(turn)
+
+    def _run_again(self, turn: Turn) -> bool:
+        run = self._store.next_run(
+            turn.job,
+            queue=lambda connection, run: self._publish(connection, turn.job, run),
+            behind=turn.run,
+        )
+        return run is not None
+
+    def _clean_again(self, turn: Turn) -> bool:
+        def queue(connection: sa.Connection, state: str, error: str | None) -> object:
+            given = (turn.job, turn.run, state, error, False, turn.count)
+            name = f"{workflow_id(CLEAN, turn.job, turn.run)}:{turn.count}"
+            return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *given)
+
+        return self._store.clean_again(turn.job, turn.run, queue=queue)
 
     def correct(self, image: RawImage) -> int | None:
         """Queue the next run of an image's job that came to nothing, its image described anew.
 
         The run's number, or None when the job is live, has published, or has a twin that did.
         """
-        return self._store.correct(
+        run = self._store.correct(
             image, queue=lambda connection, run: self._publish(connection, image.job, run)
         )
+        if run is not None:
+            self._again.forget(image.job)
+        return run
 
     def cancel(self, job: str) -> bool:
-        """End a live job and queue its clean-up; False when it is not live."""
+        """End a live job and queue its clean-up, or have an ended one not run again by itself.
+
+        False when neither is to be done.
+        """
         run = self._store.cancel(
             job,
             queue=lambda connection, run: self._clean(connection, job, run, "cancelled", None),
         )
         if run is None:
-            return False
+            return self._again.give_up(job)
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True
 
-    def finish(self, job: str, run: int, state: str, error: str | None) -> bool:
-        """Queue the clean-up of a run, behind which the job is in `state`; False if not live."""
+    def finish(self, job: str, run: int, state: str, error: str | None, *, later: bool) -> bool:
+        """Queue the clean-up of a run, behind which the job is in `state`; False if not live.
+
+        `later` says that another run may do better, without anything being mended.
+        """
         return self._store.finish(
             job,
             run,
-            queue=lambda connection, run: self._clean(connection, job, run, state, error),
+            queue=lambda connection, run: self._clean(connection, job, run, state, error, later),
         )
 
     def _publish(self, connection: sa.Connection, job: str, run: int) -> object:
-        return self._queue(connection, JOBS_QUEUE, PUBLISH, job, run)
+        name = workflow_id(PUBLISH, job, run)
+        return self._queue(connection, JOBS_QUEUE, PUBLISH, name, job, run)
 
     def _clean(
-        self, connection: sa.Connection, job: str, run: int, state: str, error: str | None
-    ) -> object:
-        return self._queue(connection, CLEAN_QUEUE, CLEAN, job, run, state, error)
-
-    def _queue(
         self,
         connection: sa.Connection,
-        queue: str,
-        workflow: str,
         job: str,
         run: int,
-        *more: str | None,
+        state: str,
+        error: str | None,
+        later: bool = False,
+    ) -> object:
+        name = workflow_id(CLEAN, job, run)
+        given = (job, run, state, error, later)
+        return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *given)
+
+    def _queue(
+        self, connection: sa.Connection, queue: str, workflow: str, name: str, *given: object
     ) -> object:
         return self._client.enqueue_in_transaction(
             connection,
-            {
-                "queue_name": queue,
-                "workflow_name": workflow,
-                "workflow_id": workflow_id(workflow, job, run),
-            },
-            job,
-            run,
-            *more,
+            {"queue_name": queue, "workflow_name": workflow, "workflow_id": name},
+            *given,
         )
 
 

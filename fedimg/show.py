@@ -102,7 +102,10 @@ def when(seconds: float) -> str:
 
 
 def job_value(row: JobRow) -> dict[str, Any]:
-    """A job as JSON has it; `image` is the image's name, times are ISO-8601 in UTC."""
+    """A job as JSON has it; `image` is the image's name, times are ISO-8601 in UTC.
+
+    There is a `next` only where the job runs again by itself.
+    """
     return {
         "job": row.job,
         "image": row.image.name,
@@ -115,6 +118,7 @@ def job_value(row: JobRow) -> dict[str, Any]:
             {**asdict(region), "updated": when(region.updated)}
             for region in sorted(row.regions, key=lambda region: region.region)
         ],
+        **({} if row.next is None else {"next": when(row.next)}),
     }
 
 
@@ -141,7 +145,7 @@ def jobs(rows: Sequence[JobRow], *, details: bool) -> Answer:
     for row in rows:
         lines.append(job_line(row))
         if row.error:
-            page.append(Text(f"{row.job}: {row.error}", style=_STATE_STYLES.get(row.state, "")))
+            page.append(Text(f"{row.job}: {_reason(row)}", style=_STATE_STYLES.get(row.state, "")))
         if details:
             lines += [region_line(row, region) for region in row.regions]
             page += [Text(), _regions_table(row)]
@@ -174,7 +178,13 @@ def test_lines(row: JobRow, test: BootTestRow) -> list[list[str]]:
 
 def job_line(row: JobRow) -> list[str]:
     """How a job stands, as the fields of a plain line."""
-    return [row.job, row.state, row.step, when(row.updated), _one_line(row.error)]
+    return [row.job, row.state, row.step, when(row.updated), _one_line(_reason(row))]
+
+
+def _reason(row: JobRow) -> str:
+    """Why a job is not well, and when it runs again by itself."""
+    later = None if row.next is None else f"runs again at {when(row.next)}"
+    return "; ".join(filter(None, (row.error, later)))
 
 
 def fields(row: Sequence[str]) -> list[str]:

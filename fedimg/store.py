@@ -101,6 +101,17 @@ _refused = sa.Table(
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("at", sa.Float, nullable=False, index=True),
 )
+#: The table of fedimg.again.
+again = sa.Table(
+    "fedimg_again",
+    _metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("due", sa.Float, nullable=False),
+    sa.Column("begun", sa.Boolean, nullable=False),
+)
 # The messenger looks several times a second, at the few rows that wait among all that ever were.
 sa.Index("fedimg_outbox_waiting", _outbox.c.id, sqlite_where=_outbox.c.announced.is_(None))
 
@@ -140,7 +151,10 @@ class BootTestRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job as its operator sees it; times are seconds since the epoch."""
+    """One job as its operator sees it; times are seconds since the epoch.
+
+    `next` is when it runs again by itself, if it does.
+    """
 
     job: str
     image: RawImage
@@ -151,6 +165,7 @@ class JobRow:
     created: float
     updated: float
     regions: list[RegionRow] = field(default_factory=list)
+    next: float | None = None
     tests: list[BootTestRow] = field(default_factory=list)
 
 
@@ -292,14 +307,19 @@ class Store:
             queue,
         )
 
-    def next_run(self, job: str, *, queue: Queue) -> int | None:
-        """Queue an ended job's next run; None when it is live or complete already.
+    def next_run(self, job: str, *, queue: Queue, behind: int | None = None) -> int | None:
+        """Queue an ended job's next run, only `behind` a certain one if that is named.
+
+        None when the job is live or complete already.
 
         So it is when another source's job for the same bytes is, and until a cancelled job is
         cleaned up: its next run must not meet that.
         """
-        again = _jobs.c.state.in_(("incomplete", "failed", "cancelled"))
-        return self._next_run(job, again, {}, _jobs.c.checksum, queue)
+        which = sa.and_(
+            _jobs.c.state.in_(("incomplete", "failed", "cancelled")),
+            sa.true() if behind is None else _jobs.c.run == behind,
+        )
+        return self._next_run(job, which, {}, _jobs.c.checksum, queue)
 
     def _next_run(
         self,
@@ -361,6 +381,25 @@ class Store:
         return self._end_run(
             job, _jobs.c.run == run, {"step": CLEANING}, lambda c, _run: queue(c, run)
         )
+
+    def clean_again(
+        self, job: str, run: int, *, queue: Callable[[sa.Connection, str, str | None], object]
+    ) -> bool:
+        """Queue another clean-up behind an ended run, with its state and error; False if it is not
+        the last one, or is live.
+        """
+        with self.engine.begin() as connection:
+            changed = connection.execute(
+                sa.update(_jobs)
+                .where(_jobs.c.job == job, _jobs.c.run == run)
+                .where(_jobs.c.state.in_(ENDED), _jobs.c.step != CLEANING)
+                .values(step=CLEANING)
+                .returning(_jobs.c.state, _jobs.c.error)
+            ).first()
+            if changed is None:
+                return False
+            queue(connection, str(changed.state), changed.error)
+        return True
 
     def end(self, job: str, run: int, state: str, error: str | None) -> None:
         """Note how a run ended, its clean-up done; a cancelled one stays so."""
@@ -462,6 +501,11 @@ class Store:
             jobs = connection.execute(
                 sa.select(_jobs).where(which).order_by(_jobs.c.created, _jobs.c.job)
             ).all()
+            nexts = connection.execute(
+                sa.select(again.c.job, again.c.due).where(
+                    again.c.job.in_(chosen), again.c.what == "run", ~again.c.begun
+                )
+            ).all()
             regions = connection.execute(
                 sa.select(_regions).where(_regions.c.job.in_(chosen)).order_by(_regions.c.region)
             ).all()
@@ -469,6 +513,7 @@ class Store:
                 sa.select(_tests).where(_tests.c.job.in_(chosen)).order_by(*_tests.primary_key)
             ).mappings()
             examined = [dict(row) for row in tests]
+        due = {row.job: float(row.due) for row in nexts}
         rows = {
             row.job: JobRow(
                 job=row.job,
@@ -479,6 +524,7 @@ class Store:
                 error=row.error,
                 created=row.created,
                 updated=row.updated,
+                next=due.get(row.job) if row.state in ENDED else None,
             )
             for row in jobs
         }

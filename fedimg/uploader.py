@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,10 +19,11 @@ from dbos import DBOS
 from dbos import error as queue_error
 
 from fedimg import intake, jobs, watchdog
+from fedimg.again import Again
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
 from fedimg.aws.waiting import Waiter
-from fedimg.config import Settings
+from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.jobs import Jobs
@@ -44,6 +46,8 @@ _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
 _CLEAN_UPS = 10
 _POLL_SECONDS = 0.5
+#: Between two looks at what jobs get again by themselves.
+_DUE_SECONDS = 2.0
 #: How long announcements may take to leave when the worker stops; the others leave later.
 _ANNOUNCING_SECONDS = 3.0
 #: The threads without which a worker does nothing: the queue's, by its own names, and ours.
@@ -53,6 +57,8 @@ _LOOPS = (
 )
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30
+#: How the line of a job's error begins that its last clean-up left there.
+_UNCLEAN = "clean-up failed: "
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +91,7 @@ class Uploader:
         self._queue = queue
         self._clients = clients
         self._hub = hub
+        self._again = Again(store)
         self._live: dict[tuple[str, int], _Live] = {}
         self._steps = DurableSteps(gate)
         #: Set, it ends the waiting for Koji.
@@ -148,26 +155,67 @@ class Uploader:
                 if exhausted(error):
                     _end_exhausted(error)
                 state, reason = "failed", str(error)
+                later = isinstance(error, EC2ServiceException) and error.later
                 _tell_failure(job, error)
                 self._steps.run("announce:failed", partial(record.failed, error))
             else:
                 reasons = [f"{region}: {why}" for region, why in result.failed.items()]
                 state, reason = ("incomplete", "\n".join(reasons)) if reasons else ("complete", "")
+                # Some regions had it, so that the others are EC2's to blame, or the account's.
+                later = bool(reasons)
                 _log.info("job %s: %s", job, state)
-            self._steps.run("finish", lambda: self._queue.finish(job, run, state, reason or None))
+            self._steps.run(
+                "finish",
+                lambda: self._queue.finish(job, run, state, reason or None, later=later),
+            )
 
-    def clean(self, job: str, run: int, state: str, error: str | None) -> None:
-        """Remove what a run left unpublished; then the job is in `state`."""
+    def clean(
+        self,
+        job: str,
+        run: int,
+        state: str,
+        error: str | None,
+        later: bool = False,
+        count: int = 0,
+    ) -> None:
+        """Remove what a run left unpublished; then the job is in `state`.
+
+        With `later` it runs again by itself. `count` is which of the further clean-ups this is.
+        """
         if live := self._live.get((job, run)):
             live.stop.set()
             live.ended.wait()
         problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
-        reasons = [reason for reason in (error, problem) if reason]
-        self._steps.run("end", lambda: self._store.end(job, run, state, "\n".join(reasons) or None))
+        before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
+        reason = "\n".join([*before, *([problem] if problem else [])])
+
+        def end() -> None:
+            self._store.end(job, run, state, reason or None)
+            self._plan(job, run, later, count, clean=not problem, well=state == "complete")
+
+        self._steps.run("end", end)
+
+    def _plan(
+        self, job: str, run: int, later: bool, count: int, *, clean: bool, well: bool
+    ) -> None:
+        """Decide what the job gets later, by itself."""
+        limits = self._settings.ec2.limits
+        if later and (turn := self._again.run(job, run, limits)):
+            _log.info(
+                "job %s: runs again in %g s, %d of %d",
+                job,
+                turn.due - time.time(),
+                turn.count,
+                limits.retries,
+            )
+        elif not clean or not (well or count):
+            self._again.clean_up(job, run, count, limits)
+        else:
+            self._again.forget(job)
 
     def _clean_patiently(self, job: str, state: str) -> str | None:
         """Clean up, again and again while that fails and may pass; what was wrong at last."""
-        limits = self._settings.ec2.limits
+        limits = _brief(self._settings.ec2.limits)
         problems: list[str] = []
 
         def clean() -> bool | None:
@@ -203,7 +251,7 @@ class Uploader:
             )
             cleanup.remove(
                 self._clients,
-                Waiter(ec2.limits, threading.Event()),
+                Waiter(_brief(ec2.limits), threading.Event()),
                 [item for item in found if not (item.kind in spared or item.id in published)],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
@@ -216,7 +264,7 @@ class Uploader:
         if not problems:
             self._forget_removed(job, spared)
             return None
-        text = f"clean-up failed: {'; '.join(map(str, problems))}; run 'fedimg cleanup'"
+        text = f"{_UNCLEAN}{'; '.join(map(str, problems))}; run 'fedimg cleanup'".replace("\n", " ")
         _log.error("job %s: %s", job, text)
         return text
 
@@ -261,6 +309,7 @@ def run_worker(settings: Settings) -> int:
     uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
     _launch(store, uploader, settings.ec2.limits.jobs)
     told = _told_to_stop()
+    threading.Thread(target=_begin_due, args=(queue, told), name="again", daemon=True).start()
     _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
     watchdog.notify("READY=1")
     watchdog.wait(told, pulse.silent)
@@ -286,6 +335,21 @@ def run_worker(settings: Settings) -> int:
     # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
     # where they were.
     os._exit(0)
+
+
+def _begin_due(queue: Jobs, stop: threading.Event) -> None:
+    """Begin what jobs get again by themselves, whenever it is due, until told to stop."""
+    while not stop.wait(_DUE_SECONDS):
+        try:
+            queue.begin_due()
+        except Exception:
+            # Of any kind: what is due now is so in two seconds.
+            _log.exception("jobs that are due again could not be begun")
+
+
+def _brief(limits: Limits) -> Limits:
+    """A clean-up does not wait for a region that is away: it comes again."""
+    return limits.model_copy(update={"outage": limits.settle})
 
 
 def _launch(store: Store, uploader: Uploader, jobs_at_once: int) -> None:

@@ -116,7 +116,7 @@ def test_retried_job_waits_again_under_its_next_number(store, jobs):
 def test_finished_run_leaves_its_clean_up_in_the_queue(store, jobs):
     jobs.submit(IMAGE)
     store.begin(IMAGE.job, 1)
-    assert jobs.finish(IMAGE.job, 1, "complete", None)
+    assert jobs.finish(IMAGE.job, 1, "complete", None, later=False)
     clean = workflow_id(CLEAN, IMAGE.job, 1)
     assert queued(store)[clean] == (CLEAN_QUEUE, "ENQUEUED")
 
@@ -125,8 +125,8 @@ def test_run_finished_twice_has_one_clean_up(store, jobs):
     # The worker may be killed between what finish does and what the queue records of it.
     jobs.submit(IMAGE)
     store.begin(IMAGE.job, 1)
-    assert jobs.finish(IMAGE.job, 1, "complete", None)
-    assert jobs.finish(IMAGE.job, 1, "complete", None)
+    assert jobs.finish(IMAGE.job, 1, "complete", None, later=False)
+    assert jobs.finish(IMAGE.job, 1, "complete", None, later=False)
     assert len(queued(store)) == 2
 
 
@@ -142,14 +142,14 @@ def test_cancelled_job_does_not_run_and_is_cleaned_up(store, jobs):
 def test_job_is_cancelled_once(store, jobs):
     jobs.submit(IMAGE)
     assert [jobs.cancel(IMAGE.job), jobs.cancel(IMAGE.job)] == [True, False]
-    assert not jobs.finish(IMAGE.job, 1, "complete", None)
+    assert not jobs.finish(IMAGE.job, 1, "complete", None, later=False)
     assert len(queued(store)) == 2
 
 
 def test_job_in_its_clean_up_cannot_be_cancelled(store, jobs):
     jobs.submit(IMAGE)
     store.begin(IMAGE.job, 1)
-    jobs.finish(IMAGE.job, 1, "complete", None)
+    jobs.finish(IMAGE.job, 1, "complete", None, later=False)
     assert not jobs.cancel(IMAGE.job)
     assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][1] == "ENQUEUED"
 

@@ -17,7 +17,7 @@ from fedimg.store import JobRow, Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: Nothing here takes a tenth of this on an idle machine.
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 #: Each image is treated as its build's name says; EC2 has nothing of any.
 WORKER = """
@@ -50,6 +50,8 @@ class Service:
             observer.progress("us-east-1", "written")
             if image.build == "fails":
                 raise EC2ServiceException("refused")
+            if image.build == "away" and not (state / "go").exists():
+                raise EC2ServiceException("EC2 is away", later=True)
             return ""
 
         steps.run("write", write)
@@ -81,7 +83,7 @@ uploader.Messenger = Messenger
 
 
 def leftovers(clients, site, regions, *, job, **more):
-    if "unclean" in job:
+    if "unclean" in job and not (state / "go").exists():
         raise KeyError("unforeseen")
     return []
 
@@ -90,7 +92,7 @@ uploader.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
     {
         "state_directory": state,
-        "ec2": {"limits": {"jobs": 1, "settle": 2, "outage": 2}},
+        "ec2": {"limits": {"jobs": 1, "settle": 2, "outage": 2, "retry_after": 1, "retries": 60}},
         # Nobody listens there: what is announced waits for Koji.
         "koji": {"hub": "http://127.0.0.1:9/kojihub"},
         "worker": {"stop_seconds": float(sys.argv[2])},
@@ -198,13 +200,35 @@ def test_job_ends_though_its_clean_up_does_not_work(site: Site) -> None:
     assert row.error == "clean-up failed: 'unforeseen'; run 'fedimg cleanup'"
 
 
+def test_job_that_ec2_failed_runs_again_by_itself(site: Site) -> None:
+    (job,) = site.submit("away")
+    site.start()
+    until(lambda: site.row(job).next, "another run planned")
+    assert site.row(job).state == "failed"
+    assert "EC2 is away" in (site.row(job).error or "")
+    until(lambda: len(site.begun()) > 1, "the second run begun")
+    (site.state / "go").touch()
+    until(lambda: site.row(job).state == "complete", "the job complete")
+    assert site.row(job).next is None
+
+
+def test_clean_up_that_did_not_work_comes_again_by_itself(site: Site) -> None:
+    (job,) = site.submit("passes", source="unclean")
+    site.start()
+    assert "clean-up failed" in (site.ended(job).error or "")
+    (site.state / "go").touch()
+    until(lambda: site.row(job).error is None, "the job clean")
+    assert site.row(job).state == "complete"
+
+
 def test_cancelled_job_is_retried_only_behind_its_clean_up(site: Site) -> None:
     (job,) = site.submit("waits")
     assert site.jobs.cancel(job)
     assert site.jobs.retry(job) is None
     site.start()
     assert site.ended(job).state == "cancelled"
-    assert site.jobs.retry(job) == 2
+    # It may be cleaned up once more just now.
+    until(lambda: site.jobs.retry(job) == 2, "the second run queued")
     (site.state / "go").touch()
     until(lambda: site.row(job).state == "complete", "the second run complete")
 

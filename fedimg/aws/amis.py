@@ -75,7 +75,7 @@ def available(ec2: Client, waiter: Waiter, amis: Sequence[AMI], *, limit: float)
             if image["State"] not in ("pending", "available"):
                 reason = image.get("StateReason", {}).get("Message") or "EC2 gives no reason"
                 raise EC2ServiceException(
-                    f"AMI {image['ImageId']} ended {image['State']}: {reason}"
+                    f"AMI {image['ImageId']} ended {image['State']}: {reason}", later=True
                 )
         ready = {image["ImageId"] for image in images if image["State"] == "available"}
         return True if ready == wanted else None
@@ -143,7 +143,8 @@ def _request(
             # EC2 would choose one for a disk without partitions.
             raise EC2ServiceException(
                 "the region could not be asked for its PV-GRUB kernel when this was planned; "
-                "'fedimg retry' asks again"
+                "'fedimg retry' asks again",
+                later=True,
             )
         return request | {"KernelId": kernel}
     # EC2 boots arm64 by UEFI alone.

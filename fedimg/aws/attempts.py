@@ -80,7 +80,9 @@ class Attempts:
             )
         except Exception as error:
             if no_room(error):
-                raise NoRoom(f"EC2 has no room for a {kind} just now: {error}") from error
+                raise NoRoom(
+                    f"EC2 has no room for a {kind} just now: {error}", later=True
+                ) from error
             raise
         return Started(started, host_key, client_key)
 

@@ -128,7 +128,9 @@ class BootCheck:
             except NoRoom as error:
                 reason = error
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
-        raise EC2TestException(f"could not boot {ami.type} AMI {ami.id}: {reason}") from reason
+        raise EC2TestException(
+            f"could not boot {ami.type} AMI {ami.id}: {reason}", later=True
+        ) from reason
 
     def _explained(self, started: Started, error: ssh.SSHError) -> str:
         """An SSH error, and why it came to that where nobody could log in."""

@@ -70,7 +70,8 @@ class Direct:
                 self.waiter.pause(limits.wait_maximum)
             return self._attempt(image)
         except (ImageUnusable, TooSlow) as error:
-            raise EC2UtilityException(str(error)) from error
+            later = isinstance(error, (ImageUnreachable, TooSlow))
+            raise EC2UtilityException(str(error), later=later) from error
 
     def _attempt(self, image: RawImage) -> str:
         size = self._measure(image)

@@ -113,7 +113,7 @@ def running(
         state = found[0]["State"]["Name"]
         if state not in ("pending", "running"):
             reason = found[0].get("StateReason", {}).get("Message") or "EC2 gives no reason"
-            raise EC2ServiceException(f"instance {instance} is {state}: {reason}")
+            raise EC2ServiceException(f"instance {instance} is {state}: {reason}", later=True)
         if state == "pending" or not found[0].get(field):
             return None
         return Instance(

@@ -42,6 +42,9 @@ _EXPIRED = {
     "UnrecognizedClientException",
 }
 
+#: What an operator asks AWS for: when it is granted, the job need not be told.
+_MENDED_ELSEWHERE = {"ResourceLimitExceeded", "SnapshotLimitExceeded", "VolumeLimitExceeded"}
+
 #: EC2 has no room for the instance just now, or not in this zone; it says so with a status of 500.
 _NO_ROOM = {
     "InsufficientInstanceCapacity",
@@ -123,6 +126,7 @@ def explained(
             step=error.step,
             request_id=error.request_id,
             output=error.output,
+            later=error.later,
         ) from error
     except ClientError as error:
         message = error.response["Error"].get("Message", "")
@@ -133,10 +137,15 @@ def explained(
             region=region,
             step=step,
             request_id=str(request),
+            later=passing(error) or no_room(error) or code(error) in _MENDED_ELSEWHERE,
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise kind(
-            f"{doing}: could not reach EC2: {error}", image=image, region=region, step=step
+            f"{doing}: could not reach EC2: {error}",
+            image=image,
+            region=region,
+            step=step,
+            later=passing(error),
         ) from error
 
 

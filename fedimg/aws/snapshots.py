@@ -42,7 +42,8 @@ def completed(ec2: Client, waiter: Waiter, snapshot: str, *, limit: float) -> No
         state: dict[str, Any] = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]
         if state["State"] in ("error", "recoverable"):
             raise SnapshotFailed(
-                f"snapshot {snapshot} failed: {state.get('StateMessage') or 'EC2 gives no reason'}"
+                f"snapshot {snapshot} failed: {state.get('StateMessage') or 'EC2 gives no reason'}",
+                later=True,
             )
         if state.get("Encrypted"):
             raise EC2ServiceException(

@@ -25,6 +25,7 @@ class _WorthAnother(Exception):
 
     def __init__(self, error: EC2UtilityException) -> None:
         super().__init__(str(error))
+        error.later = True
         self.error = error
 
 

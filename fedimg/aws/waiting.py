@@ -68,7 +68,9 @@ class Waiter:
                 return answer
             left = limit - waited
             if left <= 0 and failing_since is None:
-                raise EC2ServiceException(f"{what}: not so after {limit:g} s; gave up waiting")
+                raise EC2ServiceException(
+                    f"{what}: not so after {limit:g} s; gave up waiting", later=True
+                )
             self.pause(min(pause, left) if left > 0 else pause)
             pause = min(pause * _GROWTH, self._maximum)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import Any
 
 from fedimg.aws import (
     amis,
@@ -47,12 +47,13 @@ from fedimg.steps import Branch, PlainSteps, Steps
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
 
 
-class _Outcome(TypedDict):
-    """How a region ended; `error` is empty when its AMIs are public."""
+@dataclass(frozen=True)
+class _Outcome:
+    """How a region ended; without an `error` its AMIs are public."""
 
     region: str
-    amis: list[dict[str, Any]]
-    error: str
+    amis: Sequence[AMI]
+    error: EC2ServiceException | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +111,11 @@ class EC2Service:
     ) -> Result:
         """Make an image public in every planned region, tested before.
 
-        `again` says that an earlier try may have left something to go on from. A further
-        region's failure is in the result; the origin's is raised: EC2UtilityException when the
-        image could not be written, EC2TestException when it does not boot or fails a check,
-        EC2ServiceException otherwise. What is left over is the caller's to clean up.
+        `again` says that an earlier try may have left something to go on from. Where a region
+        fails is in the result, as long as another is published. Raised is what fails all of them:
+        EC2UtilityException when the image could not be written, EC2TestException when it does not
+        boot or fails a check, EC2ServiceException otherwise. What is left over is the caller's to
+        clean up.
         """
         steps = steps or PlainSteps()
         waiter = Waiter(
@@ -145,10 +147,12 @@ class EC2Service:
             },
             self.settings.limits.regions,
         )
-        return Result(
-            {o["region"]: _amis(o["amis"]) for o in outcomes.values() if o and not o["error"]},
-            {o["region"]: o["error"] for o in outcomes.values() if o and o["error"]},
-        )
+        ended = [outcome for outcome in outcomes.values() if outcome]
+        published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
+        failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
+        if not published:
+            raise failed[planned.origin]
+        return Result(published, {region: str(error) for region, error in failed.items()})
 
 
 class _Upload:
@@ -240,7 +244,7 @@ class _Upload:
             except BaseException as error:
                 if isinstance(error, EC2ServiceException) and not decisive:
                     verdict.set_result(False)
-                    return {"region": self._origin, "amis": [], "error": str(error)}
+                    return _Outcome(self._origin, [], error)
                 verdict.set_exception(error)
                 # Nothing of this image will be public, so the other lines need not go on.
                 self._service.stop.set()
@@ -250,11 +254,18 @@ class _Upload:
         return Branch([name], body)
 
     def publish_origin(self, snapshot: str, originals: Sequence[AMI]) -> Branch[_Outcome | None]:
-        """The origin's AMIs become public when the checks have passed."""
-        return Branch(
-            [f"publish:{self._origin}"],
-            lambda steps: self._publish(steps, self._origin, snapshot, originals),
-        )
+        """The origin's AMIs become public when the checks have passed.
+
+        Its failure is the origin's own, too, by now: the other regions have their copies.
+        """
+
+        def body(steps: Steps) -> _Outcome:
+            try:
+                return self._publish(steps, self._origin, snapshot, originals)
+            except EC2ServiceException as error:
+                return self._failed(self._origin, error)
+
+        return Branch([f"publish:{self._origin}"], body)
 
     def publish_copy(
         self, region: str, snapshot: str, originals: Sequence[AMI]
@@ -271,8 +282,7 @@ class _Upload:
                 made = steps.run(register, lambda: self._register_copy(region, copied, originals))
                 return self._publish(steps, region, copied, _amis(made))
             except EC2ServiceException as error:
-                self._observer.progress(region, FAILED, error=str(error))
-                return {"region": region, "amis": [], "error": str(error)}
+                return self._failed(region, error)
 
         return Branch([copy, register, f"publish:{region}"], body)
 
@@ -389,7 +399,11 @@ class _Upload:
             return [ami.to_json() for ami in good]
 
         public = steps.run(f"publish:{region}", effect)
-        return {"region": region, "amis": public, "error": ""}
+        return _Outcome(region, _amis(public))
+
+    def _failed(self, region: str, error: EC2ServiceException) -> _Outcome:
+        self._observer.progress(region, FAILED, error=str(error))
+        return _Outcome(region, [], error)
 
     def _passed(self) -> set[Virtualization]:
         try:

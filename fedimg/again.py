@@ -1,0 +1,112 @@
+"""What a job gets when it has ended and is not well: another run, or another clean-up, later."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from fedimg.config import Limits
+from fedimg.store import Store, again
+
+#: The longest pause between two clean-ups, in seconds: what is left over costs money.
+_LONGEST_UNCLEAN = 4 * 3600.0
+
+
+class What(StrEnum):
+    """What comes later."""
+
+    RUN = "run"
+    CLEAN_UP = "clean-up"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The `count`th time that something comes again, behind a job's `run`.
+
+    `due` is in seconds since the epoch. One that has begun is remembered for its count alone.
+    """
+
+    job: str
+    run: int
+    what: What
+    count: int
+    due: float
+    begun: bool = False
+
+
+class Again:
+    """The turns of all jobs, in the database; a job has one at most."""
+
+    def __init__(self, store: Store) -> None:
+        self._engine = store.engine
+
+    def run(self, job: str, run: int, limits: Limits) -> Turn | None:
+        """Another run behind this one, after a longer pause each time; None when these are over."""
+        before = self.of(job)
+        if before and before.run == run:
+            return before
+        automatic = before and before.what is What.RUN and before.run == run - 1
+        count = before.count + 1 if before and automatic else 1
+        if count > limits.retries:
+            self.forget(job)
+            return None
+        pause = limits.retry_after * 2 ** (count - 1)
+        return self._plan(Turn(job, run, What.RUN, count, time.time() + pause))
+
+    def clean_up(self, job: str, run: int, count: int, limits: Limits) -> Turn:
+        """Another clean-up behind a run that had `count` of these already.
+
+        The first comes when EC2 has settled: until then it may not have shown all that there is.
+        """
+        pause = limits.retry_after * 2 ** min(count - 1, 16) if count else limits.settle
+        due = time.time() + min(pause, _LONGEST_UNCLEAN)
+        return self._plan(Turn(job, run, What.CLEAN_UP, count + 1, due))
+
+    def of(self, job: str) -> Turn | None:
+        """A job's turn, begun or not."""
+        return next(iter(self._read(again.c.job == job)), None)
+
+    def due(self) -> list[Turn]:
+        """What is to begin now."""
+        return self._read(~again.c.begun & (again.c.due <= time.time()))
+
+    def begun(self, turn: Turn) -> None:
+        """The turn has begun."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(again)
+                .where(again.c.job == turn.job, again.c.run == turn.run)
+                # A clean-up may have planned the next one already.
+                .where(again.c.what == turn.what, again.c.count == turn.count)
+                .values(begun=True)
+            )
+
+    def forget(self, job: str) -> None:
+        """Nothing comes later for this job."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(again).where(again.c.job == job))
+
+    def give_up(self, job: str) -> bool:
+        """No run comes later for this job; whether one would have."""
+        waits = (again.c.job == job) & (again.c.what == What.RUN) & ~again.c.begun
+        with self._engine.begin() as connection:
+            return bool(connection.execute(sa.delete(again).where(waits)).rowcount)
+
+    def _plan(self, turn: Turn) -> Turn:
+        values = {name: value for name, value in vars(turn).items() if name != "job"}
+        with self._engine.begin() as connection:
+            connection.execute(
+                insert(again)
+                .values(job=turn.job, **values)
+                .on_conflict_do_update(index_elements=["job"], set_=values)
+            )
+        return turn
+
+    def _read(self, which: sa.ColumnElement[bool]) -> list[Turn]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(again).where(which).order_by(again.c.due))
+            return [Turn(**{**row, "what": What(row["what"])}) for row in rows.mappings()]

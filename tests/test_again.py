@@ -1,0 +1,163 @@
+"""What jobs get later, by themselves: when, how often, and what a person may do about it."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg.again import Again, Turn
+from fedimg.config import Limits
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs import CLEAN, PUBLISH, Jobs, workflow_id
+from fedimg.store import CLEANING, Store
+from tests.test_jobs import queued
+
+URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
+JOB = IMAGE.job
+LIMITS = Limits(retries=3, retry_after=100, settle=10)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def again(store: Store) -> Again:
+    return Again(store)
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[Jobs]:
+    jobs = Jobs(store)
+    jobs.submit(IMAGE)
+    yield jobs
+    jobs.close()
+
+
+def let_pass(store: Store, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The clock goes on."""
+    now = time.time() + seconds
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+def end(store: Store, again: Again, run: int, state: str = "incomplete") -> Turn | None:
+    """A run ends in a state that another may better; what comes then."""
+    store.end(JOB, run, state, "eu-west-1: away")
+    return again.run(JOB, run, LIMITS)
+
+
+def test_pauses_double_and_runs_are_counted(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run, pause in ((1, 100), (2, 200), (3, 400)):
+        turn = end(store, again, run)
+        assert turn
+        assert turn.due - time.time() == pytest.approx(pause, abs=5)
+        jobs.begin_due()
+        assert workflow_id(PUBLISH, JOB, run + 1) not in queued(store)
+        let_pass(store, monkeypatch, pause + 5)
+        jobs.begin_due()
+        assert workflow_id(PUBLISH, JOB, run + 1) in queued(store)
+        assert again.due() == []
+    assert end(store, again, 4) is None
+    assert again.of(JOB) is None
+
+
+def test_end_that_is_noted_twice_plans_one_run(store: Store, jobs: Jobs, again: Again) -> None:
+    assert end(store, again, 1) == end(store, again, 1)
+
+
+def test_status_says_when_it_runs_again(store: Store, jobs: Jobs, again: Again) -> None:
+    turn = end(store, again, 1)
+    row = store.job(JOB)
+    assert row
+    assert turn
+    assert row.next == turn.due
+
+
+def test_person_who_retries_begins_the_count_anew(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(store, again, 1)
+    let_pass(store, monkeypatch, 101)
+    jobs.begin_due()
+    end(store, again, 2)
+    assert jobs.retry(JOB) == 3
+    row = store.job(JOB)
+    assert row
+    assert row.next is None
+    let_pass(store, monkeypatch, 1000)
+    jobs.begin_due()
+    assert workflow_id(PUBLISH, JOB, 4) not in queued(store)
+    turn = end(store, again, 3)
+    assert turn
+    assert turn.count == 1
+
+
+def test_person_who_cancels_ends_the_waiting(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end(store, again, 1)
+    assert jobs.cancel(JOB)
+    row = store.job(JOB)
+    assert row
+    assert (row.state, row.next) == ("incomplete", None)
+    let_pass(store, monkeypatch, 1000)
+    jobs.begin_due()
+    assert len(queued(store)) == 1
+    assert not jobs.cancel(JOB)
+
+
+def cleaned(store: Store, jobs: Jobs, again: Again) -> Any:
+    """The job's row after its first run failed and a further clean-up was begun."""
+    store.end(JOB, 1, "failed", "refused")
+    again.clean_up(JOB, 1, 0, LIMITS)
+    jobs.begin_due()
+    return store.job(JOB)
+
+
+def test_clean_up_comes_again_when_ec2_has_settled(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cleaned(store, jobs, again).step == "failed"
+    let_pass(store, monkeypatch, 11)
+    jobs.begin_due()
+    row = store.job(JOB)
+    assert row
+    assert (row.state, row.step, row.next) == ("failed", CLEANING, None)
+    assert f"{workflow_id(CLEAN, JOB, 1)}:1" in queued(store)
+    # Nothing runs beside it.
+    assert jobs.retry(JOB) is None
+    jobs.begin_due()
+    assert len(queued(store)) == 2
+
+
+def test_clean_up_that_fails_comes_again_ever_later(store: Store, jobs: Jobs, again: Again) -> None:
+    pauses = [again.clean_up(JOB, 1, count, LIMITS).due - time.time() for count in range(12)]
+    assert pauses[:4] == pytest.approx([10, 100, 200, 400], abs=5)
+    assert pauses[-1] == pytest.approx(4 * 3600, abs=5)
+
+
+def test_clean_up_of_a_run_that_has_a_successor_is_not_begun(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.end(JOB, 1, "failed", "refused")
+    assert store.next_run(JOB, queue=lambda connection, run: None) == 2
+    again.clean_up(JOB, 1, 0, LIMITS)
+    let_pass(store, monkeypatch, 11)
+    jobs.begin_due()
+    assert len(queued(store)) == 1
+    assert again.due() == []
+
+
+def test_plan_that_was_made_meanwhile_stays(store: Store, jobs: Jobs, again: Again) -> None:
+    first = again.clean_up(JOB, 1, 0, LIMITS)
+    second = again.clean_up(JOB, 1, 1, LIMITS)
+    again.begun(first)
+    assert again.of(JOB) == second
