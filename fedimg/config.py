@@ -342,6 +342,11 @@ class Worker(Section):
     stop_seconds: PositiveFloat = Field(
         20, description="How long steps under way may take to end when the worker is stopped."
     )
+    history_days: PositiveFloat = Field(
+        90,
+        description="How long the steps of ended jobs, and the texts of sent messages, are kept; "
+        "jobs and AMIs stay.",
+    )
 
 
 class Settings(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
 from dbos import DBOSClient
 
@@ -18,6 +20,8 @@ CLEAN_QUEUE = "fedimg.clean"
 INTAKE = "fedimg.intake"
 PUBLISH = "fedimg.publish"
 CLEAN = "fedimg.clean"
+#: Few enough for one statement, and for the others not to wait.
+_FORGOTTEN_AT_ONCE = 100
 
 
 class Jobs:
@@ -124,6 +128,23 @@ class Jobs:
             run,
             queue=lambda connection, run: self._clean(connection, job, run, state, error, later),
         )
+
+    def forget_ended(self, before: float) -> int:
+        """Forget the workflows that ended before this time, in seconds since the epoch; how many.
+
+        An entry that is announced once more is asked for again, and finds its jobs there.
+        """
+        forgotten = 0
+        while ended := self._client.list_workflows(
+            status=["SUCCESS", "ERROR", "CANCELLED"],
+            completed_before=datetime.fromtimestamp(before, UTC).isoformat(),
+            limit=_FORGOTTEN_AT_ONCE,
+            load_input=False,
+            load_output=False,
+        ):
+            self._client.delete_workflows([workflow.workflow_id for workflow in ended])
+            forgotten += len(ended)
+        return forgotten
 
     def _publish(self, connection: sa.Connection, job: str, run: int) -> object:
         name = workflow_id(PUBLISH, job, run)

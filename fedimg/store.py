@@ -633,6 +633,18 @@ class Store:
             ).all()
         return [RefusedRow(fault, int(count), at) for fault, count, at in rows]
 
+    def forget_announced(self, before: float) -> int:
+        """Forget the texts of what the bus took before this time; how many.
+
+        That it was announced is remembered: a job that is retried says nothing twice.
+        """
+        with self.engine.begin() as connection:
+            return connection.execute(
+                sa.update(_outbox)
+                .where(_outbox.c.announced < before, sa.func.length(_outbox.c.body) > len("{}"))
+                .values(body={})
+            ).rowcount
+
 
 def _published(job: str) -> sa.Exists:
     return sa.exists().where(_amis.c.job == job, _amis.c.public)
@@ -654,7 +666,15 @@ def _twins(
 def _engine(path: Path) -> sa.Engine:
     # Not by text: a path may hold what means something in a URL.
     where = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(where, pool_size=10, max_overflow=50, json_serializer=_dumps)
+    engine = sa.create_engine(
+        where,
+        # Each region of each job writes in a thread of its own. Past a few connections they only
+        # wait at SQLite's lock, where chance decides; here it is first come, first served.
+        pool_size=10,
+        max_overflow=0,
+        pool_timeout=300,
+        json_serializer=_dumps,
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from dbos import DBOS
 from dbos import error as queue_error
 
-from fedimg import intake, jobs, watchdog
+from fedimg import history, intake, jobs, watchdog
 from fedimg.again import Again
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
@@ -308,6 +308,7 @@ def run_worker(settings: Settings) -> int:
     gate = Gate(_end_exhausted)
     uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
     _launch(store, uploader, settings.ec2.limits.jobs)
+    history.forget_daily(store, queue, settings.worker.history_days)
     told = _told_to_stop()
     threading.Thread(target=_begin_due, args=(queue, told), name="again", daemon=True).start()
     _log.info("worker of site %s started on %s", settings.site, settings.state_directory)

@@ -469,6 +469,15 @@ def test_threads_that_announce_one_message_announce_it_once(store):
 # Opening
 
 
+def test_hundreds_of_threads_write_at_once(store):
+    def announce(number):
+        for each in range(3):
+            store.announce(f"{number}:{each}", "image.copy", {})
+
+    at_once(*[lambda number=number: announce(number) for number in range(200)])
+    assert len(store.unannounced(1000)) == 600
+
+
 def test_everything_is_there_after_opening_again(tmp_path):
     first = Store(tmp_path)
     first.add_job(IMAGE, queue=lambda *_: None)

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,6 +71,20 @@ class Deployment:
     def stop(self, name: str) -> int:
         """Stop a process as systemd does; its exit status."""
         return self._processes.pop(name).terminate(PATIENCE)
+
+    def ends(self, name: str) -> int:
+        """The exit status of a process that ends by itself."""
+        process = self._processes.pop(name)
+        deadline = time.monotonic() + PATIENCE
+        while process.running:
+            assert time.monotonic() < deadline, f"{name} did not end:\n{self.log(name)[-3000:]}"
+            time.sleep(0.1)
+        assert process.status is not None
+        return process.status
+
+    def pid(self, name: str) -> int:
+        """The number of a running process."""
+        return self._processes[name].pid
 
     def close(self) -> None:
         """End what still runs."""
@@ -169,13 +183,16 @@ class Deployment:
 
 
 @contextmanager
-def deployed(state: Path, **site: Any) -> Iterator[Deployment]:
-    """A site with fedimg's hub and worker on it."""
+def deployed(
+    state: Path, environment: Mapping[str, str] | None = None, **site: Any
+) -> Iterator[Deployment]:
+    """A site with fedimg's hub and worker on it, which have `environment` besides the site's."""
     with ExitStack() as running:
         site.setdefault("regions", REGIONS)
         lab = running.enter_context(Site(state, **site))
         heard = running.enter_context(lab.bus.listen())
         deployment = Deployment(lab, heard)
+        deployment.environment |= environment or {}
         running.callback(deployment.close)
         deployment.start_worker()
         deployment.start_hub()

@@ -1,0 +1,115 @@
+"""What happens to the worker's machine: no room, no files, a jumping clock, an upgrade."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fedimg
+from tests.system.deployment import AMIS, BIN, PATIENCE, Deployment, deployed
+from tests.system.test_main_path import announce_build
+
+#: In place of the machine's clock, one that a file moves: seconds to add.
+CLOCK = """
+import os, time
+
+_file, _time, _time_ns = os.environ["CLOCK"], time.time, time.time_ns
+
+
+def _moved():
+    with open(_file) as file:
+        return int(file.read() or 0)
+
+
+time.time = lambda: _time() + _moved()
+time.time_ns = lambda: _time_ns() + _moved() * 10**9
+"""
+DAY = 86400
+
+
+def at_work(deployment: Deployment, step: str = "write") -> None:
+    """Wait until the job is at this step in some region."""
+
+    def there() -> bool | None:
+        return any(r.step == step for job in deployment.jobs() for r in job.regions) or None
+
+    deployment.until(there, f"a job at {step}")
+
+
+def complete(deployment: Deployment) -> None:
+    """All is as if nothing had happened."""
+    (job,) = deployment.ended()
+    assert (job["state"], job["error"]) == ("complete", None)
+    deployment.nothing_but_published(AMIS)
+    deployment.heard.wait_for("image.publish", PATIENCE, count=sum(AMIS.values()))
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [
+        pytest.param(resource.RLIMIT_FSIZE, 4096, id="no file may grow"),
+        pytest.param(resource.RLIMIT_NOFILE, 3, id="no file may be opened"),
+    ],
+)
+def test_worker_that_may_have_no_more_ends_and_goes_on(
+    deployment: Deployment, limit: int, most: int
+) -> None:
+    announce_build(deployment)
+    at_work(deployment)
+    _, hard = resource.prlimit(deployment.pid("worker"), limit)
+    resource.prlimit(deployment.pid("worker"), limit, (most, hard))
+    assert deployment.ends("worker") != 0
+    deployment.start_worker()
+    complete(deployment)
+
+
+def test_clock_may_jump(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    with deployed(
+        tmp_path / "site", environment={"PYTHONPATH": str(tmp_path), "CLOCK": str(clock)}
+    ) as deployment:
+        announce_build(deployment)
+        for step, moved in (("write", DAY), ("copy", -DAY)):
+            at_work(deployment, step)
+            clock.write_text(str(moved))
+        # A worker that starts finds what it recorded in its future.
+        deployment.kill("worker")
+        clock.write_text(str(-7 * DAY))
+        deployment.start_worker()
+        complete(deployment)
+
+
+def test_second_worker_on_one_state_directory_is_refused(deployment: Deployment) -> None:
+    deployment.until(lambda: "worker of site" in deployment.log("worker") or None, "the worker up")
+    second = subprocess.run(
+        [BIN / "fedimg", "worker"],
+        env=deployment.environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert second.returncode == 5
+    assert f"a worker (process {deployment.pid('worker')}) runs on" in second.stderr
+    announce_build(deployment)
+    complete(deployment)
+
+
+def test_job_in_flight_finishes_under_new_code(deployment: Deployment, tmp_path: Path) -> None:
+    announce_build(deployment)
+    at_work(deployment)
+    assert deployment.stop("worker") == 0
+    # Its code is another, as a hash of it would be; its steps are the same.
+    new = tmp_path / "new" / "fedimg"
+    shutil.copytree(Path(fedimg.__file__).parent, new)
+    uploader = (new / "uploader.py").read_text()
+    (new / "uploader.py").write_text(uploader.replace('"worker of site', '"newer worker of site'))
+    deployment.environment["PYTHONPATH"] = str(new.parent)
+    deployment.start_worker()
+    complete(deployment)
+    assert "newer worker of site" in deployment.log("worker")

@@ -1,0 +1,121 @@
+"""What is forgotten of work long done, and what is not; the worker's queue is a real one."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedimg.history import forget
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs import Jobs
+from fedimg.store import Store
+
+URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
+DAY = 86400.0
+
+#: Takes what is in the queue's first places, and does nothing about it in one step each.
+WORKER = """
+import sys, time
+from pathlib import Path
+
+from dbos import DBOS
+
+from fedimg import jobs, uploader
+from fedimg.steps import DurableSteps, Gate
+from fedimg.store import Store
+
+store = Store(Path(sys.argv[1]))
+
+
+class Nothing:
+    def intake(self, entry):
+        DurableSteps(Gate(print)).run("ask", lambda: [])
+        return ["a job"]
+
+    def publish(self, job, run):
+        time.sleep(60)
+
+    clean = publish
+
+
+uploader._launch(store, Nothing(), 1)
+client = jobs.Jobs(store)._client
+while client.list_workflows(name=jobs.INTAKE, status=["ENQUEUED", "PENDING"]):
+    time.sleep(0.05)
+while not client.list_workflows(name=jobs.PUBLISH, status="PENDING"):
+    time.sleep(0.05)
+import os
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[tuple[Store, Jobs]]:
+    store = Store(tmp_path / "state")
+    queue = Jobs(store)
+    yield store, queue
+    queue.close()
+    store.close()
+
+
+def rows(store: Store, table: str) -> int:
+    with sqlite3.connect(store.path) as database:
+        return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def test_ended_work_is_forgotten_after_its_days_and_live_work_never(
+    state: tuple[Store, Jobs],
+) -> None:
+    store, queue = state
+    for entry in ("build:1", "build:2"):
+        queue.take_in(entry)
+    job = queue.submit(IMAGE)
+    assert job
+    subprocess.run([sys.executable, "-c", WORKER, store.directory], check=True, timeout=60)
+    assert rows(store, "operation_outputs") == 2
+
+    forget(store, queue, 1)
+    assert rows(store, "operation_outputs") == 2
+    # As if two days had passed since.
+    with sqlite3.connect(store.path) as database:
+        database.execute(
+            f"UPDATE workflow_status SET completed_at = completed_at - {2 * DAY * 1000}"
+        )
+    forget(store, queue, 1)
+    assert rows(store, "operation_outputs") == 0
+    with sqlite3.connect(store.path) as database:
+        left = database.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
+    assert left == [(f"fedimg.publish:{job}:1",)]
+    assert [row.job for row in store.jobs()] == [job]
+    # Announced once more it is taken in, and its images have jobs.
+    queue.take_in("build:1")
+    assert queue.submit(IMAGE) is None
+
+
+def test_text_of_what_was_announced_is_forgotten_and_never_announced_again(
+    state: tuple[Store, Jobs],
+) -> None:
+    store, _ = state
+    for key in ("old", "new", "waits"):
+        store.announce(key, "image.upload", {"image_name": key})
+    store.announced([row.id for row in store.unannounced() if row.key != "waits"])
+    with sqlite3.connect(store.path) as database:
+        database.execute(
+            "UPDATE fedimg_outbox SET announced = ? WHERE key = 'old'", (time.time() - 2 * DAY,)
+        )
+    assert store.forget_announced(time.time() - DAY) == 1
+    assert store.forget_announced(time.time() - DAY) == 0
+    with sqlite3.connect(store.path) as database:
+        bodies = dict(database.execute("SELECT key, body FROM fedimg_outbox").fetchall())
+    assert bodies == {
+        "old": "{}",
+        "new": '{"image_name":"new"}',
+        "waits": '{"image_name":"waits"}',
+    }
+    store.announce("old", "image.upload", {"image_name": "old"})
+    assert [row.key for row in store.unannounced()] == ["waits"]
