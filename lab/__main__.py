@@ -62,7 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     announce.add_argument("--pv", action=argparse.BooleanOptionalAction, default=True)
     announce.add_argument("--corrupt", action="store_true", help="damage it after it is built")
     announce.add_argument("--repeat", type=int, default=1, help="send the message so many times")
+    announce.add_argument(
+        "--silent", action="store_true", help="send no message: the bus has lost it, say"
+    )
     announce.set_defaults(run=announcing.run)
+
+    clock = command("clock", "tell the time of the running site's Koji, or let time pass there")
+    clock.add_argument("--advance", type=float, default=0.0, metavar="SECONDS")
+    clock.set_defaults(run=announcing.pass_time)
 
     left = command("ledger", "list what the running site's EC2 holds that is not published")
     left.set_defaults(run=leaks.run)

@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -73,18 +74,27 @@ def run(arguments: argparse.Namespace) -> int:
     for path in map(Path, added["paths"]):
         if arguments.corrupt and path.name.endswith(".raw.xz"):
             corrupt(path)
-    call(
-        site,
-        "bus.publish",
-        topic=added["topic"],
-        message=added["message"],
-        modname=MODNAME,
-        times=arguments.repeat,
-    )
+    times = 0 if arguments.silent else arguments.repeat
+    if times:
+        call(
+            site,
+            "bus.publish",
+            topic=added["topic"],
+            message=added["message"],
+            modname=MODNAME,
+            times=times,
+        )
     print(f"{'task' if arguments.scratch else 'build'} {added['id']} ({nvr}) by {owner}:")
     for url in added["urls"]:
         print(f"  {url}")
-    print(f"told the bus: {MODNAME}.{added['topic']}, {arguments.repeat} time(s)")
+    print(f"told the bus: {MODNAME}.{added['topic']}, {times} time(s)")
+    return 0
+
+
+def pass_time(arguments: argparse.Namespace) -> int:
+    """`python -m lab clock`."""
+    now = call(read(arguments.state), "koji.advance", seconds=arguments.advance)
+    print(f"it is {datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%SZ} at Koji")
     return 0
 
 

@@ -31,6 +31,8 @@ class Control:
         self._actions: dict[str, Callable[..., Any]] = {
             "koji.add_build": self._add_build,
             "koji.add_task": self._add_task,
+            "koji.advance": koji.advance,
+            "koji.trouble": koji.trouble,
             "koji.down": koji.down,
             "koji.up": koji.up,
             "ec2.down": ec2.down,

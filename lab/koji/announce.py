@@ -7,8 +7,8 @@ builds as ISO text, and the fields that JSON libraries print differently taken o
 
 from datetime import UTC, datetime
 
-from lab.koji.hub import task_info
 from lab.koji.records import BUILD_STATES, TASK_STATES, Build, Records, Task, Value
+from lab.koji.rows import task_info
 
 TASK_TOPIC = "task.state.change"
 BUILD_TOPIC = "build.state.change"

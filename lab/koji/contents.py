@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lab.koji import builds
-from lab.koji.hub import GENERIC_ERROR
+from lab.koji.listing import GENERIC_ERROR
 from lab.koji.records import (
     BUILD_STATES,
     TASK_STATES,

@@ -2,13 +2,14 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable
+from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from lab.koji import announce
+from lab.koji.clock import Clock
 from lab.koji.contents import Contents
 from lab.koji.files import send_file
 from lab.koji.hub import Hub
@@ -21,11 +22,13 @@ MAX_REQUEST = 4 << 20
 class Koji(Contents):
     """One Koji. All it knows lies in `folder`, so that a later one there knows it too."""
 
-    def __init__(self, folder: Path, port: int = 0, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(folder, clock)
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._own_clock = Clock(folder / "clock.json")
+        super().__init__(folder, self._own_clock)
         self._hub = Hub(self.records)
         self._answering = True
-        self._server: _Server | None = _Server(port, self._respond)
+        self._server: _Server | None = _Server(port, self._respond, self._date)
         self.port = self._server.server_address[1]
 
     @property
@@ -59,6 +62,16 @@ class Koji(Contents):
             raise KeyError(f"Koji has no build {build}")
         return announce.build_message(self.records, found, self.base_url, self.top_url)
 
+    def advance(self, seconds: float) -> float:
+        """Let time pass at once for this Koji, or go back; its time afterwards."""
+        return self._own_clock.advance(seconds)
+
+    def trouble(self, number: int, text: str = "") -> None:
+        """Have the hub itself fail at the task or build of this number, or with no text no more."""
+        self._hub.troubles.pop(number, None)
+        if text:
+            self._hub.troubles[number] = text
+
     def down(self, refusing: bool = False) -> None:
         """Answer 503 from now on or, `refusing`, do not even accept connections."""
         self._answering = False
@@ -68,7 +81,7 @@ class Koji(Contents):
     def up(self) -> None:
         """Answer again, at the address of before."""
         if self._server is None:
-            self._server = _Server(self.port, self._respond)
+            self._server = _Server(self.port, self._respond, self._date)
         self._answering = True
 
     def close(self) -> None:
@@ -78,6 +91,10 @@ class Koji(Contents):
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def _date(self) -> str:
+        """The Date of every answer."""
+        return formatdate(self.clock(), usegmt=True)
 
     def _respond(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.partition("?")[0]
@@ -109,13 +126,21 @@ class Koji(Contents):
 
 
 class _Server(ThreadingHTTPServer):
-    """A loopback server with a thread a client, each of which `respond` is called in."""
+    """A loopback server with a thread a client, each of which `respond` is called in.
+
+    `date` gives what its answers' Date says.
+    """
 
     daemon_threads = True
     # Connections that wait to be accepted: more than the utility instances of a busy day.
     request_queue_size = 128
 
-    def __init__(self, port: int, respond: Callable[[BaseHTTPRequestHandler], None]) -> None:
+    def __init__(
+        self,
+        port: int,
+        respond: Callable[[BaseHTTPRequestHandler], None],
+        date: Callable[[], str],
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             # An idle client that keeps its connection may not keep a thread for ever.
@@ -127,6 +152,9 @@ class _Server(ThreadingHTTPServer):
                     respond(self)
 
             do_HEAD = do_POST = do_GET
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return date() if timestamp is None else super().date_time_string(timestamp)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Keeps a site's terminal to what its user does."""

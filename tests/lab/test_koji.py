@@ -2,9 +2,11 @@
 
 import hashlib
 import socket
+import time
 import xmlrpc.client
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +293,74 @@ def test_down_and_up_at_the_same_address(koji: Koji, hub: Any) -> None:
         requests.get(koji.hub_url, timeout=5)
     koji.up()
     assert hub.getAPIVersion() == 1
+
+
+def fault(call: Any, *arguments: Any) -> tuple[int, str]:
+    with pytest.raises(xmlrpc.client.Fault) as caught:
+        call(*arguments)
+    return caught.value.faultCode, caught.value.faultString
+
+
+def test_lists_take_the_options_that_koji_has(koji: Koji, hub: Any, image: Path) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, owner="ausil")
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, owner="releng")
+    (child,) = koji.records.children(task.id)
+
+    def tasks(**opts: Any) -> set[int]:
+        return {row["id"] for row in hub.listTasks(opts, {"order": "completion_time,id"})}
+
+    both = {task.id, build.task}
+    assert tasks(method="image", parent=None) == both
+    assert tasks(method="createImage", parent=task.id, not_arch=["noarch"]) == {child.id}
+    assert tasks(owner=task.owner, not_parent=task.id) == {task.id}
+    assert tasks(method="image", not_state=[2]) == set()
+    # A time of 0 is one for tasks and none for builds.
+    assert tasks(method="image", completedAfter=task.created, createdAfter=1.0) == both
+    assert len(hub.listBuilds(starred(completeAfter=0, taskID=-1, draft=False))) == 1
+    assert hub.listBuilds(starred(queryOpts={"countOnly": True})) == 1
+    (row,) = hub.listBuilds(starred(type="image"))
+    assert (row["build_id"], row["promotion_ts"]) == (build.id, None)
+    assert "id" not in row
+    (row,) = hub.listTasks({"method": "image", "owner": task.owner}, {"limit": 0})
+    assert row["request"].startswith("<?xml")
+
+
+def test_lists_refuse_what_koji_cannot_do(koji: Koji, hub: Any, image: Path) -> None:
+    koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    assert "not a list" in fault(hub.listTasks, {"state": 2})[1]
+    assert fault(hub.listTasks, {"method": ["image"]})[0] == 1
+    assert fault(hub.listTasks, {"owner": "ausil"})[0] == 1
+    assert "'completed_after'" in fault(hub.listTasks, {"completed_after": 5})[1]
+    assert fault(hub.listTasks, {}, {"order": "nothing"})[0] == 1
+    assert fault(hub.listTasks, {}, {"orderby": "id"})[0] == 1000
+    assert fault(hub.listBuilds, starred(method="image"))[0] == 1019
+    assert fault(hub.listBuilds, starred(type="cake")) == (1000, "unsupported build type: cake")
+    assert fault(hub.listBuilds, starred(completeAfter="soon"))[0] == 1
+
+
+def test_clock_of_its_own(tmp_path: Path, koji: Koji, image: Path) -> None:
+    real = time.time()
+    assert abs(koji.advance(7 * 86400) - real - 7 * 86400) < 60
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    assert build.completed is not None
+    assert build.completed - real > 6 * 86400
+    told = requests.get(koji.hub_url, timeout=5).headers["Date"]
+    assert abs(parsedate_to_datetime(told).timestamp() - koji.clock()) < 60
+    later = Koji(koji.root.parent)
+    try:
+        assert later.clock() - real > 6 * 86400
+        assert later.advance(-14 * 86400) < real
+    finally:
+        later.close()
+
+
+def test_hub_that_fails_at_one_task_or_build(koji: Koji, hub: Any, image: Path) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    koji.trouble(build.id, "KeyError: 'extra'")
+    koji.trouble(task.id, "KeyError: 'request'")
+    assert fault(hub.getBuild, build.id) == (1, "KeyError: 'extra'")
+    assert fault(hub.getTaskInfo, task.id) == (1, "KeyError: 'request'")
+    assert len(hub.listBuilds(starred(type="image"))) == 1
+    koji.trouble(build.id)
+    assert hub.getBuild(build.id)["id"] == build.id

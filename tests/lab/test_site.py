@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import xmlrpc.client
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,26 @@ def test_announce_adds_to_koji_and_tells_the_bus(running: Running, kind: str) ->
     assert requests.head(url, timeout=5).status_code == 200
     with pytest.raises(ValueError, match="status 1"):
         _unpack(requests.get(url, timeout=5).content)
+
+
+def test_build_that_the_bus_has_lost_a_week_ago(running: Running) -> None:
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            lab(arguments[0], "--state", running.state, *arguments[1:]),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    hub = xmlrpc.client.ServerProxy(running.site["koji_hub"], allow_none=True)
+    assert "0 time(s)" in run("announce", "--silent", "--release", "silent")
+    week = 7 * 86400
+    assert run("clock", "--advance", str(week)).endswith("Z at Koji\n")
+    assert "0 time(s)" in run("announce", "--silent", "--release", "later")
+    builds: Any = hub.listBuilds({"prefix": "Fedora-Cloud", "__starstar": True})
+    completed = {build["release"]: build["completion_ts"] for build in builds}
+    assert completed["later"] - completed["silent"] > week - 1
 
 
 def _unpack(packed: bytes) -> None:

@@ -1,0 +1,116 @@
+"""How a hub words what it knows: a task, a build, an archive, each as a row of its answers."""
+
+from datetime import UTC, datetime
+
+from lab.koji.records import Archive, Build, Records, Task, Value
+
+ARCHIVE_TYPES = {
+    "raw-xz": "Raw disk image, xz compressed",
+    "raw": "Raw disk image",
+    "qcow2": "QCOW2 image",
+    "ks": "Kickstart",
+    "iso": "CD/DVD Image",
+    "xml": "XML file",
+    "json": "JSON data",
+}
+
+
+def task_info(task: Task, request: bool = False) -> dict[str, Value]:
+    """A task as getTaskInfo gives it: the owner a number, the request only when asked for."""
+    row: dict[str, Value] = {
+        "id": task.id,
+        "parent": task.parent,
+        "method": task.method,
+        "arch": task.arch,
+        "label": task.label,
+        "owner": task.owner,
+        "state": task.state,
+        "channel_id": 14,
+        "host_id": 569,
+        "priority": 20 if task.parent is None else 19,
+        "weight": 0.2,
+        "waiting": task.parent is None and task.completed is None,
+        "awaited": None if task.parent is None else False,
+        "create_time": text_time(task.created),
+        "create_ts": task.created,
+        "start_time": text_time(task.created),
+        "start_ts": task.created,
+        "completion_time": text_time(task.completed),
+        "completion_ts": task.completed,
+    }
+    return row | ({"request": task.request} if request else {})
+
+
+def build_row(records: Records, build: Build) -> dict[str, Value]:
+    """A build as listBuilds gives it: its number is `build_id` alone."""
+    owner = records.find_user(build.owner)
+    return {
+        "build_id": build.id,
+        "name": build.name,
+        "package_name": build.name,
+        "package_id": package(build),
+        "version": build.version,
+        "release": build.release,
+        "epoch": None,
+        "nvr": build.nvr,
+        "state": build.state,
+        "draft": False,
+        "task_id": build.task,
+        "source": build.source,
+        "extra": None,
+        "owner_id": build.owner,
+        "owner_name": owner.name if owner else None,
+        "promoter_id": None,
+        "promoter_name": None,
+        "volume_id": 0,
+        "volume_name": "DEFAULT",
+        "creation_event_id": build.id,
+        "creation_time": text_time(build.created),
+        "creation_ts": build.created,
+        "start_time": text_time(build.created),
+        "start_ts": build.created,
+        "completion_time": text_time(build.completed),
+        "completion_ts": build.completed,
+        "promotion_time": None,
+        "promotion_ts": None,
+    }
+
+
+def build_info(records: Records, build: Build) -> dict[str, Value]:
+    """A build as getBuild gives it."""
+    return build_row(records, build) | {"id": build.id, "cg_id": None, "cg_name": None}
+
+
+def archive_info(build: Build, archive: Archive, image: bool) -> dict[str, Value]:
+    """An archive as listArchives gives it; those asked for as images have an architecture."""
+    row = {
+        "id": archive.id,
+        "build_id": build.id,
+        "btype": "image",
+        "btype_id": 4,
+        "buildroot_id": None,
+        "filename": archive.filename,
+        "size": archive.size,
+        "checksum": archive.checksum,
+        "checksum_type": archive.checksum_type,
+        "type_id": list(ARCHIVE_TYPES).index(archive.type_name),
+        "type_name": archive.type_name,
+        "type_description": ARCHIVE_TYPES[archive.type_name],
+        "type_extensions": archive.type_name.replace("-", "."),
+        "compression_type": None,
+        "metadata_only": False,
+        "extra": None,
+    }
+    return row | ({"arch": archive.arch} if image else {})
+
+
+def package(build: Build) -> int:
+    """A number that is the same for every build of one name."""
+    return 20000 + sum(build.name.encode())
+
+
+def text_time(seconds: float | None) -> str | None:
+    """A time as PostgreSQL, and so Koji, writes it, with its zone."""
+    if seconds is None:
+        return None
+    return str(datetime.fromtimestamp(seconds, UTC))
