@@ -8,6 +8,7 @@ import socket
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.rpc import Client, NoAnswer
 from fedimg.store import Store
+from fedimg.unanswered import unanswered
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in
 # all, even when nothing answers.
@@ -44,6 +46,7 @@ def run(settings: Settings) -> list[Finding]:
         "state directory": partial(state_directory, settings.state_directory),
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
+        "announcements": partial(announcements, settings.state_directory),
         "bus": bus,
         "bus, refused": partial(refused, settings.state_directory),
     }
@@ -153,6 +156,20 @@ def koji_files(koji: Koji) -> list[Finding]:
         text = f"{koji.topurl} answers {answer.status_code} {answer.reason}"
         return [Finding(name, Status.PROBLEM, text, hint)]
     return [Finding(name, Status.OK, f"{koji.topurl} answers")]
+
+
+def announcements(directory: Path) -> list[Finding]:
+    """Whether what was announced, or missed, could be asked for in Koji."""
+    name = "announcements"
+    # Opening makes what is missing, owned by whoever looks.
+    if not (directory / "fedimg.db").exists():
+        return [Finding(name, Status.OK, "none yet")]
+    with closing(Store(directory)) as store:
+        told = unanswered(store)
+    hint = "nothing is lost, and Koji is asked again; see 'Koji hub', and tell Koji's operators"
+    return [Finding(name, Status.WARNING, text, hint) for text in told] or [
+        Finding(name, Status.OK, "Koji has answered about each")
+    ]
 
 
 def bus() -> list[Finding]:

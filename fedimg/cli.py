@@ -90,6 +90,41 @@ def upload(
 
 
 @command
+def replay(
+    call: Call,
+    since: Annotated[
+        str, typer.Option(help="2026-11-23, 2026-11-23T18:30Z, or an age: 36h, 7d, 2w.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be stored.")
+    ] = False,
+) -> Code:
+    """Ask Koji what finished since then, and store what has no job, as if it were announced.
+
+    The worker does so by itself, from where it last looked; this goes back further, and asks
+    again for what the site's policy had left out. Of each: whether it was new, empty (nothing
+    came of it), queued (asked for already) or taken (it has jobs); the first two are stored.
+    """
+    from fedimg import show
+    from fedimg.catchup import moment
+    from fedimg.catchup import replay as look
+    from fedimg.finished import Lists
+    from fedimg.jobs import Jobs
+
+    lists = Lists(call.settings.koji)
+    try:
+        begin = moment(since, lists.now())
+    except ValueError as error:
+        raise Refused(Code.UNUSABLE, f"--since: {error}") from error
+    with closing(Jobs(call.store(create=not dry_run))) as jobs:
+        found = list(look(lists, jobs, begin, dry_run=dry_run))
+    if any(one.stored for one in found):
+        _mind_the_worker(call)
+    call.output.answer(show.replayed(found))
+    return Code.OK
+
+
+@command
 def status(
     call: Call,
     job: Annotated[
@@ -103,12 +138,15 @@ def status(
     """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
     from fedimg import show
     from fedimg.follow import follow, going_on
+    from fedimg.unanswered import unanswered
 
     store = call.store()
     rows = [_find(store, job)] if job else store.jobs()
     live = [row.job for row in rows if going_on(row)]
     if live:
         _mind_the_worker(call)
+    for text in unanswered(store):
+        call.output.note(text)
     if watch and live:
         rows = follow(store, live, call.output)
     else:

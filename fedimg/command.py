@@ -172,6 +172,7 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
 
     from fedimg.bus import BusError
     from fedimg.exceptions import EC2ServiceException
+    from fedimg.koji import KojiRefused, KojiUnavailable
     from fedimg.lease import WorkerRunning
     from fedimg.store import StoreError
 
@@ -186,6 +187,8 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
         )
     if isinstance(error, EC2ServiceException):
         return Code.FAILED, str(error)
+    if isinstance(error, KojiRefused | KojiUnavailable):
+        return Code.FAILED, f"Koji: {error}"
     if isinstance(error, ClientError | BotoCoreError):
         return Code.FAILED, f"AWS: {error}; 'fedimg check' looks for the reason"
     return None

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -126,6 +127,20 @@ class Koji(Section):
     timeout: PositiveFloat = Field(60, description="Seconds to wait for one answer of the hub.")
     retry_seconds: PositiveFloat = Field(
         60, description="Longest pause before a hub that did not answer is asked again."
+    )
+
+
+class CatchUp(Section):
+    """How Koji is asked for what the bus may have lost."""
+
+    interval: PositiveFloat = Field(600, description="Seconds between two looks.")
+    overlap: NonNegativeFloat = Field(
+        21600,
+        description="How much later than its own time of completion, in seconds, Koji may show "
+        "a build: an import keeps the time at which it began.",
+    )
+    look_back: NonNegativeFloat = Field(
+        86400, description="How far back, in seconds, the very first look goes."
     )
 
 
@@ -361,6 +376,7 @@ class Settings(Section):
         Path("/var/lib/fedimg"), description="Queue and outbox; one worker at a time."
     )
     koji: Koji = Koji()
+    catch_up: CatchUp = CatchUp()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(
         [], description="What a test instance has to pass, beside what `ec2.test` has."

@@ -108,8 +108,8 @@ def _status(untaken: Sequence[str]) -> int:
     if not untaken:
         return 0
     _say(
-        f"stopped with announcements that could not be stored: {', '.join(untaken)}; publish "
-        "their images with `fedimg upload URL`"
+        f"stopped with announcements that could not be stored: {', '.join(untaken)}; the worker "
+        "asks Koji for them when it next looks for what was missed"
     )
     return 1
 

@@ -13,17 +13,24 @@ import time
 from fedimg.config import Koji
 from fedimg.exceptions import Cancelled
 from fedimg.images import Architecture, RawImage
-from fedimg.koji import METHODS, Found, Hub, KojiRefused, KojiUnavailable, KojiUnfinished
+from fedimg.koji import (
+    LARGEST_ID,
+    METHODS,
+    Found,
+    Hub,
+    KojiRefused,
+    KojiStumbles,
+    KojiUnavailable,
+    KojiUnfinished,
+)
+from fedimg.later import Later, Why
 
 #: Topics, after the bus's prefix and environment.
 TASK_TOPIC = "buildsys.task.state.change"
 BUILD_TOPIC = "buildsys.build.state.change"
 
-#: Koji's ids are PostgreSQL integers.
-_LARGEST_ID = 2**31 - 1
-#: How long, in seconds, the hub may say that what was announced is not finished: a replica of its
-#: database lags by seconds, and a false announcement is not waited for.
-EARLY_SECONDS = 600
+#: How long, in seconds, an entry without an answer keeps its place among those that are asked for.
+PATIENCE = 60.0
 #: The first pause before the hub is asked again, in seconds; each is twice as long as the last.
 FIRST_PAUSE = 1.0
 
@@ -58,7 +65,7 @@ def _makes_images(task: dict[str, object]) -> bool:
 
 
 def _entry(kind: str, number: object) -> str | None:
-    if type(number) is not int or not 0 < number <= _LARGEST_ID:
+    if type(number) is not int or not 0 < number <= LARGEST_ID:
         return None
     return f"{kind}:{number}"
 
@@ -102,27 +109,28 @@ def _unwanted(image: RawImage, koji: Koji) -> str | None:
 def ask(entry: str, hub: Hub, koji: Koji, stop: threading.Event) -> list[RawImage]:
     """The images of an entry that the site publishes; empty when there will never be any.
 
-    A hub that does not answer is asked until it does. Raises Cancelled when `stop` is set.
+    A hub that does not answer is asked again, for PATIENCE. Raises Later when that is over,
+    Cancelled when `stop` is set.
     """
-    early_until = time.monotonic() + EARLY_SECONDS
+    until = time.monotonic() + PATIENCE
     pause = min(FIRST_PAUSE, koji.retry_seconds)
     while not stop.is_set():
+        why, reason = Why.SILENT, ""
         try:
             return wanted(hub.find(entry), koji)
         except KojiRefused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []
         except KojiUnfinished as error:
-            if time.monotonic() > early_until:
-                _log.warning(
-                    "%s is dropped: %s, %d s after it was announced", entry, error, EARLY_SECONDS
-                )
-                return []
-            _log.info("%s is asked for again in %g s: %s", entry, pause, error)
+            # A replica of the hub's database lags by seconds.
+            why, reason = Why.UNFINISHED, str(error)
+        except KojiStumbles as error:
+            why, reason = Why.STUMBLES, str(error)
         except KojiUnavailable as error:
-            # Only time during which the hub answers counts as too early.
-            early_until = max(early_until, time.monotonic() + pause + EARLY_SECONDS)
-            _log.warning("%s waits for Koji, asked again in %g s: %s", entry, pause, error)
+            reason = str(error)
+        if time.monotonic() + pause > until:
+            raise Later(why, reason)
+        _log.warning("%s waits for Koji, asked again in %g s: %s", entry, pause, reason)
         stop.wait(pause)
         pause = min(pause * 2, koji.retry_seconds)
     raise Cancelled(f"{entry} waits for Koji until the worker runs again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
 import sqlalchemy as sa
 from dbos import DBOSClient
@@ -24,6 +25,19 @@ CLEAN = "fedimg.clean"
 _FORGOTTEN_AT_ONCE = 100
 
 
+class Entry(StrEnum):
+    """What has become of an entry."""
+
+    #: It was never heard of.
+    NEW = "new"
+    #: It waits to be asked for, or is being.
+    QUEUED = "queued"
+    #: Its images have jobs.
+    TAKEN = "taken"
+    #: It failed, or has no image that the site publishes, or none yet.
+    EMPTY = "empty"
+
+
 class Jobs:
     """The queue, seen from the bus and from the command line; needs no running worker."""
 
@@ -36,19 +50,29 @@ class Jobs:
         """Let go of the queue."""
         self._client.destroy()
 
-    def take_in(self, entry: str) -> None:
-        """Store what the bus announced, `task:<id>` or `build:<id>`, once however often.
+    def take_in(self, entry: str) -> Entry:
+        """Store what finished in Koji, `task:<id>` or `build:<id>`, once however often.
 
         An entry that failed or came to nothing is asked for again when it is announced again: a
-        forger who was early must not take an id from the build that gets it.
+        forger who was early must not take an id from the build that gets it. Returns what had
+        become of it before.
         """
-        ended = ["SUCCESS", "ERROR"]
-        for earlier in self._client.list_workflows(workflow_ids=[entry], status=ended):
-            if not earlier.output:
-                self._client.delete_workflow(entry)
-        self._client.enqueue(
-            {"queue_name": INTAKE_QUEUE, "workflow_name": INTAKE, "workflow_id": entry}, entry
-        )
+        before = self.known(entry)
+        if before is Entry.EMPTY:
+            self._client.delete_workflow(entry)
+        if before in (Entry.NEW, Entry.EMPTY):
+            self._client.enqueue(
+                {"queue_name": INTAKE_QUEUE, "workflow_name": INTAKE, "workflow_id": entry}, entry
+            )
+        return before
+
+    def known(self, entry: str) -> Entry:
+        """What has become of an entry by now."""
+        for row in self._client.list_workflows(workflow_ids=[entry], load_input=False):
+            if row.status not in ("SUCCESS", "ERROR"):
+                return Entry.QUEUED
+            return Entry.TAKEN if row.output else Entry.EMPTY
+        return Entry.NEW
 
     def submit(self, image: RawImage) -> str | None:
         """Queue the publishing of an image; its job, or None when there is one already."""

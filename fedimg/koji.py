@@ -27,11 +27,14 @@ METHODS = {
 }
 
 # koji.TASK_STATES and koji.BUILD_STATES.
-_TASK_UNFINISHED, _TASK_CLOSED = (0, 1, 4), 2
-_BUILD_UNFINISHED, _BUILD_COMPLETE = (0,), 1
-#: koji.GenericError: the hub understood, and says no. Other faults are troubles of its own, such
-#: as koji.ServerOffline.
+_TASK_UNFINISHED, TASK_CLOSED = (0, 1, 4), 2
+_BUILD_UNFINISHED, BUILD_COMPLETE = (0,), 1
+#: koji.GenericError: the hub understood, and says no. Other faults are troubles of its own …
 _SAYS_NO = 1000
+#: … of which koji.RetryError and koji.ServerOffline concern all that is asked.
+_SAYS_LATER = (1009, 1014)
+#: Koji's ids are PostgreSQL integers.
+LARGEST_ID = 2**31 - 1
 #: koji.CHECKSUM_TYPES.
 _CHECKSUM_TYPES = {0: "md5", 1: "sha1", 2: "sha256"}
 #: More than Koji has architectures, by far.
@@ -42,6 +45,10 @@ _log = logging.getLogger(__name__)
 
 class KojiUnavailable(Exception):
     """The hub did not answer; it has to be asked again."""
+
+
+class KojiStumbles(KojiUnavailable):
+    """The hub answers, and fails at what was asked: at this one, perhaps for good."""
 
 
 class KojiUnfinished(Exception):
@@ -88,8 +95,8 @@ class Hub:
         method = info.get("method")
         if not isinstance(method, str) or method not in METHODS:
             raise KojiRefused(f"task {task} is {method!r:.80}, which makes no images")
-        _finished(f"task {task}", info.get("state"), _TASK_UNFINISHED, _TASK_CLOSED)
-        if not _is_scratch(info.get("request")):
+        _finished(f"task {task}", info.get("state"), _TASK_UNFINISHED, TASK_CLOSED)
+        if not is_scratch(info.get("request")):
             raise KojiRefused(f"task {task} is no scratch build: its build is announced apart")
         holders = _closed_children(task, children, METHODS[method]) or [task]
         user, *results = self._ask(
@@ -136,7 +143,7 @@ class Hub:
         if info is None:
             raise KojiRefused(f"{self._settings.hub} knows no build {build}")
         info = _row(info, f"build {build}")
-        _finished(f"build {build}", info.get("state"), _BUILD_UNFINISHED, _BUILD_COMPLETE)
+        _finished(f"build {build}", info.get("state"), _BUILD_UNFINISHED, BUILD_COMPLETE)
         try:
             parts = [_name(info.get(key), key) for key in ("name", "version", "release")]
         except ValueError as error:
@@ -179,7 +186,9 @@ class Hub:
                 [{"methodName": method, "params": list(params)} for method, *params in calls],
             )
         except xmlrpc.client.Fault as fault:
-            raise self._fault("multiCall", fault.faultCode, fault.faultString) from fault
+            raise refusal(
+                self._settings.hub, "multiCall", fault.faultCode, fault.faultString
+            ) from fault
         except NoAnswer as error:
             raise KojiUnavailable(str(error)) from error
         if not isinstance(answers, list) or len(answers) != len(calls):
@@ -187,15 +196,23 @@ class Hub:
         values = []
         for (method, *_), answer in zip(calls, answers, strict=True):
             if isinstance(answer, dict):
-                raise self._fault(method, answer.get("faultCode"), answer.get("faultString"))
+                raise refusal(
+                    self._settings.hub, method, answer.get("faultCode"), answer.get("faultString")
+                )
             if not isinstance(answer, list) or len(answer) != 1:
                 raise KojiUnavailable(f"{self._settings.hub} gave no answer to {method}")
             values.append(answer[0])
         return values
 
-    def _fault(self, method: str, code: object, text: object) -> Exception:
-        kind = KojiRefused if code == _SAYS_NO else KojiUnavailable
-        return kind(f"{self._settings.hub} refuses {method} ({code!r:.20}): {text!s:.500}")
+
+def refusal(hub: str, method: str, code: object, text: object) -> Exception:
+    """What a hub's fault means: KojiRefused, KojiStumbles or KojiUnavailable."""
+    kind: type[Exception] = KojiStumbles
+    if code == _SAYS_NO:
+        kind = KojiRefused
+    elif code in _SAYS_LATER:
+        kind = KojiUnavailable
+    return kind(f"{hub} refuses {method} ({code!r:.20}): {text!s:.500}")
 
 
 def _row(value: Any, what: str) -> dict[str, Any]:
@@ -218,7 +235,7 @@ def _finished(what: str, state: Any, unfinished: tuple[int, ...], finished: int)
         raise KojiUnfinished(f"{what} is not finished yet: its state is {state}")
 
 
-def _is_scratch(request: Any) -> bool:
+def is_scratch(request: Any) -> bool:
     """Whether the options among a task's arguments, which each method puts elsewhere, say so."""
     return isinstance(request, list) and any(
         isinstance(argument, dict) and argument.get("scratch") is True for argument in request
@@ -235,7 +252,7 @@ def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
         if method is None or row.get("method") != method or type(number) is not int:
             continue
         # An architecture may be optional: it fails, and the parent is closed all the same.
-        if type(state) is int and state == _TASK_CLOSED:
+        if type(state) is int and state == TASK_CLOSED:
             found.append(number)
         else:
             _log.info("task %d, child %d is left out: its state is %.80r", task, number, state)

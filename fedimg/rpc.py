@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import xmlrpc.client
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -17,6 +18,10 @@ ANSWER_LIMIT = 16 * 1024 * 1024
 
 class NoAnswer(Exception):
     """The server could not be asked, or its answer could not be read; later it may be."""
+
+
+class TooLong(NoAnswer):
+    """The answer has more than ANSWER_LIMIT bytes."""
 
 
 class Client:
@@ -36,11 +41,26 @@ class Client:
 
         Raises xmlrpc.client.Fault when the server says no, NoAnswer when nothing usable came.
         """
+        return self._ask(method, *params)[0]
+
+    def clock(self) -> float:
+        """What time it is by the server, in seconds since the epoch: the Date of an answer.
+
+        RFC 9110 asks it of every server that has a clock, in whole seconds. Raises like `call`.
+        """
+        _, date = self._ask("getAPIVersion")
         try:
-            (value,), _ = xmlrpc.client.loads(
-                self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode()),
-                use_builtin_types=True,
-            )
+            return parsedate_to_datetime(date or "").timestamp()
+        except (ValueError, OverflowError) as error:
+            raise NoAnswer(
+                f"{self._address} does not tell the time: its answer's Date is {date!r:.80}"
+            ) from error
+
+    def _ask(self, method: str, *params: Any) -> tuple[Any, str | None]:
+        """What the method returns, and the answer's Date."""
+        try:
+            answer, date = self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode())
+            (value,), _ = xmlrpc.client.loads(answer, use_builtin_types=True)
         except (xmlrpc.client.Fault, NoAnswer):
             raise
         except (requests.RequestException, HTTPError) as error:
@@ -50,9 +70,9 @@ class Client:
             raise NoAnswer(
                 f"{self._address} answered {method} with something that is not XML-RPC: {error!r}"
             ) from error
-        return value
+        return value, date
 
-    def _post(self, document: bytes) -> str:
+    def _post(self, document: bytes) -> tuple[str, str | None]:
         deadline = time.monotonic() + self._timeout
         with requests.post(
             self._address,
@@ -79,9 +99,9 @@ class Client:
             while piece := response.raw.read1(65536):
                 answer += piece
                 if len(answer) > ANSWER_LIMIT:
-                    raise NoAnswer(f"{self._address} answers with over {ANSWER_LIMIT} bytes")
+                    raise TooLong(f"{self._address} answers with over {ANSWER_LIMIT} bytes")
                 if time.monotonic() > deadline:
                     raise NoAnswer(
                         f"{self._address} has not ended its answer after {self._timeout:g} s"
                     )
-        return answer.decode()
+        return answer.decode(), response.headers.get("Date")

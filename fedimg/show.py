@@ -21,6 +21,7 @@ from fedimg.observer import PUBLIC, CheckState
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover
     from fedimg.aws.plan import Plan
+    from fedimg.catchup import Replayed
     from fedimg.images import RawImage
     from fedimg.store import AMIRow, BootTestRow, JobRow, RegionRow
 
@@ -295,6 +296,27 @@ def leftovers(found: Sequence[Leftover], *, removed: bool) -> Answer:
         table.add_row(item.region, item.kind, item.id, item.job)
     value = [{**asdict(item), "removed": removed} for item in found]
     return Answer(value, lines, [table], "nothing is left over")
+
+
+def replayed(found: Sequence[Replayed]) -> Answer:
+    """What finished in Koji: its entry, what had become of it, when and what it was, and whose."""
+    rows = [
+        {
+            "entry": one.finished.entry,
+            "before": str(one.before),
+            "completed": when(one.finished.completed),
+            "owner": one.finished.owner,
+            "name": one.finished.name,
+            "stored": one.stored,
+        }
+        for one in found
+    ]
+    columns = ("entry", "before", "completed", "owner", "name")
+    lines = [[str(row[column]) for column in columns] for row in rows]
+    table = _table("Entry", "Before", "Finished", "Owner", "Name")
+    for line in lines:
+        table.add_row(*line)
+    return Answer(rows, lines, [table], "nothing finished since then")
 
 
 def findings(found: Sequence[Finding]) -> Answer:

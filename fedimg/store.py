@@ -115,6 +115,40 @@ again = sa.Table(
 # The messenger looks several times a second, at the few rows that wait among all that ever were.
 sa.Index("fedimg_outbox_waiting", _outbox.c.id, sqlite_where=_outbox.c.announced.is_(None))
 
+#: The tables of fedimg.marks.
+lists = sa.Table(
+    "fedimg_lists",
+    _metadata,
+    sa.Column("list", sa.String, primary_key=True),
+    sa.Column("begin", sa.Float, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+caught = sa.Table(
+    "fedimg_caught",
+    _metadata,
+    sa.Column("entry", sa.String, primary_key=True),
+    sa.Column("list", sa.String, nullable=False),
+    sa.Column("completed", sa.Float, nullable=False),
+)
+looks = sa.Table(
+    "fedimg_looks",
+    _metadata,
+    sa.Column("list", sa.String, primary_key=True),
+    sa.Column("succeeded", sa.Float),
+    sa.Column("error", sa.String),
+)
+#: The table of fedimg.later.
+waiting = sa.Table(
+    "fedimg_waiting",
+    _metadata,
+    sa.Column("entry", sa.String, primary_key=True),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("asked", sa.Float, nullable=False),
+    sa.Column("pause", sa.Float, nullable=False),
+    sa.Column("waited", sa.Float, nullable=False),
+)
+
 
 class StoreError(Exception):
     """The database cannot be used; the text says where it is and what to do."""

@@ -28,9 +28,11 @@ from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.jobs import Jobs
 from fedimg.koji import Hub
+from fedimg.later import Later, LaterEntries
 from fedimg.lease import Lease
 from fedimg.messenger import THREAD as ANNOUNCING
 from fedimg.messenger import Messenger
+from fedimg.periodic import beside
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.steps import DurableSteps, Gate
@@ -50,6 +52,8 @@ _POLL_SECONDS = 0.5
 _DUE_SECONDS = 2.0
 #: How long announcements may take to leave when the worker stops; the others leave later.
 _ANNOUNCING_SECONDS = 3.0
+#: … and what is done beside the queues, which may be waiting for Koji, to end.
+_BESIDE_SECONDS = 0.5
 #: The threads without which a worker does nothing: the queue's, by its own names, and ours.
 _LOOPS = (
     *(f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)),
@@ -92,6 +96,7 @@ class Uploader:
         self._clients = clients
         self._hub = hub
         self._again = Again(store)
+        self._later = LaterEntries(store)
         self._live: dict[tuple[str, int], _Live] = {}
         self._steps = DurableSteps(gate)
         #: Set, it ends the waiting for Koji.
@@ -99,18 +104,28 @@ class Uploader:
 
     def intake(self, entry: str) -> list[str]:
         """An announced task or build becomes one job an image; the jobs' names."""
-        images = self._steps.run(
-            "ask",
-            lambda: [
-                image.to_json()
-                for image in intake.ask(entry, self._hub, self._settings.koji, self.stopping)
-            ],
-        )
+        images = self._steps.run("ask", lambda: [image.to_json() for image in self._ask(entry)])
         submitted = [
             self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
             for image in map(RawImage.from_json, images)
         ]
         return [job for job in submitted if job]
+
+    def _ask(self, entry: str) -> list[RawImage]:
+        """The entry's images; none, too, when the hub has to be asked for them again later."""
+        try:
+            images = intake.ask(entry, self._hub, self._settings.koji, self.stopping)
+        except Later as error:
+            waiting = self._later.postpone(entry, error.why, str(error))
+            if not waiting.hopeless:
+                _log.warning(
+                    "%s waits for Koji, asked again in %g s: %s", entry, waiting.pause, error
+                )
+                return []
+            _log.warning("%s is dropped, after %g s: %s", entry, waiting.waited, error)
+            images = []
+        self._later.settle(entry)
+        return images
 
     def _submit(self, entry: str, image: RawImage) -> str | None:
         job = self._queue.submit(image)
@@ -311,6 +326,9 @@ def run_worker(settings: Settings) -> int:
     history.forget_daily(store, queue, settings.worker.history_days)
     told = _told_to_stop()
     threading.Thread(target=_begin_due, args=(queue, told), name="again", daemon=True).start()
+    at_intervals = beside(settings, store, queue, told)
+    for each in at_intervals:
+        each.start()
     _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
     watchdog.notify("READY=1")
     watchdog.wait(told, pulse.silent)
@@ -330,6 +348,8 @@ def run_worker(settings: Settings) -> int:
     ).start()
     if not gate.quiet(settings.worker.stop_seconds):
         _log.info("worker stopped in the middle of steps, which are begun again")
+    for each in at_intervals:
+        each.join(_BESIDE_SECONDS)
     messenger.stop(_ANNOUNCING_SECONDS)
     lease.release()
     logging.shutdown()

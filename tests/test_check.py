@@ -15,6 +15,9 @@ import pytest
 from fedimg import check, config
 from fedimg.config import Settings
 from fedimg.findings import Finding, Status, gather
+from fedimg.later import LaterEntries, Why
+from fedimg.marks import Marks
+from fedimg.store import Store
 from lab.bus import Ports
 from lab.ec2.world import Quotas
 from lab.site import Site
@@ -84,6 +87,7 @@ def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
         "state directory",
         "Koji hub",
         "Koji files",
+        "announcements",
         "bus, listening",
         "bus, refused",
         "bus, signatures",
@@ -115,6 +119,20 @@ def test_marks_fit_the_terminal(site: Site) -> None:
         }
         assert (marks["Koji hub"], marks["bus"], marks["credentials"]) == (well, ill, ill)
         assert done.returncode == 1
+
+
+def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
+    assert check.announcements(tmp_path) == [Finding("announcements", Status.OK, "none yet")]
+    assert list(tmp_path.iterdir()) == []
+    with contextlib.closing(Store(tmp_path)) as store:
+        (well,) = check.announcements(tmp_path)
+        assert well.status is Status.OK
+        LaterEntries(store).postpone("build:7", Why.STUMBLES, "KeyError")
+        Marks(store).looked(["builds"], "it does not answer")
+    found = check.announcements(tmp_path)
+    assert {one.status for one in found} == {Status.WARNING}
+    assert ["build:7" in one.text for one in found] == [True, False]
+    assert found[1].text == "cannot see what the bus has missed of builds: it does not answer"
 
 
 def test_what_is_not_configured_is_named() -> None:

@@ -21,7 +21,9 @@ from fedimg.aws.tags import Labels
 from fedimg.command import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.jobs import Jobs
+from fedimg.later import LaterEntries, Why
 from fedimg.lease import Lease
+from fedimg.marks import Marks
 from fedimg.observer import CheckResult, CheckState
 from fedimg.store import Store
 from lab.ec2.server import EC2
@@ -268,6 +270,17 @@ def test_status_rows_have_the_promised_keys(run: Run, store: Store, x86_job: str
         ],
     }
     assert [row["job"] for row in json.loads(run("status", x86_job, "--json").stdout)] == [x86_job]
+
+
+def test_status_tells_what_koji_has_not_answered(run: Run, store: Store, x86_job: str) -> None:
+    LaterEntries(store).postpone("build:7", Why.STUMBLES, "it refuses getBuild (1): KeyError")
+    Marks(store).looked(["builds", "image"], "it does not answer")
+    Marks(store).looked(["livemedia"])
+    result = run("status", "--json")
+    assert [row["job"] for row in json.loads(result.stdout)] == [x86_job]
+    assert "build:7 waits for Koji, asked again at 20" in result.stderr
+    assert "refuses getBuild (1): KeyError" in result.stderr
+    assert "missed of builds, image: it does not answer" in result.stderr
 
 
 def test_status_of_a_job_shows_its_boot_checks_and_what_was_printed(

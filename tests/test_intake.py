@@ -12,6 +12,7 @@ import pytest
 from fedimg import config, intake
 from fedimg.exceptions import Cancelled
 from fedimg.koji import METHODS, Hub
+from fedimg.later import Later, Why
 from lab.koji import Koji
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
@@ -171,11 +172,7 @@ def test_architectures_are_chosen_by_kojis_names(koji: Koji, tmp_path: Path) -> 
     assert len(ask(koji, f"build:{build.id}")) == 2
 
 
-def test_entry_waits_while_koji_is_down(
-    koji: Koji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The hub's being down is not the entry's being early.
-    monkeypatch.setattr(intake, "EARLY_SECONDS", 0.1)
+def test_entry_waits_while_koji_is_down(koji: Koji, tmp_path: Path) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path))
     koji.down()
     timer = threading.Timer(1.0, koji.up)
@@ -218,16 +215,23 @@ def test_entry_that_the_hub_does_not_see_finished_yet_is_asked_for_again(
     timer.join()
 
 
-def test_entry_that_never_finishes_is_dropped(
-    koji: Koji,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_entry_without_an_answer_gives_up_its_place(
+    koji: Koji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "EARLY_SECONDS", 0.5)
+    monkeypatch.setattr(intake, "PATIENCE", 0.5)
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
-    assert ask(koji, f"task:{task.id}") == []
-    assert f"task:{task.id} is dropped" in caplog.text
+    with pytest.raises(Later, match="not finished yet") as caught:
+        ask(koji, f"task:{task.id}")
+    assert caught.value.why is Why.UNFINISHED
+    build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path))
+    koji.trouble(build.id, "KeyError: 'extra'")
+    with pytest.raises(Later, match="KeyError") as caught:
+        ask(koji, f"build:{build.id}")
+    assert caught.value.why is Why.STUMBLES
+    koji.down()
+    with pytest.raises(Later, match="503") as caught:
+        ask(koji, f"build:{build.id}")
+    assert caught.value.why is Why.SILENT
 
 
 def test_entry_that_koji_does_not_know_is_dropped(

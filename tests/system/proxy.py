@@ -1,7 +1,8 @@
-"""Stands between fedimg and EC2: lets a test act on a call before EC2 sees it, or after."""
+"""Stands between fedimg and EC2, or Koji: lets a test act on a call before it arrives, or after."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,7 @@ import requests
 class Proxy:
     """Forwards every call to `target`.
 
-    `before(action)` is asked first, `after(action)` when EC2 has acted; when one returns True
+    `before(action)` is asked first, `after(action)` when there is an answer; when one returns True
     the client gets no answer.
     """
 
@@ -31,7 +32,9 @@ class Proxy:
                 # The EBS direct API has no actions in its calls: there it is method and path.
                 place = f"{self.command} {self.path}"
                 form = {} if self.command == "PUT" else parse_qs(body.decode(errors="replace"))
-                action = form.get("Action", [place])[0]
+                # Koji's are XML-RPC's methods.
+                method = re.search(rb"<methodName>(\w+)</methodName>", body)
+                action = form.get("Action", [method[1].decode() if method else place])[0]
                 if outer.before(action):
                     self.close_connection = True
                     return
@@ -42,7 +45,8 @@ class Proxy:
                 if outer.after(action):
                     self.close_connection = True
                     return
-                self.send_response(answer.status_code)
+                # With the Date of the answer, not another.
+                self.send_response_only(answer.status_code)
                 for name, value in answer.headers.items():
                     if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                         self.send_header(name, value)

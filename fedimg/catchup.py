@@ -1,0 +1,176 @@
+"""What finished in Koji while nobody listened: looked for at the start and at intervals.
+
+The bus repeats nothing. What is found goes through the same door as what is announced,
+fedimg.jobs.Jobs.take_in, and the hub is asked about each as about any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fedimg import config
+from fedimg.finished import LISTS, Finished, Lists
+from fedimg.jobs import Entry, Jobs
+from fedimg.koji import KojiRefused, KojiStumbles, KojiUnavailable
+from fedimg.later import LaterEntries
+from fedimg.marks import Mark, Marks
+from fedimg.store import Store
+
+_AGE = re.compile(r"(\d{1,6})([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 168}
+
+_log = logging.getLogger(__name__)
+
+
+class CatchUp:
+    """Stores what finished since the last look.
+
+    A list's mark is moved behind what is stored, a page at a time: after a crash the next look
+    goes on from there. Only the hub's own clock counts. Each look begins `overlap` before the
+    mark, as Koji gives a build the time at which its import began, and shows it when that ends.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: Jobs,
+        lists: Lists,
+        settings: config.CatchUp,
+        stop: threading.Event,
+    ) -> None:
+        self._jobs = jobs
+        self._lists = lists
+        self._settings = settings
+        self._stop = stop
+        self._marks = Marks(store)
+        self._later = LaterEntries(store)
+
+    def look(self) -> bool:
+        """Store what was missed, of every list; False when it has to be done again soon."""
+        try:
+            now = self._lists.now()
+        except KojiUnavailable as error:
+            self._failed(LISTS, error)
+            return False
+        self._later.wake()
+        whole = True
+        for number, name in enumerate(LISTS):
+            try:
+                read = self._read(name, now)
+            except (KojiRefused, KojiStumbles) as error:
+                # Of this list alone: its turn comes again with the others'.
+                self._failed([name], error)
+            except KojiUnavailable as error:
+                self._failed(LISTS[number:], error)
+                return False
+            else:
+                if self._stop.is_set():
+                    return False
+                if read:
+                    self._marks.looked([name])
+                whole &= read
+        return whole
+
+    def _read(self, name: str, now: float) -> bool:
+        """Store what was missed of one list; whether that was all of it."""
+        mark = self._marks.get(name)
+        # A beginning that has not come yet was told by a clock that was wrong.
+        if mark is None or mark.begin > now:
+            begin = now - self._settings.look_back
+            mark = Mark(begin, begin)
+            self._marks.set(name, mark)
+        after = max(mark.begin, min(mark.until, now) - self._settings.overlap)
+        stored = self._marks.stored(name)
+        for page in self._lists.since(name, after):
+            taken = []
+            for one in page.found:
+                if self._stop.is_set():
+                    return False
+                if stored.get(one.entry) != one.completed and self._take_in(one):
+                    taken.append(one)
+            # A time that has not come yet, as a builder's clock may tell, moves nothing.
+            mark = Mark(mark.begin, max(min(mark.until, now), min(page.until, now)))
+            self._marks.set(name, mark, taken)
+            if page.more:
+                return False
+        self._marks.forget(name, after)
+        return True
+
+    def _take_in(self, one: Finished) -> bool:
+        """Store an entry; whether it needs no further look.
+
+        One that waits is asked for already, perhaps at this moment, and perhaps a moment before
+        the hub sees that it is finished: the next look will tell.
+        """
+        before = self._jobs.take_in(one.entry)
+        if before in (Entry.NEW, Entry.EMPTY):
+            _log.info(
+                "%s (%s by %s) finished at %s, and is stored",
+                one.entry,
+                one.name,
+                one.owner,
+                _text(one.completed),
+            )
+        return before is not Entry.QUEUED
+
+    def _failed(self, names: Sequence[str], error: Exception) -> None:
+        _log.warning("cannot see what was missed of %s: %s", ", ".join(names), error)
+        self._marks.looked(names, str(error))
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Something that finished, what had become of it before, and whether it is stored now."""
+
+    finished: Finished
+    before: Entry
+    stored: bool
+
+
+def replay(lists: Lists, jobs: Jobs, since: float, *, dry_run: bool) -> Iterator[Replayed]:
+    """Store all that finished since a moment of the hub's clock and has no job; each as it is done.
+
+    What came to nothing before is asked for again: the site's policy may be another by now.
+    Raises KojiUnavailable, KojiRefused.
+    """
+    for name in LISTS:
+        for page in lists.since(name, since):
+            for one in page.found:
+                before = jobs.known(one.entry) if dry_run else jobs.take_in(one.entry)
+                missed = before in (Entry.NEW, Entry.EMPTY)
+                yield Replayed(one, before, stored=missed and not dry_run)
+            if page.more:
+                raise KojiUnavailable(
+                    f"more {name} finished since then than are listed at once; go on with --since "
+                    f"{_text(page.until)}"
+                )
+
+
+def moment(text: str, now: float) -> float:
+    """The time that a person means, in seconds since the epoch: an ISO-8601 one, or an age.
+
+    An age is counted back from `now`: 36h, 7d or 2w. A time without a zone is UTC. Raises
+    ValueError for what is neither, or lies ahead.
+    """
+    if age := _AGE.fullmatch(text):
+        # To a hub, 0 is no time at all.
+        return max(1.0, now - int(age[1]) * _HOURS[age[2]] * 3600)
+    try:
+        when = datetime.fromisoformat(text)
+        seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{text!r} is no time: write 2026-11-23, 2026-11-23T18:30Z, or an age such as 36h or 7d"
+        ) from error
+    if seconds > now:
+        raise ValueError(f"{text} lies ahead of the hub's clock")
+    return seconds
+
+
+def _text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,205 @@
+"""What a Koji hub lists as finished since a moment: image builds, and scratch tasks that make some.
+
+Which of it was missed is fedimg.catchup's to say, what is published of it fedimg.intake's.
+"""
+
+from __future__ import annotations
+
+import logging
+import xmlrpc.client
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fedimg.config import Koji
+from fedimg.koji import (
+    BUILD_COMPLETE,
+    LARGEST_ID,
+    METHODS,
+    TASK_CLOSED,
+    KojiUnavailable,
+    is_scratch,
+    refusal,
+)
+from fedimg.rpc import Client, NoAnswer, TooLong
+
+#: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.
+BUILDS = "builds"
+LISTS = (BUILDS, *METHODS)
+
+#: Rows asked for at once. A task's row holds its request, which its owner may have made long.
+PAGE = 100
+#: What is listed in one go; far more than Koji finishes within any outage.
+_MOST_PAGES = 1000
+#: The next page begins this much before the last row's time, in seconds, as several may have it.
+_STEP = 0.01
+#: No time that a hub can mean, in seconds since the epoch: the year 3058.
+_LATEST = 2.0**35
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A build or scratch task by the hub's word; `completed` is in seconds since the epoch.
+
+    `name` is a build's name-version-release, and a task's method.
+    """
+
+    entry: str
+    completed: float
+    name: str
+    owner: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list: what may have made images, and up to when everything was listed by now.
+
+    The last page that is read of a list that goes on says `more`.
+    """
+
+    found: list[Finished]
+    until: float
+    more: bool = False
+
+
+class Lists:
+    """A hub's lists of what finished, read anonymously."""
+
+    def __init__(self, settings: Koji) -> None:
+        self._hub = settings.hub
+        self._client = Client(settings.hub, settings.timeout)
+
+    def now(self) -> float:
+        """What time it is at the hub, in seconds since the epoch. Raises KojiUnavailable."""
+        try:
+            return self._client.clock()
+        except xmlrpc.client.Fault as fault:
+            raise KojiUnavailable(f"{self._hub} answers with {fault.faultString!s:.500}") from fault
+        except NoAnswer as error:
+            raise KojiUnavailable(str(error)) from error
+
+    def since(self, name: str, after: float) -> Iterator[Page]:
+        """What finished after a moment of the hub's clock, of the list `name`, oldest first.
+
+        The list may change while it is read, so a page begins at the time where the last one
+        ended, not at the number: what comes in between, or goes, moves nothing out of sight. At
+        most 100,000 rows are read. Raises KojiUnavailable or KojiRefused.
+        """
+        listed: set[int] = set()
+        until, start, offset = after, after, 0
+        last: list[Any] = []
+        for number in range(_MOST_PAGES):
+            rows, full = self._page(name, start, offset)
+            if rows and offset and rows == last:
+                raise KojiUnavailable(f"{self._hub} lists the same {name} again and again")
+            last = rows
+            fresh = []
+            for row in rows:
+                one = _row(name, row)
+                if one is None or one.completed <= after:
+                    _log.info("a row of %s is left out: %.200r", name, row)
+                elif one.number not in listed:
+                    listed.add(one.number)
+                    fresh.append(one)
+            until = max([until, *(one.completed for one in fresh)])
+            yield Page(
+                [one.finished for one in fresh if one.finished],
+                until,
+                more=full and number == _MOST_PAGES - 1,
+            )
+            if not full:
+                return
+            if fresh and until - _STEP > start:
+                start, offset = until - _STEP, 0
+            else:
+                offset += len(rows)
+
+    def _page(self, name: str, after: float, offset: int) -> tuple[list[Any], bool]:
+        """Some rows, and whether there may be more."""
+        limit = PAGE
+        while True:
+            try:
+                rows = self._ask(name, after, {"limit": limit, "offset": offset})
+            except TooLong as error:
+                if limit == 1:
+                    raise KojiUnavailable(str(error)) from error
+                # Whoever builds scratch images can make a row a few MB long.
+                limit = max(1, limit // 4)
+                continue
+            except NoAnswer as error:
+                raise KojiUnavailable(str(error)) from error
+            if not isinstance(rows, list):
+                raise KojiUnavailable(f"{self._hub} lists {name} as {rows!r:.80}")
+            return rows, len(rows) >= limit
+
+    def _ask(self, name: str, after: float, query: dict[str, Any]) -> Any:
+        try:
+            if name == BUILDS:
+                return self._client.call(
+                    "listBuilds",
+                    {
+                        "type": "image",
+                        "state": BUILD_COMPLETE,
+                        "completeAfter": after,
+                        "queryOpts": query | {"order": "completion_time,build_id"},
+                        # Koji's way to pass keyword arguments.
+                        "__starstar": True,
+                    },
+                )
+            return self._client.call(
+                "listTasks",
+                {
+                    "method": name,
+                    "state": [TASK_CLOSED],
+                    # Only parents are announced; the hub has an index of them.
+                    "parent": None,
+                    "completeAfter": after,
+                    "decode": True,
+                },
+                query | {"order": "completion_time,id"},
+            )
+        except xmlrpc.client.Fault as fault:
+            raise refusal(
+                self._hub, f"the list of {name}", fault.faultCode, fault.faultString
+            ) from fault
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of which the hub said what it always says; `finished` when it may be announced."""
+
+    number: int
+    completed: float
+    finished: Finished | None
+
+
+def _row(name: str, row: Any) -> _Row | None:
+    if not isinstance(row, dict):
+        return None
+    kind, number = ("build", row.get("build_id")) if name == BUILDS else ("task", row.get("id"))
+    if type(number) is not int or not 0 < number <= LARGEST_ID:
+        return None
+    completed: Any = row.get("completion_ts")
+    # Not a number is less than nothing.
+    if type(completed) not in (int, float) or not 0 < completed < _LATEST:
+        return None
+    # The task of a build that is not scratch is never announced: its build is. Drafts are neither.
+    if row.get("draft") is True or (kind == "task" and not is_scratch(row.get("request"))):
+        return _Row(number, completed, None)
+    return _Row(
+        number,
+        completed,
+        Finished(
+            entry=f"{kind}:{number}",
+            completed=completed,
+            name=_printable(row.get("nvr") if kind == "build" else name),
+            owner=_printable(row.get("owner_name")),
+        ),
+    )
+
+
+def _printable(value: Any) -> str:
+    """What a terminal may be shown of the hub's word."""
+    return "".join(each if each.isprintable() else "?" for each in str(value)[:200])

@@ -1,0 +1,70 @@
+"""What the worker does at intervals, beside its jobs and without holding any up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from fedimg.catchup import CatchUp
+from fedimg.config import Settings
+from fedimg.finished import Lists
+from fedimg.jobs import Jobs
+from fedimg.later import LaterEntries
+from fedimg.store import Store
+
+#: Between two looks at the entries that are to be asked for again.
+_LATER_SECONDS = 2.0
+#: Before it is tried again after an error that was not foreseen, in seconds.
+_ERROR_PAUSE = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Periodic:
+    """A thread that does `action` at once and then again and again, until `stop` is set.
+
+    Args:
+        name: what it does, for logs.
+        action: returns the seconds until it is due again.
+        stop: ends the pauses; an action that takes long should look at it too.
+    """
+
+    def __init__(self, name: str, action: Callable[[], float], stop: threading.Event) -> None:
+        self._name = name
+        self._action = action
+        self._stop = stop
+        # A daemon: nothing that it waits for, a silent hub for one, holds up the process's end.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait, once `stop` is set, until it has ended, for `timeout` seconds at most."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            try:
+                pause = self._action()
+            except Exception:
+                _log.exception("%s failed; it begins again in %g s", self._name, _ERROR_PAUSE)
+                pause = _ERROR_PAUSE
+
+
+def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event) -> list[Periodic]:
+    """Finding what was missed, and asking again for what Koji gave no answer about."""
+    catch_up = CatchUp(store, queue, Lists(settings.koji), settings.catch_up, stop)
+    later = LaterEntries(store)
+
+    def look() -> float:
+        return settings.catch_up.interval if catch_up.look() else settings.koji.retry_seconds
+
+    def ask_again() -> float:
+        later.take_in(queue.take_in)
+        return _LATER_SECONDS
+
+    return [Periodic("catching up", look, stop), Periodic("asking again", ask_again, stop)]

@@ -1,0 +1,27 @@
+"""What a person should know of announcements that Koji has said nothing about."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from fedimg.later import LaterEntries
+from fedimg.marks import Marks
+from fedimg.store import Store
+
+
+def unanswered(store: Store) -> list[str]:
+    """Which entries wait, and which lists could not be read; a sentence each, with the reason."""
+    now = time.time()
+    told = []
+    for row in LaterEntries(store).all():
+        when = datetime.fromtimestamp(row.asked + row.pause, UTC)
+        again = "at once" if row.due(now) else f"at {when:%Y-%m-%dT%H:%M:%SZ}"
+        told.append(f"{row.entry} waits for Koji, asked again {again}: {row.reason}")
+    failed: dict[str, list[str]] = {}
+    for look in Marks(store).looks():
+        if look.error:
+            failed.setdefault(look.error, []).append(look.name)
+    for error, names in failed.items():
+        told.append(f"cannot see what the bus has missed of {', '.join(names)}: {error}")
+    return told

@@ -1,0 +1,461 @@
+"""What was missed is found in the lab's Koji, over HTTP, and stored in a real queue, once."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import xmlrpc.client
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg import config, finished
+from fedimg.catchup import CatchUp, moment, replay
+from fedimg.finished import BUILDS, LISTS, Lists
+from fedimg.jobs import Entry, Jobs
+from fedimg.koji import METHODS, KojiUnavailable
+from fedimg.marks import Marks
+from fedimg.store import Store
+from lab.koji import Koji
+
+NAME, VERSION = "Fedora-Cloud-Base", "43"
+HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
+
+
+@pytest.fixture
+def koji(tmp_path: Path) -> Iterator[Koji]:
+    koji = Koji(tmp_path / "koji")
+    yield koji
+    koji.close()
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new state directory, made once: its tables take a quarter of a second."""
+    directory = tmp_path_factory.mktemp("blank")
+    Store(directory).close()
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
+    shutil.copytree(blank, tmp_path / "state")
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[Jobs]:
+    jobs = Jobs(store)
+    yield jobs
+    jobs.close()
+
+
+class Site:
+    """A fedimg that looks into the lab's Koji, and what it stores."""
+
+    def __init__(self, koji: Koji, store: Store, jobs: Jobs, folder: Path) -> None:
+        self.koji, self.store, self.jobs = koji, store, jobs
+        self.stop = threading.Event()
+        self.marks = Marks(store)
+        self._file = folder / f"{NAME}.x86_64.raw.xz"
+        self._file.write_bytes(b"an image")
+        self._number = 0
+
+    @property
+    def lists(self) -> Lists:
+        return Lists(config.Koji(hub=self.koji.hub_url, topurl=self.koji.top_url, timeout=5))
+
+    def catch_up(self, jobs: Jobs | None = None, **changes: Any) -> CatchUp:
+        settings = config.CatchUp(**changes)
+        return CatchUp(self.store, jobs or self.jobs, self.lists, settings, self.stop)
+
+    def look(self, **changes: Any) -> bool:
+        """Look as a worker does that has just started."""
+        return self.catch_up(**changes).look()
+
+    def build(self, **about: Any) -> str:
+        self._number += 1
+        files = {"x86_64": [self._file]}
+        return f"build:{self.koji.add_build(NAME, VERSION, str(self._number), files, **about).id}"
+
+    def task(self, **about: Any) -> str:
+        self._number += 1
+        files = {"x86_64": [self._file]}
+        return f"task:{self.koji.add_task(NAME, VERSION, str(self._number), files, **about).id}"
+
+    def stored(self) -> list[str]:
+        """The entries in the queue."""
+        with self.store.engine.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT workflow_uuid FROM workflow_status")
+            return sorted(row[0] for row in rows)
+
+    def end(self, output: str = "NULL", entry: str = "%") -> None:
+        """End the intake of entries: by default, with no image that is published."""
+        with self.store.engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"UPDATE workflow_status SET status = 'SUCCESS', output = {output}"
+                f" WHERE workflow_uuid LIKE '{entry}'"
+            )
+
+    def waits(self, entry: str) -> bool:
+        return self.jobs.known(entry) is Entry.QUEUED
+
+
+@pytest.fixture
+def site(koji: Koji, store: Store, jobs: Jobs, tmp_path: Path) -> Site:
+    return Site(koji, store, jobs, tmp_path)
+
+
+@pytest.mark.parametrize("away", [HOUR, DAY, WEEK])
+def test_what_finished_while_nobody_listened_is_stored_once(site: Site, away: float) -> None:
+    assert site.look()
+    missed = []
+    for method in METHODS:
+        site.koji.advance(away / len(METHODS))
+        missed.append(site.build(method=method))
+        if METHODS[method]:
+            missed.append(site.task(method=method))
+    missed.append(site.build(method=None, owner="mallory"))
+    for _ in range(3):
+        assert site.look()
+        assert site.stored() == sorted(missed)
+
+
+def test_builds_own_tasks_and_unfinished_ones_are_not_stored(site: Site) -> None:
+    site.task(scratch=False)
+    site.task(state="OPEN")
+    site.task(state="FAILED")
+    site.build(state="FAILED")
+    assert site.look()
+    assert site.stored() == []
+
+
+def test_first_look_goes_as_far_back_as_it_is_told(site: Site) -> None:
+    site.build()
+    site.koji.advance(2 * DAY)
+    recent = site.build()
+    site.koji.advance(HOUR)
+    assert site.look(look_back=0)
+    assert site.stored() == []
+    # What the first look left out stays so, whatever the overlap.
+    assert site.look(look_back=WEEK, overlap=WEEK)
+    assert site.stored() == []
+    Marks(site.store).set(BUILDS, replay_from(site, 2 * DAY))
+    assert site.look()
+    assert site.stored() == [recent]
+
+
+def replay_from(site: Site, age: float) -> Any:
+    mark = site.marks.get(BUILDS)
+    assert mark is not None
+    begin = site.koji.clock() - age
+    return replace(mark, begin=begin, until=begin)
+
+
+def test_default_first_look_takes_a_day(site: Site) -> None:
+    site.build()
+    site.koji.advance(1.5 * DAY)
+    recent = site.build()
+    site.koji.advance(HOUR)
+    assert site.look()
+    assert site.stored() == [recent]
+
+
+def test_build_that_koji_shows_late_is_found(site: Site) -> None:
+    """An import keeps the time at which it began; others finish, and are seen, meanwhile."""
+    began = site.koji.clock()
+    site.koji.advance(5 * HOUR)
+    first = site.build()
+    assert site.look()
+    now, site.koji.clock = site.koji.clock, lambda: began
+    late = site.build()
+    site.koji.clock = now
+    assert site.look()
+    assert site.stored() == sorted([first, late])
+
+
+def test_completion_time_that_lies_ahead_hides_nothing(site: Site) -> None:
+    """A content generator says itself when its build ended."""
+    now = site.koji.clock
+    site.koji.clock = lambda: now() + 50 * 365 * DAY
+    ahead = site.build()
+    site.koji.clock = now
+    assert site.look()
+    site.koji.advance(DAY)
+    after = site.build()
+    assert site.look()
+    assert site.stored() == sorted([ahead, after])
+
+
+def test_hubs_clock_that_jumps_hides_nothing(site: Site) -> None:
+    assert site.look()
+    site.koji.advance(-30 * DAY)
+    back = site.build()
+    assert site.look()
+    site.koji.advance(400 * DAY)
+    ahead = site.build()
+    assert site.look()
+    site.koji.advance(-370 * DAY)
+    again = site.build()
+    assert site.look()
+    assert site.stored() == sorted([back, ahead, again])
+
+
+def test_first_look_at_a_hub_whose_clock_is_wrong(site: Site) -> None:
+    site.koji.advance(400 * DAY)
+    assert site.look()
+    site.koji.advance(-400 * DAY)
+    missed = site.build()
+    assert site.look()
+    assert site.stored() == [missed]
+
+
+def test_our_own_clock_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    site.koji.clock = lambda: real()
+    assert site.look()
+    for ours in (0.0, 4e9):
+        monkeypatch.setattr("time.time", lambda ours=ours: ours)
+        missed = site.build()
+        assert site.look()
+        assert missed in site.stored()
+
+
+def test_koji_that_is_down_is_looked_into_later(site: Site, caplog: Any) -> None:
+    missed = [site.build(), site.task()]
+    site.koji.down()
+    assert not site.look()
+    assert "cannot see what was missed" in caplog.text
+    assert all(look.error and "503" in look.error for look in site.marks.looks())
+    site.koji.up()
+    assert site.look()
+    assert site.stored() == missed
+    assert all(look.succeeded and not look.error for look in site.marks.looks())
+
+
+class Power(Exception):
+    """Goes off."""
+
+
+class Failing(Jobs):
+    """A queue whose process is cut off before it stores the nth entry, or right after."""
+
+    def __init__(self, store: Store, nth: int, *, before: bool) -> None:
+        super().__init__(store)
+        self._left, self._before = nth, before
+
+    def take_in(self, entry: str) -> Entry:
+        self._left -= 1
+        if self._left == 0 and self._before:
+            raise Power
+        was = super().take_in(entry)
+        if self._left == 0:
+            raise Power
+        return was
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("nth", [1, 4, 5, 6, 9])
+def test_look_that_is_cut_off_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch, nth: int, before: bool
+) -> None:
+    monkeypatch.setattr(finished, "PAGE", 5)
+    missed = []
+    for _ in range(12):
+        site.koji.advance(60)
+        missed.append(site.build(method=None))
+    failing = Failing(site.store, nth, before=before)
+    with pytest.raises(Power):
+        site.catch_up(failing, overlap=0).look()
+    failing.close()
+    # What was stored meanwhile has been decided on: it is not to be decided anew.
+    assert len(site.stored()) == nth - before
+    assert site.look(overlap=0)
+    assert site.stored() == sorted(missed)
+
+
+def test_mark_stands_behind_what_is_stored_and_no_further(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "PAGE", 5)
+    for _ in range(12):
+        site.koji.advance(60)
+        site.build(method=None)
+    failing = Failing(site.store, 8, before=True)
+    with pytest.raises(Power):
+        site.catch_up(failing).look()
+    failing.close()
+    mark = site.marks.get(BUILDS)
+    builds = sorted(site.koji.records.builds(), key=lambda build: build.id)
+    assert mark is not None
+    assert mark.until == builds[4].completed
+
+
+def test_stopping_ends_a_look(site: Site) -> None:
+    site.build()
+    site.stop.set()
+    assert not site.look()
+    assert site.stored() == []
+
+
+def test_left_out_entries_are_decided_once(site: Site) -> None:
+    entry = site.build()
+    assert site.look()
+    site.end(entry=entry)
+    for _ in range(2):
+        assert site.look()
+        assert not site.waits(entry)
+
+
+def test_entry_that_a_forger_announced_early_is_asked_for_when_it_has_finished(site: Site) -> None:
+    assert site.look()
+    number = site.koji.records.next_build()
+    site.jobs.take_in(f"build:{number}")
+    site.end()
+    assert site.build() == f"build:{number}"
+    assert site.look()
+    assert site.waits(f"build:{number}")
+
+
+def test_build_that_failed_and_was_built_again_is_asked_for_again(site: Site) -> None:
+    entry = site.build()
+    assert site.look()
+    site.end(entry=entry)
+    site.koji.advance(HOUR)
+    build = site.koji.records.find_build(int(entry.removeprefix("build:")))
+    assert build is not None
+    site.koji.records.add(build=replace(build, completed=site.koji.clock()))
+    assert site.look()
+    assert site.waits(entry)
+
+
+def test_entry_that_is_being_asked_for_is_looked_at_again(site: Site) -> None:
+    """Its last answer may be from the moment before it finished."""
+    entry = site.build()
+    site.jobs.take_in(entry)
+    assert site.look()
+    site.end(entry=entry)
+    assert site.look()
+    assert site.waits(entry)
+
+
+def test_announced_and_found_at_once_is_one_entry(site: Site) -> None:
+    entries = [site.build() for _ in range(20)]
+    live = Jobs(site.store)
+    announcing = threading.Thread(target=lambda: [live.take_in(entry) for entry in entries])
+    announcing.start()
+    assert site.look()
+    announcing.join()
+    live.close()
+    assert site.stored() == sorted(entries)
+
+
+def test_list_that_the_hub_refuses_hides_no_other(site: Site) -> None:
+    methods = site.koji._hub._methods
+    listed = methods["listTasks"]
+    missed = [site.build(), site.task(method="livemedia")]
+
+    def list_tasks(opts: Any = None, queryOpts: Any = None) -> Any:
+        if opts["method"] == "image":
+            raise xmlrpc.client.Fault(1000, "no such thing as an image here")
+        return listed(opts, queryOpts)
+
+    methods["listTasks"] = list_tasks
+    assert site.look()
+    assert site.stored() == missed
+    errors = {look.name: look.error for look in site.marks.looks() if look.error}
+    assert list(errors) == ["image"]
+    assert "no such thing as an image here" in errors["image"]
+
+
+def test_memory_of_what_was_stored_does_not_grow(site: Site) -> None:
+    for _ in range(5):
+        site.koji.advance(DAY)
+        site.build()
+        assert site.look()
+    assert len(site.marks.stored(BUILDS)) == 2
+
+
+# By hand
+
+
+def test_replay_stores_what_has_no_job(site: Site) -> None:
+    site.build()
+    site.koji.advance(10 * DAY)
+    taken, left_out, waiting, new = (site.build() for _ in range(4))
+    for entry in (taken, left_out):
+        site.jobs.take_in(entry)
+    site.end()
+    site.end("'[\"a-job\"]'", taken)
+    site.jobs.take_in(waiting)
+    since = site.koji.clock() - WEEK
+
+    def shown(dry_run: bool) -> dict[str, tuple[str, bool]]:
+        found = replay(site.lists, site.jobs, since, dry_run=dry_run)
+        return {one.finished.entry: (one.before, one.stored) for one in found}
+
+    before = site.stored()
+    assert shown(dry_run=True) == {
+        taken: ("taken", False),
+        left_out: ("empty", False),
+        waiting: ("queued", False),
+        new: ("new", False),
+    }
+    assert site.stored() == before
+    assert not site.waits(left_out)
+    assert shown(dry_run=False) == {
+        taken: ("taken", False),
+        left_out: ("empty", True),
+        waiting: ("queued", False),
+        new: ("new", True),
+    }
+    assert site.stored() == sorted([taken, left_out, waiting, new])
+    assert site.waits(left_out)
+
+
+def test_replay_of_more_than_is_listed_at_once_says_where_to_go_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "PAGE", 2)
+    monkeypatch.setattr(finished, "_MOST_PAGES", 2)
+    for _ in range(6):
+        site.koji.advance(60)
+        site.build()
+    with pytest.raises(KojiUnavailable, match="go on with --since"):
+        list(replay(site.lists, site.jobs, site.koji.clock() - DAY, dry_run=True))
+
+
+NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-23", NOON - 12 * HOUR),
+        ("2026-11-22T12:00", NOON - DAY),
+        ("2026-11-22T12:00:00Z", NOON - DAY),
+        ("2026-11-22T14:00:00+02:00", NOON - DAY),
+        ("36h", NOON - 36 * HOUR),
+        ("7d", NOON - WEEK),
+        ("2w", NOON - 2 * WEEK),
+    ],
+)
+def test_moments(text: str, seconds: float) -> None:
+    assert moment(text, NOON) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "7", "-7d", "7 days", "2026-11-24", "9999999d"])
+def test_what_is_no_moment(text: str) -> None:
+    with pytest.raises(ValueError, match="no time|lies ahead"):
+        moment(text, NOON)
+
+
+def test_every_list_is_looked_at(site: Site) -> None:
+    assert site.look()
+    assert {look.name for look in site.marks.looks()} == set(LISTS)

@@ -1,0 +1,274 @@
+"""What finished, read from the lab's Koji over real XML-RPC, and from hubs that misbehave."""
+
+from __future__ import annotations
+
+import xmlrpc.client
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from fedimg import config, finished
+from fedimg.finished import BUILDS, LISTS, Finished, Lists
+from fedimg.koji import METHODS, KojiRefused, KojiUnavailable
+from lab.koji import Koji
+
+NAME, VERSION = "Fedora-Cloud-Base", "43"
+START = 1_700_000_000.0
+
+
+@pytest.fixture
+def koji(tmp_path: Path) -> Iterator[Koji]:
+    koji = Koji(tmp_path / "koji")
+    yield koji
+    koji.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, list[Path]]:
+    path = tmp_path / f"{NAME}-{VERSION}.x86_64.raw.xz"
+    path.write_bytes(b"an image")
+    return {"x86_64": [path]}
+
+
+def lists(koji: Koji) -> Lists:
+    return Lists(config.Koji(hub=koji.hub_url, topurl=koji.top_url, timeout=5))
+
+
+def at(koji: Koji, moment: float) -> None:
+    koji.clock = lambda: moment
+
+
+def entries(read: Lists, name: str, after: float) -> list[str]:
+    return [one.entry for page in read.since(name, after) for one in page.found]
+
+
+def test_every_list_has_what_finished_since(koji: Koji, files: Any) -> None:
+    expected: dict[str, list[str]] = {name: [] for name in LISTS}
+    for day, method in enumerate(METHODS):
+        at(koji, START + 86400 * day)
+        build = koji.add_build(NAME, VERSION, str(day), files, method=method)
+        expected[BUILDS].append(f"build:{build.id}")
+        if METHODS[method]:
+            task = koji.add_task(NAME, VERSION, str(day), files, method=method)
+            expected[method].append(f"task:{task.id}")
+    koji.add_build(NAME, VERSION, "broken", files, state="FAILED")
+    koji.add_task(NAME, VERSION, "open", files, state="OPEN")
+    read = lists(koji)
+    # Builds' own tasks, children, and what is not finished are in none.
+    assert {name: entries(read, name, START - 1) for name in LISTS} == expected
+    assert entries(read, BUILDS, START + 86400 * 3) == expected[BUILDS][4:]
+
+
+def test_what_finished_is_described(koji: Koji, files: Any) -> None:
+    at(koji, START)
+    build = koji.add_build(NAME, VERSION, "1", files, owner="releng")
+    task = koji.add_task(NAME, VERSION, "1", files, owner="ausil")
+    read = lists(koji)
+    (page,) = read.since(BUILDS, START - 1)
+    assert page.found == [Finished(f"build:{build.id}", START, f"{NAME}-{VERSION}-1", "releng")]
+    assert page.until == START
+    (page,) = read.since("image", START - 1)
+    assert page.found == [Finished(f"task:{task.id}", START, "image", "ausil")]
+
+
+def test_hubs_clock_is_told_by_the_hub(koji: Koji) -> None:
+    koji.advance(7 * 86400)
+    assert abs(lists(koji).now() - koji.clock()) < 30
+
+
+def many(koji: Koji, files: Any, times: list[float]) -> list[str]:
+    """Builds, whose records alone matter here, that finished at these times."""
+    at(koji, START)
+    first = koji.add_build(NAME, VERSION, "first", files, method=None)
+    made = [
+        replace(first, id=first.id + number, release=str(number), completed=moment)
+        for number, moment in enumerate(times)
+    ]
+    with koji.records.adding():
+        koji.records._builds.update({build.id: build for build in made})
+        koji.records.add()
+    return [f"build:{build.id}" for build in sorted(made, key=lambda b: (b.completed, b.id))]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param([START + 60 * n for n in range(25)], id="one a minute"),
+        pytest.param([START + 60 * (n % 5) for n in range(25)], id="some at a time"),
+        pytest.param([START] * 25, id="all at once"),
+        pytest.param([START + 1e-6 * n for n in range(25)], id="within microseconds"),
+        pytest.param([START] * 12 + [START + 9] * 13, id="two heaps"),
+    ],
+)
+def test_every_page_is_read_once(
+    koji: Koji, files: Any, monkeypatch: pytest.MonkeyPatch, times: list[float]
+) -> None:
+    monkeypatch.setattr(finished, "PAGE", 5)
+    expected = many(koji, files, times)
+    assert entries(lists(koji), BUILDS, START - 1) == expected
+
+
+def test_list_that_changes_while_it_is_read(
+    koji: Koji, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "PAGE", 5)
+    expected = many(koji, files, [START + 60 * n for n in range(20)])
+    pages = lists(koji).since(BUILDS, START - 1)
+    found = [one.entry for one in next(pages).found]
+    # Builds are deleted, and one shows up whose import began long ago: numbers shift both ways.
+    for entry in expected[:3]:
+        build = koji.records.find_build(int(entry.removeprefix("build:")))
+        koji.records.add(build=replace(build, state=2))
+    at(koji, START + 1)
+    koji.add_build(NAME, VERSION, "late", files, method=None)
+    found += [one.entry for page in pages for one in page.found]
+    assert found == expected
+
+
+def test_down_or_refusing_hub(koji: Koji) -> None:
+    koji.down()
+    with pytest.raises(KojiUnavailable, match="503"):
+        lists(koji).now()
+    with pytest.raises(KojiUnavailable, match="503"):
+        entries(lists(koji), BUILDS, START)
+
+
+# Hubs that misbehave
+
+
+Answer = Callable[[str, Any], Any]
+
+
+@pytest.fixture
+def hub() -> Iterator[Callable[[Answer], Lists]]:
+    """Makes a hub that answers each call with what a function returns."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def serve(answer: Answer, date: str | None = "Mon, 23 Nov 2026 20:00:00 GMT") -> Lists:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                params, method = xmlrpc.client.loads(body, use_builtin_types=True)
+                try:
+                    result = (answer(str(method), params),)
+                    text = xmlrpc.client.dumps(result, methodresponse=True, allow_none=True)
+                except xmlrpc.client.Fault as fault:
+                    text = xmlrpc.client.dumps(fault)
+                self.send_response_only(200)
+                if date is not None:
+                    self.send_header("Date", date)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        servers.append(server)
+        Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/kojihub"
+        return Lists(config.Koji(hub=url, timeout=5))
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def row(number: Any, completed: Any, **more: Any) -> dict[str, Any]:
+    given = {"build_id": number, "completion_ts": completed, "nvr": f"n-{number}", "draft": False}
+    return given | {"owner_name": "releng"} | more
+
+
+def test_rows_that_cannot_be_are_left_out(hub: Any) -> None:
+    rows: list[Any] = [
+        row(1, START + 1),
+        row(True, START + 2),
+        row(0, START + 2),
+        row(-7, START + 2),
+        row("3", START + 2),
+        row(4, None),
+        row(5, "yesterday"),
+        row(6, float("nan")),
+        row(7, float("inf")),
+        row(8, 1e300),
+        row(9, -5.0),
+        row(10, START - 5),
+        row(11, START + 2, draft=True),
+        None,
+        [],
+        "build",
+        row(12, START + 3, nvr=None, owner_name="\u202ereleng"),
+        row(1, START + 4),
+    ]
+    read = hub(lambda method, params: rows)
+    (page,) = read.since(BUILDS, START)
+    assert [one.entry for one in page.found] == ["build:1", "build:12"]
+    assert page.found[1].owner == "?releng"
+    assert page.until == START + 3
+
+
+@pytest.mark.parametrize("answer", [None, 5, "rows", {"build_id": 1}])
+def test_what_is_no_list_is_no_answer(hub: Any, answer: Any) -> None:
+    with pytest.raises(KojiUnavailable, match="lists builds as"):
+        entries(hub(lambda method, params: answer), BUILDS, START)
+
+
+def test_hub_that_repeats_itself_is_given_up(hub: Any) -> None:
+    rows = [row(number, START + 1) for number in range(1, finished.PAGE + 1)]
+    with pytest.raises(KojiUnavailable, match="again and again"):
+        entries(hub(lambda method, params: rows), BUILDS, START)
+
+
+def test_endless_list_ends(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finished, "_MOST_PAGES", 7)
+    given = iter(range(1, 10**6))
+
+    def answer(method: str, params: Any) -> Any:
+        return [row(n, START + n) for n, _ in zip(given, range(finished.PAGE), strict=False)]
+
+    pages = list(hub(answer).since(BUILDS, START))
+    assert [page.more for page in pages] == [False] * 6 + [True]
+
+
+def test_rows_too_long_for_one_answer_are_asked_for_one_by_one(
+    hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever builds a scratch image says what is in its request.
+    monkeypatch.setattr("fedimg.rpc.ANSWER_LIMIT", 50_000)
+    made = [
+        {"id": n, "completion_ts": START + n, "owner_name": "ausil"}
+        | {"request": ["name", {"scratch": True, "comment": "x" * 30_000}]}
+        for n in range(1, 6)
+    ]
+
+    def answer(method: str, params: Any) -> Any:
+        wanted, query = params
+        assert method == "listTasks"
+        later = [one for one in made if one["completion_ts"] > wanted["completeAfter"]]
+        return later[query["offset"] :][: query["limit"]]
+
+    assert entries(hub(answer), "image", START) == [f"task:{n}" for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(1000, KojiRefused), (1, KojiUnavailable), (1014, KojiUnavailable)]
+)
+def test_faults(hub: Any, code: int, error: type[Exception]) -> None:
+    def answer(method: str, params: Any) -> Any:
+        raise xmlrpc.client.Fault(code, "no")
+
+    with pytest.raises(error, match="the list of builds"):
+        entries(hub(answer), BUILDS, START)
+
+
+@pytest.mark.parametrize("date", [None, "soon"])
+def test_hub_that_tells_no_time(hub: Any, date: str | None) -> None:
+    with pytest.raises(KojiUnavailable, match="does not tell the time"):
+        hub(lambda method, params: 1, date=date).now()

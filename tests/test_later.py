@@ -1,0 +1,98 @@
+"""Entries that wait for an answer of Koji: when each is asked for again, and that none is lost."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedimg.later import FIRST_PAUSE, LaterEntries, Why
+from fedimg.store import Store
+
+
+class Clock:
+    """Stands in for time.time."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new state directory, made once: its tables take a quarter of a second."""
+    directory = tmp_path_factory.mktemp("blank")
+    Store(directory).close()
+    return directory
+
+
+@pytest.fixture
+def later(tmp_path: Path, blank: Path) -> Iterator[LaterEntries]:
+    shutil.copytree(blank, tmp_path / "state")
+    store = Store(tmp_path / "state")
+    yield LaterEntries(store)
+    store.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock)
+    return clock
+
+
+def asked(later: LaterEntries) -> list[str]:
+    found: list[str] = []
+    later.take_in(found.append)
+    return found
+
+
+def test_entry_is_asked_for_after_its_pause_and_once_a_pause(later, clock):
+    later.postpone("build:5", Why.STUMBLES, "KeyError")
+    assert asked(later) == []
+    clock.now += FIRST_PAUSE
+    assert asked(later) == ["build:5"]
+    assert asked(later) == []
+    # Whoever asked may have been killed: it is asked for until there is an answer.
+    clock.now += FIRST_PAUSE
+    assert asked(later) == ["build:5"]
+    later.settle("build:5")
+    clock.now += FIRST_PAUSE
+    assert asked(later) == []
+    assert later.all() == []
+
+
+@pytest.mark.parametrize(("why", "longest"), [(Why.STUMBLES, 4 * 3600), (Why.SILENT, 600)])
+def test_pauses_grow_up_to_a_limit(later, why, longest):
+    pauses = [later.postpone("build:5", why, "no").pause for _ in range(12)]
+    assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
+    assert pauses[-1] == longest
+    assert pauses == sorted(pauses)
+
+
+def test_another_reason_begins_with_a_short_pause(later):
+    for _ in range(5):
+        later.postpone("build:5", Why.SILENT, "down")
+    assert later.postpone("build:5", Why.UNFINISHED, "open").pause == FIRST_PAUSE
+
+
+def test_what_never_finishes_is_hopeless_after_ten_minutes_and_nothing_else_is(later):
+    told = [later.postpone("task:5", Why.UNFINISHED, "open").hopeless for _ in range(6)]
+    assert told == [False, False, False, False, True, True]
+    assert not any(later.postpone("task:6", Why.STUMBLES, "no").hopeless for _ in range(50))
+    assert not any(later.postpone("task:7", Why.SILENT, "no").hopeless for _ in range(50))
+
+
+def test_hub_that_speaks_again_is_asked_at_once(later, clock):
+    for why in Why:
+        later.postpone(f"build:{len(why)}", why, "no")
+    later.wake()
+    assert asked(later) == [f"build:{len(Why.SILENT)}"]
+
+
+def test_our_clock_set_back_ends_the_pauses(later, clock):
+    later.postpone("build:5", Why.STUMBLES, "no")
+    clock.now -= 86400
+    assert asked(later) == ["build:5"]
