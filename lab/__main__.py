@@ -47,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     up.add_argument(
         "--faults", type=Path, metavar="FILE", help="what goes wrong in EC2: docs/lab.md"
     )
+    up.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="give env.sh the keys of a user with this IAM policy, not the account's own",
+    )
     up.add_argument("--vm", action="store_true", help=_VM)
     up.set_defaults(run=_up)
 
@@ -125,7 +131,14 @@ def _up(arguments: argparse.Namespace) -> int:
         signal.signal(number, stop)
     try:
         scaled = delays(arguments.delays, regions or commercial())
-        with Site(arguments.state, regions, delays=scaled, faults=plan, vm=arguments.vm) as site:
+        with Site(
+            arguments.state,
+            regions,
+            delays=scaled,
+            faults=plan,
+            vm=arguments.vm,
+            policy=_policy(arguments.policy),
+        ) as site:
             print(_described(site), flush=True)
             # Not signal.pause(): of two signals at once the kernel may give both to another
             # thread, and then nothing would wake this one, where Python acts on them.
@@ -134,6 +147,13 @@ def _up(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("stopped", flush=True)
     return 0
+
+
+def _policy(file: Path | None) -> str | None:
+    try:
+        return file.read_text() if file else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SiteError(f"the policy cannot be read: {error}") from error
 
 
 def _described(site: "Site") -> str:

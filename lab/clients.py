@@ -13,14 +13,22 @@ BUILD_OWNERS = ("releng",)
 SCRATCH_OWNERS = ("ausil",)
 
 
-def aws_environment(folder: Path, endpoint: str, region: str) -> dict[str, str]:
+# The account's own key, which may do everything.
+ACCOUNT_KEY = ("AKIALABLABLABLABLAB0", "lab")
+# What fedimg calls the site.
+SITE_NAME = "lab"
+
+
+def aws_environment(
+    folder: Path, endpoint: str, region: str, keys: tuple[str, str] = ACCOUNT_KEY
+) -> dict[str, str]:
     """Write AWS's two files into `folder`; the variables that lead every SDK to the endpoint.
 
     The keys are given as variables too, since those go before files: keys of the user's own never
     reach the lab, nor the lab's calls AWS.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key, secret = "AKIALABLABLABLABLAB0", "lab"
+    key, secret = keys
     config, credentials = folder / "config", folder / "credentials"
     config.write_text(f"[default]\nregion = {region}\nendpoint_url = {endpoint}\n")
     credentials.write_text(
@@ -65,7 +73,7 @@ def fedimg_toml(deployment: Deployment) -> str:
     )
     return f"""\
 # fedimg on a lab site; written anew at each start of the site.
-site = "lab"
+site = {_text(SITE_NAME)}
 state_directory = {_text(deployment.state_directory)}
 
 [koji]

@@ -28,7 +28,7 @@ from lab.koji.announce import BUILD_TOPIC, MODNAME
 from lab.leaks import live, unpublished
 from lab.processes import Process, ProcessError
 from lab.running import SiteError, read, remove
-from lab.site import Site, delays
+from lab.site import Site, delays, shipped_policy
 
 PROGRAMS = Path(sys.executable).parent
 NAME, VERSION = "Fedora-Cloud-Base", "43"
@@ -83,7 +83,9 @@ class _Demo:
         self._began = time.monotonic()
         regions = commercial()
         self._say(f"starting a site in {state}: EC2 with {len(regions)} regions, Koji, fedmsg")
-        self._site = running.enter_context(Site(state, delays=delays(1.0, regions), vm=vm))
+        self._site = running.enter_context(
+            Site(state, delays=delays(1.0, regions), vm=vm, policy=shipped_policy())
+        )
         self._patience = VM_JOB_SECONDS if vm else JOB_SECONDS
         self._heard = running.enter_context(self._site.bus.listen())
 

@@ -19,9 +19,10 @@ from zlib import crc32
 
 from lab import disk, image
 from lab.bus import Bus, BusError, Ports
-from lab.clients import Deployment, aws_environment, fedimg_toml
+from lab.clients import ACCOUNT_KEY, SITE_NAME, Deployment, aws_environment, fedimg_toml
 from lab.control import Control
 from lab.ec2.faults import Plan
+from lab.ec2.iam.documents import Malformed
 from lab.ec2.regions import commercial
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
@@ -40,11 +41,15 @@ UTILITY_MIB = 32
 
 # Configuration of fedmsg that the repository ships, installed on a site like on any machine.
 SHIPPED_FEDMSG = Path(__file__).parent.parent / "fedmsg.d"
+# The IAM policy that the repository ships, and the site's name in it, which stands for any.
+SHIPPED_POLICY = Path(__file__).parent.parent / "docs" / "aws-policy.json"
+EXAMPLE_SITE = "prod"
 
 
 # What a person can do something about.
 _CANNOT = (
     BusError,
+    Malformed,
     ProcessError,
     MissingProgram,
     NoNamespaces,
@@ -59,7 +64,9 @@ class Site:
     `state` may be the folder of an earlier site: Koji still knows its builds, the ports are the
     same where they are still free, and EC2 starts empty. `faults` are what goes
     wrong there. With `vm`, instances are virtual machines, and utility instances run the image of
-    lab.image, which is built when it is not in the cache; `boot_seconds` is for the others.
+    lab.image, which is built when it is not in the cache; `boot_seconds` is for the others. With
+    the text of an IAM `policy`, the environment's keys are those of a user who has it; without,
+    they are the account's own.
     """
 
     def __init__(
@@ -71,8 +78,10 @@ class Site:
         faults: Plan | None = None,
         boot_seconds: float = 0.5,
         vm: bool = False,
+        policy: str | None = None,
     ) -> None:
         self.vm = vm
+        self._policy = policy
         self.state = state.absolute()
         self.file = self.state / SITE_FILE
         self.fedimg_config = self.state / "fedimg.toml"
@@ -136,9 +145,10 @@ class Site:
             relay_started.result()
         self.control = Control(self.koji, self.bus, self.ec2, port=ports.control)
         running.callback(self.control.close)
+        keys = ACCOUNT_KEY if self._policy is None else self.ec2.user("fedimg", self._policy)
         # What leads clients here: AWS's variables, fedmsg's and fedimg's.
         self.environment = {
-            **aws_environment(self.state / "aws", self.ec2.url, ORIGIN),
+            **aws_environment(self.state / "aws", self.ec2.url, ORIGIN, keys),
             **self.bus.environment,
             "FEDIMG_CONFIG": str(self.fedimg_config),
         }
@@ -219,6 +229,11 @@ class Site:
         new.touch(mode=0o600)
         new.write_text(json.dumps(told, indent=2) + "\n")
         os.replace(new, self.file)
+
+
+def shipped_policy() -> str:
+    """The policy that the repository ships, for the site's fedimg."""
+    return SHIPPED_POLICY.read_text().replace(f'"{EXAMPLE_SITE}"', f'"{SITE_NAME}"')
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,6 @@
 """A lab site as its users have it: a program that runs, site.json, commands, and a clean end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
 from lab.bus import Bus, Ports
 from lab.running import SiteError, call, read, remove
@@ -45,10 +47,10 @@ def processes_of(state: Path) -> dict[int, str]:
 class Running:
     """`python -m lab up` on `state`, started and ready."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *arguments: str | Path) -> None:
         self.state = state
         self.popen = subprocess.Popen(
-            lab("up", "--state", state, "--regions", ",".join(REGIONS)),
+            lab("up", "--state", state, "--regions", ",".join(REGIONS), *arguments),
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -261,3 +263,34 @@ def test_folder_that_is_no_site_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "site.lock").touch()
     remove(tmp_path)
     assert not tmp_path.exists()
+
+
+def test_site_with_a_policy_has_keys_that_may_do_no_more(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    allow = {"Effect": "Allow", "Action": "ec2:DescribeVolumes", "Resource": "*"}
+    policy.write_text(json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    running = Running(tmp_path / "site", "--policy", policy)
+    environment = running.site["environment"]
+    try:
+        ec2 = boto3.Session(
+            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
+        ).client("ec2", region_name="us-east-1", endpoint_url=running.site["ec2"])
+        assert ec2.describe_volumes()["Volumes"] == []
+        with pytest.raises(ClientError, match="user/fedimg is not authorized to perform: ec2:"):
+            ec2.describe_images()
+    finally:
+        running.stop(signal.SIGTERM)
+
+
+def test_policy_that_is_none_is_named(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"Version": "2012-10-17", "Statement": {"Effect": "Allow"}}')
+    said = subprocess.run(
+        lab("up", "--state", tmp_path / "site", "--policy", policy),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 1
+    assert "statement #0 needs Action or NotAction" in said.stderr
+    assert processes_of(tmp_path) == {}

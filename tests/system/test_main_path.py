@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lab.koji.builds import METHODS
+from lab.site import shipped_policy
 from tests.system.deployment import AMIS, Deployment, deployed
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
@@ -23,6 +28,13 @@ def announce_build(
     deployment.site.bus.publish(
         "build.state.change", deployment.site.koji.build_message(build.id), times=times
     )
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    """Like the others', and with no more permissions in AWS than an operator is told to give."""
+    with deployed(tmp_path / "site", policy=shipped_policy()) as running:
+        yield running
 
 
 def said(deployment: Deployment, topic: str) -> list[dict[str, Any]]:
