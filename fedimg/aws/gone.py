@@ -9,6 +9,7 @@ from fedimg.aws.refusals import code, not_found
 _LISTED = {
     "ami": ("describe_images", "Images", "image-id"),
     "i": ("describe_instances", "Reservations", "instance-id"),
+    "key": ("describe_key_pairs", "KeyPairs", "key-pair-id"),
     "sg": ("describe_security_groups", "SecurityGroups", "group-id"),
     "snap": ("describe_snapshots", "Snapshots", "snapshot-id"),
     "vol": ("describe_volumes", "Volumes", "volume-id"),
