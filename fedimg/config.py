@@ -262,9 +262,19 @@ ShippedCheck = Literal[
 ]
 
 
-class Testing(Section):
-    """What a test instance has to pass beside the site's own checks."""
+class Checking(Section):
+    """Which AMIs are booted, and what they have to pass beside the site's own checks."""
 
+    amis: Literal["virtualizations", "types"] = Field(
+        "virtualizations",
+        description="Boot one AMI of each virtualization type, or one of each AMI type.",
+    )
+    regions: list[str] = Field(
+        [], description="Further regions where the copied AMIs are booted before they are public."
+    )
+    subnets: dict[str, Annotated[str, Field(pattern=r"^subnet-[0-9a-f]{8,17}$")]] = Field(
+        {}, description="Region → subnet of test instances, where not one of the default VPC."
+    )
     shipped: list[ShippedCheck] = Field(
         list(get_args(ShippedCheck)), description="Which of fedimg's own checks are made."
     )
@@ -304,7 +314,7 @@ class EC2(Section):
     aarch64: ArmMachine = ArmMachine()
     network: Network = Network()
     amis: AMIs = AMIs()
-    test: Testing = Testing()
+    test: Checking = Checking()
     limits: Limits = Limits()
     keep_failed_amis: bool = Field(False, description="Leave a failed job's AMIs, for a look.")
     keep_failed_instances: bool = Field(False, description="… and its instances.")

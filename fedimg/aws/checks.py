@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedimg import ssh
 from fedimg.aws import scripts
-from fedimg.config import Check, ShippedCheck, Testing
+from fedimg.config import Check, Checking, ShippedCheck
 from fedimg.images import AMIType, Architecture
 from fedimg.observer import CheckResult, CheckState
 
@@ -89,7 +89,7 @@ class BrokenOff(ssh.SSHError):
 
 
 def probes(
-    checks: Sequence[Check], testing: Testing, kind: AMIType, architecture: Architecture
+    checks: Sequence[Check], testing: Checking, kind: AMIType, architecture: Architecture
 ) -> list[Probe]:
     """What an AMI of this type and architecture is asked: fedimg's own checks, then the site's."""
     own = [_shipped(name, testing) for name in testing.shipped if name in _SCRIPTS]
@@ -100,12 +100,12 @@ def probes(
     ]
 
 
-def looks_early(testing: Testing) -> str:
+def looks_early(testing: Checking) -> str:
     """The script that a test instance runs early, so that `pristine` finds what it noted."""
     return scripts.text(f"{_FOLDER}/shipped.sh") if "pristine" in testing.shipped else ""
 
 
-def _shipped(name: ShippedCheck, testing: Testing) -> Probe:
+def _shipped(name: ShippedCheck, testing: Checking) -> Probe:
     given: dict[str, list[tuple[str, object]]] = {
         "network": [
             *(("resolve", host) for host in testing.resolve),

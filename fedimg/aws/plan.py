@@ -21,12 +21,14 @@ from fedimg.images import AMIType, Architecture, RawImage, Virtualization
 class Plan:
     """Region → AMI types, the origin first.
 
-    `kernels` are the regions' PV-GRUB kernels; `left_out` tells, a region, what cannot be
+    `tested` are the regions where AMIs are booted, the origin among them, and of which types, HVM
+    first; `kernels` are the regions' PV-GRUB kernels; `left_out` tells, a region, what cannot be
     made there and why.
     """
 
     origin: str
     types: Mapping[str, Sequence[AMIType]]
+    tested: Mapping[str, Sequence[AMIType]]
     kernels: Mapping[str, str]
     left_out: Mapping[str, str]
 
@@ -34,12 +36,6 @@ class Plan:
     def further(self) -> list[str]:
         """The regions that get copies."""
         return [region for region in self.types if region != self.origin]
-
-    @property
-    def virtualizations(self) -> list[Virtualization]:
-        """What the origin's AMIs are booted as, HVM first."""
-        made = {kind.virtualization for kind in self.types[self.origin]}
-        return [virtualization for virtualization in Virtualization if virtualization in made]
 
     def names(self, image: RawImage) -> dict[str, list[str]]:
         """The names that the AMIs get, a region, unless another AMI has one already."""
@@ -50,14 +46,13 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for the queue."""
-        types = {region: [str(kind) for kind in kinds] for region, kinds in self.types.items()}
-        return {**vars(self), "types": types}
+        return {**vars(self), "types": _texts(self.types), "tested": _texts(self.tested)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
         """The plan that `to_json` wrote down."""
-        types = {r: [AMIType.parse(kind) for kind in kinds] for r, kinds in values["types"].items()}
-        return cls(**{**values, "types": types})
+        parsed = {name: _parsed(values[name]) for name in ("types", "tested")}
+        return cls(**{**values, **parsed})
 
 
 def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
@@ -88,9 +83,11 @@ def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
             f"{image.architecture} image in {settings.origin}; change ec2.amis.types"
         )
     where = "this region" if testable else f"{settings.origin}, where it would be tested"
+    made_in = {region: made for region, made in types.items() if made}
     return Plan(
         settings.origin,
-        {region: made for region, made in types.items() if made},
+        made_in,
+        _tested(made_in, settings),
         {region: kernel for region, kernel in found.items() if kernel},
         {
             region: f"no paravirtual AMIs: EC2 has no PV-GRUB kernel in {where}"
@@ -98,6 +95,32 @@ def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
             if len(made) < len(kinds)
         },
     )
+
+
+def _tested(types: Mapping[str, Sequence[AMIType]], settings: EC2) -> dict[str, list[AMIType]]:
+    """Which AMI types are booted, by region. Raises EC2ServiceException for a region of no AMI."""
+    test = settings.test
+    if missing := [region for region in test.regions if region not in types]:
+        raise EC2ServiceException(
+            f"no AMI is made in {', '.join(missing)}, which ec2.test.regions names; correct that, "
+            "or ec2.regions and ec2.exclude_regions"
+        )
+    order = list(Virtualization)
+    tested: dict[str, list[AMIType]] = {}
+    for region in (settings.origin, *test.regions):
+        # HVM first: an image may fail PV alone.
+        kinds = sorted(types[region], key=lambda kind: order.index(kind.virtualization))
+        first = {kind.virtualization: kind for kind in reversed(kinds)}
+        tested[region] = [k for k in kinds if test.amis == "types" or k is first[k.virtualization]]
+    return tested
+
+
+def _texts(types: Mapping[str, Sequence[AMIType]]) -> dict[str, list[str]]:
+    return {region: [str(kind) for kind in kinds] for region, kinds in types.items()}
+
+
+def _parsed(types: Mapping[str, Sequence[str]]) -> dict[str, list[AMIType]]:
+    return {region: [AMIType.parse(kind) for kind in kinds] for region, kinds in types.items()}
 
 
 def _possible(kind: AMIType, architecture: Architecture) -> bool:

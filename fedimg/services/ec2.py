@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedimg.aws import (
     amis,
-    boot_check,
     copies,
     direct,
     patience,
@@ -22,8 +20,6 @@ from fedimg.aws import (
     utility,
 )
 from fedimg.aws.attempts import Attempts
-from fedimg.aws.boot_check import BootCheck, Verdict
-from fedimg.aws.checks import looks_early
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.direct import Direct
 from fedimg.aws.patience import Patient
@@ -35,13 +31,13 @@ from fedimg.aws.utility import Utility
 from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2, Check
 from fedimg.exceptions import (
-    Cancelled,
     EC2ServiceException,
     EC2TestException,
     EC2UtilityException,
 )
-from fedimg.images import AMI, RawImage, Virtualization
+from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.observer import FAILED, PUBLIC, Observer
+from fedimg.services.boot_checks import BootChecks
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
@@ -134,10 +130,8 @@ class EC2Service:
         outcomes = steps.fan_out(
             {
                 **{
-                    f"boot-check:{virtualization}": upload.boot_check(
-                        virtualization, originals, place
-                    )
-                    for virtualization in planned.virtualizations
+                    f"boot-check:{kind}": upload.boot_check(kind, originals, place)
+                    for kind in planned.tested[planned.origin]
                 },
                 planned.origin: upload.publish_origin(snapshot, originals),
                 **{
@@ -172,23 +166,35 @@ class _Upload:
         self._waiter = Waiter(service.settings.limits, service.stop)
         # Where it stands in each region, for what is said while EC2 is away.
         self._at_step: dict[str, str] = {}
-        self._verdicts: dict[Virtualization, Future[bool]] = {
-            virtualization: Future() for virtualization in planned.virtualizations
-        }
+        self._boot_checks = BootChecks(
+            image,
+            planned,
+            service.checks,
+            observer,
+            self._progress,
+            self._attempts,
+            service.stop,
+            again,
+        )
 
-    def prepare(self) -> dict[str, Any]:
-        """The place where the job's instances live."""
-        with self._at("security-group"):
+    def prepare(self, region: str | None = None) -> dict[str, Any]:
+        """The place where the job's instances live, in the origin or a further region."""
+        region = region or self._origin
+        network = self._settings.network
+        if region != self._origin:
+            subnet = self._settings.test.subnets.get(region, "")
+            network = network.model_copy(update={"vpc": "", "subnet": subnet})
+        with self._at("security-group", region=region):
             place = self._waiter.settled(
                 lambda: security_group.prepare(
-                    self._ec2(), self._waiter, self._labels, self._settings.network
+                    self._ec2(region), self._waiter, self._labels, network
                 )
             )
         return place.to_json()
 
     def write(self, place: Place) -> str:
         """The image's bytes become a snapshot; its id."""
-        attempts = self._attempts(utility.ROLE, place)
+        attempts = self._attempts(self._origin, utility.ROLE, place)
         with self._at("write", EC2UtilityException):
             if self._again:
                 if written := self._written():
@@ -208,7 +214,7 @@ class _Upload:
     def release(self, place: Place) -> None:
         """The utility instance has done its work and goes."""
         with self._at("release"):
-            self._attempts(utility.ROLE, place).dismiss()
+            self._attempts(self._origin, utility.ROLE, place).dismiss()
 
     def register(self, snapshot: str) -> list[dict[str, Any]]:
         """Every AMI type of the origin, private."""
@@ -219,39 +225,16 @@ class _Upload:
         return [ami.to_json() for ami in made]
 
     def boot_check(
-        self, virtualization: Virtualization, originals: Sequence[AMI], place: Place
+        self, kind: AMIType, originals: Sequence[AMI], place: Place
     ) -> Branch[_Outcome | None]:
-        """One AMI of a virtualization type boots and passes; the verdict is for all of them."""
-        name = f"boot-check:{virtualization}"
-        mine = [ami for ami in originals if ami.type.virtualization is virtualization]
-
-        # The first type is HVM wherever there is one: an image, or EC2, may fail PV alone.
-        decisive = virtualization is self._plan.virtualizations[0]
+        """An AMI of the origin boots and passes; the verdict is for all of its virtualization."""
+        line = self._boot_checks.branch(kind, originals, place)
 
         def body(steps: Steps) -> _Outcome | None:
-            verdict = self._verdicts[virtualization]
-            try:
-                judged = Verdict.from_json(steps.run(name, lambda: self._boot(mine, place)))
-                if judged.problem and decisive:
-                    raise EC2TestException(
-                        judged.problem,
-                        image=self._image.name,
-                        region=self._origin,
-                        step=name,
-                        output=judged.output,
-                    )
-                verdict.set_result(not judged.problem)
-            except BaseException as error:
-                if isinstance(error, EC2ServiceException) and not decisive:
-                    verdict.set_result(False)
-                    return _Outcome(self._origin, [], error)
-                verdict.set_exception(error)
-                # Nothing of this image will be public, so the other lines need not go on.
-                self._service.stop.set()
-                raise
-            return None
+            error = line.body(steps)
+            return _Outcome(self._origin, [], error) if error else None
 
-        return Branch([name], body)
+        return Branch(line.names, body)
 
     def publish_origin(self, snapshot: str, originals: Sequence[AMI]) -> Branch[_Outcome | None]:
         """The origin's AMIs become public when the checks have passed.
@@ -260,8 +243,9 @@ class _Upload:
         """
 
         def body(steps: Steps) -> _Outcome:
+            passed = self._boot_checks.passed
             try:
-                return self._publish(steps, self._origin, snapshot, originals)
+                return self._publish(steps, self._origin, snapshot, originals, passed)
             except EC2ServiceException as error:
                 return self._failed(self._origin, error)
 
@@ -270,47 +254,31 @@ class _Upload:
     def publish_copy(
         self, region: str, snapshot: str, originals: Sequence[AMI]
     ) -> Branch[_Outcome | None]:
-        """A further region gets its copy and AMIs, public when the checks have passed.
+        """A further region gets its copy and AMIs, public when the checks have passed; those that
+        are made there, too, if that is wanted.
 
         Its failure is its own: the other regions go on.
         """
         copy, register = f"copy:{region}", f"register:{region}"
+        tests = self._boot_checks.steps(region)
 
         def body(steps: Steps) -> _Outcome:
             try:
                 copied = steps.run(copy, lambda: self._copy(region, snapshot))
-                made = steps.run(register, lambda: self._register_copy(region, copied, originals))
-                return self._publish(steps, region, copied, _amis(made))
+                made = _amis(
+                    steps.run(register, lambda: self._register_copy(region, copied, originals))
+                )
+
+                def passed() -> set[Virtualization]:
+                    return self._boot_checks.passed_in(
+                        steps, region, made, lambda: self.prepare(region)
+                    )
+
+                return self._publish(steps, region, copied, made, passed)
             except EC2ServiceException as error:
                 return self._failed(region, error)
 
-        return Branch([copy, register, f"publish:{region}"], body)
-
-    def _boot(self, mine: Sequence[AMI], place: Place) -> dict[str, Any]:
-        ami = mine[0]
-        step = f"boot-check:{ami.type.virtualization}"
-        attempts = replace(
-            self._attempts(f"{boot_check.ROLE}-{ami.type.virtualization}", place),
-            as_users_do=True,
-            early=looks_early(self._settings.test),
-        )
-        check = BootCheck(attempts, self._service.checks)
-        with self._at(step, EC2TestException):
-            if self._again and amis.public(self._ec2(), mine):
-                # Nothing is public that was not tested, so an earlier run has tested these.
-                return Verdict(ami.id, "", "", []).to_json()
-            self._progress(self._origin, step)
-            self._observer.test_started(ami)
-            try:
-                verdict = check.run(ami, self._image.architecture, again=self._again)
-            except EC2ServiceException as error:
-                self._observer.test_failed(ami, [], str(error))
-                raise
-        if verdict.problem:
-            self._observer.test_failed(ami, verdict.checks, verdict.output)
-        else:
-            self._observer.test_completed(ami, verdict.checks)
-        return verdict.to_json()
+        return Branch([copy, register, *tests, f"publish:{region}"], body)
 
     def _written(self) -> str | None:
         return snapshots.find(self._ec2(), self._labels) or direct.recovered(
@@ -376,9 +344,16 @@ class _Upload:
             self._observer.copied(ami, sources[ami.type])
         return [ami.to_json() for ami in made]
 
-    def _publish(self, steps: Steps, region: str, snapshot: str, made: Sequence[AMI]) -> _Outcome:
+    def _publish(
+        self,
+        steps: Steps,
+        region: str,
+        snapshot: str,
+        made: Sequence[AMI],
+        wait: Callable[[], set[Virtualization]],
+    ) -> _Outcome:
         self._progress(region, "waiting for the boot check")
-        passed = self._passed()
+        passed = wait()
 
         def effect() -> list[dict[str, Any]]:
             self._progress(region, "publish")
@@ -405,14 +380,9 @@ class _Upload:
         self._observer.progress(region, FAILED, error=str(error))
         return _Outcome(region, [], error)
 
-    def _passed(self) -> set[Virtualization]:
-        try:
-            return {kind for kind, verdict in self._verdicts.items() if verdict.result()}
-        except Exception as error:
-            raise Cancelled("the boot check failed") from error
-
-    def _attempts(self, role: str, place: Place) -> Attempts:
-        return Attempts(self._ec2(), self._waiter, self._labels, self._settings, place, role)
+    def _attempts(self, region: str, role: str, place: Place) -> Attempts:
+        ec2 = self._ec2(region)
+        return Attempts(ec2, self._waiter, self._labels, self._settings, place, role)
 
     def _ec2(self, region: str | None = None) -> Client:
         where = region or self._origin

@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 
 from fedimg.aws import plan
 from fedimg.aws.plan import Plan
-from fedimg.config import EC2, AMIs
+from fedimg.config import EC2, AMIs, Checking
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, Virtualization
 
@@ -45,9 +45,26 @@ def test_origin_comes_first_and_the_others_get_copies(image, clients):
     assert made.further == ["ap-east-1", "us-east-1"]
 
 
-def test_hvm_is_booted_first(image, clients):
-    made = plan.make(image, settings("paravirtual-gp2", "hvm-gp2"), clients)
-    assert made.virtualizations == [Virtualization.HVM, Virtualization.PARAVIRTUAL]
+def test_one_ami_of_each_virtualization_type_is_booted_hvm_first(image, clients):
+    made = plan.make(image, settings("paravirtual-gp2", "hvm-gp3", "hvm-gp2"), clients)
+    assert {region: list(map(str, kinds)) for region, kinds in made.tested.items()} == {
+        "us-east-1": ["hvm-gp3", "paravirtual-gp2"]
+    }
+
+
+def test_every_type_and_further_regions_are_booted_where_the_site_says_so(image, clients):
+    test = Checking(amis="types", regions=["ap-east-1"])
+    made = plan.make(image, settings("paravirtual-gp2", "hvm-gp3", "hvm-gp2", test=test), clients)
+    assert {region: list(map(str, kinds)) for region, kinds in made.tested.items()} == {
+        "us-east-1": ["hvm-gp3", "hvm-gp2", "paravirtual-gp2"],
+        "ap-east-1": ["hvm-gp3", "hvm-gp2"],
+    }
+
+
+def test_booted_region_that_gets_no_ami_is_named(image, clients):
+    test = Checking(regions=["eu-west-1"])
+    with pytest.raises(EC2ServiceException, match=r"eu-west-1, which ec2\.test\.regions"):
+        plan.make(image, settings(exclude_regions=["eu-west-1"], test=test), clients)
 
 
 def test_arm64_is_hvm_alone_and_nothing_is_missing(image, clients, account):

@@ -77,3 +77,79 @@ def test_failed_check_spares_the_reboot(lab: Lab) -> None:
     assert [check.name for check in told.checks] == ["login", "network"]
     assert "127.0.0.1" in told.checks[1].output
     lab.leaves_nothing(image)
+
+
+def go(lab: Lab) -> Check:
+    """A check that passes while the web server has a file `go`."""
+    return Check(name="goes", command=f"curl -sf {lab.web.address}/go")
+
+
+def test_every_ami_type_is_booted_and_in_further_regions_the_copies(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    result = lab.upload(
+        image,
+        observer,
+        regions=[ORIGIN, "us-east-2", "eu-west-1"],
+        amis={"types": ["hvm-standard", "hvm-gp2"]},
+        test={"shipped": [], "amis": "types", "regions": ["us-east-2"]},
+    )
+    assert set(result.published) == {ORIGIN, "us-east-2", "eu-west-1"}
+    booted = sorted((ami.region, str(ami.type)) for ami in observer.amis("test completed"))
+    assert booted == [
+        (ORIGIN, "hvm-gp2"),
+        (ORIGIN, "hvm-standard"),
+        ("us-east-2", "hvm-gp2"),
+        ("us-east-2", "hvm-standard"),
+    ]
+    told = [(told.what, told.region) for told in observer.told]
+    last = len(told) - 1 - told[::-1].index(("test completed", "us-east-2"))
+    assert told.index(("published", "us-east-2")) > last
+    lab.clean(image)
+    assert {row["kind"] for row in lab.live()} == {"image", "snapshot"}
+
+
+def test_region_whose_copy_fails_its_check_stays_private_and_holds_nobody_up(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    where: dict[str, Any] = {
+        "regions": [ORIGIN, "us-east-2", "eu-west-1"],
+        "amis": {"types": ["hvm-gp2"]},
+        "test": {"shipped": [], "regions": ["us-east-2"]},
+    }
+    lab.web.put("go", b"")
+    observer.when["test started us-east-2"] = lambda: lab.web.files.pop("/go")
+    result = lab.upload(image, observer, checks=[go(lab)], **where)
+    assert set(result.published) == {ORIGIN, "eu-west-1"}
+    assert "failed on the test instance: goes" in result.failed["us-east-2"]
+    assert "us-east-2, boot-check:us-east-2:hvm" in result.failed["us-east-2"]
+    assert [ami.region for ami in observer.amis("test failed")] == ["us-east-2"]
+    lab.clean(image)
+    assert {row["region"] for row in lab.live()} == {ORIGIN, "eu-west-1"}
+
+    # A later try completes it, and boots nothing that has passed.
+    lab.web.put("go", b"")
+    again = Recorder()
+    result = lab.upload(image, again, again=True, checks=[go(lab)], **where)
+    assert (set(result.published), result.failed) == ({*where["regions"]}, {})
+    started = [told.region for told in again.of("test started")]
+    assert started == ["us-east-2"]
+    lab.clean(image)
+    assert len(lab.live()) == 6
+
+
+def test_pv_that_does_not_boot_from_a_copy_is_dropped_there_alone(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    check = Check(name="goes", command=go(lab).command, types=["paravirtual"])
+    lab.web.put("go", b"")
+    observer.when["test started eu-west-1 paravirtual"] = lambda: lab.web.files.pop("/go")
+    result = lab.upload(
+        image,
+        observer,
+        checks=[check],
+        regions=[ORIGIN, "eu-west-1"],
+        amis={"types": ["paravirtual-gp2", "hvm-gp2"]},
+        test={"shipped": [], "regions": ["eu-west-1"]},
+    )
+    assert result.failed == {}
+    made = {region: [str(ami.type) for ami in amis] for region, amis in result.published.items()}
+    assert made == {ORIGIN: ["paravirtual-gp2", "hvm-gp2"], "eu-west-1": ["hvm-gp2"]}
+    lab.clean(image)
