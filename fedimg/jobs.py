@@ -153,6 +153,11 @@ class Jobs:
             queue=lambda connection, run: self._clean(connection, job, run, state, error, later),
         )
 
+    def begun_otherwise(self, version: str) -> list[str]:
+        """The workflows in flight that a worker of another version began."""
+        pending = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return [each.workflow_id for each in pending if each.app_version not in (None, version)]
+
     def forget_ended(self, before: float) -> int:
         """Forget the workflows that ended before this time, in seconds since the epoch; how many.
 

@@ -36,10 +36,10 @@ from fedimg.periodic import beside
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.steps import DurableSteps, Gate
-from fedimg.store import Store
+from fedimg.store import Store, StoreError
 
 #: Jobs of one version are taken on by any worker that says the same; raise it when a change of
-#: the steps leaves running jobs behind, and only then.
+#: the steps leaves running jobs behind, and only then: the worker refuses to start on those.
 VERSION = "1"
 #: The one worker's name in the queue: a restarted worker recovers what it left under it.
 WORKER = "worker"
@@ -310,21 +310,23 @@ def run_worker(settings: Settings) -> int:
     Steps under way then may end within `worker.stop_seconds`, unless told a second time; whatever
     is left the next worker takes up. So it does when the database fails or the process runs out of
     memory, files or threads; the exit status is 1 then.
-    Raises StoreError when the state directory cannot be used, WorkerRunning when it is in use,
-    BusError when the fedmsg configuration leads to no relay.
+    Raises StoreError when the state directory cannot be used or holds work in flight of a version
+    with other steps, WorkerRunning when it is in use, BusError when the fedmsg configuration leads
+    to no relay.
     """
     store = Store(settings.state_directory)
     lease = Lease(settings.state_directory)
+    told = _told_to_stop()
     store.on_failure(_end_with_database)
+    queue = Jobs(store)
+    _refuse_other_steps(queue)
     pulse = watchdog.Pulse(store.engine, _LOOPS)
     messenger = Messenger(store, settings.bus.confirm_seconds)
     messenger.start()
-    queue = Jobs(store)
     gate = Gate(_end_exhausted)
     uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
     _launch(store, uploader, settings.ec2.limits.jobs)
     history.forget_daily(store, queue, settings.worker.history_days)
-    told = _told_to_stop()
     threading.Thread(target=_begin_due, args=(queue, told), name="again", daemon=True).start()
     at_intervals = beside(settings, store, queue, told)
     for each in at_intervals:
@@ -356,6 +358,15 @@ def run_worker(settings: Settings) -> int:
     # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
     # where they were.
     os._exit(0)
+
+
+def _refuse_other_steps(queue: Jobs) -> None:
+    """Raise StoreError when there is work that this version's steps cannot go on with."""
+    if begun := queue.begun_otherwise(VERSION):
+        raise StoreError(
+            f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
+            "others; install that one again, let them end ('fedimg status'), then upgrade"
+        )
 
 
 def _begin_due(queue: Jobs, stop: threading.Event) -> None:

@@ -1,3 +1,4 @@
+import errno
 import pickle
 
 import pytest
@@ -10,6 +11,7 @@ from fedimg.exceptions import (
     EC2ServiceException,
     EC2TestException,
     EC2UtilityException,
+    exhausted,
 )
 
 FIELDS = {
@@ -62,3 +64,44 @@ def test_short_output_is_kept_whole():
 def test_output_that_is_no_text_does_not_hide_the_failure():
     printed = b"\xff\xfeboot".decode(errors="surrogateescape")
     assert EC2ServiceException("failed", output=printed).output.endswith("boot")
+
+
+def behind(reason: BaseException) -> Exception:
+    """What an SDK, and then fedimg, make of a reason."""
+    try:
+        try:
+            raise reason
+        except BaseException as error:
+            raise ConnectionError("could not connect") from error
+    except ConnectionError:
+        try:
+            raise EC2ServiceException("refused")
+        except EC2ServiceException as error:
+            return error
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_process_that_ran_out_of_something_is_told_from_a_failed_job(reason):
+    assert exhausted(reason)
+    assert exhausted(behind(reason))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ECONNREFUSED, "Connection refused"),
+        RuntimeError("dictionary changed size during iteration"),
+    ],
+)
+def test_other_reasons_are_the_jobs_own(reason):
+    assert not exhausted(reason)
+    assert not exhausted(behind(reason))

@@ -14,6 +14,7 @@ from fedimg.follow import going_on
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
 from fedimg.store import JobRow, Store
+from fedimg.uploader import VERSION
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: Nothing here takes a tenth of this on an idle machine.
@@ -319,3 +320,26 @@ def test_worker_that_ran_out_of_files_fails_no_job(site: Site) -> None:
     site.start()
     row = site.ended(waits)
     assert (row.state, row.error) == ("complete", None)
+
+
+# Upgrading
+
+
+def test_worker_refuses_jobs_begun_by_other_steps(site: Site) -> None:
+    (waits,) = site.submit("waits")
+    site.start()
+    until(site.begun, "the job begun")
+    assert site.worker
+    site.worker.kill()
+    site.worker.wait()
+    for version, status in (("0", 1), (VERSION, 0)):
+        with site.store.engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"UPDATE workflow_status SET application_version = {version}"
+            )
+        site.start()
+        if status:
+            assert site.ended_with() == status
+            assert f"fedimg.publish:{waits}:1, begun by a version of fedimg" in site.log()
+    (site.state / "go").touch()
+    assert site.ended(waits).state == "complete"

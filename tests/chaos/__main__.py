@@ -21,16 +21,23 @@ def main() -> int:
     parser.add_argument("--write-via", choices=("utility", "direct"), default="utility")
     parser.add_argument("--hub-kills", type=int, default=12)
     parser.add_argument("--sample", type=int, help="only so many of the worker's kills")
+    parser.add_argument("--faults", type=Path, help="what goes wrong in EC2 besides: docs/lab.md")
     given = parser.parse_args()
     OUTPUT.mkdir(parents=True, exist_ok=True)
     problems = 0
     for seed in given.seeds:
-        name = f"{given.write_via}-{seed}"
+        name = "-".join([given.write_via, *(["faults"] if given.faults else []), str(seed)])
         state = OUTPUT / name
         shutil.rmtree(state, ignore_errors=True)
-        report = run(
-            state, Orders(seed, given.write_via, given.moments, given.hub_kills, given.sample)
+        orders = Orders(
+            seed,
+            given.write_via,
+            given.moments,
+            given.hub_kills,
+            given.sample,
+            given.faults,
         )
+        report = run(state, orders)
         text = json.dumps(report.to_json(), indent=2)
         (OUTPUT / f"{name}.json").write_text(text + "\n")
         print(text)

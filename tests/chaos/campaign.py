@@ -10,6 +10,7 @@ import random
 import sys
 import threading
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ class Campaign:
         self._chosen = random.Random(seed)
         self._images: list[str] = []
         self._planned: Counter[Kind] = Counter()
+        self._problems: list[str] = []
         self._feeding = threading.Thread()
         self.report = Report(seed)
 
@@ -96,7 +98,9 @@ class Campaign:
 
     def strikes(self, steps: list[str], calls: list[str], moments: int) -> list[Strike]:
         """Each step and each call from both sides once, and so many moments, in a mixed order."""
-        chosen = [Strike(kind, step) for step in steps for kind in ("unrecorded", "recorded")]
+        chosen = [
+            Strike(kind, step) for step in steps for kind in ("unrecorded", "recorded", "told")
+        ]
         chosen += [Strike(kind, call) for call in calls for kind in ("called", "acted")]
         chosen += [
             # From the first import to well into the work of a worker that was let be.
@@ -112,13 +116,21 @@ class Campaign:
             struck = self._striker.strike(
                 strike,
                 self._deployment.start_worker,
-                lambda: self._deployment.kill("worker"),
+                self._stop_worker if strike.kind == "told" else self._kill_worker,
                 self._patience(feed=True),
             )
             (self.report.kills if struck else self.report.missed)[str(strike)] += 1
             _say(f"{number}/{len(strikes)} {strike}: {'killed' if struck else 'did not come'}")
         if self._feeding.is_alive():
             self._feeding.join()
+
+    def _kill_worker(self) -> None:
+        self._deployment.kill("worker")
+
+    def _stop_worker(self) -> None:
+        status = self._deployment.stop("worker")
+        if status != 0:
+            self._problems.append(f"a worker told to stop ended with status {status}")
 
     def kill_hub(self, times: int) -> None:
         """Kill the hub around the storing of an announcement, while a worker works."""
@@ -128,7 +140,6 @@ class Campaign:
             kind = ("unrecorded", "recorded", "moment")[number % 3]
             # A message is on the bus a second after its publishing has begun.
             strike = Strike(kind, _INTAKE, round(self._chosen.uniform(0.8, 1.6), 3))
-            stored = self._database.ids()
             message = self._build()
             publishing = threading.Thread(target=self._publish, args=[message])
             struck = self._striker.strike(
@@ -140,7 +151,7 @@ class Campaign:
             )
             publishing.join()
             (self.report.hub_kills if struck else self.report.missed)[f"hub: {kind}"] += 1
-            if not self._database.ids() - stored:
+            if f"build:{message['build_id']}" not in self._database.ids():
                 unstored.append(message)
             _say(
                 f"hub {number + 1}/{times} {kind}: {len(unstored)} announcements not stored so far"
@@ -156,6 +167,13 @@ class Campaign:
         self._deployment.start_worker()
         self._until_all_ended()
         self.report.verdict = judge(self._deployment, self._images, self._planned)
+        self.report.verdict.problems += self._problems
+
+    def go_wrong(self, faults: Path) -> None:
+        """From now on EC2 misbehaves as a plan of the lab says, too."""
+        plan = tomllib.loads(faults.read_text())
+        answer = requests.put(f"{self._site.ec2.url}/lab/faults", json=plan, timeout=60)
+        answer.raise_for_status()
 
     def announce(self) -> None:
         """One more build."""
@@ -222,13 +240,17 @@ def campaign(state: Path, seed: int, write_via: str) -> Iterator[Campaign]:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a campaign is to do; with `sample`, only so many of the worker's kills."""
+    """What a campaign is to do.
+
+    `sample` is how many of the worker's kills there are, else all; `faults` a plan of the lab's.
+    """
 
     seed: int
     write_via: str = "utility"
     moments: int = 0
     hub_kills: int = 0
     sample: int | None = None
+    faults: Path | None = None
 
 
 def run(state: Path, orders: Orders) -> Report:
@@ -236,6 +258,8 @@ def run(state: Path, orders: Orders) -> Report:
     started = time.monotonic()
     with campaign(state, orders.seed, orders.write_via) as one:
         strikes = one.strikes(*one.calm(), orders.moments)
+        if orders.faults:
+            one.go_wrong(orders.faults)
         one.kill_worker(strikes[: orders.sample])
         one.kill_hub(orders.hub_kills)
         one.end()

@@ -38,8 +38,9 @@ class Strike:
     """One kill.
 
     `kind` is `unrecorded` (the step `what` has happened and is just being recorded), `recorded`
-    (it has been, milliseconds ago), `called` (EC2 has not seen the call `what`), `acted` (EC2 has,
-    and nobody knows), or `moment` (`after` seconds from the start).
+    (it has been, milliseconds ago), `told` (the same with SIGTERM in place of a kill), `called`
+    (EC2 has not seen the call `what`), `acted` (EC2 has, and nobody knows), or `moment` (`after`
+    seconds from the start).
     """
 
     kind: str
@@ -168,7 +169,7 @@ class Striker:
                     kill()
                     # It hung, and what it wanted to write is not there.
                     return struck and self._database.count(table, strike.what) == before
-            case "recorded":
+            case "recorded" | "told":
                 struck = self._database.await_row(table, strike.what, start, go_on)
                 kill()
                 return struck

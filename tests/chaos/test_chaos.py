@@ -15,6 +15,7 @@ STRIKES = [
     Strike("recorded", "plan"),
     Strike("called", "RegisterImage"),
     Strike("unrecorded", "register:us-east-2"),
+    Strike("told", "register:eu-west-1"),
     Strike("moment", after=4.0),
     Strike("unrecorded", "end"),
 ]
