@@ -13,9 +13,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
 	@echo 'make demo VM=1    the same with virtual machines that boot the AMIs: some minutes'
-	@echo 'make test         everything: lint, unit tests, system tests'
+	@echo 'make test         everything but virtual machines: lint, unit tests, system tests'
 	@echo 'make system-test  the tests of whole processes alone'
-	@echo 'make vm-test      the tests of the virtual machines, which make test leaves out: ten minutes'
+	@echo 'make vm-test      the tests with virtual machines, which make test leaves out: a quarter of an hour'
 	@echo 'make chaos        worker and hub killed hundreds of times: an hour; SEEDS="1 2" to choose'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
@@ -34,7 +34,7 @@ system-test: test-programs $(INSTALLED)
 	$(RUN) -m pytest tests/system
 
 vm-test: $(INSTALLED)
-	@tools/system-packages tests && tools/system-packages vm
+	@tools/system-packages tests vm
 	$(RUN) -m pytest -m vm
 
 # Each seed is two campaigns: images are written by an instance, and without one.

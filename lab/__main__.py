@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from lab import announcing, faults, leaks
+from lab.broken import BREAKS
 from lab.koji.builds import METHODS
 from lab.running import SiteError
 
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     announce.add_argument("--scratch", action="store_true", help="a scratch task, not a build")
     announce.add_argument("--method", choices=METHODS, default="image")
     announce.add_argument("--image", type=Path, help="a .raw.xz; default: a small one is made")
+    announce.add_argument(
+        "--broken", choices=BREAKS, help="the image of a site of virtual machines, broken"
+    )
     announce.add_argument("--pv", action=argparse.BooleanOptionalAction, default=True)
     announce.add_argument("--corrupt", action="store_true", help="damage it after it is built")
     announce.add_argument("--repeat", type=int, default=1, help="send the message so many times")

@@ -9,7 +9,9 @@ from typing import Any
 from zlib import crc32
 
 from lab import disk
+from lab.broken import Breaker
 from lab.clients import BUILD_OWNERS, SCRATCH_OWNERS
+from lab.image import Image
 from lab.koji.announce import MODNAME
 from lab.machines.programs import MissingProgram
 from lab.running import SiteError, call, read
@@ -110,6 +112,15 @@ def _image(
     On a site of virtual machines that is by default one which really boots.
     """
     made = arguments.image
+    if arguments.broken is not None:
+        if site["image"] is None:
+            raise SiteError("--broken takes a site of virtual machines: python -m lab up --vm")
+        image = Image.within(Path(site["image"]).parent)
+        try:
+            packed = Breaker(image).make(arguments.broken, folder)
+            return packed.rename(folder / f"{stem}.raw.xz")
+        except (disk.DiskNotMade, MissingProgram) as error:
+            raise SiteError(str(error)) from error
     if made is None and site["image"] and architecture == "x86_64" and arguments.pv:
         made = Path(site["image"])
     if made is None:

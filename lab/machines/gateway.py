@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 _WAITING_CONNECTIONS = 128
 _CHUNK = 64 * 1024
-# An emulated machine takes a second or two to start the server's process for a connection.
-_BANNER_SECONDS = 4.0
+# What is sent to a machine without network is lost, and sent anew soon.
+_NETWORK_SECONDS = 4.0
+# An emulated machine takes a second or two to start the server's process for a connection, on a
+# busy host ten times that; whoever gives up sooner leaves it with ever more of them.
+_BANNER_SECONDS = 60.0
 _PAUSE_SECONDS = 0.3
 
 
@@ -105,7 +108,7 @@ class Gateway:
         with socket.socket() as machine:
             machine.setblocking(False)
             try:
-                async with asyncio.timeout(_BANNER_SECONDS):
+                async with asyncio.timeout(_BANNER_SECONDS if self.heard else _NETWORK_SECONDS):
                     await loop.sock_connect(machine, self._target)
                     said = await loop.sock_recv(machine, _CHUNK)
             except TimeoutError:

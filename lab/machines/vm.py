@@ -17,7 +17,7 @@ _MEMORY_MIB = 512
 # Emulated, a second processor costs more than it brings: they wait for each other.
 _PROCESSORS = 1
 # More machines at once than this wait for one of them to end: each wants memory and processors.
-_MOST = 4
+_MOST = 8
 
 
 class VirtualMachines(Fleet[VirtualMachine]):

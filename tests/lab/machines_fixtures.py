@@ -56,13 +56,14 @@ class Answer:
 
 
 class Shell:
-    """One SSH connection."""
+    """One SSH connection; a command that says nothing for `patience` seconds is given up."""
 
-    def __init__(self, client: paramiko.SSHClient) -> None:
+    def __init__(self, client: paramiko.SSHClient, patience: float = PATIENCE_SECONDS) -> None:
         self.client = client
+        self.patience = patience
 
     def __call__(self, command: str, given: bytes = b"") -> Answer:
-        stdin, stdout, stderr = self.client.exec_command(command, timeout=PATIENCE_SECONDS)
+        stdin, stdout, stderr = self.client.exec_command(command, timeout=self.patience)
         stdin.channel.sendall(given)
         stdin.channel.shutdown_write()
         output, errors = stdout.read().decode(), stderr.read().decode()

@@ -31,16 +31,29 @@ PATIENCE = 120.0
 T = TypeVar("T")
 
 
-class Deployment:
-    """One site and one fedimg on it."""
+def impatient(settings: str) -> str:
+    """A machine that never boots is given up sooner than an operator would."""
+    return re.sub(r"ssh_ready = \d+", "ssh_ready = 10", settings)
 
-    def __init__(self, site: Site, heard: Heard) -> None:
+
+class Deployment:
+    """One site and one fedimg on it, whose fedimg.toml `configure` changes; `patience` is its
+    longest wait, in seconds.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        heard: Heard,
+        configure: Callable[[str], str] = impatient,
+        patience: float = PATIENCE,
+    ) -> None:
         self.site = site
         self.heard = heard
+        self.patience = patience
         self.environment = {**os.environ, **site.environment}
-        # A machine that never boots is given up sooner than an operator would.
-        settings = site.fedimg_config.read_text()
-        site.fedimg_config.write_text(re.sub(r"ssh_ready = \d+", "ssh_ready = 10", settings))
+        settings = site.fedimg_config
+        settings.write_text(configure(settings.read_text()))
         self._store: Store | None = None
         self._processes: dict[str, Process] = {}
 
@@ -110,7 +123,7 @@ class Deployment:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=self.patience,
         )
         assert status is None or done.returncode == status, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout.strip() else None
@@ -127,8 +140,9 @@ class Deployment:
             return []
         return self.store().jobs()
 
-    def until(self, look: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+    def until(self, look: Callable[[], T | None], what: str, patience: float | None = None) -> T:
         """The first answer of `look` that is not None."""
+        patience = patience or self.patience
         deadline = time.monotonic() + patience
         while (answer := look()) is None:
             # A copy: what strikes in the middle of a call does so in a thread of its own.
@@ -184,14 +198,21 @@ class Deployment:
 
 @contextmanager
 def deployed(
-    state: Path, environment: Mapping[str, str] | None = None, **site: Any
+    state: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    configure: Callable[[str], str] = impatient,
+    patience: float = PATIENCE,
+    **site: Any,
 ) -> Iterator[Deployment]:
-    """A site with fedimg's hub and worker on it, which have `environment` besides the site's."""
+    """A site with fedimg's hub and worker on it, which have `environment` besides the site's;
+    `configure` changes its fedimg.toml.
+    """
     with ExitStack() as running:
         site.setdefault("regions", REGIONS)
         lab = running.enter_context(Site(state, **site))
         heard = running.enter_context(lab.bus.listen())
-        deployment = Deployment(lab, heard)
+        deployment = Deployment(lab, heard, configure, patience)
         deployment.environment |= environment or {}
         running.callback(deployment.close)
         deployment.start_worker()
