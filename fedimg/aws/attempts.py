@@ -119,6 +119,10 @@ class Attempts:
         """Have EC2 reboot the instance."""
         self.waiter.settled(lambda: self.ec2.reboot_instances(InstanceIds=[started.id]))
 
+    def taken(self, started: Started) -> str:
+        """Why EC2 itself ended the instance; empty when it did not."""
+        return instances.taken(self.ec2, started.id)
+
     def console(self, started: Started) -> str:
         """What the instance's console shows, as far as EC2 has it."""
         return instances.console(self.ec2, started.id)

@@ -53,18 +53,33 @@ class BootCheck:
         """Boot one AMI and check it; its instance is going afterwards.
 
         Nobody waits for that: the verdict does not depend on it, and the job's clean-up will. A
-        check that a crash interrupted (`again`) is abandoned and made anew. Raises
-        EC2TestException when EC2 had no room for the instance: the image was not to blame.
+        check that a crash interrupted (`again`) is abandoned and made anew; so is one whose
+        instance EC2 took away. Raises EC2TestException when EC2 had no room for an instance, or
+        took away each: the image was not to blame.
         """
+        settings = self.attempts.settings
         if again:
             self.attempts.end()
-        verdict = self._boot(ami, architecture)
-        if not (verdict.problem and self.attempts.settings.keep_failed_instances):
-            self.attempts.dismiss()
-        return verdict
+        volumes = self._larger_root(ami)
+        kind = self._instance_type(ami, architecture)
+        for number in range(settings.limits.attempts):
+            if number:
+                self.attempts.waiter.pause(settings.limits.wait_maximum)
+            try:
+                started = self.attempts.start(ami.id, kind, number, volumes)
+            except NoRoom as error:
+                reason = str(error)
+                continue
+            verdict = self._examine(started, ami, architecture)
+            reason = self.attempts.taken(started) if verdict.problem else ""
+            if reason or not (verdict.problem and settings.keep_failed_instances):
+                self.attempts.dismiss()
+            if not reason:
+                return verdict
+            reason = f"EC2 ended test instance {started.id} by itself: {reason}"
+        raise EC2TestException(f"could not boot {ami.type} AMI {ami.id}: {reason}", later=True)
 
-    def _boot(self, ami: AMI, architecture: Architecture) -> Verdict:
-        started = self._start(ami, architecture)
+    def _examine(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
         results: list[CheckResult] = []
         said: list[str] = []
         testing = self.attempts.settings.test
@@ -113,24 +128,14 @@ class BootCheck:
             results.append(result(LOGIN, CheckState.FAILED, began, str(error)))
             raise
 
-    def _start(self, ami: AMI, architecture: Architecture) -> Started:
+    def _instance_type(self, ami: AMI, architecture: Architecture) -> str:
         settings = self.attempts.settings
         hvm = ami.type.virtualization is Virtualization.HVM
-        kind = (
+        return (
             settings.machine(architecture).test_type
             if hvm
             else settings.x86_64.test_type_paravirtual
         )
-        volumes = self._larger_root(ami)
-        for number in range(settings.limits.attempts):
-            try:
-                return self.attempts.start(ami.id, kind, number, volumes)
-            except NoRoom as error:
-                reason = error
-                self.attempts.waiter.pause(settings.limits.wait_maximum)
-        raise EC2TestException(
-            f"could not boot {ami.type} AMI {ami.id}: {reason}", later=True
-        ) from reason
 
     def _explained(self, started: Started, error: ssh.SSHError) -> str:
         """An SSH error, and why it came to that where nobody could log in."""

@@ -128,6 +128,19 @@ def running(
     return waiter.until(look, what=f"instance {instance} running, with an address", limit=limit)
 
 
+def taken(ec2: Client, instance: str) -> str:
+    """Why EC2 itself ended an instance; empty when it did not, or does not know the instance.
+
+    `Server.` begins the codes of EC2's own reasons (EC2, StateReason).
+    """
+    for found in _describe(ec2, [{"Name": "instance-id", "Values": [instance]}]):
+        reason = found.get("StateReason", {})
+        ended = found["State"]["Name"] not in ("pending", "running")
+        if ended and str(reason.get("Code", "")).startswith("Server."):
+            return str(reason.get("Message") or reason["Code"])
+    return ""
+
+
 def console(ec2: Client, instance: str) -> str:
     """What an instance's console shows, as far as EC2 has it; empty when it does not tell.
 

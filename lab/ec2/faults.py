@@ -14,12 +14,12 @@ from typing import Any, get_args, get_type_hints
 
 #: What happens to a call …
 REFUSED, RESET, SLOW, UNKNOWN, STALE = "refused", "reset", "slow", "unknown", "stale"
-#: … and to a snapshot or an image whose time to be ready has come.
+#: … and to a snapshot, an image or an instance whose time to be ready has come.
 FAILED, UNFINISHED = "failed", "unfinished"
 ON_CALLS = (REFUSED, RESET, SLOW, UNKNOWN, STALE)
 ON_COMPLETIONS = (FAILED, UNFINISHED)
 #: The names that stand for the second kind where an action's would.
-COMPLETIONS = ("SnapshotCompletion", "ImageCompletion")
+COMPLETIONS = ("SnapshotCompletion", "ImageCompletion", "InstanceStart")
 
 
 class PlanError(ValueError):
@@ -109,7 +109,7 @@ class Faults:
         return max((rule.seconds for rule in self._plan.rules if rule.fault == fault), default=0.0)
 
     def completing(self, completion: str, region: str) -> Rule | None:
-        """The fault that keeps a snapshot or an image from being ready, if one is due."""
+        """The fault that keeps a snapshot, image or instance from being ready, if one is due."""
         due = next(self.due(ON_COMPLETIONS, completion, region), None)
         return due.strike() if due else None
 

@@ -1,10 +1,12 @@
 """Instances that exist: started, stopped, rebooted, terminated, and heard on their console."""
 
 import base64
+import threading
 from typing import Any
 
 from lab.ec2 import network
 from lab.ec2.errors import EC2Error, missing
+from lab.ec2.faults import FAILED
 from lab.ec2.instance_rows import named, state
 from lab.ec2.instance_types import current_boot_mode
 from lab.ec2.volumes import attached_to
@@ -33,12 +35,33 @@ def power_on(world: World, instance: Instance) -> None:
             world.machines.start(launch)
 
     def running() -> None:
-        if instance.generation == generation:
-            instance.state = "running"
-            if instance.public:
-                network.set_public(world, instance, instance.address)
+        if instance.generation != generation:
+            return
+        if fault := world.faults.completing("InstanceStart", instance.region):
+            if fault.fault == FAILED:
+                _withdraw(world, instance, fault.message)
+            return
+        instance.state = "running"
+        if instance.public:
+            network.set_public(world, instance, instance.address)
 
     world.timeline.after(world.delays.instance_start, running)
+
+
+def _withdraw(world: World, instance: Instance, message: str) -> None:
+    """End an instance by EC2's own fault. The caller holds the lock, the machine's end waits."""
+    instance.state = "shutting-down"
+    instance.generation += 1
+    instance.reason = ("Server.InternalError", f"Server.InternalError: {message}")
+
+    def end() -> None:
+        try:
+            with instance.power:
+                world.machines.terminate(instance.id)
+        finally:
+            _later_terminated(world, instance)
+
+    threading.Thread(target=end, name=f"withdraw-{instance.id}", daemon=True).start()
 
 
 def launch_of(world: World, instance: Instance) -> Launch:

@@ -9,6 +9,7 @@ import pytest
 from fedimg.config import Check
 from fedimg.exceptions import EC2TestException
 from fedimg.observer import CheckState
+from tests import plans
 from tests.services.conftest import ORIGIN, Lab, Recorder
 
 SMALL: dict[str, Any] = {"regions": [ORIGIN], "amis": {"types": ["hvm-gp2"]}}
@@ -153,3 +154,29 @@ def test_pv_that_does_not_boot_from_a_copy_is_dropped_there_alone(lab: Lab) -> N
     made = {region: [str(ami.type) for ami in amis] for region, amis in result.published.items()}
     assert made == {ORIGIN: ["paravirtual-gp2", "hvm-gp2"], "eu-west-1": ["hvm-gp2"]}
     lab.clean(image)
+
+
+def test_instance_that_ec2_takes_away_is_not_held_against_the_image(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
+    # The utility instance comes first.
+    plans.follow(lab.url, [{**lost, "skip": 1, "count": 1}])
+    result = lab.upload(image, observer, **{**SMALL, "limits": {"attempts": 2}})
+    assert set(result.published) == {ORIGIN}
+    assert len(observer.of("test started")) == len(observer.of("test completed")) == 1
+    tested = [
+        row for row in lab.made_for(image, "instance") if row["tags"]["fedimg:role"] == "test-hvm"
+    ]
+    assert len(tested) == 2
+    lab.clean(image)
+
+
+def test_ec2_that_takes_every_instance_away_fails_the_job_for_now(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
+    plans.follow(lab.url, [{**lost, "skip": 1}])
+    words = "could not boot .* EC2 ended test instance i-.*: Server.InternalError: Internal error"
+    with pytest.raises(EC2TestException, match=words) as failure:
+        lab.upload(image, observer, **{**SMALL, "limits": {"attempts": 2}})
+    assert failure.value.later
+    lab.leaves_nothing(image)
