@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedimg.command import Call, Code, Refused, app, command
+from fedimg.secrets import hide
 
 if TYPE_CHECKING:
     from fedimg.images import Architecture, RawImage
@@ -405,12 +406,19 @@ def _mind_the_worker(call: Call) -> None:
         return
 
 
+class _Formatter(logging.Formatter):
+    """Formats events, tracebacks of other people's libraries too, without secrets in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide(super().format(record))
+
+
 def _log_lines() -> None:
     """Log to standard error, a line an event; the journal adds its own times."""
     form = "%(levelname)s %(name)s: %(message)s"
     if "JOURNAL_STREAM" not in os.environ:
         form = "%(asctime)s " + form
-    formatter = logging.Formatter(form, "%Y-%m-%dT%H:%M:%SZ")
+    formatter = _Formatter(form, "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)

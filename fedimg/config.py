@@ -47,6 +47,8 @@ def _web_address(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an http or https address")
+    if "@" in parts.netloc:
+        raise ValueError("holds credentials; Koji is asked anonymously, and this is told in errors")
     return text.rstrip("/")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from fedimg.secrets import hide
+
 #: The bus contract's limit for what a failure quotes, in bytes.
 OUTPUT_TAIL = 32 * 1024
 
@@ -33,6 +35,8 @@ class EC2ServiceException(Exception):
         output: str = "",
         later: bool = False,
     ) -> None:
+        # Libraries quote addresses, which may hold a proxy's password.
+        problem = hide(problem)
         super().__init__(problem)
         self.problem = problem
         self.image = image

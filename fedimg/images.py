@@ -56,13 +56,14 @@ class RawImage:
     checksum: str | None = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.username is not None or parts.query or parts.fragment:
+        # Before anything quotes it: an @ ends a password, wherever urlsplit would see that end.
+        if "@" in self.url or urlsplit(self.url).query or urlsplit(self.url).fragment:
             # The AMI's description and the bus show the address to everybody.
             raise ValueError(
-                f"the image URL of {self.file_name!r} holds credentials, a query or a fragment; "
-                "give a plain address, since all of it becomes public"
+                "the image's URL holds credentials (an @), a query or a fragment; give a plain "
+                "address, since all of it becomes public"
             )
+        parts = urlsplit(self.url)
         # A port that cannot be is a ValueError of its own.
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError(f"image URL {self.url!r} is not an http or https address")

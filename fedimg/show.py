@@ -17,6 +17,7 @@ from rich.text import Text
 
 from fedimg.findings import Finding, Status
 from fedimg.observer import PUBLIC, CheckState
+from fedimg.secrets import hide
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover
@@ -92,6 +93,7 @@ class Output:
 
     def error(self, text: str) -> None:
         """Say what went wrong: on standard error, and as `{"error": text}` where JSON is read."""
+        text = hide(text)
         if self.as_json:
             self.value({"error": text})
         print(f"fedimg: {text}", file=sys.stderr, flush=True)

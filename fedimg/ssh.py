@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paramiko.ssh_exception import IncompatiblePeer
 
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
+from fedimg.secrets import hide
 
 #: Longest wait for a TCP connection, in seconds. A fresh try a second finds a booting machine
 #: sooner than the kernel's own, ever rarer ones, and lets a cancelled job leave at once.
@@ -89,7 +90,9 @@ class Identity:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended; `output` and `errors` are the tails of its two streams, printable."""
+    """How a command ended; `output` and `errors` are the tails of its two streams, printable and
+    without private keys.
+    """
 
     status: int
     output: str
@@ -205,7 +208,7 @@ class Session:
         except _LinkDied as error:
             status, reason = -1, f": {error}"
         if status >= 0:
-            return Finished(status, output.tail, errors.tail)
+            return Finished(status, hide(output.tail), hide(errors.tail))
         killed = self._transport.is_active()
         self.close()
         if watch.cancelled:
@@ -219,7 +222,8 @@ class Session:
             )
         else:
             problem = f"the connection broke while a command ran as {self._where}{reason}"
-        raise SSHError(problem, "\n".join(tail for tail in (output.tail, errors.tail) if tail))
+        tails = "\n".join(tail for tail in (output.tail, errors.tail) if tail)
+        raise SSHError(problem, hide(tails))
 
     def _converse(
         self, command: str, given: bytes, output: _Printed, errors: _Printed, watch: _Watch

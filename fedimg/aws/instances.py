@@ -13,6 +13,7 @@ from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
+from fedimg.secrets import hide
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def console(ec2: Client, instance: str) -> str:
             if not code(error):
                 raise
         else:
-            return str(answer.get("Output") or "")
+            return hide(str(answer.get("Output") or ""))
     return ""
 
 

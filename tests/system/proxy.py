@@ -16,12 +16,13 @@ class Proxy:
     """Forwards every call to `target`.
 
     `before(action)` is asked first, `after(action)` when there is an answer; when one returns True
-    the client gets no answer.
+    the client gets no answer. `calls` has the parameters of each.
     """
 
     def __init__(self, target: str) -> None:
         self.before: Callable[[str], bool] = lambda action: False
         self.after: Callable[[str], bool] = lambda action: False
+        self.calls: list[dict[str, str]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,6 +36,7 @@ class Proxy:
                 # Koji's are XML-RPC's methods.
                 method = re.search(rb"<methodName>(\w+)</methodName>", body)
                 action = form.get("Action", [method[1].decode() if method else place])[0]
+                outer.calls.append({name: values[0] for name, values in form.items()})
                 if outer.before(action):
                     self.close_connection = True
                     return
