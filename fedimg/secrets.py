@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 
 HIDDEN = "[hidden]"
-_FRAME = re.compile(r"-*(BEGIN|END) [A-Z0-9 ]*PRIVATE KEY-----")
+# Bounded where they repeat: what is searched may be made to take long.
+_FRAME = re.compile(r"-{0,5}(BEGIN|END) [A-Z0-9 ]{0,30}PRIVATE KEY-----")
 #: A password, or any other user information, in front of a URL's host.
 _URL_USER = re.compile(r"(?<=://)[^\s/@'\"]+(?=@)")
 #: A private key by its PEM frame, to its end or, where it was cut, to the text's.
 _PRIVATE_KEY = re.compile(
-    r"(-*BEGIN [A-Z0-9 ]*PRIVATE KEY-----).*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL
+    r"(-{0,5}BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----).*?"
+    r"(-----END [A-Z0-9 ]{0,30}PRIVATE KEY-----|\Z)",
+    re.DOTALL,
 )
 
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_private_keys_are_hidden_whole_or_cut(start: int, end: int | None) -> No
     if "PRIVATE KEY-----" in text:
         assert "c2VjcmV0" not in shown
     assert shown.endswith("after") is text.endswith("after")
+
+
+@pytest.mark.parametrize("piece", ["-", "BEGIN ", "-----BEGIN ", "://", "://u:p", "-----END A"])
+def test_nothing_takes_long(piece: str) -> None:
+    text = piece * (2**21 // len(piece)) + "-----END PRIVATE KEY-----"
+    began = time.process_time()
+    hide(text)
+    # Of the processor's time, whoever else is busy; what grows with the square would take hours.
+    assert time.process_time() - began < 30
 
 
 def test_errors_hide_what_libraries_quote() -> None:
