@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,33 +45,36 @@ def said(deployment: Deployment, topic: str) -> list[dict[str, Any]]:
 
 
 def test_build_on_the_bus_becomes_public_amis_in_every_region(deployment: Deployment) -> None:
-    tail = subprocess.Popen(
-        deployment.site.bus.command("fedmsg-tail", "--really-pretty"),
-        cwd=deployment.site.state,
-        env=deployment.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        announce_build(deployment)
-        (job,) = deployment.ended()
-        assert (job["state"], job["error"]) == ("complete", None)
-        assert {region["region"] for region in job["regions"]} == set(AMIS)
-        deployment.nothing_but_published(AMIS)
+    tail(deployment)
+    announce_build(deployment)
+    (job,) = deployment.ended()
+    assert (job["state"], job["error"]) == ("complete", None)
+    assert {region["region"] for region in job["regions"]} == set(AMIS)
+    deployment.nothing_but_published(AMIS)
 
-        amis = deployment.fedimg("amis")
-        assert len(amis) == sum(AMIS.values())
-        assert all(ami["public"] and ami["architecture"] == "x86_64" for ami in amis)
-        assert {(a["virt_type"], a["volume_type"]) for a in amis if a["region"] == "us-east-2"} == {
-            ("hvm", "standard"),
-            ("hvm", "gp2"),
-        }
-        check_messages(deployment, amis)
-    finally:
-        tail.terminate()
-        printed, _ = tail.communicate(timeout=10)
+    amis = deployment.fedimg("amis")
+    assert len(amis) == sum(AMIS.values())
+    assert all(ami["public"] and ami["architecture"] == "x86_64" for ami in amis)
+    assert {(a["virt_type"], a["volume_type"]) for a in amis if a["region"] == "us-east-2"} == {
+        ("hvm", "standard"),
+        ("hvm", "gp2"),
+    }
+    check_messages(deployment, amis)
     for topic in ("image.upload", "image.test", "image.copy", "image.publish"):
-        assert f"org.fedoraproject.dev.fedimg.{topic}" in printed.decode()
+        full = f"org.fedoraproject.dev.fedimg.{topic}"
+        deployment.until(lambda full=full: full in deployment.log("tail"), f"{full} in the tail")
+
+
+def tail(deployment: Deployment) -> None:
+    """Start fedmsg-tail, and wait until it hears the bus."""
+    command = deployment.site.bus.command("fedmsg-tail", "--really-pretty")
+    deployment.start("tail", "env", "PYTHONUNBUFFERED=1", *command)
+
+    def hears() -> bool:
+        deployment.site.bus.publish("tail.hello", {})
+        return "tail.hello" in deployment.log("tail")
+
+    deployment.until(hears, "fedmsg-tail listening")
 
 
 def check_messages(deployment: Deployment, amis: list[dict[str, Any]]) -> None:
