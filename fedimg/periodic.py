@@ -13,7 +13,7 @@ from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries
 from fedimg.store import Store
 
-#: Between two looks at the entries that are to be asked for again.
+#: Between two looks at the entries, and the jobs, whose turn may have come again.
 _LATER_SECONDS = 2.0
 #: Before it is tried again after an error that was not foreseen, in seconds.
 _ERROR_PAUSE = 60.0
@@ -56,7 +56,7 @@ class Periodic:
 
 
 def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event) -> list[Periodic]:
-    """Finding what was missed, and asking again for what Koji gave no answer about."""
+    """Finding what was missed, asking Koji again, and running jobs and clean-ups again."""
     catch_up = CatchUp(store, queue, Lists(settings.koji), settings.catch_up, stop)
     later = LaterEntries(store)
 
@@ -67,4 +67,12 @@ def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event)
         later.take_in(queue.take_in)
         return _LATER_SECONDS
 
-    return [Periodic("catching up", look, stop), Periodic("asking again", ask_again, stop)]
+    def begin_due() -> float:
+        queue.begin_due()
+        return _LATER_SECONDS
+
+    return [
+        Periodic("catching up", look, stop),
+        Periodic("asking again", ask_again, stop),
+        Periodic("running jobs again", begin_due, stop),
+    ]

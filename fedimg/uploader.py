@@ -48,8 +48,6 @@ _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
 _CLEAN_UPS = 10
 _POLL_SECONDS = 0.5
-#: Between two looks at what jobs get again by themselves.
-_DUE_SECONDS = 2.0
 #: How long announcements may take to leave when the worker stops; the others leave later.
 _ANNOUNCING_SECONDS = 3.0
 #: … and what is done beside the queues, which may be waiting for Koji, to end.
@@ -327,7 +325,6 @@ def run_worker(settings: Settings) -> int:
     uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
     _launch(store, uploader, settings.ec2.limits.jobs)
     history.forget_daily(store, queue, settings.worker.history_days)
-    threading.Thread(target=_begin_due, args=(queue, told), name="again", daemon=True).start()
     at_intervals = beside(settings, store, queue, told)
     for each in at_intervals:
         each.start()
@@ -367,16 +364,6 @@ def _refuse_other_steps(queue: Jobs) -> None:
             f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
             "others; install that one again, let them end ('fedimg status'), then upgrade"
         )
-
-
-def _begin_due(queue: Jobs, stop: threading.Event) -> None:
-    """Begin what jobs get again by themselves, whenever it is due, until told to stop."""
-    while not stop.wait(_DUE_SECONDS):
-        try:
-            queue.begin_due()
-        except Exception:
-            # Of any kind: what is due now is so in two seconds.
-            _log.exception("jobs that are due again could not be begun")
 
 
 def _brief(limits: Limits) -> Limits:

@@ -17,8 +17,9 @@ Client = Any
 # EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
-# Back-off doubles from under a second up to 20 s: eight tries ride out a minute of throttling.
-_ATTEMPTS = 8
+# Back-off doubles from under a second: five tries take some ten seconds. Who can wait for longer
+# does so by himself (fedimg.aws.patience), and nobody else is to wait for a region that is away.
+_ATTEMPTS = 5
 _CONNECTIONS = 20
 # Many threads see their credentials refused at once; a session takes half a second to make.
 _RENEW_SECONDS = 10

@@ -13,7 +13,7 @@ from fedimg.aws.blocks import Blocks
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.crew import Crew, Pipe, TooSlow
 from fedimg.aws.download import Download
-from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, image_size
+from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.refusals import in_doubt, not_found
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.unpacking import BLOCK, unpacked
@@ -90,7 +90,8 @@ class Direct:
         return snapshot
 
     def _measure(self, image: RawImage) -> ImageSize:
-        size = image_size(image.url, maximum=self.settings.limits.image_gib * GIB)
+        maximum = self.settings.limits.image_gib * GIB
+        size = measured(image.url, maximum=maximum, stop=self.waiter.stop)
         if image.size not in (None, size.compressed_size):
             raise ImageUnusable(
                 f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "

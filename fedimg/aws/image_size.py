@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -13,6 +14,8 @@ import xz
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
+
+from fedimg.aws.crew import Crew
 
 GIB = 1024**3
 
@@ -25,6 +28,8 @@ LARGEST_INDEX = 256 * 1024
 MOST_REDIRECTS = 5
 #: Seconds to wait for a connection, and for the next bytes on it.
 PATIENCE = (10.0, 20.0)
+#: Seconds for all of it.
+LIMIT = 120.0
 
 _MAGIC = b"\xfd7zXZ\x00"
 _HEADER = 12
@@ -47,7 +52,7 @@ class ImageSize:
     uncompressed_size: int
 
 
-def image_size(url: str, *, maximum: int, limit: float = 120.0) -> ImageSize:
+def image_size(url: str, *, maximum: int, limit: float = LIMIT) -> ImageSize:
     """The sizes of the .xz file at `url`, which may have several streams, blocks and padding.
 
     They are read from the indexes at the ends of its streams (The .xz File Format, section 4) with
@@ -84,6 +89,15 @@ def image_size(url: str, *, maximum: int, limit: float = 120.0) -> ImageSize:
             f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
         )
     return ImageSize(compressed, uncompressed)
+
+
+def measured(url: str, *, maximum: int, stop: threading.Event) -> ImageSize:
+    """What `image_size` tells, unless `stop` is set: then Cancelled is raised at once."""
+    sizes: list[ImageSize] = []
+    with Crew(stop, limit=2 * LIMIT) as crew:
+        crew.start("image size", lambda: sizes.append(image_size(url, maximum=maximum)))
+        crew.join()
+    return sizes[0]
 
 
 def gib(size: int) -> int:

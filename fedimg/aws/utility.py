@@ -9,7 +9,7 @@ from fedimg import ssh
 from fedimg.aws import snapshots, writing
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.clients import Client
-from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, image_size
+from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
 
@@ -85,7 +85,7 @@ class Utility:
     def _measure(self, image: RawImage) -> ImageSize:
         maximum = self.attempts.settings.limits.image_gib * GIB
         try:
-            size = image_size(image.url, maximum=maximum)
+            size = measured(image.url, maximum=maximum, stop=self.attempts.waiter.stop)
         except ImageUnreachable as error:
             raise _WorthAnother(EC2UtilityException(str(error))) from error
         except ImageUnusable as error:

@@ -3,6 +3,7 @@ import os
 import random
 import struct
 import subprocess
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from fedimg.aws.image_size import (
     ImageUnusable,
     gib,
     image_size,
+    measured,
 )
+from fedimg.exceptions import Cancelled
 from tests.aws.web import Web, serve
 
 NOISE = random.Random(4).randbytes(600_000)
@@ -182,3 +185,24 @@ def test_a_server_that_drips_is_given_up(web: Web) -> None:
 
 def test_gib_rounds_up() -> None:
     assert [gib(1), gib(GIB), gib(GIB + 1), gib(5 * GIB)] == [1, 1, 2, 5]
+
+
+def test_silent_server_does_not_hold_up_a_job_that_is_cancelled(web: Web) -> None:
+    web.manner = "stalled"
+    url = web.put("silent.raw.xz", compress(NOISE))
+    stop = threading.Event()
+    stopping = threading.Timer(0.5, stop.set)
+    stopping.start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        measured(url, maximum=GIB, stop=stop)
+    # One answer alone would be waited for 20 s.
+    assert time.monotonic() - began < 15
+    stopping.join()
+
+
+def test_what_is_measured_beside_the_job_is_told_in_it(web: Web) -> None:
+    url = web.put("sound.raw.xz", compress(NOISE))
+    assert measured(url, maximum=GIB, stop=threading.Event()) == image_size(url, maximum=GIB)
+    with pytest.raises(ImageUnusable, match="404"):
+        measured(f"{url}.gone", maximum=GIB, stop=threading.Event())

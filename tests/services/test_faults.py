@@ -1,0 +1,284 @@
+"""One image through EC2Service while EC2 goes wrong by a plan: nothing lost, double, or left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fedimg.aws import cleanup
+from fedimg.aws.waiting import Waiter
+from fedimg.exceptions import EC2ServiceException, EC2UtilityException
+from fedimg.images import RawImage
+from fedimg.services.ec2 import Result
+from tests.plans import follow, struck
+from tests.services.conftest import ORIGIN, PATIENCE, REGIONS, SITE, Lab, Recorder, until
+
+FURTHER = "us-east-2"
+SETTINGS: dict[str, Any] = {"regions": [ORIGIN, FURTHER], "amis": {"types": ["hvm-gp2"]}}
+#: No passing fault of these tests lasts for a tenth of the outage that is waited for.
+LIMITS = {"attempts": 3, "settle": PATIENCE, "outage": PATIENCE, "wait_minimum": 0.05}
+#: Where something is given up, that is the test.
+BRIEF = {**LIMITS, "settle": 1.5, "outage": 1.5, "copy": 1.5, "image": 1.5, "snapshot": 1.5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Faults, and how a job ends under them.
+
+    `failed` are the regions that are not public then; with the origin and all others among them,
+    the job fails. Without faults, its next run makes them public.
+    """
+
+    name: str
+    faults: list[dict[str, Any]]
+    failed: tuple[str, ...] = ()
+    words: str = ""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    write_via: str = "utility"
+
+
+def refused(code: str, **more: Any) -> dict[str, Any]:
+    return {"fault": "refused", "code": code, **more}
+
+
+ALL = (ORIGIN, FURTHER)
+DIRECT: dict[str, Any] = {"write_via": "direct"}
+
+PASSING = [
+    Case("throttled", [refused("RequestLimitExceeded", probability=0.1)]),
+    Case("fails", [refused("InternalError", probability=0.3)]),
+    Case("fails when it has acted", [refused("Unavailable", late=True, count=1)]),
+    Case("resets", [{"fault": "reset", "count": 1}]),
+    Case("resets when it has acted", [{"fault": "reset", "late": True, "count": 1}]),
+    Case("slow", [{"fault": "slow", "seconds": 0.4, "probability": 0.3}]),
+    Case("knows nothing new", [{"fault": "unknown", "seconds": 1}]),
+    Case("answers stale", [{"fault": "stale", "seconds": 1, "probability": 0.5}]),
+    Case(
+        "loses answers and shows nothing new",
+        [{"fault": "unknown", "seconds": 1}, {"fault": "reset", "late": True, "count": 1}],
+    ),
+    Case("no capacity", [refused("InsufficientInstanceCapacity", action="RunInstances", count=1)]),
+    Case("instance limit", [refused("InstanceLimitExceeded", action="RunInstances", count=1)]),
+    Case("credentials expire", [refused("RequestExpired", skip=1, count=2)]),
+    Case(
+        "a copy fails",
+        [{"fault": "failed", "action": "SnapshotCompletion", "region": FURTHER, "count": 1}],
+    ),
+    Case("direct, throttled", [refused("RequestLimitExceeded", probability=0.1)], **DIRECT),
+    Case("direct, resets when acted", [{"fault": "reset", "late": True, "count": 1}], **DIRECT),
+    Case("direct, knows nothing new", [{"fault": "unknown", "seconds": 1}], **DIRECT),
+    Case("direct, credentials expire", [refused("ExpiredToken", count=2)], **DIRECT),
+]
+
+LASTING = [
+    Case(
+        "region down",
+        [{"fault": "reset", "region": FURTHER}],
+        failed=(FURTHER,),
+        words="could not reach EC2",
+        limits=BRIEF,
+    ),
+    Case(
+        "copies never end",
+        [{"fault": "unfinished", "action": "SnapshotCompletion", "region": FURTHER}],
+        failed=(FURTHER,),
+        words="gave up waiting",
+        limits=BRIEF,
+    ),
+    Case(
+        "AMIs fail",
+        [{"fault": "failed", "action": "ImageCompletion", "region": FURTHER}],
+        failed=(FURTHER,),
+        words="ended failed",
+    ),
+    Case(
+        "AMIs are never ready",
+        [{"fault": "unfinished", "action": "ImageCompletion", "region": FURTHER}],
+        failed=(FURTHER,),
+        words="gave up waiting",
+        limits=BRIEF,
+    ),
+    Case(
+        "quota used up",
+        [refused("ResourceLimitExceeded", action="ModifyImageAttribute", region=FURTHER)],
+        failed=(FURTHER,),
+        words="higher quota",
+    ),
+    Case(
+        "origin's quota used up",
+        [refused("ResourceLimitExceeded", action="ModifyImageAttribute", region=ORIGIN)],
+        failed=(ORIGIN,),
+        words="higher quota",
+    ),
+    Case(
+        "quota used up everywhere",
+        [refused("ResourceLimitExceeded", action="ModifyImageAttribute")],
+        failed=ALL,
+        words="higher quota",
+    ),
+    Case(
+        "origin down",
+        [{"fault": "reset", "region": ORIGIN, "action": "RunInstances"}],
+        failed=ALL,
+        words="could not reach EC2",
+        limits=BRIEF,
+    ),
+    Case(
+        "origin's snapshot fails",
+        [{"fault": "failed", "action": "SnapshotCompletion", "region": ORIGIN}],
+        failed=ALL,
+        words="snapshot snap-.* failed",
+    ),
+    Case(
+        "no capacity for long",
+        [refused("InsufficientInstanceCapacity", action="RunInstances")],
+        failed=ALL,
+        words="no room",
+    ),
+    Case(
+        "credentials gone",
+        [refused("AuthFailure", action="CreateSnapshot")],
+        failed=ALL,
+        words="AuthFailure",
+        limits=BRIEF,
+    ),
+]
+
+
+def name_of(case: Case) -> str:
+    return case.name
+
+
+def publish(lab: Lab, image: RawImage, case: Case, *, again: bool = False) -> Result:
+    limits = case.limits if not again else {}
+    return lab.upload(
+        image,
+        Recorder(),
+        again=again,
+        write_via=case.write_via,
+        limits={**LIMITS, **limits},
+        **SETTINGS,
+    )
+
+
+def clean(lab: Lab, image: RawImage, result: Result) -> None:
+    """Remove what a run left, as the worker does: again while that fails, and what it has
+    published it remembers.
+    """
+    limits = lab.settings(limits=LIMITS).limits
+    amis = [ami for made in result.published.values() for ami in made]
+    published = {id for ami in amis for id in (ami.id, ami.snapshot)}
+    waiter = Waiter(limits, threading.Event())
+
+    def remove() -> bool:
+        try:
+            found = cleanup.leftovers(lab.clients, SITE, REGIONS, job=image.job)
+            cleanup.remove(
+                lab.clients,
+                waiter,
+                [item for item in found if item.id not in published],
+                limit=limits.instance_gone,
+            )
+        except EC2ServiceException:
+            return False
+        return True
+
+    until(remove, "cleaned up")
+
+
+def holds(lab: Lab, image: RawImage, result: Result, regions: set[str]) -> None:
+    """A public AMI and its public snapshot in each of these regions, and nothing else at all."""
+    assert set(result.published) == regions
+    live = [row for row in lab.live() if row["tags"].get("fedimg:job") == image.job]
+    assert all(row["public"] for row in live), live
+    there = sorted((row["region"], row["kind"]) for row in live)
+    assert there == sorted((r, kind) for r in regions for kind in ("image", "snapshot"))
+    made = {ami.id for amis in result.published.values() for ami in amis}
+    assert {row["id"] for row in live if row["kind"] == "image"} == made
+    assert lab.live("instance") == []
+
+
+@pytest.mark.parametrize("case", PASSING, ids=name_of)
+def test_job_outlasts_what_passes(lab: Lab, case: Case) -> None:
+    image = lab.image()
+    follow(lab.url, case.faults, seed=1)
+    result = publish(lab, image, case)
+    assert result.failed == {}
+    clean(lab, image, result)
+    assert sum(struck(lab.url)) > 0
+    # EC2 settles, and the second clean-up sees what the first one could not.
+    follow(lab.url, [])
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER})
+
+
+@pytest.mark.parametrize("case", LASTING, ids=name_of)
+def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: Case) -> None:
+    image = lab.image()
+    follow(lab.url, case.faults, seed=1)
+    if case.failed == ALL:
+        with pytest.raises(EC2ServiceException, match=case.words) as failure:
+            publish(lab, image, case)
+        assert failure.value.later
+        assert failure.value.region == ORIGIN
+        result = Result()
+    else:
+        result = publish(lab, image, case)
+        assert tuple(result.failed) == case.failed
+        for region, reason in result.failed.items():
+            assert region in reason
+            assert any(words in reason for words in case.words.split("|"))
+    assert sum(struck(lab.url)) > 0
+    follow(lab.url, [])
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER} - set(case.failed))
+
+    result = publish(lab, image, case, again=True)
+    assert result.failed == {}
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER})
+
+
+# Instances, and the server of the file
+
+
+@pytest.mark.parametrize(
+    ("write_via", "manner"),
+    [("utility", "unavailable"), ("utility", "stalled"), ("utility", "cut"), ("direct", "reset")],
+)
+def test_file_that_does_not_come_is_fetched_again(lab: Lab, write_via: str, manner: Any) -> None:
+    image, observer = lab.image(), Recorder()
+    began = "runs at" if write_via == "utility" else "starts"
+    observer.when[began] = lambda: setattr(lab.web, "manner", manner)
+    observer.when["starting afresh"] = lambda: setattr(lab.web, "manner", "well")
+    limits = {**LIMITS, "write_idle": 3}
+    result = lab.upload(image, observer, write_via=write_via, limits=limits, **SETTINGS)
+    assert "attempt 1 failed" in observer.words()
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER})
+
+
+def test_file_that_never_comes_may_come_later(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    lab.web.manner = "unavailable"
+    with pytest.raises(EC2UtilityException, match="503") as failure:
+        lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    assert failure.value.later
+    assert observer.words().count("starting afresh") == 2
+    lab.leaves_nothing(image)
+
+
+@pytest.mark.parametrize("wrong", ["gone", "other bytes"])
+def test_file_that_is_wrong_fails_at_once_and_for_good(lab: Lab, wrong: str) -> None:
+    image, observer = lab.image(checksum="sha256:" + "0" * 64), Recorder()
+    if wrong == "gone":
+        lab.web.files.clear()
+    with pytest.raises(EC2UtilityException, match="404|in place of sha256:0") as failure:
+        lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    assert not failure.value.later
+    assert "starting afresh" not in observer.words()
+    lab.leaves_nothing(image)
