@@ -7,7 +7,6 @@ record of each step goes, and the texts of messages.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from fedimg.jobs import Jobs
@@ -30,17 +29,3 @@ def forget(store: Store, queue: Jobs, days: float) -> None:
             texts,
             days,
         )
-
-
-def forget_daily(store: Store, queue: Jobs, days: float) -> None:
-    """Forget now and every day, in a thread that ends with the process."""
-
-    def go_on() -> None:
-        while True:
-            try:
-                forget(store, queue, days)
-            except Exception:
-                _log.exception("old history could not be forgotten; tried again in a day")
-            time.sleep(_DAY)
-
-    threading.Thread(target=go_on, name="history", daemon=True).start()

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from fedimg import history
 from fedimg.catchup import CatchUp
 from fedimg.config import Settings
 from fedimg.finished import Lists
@@ -15,6 +16,8 @@ from fedimg.store import Store
 
 #: Between two looks at the entries, and the jobs, whose turn may have come again.
 _LATER_SECONDS = 2.0
+#: Between two looks for history that is old by now.
+_HISTORY_SECONDS = 86400.0
 #: Before it is tried again after an error that was not foreseen, in seconds.
 _ERROR_PAUSE = 60.0
 
@@ -56,7 +59,7 @@ class Periodic:
 
 
 def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event) -> list[Periodic]:
-    """Finding what was missed, asking Koji again, and running jobs and clean-ups again."""
+    """Finding what was missed, asking Koji and running jobs again, forgetting what is old."""
     catch_up = CatchUp(store, queue, Lists(settings.koji), settings.catch_up, stop)
     later = LaterEntries(store)
 
@@ -71,8 +74,13 @@ def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event)
         queue.begin_due()
         return _LATER_SECONDS
 
+    def forget() -> float:
+        history.forget(store, queue, settings.worker.history_days)
+        return _HISTORY_SECONDS
+
     return [
         Periodic("catching up", look, stop),
         Periodic("asking again", ask_again, stop),
         Periodic("running jobs again", begin_due, stop),
+        Periodic("forgetting old history", forget, stop),
     ]

@@ -18,7 +18,7 @@ from typing import NoReturn
 from dbos import DBOS
 from dbos import error as queue_error
 
-from fedimg import history, intake, jobs, watchdog
+from fedimg import intake, jobs, watchdog
 from fedimg.again import Again
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
@@ -324,7 +324,6 @@ def run_worker(settings: Settings) -> int:
     gate = Gate(_end_exhausted)
     uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
     _launch(store, uploader, settings.ec2.limits.jobs)
-    history.forget_daily(store, queue, settings.worker.history_days)
     at_intervals = beside(settings, store, queue, told)
     for each in at_intervals:
         each.start()
