@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ from fedimg.later import Later, LaterEntries
 from fedimg.lease import Lease
 from fedimg.messenger import THREAD as ANNOUNCING
 from fedimg.messenger import Messenger
+from fedimg.observer import PUBLIC
 from fedimg.periodic import beside
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
@@ -96,6 +97,8 @@ class Uploader:
         self._again = Again(store)
         self._later = LaterEntries(store)
         self._live: dict[tuple[str, int], _Live] = {}
+        # Jobs that this process has planned and taken to their end in one go, none but that one.
+        self._at_first: set[str] = set()
         self._steps = DurableSteps(gate)
         #: Set, it ends the waiting for Koji.
         self.stopping = threading.Event()
@@ -177,6 +180,8 @@ class Uploader:
                 # Some regions had it, so that the others are EC2's to blame, or the account's.
                 later = bool(reasons)
                 _log.info("job %s: %s", job, state)
+            if run == tries == 1:
+                self._at_first.add(job)
             self._steps.run(
                 "finish",
                 lambda: self._queue.finish(job, run, state, reason or None, later=later),
@@ -199,6 +204,7 @@ class Uploader:
             live.stop.set()
             live.ended.wait()
         problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
+        self._at_first.discard(job)
         before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
         reason = "\n".join([*before, *([problem] if problem else [])])
 
@@ -243,7 +249,7 @@ class Uploader:
     def _clean(self, job: str, state: str) -> str | None:
         ec2 = self._settings.ec2
         row = self._store.job(job)
-        regions = {ec2.origin} | {region.region for region in (row.regions if row else ())}
+        steps = {region.region: region.step for region in (row.regions if row else ())}
         spared: set[str] = set()
         if state == "failed" and ec2.keep_failed_amis:
             spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
@@ -257,8 +263,9 @@ class Uploader:
             found = cleanup.leftovers(
                 self._clients,
                 self._settings.site,
-                sorted(regions),
+                sorted({ec2.origin, *steps}),
                 job=job,
+                kinds=lambda region: self._may_hold(job, region, steps.get(region)),
                 # A region that is down must not keep instances alive in another.
                 unseen=problems.append,
             )
@@ -280,6 +287,16 @@ class Uploader:
         text = f"{_UNCLEAN}{'; '.join(map(str, problems))}; run 'fedimg cleanup'".replace("\n", " ")
         _log.error("job %s: %s", job, text)
         return text
+
+    def _may_hold(self, job: str, region: str, step: str | None) -> Collection[str]:
+        """What the job can have left in a region that is at this step: the fewest looks at EC2.
+
+        After a crash, a retry, or a change of the origin between two runs it may be anything.
+        """
+        if job not in self._at_first or region == self._settings.ec2.origin:
+            return cleanup.KINDS
+        # Where all AMIs are public, only a copy that was made twice can be in excess.
+        return (cleanup.SNAPSHOT,) if step == PUBLIC else (cleanup.IMAGE, cleanup.SNAPSHOT)
 
     def _forget_removed(self, job: str, spared: set[str]) -> None:
         """What is private and was not spared is gone, also when a crash kept that unrecorded."""

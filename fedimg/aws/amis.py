@@ -8,6 +8,7 @@ from typing import Any
 from fedimg.aws.clients import Client
 from fedimg.aws.gone import gone
 from fedimg.aws.refusals import code
+from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.aws.waiting import Waiter
 from fedimg.config import AMIs
@@ -62,25 +63,32 @@ def register(
     )
 
 
-def available(ec2: Client, waiter: Waiter, amis: Sequence[AMI], *, limit: float) -> None:
-    """Wait until AMIs of one region can be launched.
+def available(
+    ec2: Client,
+    waiter: Waiter,
+    amis: Sequence[AMI],
+    *,
+    limit: float,
+    sights: Sights | None = None,
+) -> None:
+    """Wait until AMIs of one region can be launched, with whoever else waits in these `sights`.
 
     Raises EC2ServiceException when one fails or takes longer than `limit` seconds.
     """
-    wanted = {ami.id for ami in amis}
+    wanted = sorted(ami.id for ami in amis)
 
-    def look() -> bool | None:
-        images = ec2.describe_images(ImageIds=sorted(wanted))["Images"]
+    def judge(images: list[dict[str, Any]]) -> bool | None:
         for image in images:
             if image["State"] not in ("pending", "available"):
                 reason = image.get("StateReason", {}).get("Message") or "EC2 gives no reason"
                 raise EC2ServiceException(
                     f"AMI {image['ImageId']} ended {image['State']}: {reason}", later=True
                 )
-        ready = {image["ImageId"] for image in images if image["State"] == "available"}
-        return True if ready == wanted else None
+        return True if all(image["State"] == "available" for image in images) else None
 
-    waiter.until(look, what=f"AMIs {', '.join(sorted(wanted))} available", limit=limit)
+    (sights or Sights()).images.wait(
+        ec2, waiter, wanted, judge, what=f"AMIs {', '.join(wanted)} available", limit=limit
+    )
 
 
 def public(ec2: Client, amis: Sequence[AMI]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedimg import ssh
@@ -13,6 +13,7 @@ from fedimg.aws.clients import Client
 from fedimg.aws.instances import Instance, Launch
 from fedimg.aws.refusals import no_room
 from fedimg.aws.security_group import Place
+from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.user_data import user_data
 from fedimg.aws.waiting import Waiter
@@ -49,6 +50,7 @@ class Attempts:
     role: str
     as_users_do: bool = False
     early: str = ""
+    sights: Sights = field(default_factory=Sights)
 
     def start(
         self, ami: str, kind: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
@@ -103,6 +105,7 @@ class Attempts:
             started.id,
             self.settings.network,
             limit=limits.instance_running,
+            sights=self.sights,
         )
         with ssh.connect(
             instance.address,

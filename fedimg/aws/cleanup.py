@@ -22,7 +22,7 @@ VOLUME = "volume"
 SECURITY_GROUP = "security-group"
 KEY_PAIR = "key-pair"
 #: What uses another goes before it.
-_ORDER = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
+KINDS = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
 #: What EC2 says of a thing that is in use, or still being made.
 _NOT_YET = {"DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse", "IncorrectState"}
 _AT_ONCE = 16
@@ -45,19 +45,22 @@ def leftovers(
     regions: Iterable[str],
     *,
     job: str | None = None,
+    kinds: Callable[[str], Collection[str]] = lambda region: KINDS,
     spare: Collection[str] = (),
     unseen: Callable[[EC2ServiceException], None] | None = None,
 ) -> list[Leftover]:
     """What one job, or every job of the site but the `spare` ones, left in some regions.
 
     A public AMI is published, and so is a snapshot that a public AMI is made from: neither is
-    left over, whatever the rest. For a region that does not answer `unseen` is told why, and the
-    others are looked at all the same; without it EC2ServiceException is raised.
+    left over, whatever the rest. `kinds` names what a region may hold; the snapshots of public
+    AMIs are told from others only where AMIs are among it. For a region that does not answer
+    `unseen` is told why, and the others are looked at all the same; without it
+    EC2ServiceException is raised.
     """
 
     def look(region: str) -> list[Leftover]:
         try:
-            return _in_region(clients, site, region, job)
+            return _in_region(clients, site, region, job, kinds(region))
         except EC2ServiceException as error:
             if unseen is None:
                 raise
@@ -87,7 +90,7 @@ def remove(
         regions.setdefault(item.region, []).append(item)
 
     def empty(region: str) -> None:
-        items = sorted(regions[region], key=lambda item: _ORDER.index(item.kind))
+        items = sorted(regions[region], key=lambda item: KINDS.index(item.kind))
         problems: list[EC2ServiceException] = []
         for item in items:
             try:
@@ -117,7 +120,9 @@ def remove(
             future.result()
 
 
-def _in_region(clients: Clients, site: str, region: str, job: str | None) -> list[Leftover]:
+def _in_region(
+    clients: Clients, site: str, region: str, job: str | None, kinds: Collection[str]
+) -> list[Leftover]:
     with explained(
         f"looking for what is left of {job or f'site {site}'}",
         image="",
@@ -132,38 +137,42 @@ def _in_region(clients: Clients, site: str, region: str, job: str | None) -> lis
                 values.get(tags.JOB, ""),
                 values.get("Name", ""),
             )
-            for kind, identity, values in _unpublished(clients.ec2(region), site, job)
+            for kind, identity, values in _unpublished(clients.ec2(region), site, job, kinds)
         ]
 
 
 def _unpublished(
-    ec2: Client, site: str, job: str | None
+    ec2: Client, site: str, job: str | None, kinds: Collection[str]
 ) -> Iterator[tuple[str, str, dict[str, str]]]:
     mark = {tags.SITE: site} | ({tags.JOB: job} if job else {})
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in mark.items()]
 
-    def pages(operation: str, field: str, **given: Any) -> Iterator[dict[str, Any]]:
+    def pages(kind: str, operation: str, field: str, **given: Any) -> Iterator[dict[str, Any]]:
+        if kind not in kinds:
+            return
         for page in ec2.get_paginator(operation).paginate(Filters=filters, **given):
             yield from page[field]
 
-    for reservation in pages("describe_instances", "Reservations"):
+    for reservation in pages(INSTANCE, "describe_instances", "Reservations"):
         for instance in reservation["Instances"]:
             if instance["State"]["Name"] != "terminated":
                 yield INSTANCE, instance["InstanceId"], tags.read(instance.get("Tags"))
     published: set[str] = set()
-    for image in pages("describe_images", "Images", Owners=["self"], IncludeDisabled=True):
+    for image in pages(IMAGE, "describe_images", "Images", Owners=["self"], IncludeDisabled=True):
         if image["Public"]:
             published |= amis.snapshots_of(image)
         else:
             yield IMAGE, image["ImageId"], tags.read(image.get("Tags"))
-    for snapshot in pages("describe_snapshots", "Snapshots", OwnerIds=["self"]):
+    for snapshot in pages(SNAPSHOT, "describe_snapshots", "Snapshots", OwnerIds=["self"]):
         if snapshot["SnapshotId"] not in published:
             yield SNAPSHOT, snapshot["SnapshotId"], tags.read(snapshot.get("Tags"))
-    for volume in pages("describe_volumes", "Volumes"):
+    for volume in pages(VOLUME, "describe_volumes", "Volumes"):
         yield VOLUME, volume["VolumeId"], tags.read(volume.get("Tags"))
-    for group in pages("describe_security_groups", "SecurityGroups"):
+    for group in pages(SECURITY_GROUP, "describe_security_groups", "SecurityGroups"):
         yield SECURITY_GROUP, group["GroupId"], tags.read(group.get("Tags"))
-    for pair in ec2.describe_key_pairs(Filters=filters)["KeyPairs"]:
+    # The one list of them that EC2 does not give in pages.
+    pairs = ec2.describe_key_pairs(Filters=filters) if KEY_PAIR in kinds else {"KeyPairs": []}
+    for pair in pairs["KeyPairs"]:
         yield KEY_PAIR, pair["KeyPairId"], tags.read(pair.get("Tags"))
 
 

@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 
 from fedimg import __version__
+from fedimg.aws.sights import Sights
 
 #: boto3 builds a client's methods at run time; no static type tells them.
 Client = Any
@@ -36,6 +37,7 @@ class Clients:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, int, int], Client] = {}
         self._renewed = time.monotonic()
+        self._sights: dict[str, Sights] = {}
 
     def renew(self) -> None:
         """Read credentials anew for the clients to come: AWS has refused those in use.
@@ -56,6 +58,11 @@ class Clients:
     def ec2_once(self, region: str) -> Client:
         """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
         return self.client("ec2", region, attempts=1)
+
+    def sights(self, region: str) -> Sights:
+        """What is waited for in a region, by all jobs together."""
+        with self._lock:
+            return self._sights.setdefault(region, Sights())
 
     def client(
         self,

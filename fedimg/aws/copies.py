@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedimg.aws import amis, snapshots
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
+from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits
@@ -20,6 +21,7 @@ def copied(
     snapshot: str,
     look_first: bool,
     limits: Limits,
+    sights: Sights | None = None,
 ) -> str:
     """The copy of a completed snapshot in the clients' region, when it holds all of its bytes.
 
@@ -39,7 +41,7 @@ def copied(
             look_first=look_first,
         )
         try:
-            snapshots.completed(ec2, waiter, copy, limit=limits.copy_)
+            snapshots.completed(ec2, waiter, copy, limit=limits.copy_, sights=sights)
             return copy
         except snapshots.SnapshotFailed:
             snapshots.delete(ec2, copy)

@@ -9,6 +9,7 @@ from typing import Any
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
 from fedimg.aws.security_group import Place
+from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
@@ -99,18 +100,21 @@ def launch(
 
 
 def running(
-    ec2: Client, waiter: Waiter, instance: str, network: Network, *, limit: float
+    ec2: Client,
+    waiter: Waiter,
+    instance: str,
+    network: Network,
+    *,
+    limit: float,
+    sights: Sights | None = None,
 ) -> Instance:
-    """Wait until an instance runs and has an address.
+    """Wait until an instance runs and has an address, with whoever else waits in these `sights`.
 
     Raises EC2ServiceException when it ends instead, or takes longer than `limit` seconds.
     """
     field = "PublicIpAddress" if network.address == "public" else "PrivateIpAddress"
 
-    def look() -> Instance | None:
-        found = _describe(ec2, [{"Name": "instance-id", "Values": [instance]}])
-        if not found:
-            return None
+    def judge(found: list[dict[str, Any]]) -> Instance | None:
         state = found[0]["State"]["Name"]
         if state not in ("pending", "running"):
             reason = found[0].get("StateReason", {}).get("Message") or "EC2 gives no reason"
@@ -126,7 +130,14 @@ def running(
             },
         )
 
-    return waiter.until(look, what=f"instance {instance} running, with an address", limit=limit)
+    return (sights or Sights()).instances.wait(
+        ec2,
+        waiter,
+        [instance],
+        judge,
+        what=f"instance {instance} running, with an address",
+        limit=limit,
+    )
 
 
 def taken(ec2: Client, instance: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedimg.aws.clients import Client
 from fedimg.aws.gone import gone
+from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
@@ -31,15 +32,17 @@ def find(
     return usable[0] if usable else None
 
 
-def completed(ec2: Client, waiter: Waiter, snapshot: str, *, limit: float) -> None:
-    """Wait until a snapshot holds all of its bytes.
+def completed(
+    ec2: Client, waiter: Waiter, snapshot: str, *, limit: float, sights: Sights | None = None
+) -> None:
+    """Wait until a snapshot holds all of its bytes, with whoever else waits in these `sights`.
 
     Raises SnapshotFailed when it fails, EC2ServiceException when it takes longer than `limit`
     seconds or turns out encrypted: no AMI made from it could be public.
     """
 
-    def look() -> bool | None:
-        state: dict[str, Any] = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]
+    def judge(shown: list[dict[str, Any]]) -> bool | None:
+        (state,) = shown
         if state["State"] in ("error", "recoverable"):
             raise SnapshotFailed(
                 f"snapshot {snapshot} failed: {state.get('StateMessage') or 'EC2 gives no reason'}",
@@ -52,7 +55,9 @@ def completed(ec2: Client, waiter: Waiter, snapshot: str, *, limit: float) -> No
             )
         return True if state["State"] == "completed" else None
 
-    waiter.until(look, what=f"snapshot {snapshot} completed", limit=limit)
+    (sights or Sights()).snapshots.wait(
+        ec2, waiter, [snapshot], judge, what=f"snapshot {snapshot} completed", limit=limit
+    )
 
 
 def delete(ec2: Client, snapshot: str) -> None:

@@ -15,6 +15,9 @@ from fedimg.exceptions import Cancelled, EC2ServiceException
 T = TypeVar("T")
 
 _GROWTH = 1.4
+# From when until when something is most likely to happen, in multiples of the time expected; how
+# long the pauses are then. Earlier than ever is noticed, too: the next one is looked for sooner.
+_EARLY, _LATE, _STEP = 0.8, 1.5, 0.05
 
 
 class Waiter:
@@ -37,9 +40,18 @@ class Waiter:
         self.stop = stop
 
     def until(
-        self, look: Callable[[], T | None], *, what: str, limit: float, repeatable: bool = True
+        self,
+        look: Callable[[], T | None],
+        *,
+        what: str,
+        limit: float,
+        repeatable: bool = True,
+        expected: float | None = None,
     ) -> T:
         """The first answer of `look` that is not None, asked for at most `limit` seconds.
+
+        With `expected`, the seconds that it probably takes, or 0 when nobody knows, it is not
+        asked at once, and most often around that time.
 
         That EC2 does not know a resource yet counts as not ready for as long as it may take to
         settle, and that it does not answer for as long as an outage may last, whatever the limit;
@@ -49,6 +61,8 @@ class Waiter:
         started = time.monotonic()
         failing_since: float | None = None
         pause = self._minimum
+        if expected is not None:
+            self.pause(min(self._next(0.0, pause / _GROWTH, expected), limit))
         while True:
             self.check()
             waited = time.monotonic() - started
@@ -71,8 +85,20 @@ class Waiter:
                 raise EC2ServiceException(
                     f"{what}: not so after {limit:g} s; gave up waiting", later=True
                 )
+            if expected is not None:
+                pause = self._next(waited, pause, expected)
             self.pause(min(pause, left) if left > 0 else pause)
-            pause = min(pause * _GROWTH, self._maximum)
+            if expected is None:
+                pause = min(pause * _GROWTH, self._maximum)
+
+    def _next(self, waited: float, before: float, expected: float) -> float:
+        """The next pause, after `waited` seconds of which the last pause was `before`."""
+        early = _EARLY * expected - waited
+        if early > self._minimum:
+            return min(early, self._maximum)
+        if waited < _LATE * expected:
+            return min(max(_STEP * expected, self._minimum), self._maximum)
+        return min(before * _GROWTH, self._maximum)
 
     def settled(self, call: Callable[[], T]) -> T:
         """The result of a call on fresh resources, tried until EC2 knows them everywhere."""

@@ -26,6 +26,7 @@ from fedimg.aws.patience import Patient
 from fedimg.aws.plan import Plan
 from fedimg.aws.refusals import explained
 from fedimg.aws.security_group import Place
+from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.utility import Utility
 from fedimg.aws.waiting import Waiter
@@ -120,6 +121,8 @@ class EC2Service:
             lambda words: observer.progress(self.settings.origin, "plan", words),
         )
         planned = Plan.from_json(steps.run("plan", lambda: self.plan(image, waiter).to_json()))
+        # While the image is written there is time for it.
+        patience.prepare(self.clients, planned.types)
         upload = _Upload(self, image, observer, planned, again)
         place = Place(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))
@@ -208,7 +211,11 @@ class _Upload:
         """The snapshot holds all the bytes."""
         with self._at("snapshot"):
             snapshots.completed(
-                self._ec2(), self._waiter, snapshot, limit=self._settings.limits.snapshot
+                self._ec2(),
+                self._waiter,
+                snapshot,
+                limit=self._settings.limits.snapshot,
+                sights=self._sights(),
             )
 
     def release(self, place: Place) -> None:
@@ -313,6 +320,7 @@ class _Upload:
                 snapshot=snapshot,
                 look_first=self._again,
                 limits=self._settings.limits,
+                sights=self._sights(region),
             )
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
@@ -331,7 +339,13 @@ class _Upload:
             )
             for kind in self._plan.types[region]
         ]
-        amis.available(self._ec2(region), self._waiter, made, limit=self._settings.limits.image)
+        amis.available(
+            self._ec2(region),
+            self._waiter,
+            made,
+            limit=self._settings.limits.image,
+            sights=self._sights(region),
+        )
         return made
 
     def _register_copy(
@@ -381,8 +395,15 @@ class _Upload:
         return _Outcome(region, [], error)
 
     def _attempts(self, region: str, role: str, place: Place) -> Attempts:
-        ec2 = self._ec2(region)
-        return Attempts(ec2, self._waiter, self._labels, self._settings, place, role)
+        return Attempts(
+            self._ec2(region),
+            self._waiter,
+            self._labels,
+            self._settings,
+            place,
+            role,
+            sights=self._sights(region),
+        )
 
     def _ec2(self, region: str | None = None) -> Client:
         where = region or self._origin
@@ -396,6 +417,9 @@ class _Upload:
     def _progress(self, region: str, step: str, detail: str = "") -> None:
         self._at_step[region] = step
         self._observer.progress(region, step, detail)
+
+    def _sights(self, region: str | None = None) -> Sights:
+        return self._service.clients.sights(region or self._origin)
 
     def _at(
         self,

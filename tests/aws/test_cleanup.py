@@ -196,6 +196,30 @@ def test_live_jobs_are_spared(clients, labels, make_volume):
     assert found(clients, labels, spare={live.job}) == [(VOLUME, mine)]
 
 
+def test_only_the_kinds_that_a_region_may_hold_are_looked_for(
+    clients, labels, everything, make_snapshot, account
+):
+    copy = make_snapshot(labels, FURTHER)
+    before = account.calls()
+    items = cleanup.leftovers(
+        clients,
+        labels.site,
+        [ORIGIN, FURTHER],
+        kinds=lambda region: (IMAGE, SNAPSHOT) if region == ORIGIN else (SNAPSHOT,),
+    )
+    assert {(item.kind, item.id) for item in items} == {
+        (IMAGE, everything[IMAGE]),
+        (SNAPSHOT, everything[SNAPSHOT]),
+        (SNAPSHOT, copy),
+    }
+    after = account.calls()
+    asked = {action: count - before.get(action, 0) for action, count in after.items()}
+    assert {action: count for action, count in asked.items() if count} == {
+        "DescribeImages": 1,
+        "DescribeSnapshots": 2,
+    }
+
+
 def test_every_region_is_cleaned(clients, waiter, labels, make_volume, account):
     for region in REGIONS:
         make_volume(labels, region)

@@ -149,8 +149,8 @@ def test_last_failure_is_told_and_leaves_nothing(account, copy, far, labels):
 
 
 def test_copy_has_its_limit(copy, far):
-    with pytest.raises(EC2ServiceException, match=r"completed: not so after 0\.1 s"):
-        copy(limits=Limits(copy=0.1))
+    with pytest.raises(EC2ServiceException, match=r"completed: not so after 0\.01 s"):
+        copy(limits=Limits(copy=0.01))
     wait_until(lambda: not pending(far))
 
 

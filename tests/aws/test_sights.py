@@ -1,0 +1,171 @@
+"""What is waited for together: who asks EC2, for what, and when."""
+
+import threading
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from fedimg.aws import sights, snapshots, waiting
+from fedimg.aws.sights import Sights
+from fedimg.aws.waiting import Waiter
+from fedimg.config import Limits
+from fedimg.exceptions import Cancelled, EC2ServiceException
+from tests.aws.test_waiting import Clock
+
+
+class Snapshots:
+    """A region's snapshots, each completed at a time of its own, and what was asked for when."""
+
+    def __init__(self, clock: Clock, **completed: float) -> None:
+        self.clock = clock
+        self.completed = completed
+        self.asked: list[tuple[float, list[str]]] = []
+
+    def describe_snapshots(self, **given: Any) -> dict[str, Any]:
+        if "SnapshotIds" in given:
+            raise ClientError({"Error": {"Code": "InvalidSnapshot.NotFound"}}, "DescribeSnapshots")
+        (filtered,) = given["Filters"]
+        self.asked.append((self.clock.now - 1000, filtered["Values"]))
+        rows = [
+            {
+                "SnapshotId": snapshot,
+                "State": "completed" if self.clock.now - 1000 >= at else "pending",
+            }
+            for snapshot, at in self.completed.items()
+            if snapshot in filtered["Values"]
+        ]
+        return {"Snapshots": rows}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(waiting, "time", clock)
+    monkeypatch.setattr(sights, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def waiter(clock: Clock) -> Waiter:
+    return Waiter(Limits(wait_minimum=1, wait_maximum=15, settle=120), clock)
+
+
+def wait(ec2: Any, waiter: Waiter, snapshot: str, together: Sights, limit: float = 3600) -> None:
+    snapshots.completed(ec2, waiter, snapshot, limit=limit, sights=together)
+
+
+def test_nobody_looks_at_once(clock: Clock, waiter: Waiter) -> None:
+    ec2 = Snapshots(clock, a=0)
+    wait(ec2, waiter, "a", Sights())
+    assert ec2.asked == [(1, ["a"])]
+
+
+def test_who_looks_asks_for_all_and_the_others_take_the_answer(
+    clock: Clock, waiter: Waiter
+) -> None:
+    ec2, together = Snapshots(clock, a=1, b=1), Sights()
+
+    def judge(shown: list[dict[str, Any]]) -> bool | None:
+        # While one waits, another begins to, and sees both.
+        if len(ec2.asked) == 1:
+            clock.now += 0.1
+            wait(ec2, waiter, "b", together)
+            return None
+        return True
+
+    what = {"what": "a completed", "limit": 60}
+    together.snapshots.wait(ec2, waiter, ["a"], judge, **what)
+    assert [names for _, names in ec2.asked] == [["a"], ["a", "b"], ["a"]]
+
+
+def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Waiter) -> None:
+    ec2, sight = Snapshots(clock, a=0, b=0), Sights().snapshots
+    with sight._waited_for(["a", "b"]):
+        sight._look(ec2, waiter, ["a"], clock.now)
+        clock.now += 1
+        sight._look(ec2, waiter, ["b"], clock.now - 1)
+        assert len(ec2.asked) == 1
+        sight._look(ec2, waiter, ["b"], clock.now - 0.5)
+        assert len(ec2.asked) == 2
+
+
+def test_looks_keep_to_the_time_that_the_last_ones_took(clock: Clock, waiter: Waiter) -> None:
+    ec2, together = Snapshots(clock, a=300), Sights()
+    wait(ec2, waiter, "a", together)
+    first = len(ec2.asked)
+    began = clock.now - 1000
+    ec2.completed["b"] = began + 300
+    wait(ec2, waiter, "b", together)
+    late = clock.now - 1000 - began - 300
+    assert 0 <= late <= 15
+    assert len(ec2.asked) - first <= first
+
+
+def test_short_waits_are_noticed_soon_once_they_are_known(clock: Clock, waiter: Waiter) -> None:
+    ec2, together = Snapshots(clock), Sights()
+    for number in range(10):
+        began = clock.now - 1000
+        ec2.completed[f"s{number}"] = began + 20
+        wait(ec2, waiter, f"s{number}", together)
+    assert clock.now - 1000 - began - 20 <= 1
+
+
+def test_one_that_is_much_sooner_than_the_last_is_not_slept_through(
+    clock: Clock, waiter: Waiter
+) -> None:
+    ec2, together = Snapshots(clock, long=3000), Sights()
+    wait(ec2, waiter, "long", together)
+    began = clock.now - 1000
+    ec2.completed["short"] = began + 10
+    wait(ec2, waiter, "short", together)
+    assert clock.now - 1000 - began <= 15
+
+
+def test_no_filter_has_more_values_than_ec2_takes(clock: Clock, waiter: Waiter) -> None:
+    many = {f"snap-{number:04}": 0.0 for number in range(450)}
+    ec2, sight = Snapshots(clock, **many), Sights().snapshots
+    judge = lambda shown: len(shown)  # noqa: E731
+    assert sight.wait(ec2, waiter, sorted(many), judge, what="all", limit=60) == 450
+    assert [len(names) for _, names in ec2.asked] == [200, 200, 50]
+
+
+def test_thing_that_ec2_does_not_know_is_told_in_its_own_words(
+    clock: Clock, waiter: Waiter
+) -> None:
+    with pytest.raises(ClientError, match=r"InvalidSnapshot\.NotFound"):
+        wait(Snapshots(clock), waiter, "gone", Sights())
+
+
+def test_limit_is_kept_whatever_was_expected(clock: Clock, waiter: Waiter) -> None:
+    ec2, together = Snapshots(clock, a=600, b=1e9), Sights()
+    wait(ec2, waiter, "a", together)
+    began = clock.now
+    with pytest.raises(EC2ServiceException, match="snapshot b completed"):
+        wait(ec2, waiter, "b", together, limit=30)
+    assert clock.now - began == pytest.approx(30)
+
+
+def test_who_waits_for_anothers_answer_can_be_stopped() -> None:
+    asked, answer, stop = threading.Event(), threading.Event(), threading.Event()
+    limits = Limits(wait_minimum=0.01, wait_maximum=0.01)
+    together = Sights()
+
+    class Slow:
+        def describe_snapshots(self, **given: Any) -> dict[str, Any]:
+            asked.set()
+            assert answer.wait(60)
+            return {"Snapshots": [{"SnapshotId": "a", "State": "completed"}]}
+
+    asking = threading.Thread(
+        target=wait, args=(Slow(), Waiter(limits, threading.Event()), "a", together)
+    )
+    asking.start()
+    try:
+        assert asked.wait(60)
+        threading.Timer(0.1, stop.set).start()
+        with pytest.raises(Cancelled):
+            wait(Slow(), Waiter(limits, stop), "b", together)
+    finally:
+        answer.set()
+        asking.join()
