@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 _SOURCES = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/share", "/usr/libexec", "/usr/include")
 #: How much of the disk is files; in a cloud image the rest is empty, too.
 _FULL = 0.6
-#: In bytes: what xz -3 with threads makes.
+#: In bytes: what `xz -3` with threads makes.
 _BLOCK = 12 * MIB
 
 
@@ -32,7 +32,7 @@ def packed(size_mib: int) -> dict[str, Path]:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             raw = _image(Path(temporary), size_mib)
             for kind, block in (("one", None), ("many", _BLOCK)):
-                disk.compress(raw, block_size=block, level=3).replace(found[kind])
+                disk.compress(raw, block_size=block, level=1).replace(found[kind])
     return found
 
 

@@ -310,6 +310,13 @@ class EC2(Section):
         description="What direct writing does with 512 KiB of zeros. Skipped ones cost nothing, "
         "and read as garbage on a volume that somebody encrypts at launch.",
     )
+    volume_throughput: int = Field(
+        500,
+        ge=125,
+        le=2000,
+        description="Of the gp3 volume that an image is written to, in MiB/s; more than 125 is "
+        "paid for, while it is written. The utility instance may be slower.",
+    )
     login_user: str = Field("ec2-user", description="The utility AMI's default user.")
     test_user: str = Field("fedora", description="The default user of the images themselves.")
     x86_64: X86Machine = X86Machine()

@@ -14,6 +14,7 @@ from fedimg.aws.clients import Client, Clients
 from fedimg.aws.crew import Crew, Pipe, TooSlow
 from fedimg.aws.download import Download
 from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.pace import Pace
 from fedimg.aws.refusals import in_doubt, not_found
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.unpacking import BLOCK, unpacked
@@ -153,11 +154,12 @@ class Direct:
 
     def _unpack(self, pieces: Pipe[bytes], size: int, filled: Pipe[tuple[int, bytes]]) -> None:
         told = time.monotonic()
+        pace = Pace(size)
         for index, block in enumerate(unpacked(pieces, size)):
             filled.put((index, block))
             if time.monotonic() - told >= _PROGRESS_SECONDS:
                 told = time.monotonic()
-                self.heard(f"{100 * index * BLOCK // size}% of {gib(size)} GiB written")
+                self.heard(pace.words(index * BLOCK))
         filled.close()
 
     def _discard(self, snapshot: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fedimg import ssh
 from fedimg.aws import snapshots, writing
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.clients import Client
 from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.pace import Pace
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
 
@@ -104,11 +106,9 @@ class Utility:
                 f"no utility AMI for {image.architecture} images is set in fedimg.toml; "
                 "see 'fedimg check'"
             )
-        blank = {
-            "VolumeSize": gib(size.uncompressed_size),
-            "VolumeType": "gp3",
-            "DeleteOnTermination": True,
-        }
+        blank = _blank(
+            gib(size.uncompressed_size), throughput=self.attempts.settings.volume_throughput
+        )
         return self.attempts.start(
             machine.utility_ami,
             machine.utility_type,
@@ -119,6 +119,7 @@ class Utility:
     def _stream(self, session: ssh.Session, image: RawImage, size: ImageSize, volume: str) -> None:
         limits = self.attempts.settings.limits
         total = size.uncompressed_size
+        pace = Pace(total)
         finished = session.run(
             writing.write_command(),
             given=writing.given(
@@ -132,7 +133,7 @@ class Utility:
             ),
             limit=limits.write,
             idle=limits.write_idle,
-            heard=lambda line: self._progress(line, total),
+            heard=lambda line: self._progress(line, pace),
         )
         verdict = writing.verdict(finished.output)
         if isinstance(verdict, writing.Written) and finished.status == 0:
@@ -145,9 +146,9 @@ class Utility:
             raise error
         raise _WorthAnother(error)
 
-    def _progress(self, line: str, total: int) -> None:
+    def _progress(self, line: str, pace: Pace) -> None:
         if progress := writing.progress(line):
-            self.heard(f"{100 * progress.written // total}% of {gib(total)} GiB written")
+            self.heard(pace.words(progress.written))
 
     def _lost(self, started: Started, problem: str, output: str) -> _WorthAnother:
         told = f"{self.attempts.console(started)}\n{output}".strip()
@@ -163,3 +164,19 @@ class Utility:
             TagSpecifications=labels.specifications(["snapshot"], snapshots.ROLE, labels.image),
         )
         return str(made["SnapshotId"])
+
+
+def _blank(size: int, *, throughput: int) -> dict[str, Any]:
+    """The volume that an image is written to, of `size` GiB, as fast as it may be.
+
+    EBS user guide, gp3: at most 0.25 MiB/s for each of the IOPS, of which 3000 come with every
+    volume, and beyond those 500 with each GiB.
+    """
+    iops = max(3000, min(4 * throughput, 500 * size))
+    return {
+        "VolumeSize": size,
+        "VolumeType": "gp3",
+        "Iops": iops,
+        "Throughput": min(throughput, iops // 4),
+        "DeleteOnTermination": True,
+    }

@@ -1,0 +1,51 @@
+import pytest
+
+from fedimg.aws import pace, utility
+from fedimg.aws.pace import Pace
+from tests.aws.test_waiting import Clock
+
+MB = 1_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pace, "time", clock)
+    return clock
+
+
+def test_share_size_and_speed_are_told(clock: Clock) -> None:
+    followed = Pace(4 * 2**30)
+    clock.now += 10
+    assert followed.words(2 * 2**30) == "50% of 4 GiB written, 215 MB/s"
+
+
+def test_speed_is_that_of_the_last_seconds(clock: Clock) -> None:
+    followed = Pace(10_000 * MB)
+    for second in range(1, 61):
+        clock.now += 1
+        slow = 100 * MB * min(second, 30) + 10 * MB * max(0, second - 30)
+        words = followed.words(slow)
+    assert words.endswith("10 MB/s")
+
+
+def test_first_word_comes_before_any_time_has_passed(clock: Clock) -> None:
+    assert Pace(MB).words(0) == "0% of 1 GiB written, 0 MB/s"
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "iops", "throughput"),
+    [
+        (4, 125, 3000, 125),
+        (4, 500, 3000, 500),
+        (10, 1000, 4000, 1000),
+        # As fast as so small a volume can be.
+        (1, 2000, 3000, 750),
+        (7, 2000, 3500, 875),
+    ],
+)
+def test_volume_is_as_fast_as_its_size_allows(
+    size: int, wanted: int, iops: int, throughput: int
+) -> None:
+    made = utility._blank(size, throughput=wanted)
+    assert (made["Iops"], made["Throughput"]) == (iops, throughput)
