@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import page
 from bench.results import RESULTS, Result
 
 #: Name on the command line to module. Loaded one at a time: what another needs may be missing.
@@ -28,10 +29,19 @@ def main() -> int:
         "--tiny", action="store_true", help="so small that the figures mean nothing: to try it out"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="run nothing: put what was found last into docs/performance.md",
+    )
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     console = Console(width=None if sys.stdout.isatty() else 100)
+    if given.write_docs:
+        put = page.update(list(BENCHMARKS), given.results)
+        console.print(f"docs/performance.md has {', '.join(put) or 'nothing new'}")
+        return 0
     kept = True
     for name in given.names or BENCHMARKS:
         result = run(name, tiny=given.tiny)

@@ -119,7 +119,8 @@ disown "$reporter"
 
 # curl does not retry: what is already in the pipe cannot be taken back.
 # dd: nocache has the kernel write out what was written at once, so that no gigabytes of dirty pages
-# are left for the last fsync; the count ends a file that is longer than its index says.
+# are left for the last fsync. Past the cache (oflag=direct) dd would have to wait for each write, and
+# xz for dd; with 1 MiB in place of 4 at a time it takes two to three times as long. The count ends a file that is longer than its index says.
 curl --disable --silent --show-error --fail --globoff --location --max-redirs 5 \
     --proto =http,https --proto-redir =http,https --connect-timeout 30 \
     --speed-limit 1 --speed-time "$idle" --url "$url" 2>"$work/download.errors" |
@@ -127,7 +128,7 @@ curl --disable --silent --show-error --fail --globoff --location --max-redirs 5 
     xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |
     {
         echo "$BASHPID" >"$work/writer"
-        exec dd of="/dev/$device" bs=1M count=$((uncompressed + 1)) iflag=fullblock,count_bytes \
+        exec dd of="/dev/$device" bs=4M count=$((uncompressed + 1)) iflag=fullblock,count_bytes \
             oflag=nocache conv=nocreat,notrunc,fsync 2>"$work/volume.errors"
     }
 status=("${PIPESTATUS[@]}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import page
 from bench.__main__ import BENCHMARKS
 from bench.results import Result, bars
 
@@ -53,6 +54,20 @@ def test_budget_is_kept_up_to_its_very_figure() -> None:
     figures = {"ratio": 1.05}
     assert Result("it", figures, {"ratio": 1.05}).kept
     assert not Result("it", figures, {"ratio": 1.04}).kept
+
+
+def test_page_gets_the_tables_and_keeps_its_words(tmp_path: Path) -> None:
+    Result("write", {"ratio": 1.5, "seconds": 12}, {"ratio": 2}).write(tmp_path)
+    file = tmp_path / "page.md"
+    file.write_text("Before.\n<!-- bench write -->\nold\n<!-- end -->\nAfter.\n")
+    assert page.update(["write", "queue"], tmp_path, file) == ["write"]
+    written = file.read_text()
+    assert "| `ratio` | 1.50 | 2 |\n" in written
+    assert "old" not in written
+    assert written.startswith("Before.\n")
+    assert written.endswith("After.\n")
+    page.update(["write"], tmp_path, file)
+    assert file.read_text() == written
 
 
 def test_bars_are_as_long_as_their_values() -> None:
