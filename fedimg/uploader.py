@@ -293,7 +293,8 @@ class Uploader:
 
         After a crash, a retry, or a change of the origin between two runs it may be anything.
         """
-        if job not in self._at_first or region == self._settings.ec2.origin:
+        ec2 = self._settings.ec2
+        if job not in self._at_first or region in (ec2.origin, *ec2.test.regions):
             return cleanup.KINDS
         # Where all AMIs are public, only a copy that was made twice can be in excess.
         return (cleanup.SNAPSHOT,) if step == PUBLIC else (cleanup.IMAGE, cleanup.SNAPSHOT)
