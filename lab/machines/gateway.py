@@ -42,6 +42,7 @@ class Gateway:
         self._admits = admits
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopper: socket.socket | None = None
+        self._listening = False
         #: Whether the machine has been heard on its network.
         self.heard = False
 
@@ -66,7 +67,7 @@ class Gateway:
             await asyncio.sleep(_PAUSE_SECONDS)
         self.heard = True
         self._refuse()
-        self._holder.listen(_WAITING_CONNECTIONS)
+        self._listen(_WAITING_CONNECTIONS)
         while True:
             client, source = await asyncio.get_running_loop().sock_accept(self._holder)
             client.setblocking(False)
@@ -91,13 +92,20 @@ class Gateway:
 
         The queue has room for the one connection that is made here.
         """
-        self._holder.listen(0)
+        self._listen(0)
         self._stopper = socket.create_connection(self._holder.getsockname())
+
+    def _listen(self, waiting: int) -> None:
+        self._holder.listen(waiting)
+        self._listening = True
 
     def _refuse(self) -> None:
         """Refuse every connection, as Linux does on a port that is bound and not listened on."""
-        with contextlib.suppress(OSError):
+        # A socket that does not listen would remember it, and so would all that it accepts later:
+        # they would be at their end from the beginning.
+        if self._listening:
             self._holder.shutdown(socket.SHUT_RDWR)
+            self._listening = False
         if self._stopper is not None:
             self._stopper.close()
             self._stopper = None

@@ -1,0 +1,109 @@
+"""What connects to a machine's SSH finds what it would find at the machine itself."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lab.machines import addresses
+from lab.machines.gateway import Gateway
+
+PORT = 22700
+PATIENCE = 60
+
+
+class Machine:
+    """Stands in for QEMU's forwarded port: takes each connection, and does `answer` with it."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listening.getsockname()
+        self.answer: Callable[[socket.socket], None] = lambda peer: None
+        self._kept: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer = self._listening.accept()[0]
+                self._kept.append(peer)
+                self.answer(peer)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for peer in self._kept:
+            peer.close()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    yield machine
+    machine.close()
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[str, socket.socket]]:
+    address, holder = addresses.reserve("gateway", PORT)
+    with holder:
+        yield address, holder
+
+
+def found(address: str) -> str:
+    """What a client finds: the server's first words, or how the connection failed."""
+    try:
+        with socket.create_connection((address, PORT), timeout=1) as client:
+            client.settimeout(PATIENCE)
+            return client.recv(100).decode() or "the end"
+    except TimeoutError:
+        return "silence"
+    except ConnectionRefusedError:
+        return "refusal"
+
+
+def until_found(address: str, what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (now := found(address)) != what:
+        assert time.monotonic() < deadline, now
+
+
+def test_silence_then_refusal_then_the_server_and_so_again_after_a_reboot(
+    machine: Machine, loop: asyncio.AbstractEventLoop, held: tuple[str, socket.socket]
+) -> None:
+    address, holder = held
+
+    async def start() -> Gateway:
+        gateway = Gateway(holder, machine.address, lambda source, port: True)
+        gateway.start()
+        return gateway
+
+    for _ in range(2):
+        machine.answer = lambda peer: None
+        gateway = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
+        until_found(address, "silence")
+        assert not gateway.heard
+        machine.answer = socket.socket.close
+        until_found(address, "refusal")
+        assert gateway.heard
+        # More than once asked, and refused, before the server comes.
+        time.sleep(1)
+        machine.answer = lambda peer: peer.sendall(b"SSH-2.0-lab")
+        until_found(address, "SSH-2.0-lab")
+        asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(PATIENCE)
+        assert found(address) == "refusal"
