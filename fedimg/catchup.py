@@ -58,10 +58,12 @@ class CatchUp:
             self._failed(LISTS, error)
             return False
         self._later.wake()
+        # All before the first is read: what happens meanwhile must not have the others begin later.
+        begun = {name: self._begin(name, now) for name in LISTS}
         whole = True
-        for number, name in enumerate(LISTS):
+        for number, (name, mark) in enumerate(begun.items()):
             try:
-                read = self._read(name, now)
+                read = self._read(name, mark, now)
             except (KojiRefused, KojiStumbles) as error:
                 # Of this list alone: its turn comes again with the others'.
                 self._failed([name], error)
@@ -76,14 +78,18 @@ class CatchUp:
                 whole &= read
         return whole
 
-    def _read(self, name: str, now: float) -> bool:
-        """Store what was missed of one list; whether that was all of it."""
+    def _begin(self, name: str, now: float) -> Mark:
+        """The mark of a list, set `look_back` ago when the hub answers for the first time."""
         mark = self._marks.get(name)
         # A beginning that has not come yet was told by a clock that was wrong.
         if mark is None or mark.begin > now:
             begin = now - self._settings.look_back
             mark = Mark(begin, begin)
             self._marks.set(name, mark)
+        return mark
+
+    def _read(self, name: str, mark: Mark, now: float) -> bool:
+        """Store what was missed of one list; whether that was all of it."""
         after = max(mark.begin, min(mark.until, now) - self._settings.overlap)
         stored = self._marks.stored(name)
         for page in self._lists.since(name, after):

@@ -167,6 +167,19 @@ def test_default_first_look_takes_a_day(site: Site) -> None:
     assert site.stored() == [recent]
 
 
+def test_first_look_that_is_cut_off_is_the_first_of_every_list(site: Site) -> None:
+    site.build(method=None)
+    failing = Failing(site.store, 1, before=True)
+    with pytest.raises(Power):
+        site.catch_up(failing).look()
+    failing.close()
+    site.koji.advance(HOUR)
+    missed = site.task(method="appliance")
+    site.koji.advance(WEEK)
+    assert site.look()
+    assert missed in site.stored()
+
+
 def test_build_that_koji_shows_late_is_found(site: Site) -> None:
     """An import keeps the time at which it began; others finish, and are seen, meanwhile."""
     began = site.koji.clock()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fedimg.finished import LISTS
 from fedimg.marks import Marks
 from fedimg.store import Store
 from lab.koji import Koji
@@ -81,7 +82,8 @@ def seen(deployment: Deployment) -> bool | None:
     """Whether the last look at every list went well."""
     with stored(deployment) as store:
         looks = Marks(store).looks() if store else []
-    return True if looks and all(look.succeeded and not look.error for look in looks) else None
+    good = {look.name for look in looks if look.succeeded and not look.error}
+    return True if good == set(LISTS) else None
 
 
 def asked(deployment: Deployment) -> dict[str, str]:
