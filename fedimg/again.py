@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.config import Limits
-from fedimg.store import Store, again
+from fedimg.store import Store
+from fedimg.tables import again
 
 #: The longest pause between two clean-ups, in seconds: what is left over costs money.
 _LONGEST_UNCLEAN = 4 * 3600.0

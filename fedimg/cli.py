@@ -19,7 +19,8 @@ from fedimg.secrets import hide
 
 if TYPE_CHECKING:
     from fedimg.images import Architecture, RawImage
-    from fedimg.store import JobRow, Store
+    from fedimg.rows import JobRow
+    from fedimg.store import Store
 
 _ARCHITECTURE = re.compile(r"(?<![A-Za-z0-9_])(x86_64|aarch64|arm64)(?![A-Za-z0-9_])")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -46,7 +47,7 @@ def worker(call: Call) -> int:
     """Publish what is announced and uploaded, until told to stop (SIGTERM, SIGINT)."""
     settings = call.settings
     _log_lines()
-    from fedimg.uploader import run_worker
+    from fedimg.worker import run_worker
 
     return run_worker(settings)
 

@@ -12,7 +12,7 @@ from fedimg.again import Again, Turn, What
 from fedimg.images import RawImage
 from fedimg.store import Store
 
-#: The queues and workflows that fedimg.uploader serves; jobs wait under these names in the
+#: The queues and workflows that fedimg.worker serves; jobs wait under these names in the
 #: database, so a change orphans what is waiting.
 INTAKE_QUEUE = "fedimg.intake"
 JOBS_QUEUE = "fedimg.jobs"

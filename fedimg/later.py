@@ -10,7 +10,8 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from fedimg.store import Store, waiting
+from fedimg.store import Store
+from fedimg.tables import waiting
 
 #: The first pause, in seconds; each is twice as long as the last, up to Why's limit.
 FIRST_PAUSE = 60.0

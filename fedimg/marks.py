@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from fedimg.store import Store, caught, lists, looks
+from fedimg.store import Store
+from fedimg.tables import caught, lists, looks
 
 if TYPE_CHECKING:
     # Which loads an HTTP client: `fedimg status` does without.

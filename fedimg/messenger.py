@@ -15,7 +15,8 @@ from typing import Any
 import sqlalchemy.exc
 
 from fedimg import bus
-from fedimg.store import Announcement, Store
+from fedimg.rows import Announcement
+from fedimg.store import Store
 
 #: The name of the thread that does it all.
 THREAD = "messenger"

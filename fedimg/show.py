@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedimg.aws.plan import Plan
     from fedimg.catchup import Replayed
     from fedimg.images import RawImage
-    from fedimg.store import AMIRow, BootTestRow, JobRow, RegionRow
+    from fedimg.rows import AMIRow, BootTestRow, JobRow, RegionRow
 
 _STATE_STYLES = {
     "running": "cyan",

@@ -1,4 +1,4 @@
-"""The database behind queue and outbox: its engine and its tables."""
+"""The database behind queue and outbox: its engine, and what is read and written there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,226 +15,35 @@ from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.images import AMI, RawImage
 from fedimg.observer import FAILED, PUBLIC, CheckResult
+from fedimg.rows import (
+    CLEANING,
+    ENDED,
+    LIVE,
+    AMIRow,
+    Announcement,
+    BootTestRow,
+    JobRow,
+    RefusedRow,
+    RegionRow,
+)
+from fedimg.tables import again
+from fedimg.tables import amis as _amis
+from fedimg.tables import jobs as _jobs
+from fedimg.tables import metadata as _metadata
+from fedimg.tables import outbox as _outbox
+from fedimg.tables import refused as _refused
+from fedimg.tables import regions as _regions
+from fedimg.tables import tests as _tests
 
-#: States in which a job still has work queued or running.
-LIVE = ("queued", "running")
-#: States in which nothing more happens to a job until a person retries it.
-ENDED = ("complete", "incomplete", "failed", "cancelled")
-#: The last step of every run.
-CLEANING = "clean-up"
 #: How long, in seconds, it is remembered that messages were refused.
 REFUSED_KEPT = 30 * 86400
 
 #: Puts a job's run on the queue within the given transaction, so that both happen or neither.
 Queue = Callable[[sa.Connection, int], object]
 
-_metadata = sa.MetaData()
-
-_jobs = sa.Table(
-    "fedimg_jobs",
-    _metadata,
-    sa.Column("job", sa.String, primary_key=True),
-    sa.Column("image", sa.String, nullable=False),
-    sa.Column("raw_image", sa.JSON, nullable=False),
-    sa.Column("checksum", sa.String),
-    sa.Column("run", sa.Integer, nullable=False),
-    sa.Column("tries", sa.Integer, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("step", sa.String, nullable=False),
-    sa.Column("error", sa.String),
-    sa.Column("created", sa.Float, nullable=False),
-    sa.Column("updated", sa.Float, nullable=False),
-)
-_regions = sa.Table(
-    "fedimg_regions",
-    _metadata,
-    sa.Column("job", sa.String, primary_key=True),
-    sa.Column("region", sa.String, primary_key=True),
-    sa.Column("step", sa.String, nullable=False),
-    sa.Column("detail", sa.String, nullable=False),
-    sa.Column("error", sa.String),
-    sa.Column("updated", sa.Float, nullable=False),
-)
-_amis = sa.Table(
-    "fedimg_amis",
-    _metadata,
-    sa.Column("ami", sa.String, primary_key=True),
-    sa.Column("region", sa.String, primary_key=True),
-    sa.Column("job", sa.String, nullable=False, index=True),
-    sa.Column("image", sa.String, nullable=False),
-    sa.Column("name", sa.String, nullable=False),
-    sa.Column("architecture", sa.String, nullable=False),
-    sa.Column("virt_type", sa.String, nullable=False),
-    sa.Column("volume_type", sa.String, nullable=False),
-    sa.Column("snapshot", sa.String, nullable=False),
-    sa.Column("public", sa.Boolean, nullable=False),
-)
-_tests = sa.Table(
-    "fedimg_tests",
-    _metadata,
-    sa.Column("job", sa.String, primary_key=True),
-    sa.Column("region", sa.String, primary_key=True),
-    sa.Column("virt_type", sa.String, primary_key=True),
-    sa.Column("volume_type", sa.String, primary_key=True),
-    sa.Column("ami", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("checks", sa.JSON, nullable=False),
-    sa.Column("output", sa.String, nullable=False),
-    sa.Column("updated", sa.Float, nullable=False),
-)
-_outbox = sa.Table(
-    "fedimg_outbox",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("key", sa.String, nullable=False, unique=True),
-    sa.Column("topic", sa.String, nullable=False),
-    sa.Column("body", sa.JSON, nullable=False),
-    sa.Column("created", sa.Float, nullable=False),
-    sa.Column("announced", sa.Float),
-)
-_refused = sa.Table(
-    "fedimg_refused",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("fault", sa.String, nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
-    sa.Column("at", sa.Float, nullable=False, index=True),
-)
-#: The table of fedimg.again.
-again = sa.Table(
-    "fedimg_again",
-    _metadata,
-    sa.Column("job", sa.String, primary_key=True),
-    sa.Column("run", sa.Integer, nullable=False),
-    sa.Column("what", sa.String, nullable=False),
-    sa.Column("count", sa.Integer, nullable=False),
-    sa.Column("due", sa.Float, nullable=False),
-    sa.Column("begun", sa.Boolean, nullable=False),
-)
-# The messenger looks several times a second, at the few rows that wait among all that ever were.
-sa.Index("fedimg_outbox_waiting", _outbox.c.id, sqlite_where=_outbox.c.announced.is_(None))
-
-#: The tables of fedimg.marks.
-lists = sa.Table(
-    "fedimg_lists",
-    _metadata,
-    sa.Column("list", sa.String, primary_key=True),
-    sa.Column("begin", sa.Float, nullable=False),
-    sa.Column("until", sa.Float, nullable=False),
-)
-caught = sa.Table(
-    "fedimg_caught",
-    _metadata,
-    sa.Column("entry", sa.String, primary_key=True),
-    sa.Column("list", sa.String, nullable=False),
-    sa.Column("completed", sa.Float, nullable=False),
-)
-looks = sa.Table(
-    "fedimg_looks",
-    _metadata,
-    sa.Column("list", sa.String, primary_key=True),
-    sa.Column("succeeded", sa.Float),
-    sa.Column("error", sa.String),
-)
-#: The table of fedimg.later.
-waiting = sa.Table(
-    "fedimg_waiting",
-    _metadata,
-    sa.Column("entry", sa.String, primary_key=True),
-    sa.Column("why", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("asked", sa.Float, nullable=False),
-    sa.Column("pause", sa.Float, nullable=False),
-    sa.Column("waited", sa.Float, nullable=False),
-)
-
 
 class StoreError(Exception):
     """The database cannot be used; the text says where it is and what to do."""
-
-
-@dataclass(frozen=True)
-class RegionRow:
-    """Where a job stands in one region; `error` is the reason when the region failed."""
-
-    region: str
-    step: str
-    detail: str
-    error: str | None
-    updated: float
-
-
-@dataclass(frozen=True)
-class BootTestRow:
-    """The latest boot check of a job's AMIs of one type in one region.
-
-    `status` is started, completed or failed; `output` is the end of what a failed one's instance
-    printed.
-    """
-
-    region: str
-    virt_type: str
-    volume_type: str
-    ami: str
-    status: str
-    checks: list[CheckResult]
-    output: str
-    updated: float
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """One job as its operator sees it; times are seconds since the epoch.
-
-    `next` is when it runs again by itself, if it does.
-    """
-
-    job: str
-    image: RawImage
-    run: int
-    state: str
-    step: str
-    error: str | None
-    created: float
-    updated: float
-    regions: list[RegionRow] = field(default_factory=list)
-    next: float | None = None
-    tests: list[BootTestRow] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class AMIRow:
-    """One AMI that a job made and that was not removed again."""
-
-    image: str
-    job: str
-    region: str
-    ami: str
-    name: str
-    architecture: str
-    virt_type: str
-    volume_type: str
-    snapshot: str
-    public: bool
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """A message that the bus has not been seen to take yet."""
-
-    id: int
-    key: str
-    topic: str
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RefusedRow:
-    """How many messages were refused for one fault, and when the last of them was."""
-
-    fault: str
-    count: int
-    last: float
 
 
 class Store:

@@ -1,63 +1,33 @@
-"""The worker: takes entries and jobs from the queue, runs each durably, and cleans up behind it."""
+"""What the queues hold: entries and jobs, each run durably and cleaned up behind."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
-from typing import NoReturn
 
-from dbos import DBOS
-from dbos import error as queue_error
-
-from fedimg import intake, jobs, watchdog
+from fedimg import intake
 from fedimg.again import Again
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits, Settings
+from fedimg.ending import end_exhausted
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.jobs import Jobs
 from fedimg.koji import Hub
 from fedimg.later import Later, LaterEntries
-from fedimg.lease import Lease
-from fedimg.messenger import THREAD as ANNOUNCING
-from fedimg.messenger import Messenger
 from fedimg.observer import PUBLIC
-from fedimg.periodic import beside
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.steps import DurableSteps, Gate
-from fedimg.store import Store, StoreError
+from fedimg.store import Store
 
-#: Jobs of one version are taken on by any worker that says the same; raise it when a change of
-#: the steps leaves running jobs behind, and only then: the worker refuses to start on those.
-VERSION = "1"
-#: The one worker's name in the queue: a restarted worker recovers what it left under it.
-WORKER = "worker"
-#: Entries that wait for Koji at the same time.
-_ENTRIES = 20
-#: Jobs that are cleaned up at the same time.
-_CLEAN_UPS = 10
-_POLL_SECONDS = 0.5
-#: How long announcements may take to leave when the worker stops; the others leave later.
-_ANNOUNCING_SECONDS = 3.0
-#: … and what is done beside the queues, which may be waiting for Koji, to end.
-_BESIDE_SECONDS = 0.5
-#: The threads without which a worker does nothing: the queue's, by its own names, and ours.
-_LOOPS = (
-    *(f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)),
-    ANNOUNCING,
-)
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30
 #: How the line of a job's error begins that its last clean-up left there.
@@ -169,7 +139,7 @@ class Uploader:
                 return
             except Exception as error:
                 if exhausted(error):
-                    _end_exhausted(error)
+                    end_exhausted(error)
                 state, reason = "failed", str(error)
                 later = isinstance(error, EC2ServiceException) and error.later
                 _tell_failure(job, error)
@@ -320,137 +290,9 @@ class Uploader:
             live.ended.set()
 
 
-def run_worker(settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT; the exit status.
-
-    Steps under way then may end within `worker.stop_seconds`, unless told a second time; whatever
-    is left the next worker takes up. So it does when the database fails or the process runs out of
-    memory, files or threads; the exit status is 1 then.
-    Raises StoreError when the state directory cannot be used or holds work in flight of a version
-    with other steps, WorkerRunning when it is in use, BusError when the fedmsg configuration leads
-    to no relay.
-    """
-    store = Store(settings.state_directory)
-    lease = Lease(settings.state_directory)
-    told = _told_to_stop()
-    store.on_failure(_end_with_database)
-    queue = Jobs(store)
-    _refuse_other_steps(queue)
-    pulse = watchdog.Pulse(store.engine, _LOOPS)
-    messenger = Messenger(store, settings.bus.confirm_seconds)
-    messenger.start()
-    gate = Gate(_end_exhausted)
-    uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
-    _launch(store, uploader, settings.ec2.limits.jobs)
-    at_intervals = beside(settings, store, queue, told)
-    for each in at_intervals:
-        each.start()
-    _log.info("worker of site %s started on %s", settings.site, settings.state_directory)
-    watchdog.notify("READY=1")
-    watchdog.wait(told, pulse.silent)
-    watchdog.notify("STOPPING=1")
-    _log.info(
-        "worker stopping: steps under way may end within %g s; what is left goes on when it is "
-        "started again",
-        settings.worker.stop_seconds,
-    )
-    gate.close()
-    uploader.stopping.set()
-    # It takes nothing from the queues from now on. It would also wait for whole jobs, though; so
-    # it is left to itself, and the steps are waited for here.
-    seconds = math.ceil(settings.worker.stop_seconds) + 1
-    threading.Thread(
-        target=partial(DBOS.destroy, workflow_completion_timeout_sec=seconds), daemon=True
-    ).start()
-    if not gate.quiet(settings.worker.stop_seconds):
-        _log.info("worker stopped in the middle of steps, which are begun again")
-    for each in at_intervals:
-        each.join(_BESIDE_SECONDS)
-    messenger.stop(_ANNOUNCING_SECONDS)
-    lease.release()
-    logging.shutdown()
-    # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
-    # where they were.
-    os._exit(0)
-
-
-def _refuse_other_steps(queue: Jobs) -> None:
-    """Raise StoreError when there is work that this version's steps cannot go on with."""
-    if begun := queue.begun_otherwise(VERSION):
-        raise StoreError(
-            f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
-            "others; install that one again, let them end ('fedimg status'), then upgrade"
-        )
-
-
 def _brief(limits: Limits) -> Limits:
     """A clean-up does not wait for a region that is away: it comes again."""
     return limits.model_copy(update={"outage": limits.settle})
-
-
-def _launch(store: Store, uploader: Uploader, jobs_at_once: int) -> None:
-    """Serve the queues: go on with what an earlier worker left, then take what waits."""
-    DBOS(
-        config={
-            "name": "fedimg",
-            "system_database_url": str(store.engine.url),
-            "system_database_engine": store.engine,
-            "application_version": VERSION,
-            "executor_id": WORKER,
-            "log_level": "WARNING",
-        }
-    )
-    _register(jobs.INTAKE, uploader.intake)
-    _register(jobs.PUBLISH, uploader.publish)
-    _register(jobs.CLEAN, uploader.clean)
-    _log_as_ours()
-    DBOS.launch()
-    for queue, at_once in (
-        (jobs.INTAKE_QUEUE, _ENTRIES),
-        (jobs.JOBS_QUEUE, jobs_at_once),
-        (jobs.CLEAN_QUEUE, _CLEAN_UPS),
-    ):
-        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
-
-
-def _told_to_stop() -> threading.Event:
-    """Set by SIGTERM and SIGINT; the second one ends the process where it stands."""
-    told = threading.Event()
-
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        if told.is_set():
-            os._exit(0)
-        told.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    return told
-
-
-def _end_with_database(error: BaseException) -> NoReturn:
-    _end_at_once(f"the database failed, so the worker ends; mend this and start it: {error}")
-
-
-def _end_exhausted(error: BaseException) -> NoReturn:
-    _end_at_once(
-        f"this process may have no more memory, files or threads, so the worker ends: {error!r}. "
-        "Its next start goes on from here; raise the limits of its unit, or lower "
-        "ec2.limits.jobs, if it happens again"
-    )
-
-
-def _end_at_once(reason: str) -> NoReturn:
-    """End the process: what happens now cannot be recorded, and the next worker finds it undone."""
-    _log.critical("%s", reason)
-    logging.shutdown()
-    os._exit(1)
-
-
-def _register(name: str, body: Callable[..., object]) -> None:
-    # Recovery is what a worker is for: no number of crashes makes a job one to give up.
-    @DBOS.workflow(name=name, max_recovery_attempts=None)
-    def workflow(*given: object) -> object:
-        return body(*given)
 
 
 def _tell_failure(job: str, error: Exception) -> None:
@@ -459,20 +301,3 @@ def _tell_failure(job: str, error: Exception) -> None:
         return
     told = error.output.splitlines()[-_LOGGED_LINES:]
     _log.error("job %s failed: %s%s", job, error, "".join(f"\n    | {line}" for line in told))
-
-
-def _log_as_ours() -> None:
-    """Let the queue's own log go where ours goes, without its word on every cancelled job."""
-    queue = logging.getLogger("dbos")
-    queue.handlers.clear()
-    queue.propagate = True
-    queue.setLevel(logging.WARNING)
-    queue.addFilter(_tells_of_no_cancelled_job)
-
-
-def _tells_of_no_cancelled_job(record: logging.LogRecord) -> bool:
-    cancelled = (
-        queue_error.DBOSAwaitedWorkflowCancelledError,
-        queue_error.DBOSWorkflowCancelledError,
-    )
-    return not (record.exc_info and isinstance(record.exc_info[1], cancelled))

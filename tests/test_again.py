@@ -11,7 +11,8 @@ from fedimg.again import Again, Turn
 from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import CLEAN, PUBLISH, Jobs, workflow_id
-from fedimg.store import CLEANING, Store
+from fedimg.rows import CLEANING
+from fedimg.store import Store
 from tests.test_jobs import queued
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"

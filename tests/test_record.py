@@ -12,7 +12,8 @@ from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs import Jobs
 from fedimg.observer import CheckResult, CheckState, Observer
 from fedimg.record import Record
-from fedimg.store import JobRow, Store
+from fedimg.rows import JobRow
+from fedimg.store import Store
 
 IMAGE = RawImage(
     "https://koji.test/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz",

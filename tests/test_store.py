@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.store import CLEANING, Store, StoreError
+from fedimg.rows import CLEANING
+from fedimg.store import Store, StoreError
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(

@@ -13,8 +13,9 @@ import pytest
 from fedimg.follow import going_on
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
-from fedimg.store import JobRow, Store
-from fedimg.uploader import VERSION
+from fedimg.rows import JobRow
+from fedimg.store import Store
+from fedimg.worker import VERSION
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: Nothing here takes a tenth of this on an idle machine.
@@ -27,7 +28,7 @@ import socket
 import sys
 from pathlib import Path
 
-from fedimg import uploader
+from fedimg import uploader, worker
 from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.services.ec2 import Result
@@ -80,7 +81,7 @@ class Messenger:
 
 logging.basicConfig(level=logging.INFO)
 uploader.EC2Service = Service
-uploader.Messenger = Messenger
+worker.Messenger = Messenger
 
 
 def leftovers(clients, site, regions, *, job, **more):
@@ -99,7 +100,7 @@ settings = Settings.model_validate(
         "worker": {"stop_seconds": float(sys.argv[2])},
     }
 )
-sys.exit(uploader.run_worker(settings))
+sys.exit(worker.run_worker(settings))
 """
 
 

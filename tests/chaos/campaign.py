@@ -20,7 +20,7 @@ from typing import Any
 
 import requests
 
-from fedimg.store import CLEANING, ENDED
+from fedimg.rows import CLEANING, ENDED
 from lab.site import Site
 from tests.chaos.account import Kind, Verdict, amis_of, judge, kinds
 from tests.chaos.strikes import WORKFLOWS, Database, Strike, Striker

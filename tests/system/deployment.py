@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import requests
 
-from fedimg.store import CLEANING, ENDED, JobRow, Store
+from fedimg.rows import CLEANING, ENDED, JobRow
+from fedimg.store import Store
 from lab import disk
 from lab.bus import Heard
 from lab.processes import Process

@@ -107,8 +107,8 @@ def test_job_in_flight_finishes_under_new_code(deployment: Deployment, tmp_path:
     # Its code is another, as a hash of it would be; its steps are the same.
     new = tmp_path / "new" / "fedimg"
     shutil.copytree(Path(fedimg.__file__).parent, new)
-    uploader = (new / "uploader.py").read_text()
-    (new / "uploader.py").write_text(uploader.replace('"worker of site', '"newer worker of site'))
+    worker = (new / "worker.py").read_text()
+    (new / "worker.py").write_text(worker.replace('"worker of site', '"newer worker of site'))
     deployment.environment["PYTHONPATH"] = str(new.parent)
     deployment.start_worker()
     complete(deployment)

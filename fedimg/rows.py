@@ -1,0 +1,100 @@
+"""What is read from the database: jobs, their regions, boot checks and AMIs, and messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedimg.images import RawImage
+from fedimg.observer import CheckResult
+
+#: States in which a job still has work queued or running.
+LIVE = ("queued", "running")
+#: States in which nothing more happens to a job until a person retries it.
+ENDED = ("complete", "incomplete", "failed", "cancelled")
+#: The last step of every run.
+CLEANING = "clean-up"
+
+
+@dataclass(frozen=True)
+class RegionRow:
+    """Where a job stands in one region; `error` is the reason when the region failed."""
+
+    region: str
+    step: str
+    detail: str
+    error: str | None
+    updated: float
+
+
+@dataclass(frozen=True)
+class BootTestRow:
+    """The latest boot check of a job's AMIs of one type in one region.
+
+    `status` is started, completed or failed; `output` is the end of what a failed one's instance
+    printed.
+    """
+
+    region: str
+    virt_type: str
+    volume_type: str
+    ami: str
+    status: str
+    checks: list[CheckResult]
+    output: str
+    updated: float
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job as its operator sees it; times are seconds since the epoch.
+
+    `next` is when it runs again by itself, if it does.
+    """
+
+    job: str
+    image: RawImage
+    run: int
+    state: str
+    step: str
+    error: str | None
+    created: float
+    updated: float
+    regions: list[RegionRow] = field(default_factory=list)
+    next: float | None = None
+    tests: list[BootTestRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AMIRow:
+    """One AMI that a job made and that was not removed again."""
+
+    image: str
+    job: str
+    region: str
+    ami: str
+    name: str
+    architecture: str
+    virt_type: str
+    volume_type: str
+    snapshot: str
+    public: bool
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A message that the bus has not been seen to take yet."""
+
+    id: int
+    key: str
+    topic: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """How many messages were refused for one fault, and when the last of them was."""
+
+    fault: str
+    count: int
+    last: float

@@ -1,0 +1,123 @@
+"""The tables of the database, which holds DBOS's own beside them."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "fedimg_jobs",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("image", sa.String, nullable=False),
+    sa.Column("raw_image", sa.JSON, nullable=False),
+    sa.Column("checksum", sa.String),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("step", sa.String, nullable=False),
+    sa.Column("error", sa.String),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+regions = sa.Table(
+    "fedimg_regions",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("step", sa.String, nullable=False),
+    sa.Column("detail", sa.String, nullable=False),
+    sa.Column("error", sa.String),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+amis = sa.Table(
+    "fedimg_amis",
+    metadata,
+    sa.Column("ami", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("job", sa.String, nullable=False, index=True),
+    sa.Column("image", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("architecture", sa.String, nullable=False),
+    sa.Column("virt_type", sa.String, nullable=False),
+    sa.Column("volume_type", sa.String, nullable=False),
+    sa.Column("snapshot", sa.String, nullable=False),
+    sa.Column("public", sa.Boolean, nullable=False),
+)
+tests = sa.Table(
+    "fedimg_tests",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("virt_type", sa.String, primary_key=True),
+    sa.Column("volume_type", sa.String, primary_key=True),
+    sa.Column("ami", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("checks", sa.JSON, nullable=False),
+    sa.Column("output", sa.String, nullable=False),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+outbox = sa.Table(
+    "fedimg_outbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.String, nullable=False, unique=True),
+    sa.Column("topic", sa.String, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("announced", sa.Float),
+)
+refused = sa.Table(
+    "fedimg_refused",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("fault", sa.String, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False, index=True),
+)
+#: The table of fedimg.again.
+again = sa.Table(
+    "fedimg_again",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("due", sa.Float, nullable=False),
+    sa.Column("begun", sa.Boolean, nullable=False),
+)
+# The messenger looks several times a second, at the few rows that wait among all that ever were.
+sa.Index("fedimg_outbox_waiting", outbox.c.id, sqlite_where=outbox.c.announced.is_(None))
+
+#: The tables of fedimg.marks.
+lists = sa.Table(
+    "fedimg_lists",
+    metadata,
+    sa.Column("list", sa.String, primary_key=True),
+    sa.Column("begin", sa.Float, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+caught = sa.Table(
+    "fedimg_caught",
+    metadata,
+    sa.Column("entry", sa.String, primary_key=True),
+    sa.Column("list", sa.String, nullable=False),
+    sa.Column("completed", sa.Float, nullable=False),
+)
+looks = sa.Table(
+    "fedimg_looks",
+    metadata,
+    sa.Column("list", sa.String, primary_key=True),
+    sa.Column("succeeded", sa.Float),
+    sa.Column("error", sa.String),
+)
+#: The table of fedimg.later.
+waiting = sa.Table(
+    "fedimg_waiting",
+    metadata,
+    sa.Column("entry", sa.String, primary_key=True),
+    sa.Column("why", sa.String, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("asked", sa.Float, nullable=False),
+    sa.Column("pause", sa.Float, nullable=False),
+    sa.Column("waited", sa.Float, nullable=False),
+)
