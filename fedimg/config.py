@@ -305,6 +305,10 @@ class EC2(Section):
         description="A utility instance writes images to a volume; or the worker itself writes "
         "their snapshots, by the EBS direct API: no instance, but all their bytes pass through it.",
     )
+    redirect_hosts: list[str] = Field(
+        [],
+        description="Hosts that an image's own one may redirect its readers to, beside itself.",
+    )
     zero_blocks: Literal["write", "skip"] = Field(
         "write",
         description="What direct writing does with 512 KiB of zeros. Skipped ones cost nothing, "

@@ -92,7 +92,12 @@ class Direct:
 
     def _measure(self, image: RawImage) -> ImageSize:
         maximum = self.settings.limits.image_gib * GIB
-        size = measured(image.url, maximum=maximum, stop=self.waiter.stop)
+        size = measured(
+            image.url,
+            maximum=maximum,
+            stop=self.waiter.stop,
+            trusted=self.settings.redirect_hosts,
+        )
         if image.size not in (None, size.compressed_size):
             raise ImageUnusable(
                 f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "
@@ -126,7 +131,7 @@ class Direct:
         """
         limits = self.settings.limits
         download = Download(
-            image.url, size=size.compressed_size, checksum=image.checksum, idle=limits.write_idle
+            size.url, size=size.compressed_size, checksum=image.checksum, idle=limits.write_idle
         )
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with Crew(self.waiter.stop, limit=limits.write) as crew:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg.aws.image_size import MOST_REDIRECTS, PATIENCE, ImageUnreachable, ImageUnusable
+from fedimg.aws.file_server import FileServer, RedirectRefused
+from fedimg.aws.image_size import PATIENCE, ImageUnreachable, ImageUnusable
 
 # In bytes. Large enough that Python's part of a download is nothing.
 _PIECE = 256 * 1024
@@ -41,20 +42,24 @@ class Download:
         try:
             # A header of its own keeps requests from asking for a second compression.
             headers = {"Accept-Encoding": "identity"}
-            with requests.Session() as http:
-                http.max_redirects = MOST_REDIRECTS
-                with http.get(
+            # Where its size was found it has been redirected to already.
+            with (
+                FileServer(self._url, trusted=()) as http,
+                http.get(
                     self._url, headers=headers, timeout=(PATIENCE[0], self._idle), stream=True
-                ) as response:
-                    self._response = response
-                    self._check(response)
-                    while not self._ended.is_set() and (piece := response.raw.read(_PIECE)):
-                        received += len(piece)
-                        if received > self._size:
-                            break
-                        if digest:
-                            digest.update(piece)
-                        give(piece)
+                ) as response,
+            ):
+                self._response = response
+                self._check(response)
+                while not self._ended.is_set() and (piece := response.raw.read(_PIECE)):
+                    received += len(piece)
+                    if received > self._size:
+                        break
+                    if digest:
+                        digest.update(piece)
+                    give(piece)
+        except RedirectRefused as error:
+            raise ImageUnusable(f"download: {error}") from error
         except (requests.RequestException, HTTPError, OSError) as error:
             raise ImageUnreachable(
                 f"download: cannot read {self._url} to its end, {self._size - received} bytes "

@@ -6,6 +6,7 @@ import io
 import re
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -16,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from fedimg.aws.crew import Crew
+from fedimg.aws.file_server import FileServer, RedirectRefused
 
 GIB = 1024**3
 
@@ -25,7 +27,6 @@ WINDOW = 64 * 1024
 MOST_REQUESTS = 100
 #: In bytes. A block takes two or more of them, and about a kilobyte of python-xz's memory.
 LARGEST_INDEX = 256 * 1024
-MOST_REDIRECTS = 5
 #: Seconds to wait for a connection, and for the next bytes on it.
 PATIENCE = (10.0, 20.0)
 #: Seconds for all of it.
@@ -46,13 +47,16 @@ class ImageUnreachable(ImageUnusable):
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Both sizes of an image, in bytes."""
+    """Both sizes of an image, in bytes, and the URL that its server redirected to, if it did."""
 
     compressed_size: int
     uncompressed_size: int
+    url: str
 
 
-def image_size(url: str, *, maximum: int, limit: float = LIMIT) -> ImageSize:
+def image_size(
+    url: str, *, maximum: int, limit: float = LIMIT, trusted: Collection[str] = ()
+) -> ImageSize:
     """The sizes of the .xz file at `url`, which may have several streams, blocks and padding.
 
     They are read from the indexes at the ends of its streams (The .xz File Format, section 4) with
@@ -62,13 +66,14 @@ def image_size(url: str, *, maximum: int, limit: float = LIMIT) -> ImageSize:
         url: an http or https address; so is wherever it redirects to.
         maximum: largest uncompressed size accepted, in bytes.
         limit: seconds for all of it.
+        trusted: hosts that the one of `url` may redirect to, beside itself.
 
     Raises:
         ImageUnreachable: the server cannot be reached, refuses, or is too slow.
-        ImageUnusable: the server has no ranged requests, or the file is not .xz, not complete, or
-            larger than `maximum`.
+        ImageUnusable: the server has no ranged requests or redirects to others, or the file is not
+            .xz, not complete, or larger than `maximum`.
     """
-    with _RemoteFile(url, limit) as remote:
+    with _RemoteFile(url, limit, trusted) as remote:
         begin = remote.read(_HEADER)
         if not begin.startswith(_MAGIC):
             raise ImageUnusable(
@@ -80,7 +85,7 @@ def image_size(url: str, *, maximum: int, limit: float = LIMIT) -> ImageSize:
                 uncompressed = len(image)
         except xz.XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
-        compressed = remote.size
+        compressed, found_at = remote.size, remote.mirror
     if not uncompressed:
         raise ImageUnusable(f"{url} is an .xz file of nothing")
     if uncompressed > maximum:
@@ -88,14 +93,18 @@ def image_size(url: str, *, maximum: int, limit: float = LIMIT) -> ImageSize:
             f"{url} holds an image of {gib(uncompressed)} GiB, and the largest taken is "
             f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
         )
-    return ImageSize(compressed, uncompressed)
+    return ImageSize(compressed, uncompressed, found_at)
 
 
-def measured(url: str, *, maximum: int, stop: threading.Event) -> ImageSize:
+def measured(
+    url: str, *, maximum: int, stop: threading.Event, trusted: Collection[str] = ()
+) -> ImageSize:
     """What `image_size` tells, unless `stop` is set: then Cancelled is raised at once."""
     sizes: list[ImageSize] = []
     with Crew(stop, limit=2 * LIMIT) as crew:
-        crew.start("image size", lambda: sizes.append(image_size(url, maximum=maximum)))
+        crew.start(
+            "image size", lambda: sizes.append(image_size(url, maximum=maximum, trusted=trusted))
+        )
         crew.join()
     return sizes[0]
 
@@ -114,16 +123,15 @@ def _plain(error: xz.XZError) -> str:
 class _RemoteFile(io.RawIOBase):
     """A file at a URL as a seekable one that python-xz can read, and what reading it may cost."""
 
-    def __init__(self, url: str, limit: float) -> None:
+    def __init__(self, url: str, limit: float, trusted: Collection[str]) -> None:
         self.size = 0
-        self._url = self._mirror = url
+        self._url = self.mirror = url
         self._deadline = time.monotonic() + limit
         self._requests = 0
         self._at = 0
         self._window = b""
         self._window_at = 0
-        self._http = requests.Session()
-        self._http.max_redirects = MOST_REDIRECTS
+        self._http = FileServer(url, trusted)
         again = Retry(
             2,
             backoff_factor=0.5,
@@ -179,13 +187,15 @@ class _RemoteFile(io.RawIOBase):
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         try:
             with self._http.get(
-                self._mirror, headers=headers, timeout=PATIENCE, stream=True
+                self.mirror, headers=headers, timeout=PATIENCE, stream=True
             ) as response:
                 first, total = self._check(response)
                 end = min(end, total)
                 body = self._body(response, end - start)
                 # Where it redirected to: the next range comes from the same file.
-                self._mirror = response.url
+                self.mirror = response.url
+        except RedirectRefused as error:
+            raise ImageUnusable(f"cannot read {self._url}: {error}") from error
         except (requests.RequestException, HTTPError, OSError) as error:
             raise ImageUnreachable(f"cannot read {self._url}: {error}") from error
         if first != start or (self.size and total != self.size) or len(body) < end - start:

@@ -85,9 +85,14 @@ class Utility:
         )
 
     def _measure(self, image: RawImage) -> ImageSize:
-        maximum = self.attempts.settings.limits.image_gib * GIB
+        settings = self.attempts.settings
         try:
-            size = measured(image.url, maximum=maximum, stop=self.attempts.waiter.stop)
+            size = measured(
+                image.url,
+                maximum=settings.limits.image_gib * GIB,
+                stop=self.attempts.waiter.stop,
+                trusted=settings.redirect_hosts,
+            )
         except ImageUnreachable as error:
             raise _WorthAnother(EC2UtilityException(str(error))) from error
         except ImageUnusable as error:
@@ -123,7 +128,7 @@ class Utility:
         finished = session.run(
             writing.write_command(),
             given=writing.given(
-                url=image.url,
+                url=size.url,
                 volume=volume,
                 checksum=image.checksum,
                 compressed_size=size.compressed_size,

@@ -121,8 +121,9 @@ disown "$reporter"
 # dd: nocache has the kernel write out what was written at once, so that no gigabytes of dirty pages
 # are left for the last fsync. Past the cache (oflag=direct) dd would have to wait for each write, and
 # xz for dd; with 1 MiB in place of 4 at a time it takes two to three times as long. The count ends a file that is longer than its index says.
-curl --disable --silent --show-error --fail --globoff --location --max-redirs 5 \
-    --proto =http,https --proto-redir =http,https --connect-timeout 30 \
+# Where the server redirects to is the worker's to decide: the URL given here is where that led.
+curl --disable --silent --show-error --fail --globoff --location --max-redirs 0 \
+    --proto =http,https --connect-timeout 30 \
     --speed-limit 1 --speed-time "$idle" --url "$url" 2>"$work/download.errors" |
     tee "${pipes[@]}" 2>"$work/tee.errors" |
     xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |

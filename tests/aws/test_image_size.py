@@ -41,8 +41,9 @@ def compress(data: bytes, *options: str) -> bytes:
 
 def test_one_stream_needs_two_requests_and_few_bytes(web: Web) -> None:
     packed = compress(NOISE, "-0")
-    size = image_size(web.put("one.raw.xz", packed), maximum=GIB)
-    assert size == ImageSize(len(packed), len(NOISE))
+    url = web.put("one.raw.xz", packed)
+    size = image_size(url, maximum=GIB)
+    assert size == ImageSize(len(packed), len(NOISE), url)
     assert len(web.asked) <= 3
     assert web.sent < 2 * WINDOW
 
@@ -56,7 +57,8 @@ def test_several_streams_and_padding_between_and_behind_them(web: Web) -> None:
     parts = [compress(NOISE[:100_000], "-0"), b"\0" * 8, compress(NOISE, "-0"), b"\0" * 4096]
     packed = b"".join([*parts, compress(b"end"), b"\0" * 4])
     size = image_size(web.put("streams.raw.xz", packed), maximum=GIB)
-    assert size == ImageSize(len(packed), 100_000 + 600_000 + 3)
+    assert size.compressed_size == len(packed)
+    assert size.uncompressed_size == 100_000 + 600_000 + 3
 
 
 def test_an_empty_stream_among_others(web: Web) -> None:
@@ -141,6 +143,18 @@ def test_redirects_are_followed_once(web: Web) -> None:
     web.redirects["/here.raw.xz"] = web.put("there.raw.xz", packed)
     assert image_size(f"{web.address}/here.raw.xz", maximum=GIB).compressed_size == len(packed)
     assert [line.split()[0] for line in web.asked].count("/here.raw.xz") == 1
+
+
+def test_redirects_to_another_host_are_followed_where_that_is_trusted(web: Web) -> None:
+    packed = compress(NOISE, "-0")
+    there = web.put("there.raw.xz", packed).replace("127.0.0.1", "localhost")
+    web.redirects["/here.raw.xz"] = there
+    here = f"{web.address}/here.raw.xz"
+    with pytest.raises(ImageUnusable, match=r"redirects to localhost.*redirect_hosts") as caught:
+        image_size(here, maximum=GIB)
+    assert not isinstance(caught.value, ImageUnreachable)
+    assert [line.split()[0] for line in web.asked] == ["/here.raw.xz"]
+    assert image_size(here, maximum=GIB, trusted=["localhost"]).url == there
 
 
 @pytest.mark.parametrize("target", ["/loop", "file:///etc/passwd", "ftp://127.0.0.1/image"])
