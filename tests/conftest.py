@@ -1,11 +1,19 @@
-"""What holds for every test: with $FEDIMG_NO_SKIP, or in CI, a skipped system test has failed."""
+"""What every test may have, a database and a Koji, and what holds for all of them.
+
+With $FEDIMG_NO_SKIP, or in CI, a skipped system test has failed.
+"""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fedimg.jobs import Jobs
+from fedimg.store import Store
+from lab.koji import Koji
 
 SYSTEM_TESTS = Path(__file__).parent / "system"
 NO_SKIP = "FEDIMG_NO_SKIP" in os.environ or os.environ.get("CI") == "true"
@@ -34,3 +42,33 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[Any]:
     """Judge a module that skipped itself whole."""
     return _no_skip(collector, (yield))
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new state directory, made once: its tables take a quarter of a second."""
+    directory = tmp_path_factory.mktemp("blank")
+    Store(directory).close()
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
+    shutil.copytree(blank, tmp_path / "state")
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[Jobs]:
+    jobs = Jobs(store)
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def koji(tmp_path: Path) -> Iterator[Koji]:
+    koji = Koji(tmp_path / "koji")
+    yield koji
+    koji.close()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,13 +18,6 @@ URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
 JOB = IMAGE.job
 LIMITS = Limits(retries=3, retry_after=100, settle=10)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,36 +22,6 @@ from lab.koji import Koji
 
 NAME, VERSION = "Fedora-Cloud-Base", "43"
 HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
-
-
-@pytest.fixture
-def koji(tmp_path: Path) -> Iterator[Koji]:
-    koji = Koji(tmp_path / "koji")
-    yield koji
-    koji.close()
-
-
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new state directory, made once: its tables take a quarter of a second."""
-    directory = tmp_path_factory.mktemp("blank")
-    Store(directory).close()
-    return directory
-
-
-@pytest.fixture
-def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
-    shutil.copytree(blank, tmp_path / "state")
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def jobs(store: Store) -> Iterator[Jobs]:
-    jobs = Jobs(store)
-    yield jobs
-    jobs.close()
 
 
 class Site:

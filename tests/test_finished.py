@@ -22,13 +22,6 @@ START = 1_700_000_000.0
 
 
 @pytest.fixture
-def koji(tmp_path: Path) -> Iterator[Koji]:
-    koji = Koji(tmp_path / "koji")
-    yield koji
-    koji.close()
-
-
-@pytest.fixture
 def files(tmp_path: Path) -> dict[str, list[Path]]:
     path = tmp_path / f"{NAME}-{VERSION}.x86_64.raw.xz"
     path.write_bytes(b"an image")

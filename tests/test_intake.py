@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,6 @@ from lab.koji import Koji
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
 SCRATCH_METHODS = [method for method in METHODS if METHODS[method]]
 SETTINGS = config.Koji()
-
-
-@pytest.fixture
-def koji(tmp_path: Path) -> Iterator[Koji]:
-    koji = Koji(tmp_path / "koji")
-    yield koji
-    koji.close()
 
 
 def files(folder: Path, name: str = NAME, arches: tuple[str, ...] = ("x86_64",)) -> Any:

@@ -1,7 +1,3 @@
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 
@@ -11,29 +7,6 @@ from fedimg.store import Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
-
-
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new state directory, made once: its tables take a quarter of a second."""
-    directory = tmp_path_factory.mktemp("blank")
-    Store(directory).close()
-    return directory
-
-
-@pytest.fixture
-def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
-    shutil.copytree(blank, tmp_path / "state")
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def jobs(store: Store) -> Iterator[Jobs]:
-    jobs = Jobs(store)
-    yield jobs
-    jobs.close()
 
 
 def queued(store: Store) -> dict[str, tuple[str, str]]:

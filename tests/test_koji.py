@@ -4,7 +4,6 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +18,6 @@ from lab.koji import Koji
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
 BUILD = f"{NAME}-{VERSION}-{RELEASE}"
 SCRATCH_METHODS = [method for method in METHODS if METHODS[method]]
-
-
-@pytest.fixture
-def koji(tmp_path: Path) -> Iterator[Koji]:
-    koji = Koji(tmp_path / "koji")
-    yield koji
-    koji.close()
 
 
 @pytest.fixture

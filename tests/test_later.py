@@ -1,9 +1,5 @@
 """Entries that wait for an answer of Koji: when each is asked for again, and that none is lost."""
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from fedimg.later import FIRST_PAUSE, LaterEntries, Why
@@ -20,20 +16,9 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new state directory, made once: its tables take a quarter of a second."""
-    directory = tmp_path_factory.mktemp("blank")
-    Store(directory).close()
-    return directory
-
-
 @pytest.fixture
-def later(tmp_path: Path, blank: Path) -> Iterator[LaterEntries]:
-    shutil.copytree(blank, tmp_path / "state")
-    store = Store(tmp_path / "state")
-    yield LaterEntries(store)
-    store.close()
+def later(store: Store) -> LaterEntries:
+    return LaterEntries(store)
 
 
 @pytest.fixture

@@ -43,13 +43,6 @@ def bus(relayed: Bus, monkeypatch: pytest.MonkeyPatch) -> Bus:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def messenger(store: Store) -> Iterator[Messenger]:
     messenger = Messenger(store, CONFIRM)
     yield messenger

@@ -1,11 +1,7 @@
 """What a job tells, as the store and the outbox have it afterwards."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
@@ -25,13 +21,6 @@ GP2 = AMIType(Virtualization.HVM, "gp2")
 ORIGIN = AMI("ami-1", "a", "us-east-1", GP2, "snap-1")
 COPY = AMI("ami-2", "b", "eu-west-1", GP2, "snap-2")
 CHECKS = [CheckResult("runs a command", CheckState.PASSED, 0.5)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
 
 
 def outbox(store: Store) -> list[tuple[str, Any, str]]:

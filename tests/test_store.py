@@ -1,14 +1,11 @@
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -30,22 +27,6 @@ AMI_0 = AMI(
     AMIType(Virtualization.HVM, "gp2"),
     "snap-00000000000000000",
 )
-
-
-@pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new state directory, made once: its tables take a quarter of a second."""
-    directory = tmp_path_factory.mktemp("blank")
-    Store(directory).close()
-    return directory
-
-
-@pytest.fixture
-def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
-    shutil.copytree(blank, tmp_path / "state")
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
 
 
 class Queue:

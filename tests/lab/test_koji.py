@@ -20,13 +20,6 @@ NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "22", "20150705"
 
 
 @pytest.fixture
-def koji(tmp_path: Path) -> Iterator[Koji]:
-    koji = Koji(tmp_path / "koji")
-    yield koji
-    koji.close()
-
-
-@pytest.fixture
 def hub(koji: Koji) -> Iterator[Any]:
     with xmlrpc.client.ServerProxy(koji.hub_url, allow_none=True) as proxy:
         yield proxy
