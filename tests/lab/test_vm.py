@@ -237,6 +237,7 @@ def test_is_silent_until_it_has_a_network_and_a_reboot_keeps_disks_and_host_key(
     site: Site,
 ) -> None:
     launch = site.launch()
+    site.console_with(launch, "SeaBIOS")
     with pytest.raises(TimeoutError):
         socket.create_connection((site.machines.address(launch.instance_id), SSH_PORT), timeout=1)
     assert not site.machines.reachable(launch.instance_id)
