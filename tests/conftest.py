@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from fedimg.jobs import Jobs
 from fedimg.store import Store
 from lab.koji import Koji
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 SYSTEM_TESTS = Path(__file__).parent / "system"
 NO_SKIP = "FEDIMG_NO_SKIP" in os.environ or os.environ.get("CI") == "true"
