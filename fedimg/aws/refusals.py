@@ -17,7 +17,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
-from fedimg.exceptions import EC2ServiceException
+from fedimg.exceptions import EC2ServiceException, exhausted
 
 #: Refusals that pass: the account's or EC2's own limits at this moment.
 _BUSY = {
@@ -73,7 +73,8 @@ def no_room(error: Exception) -> bool:
 
 def in_doubt(error: Exception) -> bool:
     """Whether the call may pass when tried again, and may have taken effect already."""
-    if no_room(error):
+    # A process that may open no more connections would wait for itself.
+    if no_room(error) or exhausted(error):
         return False
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -89,6 +90,8 @@ def expired(error: Exception) -> bool:
         # EC2 says AuthFailure of another account's resources, too.
         mine = not str(error.response["Error"].get("Message", "")).startswith("Not authorized for")
         return code(error) in _EXPIRED and mine
+    if exhausted(error):
+        return False
     without = (NoCredentialsError, CredentialRetrievalError)
     return isinstance(error, (*without, TokenRetrievalError, UnauthorizedSSOTokenError))
 

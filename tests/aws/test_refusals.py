@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -86,6 +88,12 @@ def test_call_that_may_have_taken_effect_is_in_doubt(error):
     ids=repr,
 )
 def test_call_that_was_refused_is_in_no_doubt(error):
+    assert not in_doubt(error)
+
+
+def test_want_of_files_here_is_no_doubt_about_ec2():
+    error = EndpointConnectionError(endpoint_url="http://ec2")
+    error.__context__ = OSError(errno.EMFILE, "Too many open files")
     assert not in_doubt(error)
 
 
