@@ -1,10 +1,13 @@
 """RegisterImage's rules, that images keep what they were given, and what Describe shows of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.lab.conftest import QUICK
 
 Snap = Callable[..., str]
 
@@ -13,7 +16,7 @@ Snap = Callable[..., str]
 def snapshot(ec2: Any) -> Snap:
     """Makes a completed snapshot of one GiB in a region."""
 
-    def make(region: str = "us-east-1", wait: bool = True) -> str:
+    def make(region: str = "us-east-1") -> str:
         client = ec2.client(region=region)
         volume = client.create_volume(AvailabilityZone=f"{region}a", Size=1)["VolumeId"]
         client.get_waiter("volume_available").config.delay = 0.05
@@ -22,10 +25,9 @@ def snapshot(ec2: Any) -> Snap:
         waiter.wait(VolumeIds=[volume])
         made = client.create_snapshot(VolumeId=volume)["SnapshotId"]
         client.delete_volume(VolumeId=volume)
-        if wait:
-            waiter = client.get_waiter("snapshot_completed")
-            waiter.config.delay = 0.05
-            waiter.wait(SnapshotIds=[made])
+        waiter = client.get_waiter("snapshot_completed")
+        waiter.config.delay = 0.05
+        waiter.wait(SnapshotIds=[made])
         return str(made)
 
     return make
@@ -189,8 +191,13 @@ def test_volume_is_not_smaller_than_its_snapshot(ec2: Any) -> None:
     assert refusal(client.register_image, **params) == "InvalidBlockDeviceMapping"
 
 
-def test_pending_snapshot_makes_no_image(ec2: Any, snapshot: Snap) -> None:
-    client, snap = ec2.client(), snapshot(wait=False)
+def test_pending_snapshot_makes_no_image(start: Callable[..., Any]) -> None:
+    client = start(delays=replace(QUICK, snapshot=600)).client()
+    volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    waiter = client.get_waiter("volume_available")
+    waiter.config.delay = 0.05
+    waiter.wait(VolumeIds=[volume])
+    snap = client.create_snapshot(VolumeId=volume)["SnapshotId"]
     assert refusal(client.register_image, **hvm(snap)) == "IncorrectState"
 
 
