@@ -90,7 +90,7 @@ def test_site_json_leads_to_everything(running: Running) -> None:
     assert site["regions"] == list(REGIONS)
     assert site["pid"] == running.popen.pid
     assert (running.state / "site.json").stat().st_mode & 0o077 == 0
-    ec2 = boto3.client(
+    ec2 = boto3.Session().client(
         "ec2",
         endpoint_url=site["ec2"],
         region_name="us-east-1",

@@ -36,7 +36,8 @@ class User:
 
 def user(lab: Lab, document: dict[str, Any]) -> User:
     """A new user with one managed policy, and clients that sign with its key."""
-    iam, name = boto3.client("iam"), f"fedimg-{next(_users)}"
+    # A session of its own: boto3 keeps its own one with the environment of whoever asked first.
+    iam, name = boto3.Session().client("iam"), f"fedimg-{next(_users)}"
     arn = iam.create_user(UserName=name)["User"]["Arn"]
     made = iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(document))
     iam.attach_user_policy(UserName=name, PolicyArn=made["Policy"]["Arn"])
