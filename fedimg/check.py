@@ -35,6 +35,7 @@ _READ_SECONDS = 15.0
 # Queue and outbox take a few MiB; a full disk stops the worker.
 _FREE_MIB = 256
 _REFUSED_DAYS = 7
+_NO_CREDENTIALS = ("credentials", Status.PROBLEM)
 # fedimg.consumers.KojiConsumer's own; importing that would start half a hub.
 _CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
 
@@ -59,7 +60,7 @@ def run(settings: Settings) -> list[Finding]:
         )
         return [*_flat(gather(looks, _ROUND_SECONDS)), problem]
     looks |= account.looks(map(Architecture.from_koji, settings.koji.architectures))
-    found = _flat(gather(looks, _ROUND_SECONDS))
+    found = _said_once(_flat(gather(looks, _ROUND_SECONDS)))
     return found + merged(gather(account.region_looks(), _ROUND_SECONDS))
 
 
@@ -250,6 +251,12 @@ def _relay(name: str, endpoints: Sequence[str]) -> Finding:
         except (OSError, ValueError) as error:
             return Finding(name, Status.PROBLEM, f"{endpoint} does not answer: {error}", hint)
     return Finding(name, Status.OK, f"{', '.join(endpoints)} answers")
+
+
+def _said_once(found: Sequence[Finding]) -> list[Finding]:
+    """Less the looks at the account that failed for want of credentials: that is said by itself."""
+    why = {each.text for each in found if (each.name, each.status) == _NO_CREDENTIALS}
+    return [each for each in found if each.text not in why or each.name == _NO_CREDENTIALS[0]]
 
 
 def _flat(found: Mapping[str, Sequence[Finding]]) -> list[Finding]:

@@ -265,10 +265,12 @@ def test_missing_credentials_are_said_and_hide_nothing_else(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    found = {one.name: one for one in check.run(settings)}
+    all_found = check.run(settings)
+    found = {one.name: one for one in all_found}
     assert found["credentials"].status is Status.PROBLEM
     assert "instance profile" in found["credentials"].hint
     assert found["Koji hub"].status is Status.OK
+    assert [one.name for one in all_found if "locate credentials" in one.text] == ["credentials"]
 
 
 def test_an_unknown_profile_hides_nothing_else(
