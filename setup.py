@@ -29,6 +29,7 @@ REQUIREMENTS = [
     "python-xz>=0.7.0,<0.8",
     "dbos>=3.4.0,<3.5",
     "SQLAlchemy>=2.1.9,<2.2",
+    "psycopg[binary]>=3.3.9,<3.4",
     "pydantic>=2.14.3,<3",
     "typer>=0.29.2,<0.30",
     "rich>=15.0.0,<16",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.config import Limits
 from fedimg.store import Store
@@ -44,6 +43,7 @@ class Again:
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
+        self._insert = store.insert
 
     def run(self, job: str, run: int, limits: Limits) -> Turn | None:
         """Another run behind this one, after a longer pause each time; None when these are over."""
@@ -101,7 +101,7 @@ class Again:
         values = {name: value for name, value in vars(turn).items() if name != "job"}
         with self._engine.begin() as connection:
             connection.execute(
-                insert(again)
+                self._insert(again)
                 .values(job=turn.job, **values)
                 .on_conflict_do_update(index_elements=["job"], set_=values)
             )

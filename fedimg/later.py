@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.store import Store
 from fedimg.tables import waiting
@@ -73,6 +72,7 @@ class LaterEntries:
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
+        self._insert = store.insert
 
     def postpone(self, entry: str, why: Why, reason: str) -> Waiting:
         """Let an entry wait, longer each time that it does so for the same reason."""
@@ -86,7 +86,7 @@ class LaterEntries:
         values = {name: value for name, value in vars(row).items() if name != "entry"}
         with self._engine.begin() as connection:
             connection.execute(
-                insert(waiting)
+                self._insert(waiting)
                 .values(entry=entry, **values)
                 .on_conflict_do_update(index_elements=["entry"], set_=values)
             )

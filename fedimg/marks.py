@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from fedimg.store import Store
 from fedimg.tables import caught, lists, looks
@@ -43,6 +42,7 @@ class Marks:
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
+        self._insert = store.insert
 
     def get(self, name: str) -> Mark | None:
         """The mark of a list; None before the first."""
@@ -56,14 +56,14 @@ class Marks:
         with self._engine.begin() as connection:
             for one in stored:
                 connection.execute(
-                    insert(caught)
+                    self._insert(caught)
                     .values(entry=one.entry, list=name, completed=one.completed)
                     .on_conflict_do_update(
                         index_elements=["entry"], set_={"completed": one.completed}
                     )
                 )
             connection.execute(
-                insert(lists)
+                self._insert(lists)
                 .values(list=name, **values)
                 .on_conflict_do_update(index_elements=["list"], set_=values)
             )
@@ -87,7 +87,7 @@ class Marks:
         with self._engine.begin() as connection:
             for name in names:
                 connection.execute(
-                    insert(looks)
+                    self._insert(looks)
                     .values(list=name, **values)
                     .on_conflict_do_update(index_elements=["list"], set_=values)
                 )

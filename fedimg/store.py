@@ -1,103 +1,36 @@
-"""The database behind queue and outbox: its engine, and what is read and written there."""
+"""What fedimg remembers: jobs and where they stand, here; the rest in the modules it is made of."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.dialects.sqlite import insert
 
+from fedimg.database import StoreError
 from fedimg.images import AMI, RawImage
 from fedimg.observer import FAILED, PUBLIC, CheckResult
-from fedimg.rows import (
-    CLEANING,
-    ENDED,
-    LIVE,
-    AMIRow,
-    Announcement,
-    BootTestRow,
-    JobRow,
-    RefusedRow,
-    RegionRow,
-)
+from fedimg.outbox import Outbox
+from fedimg.published import AMIs
+from fedimg.refusals import REFUSED_KEPT, Refusals
+from fedimg.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
 from fedimg.tables import again
 from fedimg.tables import amis as _amis
 from fedimg.tables import jobs as _jobs
-from fedimg.tables import metadata as _metadata
-from fedimg.tables import outbox as _outbox
-from fedimg.tables import refused as _refused
 from fedimg.tables import regions as _regions
 from fedimg.tables import tests as _tests
 
-#: How long, in seconds, it is remembered that messages were refused.
-REFUSED_KEPT = 30 * 86400
+__all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
 
 #: Puts a job's run on the queue within the given transaction, so that both happen or neither.
 Queue = Callable[[sa.Connection, int], object]
+#: What a transaction is about that must see no other job of the same bytes slip in.
+_TWINS = "twins"
 
 
-class StoreError(Exception):
-    """The database cannot be used; the text says where it is and what to do."""
-
-
-class Store:
-    """What fedimg remembers, in one SQLite file below the state directory.
-
-    Raises StoreError on opening when the directory cannot be written, is full, or holds
-    something that is no database of fedimg's.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.path = directory / "fedimg.db"
-        self.engine = _engine(self.path)
-        try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-            # The queue's own tables come first: a consumer may well start before any worker.
-            if not sa.inspect(self.engine).has_table("dbos_migrations"):
-                # Slow to import, and needed this once: `fedimg status` should not wait for it.
-                from dbos import DBOS
-
-                DBOS.migrate(str(self.engine.url))
-            if set(_metadata.tables) - set(sa.inspect(self.engine).get_table_names()):
-                self._create_tables()
-        except (OSError, sa.exc.DatabaseError) as error:
-            raise StoreError(
-                f"cannot use the database {self.path}: {getattr(error, 'orig', None) or error}; "
-                "check state_directory, its owner and the free space there"
-            ) from error
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self.engine.dispose()
-
-    def on_failure(self, tell: Callable[[BaseException], object]) -> None:
-        """Have `tell` called with the reason, in any thread, when the file fails.
-
-        The disk may be full, say, the file gone, or held by another process for too long. That a
-        row is there already is no failure.
-        """
-
-        @event.listens_for(self.engine, "handle_error")
-        def look(context: sa.ExceptionContext) -> None:
-            error = context.original_exception
-            # What is no more than DatabaseError is damage to the file itself.
-            if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
-                tell(error)
-
-    def _create_tables(self) -> None:
-        with self.engine.begin() as connection:
-            # Bus and worker may both be the first: the second finds the tables made.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _metadata.create_all(connection)
-
-    # Jobs
+class Store(Outbox, AMIs, Refusals):
+    """Everything, in one database: see fedimg.database for where that is."""
 
     def add_job(self, image: RawImage, *, queue: Queue) -> str | None:
         """Remember a job and queue its first run; None when its image has a job already.
@@ -107,9 +40,10 @@ class Store:
         """
         now = time.time()
         with self.engine.connect() as connection, connection.begin() as transaction:
-            # The insert comes first: it takes the write lock, so that no twin slips in behind.
+            self.serialise(connection, _TWINS)
+            # The insert comes first: on SQLite that takes the lock, so that no twin slips in.
             added = connection.execute(
-                insert(_jobs)
+                self.insert(_jobs)
                 .values(
                     job=image.job,
                     image=image.name,
@@ -172,6 +106,7 @@ class Store:
         queue: Queue,
     ) -> int | None:
         with self.engine.begin() as connection:
+            self.serialise(connection, _TWINS)
             changed = connection.execute(
                 sa.update(_jobs)
                 .where(_jobs.c.job == job, _jobs.c.step != CLEANING, which)
@@ -300,7 +235,7 @@ class Store:
         values = {"step": step, "detail": detail, "error": error, "updated": time.time()}
         with self.engine.begin() as connection:
             connection.execute(
-                insert(_regions)
+                self.insert(_regions)
                 .values(job=job, region=region, **values)
                 .on_conflict_do_update(index_elements=["job", "region"], set_=values)
             )
@@ -324,7 +259,7 @@ class Store:
         }
         with self.engine.begin() as connection:
             connection.execute(
-                insert(_tests)
+                self.insert(_tests)
                 .values(**key, **values)
                 .on_conflict_do_update(index_elements=list(key), set_=values)
             )
@@ -382,111 +317,6 @@ class Store:
                 mine.tests.append(BootTestRow(checks=results, **test))
         return list(rows.values())
 
-    # AMIs
-
-    def record_ami(self, image: RawImage, ami: AMI) -> None:
-        """Remember an AMI that was registered; it is private."""
-        row = AMIRow(
-            image=image.name,
-            job=image.job,
-            region=ami.region,
-            ami=ami.id,
-            name=ami.name,
-            architecture=image.architecture,
-            virt_type=ami.type.virtualization,
-            volume_type=ami.type.volume_type,
-            snapshot=ami.snapshot,
-            public=False,
-        )
-        with self.engine.begin() as connection:
-            connection.execute(insert(_amis).values(**vars(row)).on_conflict_do_nothing())
-
-    def publish_ami(self, ami: AMI) -> None:
-        """Remember that an AMI is public."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                sa.update(_amis)
-                .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
-                .values(public=True)
-            )
-
-    def forget_ami(self, ami: str, region: str) -> None:
-        """Remember that an AMI was removed again."""
-        with self.engine.begin() as connection:
-            connection.execute(sa.delete(_amis).where(_amis.c.ami == ami, _amis.c.region == region))
-
-    def amis(self) -> list[AMIRow]:
-        """Every AMI that there is, by image, region and name."""
-        order = (_amis.c.image, _amis.c.region, _amis.c.name)
-        with self.engine.connect() as connection:
-            rows = connection.execute(sa.select(_amis).order_by(*order)).mappings().all()
-        return [AMIRow(**row) for row in rows]
-
-    # Outbox
-
-    def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
-        """Put a message in the outbox; one with the same key is there, or was sent, already."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                insert(_outbox)
-                .values(key=key, topic=topic, body=body, created=time.time())
-                .on_conflict_do_nothing()
-            )
-
-    def unannounced(self, limit: int = 100) -> list[Announcement]:
-        """Messages that the bus has not been seen to take, oldest first."""
-        query = (
-            sa.select(_outbox.c.id, _outbox.c.key, _outbox.c.topic, _outbox.c.body)
-            .where(_outbox.c.announced.is_(None))
-            .order_by(_outbox.c.id)
-            .limit(limit)
-        )
-        with self.engine.connect() as connection:
-            return [Announcement(**row) for row in connection.execute(query).mappings()]
-
-    def announced(self, ids: Iterable[int]) -> None:
-        """These messages were seen on the bus."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                sa.update(_outbox)
-                .where(_outbox.c.id.in_(list(ids)), _outbox.c.announced.is_(None))
-                .values(announced=time.time())
-            )
-
-    # Messages that nobody vouched for
-
-    def note_refused(self, counts: Mapping[str, int]) -> None:
-        """Count messages of the bus that were not believed, by their fault."""
-        now = time.time()
-        rows = [{"fault": fault, "count": count, "at": now} for fault, count in counts.items()]
-        with self.engine.begin() as connection:
-            connection.execute(sa.delete(_refused).where(_refused.c.at < now - REFUSED_KEPT))
-            connection.execute(sa.insert(_refused), rows)
-
-    def refused(self, since: float) -> list[RefusedRow]:
-        """What was refused since a time, in seconds since the epoch; by fault."""
-        total, last = sa.func.sum(_refused.c.count), sa.func.max(_refused.c.at)
-        with self.engine.connect() as connection:
-            rows = connection.execute(
-                sa.select(_refused.c.fault, total, last)
-                .where(_refused.c.at >= since)
-                .group_by(_refused.c.fault)
-                .order_by(_refused.c.fault)
-            ).all()
-        return [RefusedRow(fault, int(count), at) for fault, count, at in rows]
-
-    def forget_announced(self, before: float) -> int:
-        """Forget the texts of what the bus took before this time; how many.
-
-        That it was announced is remembered: a job that is retried says nothing twice.
-        """
-        with self.engine.begin() as connection:
-            return connection.execute(
-                sa.update(_outbox)
-                .where(_outbox.c.announced < before, sa.func.length(_outbox.c.body) > len("{}"))
-                .values(body={})
-            ).rowcount
-
 
 def _published(job: str) -> sa.Exists:
     return sa.exists().where(_amis.c.job == job, _amis.c.public)
@@ -503,36 +333,3 @@ def _twins(
         other.c.job != job,
         other.c.state.not_in(("failed", "cancelled")),
     )
-
-
-def _engine(path: Path) -> sa.Engine:
-    # Not by text: a path may hold what means something in a URL.
-    where = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(
-        where,
-        # Each region of each job writes in a thread of its own. Past a few connections they only
-        # wait at SQLite's lock, where chance decides; here it is first come, first served.
-        pool_size=10,
-        max_overflow=0,
-        pool_timeout=300,
-        json_serializer=_dumps,
-    )
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = "IMMEDIATE"
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA busy_timeout=30000")
-        connection.execute("PRAGMA foreign_keys=ON")
-        if connection.execute("SELECT unixepoch('subsec')").fetchone()[0] is None:
-            # SQLite before 3.42 has no sub-seconds; DBOS counts on them.
-            connection.create_function(
-                "unixepoch", -1, lambda *form: time.time() if form else int(time.time())
-            )
-
-    return engine
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,6 +1,20 @@
 """The tables of the database, which holds DBOS's own beside them."""
 
+from __future__ import annotations
+
 import sqlalchemy as sa
+
+
+class Text(sa.TypeDecorator[str]):
+    """Text of any origin: what an instance printed may hold NUL, which PostgreSQL does not take."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """The text as it is stored."""
+        return value if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
 
 metadata = sa.MetaData()
 
@@ -15,7 +29,7 @@ jobs = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("step", sa.String, nullable=False),
-    sa.Column("error", sa.String),
+    sa.Column("error", Text),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
 )
@@ -25,8 +39,8 @@ regions = sa.Table(
     sa.Column("job", sa.String, primary_key=True),
     sa.Column("region", sa.String, primary_key=True),
     sa.Column("step", sa.String, nullable=False),
-    sa.Column("detail", sa.String, nullable=False),
-    sa.Column("error", sa.String),
+    sa.Column("detail", Text, nullable=False),
+    sa.Column("error", Text),
     sa.Column("updated", sa.Float, nullable=False),
 )
 amis = sa.Table(
@@ -53,7 +67,7 @@ tests = sa.Table(
     sa.Column("ami", sa.String, nullable=False),
     sa.Column("status", sa.String, nullable=False),
     sa.Column("checks", sa.JSON, nullable=False),
-    sa.Column("output", sa.String, nullable=False),
+    sa.Column("output", Text, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
 )
 outbox = sa.Table(
@@ -86,7 +100,12 @@ again = sa.Table(
     sa.Column("begun", sa.Boolean, nullable=False),
 )
 # The messenger looks several times a second, at the few rows that wait among all that ever were.
-sa.Index("fedimg_outbox_waiting", outbox.c.id, sqlite_where=outbox.c.announced.is_(None))
+sa.Index(
+    "fedimg_outbox_waiting",
+    outbox.c.id,
+    sqlite_where=outbox.c.announced.is_(None),
+    postgresql_where=outbox.c.announced.is_(None),
+)
 
 #: The tables of fedimg.marks.
 lists = sa.Table(
@@ -108,7 +127,7 @@ looks = sa.Table(
     metadata,
     sa.Column("list", sa.String, primary_key=True),
     sa.Column("succeeded", sa.Float),
-    sa.Column("error", sa.String),
+    sa.Column("error", Text),
 )
 #: The table of fedimg.later.
 waiting = sa.Table(
@@ -116,7 +135,7 @@ waiting = sa.Table(
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
     sa.Column("why", sa.String, nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("reason", Text, nullable=False),
     sa.Column("asked", sa.Float, nullable=False),
     sa.Column("pause", sa.Float, nullable=False),
     sa.Column("waited", sa.Float, nullable=False),

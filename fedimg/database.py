@@ -1,0 +1,233 @@
+"""The database behind queue and outbox: one SQLite file, or a PostgreSQL that workers share.
+
+What is read and written there is in fedimg.store, and in the modules that it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fedimg.tables import metadata
+
+#: Errors that PostgreSQL gives to one of two who were in each other's way: 40 is the class of
+#: transactions rolled back, 55P03 a lock that was not waited for, 57014 a statement cut short.
+_PASSING = ("40", "55P03", "57014")
+#: Until a server that does not answer is given up, in seconds.
+_CONNECT_SECONDS = 10
+#: Until a connection whose other end acknowledges nothing is given up, in milliseconds.
+_UNACKNOWLEDGED = 15000
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text says where it is and what to do."""
+
+
+class Unreachable(StoreError):
+    """A PostgreSQL does not answer, or not yet."""
+
+
+class Database:
+    """One SQLite file below the state directory, or the PostgreSQL of a `url`.
+
+    The file is made when it is missing, with its tables; those of a PostgreSQL, which a worker may
+    not be allowed to make, only with `make`.
+    Raises StoreError when it cannot be used, Unreachable when a PostgreSQL does not answer.
+    """
+
+    def __init__(self, directory: Path, url: str = "", *, make: bool = False) -> None:
+        self.directory = directory
+        self.path = directory / "fedimg.db"
+        self.shared = bool(url)
+        self.engine = _postgresql(url) if url else _sqlite(self.path)
+        #: How to name it to a person: without its password.
+        self.place = self.engine.url.render_as_string() if url else str(self.path)
+        if not self.shared:
+            self._make_file()
+        elif make:
+            self._prepare()
+        else:
+            self._find_tables()
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.engine.dispose()
+
+    def insert(self, table: sa.Table) -> Any:
+        """An insert that may say what to do about a row that is there already."""
+        return (postgresql if self.shared else sqlite).insert(table)
+
+    def serialise(self, connection: sa.Connection, what: str) -> None:
+        """Let one transaction at a time go on from here, of those about the same thing.
+
+        On SQLite the first write of a transaction does so by itself.
+        """
+        if self.shared:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(what))))
+
+    def on_failure(self, tell: Callable[[BaseException], object]) -> None:
+        """Have `tell` called with the reason, in any thread, when the database fails.
+
+        The disk may be full, say, the file gone, or held by another process for too long; the
+        server may be stopped. That a row is there already is no failure, nor is a transaction
+        that was in another's way.
+        """
+
+        @event.listens_for(self.engine, "handle_error")
+        def look(context: sa.ExceptionContext) -> None:
+            if not context.is_pre_ping and _fatal(context.original_exception):
+                tell(context.original_exception)
+
+    def _prepare(self) -> None:
+        try:
+            # Slow to import, and needed this once: `fedimg status` should not wait for it.
+            from dbos import DBOS
+
+            DBOS.migrate(self.queue_url)
+            with self.engine.begin() as connection:
+                if self.shared:
+                    self.serialise(connection, "tables")
+                else:
+                    # Bus and worker may both be the first: the second finds the tables made.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                metadata.create_all(connection)
+        except sa.exc.DatabaseError as error:
+            raise self._unusable(error) from error
+
+    @property
+    def queue_url(self) -> str:
+        """The address for the queue's library, password and all: not to be shown."""
+        return self.engine.url.render_as_string(hide_password=False)
+
+    def _make_file(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            # The queue's own tables come first: a consumer may well start before any worker.
+            if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks_tables():
+                self._prepare()
+        except (OSError, sa.exc.DatabaseError) as error:
+            raise self._unusable(error) from error
+
+    def _find_tables(self) -> None:
+        try:
+            lacks = self._lacks_tables()
+        except sa.exc.DatabaseError as error:
+            raise self._unusable(error) from error
+        if lacks:
+            self.close()
+            raise StoreError(
+                f"the database {self.place} is not prepared for this version: run 'fedimg store "
+                "migrate' as a role that may make tables there"
+            )
+
+    def _lacks_tables(self) -> bool:
+        return bool(set(metadata.tables) - set(sa.inspect(self.engine).get_table_names()))
+
+    def _unusable(self, error: Exception) -> StoreError:
+        reason = str(getattr(error, "orig", None) or error).strip()
+        if not self.shared:
+            return StoreError(
+                f"cannot use the database {self.path}: {reason}; "
+                "check state_directory, its owner and the free space there"
+            )
+        kind = Unreachable if isinstance(error, sa.exc.OperationalError) else StoreError
+        return kind(
+            f"cannot use the database {self.place}: {reason}; check `database` in fedimg.toml, "
+            "that PostgreSQL runs there, and its pg_hba.conf"
+        )
+
+
+def lock_key(what: str) -> int:
+    """The number of PostgreSQL's advisory lock for something; fedimg's own, by its hash."""
+    digest = hashlib.sha256(f"fedimg:{what}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def postgresql_url(text: str) -> sa.URL:
+    """A `postgresql://` address. Raises ValueError when it is none."""
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise ValueError("is not an address such as postgresql://fedimg@host/fedimg") from error
+    if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise ValueError("is not a postgresql:// address")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _fatal(error: BaseException) -> bool:
+    # What is no more than DatabaseError is damage to the file itself.
+    if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
+        return True
+    if isinstance(error, sqlite3.Error):
+        return False
+    import psycopg
+
+    state = str(getattr(error, "sqlstate", None) or "")
+    return isinstance(error, psycopg.OperationalError) and not state.startswith(_PASSING)
+
+
+def _postgresql(text: str) -> sa.Engine:
+    return sa.create_engine(
+        postgresql_url(text),
+        # Each region of each job writes in a thread of its own; a server counts its connections.
+        pool_size=10,
+        max_overflow=5,
+        pool_timeout=300,
+        pool_pre_ping=True,
+        json_serializer=_dumps,
+        connect_args=connecting("fedimg"),
+    )
+
+
+def connecting(name: str) -> dict[str, Any]:
+    """How libpq is to connect: a server, or a way there, that is gone is to be noticed."""
+    return {
+        "connect_timeout": _CONNECT_SECONDS,
+        "application_name": name,
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": _UNACKNOWLEDGED,
+    }
+
+
+def _sqlite(path: Path) -> sa.Engine:
+    # Not by text: a path may hold what means something in a URL.
+    where = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(
+        where,
+        # Each region of each job writes in a thread of its own. Past a few connections they only
+        # wait at SQLite's lock, where chance decides; here it is first come, first served.
+        pool_size=10,
+        max_overflow=0,
+        pool_timeout=300,
+        json_serializer=_dumps,
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA busy_timeout=30000")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if connection.execute("SELECT unixepoch('subsec')").fetchone()[0] is None:
+            # SQLite before 3.42 has no sub-seconds; DBOS counts on them.
+            connection.create_function(
+                "unixepoch", -1, lambda *form: time.time() if form else int(time.time())
+            )
+
+    return engine
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
