@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fedimg.group_commit import GroupCommit
 from fedimg.tables import metadata
 
 #: Errors that PostgreSQL gives to one of two who were in each other's way: 40 is the class of
@@ -49,6 +50,7 @@ class Database:
         self.path = directory / "fedimg.db"
         self.shared = bool(url)
         self.engine = _postgresql(url) if url else _sqlite(self.path)
+        self._group = GroupCommit(self.engine)
         #: How to name it to a person: without its password.
         self.place = self.engine.url.render_as_string() if url else str(self.path)
         if not self.shared:
@@ -65,6 +67,10 @@ class Database:
     def insert(self, table: sa.Table) -> Any:
         """An insert that may say what to do about a row that is there already."""
         return (postgresql if self.shared else sqlite).insert(table)
+
+    def write(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
+        """Run a statement that stands for itself, committed with those of other threads."""
+        self._group.write(statement)
 
     def serialise(self, connection: sa.Connection, what: str) -> None:
         """Let one transaction at a time go on from here, of those about the same thing.

@@ -18,12 +18,11 @@ class Outbox(Database):
 
     def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
         """Put a message in the outbox; one with the same key is there, or was sent, already."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                self.insert(_outbox)
-                .values(key=key, topic=topic, body=body, created=time.time())
-                .on_conflict_do_nothing()
-            )
+        self.write(
+            self.insert(_outbox)
+            .values(key=key, topic=topic, body=body, created=time.time())
+            .on_conflict_do_nothing()
+        )
 
     def unannounced(self, limit: int = 100) -> list[Announcement]:
         """Messages that the bus has not been seen to take, oldest first."""

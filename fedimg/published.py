@@ -27,17 +27,15 @@ class AMIs(Database):
             snapshot=ami.snapshot,
             public=False,
         )
-        with self.engine.begin() as connection:
-            connection.execute(self.insert(_amis).values(**vars(row)).on_conflict_do_nothing())
+        self.write(self.insert(_amis).values(**vars(row)).on_conflict_do_nothing())
 
     def publish_ami(self, ami: AMI) -> None:
         """Remember that an AMI is public."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                sa.update(_amis)
-                .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
-                .values(public=True)
-            )
+        self.write(
+            sa.update(_amis)
+            .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
+            .values(public=True)
+        )
 
     def forget_ami(self, ami: str, region: str) -> None:
         """Remember that an AMI was removed again."""

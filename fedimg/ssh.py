@@ -30,7 +30,9 @@ TCP_PATIENCE = 1.0
 #: Longest one try may take from connection to login, in seconds. Banners were seen 25 s late on a
 #: booting machine; a connection that its machine forgot while booting never gets one.
 LOGIN_PATIENCE = 60.0
-#: Pause between two tries, in seconds.
+#: Pause between two tries, in seconds. A refused connection costs the machine nothing; who fails
+#: at logins too often is shut out for a time (sshd_config, PerSourcePenalties).
+PAUSE_CLOSED = 0.2
 PAUSE = 1.0
 #: How often a wait looks for cancellation and limits, in seconds.
 GLANCE = 0.2
@@ -143,7 +145,8 @@ def connect(
         try:
             transport = _login(address, port, user, host_key, client_key, deadline, stop)
         except _NotYet as reason:
-            if time.monotonic() + PAUSE >= deadline:
+            pause = PAUSE_CLOSED if reason.reached is Reached.CLOSED else PAUSE
+            if time.monotonic() + pause >= deadline:
                 raise SSHError(
                     f"no SSH login as {where} within {limit:g} s ({tries} tries); "
                     f"the last one: {reason}",
@@ -151,7 +154,7 @@ def connect(
                 ) from reason
         else:
             return Session(transport, where, stop)
-        if stop.wait(PAUSE):
+        if stop.wait(pause):
             raise Cancelled(f"cancelled while waiting for {where}")
 
 

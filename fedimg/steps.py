@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from dbos import DBOS
 
 from fedimg.exceptions import Cancelled, exhausted
+from fedimg.side_by_side import side_by_side
 
 T = TypeVar("T")
 Effect = Callable[[], T]
@@ -57,7 +57,7 @@ class PlainSteps:
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
         """Every branch's result, by name."""
-        return _side_by_side(
+        return side_by_side(
             {name: partial(branch.body, self) for name, branch in branches.items()}, at_once
         )
 
@@ -142,7 +142,7 @@ class DurableSteps:
             places = {step: DBOS.reserve_step() for step in branch.names}
             steps = _ReservedSteps(self._gate, places)
             bodies[name] = partial(contextvars.copy_context().run, branch.body, steps)
-        return _side_by_side(bodies, at_once)
+        return side_by_side(bodies, at_once)
 
 
 class _ReservedSteps:
@@ -162,13 +162,3 @@ def _wait_for_the_end() -> NoReturn:
     """Let the thread stand still until the process ends."""
     while True:
         threading.Event().wait()
-
-
-def _side_by_side(bodies: Mapping[str, Callable[[], T]], at_once: int) -> dict[str, T]:
-    with ThreadPoolExecutor(max_workers=max(1, min(at_once, len(bodies)))) as pool:
-        futures = {name: pool.submit(body) for name, body in bodies.items()}
-    errors = [error for future in futures.values() if (error := future.exception())]
-    # A branch that failed cancels the others: theirs is not the reason.
-    for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
-        raise error
-    return {name: future.result() for name, future in futures.items()}

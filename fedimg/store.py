@@ -146,12 +146,11 @@ class Store(Outbox, AMIs, Refusals):
 
     def set_step(self, job: str, step: str) -> None:
         """Note which step a live job is at."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE))
-                .values(step=step, updated=time.time())
-            )
+        self.write(
+            sa.update(_jobs)
+            .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE))
+            .values(step=step, updated=time.time())
+        )
 
     def finish(self, job: str, run: int, *, queue: Queue) -> bool:
         """Note that only the clean-up of a run is left, and queue it; False if it is not live."""
@@ -233,12 +232,11 @@ class Store(Outbox, AMIs, Refusals):
     ) -> None:
         """Note where a job stands in one region."""
         values = {"step": step, "detail": detail, "error": error, "updated": time.time()}
-        with self.engine.begin() as connection:
-            connection.execute(
-                self.insert(_regions)
-                .values(job=job, region=region, **values)
-                .on_conflict_do_update(index_elements=["job", "region"], set_=values)
-            )
+        self.write(
+            self.insert(_regions)
+            .values(job=job, region=region, **values)
+            .on_conflict_do_update(index_elements=["job", "region"], set_=values)
+        )
 
     def set_test(
         self, job: str, ami: AMI, status: str, checks: Iterable[CheckResult], output: str

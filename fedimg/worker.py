@@ -37,7 +37,7 @@ WORKER = "worker"
 _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
 _CLEAN_UPS = 10
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.25
 #: How long announcements may take to leave when the worker stops; the others leave later.
 _ANNOUNCING_SECONDS = 3.0
 #: … and what is done beside the queues, which may be waiting for Koji, to end.

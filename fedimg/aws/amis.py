@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fedimg.aws.clients import Client
@@ -14,10 +15,42 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.side_by_side import side_by_side
 
 ROLE = "ami"
 #: A taken name gets the next number; more than this many builds of one name is a mistake.
 _NUMBERS = 100
+
+
+def register_all(
+    ec2: Client,
+    waiter: Waiter,
+    labels: Labels,
+    image: RawImage,
+    kinds: Sequence[AMIType],
+    *,
+    region: str,
+    snapshot: str,
+    kernel: str | None,
+    attributes: AMIs,
+) -> list[AMI]:
+    """One AMI of each type, all at once, as `register` makes and finds each.
+
+    What one of them raises is raised when the others are made: a clean-up finds those.
+    """
+    one = partial(
+        register,
+        ec2,
+        waiter,
+        labels,
+        image,
+        region=region,
+        snapshot=snapshot,
+        kernel=kernel,
+        attributes=attributes,
+    )
+    made = side_by_side({kind: partial(one, kind) for kind in kinds}, len(kinds))
+    return list(made.values())
 
 
 def register(

@@ -6,10 +6,10 @@ import threading
 import time
 from typing import Any
 
-import boto3
 from botocore.config import Config
 
 from fedimg import __version__
+from fedimg.aws import model
 from fedimg.aws.sights import Sights
 
 #: boto3 builds a client's methods at run time; no static type tells them.
@@ -33,7 +33,7 @@ class Clients:
     """
 
     def __init__(self) -> None:
-        self._session: Any = boto3.session.Session()
+        self._session: Any = model.session()
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, int, int], Client] = {}
         self._renewed = time.monotonic()
@@ -48,7 +48,7 @@ class Clients:
             if time.monotonic() - self._renewed < _RENEW_SECONDS:
                 return
             self._renewed = time.monotonic()
-            self._session = boto3.session.Session()
+            self._session = model.session()
             self._made.clear()
 
     def ec2(self, region: str) -> Client:
@@ -56,7 +56,7 @@ class Clients:
         return self.client("ec2", region)
 
     def ec2_once(self, region: str) -> Client:
-        """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
+        """EC2 in a region, each call tried once: a job's, which waits and tries again by itself."""
         return self.client("ec2", region, attempts=1)
 
     def sights(self, region: str) -> Sights:

@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fedimg.aws import regions
+from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.tags import ami_name
 from fedimg.config import EC2
@@ -63,7 +63,7 @@ def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
     comes. Raises EC2ServiceException when nothing can be made in the origin, and botocore's
     errors when that cannot be asked.
     """
-    wanted = regions.wanted(clients.ec2(settings.origin), settings)
+    wanted = regions.wanted(patience.briefly(clients, settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
     found = _kernels(wanted, settings, clients) if pv else {}
@@ -133,7 +133,7 @@ def _kernels(wanted: Sequence[str], settings: EC2, clients: Clients) -> dict[str
 
     def kernel(region: str) -> str | None:
         try:
-            return regions.paravirtual_kernel(clients.ec2(region), region, configured)
+            return regions.paravirtual_kernel(patience.briefly(clients, region), region, configured)
         except (ClientError, BotoCoreError):
             if region == settings.origin:
                 raise

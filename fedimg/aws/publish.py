@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from fedimg.aws.clients import Client
 from fedimg.aws.waiting import Waiter
 from fedimg.images import AMI
+from fedimg.side_by_side import side_by_side
+
+
+def publish_all(
+    ec2: Client,
+    waiter: Waiter,
+    snapshot: str,
+    amis: Sequence[AMI],
+    published: Callable[[AMI], object],
+) -> None:
+    """Make a snapshot public, then AMIs of it, all at once; `published` is told of each.
+
+    Where one fails, so does this, when the others have been tried.
+    """
+    publish_snapshot(ec2, waiter, snapshot)
+
+    def publish(ami: AMI) -> None:
+        publish_ami(ec2, waiter, ami)
+        published(ami)
+
+    side_by_side({ami.id: partial(publish, ami) for ami in amis}, len(amis))
 
 
 def publish_snapshot(ec2: Client, waiter: Waiter, snapshot: str) -> None:

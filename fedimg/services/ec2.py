@@ -325,20 +325,17 @@ class _Upload:
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
         self._progress(region, "register")
-        made = [
-            amis.register(
-                self._ec2(region),
-                self._waiter,
-                self._labels,
-                self._image,
-                kind,
-                region=region,
-                snapshot=snapshot,
-                kernel=self._plan.kernels.get(region),
-                attributes=self._settings.amis,
-            )
-            for kind in self._plan.types[region]
-        ]
+        made = amis.register_all(
+            self._ec2(region),
+            self._waiter,
+            self._labels,
+            self._image,
+            self._plan.types[region],
+            region=region,
+            snapshot=snapshot,
+            kernel=self._plan.kernels.get(region),
+            attributes=self._settings.amis,
+        )
         amis.available(
             self._ec2(region),
             self._waiter,
@@ -378,10 +375,9 @@ class _Upload:
                         amis.deregister(self._ec2(region), ami)
                         self._observer.dropped(ami, "its virtualization type failed the boot check")
                 if good:
-                    publish.publish_snapshot(self._ec2(region), self._waiter, snapshot)
-                for ami in good:
-                    publish.publish_ami(self._ec2(region), self._waiter, ami)
-                    self._observer.published(ami)
+                    publish.publish_all(
+                        self._ec2(region), self._waiter, snapshot, good, self._observer.published
+                    )
             dropped = sorted({str(ami.type) for ami in made if ami not in good})
             detail = f"without {', '.join(dropped)}: not booted" if dropped else ""
             self._progress(region, PUBLIC, detail)

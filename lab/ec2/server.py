@@ -14,6 +14,7 @@ from typing import Any
 from flask import Flask
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
@@ -104,8 +105,9 @@ class EC2:
         self._originals: dict[Path, Path] = {}
         self._closed = False
         self._moto = DomainDispatcherApplication(_moto_app)
-        # Loaded now rather than in the first caller's time.
+        # Loaded now rather than in the first caller's time; moto reads its tables at a first question.
         wire.model()
+        ec2_backends[query.account_of("")][chosen[0]].describe_vpcs()
         self._server: BaseWSGIServer | None = None
         self._port = settings.port
         self.up()
