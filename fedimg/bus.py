@@ -16,6 +16,8 @@ import fedmsg.config
 import fedmsg.core
 import zmq
 
+from fedimg.signing import sign
+
 MODNAME = "fedimg"
 #: fedmsg's name for what a publisher connects to.
 _RELAY = "relay_inbound"
@@ -74,11 +76,15 @@ class Bus:
     def __init__(self, config: dict[str, Any]) -> None:
         self._prefix = f"{config['topic_prefix']}.{config['environment']}.{MODNAME}."
         self._listener = _listener(config, self._prefix)
+        self._config = config
+        # By GnuPG keys, fedmsg signs itself.
+        self._signs = config["sign_messages"] and config.get("crypto_backend") != "gpg"
         try:
             self._publisher = fedmsg.core.FedMsgContext(
                 **config
                 | {
                     "active": True,
+                    "sign_messages": config["sign_messages"] and not self._signs,
                     "name": _RELAY,
                     "post_init_sleep": max(_SETTLE_SECONDS, config["post_init_sleep"]),
                 }
@@ -98,12 +104,13 @@ class Bus:
         Nothing tells whether the relay took it. Raises what signing and encoding raise.
         """
         sent: list[str] = []
-        self._publisher.publish(
-            topic=topic,
-            msg=body,
-            modname=MODNAME,
-            pre_fire_hook=lambda message: sent.append(message["msg_id"]),
-        )
+
+        def complete(message: dict[str, Any]) -> None:
+            sent.append(message["msg_id"])
+            if self._signs:
+                sign(message, self._config)
+
+        self._publisher.publish(topic=topic, msg=body, modname=MODNAME, pre_fire_hook=complete)
         return sent[0]
 
     def heard(self, seconds: float) -> list[tuple[str, str, Any]]:

@@ -105,7 +105,7 @@ class EC2:
         self._originals: dict[Path, Path] = {}
         self._closed = False
         self._moto = DomainDispatcherApplication(_moto_app)
-        # Loaded now rather than in the first caller's time; moto reads its tables at a first question.
+        # Loaded now rather than in the first caller's time.
         wire.model()
         ec2_backends[query.account_of("")][chosen[0]].describe_vpcs()
         self._server: BaseWSGIServer | None = None

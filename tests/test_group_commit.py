@@ -1,0 +1,72 @@
+"""Many threads that write to one real database at once."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from fedimg.group_commit import GroupCommit
+
+WRITERS = 16
+table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer, primary_key=True))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    made = sa.create_engine(f"sqlite:///{tmp_path / 'db'}")
+    table.metadata.create_all(made)
+    yield made
+    made.dispose()
+
+
+def numbers(engine: sa.Engine) -> list[int]:
+    with engine.connect() as connection:
+        return sorted(connection.scalars(sa.select(table.c.n)))
+
+
+class Slow:
+    """Holds up the first commit until all writers have come."""
+
+    def __init__(self, engine: sa.Engine, group: GroupCommit) -> None:
+        self.commits = 0
+        self._group = group
+        event.listen(engine, "commit", self._commit)
+
+    def _commit(self, connection: sa.Connection) -> None:
+        self.commits += 1
+        if self.commits == 1:
+            until = threading.Event()
+            while len(self._group._waiting) < WRITERS - 1:
+                until.wait(0.01)
+
+
+def test_what_comes_during_a_commit_is_one_commit(engine: sa.Engine) -> None:
+    group = GroupCommit(engine)
+    slow = Slow(engine, group)
+    with ThreadPoolExecutor(WRITERS) as threads:
+        list(threads.map(lambda n: group.write(sa.insert(table).values(n=n)), range(WRITERS)))
+    assert slow.commits == 2
+    assert numbers(engine) == list(range(WRITERS))
+
+
+def test_a_failure_is_its_writers_alone(engine: sa.Engine) -> None:
+    group = GroupCommit(engine)
+    Slow(engine, group)
+    # Number 0 twice, in whatever order they come.
+    values = [*range(WRITERS - 1), 0]
+    with ThreadPoolExecutor(WRITERS) as threads:
+        futures = [threads.submit(group.write, sa.insert(table).values(n=n)) for n in values]
+    errors = [error for future in futures if (error := future.exception())]
+    assert [type(error) for error in errors] == [sa.exc.IntegrityError]
+    assert numbers(engine) == list(range(WRITERS - 1))
+
+
+def test_a_write_is_there_when_it_returns(engine: sa.Engine) -> None:
+    group = GroupCommit(engine)
+    for n in range(3):
+        group.write(sa.insert(table).values(n=n))
+        assert numbers(engine) == list(range(n + 1))
