@@ -15,6 +15,7 @@ from dbos import DBOS
 from dbos import error as queue_error
 
 from fedimg import jobs, watchdog
+from fedimg.aws import patience
 from fedimg.aws.clients import Clients
 from fedimg.config import Settings
 from fedimg.ending import end_exhausted, end_with_database
@@ -71,7 +72,10 @@ def run_worker(settings: Settings) -> int:
     messenger = Messenger(store, settings.bus.confirm_seconds)
     messenger.start()
     gate = Gate(end_exhausted)
-    uploader = Uploader(settings, store, queue, Clients(), Hub(settings.koji), gate)
+    clients = Clients()
+    # The first takes long to make, and no job is to wait for that.
+    patience.prepare(clients, [settings.ec2.origin])
+    uploader = Uploader(settings, store, queue, clients, Hub(settings.koji), gate)
     _launch(store, uploader, settings.ec2.limits.jobs)
     at_intervals = beside(settings, store, queue, told)
     for each in at_intervals:

@@ -18,6 +18,9 @@ _GROWTH = 1.4
 # From when until when something is most likely to happen, in multiples of the time expected; how
 # long the pauses are then. Earlier than ever is noticed, too: the next one is looked for sooner.
 _EARLY, _LATE, _STEP = 0.8, 1.5, 0.05
+# The most that something is noticed late, as a share of what it took, where nobody knows or it is
+# overdue.
+_LATENESS = 0.1
 
 
 class Waiter:
@@ -62,7 +65,7 @@ class Waiter:
         failing_since: float | None = None
         pause = self._minimum
         if expected is not None:
-            self.pause(min(self._next(0.0, pause / _GROWTH, expected), limit))
+            self.pause(min(self._next(0.0, expected), limit))
         while True:
             self.check()
             waited = time.monotonic() - started
@@ -86,19 +89,19 @@ class Waiter:
                     f"{what}: not so after {limit:g} s; gave up waiting", later=True
                 )
             if expected is not None:
-                pause = self._next(waited, pause, expected)
+                pause = self._next(waited, expected)
             self.pause(min(pause, left) if left > 0 else pause)
             if expected is None:
                 pause = min(pause * _GROWTH, self._maximum)
 
-    def _next(self, waited: float, before: float, expected: float) -> float:
-        """The next pause, after `waited` seconds of which the last pause was `before`."""
+    def _next(self, waited: float, expected: float) -> float:
+        """The next pause, after `waited` seconds."""
         early = _EARLY * expected - waited
         if early > self._minimum:
             return min(early, self._maximum)
         if waited < _LATE * expected:
             return min(max(_STEP * expected, self._minimum), self._maximum)
-        return min(before * _GROWTH, self._maximum)
+        return min(max(_LATENESS * waited, self._minimum), self._maximum)
 
     def settled(self, call: Callable[[], T]) -> T:
         """The result of a call on fresh resources, tried until EC2 knows them everywhere."""
