@@ -24,7 +24,8 @@ jobs = sa.Table(
     sa.Column("job", sa.String, primary_key=True),
     sa.Column("image", sa.String, nullable=False),
     sa.Column("raw_image", sa.JSON, nullable=False),
-    sa.Column("checksum", sa.String),
+    # Each new job asks whether there is another of the same bytes, and none is ever forgotten.
+    sa.Column("checksum", sa.String, index=True),
     sa.Column("run", sa.Integer, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("state", sa.String, nullable=False),

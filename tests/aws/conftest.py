@@ -18,6 +18,7 @@ from fedimg.images import Architecture, RawImage
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.machines.process import ProcessMachines
+from tests.hands import Hands
 from tests.plans import follow, refusing
 
 #: Two with PV kernels, one without.
@@ -97,6 +98,12 @@ def clients(ec2: EC2) -> Iterator[Clients]:
         yield Clients()
 
 
+@pytest.fixture(scope="module")
+def hands(clients: Clients) -> Hands:
+    """Beside `clients`, for the tests' own part."""
+    return Hands()
+
+
 @pytest.fixture
 def account(ec2: EC2, clients: Clients) -> Iterator[Account]:
     account = Account(clients, ec2.url)
@@ -105,9 +112,9 @@ def account(ec2: EC2, clients: Clients) -> Iterator[Account]:
 
 
 @pytest.fixture
-def origin(clients: Clients) -> Any:
+def origin(hands: Hands) -> Any:
     """boto3's client of the origin."""
-    return clients.ec2(ORIGIN)
+    return hands.ec2(ORIGIN)
 
 
 @pytest.fixture
@@ -130,11 +137,11 @@ def waiter() -> Waiter:
 
 
 @pytest.fixture
-def make_volume(clients: Clients) -> Callable[..., str]:
+def make_volume(hands: Hands) -> Callable[..., str]:
     """Makes a blank volume; its id."""
 
     def make(labels: Labels, region: str = ORIGIN) -> str:
-        client = clients.ec2(region)
+        client = hands.ec2(region)
         zone = client.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
         volume = client.create_volume(
             AvailabilityZone=zone,
@@ -148,11 +155,11 @@ def make_volume(clients: Clients) -> Callable[..., str]:
 
 
 @pytest.fixture
-def make_snapshot(clients: Clients, make_volume: Callable[..., str]) -> Callable[..., str]:
+def make_snapshot(hands: Hands, make_volume: Callable[..., str]) -> Callable[..., str]:
     """Makes a snapshot of a blank volume, completed unless told otherwise; its id."""
 
     def make(labels: Labels, region: str = ORIGIN, *, completed: bool = True) -> str:
-        client = clients.ec2(region)
+        client = hands.ec2(region)
         volume = make_volume(labels, region)
         snapshot = client.create_snapshot(
             VolumeId=volume, TagSpecifications=labels.specifications(["snapshot"], "snapshot")

@@ -37,8 +37,8 @@ def copy(clients, waiter, labels, snapshot):
 
 
 @pytest.fixture
-def far(clients):
-    return clients.ec2(FURTHER)
+def far(hands):
+    return hands.ec2(FURTHER)
 
 
 def of(far, labels) -> list[dict]:

@@ -29,6 +29,7 @@ from lab.ec2.states import Delays
 from lab.ec2.world import Quotas
 from lab.machines.process import ProcessMachines
 from tests.aws import web as webs
+from tests.hands import Hands
 from tests.plans import follow, refusing
 
 SITE = "tests"
@@ -141,6 +142,7 @@ class Lab:
     ssh_port: int
     default_image: Callable[..., str]
     clients: Clients = field(default_factory=Clients)
+    hands: Hands = field(default_factory=Hands)
     _made: dict[str, Path] = field(default_factory=dict)
 
     # Images
@@ -194,7 +196,7 @@ class Lab:
     # EC2
 
     def ec2(self, region: str = ORIGIN) -> Any:
-        return self.clients.ec2(region)
+        return self.hands.ec2(region)
 
     def ask(self, page: str) -> Any:
         """What the lab tells of itself."""

@@ -12,6 +12,7 @@ import boto3
 import pytest
 
 from fedimg.aws.clients import Clients
+from tests.hands import Hands
 from tests.services.conftest import ORIGIN, SITE, Lab
 
 FILE = Path(__file__).parents[2] / "docs" / "aws-policy.json"
@@ -45,10 +46,11 @@ def user(lab: Lab, document: dict[str, Any]) -> User:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
         patched.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        clients = Clients()
+        clients, hands = Clients(), Hands()
         # boto3 looks for keys when the first client is made, and keeps them.
         clients.ec2(ORIGIN)
-    return User(arn, replace(lab, clients=clients))
+        hands.ec2(ORIGIN)
+    return User(arn, replace(lab, clients=clients, hands=hands))
 
 
 def tagged(site: str, *kinds: str) -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ def test_call_on_what_is_not_the_sites_is_denied(
 ) -> None:
     before = site.live()
     with pytest.raises(ClientError) as refusal:
-        call(worker.lab.clients.ec2(ORIGIN), other)
+        call(worker.lab.ec2(), other)
     assert refusal.value.response["Error"]["Code"] == "UnauthorizedOperation"
     assert refusal.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
     assert REFUSED in str(refusal.value)
