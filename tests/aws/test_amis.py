@@ -40,6 +40,29 @@ def shown(origin, ami) -> dict:
     return origin.describe_images(ImageIds=[ami.id])["Images"][0]
 
 
+def test_all_types_at_once_are_in_order_and_found_again_after_a_crash(
+    origin, waiter, labels, image, snapshot
+):
+    kinds = [HVM, AMIType(Virtualization.HVM, "gp3"), AMIType(Virtualization.HVM, "standard")]
+
+    def register():
+        return amis.register_all(
+            origin,
+            waiter,
+            labels,
+            image,
+            kinds,
+            region=ORIGIN,
+            snapshot=snapshot,
+            kernel=None,
+            attributes=AMIs(),
+        )
+
+    made = register()
+    assert [ami.type for ami in made] == kinds
+    assert register() == made
+
+
 def test_hvm_ami_is_as_nitro_wants_it(origin, register, snapshot):
     image = shown(origin, register())
     assert image["VirtualizationType"] == "hvm"

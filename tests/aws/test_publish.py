@@ -94,6 +94,22 @@ def test_full_quota_is_told_with_what_to_do(origin, waiter, register, published)
     assert not published(second)[0]
 
 
+def test_of_several_at_once_what_became_public_is_told_and_the_rest_fails(
+    origin, waiter, register, published
+):
+    both = [register("gp2"), register("gp3")]
+    told = []
+
+    def publish_both():
+        publish.publish_all(origin, waiter, both[0].snapshot, both, told.append)
+
+    # The quota is one: which of the two is first, nobody knows.
+    assert "ResourceLimitExceeded" in refused(publish_both)
+    assert [ami for ami in both if published(ami)[0]] == told
+    assert len(told) == 1
+    assert published(both[0])[1]
+
+
 def test_blocked_public_amis_are_told_with_what_to_do(origin, waiter, register, published):
     ami = register()
     origin.enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
