@@ -62,12 +62,23 @@ class Reached(StrEnum):
 
 
 class SSHError(Exception):
-    """A login or a command failed; `output` is the tail of what the command had printed."""
+    """A login or a command failed; `output` is the tail of what the command had printed.
 
-    def __init__(self, problem: str, output: str = "", reached: Reached = Reached.LOGIN) -> None:
+    `broke` says that the connection ended before its command did.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        output: str = "",
+        reached: Reached = Reached.LOGIN,
+        *,
+        broke: bool = False,
+    ) -> None:
         super().__init__(problem)
         self.output = output
         self.reached = reached
+        self.broke = broke
 
 
 class HostKeyMismatch(SSHError):
@@ -213,6 +224,7 @@ class Session:
         if status >= 0:
             return Finished(status, hide(output.tail), hide(errors.tail))
         killed = self._transport.is_active()
+        broke = False
         self.close()
         if watch.cancelled:
             raise Cancelled(f"cancelled while a command ran as {self._where}")
@@ -224,9 +236,10 @@ class Session:
                 "the instance's console may say why (out of memory?)"
             )
         else:
+            broke = True
             problem = f"the connection broke while a command ran as {self._where}{reason}"
         tails = "\n".join(tail for tail in (output.tail, errors.tail) if tail)
-        raise SSHError(problem, hide(tails))
+        raise SSHError(problem, hide(tails), broke=broke)
 
     def _converse(
         self, command: str, given: bytes, output: _Printed, errors: _Printed, watch: _Watch

@@ -123,7 +123,7 @@ class Attempts:
         self.waiter.settled(lambda: self.ec2.reboot_instances(InstanceIds=[started.id]))
 
     def taken(self, started: Started) -> str:
-        """Why EC2 itself ended the instance; empty when it did not."""
+        """Why EC2, or somebody else, ended the instance; empty when none of them did."""
         return instances.taken(self.ec2, started.id)
 
     def console(self, started: Started) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,42 +42,82 @@ class Verdict:
         )
 
 
+class _Untold(Exception):
+    """An attempt told nothing of the image; a fresh instance may. `verdict` is what it would be
+    otherwise, and is the last word where the image may be at fault after all.
+    """
+
+    def __init__(self, reason: str, verdict: Verdict, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+        self.final = final
+
+
 @dataclass(frozen=True)
 class BootCheck:
-    """Boots AMIs of one job in the origin, and checks them."""
+    """Boots AMIs of one job in the origin, and checks them; `heard` is told of attempts that are
+    made again, in words.
+    """
 
     attempts: Attempts
     checks: Sequence[Check]
+    heard: Callable[[str], None] = lambda words: None
 
     def run(self, ami: AMI, architecture: Architecture, *, again: bool) -> Verdict:
         """Boot one AMI and check it; its instance is going afterwards.
 
         Nobody waits for that: the verdict does not depend on it, and the job's clean-up will. A
         check that a crash interrupted (`again`) is abandoned and made anew; so is one whose
-        instance EC2 took away. Raises EC2TestException when EC2 had no room for an instance, or
-        took away each: the image was not to blame.
+        instance EC2 took away or did not get to run, and one whose connection broke: only a
+        check that itself fails counts against the image. Raises EC2TestException when no attempt
+        came to a verdict: the image was not to blame.
         """
         settings = self.attempts.settings
         if again:
             self.attempts.end()
         volumes = self._larger_root(ami)
         kind = self._instance_type(ami, architecture)
+        last: _Untold | NoRoom | None = None
         for number in range(settings.limits.attempts):
-            if number:
+            if last:
+                self.heard(f"attempt {number} failed, starting afresh: {last}")
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
             try:
                 started = self.attempts.start(ami.id, kind, number, volumes)
             except NoRoom as error:
-                reason = str(error)
+                last = error
                 continue
-            verdict = self._examine(started, ami, architecture)
-            reason = self.attempts.taken(started) if verdict.problem else ""
-            if reason or not (verdict.problem and settings.keep_failed_instances):
+            try:
+                verdict = self._judged(started, ami, architecture)
+            except _Untold as untold:
                 self.attempts.dismiss()
-            if not reason:
-                return verdict
-            reason = f"EC2 ended test instance {started.id} by itself: {reason}"
-        raise EC2TestException(f"could not boot {ami.type} AMI {ami.id}: {reason}", later=True)
+                last = untold
+                continue
+            if not (verdict.problem and settings.keep_failed_instances):
+                self.attempts.dismiss()
+            return verdict
+        if isinstance(last, _Untold) and last.final:
+            return last.verdict
+        raise EC2TestException(
+            f"could not check {ami.type} AMI {ami.id}: {last}",
+            output=last.verdict.output if isinstance(last, _Untold) else "",
+            later=True,
+        )
+
+    def _judged(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
+        """The verdict of one attempt. Raises _Untold when something else than the image failed."""
+        try:
+            verdict = self._examine(started, ami, architecture)
+        except _Untold as untold:
+            verdict, reason, final = untold.verdict, str(untold), untold.final
+        else:
+            reason, final = "", False
+        if verdict.problem and (ended := self.attempts.taken(started)):
+            # Whoever ended it, it was not the image.
+            reason, final = f"test instance {started.id} was ended: {ended}", False
+        if reason:
+            raise _Untold(reason, verdict, final=final)
+        return verdict
 
     def _examine(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
         results: list[CheckResult] = []
@@ -88,9 +128,16 @@ class BootCheck:
             self._ask(started, asked, results, said)
         except ssh.SSHError as error:
             said.append(error.output)
-            return self._failed(ami, started, self._explained(started, error), said, results)
+            foreign = isinstance(error, ssh.HostKeyMismatch)
+            verdict = self._failed(ami, started, self._explained(started, error), said, results)
+            if error.broke or foreign:
+                # An image whose cloud-init installs no key shows another one every time.
+                raise _Untold(verdict.problem, verdict, final=foreign) from error
+            return verdict
         except EC2ServiceException as error:
-            return self._failed(ami, started, error.problem, [error.output], results)
+            verdict = self._failed(ami, started, error.problem, [error.output], results)
+            # EC2 did not get it to run, or nobody saw it do so.
+            raise _Untold(verdict.problem, verdict) from error
         failed = [answer.name for answer in results if not answer.passed]
         if failed:
             problem = f"failed on the test instance: {', '.join(failed)}"

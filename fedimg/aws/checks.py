@@ -61,7 +61,9 @@ class Probe:
                 self.command, given=self.given, limit=self.timeout, idle=self.timeout
             )
         except ssh.SSHError as error:
-            raise BrokenOff(self.name, started, str(error), error.output) from error
+            raise BrokenOff(
+                self.name, started, str(error), error.output, broke=error.broke
+            ) from error
         matches = re.search(self.output, finished.output, re.MULTILINE)
         if finished.status == self.status and matches:
             state = CheckState.PASSED
@@ -83,8 +85,10 @@ def result(name: str, state: CheckState, started: float, said: str) -> CheckResu
 class BrokenOff(ssh.SSHError):
     """A check did not come to its end, and its session is over; `result` is what it comes to."""
 
-    def __init__(self, name: str, started: float, problem: str, output: str = "") -> None:
-        super().__init__(f"check {name!r}: {problem}", output)
+    def __init__(
+        self, name: str, started: float, problem: str, output: str = "", *, broke: bool = False
+    ) -> None:
+        super().__init__(f"check {name!r}: {problem}", output, broke=broke)
         self.result = result(name, CheckState.FAILED, started, f"{output}\n{problem}")
 
 

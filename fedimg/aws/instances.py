@@ -16,6 +16,9 @@ from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.secrets import hide
 
+#: What EC2 says of an instance that was shut down from within (EC2, StateReason).
+_ENDED_ITSELF = "Client.InstanceInitiatedShutdown"
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -141,15 +144,14 @@ def running(
 
 
 def taken(ec2: Client, instance: str) -> str:
-    """Why EC2 itself ended an instance; empty when it did not, or does not know the instance.
-
-    `Server.` begins the codes of EC2's own reasons (EC2, StateReason).
+    """Why EC2, or somebody else, ended an instance; empty when it ended itself, or did not end, or
+    EC2 does not know it.
     """
     for found in _describe(ec2, [{"Name": "instance-id", "Values": [instance]}]):
         reason = found.get("StateReason", {})
         ended = found["State"]["Name"] not in ("pending", "running")
-        if ended and str(reason.get("Code", "")).startswith("Server."):
-            return str(reason.get("Message") or reason["Code"])
+        if ended and reason.get("Code") != _ENDED_ITSELF:
+            return str(reason.get("Message") or reason.get("Code") or "EC2 gives no reason")
     return ""
 
 

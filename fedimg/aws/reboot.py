@@ -28,13 +28,13 @@ def survived(attempts: Attempts, started: Started, user: str, session: ssh.Sessi
     began = time.monotonic()
     command = scripts.as_root("check_scripts/boot.sh", "sh")
 
-    def failed(problem: str) -> BrokenOff:
-        return BrokenOff(NAME, began, problem)
+    def failed(problem: str, *, broke: bool = False) -> BrokenOff:
+        return BrokenOff(NAME, began, problem, broke=broke)
 
     try:
         marked = session.run(command, given=b"mark\n", limit=_LOOK, idle=_LOOK)
     except ssh.SSHError as error:
-        raise failed(str(error)) from error
+        raise failed(str(error), broke=error.broke) from error
     if marked.status != 0:
         raise failed(f"could not tell one boot from the next: {marked.output}{marked.errors}")
     attempts.reboot(started)

@@ -29,15 +29,16 @@ AttemptsIn = Callable[[str, str, Place], Attempts]
 class BootChecks:
     """The boot checks of one job.
 
-    `progress` is told which step a region is at. `stop` is set when the image has failed: nothing
-    of it will be public then. `again` says that an earlier try may have passed already.
+    `progress` is told which step a region is at, and what of it. `stop` is set when the image has
+    failed: nothing of it will be public then. `again` says that an earlier try may have passed
+    already.
     """
 
     image: RawImage
     plan: Plan
     checks: Sequence[Check]
     observer: Observer
-    progress: Callable[[str, str], None]
+    progress: Callable[..., None]
     attempts: AttemptsIn
     stop: threading.Event
     again: bool
@@ -154,11 +155,12 @@ class BootChecks:
             check = BootCheck(
                 replace(attempts, as_users_do=True, early=looks_early(attempts.settings.test)),
                 self.checks,
+                lambda words: self.progress(ami.region, step, words),
             )
             try:
                 verdict = check.run(ami, self.image.architecture, again=self.again)
             except EC2ServiceException as error:
-                self.observer.test_failed(ami, [], str(error))
+                self.observer.test_failed(ami, [], f"{error}\n{error.output}".strip())
                 raise
         if verdict.problem:
             self.observer.test_failed(ami, verdict.checks, verdict.output)

@@ -12,12 +12,16 @@ from fnmatch import fnmatchcase
 from random import Random
 from typing import Any, get_args, get_type_hints
 
+from lab.machines import BOOT, DROPPED, FOREIGN, FULL, LOGIN
+
 #: What happens to a call …
 REFUSED, RESET, SLOW, UNKNOWN, STALE = "refused", "reset", "slow", "unknown", "stale"
 #: … and to a snapshot, an image or an instance whose time to be ready has come.
 FAILED, UNFINISHED = "failed", "unfinished"
 ON_CALLS = (REFUSED, RESET, SLOW, UNKNOWN, STALE)
 ON_COMPLETIONS = (FAILED, UNFINISHED)
+#: … and to an instance that boots, or is logged into.
+ON_MACHINES = {FOREIGN: LOGIN, DROPPED: LOGIN, FULL: BOOT}
 #: The names that stand for the second kind where an action's would.
 COMPLETIONS = ("SnapshotCompletion", "ImageCompletion", "InstanceStart")
 
@@ -49,8 +53,8 @@ class Rule:
         for name, value in asdict(self).items():
             if not _fits(value, kinds[name]):
                 raise PlanError(f"{name} = {value!r} is none of {_said(kinds[name])}")
-        if self.fault not in (*ON_CALLS, *ON_COMPLETIONS):
-            known = ", ".join((*ON_CALLS, *ON_COMPLETIONS))
+        if self.fault not in (*ON_CALLS, *ON_COMPLETIONS, *ON_MACHINES):
+            known = ", ".join((*ON_CALLS, *ON_COMPLETIONS, *ON_MACHINES))
             raise PlanError(f"fault = {self.fault!r} is none of {known}")
         if self.fault == REFUSED and not self.code:
             raise PlanError("a refused call needs a code, such as RequestLimitExceeded")
@@ -112,6 +116,12 @@ class Faults:
         """The fault that keeps a snapshot, image or instance from being ready, if one is due."""
         due = next(self.due(ON_COMPLETIONS, completion, region), None)
         return due.strike() if due else None
+
+    def at_machine(self, moment: str, region: str) -> str:
+        """What strikes an instance at this moment of a machine's; empty when nothing does."""
+        kinds = [kind for kind, when in ON_MACHINES.items() if when == moment]
+        due = next(self.due(kinds, moment, region), None)
+        return due.strike().fault if due else ""
 
     def due(self, kinds: Collection[str], action: str, region: str) -> Iterator["Due"]:
         """The rules of these kinds that are due for this call, in order.

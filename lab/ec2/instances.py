@@ -83,6 +83,7 @@ def launch_of(world: World, instance: Instance) -> Launch:
         key_name=instance.key_name,
         public_key=instance.public_key,
         admits=network.admits(world, instance),
+        strikes=lambda moment: world.faults.at_machine(moment, instance.region),
     )
 
 

@@ -5,6 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+#: What may strike a connection to a machine: it is shown a host key that is nobody's, or breaks
+#: when a command has begun …
+FOREIGN, DROPPED = "foreign", "dropped"
+#: … and its volumes, that no file can grow on them beyond FULL_BYTES.
+FULL = "full"
+FULL_BYTES = 4 << 20
+#: When that is decided.
+LOGIN, BOOT = "InstanceLogin", "InstanceBoot"
+
 
 @dataclass(frozen=True)
 class Disk:
@@ -21,7 +30,8 @@ class Launch:
     """Everything a machine is started from.
 
     `admits(source_address, port)` says whether the instance's security groups let a connection
-    in at this moment. `user_data` is what RunInstances was given, decoded from base64.
+    in at this moment. `user_data` is what RunInstances was given, decoded from base64. `strikes`,
+    asked at each of `LOGIN` and `BOOT`, says what goes wrong with it; nothing when that is empty.
     """
 
     instance_id: str
@@ -35,6 +45,7 @@ class Launch:
     key_name: str | None
     public_key: str | None  # the key pair's public half, in OpenSSH's form
     admits: Callable[[str, int], bool]
+    strikes: Callable[[str], str] = lambda moment: ""
 
 
 class Machines(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import asyncssh
 
-from lab.machines import Disk, Launch, cloud_init, guest
+from lab.machines import BOOT, FULL, FULL_BYTES, LOGIN, Disk, Launch, cloud_init, guest
 from lab.machines.boot import judge
 from lab.machines.cloud_init import CloudInit
 from lab.machines.confine import Confinement, Login
@@ -57,6 +57,7 @@ class Machine:
         self._devices: Devices | None = None
         self._sshd: SshServer | None = None
         self._sessions: set[Session] = set()
+        self._full = False
         # What the first boot settles; later boots are of the same instance, as for cloud-init.
         self._initialised = False
         self._hostname = ""
@@ -156,6 +157,7 @@ class Machine:
         self._console.say(*verdict.console)
         if not verdict.boots:
             return
+        self._full = await _finished(asyncio.to_thread(launch.strikes, BOOT)) == FULL
 
         first = not self._initialised
         if first:
@@ -211,6 +213,7 @@ class Machine:
                 self._holder,
                 host_keys=self._host_keys,
                 admits=launch.admits,
+                strikes=lambda: launch.strikes(LOGIN),
                 authorized_keys=self._authorized_keys,
                 guest=lambda user: _Guest(self, self._logins[user]),
             )
@@ -280,9 +283,14 @@ class Machine:
             login,
             words,
             environment=environment,
-            largest_file=self._devices.largest_file() if self._devices is not None else None,
+            largest_file=self._largest_file(),
             terminal=terminal,
         )
+
+    def _largest_file(self) -> int | None:
+        if self._full:
+            return FULL_BYTES
+        return self._devices.largest_file() if self._devices is not None else None
 
     def restore_volumes(self) -> str | None:
         """Bring the volumes to their sizes; which of them had been written beyond the end of."""

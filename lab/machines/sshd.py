@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import asyncssh
 
+from lab.machines import DROPPED, FOREIGN
 from lab.machines.session import Guest, PowerOff, Session
 
 # OpenSSH's own defaults: LoginGraceTime, and one unanswered keepalive too many.
@@ -24,7 +25,8 @@ class SshServer:
 
     `admits(source_address, port)` is asked about each connection, in a thread, since it may wait
     for whoever is waiting for the machines. One that is not admitted gets no answer, as through a
-    security group. `authorized_keys(user)` is the text of that file, empty when there is no such
+    security group. `strikes()` is asked about the others, in the same way, and may say FOREIGN or
+    DROPPED. `authorized_keys(user)` is the text of that file, empty when there is no such
     user.
     """
 
@@ -34,12 +36,14 @@ class SshServer:
         *,
         host_keys: Sequence[asyncssh.SSHKey],
         admits: Callable[[str, int], bool],
+        strikes: Callable[[], str],
         authorized_keys: Callable[[str], Awaitable[str]],
         guest: Callable[[str], Guest],
     ) -> None:
         self._holder = holder
         self._host_keys = list(host_keys)
         self._admits = admits
+        self._strikes = strikes
         self._authorized_keys = authorized_keys
         self._guest = guest
         self._accepting: asyncio.Task[None] | None = None
@@ -48,9 +52,18 @@ class SshServer:
 
     async def start(self) -> None:
         """Answer connections."""
-        options = await asyncssh.SSHServerConnectionOptions.construct(
-            server_factory=lambda: _Server(self._authorized_keys, self._guest, self._connections),
-            server_host_keys=self._host_keys,
+        self._holder.listen(_WAITING_CONNECTIONS)
+        self._accepting = asyncio.create_task(self._accept())
+
+    async def _options(self, strikes: str) -> asyncssh.SSHServerConnectionOptions:
+        keys = self._host_keys
+        if strikes == FOREIGN:
+            keys = [asyncssh.generate_private_key(key.get_algorithm()) for key in keys]
+        return await asyncssh.SSHServerConnectionOptions.construct(
+            server_factory=lambda: _Server(
+                self._authorized_keys, self._guest, self._connections, drops=strikes == DROPPED
+            ),
+            server_host_keys=keys,
             encoding=None,
             line_editor=False,
             allow_scp=False,
@@ -62,8 +75,6 @@ class SshServer:
             login_timeout=_LOGIN_SECONDS,
             keepalive_interval=_KEEPALIVE_SECONDS,
         )
-        self._holder.listen(_WAITING_CONNECTIONS)
-        self._accepting = asyncio.create_task(self._accept(options))
 
     async def stop(self) -> None:
         """Drop every connection, and refuse new ones."""
@@ -80,21 +91,20 @@ class SshServer:
         for connection in list(self._connections):
             connection.abort()
 
-    async def _accept(self, options: asyncssh.SSHServerConnectionOptions) -> None:
+    async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             client, source = await loop.sock_accept(self._holder)
-            task = loop.create_task(self._handle(client, source[0], options))
+            task = loop.create_task(self._handle(client, source[0]))
             self._handling.add(task)
             task.add_done_callback(self._handling.discard)
 
-    async def _handle(
-        self, client: socket.socket, source: str, options: asyncssh.SSHServerConnectionOptions
-    ) -> None:
+    async def _handle(self, client: socket.socket, source: str) -> None:
         port = self._holder.getsockname()[1]
         loop = asyncio.get_running_loop()
         try:
             if await loop.run_in_executor(None, self._admits, source, port):
+                options = await self._options(await loop.run_in_executor(None, self._strikes))
                 # A client that cannot prove who it is, or goes away, is its own concern.
                 with suppress(OSError, asyncssh.Error):
                     await asyncssh.run_server(client, options=options)
@@ -117,10 +127,13 @@ class _Server(asyncssh.SSHServer):
         authorized_keys: Callable[[str], Awaitable[str]],
         guest: Callable[[str], Guest],
         connections: set[asyncssh.SSHServerConnection],
+        *,
+        drops: bool,
     ) -> None:
         self._authorized_keys = authorized_keys
         self._guest = guest
         self._connections = connections
+        self._drops = drops
         self._connection: asyncssh.SSHServerConnection
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -141,4 +154,6 @@ class _Server(asyncssh.SSHServer):
         return True
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
+        if self._drops:
+            asyncio.get_running_loop().call_soon(self._connection.abort)
         return Session(self._guest(self._connection.get_extra_info("username")))

@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
-from lab.ec2.faults import ON_CALLS, ON_COMPLETIONS, Faults, Plan, PlanError
+from lab.ec2.faults import ON_CALLS, ON_COMPLETIONS, ON_MACHINES, Faults, Plan, PlanError
 from tests.lab.conftest import SESSION, Site
 from tests.plans import follow, struck
 
@@ -318,7 +318,7 @@ def test_many_calls_at_once_lose_nothing_to_resets(ec2: Site) -> None:
 
 def test_example_shows_every_kind_of_fault() -> None:
     plan = Plan.of(tomllib.loads(EXAMPLE.read_text()))
-    assert {rule.fault for rule in plan.rules} == {*ON_CALLS, *ON_COMPLETIONS}
+    assert {rule.fault for rule in plan.rules} == {*ON_CALLS, *ON_COMPLETIONS, *ON_MACHINES}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_ec2_that_takes_every_instance_away_fails_the_job_for_now(lab: Lab) -> N
     image, observer = lab.image(), Recorder()
     lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
     plans.follow(lab.url, [{**lost, "skip": 1}])
-    words = "could not boot .* EC2 ended test instance i-.*: Server.InternalError: Internal error"
+    words = "could not check .* test instance i-.* was ended: Server.InternalError: Internal error"
     with pytest.raises(EC2TestException, match=words) as failure:
         lab.upload(image, observer, **{**SMALL, "limits": {"attempts": 2}})
     assert failure.value.later

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import pytest
 
 from fedimg.aws import cleanup
 from fedimg.aws.waiting import Waiter
-from fedimg.exceptions import EC2ServiceException, EC2UtilityException
+from fedimg.exceptions import EC2ServiceException, EC2TestException, EC2UtilityException
 from fedimg.images import RawImage
 from fedimg.services.ec2 import Result
 from tests.plans import follow, struck
@@ -269,6 +270,76 @@ def test_file_that_never_comes_may_come_later(lab: Lab) -> None:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert failure.value.later
     assert observer.words().count("starting afresh") == 2
+    lab.leaves_nothing(image)
+
+
+def utility_instances(lab: Lab, image: RawImage) -> int:
+    made = lab.made_for(image, "instance")
+    return len([row for row in made if row["tags"]["fedimg:role"] == "utility"])
+
+
+@pytest.mark.parametrize("fault", ["foreign", "dropped", "full"])
+def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fault: str) -> None:
+    image, observer = lab.image(), Recorder()
+    follow(lab.url, [{"fault": fault, "count": 1}])
+    result = lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    words = {"foreign": "shows another host key", "dropped": "broke", "full": "volume: .*"}[fault]
+    assert re.search(f"write attempt 1 failed, starting afresh: .*{words}", observer.words())
+    assert struck(lab.url) == [1]
+    assert utility_instances(lab, image) == 2
+    assert len(lab.made_for(image, "snapshot")) == 2
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER})
+
+
+@pytest.mark.parametrize("fault", ["foreign", "dropped", "full"])
+def test_write_that_every_instance_spoils_fails_for_now(lab: Lab, fault: str) -> None:
+    image = lab.image()
+    follow(lab.url, [{"fault": fault}])
+    with pytest.raises(EC2UtilityException) as failure:
+        lab.upload(image, limits=LIMITS, **SETTINGS)
+    assert failure.value.later
+    assert utility_instances(lab, image) == LIMITS["attempts"]
+    follow(lab.url, [])
+    lab.leaves_nothing(image)
+
+
+@pytest.mark.parametrize("fault", ["foreign", "dropped"])
+def test_boot_check_whose_connection_is_spoilt_is_made_again(lab: Lab, fault: str) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when["test started"] = lambda: follow(lab.url, [{"fault": fault, "count": 1}])
+    result = lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    assert struck(lab.url) == [1]
+    assert "boot-check:hvm attempt 1 failed, starting afresh: " in observer.words()
+    assert observer.of("test failed") == []
+    assert len(observer.of("test completed")) == 1
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER})
+
+
+def test_boot_check_whose_connections_all_break_is_not_held_against_the_image(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when["test started"] = lambda: follow(lab.url, [{"fault": "dropped"}])
+    words = "the connection broke while a command ran"
+    with pytest.raises(EC2TestException, match=words) as failure:
+        lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    assert failure.value.later
+    assert "login:" in failure.value.output
+    assert struck(lab.url) == [LIMITS["attempts"]]
+    (failed,) = observer.of("test failed")
+    assert words in failed.output
+    follow(lab.url, [])
+    lab.leaves_nothing(image)
+
+
+def test_image_that_shows_another_host_key_each_time_fails_for_good(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when["test started"] = lambda: follow(lab.url, [{"fault": "foreign"}])
+    with pytest.raises(EC2TestException, match="shows another host key") as failure:
+        lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    assert not failure.value.later
+    assert struck(lab.url) == [LIMITS["attempts"]]
+    follow(lab.url, [])
     lab.leaves_nothing(image)
 
 
