@@ -110,7 +110,7 @@ class Direct:
         timeout = math.ceil(self.settings.limits.write / 60)
         # An attempt of its own is a snapshot of its own; the same call twice is one.
         token = self.labels.token(UNFINISHED, secrets.token_hex(16))
-        started = self.waiter.settled(
+        started = self._patience().settled(
             lambda: self.ebs_once.start_snapshot(
                 VolumeSize=gib(size.uncompressed_size),
                 Description=f"fedimg: {self.labels.image}"[:255],
@@ -137,7 +137,7 @@ class Direct:
         with Crew(self.waiter.stop, limit=limits.write) as crew:
             pieces: Pipe[bytes] = Pipe(crew, _PIECES_WAITING)
             filled: Pipe[tuple[int, bytes]] = Pipe(crew, _BLOCKS_WAITING)
-            patience = Waiter(limits, crew.over)
+            patience = Waiter(limits, crew.over, self.heard)
 
             def fetch() -> None:
                 download.run(pieces.put)
@@ -153,9 +153,13 @@ class Direct:
                     crew.start(f"blocks {number}", put)
                 self._unpack(pieces, size.uncompressed_size, filled)
                 crew.join()
-                blocks.complete(self.waiter)
+                blocks.complete(self._patience())
             finally:
                 download.end()
+
+    def _patience(self) -> Waiter:
+        """The waiter for what EBS is asked: it says when that is away."""
+        return Waiter(self.settings.limits, self.waiter.stop, self.heard)
 
     def _unpack(self, pieces: Pipe[bytes], size: int, filled: Pipe[tuple[int, bytes]]) -> None:
         told = time.monotonic()

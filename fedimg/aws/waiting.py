@@ -63,6 +63,7 @@ class Waiter:
         """
         started = time.monotonic()
         failing_since: float | None = None
+        since, told = "", False
         pause = self._minimum
         if expected is not None:
             self.pause(min(self._next(0.0, expected), limit))
@@ -72,14 +73,22 @@ class Waiter:
             try:
                 answer = look()
                 failing_since = None
+                if told:
+                    self._heard("")
+                    told = False
             except Exception as error:
-                failing_since = failing_since or time.monotonic()
+                if failing_since is None:
+                    failing_since, since = time.monotonic(), _clock()
                 failing = time.monotonic() - failing_since
                 away = repeatable and passing(error)
                 known = failing < self._outage if away else not_found(error)
                 # At the end, EC2's own words say more than ours.
                 if not known or (not away and (failing >= self._settle or waited >= limit)):
                     raise
+                # What passes within a pause is not worth a word.
+                if away and not told and failing >= self._maximum:
+                    told = True
+                    self._heard(_waiting(since, error))
                 answer = None
             if answer is not None:
                 return answer
@@ -121,11 +130,10 @@ class Waiter:
                 answer = call()
             except Exception as error:
                 if away_since is None:
-                    away_since, since = time.monotonic(), f"{datetime.now(UTC):%H:%M:%S} UTC"
+                    away_since, since = time.monotonic(), _clock()
                 if not passing(error) or time.monotonic() - away_since >= self._outage:
                     raise
-                whom = "EC2 to take the worker's credentials" if expired(error) else "EC2"
-                self._heard(f"waiting for {whom} since {since}: {error}")
+                self._heard(_waiting(since, error))
             else:
                 if since:
                     self._heard("")
@@ -172,3 +180,12 @@ class Waiter:
         """Raises Cancelled when told to stop."""
         if self.stop.is_set():
             raise Cancelled
+
+
+def _clock() -> str:
+    return f"{datetime.now(UTC):%H:%M:%S} UTC"
+
+
+def _waiting(since: str, error: Exception) -> str:
+    whom = "EC2 to take the worker's credentials" if expired(error) else "EC2"
+    return f"waiting for {whom} since {since}: {error}"

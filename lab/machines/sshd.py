@@ -59,7 +59,8 @@ class SshServer:
         keys = self._host_keys
         if strikes == FOREIGN:
             keys = [asyncssh.generate_private_key(key.get_algorithm()) for key in keys]
-        return await asyncssh.SSHServerConnectionOptions.construct(
+        options: asyncssh.SSHServerConnectionOptions
+        options = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: _Server(
                 self._authorized_keys, self._guest, self._connections, drops=strikes == DROPPED
             ),
@@ -75,6 +76,7 @@ class SshServer:
             login_timeout=_LOGIN_SECONDS,
             keepalive_interval=_KEEPALIVE_SECONDS,
         )
+        return options
 
     async def stop(self) -> None:
         """Drop every connection, and refuse new ones."""

@@ -244,6 +244,17 @@ def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: 
     holds(lab, image, result, {ORIGIN, FURTHER})
 
 
+def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    away = refused("ServiceUnavailable", action="PutSnapshotBlock", until=3)
+    observer.when["starts"] = lambda: follow(lab.url, [away])
+    result = lab.upload(image, observer, write_via="direct", limits=LIMITS, **SETTINGS)
+    assert "write waiting for EC2 since " in observer.words()
+    assert "attempt 1 failed" not in observer.words()
+    clean(lab, image, result)
+    holds(lab, image, result, {ORIGIN, FURTHER})
+
+
 # Instances, and the server of the file
 
 
