@@ -24,7 +24,7 @@ from fedimg.config import Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.rpc import Client, NoAnswer
-from fedimg.store import Store
+from fedimg.store import Store, StoreError
 from fedimg.unanswered import unanswered
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in
@@ -44,12 +44,14 @@ def run(settings: Settings) -> list[Finding]:
     """Look at everything; each look stands alone, and none takes long."""
     looks: dict[str, Look] = {
         "configuration": partial(configuration, settings),
-        "state directory": partial(state_directory, settings.state_directory),
+        "state directory": partial(database, settings)
+        if settings.database
+        else partial(state_directory, settings.state_directory),
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
-        "announcements": partial(announcements, settings.state_directory),
+        "announcements": partial(announcements, settings),
         "bus": bus,
-        "bus, refused": partial(refused, settings.state_directory),
+        "bus, refused": partial(refused, settings),
     }
     try:
         account = Account(Clients(), settings.ec2)
@@ -132,6 +134,21 @@ def state_directory(directory: Path) -> list[Finding]:
     return [Finding(name, Status.OK, f"{directory}{made}")]
 
 
+def database(settings: Settings) -> list[Finding]:
+    """Whether the PostgreSQL answers, and is prepared."""
+    name = "database"
+    try:
+        with closing(Store(settings.state_directory, settings.database)) as store:
+            return [Finding(name, Status.OK, f"{store.place} answers")]
+    except StoreError as error:
+        return [Finding(name, Status.PROBLEM, str(error))]
+
+
+def _has_database(settings: Settings) -> bool:
+    # Opening a file makes what is missing, owned by whoever looks.
+    return bool(settings.database) or (settings.state_directory / "fedimg.db").exists()
+
+
 def koji_hub(koji: Koji) -> list[Finding]:
     """Whether the hub answers."""
     name, hint = "Koji hub", "check koji.hub, and the way there"
@@ -159,13 +176,12 @@ def koji_files(koji: Koji) -> list[Finding]:
     return [Finding(name, Status.OK, f"{koji.topurl} answers")]
 
 
-def announcements(directory: Path) -> list[Finding]:
+def announcements(settings: Settings) -> list[Finding]:
     """Whether what was announced, or missed, could be asked for in Koji."""
     name = "announcements"
-    # Opening makes what is missing, owned by whoever looks.
-    if not (directory / "fedimg.db").exists():
+    if not _has_database(settings):
         return [Finding(name, Status.OK, "none yet")]
-    with closing(Store(directory)) as store:
+    with closing(Store(settings.state_directory, settings.database)) as store:
         told = unanswered(store)
     hint = "nothing is lost, and Koji is asked again; see 'Koji hub', and tell Koji's operators"
     return [Finding(name, Status.WARNING, text, hint) for text in told] or [
@@ -221,12 +237,12 @@ def _signatures(config: dict[str, Any]) -> Finding:
     return Finding(name, Status.OK, f"builds are heard from {', '.join(signers)} alone")
 
 
-def refused(directory: Path) -> list[Finding]:
+def refused(settings: Settings) -> list[Finding]:
     """Whether messages came lately that nobody who may send them had signed."""
     name = "bus, refused"
-    if not (directory / "fedimg.db").exists():
+    if not _has_database(settings):
         return [Finding(name, Status.OK, "no hub has run here yet")]
-    store = Store(directory)
+    store = Store(settings.state_directory, settings.database)
     try:
         rows = store.refused(time.time() - _REFUSED_DAYS * 86400)
     finally:

@@ -95,7 +95,8 @@ class Call:
         """The database. Raises Refused when there is none yet, unless `create`."""
         directory = self.settings.state_directory
         # Opening makes what is missing, owned by whoever asked: a look must not do that.
-        if not create and not (directory / _DATABASE).exists():
+        url = self.settings.database
+        if not create and not url and not (directory / _DATABASE).exists():
             raise Refused(
                 Code.UNUSABLE,
                 f"there is no database in {directory} yet: check state_directory in the "
@@ -103,7 +104,7 @@ class Call:
             )
         from fedimg.store import Store
 
-        return Store(directory)
+        return Store(directory, url)
 
 
 def _say_version(asked: bool) -> None:
@@ -124,8 +125,25 @@ def _before_the_name(
     ctx.obj = (config, as_json)
 
 
+#: What is about the database itself.
+store_app = typer.Typer(
+    name="store", help="Prepare a PostgreSQL, or move to it.", no_args_is_help=True
+)
+app.add_typer(store_app)
+
+
 def command(body: Callable[..., int]) -> Callable[..., int]:
-    """Make `body` a command of its name, which also takes --config and --json.
+    """Make `body` a command of its name, which also takes --config and --json."""
+    return command_of(app)(body)
+
+
+def command_of(group: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """The same for a command in a group."""
+    return lambda body: _command(group, body)
+
+
+def _command(group: typer.Typer, body: Callable[..., int]) -> Callable[..., int]:
+    """Add a command.
 
     Its first argument is the Call and its result the exit status; what it raises for a reason
     that a person can act on becomes one paragraph on standard error.
@@ -154,7 +172,7 @@ def command(body: Callable[..., int]) -> Callable[..., int]:
     # Typer reads a command's options off its signature.
     signature = inspect.Signature([*(p.replace(kind=named) for p in own), *shared])
     run.__signature__ = signature  # type: ignore[attr-defined]
-    app.command(body.__name__, help=inspect.getdoc(body))(run)
+    group.command(body.__name__, help=inspect.getdoc(body))(run)
     return body
 
 
@@ -174,16 +192,17 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     from fedimg.exceptions import EC2ServiceException
     from fedimg.koji import KojiRefused, KojiUnavailable
     from fedimg.lease import WorkerRunning
+    from fedimg.move import MoveRefused
     from fedimg.store import StoreError
 
-    if isinstance(error, WorkerRunning):
+    if isinstance(error, WorkerRunning | MoveRefused):
         return Code.NOT_NOW, str(error)
     if isinstance(error, StoreError | BusError):
         return Code.UNUSABLE, str(error)
     if isinstance(error, sa.exc.DatabaseError):
         return Code.UNUSABLE, (
             f"the database failed: {error.orig}; check the owner of state_directory and the free "
-            "space there"
+            "space there, or, with `database`, that PostgreSQL runs"
         )
     if isinstance(error, EC2ServiceException):
         return Code.FAILED, str(error)

@@ -52,6 +52,15 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _database_address(text: str) -> str:
+    if text:
+        # Slow to import, and most sites have none.
+        from fedimg.database import postgresql_url
+
+        postgresql_url(text)
+    return text
+
+
 #: Address version → the shortest prefix that can still be somebody's own: a /8, and an
 #: allocation of IPv6.
 _WIDEST = {4: 8, 6: 16}
@@ -78,6 +87,7 @@ def _line(text: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+DatabaseAddress = Annotated[str, AfterValidator(_database_address)]
 #: A web address that is given to an instance, on a line.
 GivenAddress = Annotated[str, AfterValidator(_line), AfterValidator(_web_address)]
 OptionalAddress = Annotated[
@@ -245,6 +255,15 @@ class Limits(Section):
     attempts: PositiveInt = Field(3, description="Fresh instances tried for a write or a check.")
     image_gib: PositiveInt = Field(64, description="Largest image taken, uncompressed.")
     jobs: PositiveInt = Field(4, description="Jobs that one worker runs at once.")
+    copies: PositiveInt = Field(
+        20, description="Snapshot copies into one region at once, of all workers together."
+    )
+    utilities: PositiveInt = Field(
+        20, description="Utility instances at once, of all workers together."
+    )
+    calls: PositiveFloat = Field(
+        20, description="EC2 calls a second to one region, of all workers together."
+    )
     regions: PositiveInt = Field(40, description="Regions that one job works on at once.")
     wait_minimum: PositiveFloat = Field(
         1.0, description="Shortest pause between two looks at what EC2 is doing."
@@ -380,6 +399,12 @@ class Worker(Section):
     stop_seconds: PositiveFloat = Field(
         20, description="How long steps under way may take to end when the worker is stopped."
     )
+    lease_seconds: float = Field(
+        15,
+        ge=2,
+        description="With PostgreSQL: a worker that was not heard of for so long has lost its "
+        "jobs to the others, and ends.",
+    )
     history_days: PositiveFloat = Field(
         90,
         description="How long the steps of ended jobs, and the texts of sent messages, are kept; "
@@ -396,7 +421,12 @@ class Settings(Section):
         description="This deployment's name: tags everything it makes; it touches nothing else.",
     )
     state_directory: Path = Field(
-        Path("/var/lib/fedimg"), description="Queue and outbox; one worker at a time."
+        Path("/var/lib/fedimg"), description="Queue and outbox, unless `database` has them."
+    )
+    database: DatabaseAddress = Field(
+        "",
+        description="postgresql://user@host/name, which several workers share; empty: a file in "
+        "state_directory, and one worker. A password is better in ~/.pgpass or $PGPASSWORD.",
     )
     koji: Koji = Koji()
     catch_up: CatchUp = CatchUp()

@@ -48,8 +48,8 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         try:
             settings = config.load()
             self._koji = settings.koji
-            self._directory = settings.state_directory
-            self._store = Store(self._directory)
+            self._directory, self._database = settings.state_directory, settings.database
+            self._store = Store(self._directory, self._database)
         except (config.ConfigError, StoreError) as error:
             sys.exit(f"fedimg: {error}")
         self._jobs = Jobs(self._store)
@@ -136,7 +136,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
                 self.log.error(
                     "cannot store %s in %s, trying again in %g s: %s",
                     entry,
-                    self._directory,
+                    self._store.place,
                     pause,
                     error,
                 )
@@ -172,7 +172,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
     def _reopen(self) -> None:
         """Open the database anew: its file may have been moved or replaced."""
         try:
-            store = Store(self._directory)
+            store = Store(self._directory, self._database)
         except StoreError as error:
             self.log.error("%s", error)
             return

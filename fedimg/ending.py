@@ -12,6 +12,11 @@ def end_with_database(error: BaseException) -> NoReturn:
     _end_at_once(f"the database failed, so the worker ends; mend this and start it: {error}")
 
 
+def end_without_lease(reason: str) -> NoReturn:
+    """Another worker may have this one's jobs by now."""
+    _end_at_once(f"the worker has lost its lock in the database, so it ends: {reason}")
+
+
 def end_exhausted(error: BaseException) -> NoReturn:
     """This process has run out of memory, files or threads."""
     _end_at_once(

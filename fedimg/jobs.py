@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -44,7 +45,11 @@ class Jobs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._again = Again(store)
-        self._client = DBOSClient(system_database_engine=store.engine)
+        self._client = DBOSClient(
+            system_database_engine=store.engine,
+            # Whoever asks knows better whether to wait.
+            retry_connection_errors=False,
+        )
 
     def close(self) -> None:
         """Let go of the queue."""
@@ -153,10 +158,50 @@ class Jobs:
             queue=lambda connection, run: self._clean(connection, job, run, state, error, later),
         )
 
-    def begun_otherwise(self, version: str) -> list[str]:
-        """The workflows in flight that a worker of another version began."""
+    def begun_otherwise(self, version: str, living: Collection[str] = ()) -> list[str]:
+        """The workflows in flight that a worker of another version began, less the living ones'."""
         pending = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
-        return [each.workflow_id for each in pending if each.app_version not in (None, version)]
+        return [
+            each.workflow_id
+            for each in pending
+            if each.app_version not in (None, version) and each.executor_id not in living
+        ]
+
+    def queue_again(self, connection: sa.Connection, job: str, run: int) -> None:
+        """Queue a run that waits already, in another database."""
+        self._publish(connection, job, run)
+
+    def entries(self) -> list[str]:
+        """The entries that wait to be asked for, or are being."""
+        waiting = self._client.list_workflows(
+            name=INTAKE, status=["ENQUEUED", "PENDING"], load_input=False, load_output=False
+        )
+        return [each.workflow_id for each in waiting]
+
+    def cleaning(self) -> bool:
+        """Whether a clean-up waits, or is under way."""
+        return bool(
+            self._client.list_workflows(
+                queue_name=CLEAN_QUEUE,
+                status=["ENQUEUED", "PENDING"],
+                limit=1,
+                load_input=False,
+                load_output=False,
+            )
+        )
+
+    def requeue(self, worker: str) -> list[str]:
+        """Put what a dead worker had begun back where it was taken from; the workflows.
+
+        Their recorded steps stay. To be called by who holds the worker's lock, and nobody else.
+        """
+        pending = self._client.list_workflows(
+            status="PENDING", executor_id=worker, load_input=False, load_output=False
+        )
+        for queue in sorted({each.queue_name for each in pending if each.queue_name}):
+            ids = [each.workflow_id for each in pending if each.queue_name == queue]
+            self._client.resume_workflows(ids, queue_name=queue)
+        return [each.workflow_id for each in pending]
 
     def forget_ended(self, before: float) -> int:
         """Forget the workflows that ended before this time, in seconds since the epoch; how many.

@@ -55,10 +55,15 @@ class Messenger:
     content: a relay that is down tells a publisher nothing. What is not seen within
     `confirm_seconds` is sent again. While nothing at all is seen, one message at a time is tried,
     so that a bus that takes messages and does not show them is not flooded.
+
+    Of several workers one announces: the others wait until `turn` is set.
     """
 
-    def __init__(self, store: Store, confirm_seconds: float) -> None:
+    def __init__(
+        self, store: Store, confirm_seconds: float, turn: threading.Event | None = None
+    ) -> None:
         self._store = store
+        self._turn = turn
         self._confirm = confirm_seconds
         self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self._stop = threading.Event()
@@ -88,6 +93,9 @@ class Messenger:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        while self._turn and not self._turn.wait(_LOOK_SECONDS):
+            if self._stop.is_set():
+                return
         while not self._stop.is_set():
             try:
                 self._serve()

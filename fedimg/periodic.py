@@ -18,6 +18,8 @@ from fedimg.store import Store
 _LATER_SECONDS = 2.0
 #: Between two looks for history that is old by now.
 _HISTORY_SECONDS = 86400.0
+#: Between two looks whether it is this worker's turn, or over.
+_TURN_SECONDS = 0.5
 #: Before it is tried again after an error that was not foreseen, in seconds.
 _ERROR_PAUSE = 60.0
 
@@ -31,12 +33,20 @@ class Periodic:
         name: what it does, for logs.
         action: returns the seconds until it is due again.
         stop: ends the pauses; an action that takes long should look at it too.
+        turn: nothing is done before it is set.
     """
 
-    def __init__(self, name: str, action: Callable[[], float], stop: threading.Event) -> None:
+    def __init__(
+        self,
+        name: str,
+        action: Callable[[], float],
+        stop: threading.Event,
+        turn: threading.Event | None = None,
+    ) -> None:
         self._name = name
         self._action = action
         self._stop = stop
+        self._turn = turn
         # A daemon: nothing that it waits for, a silent hub for one, holds up the process's end.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -50,6 +60,9 @@ class Periodic:
 
     def _run(self) -> None:
         pause = 0.0
+        while self._turn and not self._turn.wait(_TURN_SECONDS):
+            if self._stop.is_set():
+                return
         while not self._stop.wait(pause):
             try:
                 pause = self._action()
@@ -58,8 +71,13 @@ class Periodic:
                 pause = _ERROR_PAUSE
 
 
-def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event) -> list[Periodic]:
-    """Finding what was missed, asking Koji and running jobs again, forgetting what is old."""
+def beside(
+    settings: Settings, store: Store, queue: Jobs, stop: threading.Event, turn: threading.Event
+) -> list[Periodic]:
+    """Finding what was missed, asking Koji and running jobs again, forgetting what is old.
+
+    Of several workers the one does it whose `turn` is set.
+    """
     catch_up = CatchUp(store, queue, Lists(settings.koji), settings.catch_up, stop)
     later = LaterEntries(store)
 
@@ -79,8 +97,8 @@ def beside(settings: Settings, store: Store, queue: Jobs, stop: threading.Event)
         return _HISTORY_SECONDS
 
     return [
-        Periodic("catching up", look, stop),
-        Periodic("asking again", ask_again, stop),
-        Periodic("running jobs again", begin_due, stop),
-        Periodic("forgetting old history", forget, stop),
+        Periodic("catching up", look, stop, turn),
+        Periodic("asking again", ask_again, stop, turn),
+        Periodic("running jobs again", begin_due, stop, turn),
+        Periodic("forgetting old history", forget, stop, turn),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fedimg.aws.plan import Plan
     from fedimg.catchup import Replayed
     from fedimg.images import RawImage
+    from fedimg.members import Member
+    from fedimg.move import Moved
     from fedimg.rows import AMIRow, BootTestRow, JobRow, RegionRow
 
 _STATE_STYLES = {
@@ -319,6 +321,50 @@ def replayed(found: Sequence[Replayed]) -> Answer:
     for line in lines:
         table.add_row(*line)
     return Answer(rows, lines, [table], "nothing finished since then")
+
+
+def workers(members: Sequence[Member], living: Collection[str]) -> Answer:
+    """Workers, by name, and what each does; one that is gone is being taken over from."""
+    values = [
+        {
+            "worker": each.name,
+            "host": each.host,
+            "pid": each.pid,
+            "version": each.version,
+            "state": _worker_state(each, living),
+            "started": when(each.started),
+            "jobs": [job for job, _run in each.jobs],
+        }
+        for each in members
+    ]
+    table = _table("worker", "host", "process", "version", "state", "started", "jobs")
+    rows = []
+    for each, value in zip(members, values, strict=True):
+        told = [str(text) for key, text in value.items() if key != "jobs"]
+        rows.append([*told, " ".join(job for job, _run in each.jobs) or "-"])
+        table.add_row(*rows[-1])
+    return Answer(values, rows, [table], "no worker is running")
+
+
+def _worker_state(member: Member, living: Collection[str]) -> str:
+    if member.name not in living:
+        return "gone"
+    return "draining" if member.draining else "working"
+
+
+def migrated(place: str) -> Answer:
+    """A PostgreSQL that is prepared."""
+    text = f"{place} is prepared"
+    return Answer({"database": place, "prepared": True}, [[text]], [Text(text)])
+
+
+def moved(what: Moved, place: str) -> Answer:
+    """What a PostgreSQL got."""
+    text = (
+        f"{place} has {what.jobs} jobs, {what.amis} AMIs and {what.messages} messages now; "
+        f"{what.queued} wait in its queues"
+    )
+    return Answer({"database": place, **asdict(what)}, [[text]], [Text(text)])
 
 
 def findings(found: Sequence[Finding]) -> Answer:

@@ -57,8 +57,9 @@ class Store(Outbox, AMIs, Refusals):
                     updated=now,
                 )
                 .on_conflict_do_nothing()
-            )
-            if added.rowcount == 0 or connection.execute(_twins(image.job, image.checksum)).first():
+                .returning(_jobs.c.job)
+            ).first()
+            if added is None or connection.execute(_twins(image.job, image.checksum)).first():
                 transaction.rollback()
                 return None
             queue(connection, 1)

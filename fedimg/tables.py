@@ -141,3 +141,29 @@ waiting = sa.Table(
     sa.Column("pause", sa.Float, nullable=False),
     sa.Column("waited", sa.Float, nullable=False),
 )
+#: The tables of fedimg.members: who works, and on what.
+workers = sa.Table(
+    "fedimg_workers",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("host", sa.String, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("version", sa.String, nullable=False),
+    sa.Column("started", sa.Float, nullable=False),
+    sa.Column("draining", sa.Boolean, nullable=False),
+)
+running = sa.Table(
+    "fedimg_running",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, primary_key=True),
+    sa.Column("worker", sa.String, nullable=False),
+    sa.Column("stop", sa.Boolean, nullable=False),
+)
+#: The table of fedimg.slots.
+slots = sa.Table(
+    "fedimg_slots",
+    metadata,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("job", sa.String, primary_key=True),
+)

@@ -22,14 +22,19 @@ from fedimg.images import RawImage
 from fedimg.jobs import Jobs
 from fedimg.koji import Hub
 from fedimg.later import Later, LaterEntries
+from fedimg.lease import ALONE
+from fedimg.members import Members
 from fedimg.observer import PUBLIC
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
+from fedimg.slots import Slots
 from fedimg.steps import DurableSteps, Gate
 from fedimg.store import Store
 
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30
+#: Between two looks whether another worker has let go of a run, in seconds.
+_LOOK_SECONDS = 0.5
 #: How the line of a job's error begins that its last clean-up left there.
 _UNCLEAN = "clean-up failed: "
 
@@ -58,6 +63,7 @@ class Uploader:
         clients: Clients,
         hub: Hub,
         gate: Gate,
+        name: str = ALONE,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -65,6 +71,9 @@ class Uploader:
         self._clients = clients
         self._hub = hub
         self._again = Again(store)
+        self._members = Members(store)
+        self._slots = Slots(store)
+        self._name = name
         self._later = LaterEntries(store)
         self._live: dict[tuple[str, int], _Live] = {}
         # Jobs that this process has planned and taken to their end in one go, none but that one.
@@ -72,6 +81,12 @@ class Uploader:
         self._steps = DurableSteps(gate)
         #: Set, it ends the waiting for Koji.
         self.stopping = threading.Event()
+
+    def heed(self) -> None:
+        """Break off the runs that another worker has to clean up behind."""
+        for job, run in self._members.to_stop(self._name):
+            if live := self._live.get((job, run)):
+                live.stop.set()
 
     def intake(self, entry: str) -> list[str]:
         """An announced task or build becomes one job an image; the jobs' names."""
@@ -131,6 +146,7 @@ class Uploader:
                 checks=self._settings.checks,
                 clients=self._clients,
                 stop=stop,
+                slots=self._slots,
             )
             try:
                 result = service.upload(row.image, record, self._steps, again=tries > 1)
@@ -173,6 +189,9 @@ class Uploader:
         if live := self._live.get((job, run)):
             live.stop.set()
             live.ended.wait()
+        # Nobody else begins it any more; one that does not answer is taken over from, and gone.
+        while self._members.stop_elsewhere(self._name, job, run):
+            time.sleep(_LOOK_SECONDS)
         problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
         self._at_first.discard(job)
         before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
@@ -180,6 +199,7 @@ class Uploader:
 
         def end() -> None:
             self._store.end(job, run, state, reason or None)
+            self._slots.free_all(job)
             self._plan(job, run, later, count, clean=not problem, well=state == "complete")
 
         self._steps.run("end", end)
@@ -283,9 +303,11 @@ class Uploader:
     @contextmanager
     def _working_on(self, job: str, run: int) -> Iterator[threading.Event]:
         live = self._live[job, run] = _Live()
+        self._members.begin(self._name, job, run)
         try:
             yield live.stop
         finally:
+            self._members.end(self._name, job, run)
             del self._live[job, run]
             live.ended.set()
 

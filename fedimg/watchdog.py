@@ -74,7 +74,16 @@ class Pulse:
             if name in self._seen:
                 self._seen[name] = time.monotonic()
 
+    def expect(self, thread: str) -> None:
+        """From now on this thread is to be seen, too."""
+        self._seen[thread] = time.monotonic()
+
+    def excuse(self, threads: Iterable[str]) -> None:
+        """These threads have done their work."""
+        for thread in threads:
+            self._seen.pop(thread, None)
+
     def silent(self, seconds: float) -> list[str]:
         """The threads that were not seen for so long."""
         now = time.monotonic()
-        return [name for name, seen in self._seen.items() if now - seen > seconds]
+        return [name for name, seen in list(self._seen.items()) if now - seen > seconds]

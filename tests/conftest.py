@@ -15,6 +15,7 @@ from hypothesis import settings
 from fedimg.jobs import Jobs
 from fedimg.store import Store
 from lab.koji import Koji
+from tests.postgresql import PostgreSQL, serving
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None)
@@ -49,6 +50,14 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[Any]:
     return _no_skip(collector, (yield))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a module's tests on each of the DATABASES that it names, less those of a file alone."""
+    databases = getattr(metafunc.module, "DATABASES", None)
+    file_alone = metafunc.definition.get_closest_marker("file")
+    if databases and "store" in metafunc.fixturenames and not file_alone:
+        metafunc.parametrize("store", databases, indirect=True)
+
+
 @pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new state directory, made once: its tables take a quarter of a second."""
@@ -57,10 +66,23 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server that is started for the first test which asks for it."""
+    with serving() as server:
+        yield server
+
+
 @pytest.fixture
-def store(tmp_path: Path, blank: Path) -> Iterator[Store]:
-    shutil.copytree(blank, tmp_path / "state")
-    store = Store(tmp_path / "state")
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A database: a file, or a PostgreSQL for a module that names both."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        (tmp_path / "state").mkdir()
+        url = request.getfixturevalue("postgresql").blank()
+        store = Store(tmp_path / "state", url)
+    else:
+        shutil.copytree(request.getfixturevalue("blank"), tmp_path / "state")
+        store = Store(tmp_path / "state")
     yield store
     store.close()
 

@@ -19,6 +19,9 @@ IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7"
 JOB = IMAGE.job
 LIMITS = Limits(retries=3, retry_after=100, settle=10)
 
+#: What is remembered is the same in both.
+DATABASES = ("sqlite", "postgresql")
+
 
 @pytest.fixture
 def again(store: Store) -> Again:

@@ -122,14 +122,15 @@ def test_marks_fit_the_terminal(site: Site) -> None:
 
 
 def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
-    assert check.announcements(tmp_path) == [Finding("announcements", Status.OK, "none yet")]
+    settings = Settings(state_directory=tmp_path)
+    assert check.announcements(settings) == [Finding("announcements", Status.OK, "none yet")]
     assert list(tmp_path.iterdir()) == []
     with contextlib.closing(Store(tmp_path)) as store:
-        (well,) = check.announcements(tmp_path)
+        (well,) = check.announcements(settings)
         assert well.status is Status.OK
         LaterEntries(store).postpone("build:7", Why.STUMBLES, "KeyError")
         Marks(store).looked(["builds"], "it does not answer")
-    found = check.announcements(tmp_path)
+    found = check.announcements(settings)
     assert {one.status for one in found} == {Status.WARNING}
     assert ["build:7" in one.text for one in found] == [True, False]
     assert found[1].text == "cannot see what the bus has missed of builds: it does not answer"

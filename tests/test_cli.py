@@ -22,7 +22,7 @@ from fedimg.command import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries, Why
-from fedimg.lease import Lease
+from fedimg.lease import FileLease
 from fedimg.marks import Marks
 from fedimg.observer import CheckResult, CheckState
 from fedimg.store import Store
@@ -583,7 +583,7 @@ def test_an_ended_job_is_not_cancelled(run: Run, store: Store, x86_job: str) -> 
 
 def test_a_missing_worker_is_said(config: Path, run: Run, x86_job: str) -> None:
     assert "no worker" in run("status").stderr
-    lease = Lease(config.parent / "state")
+    lease = FileLease(config.parent / "state")
     try:
         assert run("status").stderr == ""
     finally:
@@ -591,7 +591,7 @@ def test_a_missing_worker_is_said(config: Path, run: Run, x86_job: str) -> None:
 
 
 def test_a_second_worker_is_status_5(config: Path, store: Store) -> None:
-    lease = Lease(config.parent / "state")
+    lease = FileLease(config.parent / "state")
     try:
         done = program(config, "worker")
     finally:

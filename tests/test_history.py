@@ -31,6 +31,9 @@ from fedimg.store import Store
 
 store = Store(Path(sys.argv[1]))
 
+#: What is remembered is the same in both.
+DATABASES = ("sqlite", "postgresql")
+
 
 class Nothing:
     def intake(self, entry):

@@ -8,6 +8,9 @@ from fedimg.store import Store
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
 
+#: What is remembered is the same in both.
+DATABASES = ("sqlite", "postgresql")
+
 
 def queued(store: Store) -> dict[str, tuple[str, str]]:
     """What waits in the queues: workflow id → queue, status."""
@@ -21,11 +24,16 @@ def queued(store: Store) -> dict[str, tuple[str, str]]:
 
 def fill_up(store: Store) -> None:
     """Let the queue take no more rows, as on a full disk."""
+    trigger = "CREATE TRIGGER no_room BEFORE INSERT ON workflow_status"
     with store.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "CREATE TRIGGER no_room BEFORE INSERT ON workflow_status "
-            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
-        )
+        if store.shared:
+            connection.exec_driver_sql(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql "
+                "AS $$BEGIN RAISE 'no room'; END$$"
+            )
+            connection.exec_driver_sql(f"{trigger} FOR EACH ROW EXECUTE FUNCTION refuse()")
+        else:
+            connection.exec_driver_sql(f"{trigger} BEGIN SELECT RAISE(ABORT, 'no room'); END")
 
 
 def test_entry_taken_in_three_times_is_one_intake(store, jobs):
@@ -144,7 +152,7 @@ def test_cancel_that_cannot_be_queued_leaves_the_job_running(store, jobs):
 def test_what_was_submitted_is_there_after_a_restart(store, jobs):
     jobs.submit(IMAGE)
     jobs.take_in("task:7")
-    again = Store(store.directory)
+    again = Store(store.directory, store.queue_url if store.shared else "")
     other = Jobs(again)
     assert other.submit(IMAGE) is None
     other.take_in("task:7")

@@ -5,6 +5,9 @@ import pytest
 from fedimg.later import FIRST_PAUSE, LaterEntries, Why
 from fedimg.store import Store
 
+#: What is remembered is the same in both.
+DATABASES = ("sqlite", "postgresql")
+
 
 class Clock:
     """Stands in for time.time."""

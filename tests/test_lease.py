@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fedimg.lease import Lease, WorkerRunning
+from fedimg.lease import FileLease, WorkerRunning
 from fedimg.store import StoreError
 
 LEASE = """
 import pathlib, sys
-from fedimg.lease import Lease
-lease = Lease(pathlib.Path(sys.argv[1]))
+from fedimg.lease import FileLease
+lease = FileLease(pathlib.Path(sys.argv[1]))
 print("leased", flush=True)
 sys.stdin.read()
 """
@@ -37,35 +37,35 @@ def worker(tmp_path: Path) -> Iterator[subprocess.Popen]:
 
 def test_second_worker_is_told_who_is_the_first(tmp_path, worker):
     with pytest.raises(WorkerRunning, match=f"process {worker.pid}.*{tmp_path}"):
-        Lease(tmp_path)
+        FileLease(tmp_path)
     with pytest.raises(WorkerRunning, match=f"process {worker.pid}"):
-        Lease(tmp_path)
+        FileLease(tmp_path)
 
 
 def test_lease_is_free_after_kill_9(tmp_path, worker):
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    lease = Lease(tmp_path)
+    lease = FileLease(tmp_path)
     assert (tmp_path / "worker.lock").read_text() == f"{os.getpid()}\n"
     lease.release()
 
 
 def test_released_lease_is_free(tmp_path):
-    Lease(tmp_path).release()
-    Lease(tmp_path).release()
+    FileLease(tmp_path).release()
+    FileLease(tmp_path).release()
 
 
 def test_lease_without_a_directory_says_so(tmp_path):
     with pytest.raises(StoreError, match=r"nowhere/worker\.lock"):
-        Lease(tmp_path / "nowhere")
+        FileLease(tmp_path / "nowhere")
 
 
 def test_lease_is_not_inherited_by_what_a_worker_starts(tmp_path):
-    lease = Lease(tmp_path)
+    lease = FileLease(tmp_path)
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
         lease.release()
-        Lease(tmp_path).release()
+        FileLease(tmp_path).release()
     finally:
         child.kill()
         child.wait()

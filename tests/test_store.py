@@ -28,6 +28,9 @@ AMI_0 = AMI(
     "snap-00000000000000000",
 )
 
+#: What is remembered is the same in both.
+DATABASES = ("sqlite", "postgresql")
+
 
 class Queue:
     """Remembers which runs were queued."""
@@ -506,6 +509,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.file
 def test_store_opens_and_reads_while_another_process_writes(store, job):
     (holder,) = processes(HOLD, store.path)
     try:
@@ -519,6 +523,7 @@ def test_store_opens_and_reads_while_another_process_writes(store, job):
         holder.wait()
 
 
+@pytest.mark.file
 def test_writer_waits_for_another_process(store, job):
     (holder,) = processes(HOLD, store.path)
     assert holder.stdout.readline() == "held\n"
@@ -528,6 +533,7 @@ def test_writer_waits_for_another_process(store, job):
     holder.wait()
 
 
+@pytest.mark.file
 def test_database_survives_loss_of_power(store):
     # What was committed is on the disk: FULL, and not WAL's customary NORMAL.
     with store.engine.connect() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from botocore.config import Config
@@ -29,10 +30,12 @@ _RENEW_SECONDS = 10
 class Clients:
     """Every AWS client of one process; safe to use from many threads.
 
-    Credentials, profile and endpoints come from boto3's own chain.
+    Credentials, profile and endpoints come from boto3's own chain. `before` is called with service
+    and region before each call, and before each further try of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Callable[[str, str], None] = lambda *_: None) -> None:
+        self._before = before
         self._session: Any = model.session()
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, int, int], Client] = {}
@@ -77,7 +80,7 @@ class Clients:
         # Making a client changes the session, which is not thread-safe; using one is.
         with self._lock:
             if key not in self._made:
-                self._made[key] = self._session.client(
+                made = self._session.client(
                     service,
                     region_name=region,
                     config=Config(
@@ -88,4 +91,6 @@ class Clients:
                         user_agent_extra=f"fedimg/{__version__}",
                     ),
                 )
+                made.meta.events.register("before-send", lambda **_: self._before(service, region))
+                self._made[key] = made
             return self._made[key]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fedimg.aws import (
     amis,
@@ -44,6 +44,21 @@ from fedimg.steps import Branch, PlainSteps, Steps
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
 
 
+#: What is counted across workers.
+UTILITIES = "utility instances"
+COPIES = "copies"
+
+
+class Slots(Protocol):
+    """Places that all jobs together have so many of."""
+
+    def take(self, kind: str, job: str, limit: int) -> bool:
+        """Take a job's place, unless it has it; False while there is none."""
+
+    def free(self, kind: str, job: str) -> None:
+        """Give a job's place back."""
+
+
 @dataclass(frozen=True)
 class _Outcome:
     """How a region ended; without an `error` its AMIs are public."""
@@ -77,12 +92,14 @@ class EC2Service:
         checks: Sequence[Check],
         clients: Clients,
         stop: threading.Event | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self.settings = settings
         self.site = site
         self.checks = checks
         self.clients = clients
         self.stop = stop or threading.Event()
+        self.slots = slots
 
     def plan(self, image: RawImage, waiter: Waiter | None = None) -> Plan:
         """What would be made of an image, and where; nothing is touched.
@@ -199,6 +216,8 @@ class _Upload:
         """The image's bytes become a snapshot; its id."""
         attempts = self._attempts(self._origin, utility.ROLE, place)
         with self._at("write", EC2UtilityException):
+            if self._settings.write_via == "utility":
+                self._place(UTILITIES, self._settings.limits.utilities)
             if self._again:
                 if written := self._written():
                     return written
@@ -222,6 +241,7 @@ class _Upload:
         """The utility instance has done its work and goes."""
         with self._at("release"):
             self._attempts(self._origin, utility.ROLE, place).dismiss()
+            self._give_back(UTILITIES)
 
     def register(self, snapshot: str) -> list[dict[str, Any]]:
         """Every AMI type of the origin, private."""
@@ -311,7 +331,9 @@ class _Upload:
     def _copy(self, region: str, snapshot: str) -> str:
         self._progress(region, "copy")
         with self._at("copy", region=region):
-            return copies.copied(
+            slot = f"{COPIES}:{region}"
+            self._place(slot, self._settings.limits.copies)
+            copied = copies.copied(
                 self._ec2(region),
                 patience.once(self._service.clients, region),
                 self._waiter,
@@ -322,6 +344,22 @@ class _Upload:
                 limits=self._settings.limits,
                 sights=self._sights(region),
             )
+            self._give_back(slot)
+        return copied
+
+    def _place(self, kind: str, limit: int) -> None:
+        """Wait for the job's place among those of a kind, of all workers together."""
+        slots = self._service.slots
+        if slots is not None:
+            self._waiter.until(
+                lambda: slots.take(kind, self._labels.job, limit) or None,
+                what=f"a place among the {limit} {kind} at once",
+                limit=self._settings.limits.copy_,
+            )
+
+    def _give_back(self, kind: str) -> None:
+        if self._service.slots is not None:
+            self._service.slots.free(kind, self._labels.job)
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
         self._progress(region, "register")

@@ -20,9 +20,9 @@ from typing import Any
 
 import requests
 
-from fedimg.rows import CLEANING, ENDED
 from lab.site import Site
 from tests.chaos.account import Kind, Verdict, amis_of, judge, kinds
+from tests.chaos.builds import Builds
 from tests.chaos.strikes import WORKFLOWS, Database, Strike, Striker
 from tests.system.deployment import Deployment
 from tests.system.proxy import Proxy
@@ -34,10 +34,7 @@ TYPES = '["hvm-gp2", "paravirtual-standard"]'
 _LIVE = 3
 #: How long a strike's moment is waited for.
 _STRIKE_SECONDS = 180.0
-#: How long all may take to come to its end when nobody is killed any more.
-_END_SECONDS = 900.0
 _FEED_SECONDS = 1.0
-_NAME, _VERSION = "Fedora-Cloud-Base", "28"
 _INTAKE = "fedimg.intake"
 
 
@@ -77,7 +74,7 @@ class Campaign:
         self._database = Database(self._site.state / "state" / "fedimg.db")
         self._striker = Striker(self._database, proxy)
         self._chosen = random.Random(seed)
-        self._images: list[str] = []
+        self._builds = Builds(deployment)
         self._planned: Counter[Kind] = Counter()
         self._problems: list[str] = []
         self._feeding = threading.Thread()
@@ -87,8 +84,8 @@ class Campaign:
         """One job that nobody disturbs; the steps it took, and its calls that change something."""
         self._deployment.start_worker()
         self._deployment.start_hub()
-        self.announce()
-        self._until_all_ended()
+        self._builds.announce()
+        self._builds.until_all_ended()
         (amis,) = amis_of(self._deployment).values()
         self._planned = kinds(amis)
         calls = requests.get(f"{self._site.ec2.url}/lab/calls", timeout=60).json()["EC2"]
@@ -141,8 +138,8 @@ class Campaign:
             kind = ("unrecorded", "recorded", "moment")[number % 3]
             # A message is on the bus a second after its publishing has begun.
             strike = Strike(kind, _INTAKE, round(self._chosen.uniform(0.8, 1.6), 3))
-            message = self._build()
-            publishing = threading.Thread(target=self._publish, args=[message])
+            message = self._builds.build()
+            publishing = threading.Thread(target=self._builds.publish, args=[message])
             struck = self._striker.strike(
                 strike,
                 publishing.start,
@@ -163,8 +160,8 @@ class Campaign:
         The worker that starts finds in Koji what the hub was killed over.
         """
         self._deployment.start_worker()
-        self._until_all_ended()
-        self.report.verdict = judge(self._deployment, self._images, self._planned)
+        self._builds.until_all_ended()
+        self.report.verdict = judge(self._deployment, self._builds.images, self._planned)
         self.report.verdict.problems += self._problems
 
     def go_wrong(self, faults: Path) -> None:
@@ -172,23 +169,6 @@ class Campaign:
         plan = tomllib.loads(faults.read_text())
         answer = requests.put(f"{self._site.ec2.url}/lab/faults", json=plan, timeout=60)
         answer.raise_for_status()
-
-    def announce(self) -> None:
-        """One more build."""
-        self._publish(self._build())
-
-    def _build(self) -> dict[str, Any]:
-        """One more build that Koji has completed; what it says of it."""
-        number = len(self._images)
-        release = str(number + 1)
-        name = f"{_NAME}-{_VERSION}-{release}.x86_64"
-        file = self._deployment.image(name, size_mib=16, random_mib=2, seed=number)
-        build = self._site.koji.add_build(_NAME, _VERSION, release, {"x86_64": [file]})
-        self._images.append(name)
-        return self._site.koji.build_message(build.id)
-
-    def _publish(self, message: dict[str, Any]) -> None:
-        self._site.bus.publish("build.state.change", message)
 
     def _patience(self, *, feed: bool) -> Callable[[], bool]:
         """Whether to wait on for a strike's moment; asked often, it keeps jobs under way."""
@@ -200,24 +180,12 @@ class Campaign:
             now = time.monotonic()
             if feed and now - fed > _FEED_SECONDS:
                 fed = now
-                if len(self._images) - self._ended() < _LIVE and not self._feeding.is_alive():
-                    self._feeding = threading.Thread(target=self.announce)
+                if self._builds.under_way() < _LIVE and not self._feeding.is_alive():
+                    self._feeding = threading.Thread(target=self._builds.announce)
                     self._feeding.start()
             return now < deadline
 
         return go_on
-
-    def _ended(self) -> int:
-        return sum(1 for j in self._deployment.jobs() if j.state in ENDED and j.step != CLEANING)
-
-    def _until_all_ended(self) -> None:
-        def ended() -> bool | None:
-            over = self._ended() == len(self._images)
-            return (over and not self._deployment.store().unannounced(1)) or None
-
-        self._deployment.until(ended, "all jobs ended and all announced", _END_SECONDS)
-        # What was seen on the bus is heard by our own listener at its own pace.
-        time.sleep(1)
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,13 +49,16 @@ class Deployment:
         heard: Heard,
         configure: Callable[[str], str] = impatient,
         patience: float = PATIENCE,
+        database: str = "",
     ) -> None:
         self.site = site
+        self.database = database
         self.heard = heard
         self.patience = patience
         self.environment = {**os.environ, **site.environment}
         settings = site.fedimg_config
-        settings.write_text(configure(settings.read_text()))
+        shared = f'database = "{database}"\n' if database else ""
+        settings.write_text(shared + configure(settings.read_text()))
         self._store: Store | None = None
         self._processes: dict[str, Process] = {}
 
@@ -74,9 +78,17 @@ class Deployment:
             lambda: self.log("hub").count("KojiConsumer") > before or None, "the hub listening"
         )
 
-    def start_worker(self) -> Process:
+    def start_worker(self, name: str = "worker") -> Process:
         """Start `fedimg worker`."""
-        return self.start("worker", str(BIN / "fedimg"), "worker")
+        return self.start(name, str(BIN / "fedimg"), "worker")
+
+    def freeze(self, name: str) -> None:
+        """Let a process stand still."""
+        os.kill(self.pid(name), signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen process go on."""
+        os.kill(self.pid(name), signal.SIGCONT)
 
     def kill(self, name: str) -> None:
         """Kill a process as a power cut does."""
@@ -99,6 +111,17 @@ class Deployment:
     def pid(self, name: str) -> int:
         """The number of a running process."""
         return self._processes[name].pid
+
+    def has(self, name: str, pids: Container[int]) -> bool:
+        """Whether a process of that name runs under one of these numbers."""
+        return name in self._processes and self._processes[name].pid in pids
+
+    def reap(self) -> dict[str, int]:
+        """The exit statuses of processes that have ended by themselves; they are let go of."""
+        ended = {n: p.status for n, p in self._processes.items() if p.status is not None}
+        for name in ended:
+            del self._processes[name]
+        return ended
 
     def close(self) -> None:
         """End what still runs."""
@@ -132,12 +155,12 @@ class Deployment:
     def store(self) -> Store:
         """The database: looking often must not cost what a command does."""
         if self._store is None:
-            self._store = Store(self.site.state / "state")
+            self._store = Store(self.site.state / "state", self.database)
         return self._store
 
     def jobs(self) -> list[JobRow]:
         """The jobs as the database has them; none while nothing has made it."""
-        if not (self.site.state / "state" / "fedimg.db").exists():
+        if not self.database and not (self.site.state / "state" / "fedimg.db").exists():
             return []
         return self.store().jobs()
 

@@ -1,0 +1,83 @@
+"""What workers on one database do for each other, and what one does that is to leave."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import psycopg
+
+from fedimg.jobs import Jobs
+from fedimg.lease import Lease
+from fedimg.members import Members
+from fedimg.shared_lease import alive, connect, try_lock, worker_key
+from fedimg.store import Store
+
+#: Between two looks, in seconds.
+_PAUSE = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Fellows:
+    """Looks, again and again, after the other workers, and at what is asked of this one.
+
+    Args:
+        share: told how many workers live.
+        heed: breaks off the runs here that another worker has to clean up behind.
+        drain: told once that this worker is to take no new job; called in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Jobs,
+        members: Members,
+        lease: Lease,
+        *,
+        share: Callable[[int], object],
+        heed: Callable[[], object],
+        drain: Callable[[], object],
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._members = members
+        self._lease = lease
+        self._share = share
+        self._heed = heed
+        self._drain = drain
+        self._draining = False
+
+    def look(self) -> float:
+        """Look once; the seconds until the next time."""
+        self._heed()
+        members = self._members.all()
+        if not self._draining and any(m.draining for m in members if m.name == self._lease.name):
+            self._draining = True
+            threading.Thread(target=self._drain, name="draining", daemon=True).start()
+        if self._store.shared:
+            names = [member.name for member in members]
+            living = alive(self._store.engine, names)
+            self._share(len(living))
+            for name in names:
+                if name not in living:
+                    self._take_over(name)
+        return _PAUSE
+
+    def _take_over(self, name: str) -> None:
+        """Put back into the queues what a dead worker had in its hands."""
+        try:
+            with connect(self._store.engine.url, "fedimg take-over") as connection:
+                # Held meanwhile: nobody else does the same, and nobody starts under that name.
+                if try_lock(connection, worker_key(name)):
+                    self._requeue(name)
+        except psycopg.Error as error:
+            _log.warning("cannot take over from worker %s: %s", name, str(error).strip())
+
+    def _requeue(self, name: str) -> None:
+        # First the runs: a job that begins anew writes down who has it.
+        self._members.drop_runs(name)
+        if taken := self._queue.requeue(name):
+            _log.warning("worker %s is gone; back in the queues: %s", name, ", ".join(taken))
+        self._members.leave(name)

@@ -1,0 +1,116 @@
+"""From the file in the state directory to a PostgreSQL: all that is remembered, and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from fedimg import tables
+from fedimg.database import StoreError
+from fedimg.jobs import Jobs
+from fedimg.rows import CLEANING
+from fedimg.store import Store
+
+#: Of workers, and of what they do: nothing that lasts.
+_PASSING = {tables.workers.name, tables.running.name, tables.slots.name}
+_ROWS_AT_ONCE = 500
+
+
+class MoveRefused(StoreError):
+    """It cannot be moved now; the text says what has to end first."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How much of it there was: jobs, AMIs, messages, and what waits in the queues."""
+
+    jobs: int
+    amis: int
+    messages: int
+    queued: int
+
+
+def move(source: Store, target: Store) -> Moved:
+    """Copy everything into a database without jobs, in one transaction, and queue what waits.
+
+    No worker may run. The steps of ended jobs stay behind: nothing is done by them any more.
+    Raises MoveRefused while a job is under way, or when the target has jobs of its own.
+    """
+    _refuse_live(source)
+    if target.jobs():
+        raise MoveRefused(f"the database {target.place} has jobs already: it has to be a new one")
+    queue = Jobs(target)
+    counts: dict[str, int] = {}
+    queued = 0
+    try:
+        # Reading alone would let the hub write behind our back.
+        with source.engine.connect() as reading, target.engine.begin() as writing:
+            reading.exec_driver_sql("BEGIN IMMEDIATE")
+            for table in tables.metadata.sorted_tables:
+                if table.name not in _PASSING:
+                    counts[table.name] = _copy(reading, writing, table)
+            for row in source.jobs(["queued"]):
+                queue.queue_again(writing, row.job, row.run)
+                queued += 1
+        waiting = _entries(source)
+        for entry in waiting:
+            queue.take_in(entry)
+    finally:
+        queue.close()
+    return Moved(
+        counts[tables.jobs.name],
+        counts[tables.amis.name],
+        counts[tables.outbox.name],
+        queued + len(waiting),
+    )
+
+
+def _refuse_live(source: Store) -> None:
+    live = [
+        f"{row.job} ({row.step})"
+        for row in source.jobs()
+        if row.state == "running" or row.step == CLEANING
+    ]
+    if live:
+        raise MoveRefused(
+            f"under way are {', '.join(live)}: run 'fedimg drain worker', wait until the worker "
+            "has ended, and try again"
+        )
+
+
+def _entries(source: Store) -> list[str]:
+    """The entries that Koji has not been asked about."""
+    queue = Jobs(source)
+    try:
+        return queue.entries()
+    finally:
+        queue.close()
+
+
+def _copy(reading: sa.Connection, writing: sa.Connection, table: sa.Table) -> int:
+    """Every row of a table; the numbers that a database gives itself are given anew, in order."""
+    given = [
+        column
+        for column in table.columns
+        if not (column.primary_key and column.autoincrement is True)
+    ]
+    rows = reading.execute(sa.select(*given).order_by(*table.primary_key)).mappings()
+    count = 0
+    for some in _some(dict(row) for row in rows):
+        writing.execute(sa.insert(table), some)
+        count += len(some)
+    return count
+
+
+def _some(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _ROWS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

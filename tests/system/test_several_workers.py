@@ -1,0 +1,138 @@
+"""Several workers on one PostgreSQL: killed, frozen or drained, they lose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedimg.lease import living
+from fedimg.members import Member, Members
+from lab.site import Site
+from tests.postgresql import PostgreSQL
+from tests.system.deployment import AMIS, REGIONS, Deployment, impatient
+from tests.system.test_main_path import announce_build, said
+
+NAMES = ("one", "two", "three")
+#: Short, so that a frozen worker is missed soon; long enough for a busy machine.
+LEASE = 6
+
+
+def several(settings: str) -> str:
+    return impatient(settings).replace("[worker]\n", f"[worker]\nlease_seconds = {LEASE}\n")
+
+
+@contextmanager
+def workers(state: Path, database: str, count: int) -> Iterator[Deployment]:
+    """A site with so many workers on a PostgreSQL, called one, two, three."""
+    with Site(state, regions=REGIONS) as site, site.bus.listen() as heard:
+        deployment = Deployment(site, heard, several, database=database)
+        try:
+            for number in range(count):
+                deployment.start_worker(NAMES[number])
+            deployment.start_hub()
+            deployment.until(lambda: len(alive(deployment)) == count or None, "workers live")
+            yield deployment
+        finally:
+            deployment.close()
+
+
+def alive(deployment: Deployment) -> list[Member]:
+    """The workers that hold their locks."""
+    store = deployment.store()
+    members = Members(store).all()
+    held = living(store, [member.name for member in members])
+    return [member for member in members if member.name in held]
+
+
+def at_work(deployment: Deployment) -> str:
+    """The process that has a job in its hands, by our name for it."""
+
+    def look() -> str | None:
+        busy = {member.pid for member in alive(deployment) if member.jobs}
+        return next((name for name in NAMES if deployment.has(name, busy)), None)
+
+    return deployment.until(look, "a worker at work")
+
+
+def all_well(deployment: Deployment) -> None:
+    """The one job is complete, and what it made is public, announced, and all that there is."""
+    (job,) = deployment.ended()
+    assert (job["state"], job["error"]) == ("complete", None)
+    deployment.nothing_but_published(AMIS)
+    amis = {ami["ami"] for ami in deployment.fedimg("amis")}
+    assert len(amis) == sum(AMIS.values())
+    deployment.heard.wait_for("image.publish", 60, count=len(amis))
+    assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == amis
+
+
+def test_killed_workers_job_is_finished_by_another(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    with workers(tmp_path / "site", postgresql.blank(), 2) as deployment:
+        announce_build(deployment, image={"size_mib": 256, "random_mib": 32})
+        deployment.kill(at_work(deployment))
+        all_well(deployment)
+        assert len(alive(deployment)) == 1
+
+
+def test_frozen_workers_job_is_finished_by_another_and_it_ends_when_it_thaws(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with workers(tmp_path / "site", postgresql.blank(), 2) as deployment:
+        announce_build(deployment, image={"size_mib": 256, "random_mib": 32})
+        frozen = at_work(deployment)
+        deployment.freeze(frozen)
+        all_well(deployment)
+        deployment.thaw(frozen)
+        assert deployment.ends(frozen) == 1
+        assert "has lost its lock in the database" in deployment.log(frozen)
+        all_well(deployment)
+
+
+def test_job_cancelled_anywhere_is_broken_off_where_it_runs(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with workers(tmp_path / "site", postgresql.blank(), 3) as deployment:
+        announce_build(deployment, image={"size_mib": 512, "random_mib": 64})
+        at_work(deployment)
+        (job,) = deployment.jobs()
+        deployment.fedimg("cancel", job.job)
+        deployment.ended()
+        assert deployment.live() == []
+        assert all(not member.jobs for member in alive(deployment))
+
+
+def test_drained_worker_ends_behind_its_job_and_takes_no_other(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
+        announce_build(deployment)
+        at_work(deployment)
+        (row,) = deployment.fedimg("workers")
+        assert (row["state"], len(row["jobs"])) == ("working", 1)
+        (row,) = deployment.fedimg("drain", row["worker"])
+        assert row["state"] == "draining"
+        assert deployment.ends("one") == 6
+        # It was alone, so that it has cleaned up behind its job, too.
+        all_well(deployment)
+        assert deployment.fedimg("workers") == []
+        deployment.fedimg("drain", row["worker"], status=3)
+
+
+def test_workers_come_back_when_postgresql_does(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
+        announce_build(deployment, image={"size_mib": 256, "random_mib": 32})
+        at_work(deployment)
+        deployment.store().close()
+        postgresql.stop()
+        try:
+            assert deployment.ends("one") == 1
+            deployment.start_worker("one")
+            error = deployment.fedimg("status", status=2)["error"]
+            assert "check `database` in fedimg.toml" in error
+            log = deployment.site.logs / "one.log"
+            deployment.until(
+                lambda: "waiting for the database" in log.read_text() or None, "it waiting"
+            )
+        finally:
+            postgresql.start()
+        all_well(deployment)

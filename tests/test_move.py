@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.jobs import Entry, Jobs
+from fedimg.move import MoveRefused, move
+from fedimg.store import Store
+from tests.postgresql import PostgreSQL
+
+FEDIMG = Path(sys.executable).parent / "fedimg"
+
+
+def image(number: int) -> RawImage:
+    name = f"Fedora-Cloud-Base-43-{number}"
+    url = f"https://koji.example.org/{name}.x86_64.raw.xz"
+    return RawImage(url, Architecture.X86_64, name, f"build-{number}", 1, f"sha256:{number:064x}")
+
+
+DONE, WAITS, RUNS = image(1), image(2), image(3)
+PUBLIC = AMI("ami-1", "n", "us-east-1", AMIType(Virtualization.HVM, "gp2"), "snap-1")
+
+
+@pytest.fixture
+def source(store: Store, jobs: Jobs) -> Store:
+    """A file with an ended job and a waiting one, an entry that waits, and two messages."""
+    jobs.submit(DONE)
+    store.begin(DONE.job, 1)
+    store.set_region(DONE.job, "us-east-1", step="public")
+    store.record_ami(DONE, PUBLIC)
+    store.publish_ami(PUBLIC)
+    store.announce("a", "image.upload", {"n": 1})
+    store.announce("b", "image.publish", {"n": 2})
+    store.announced([1])
+    store.end(DONE.job, 1, "complete", None)
+    jobs.submit(WAITS)
+    jobs.take_in("build:9")
+    return store
+
+
+@pytest.fixture
+def target(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[Store]:
+    store = Store(tmp_path / "state", postgresql.blank())
+    yield store
+    store.close()
+
+
+def test_everything_is_there_and_what_waits_goes_on_waiting(source: Store, target: Store) -> None:
+    told = move(source, target)
+    assert (told.jobs, told.amis, told.messages, told.queued) == (2, 1, 2, 2)
+    assert target.jobs() == source.jobs()
+    assert target.amis() == source.amis()
+    assert [row.key for row in target.unannounced()] == ["b"]
+    queue = Jobs(target)
+    assert queue.known("build:9") is Entry.QUEUED
+    assert queue.submit(DONE) is None
+    assert queue.cancel(WAITS.job)
+    queue.close()
+    # Numbers that the database gives go on behind what was moved.
+    target.announce("c", "image.publish", {"n": 3})
+    assert [row.key for row in target.unannounced()] == ["b", "c"]
+
+
+def test_job_that_runs_is_named_and_nothing_is_moved(
+    source: Store, jobs: Jobs, target: Store
+) -> None:
+    jobs.submit(RUNS)
+    source.begin(RUNS.job, 1)
+    with pytest.raises(MoveRefused, match=f"{RUNS.job}.*fedimg drain"):
+        move(source, target)
+    assert target.jobs() == []
+
+
+def test_database_with_jobs_is_left_alone(source: Store, target: Store) -> None:
+    move(source, target)
+    with pytest.raises(MoveRefused, match="has jobs already"):
+        move(source, target)
+
+
+def fedimg(config: Path, *arguments: str, status: int = 0) -> Any:
+    done = subprocess.run(
+        [FEDIMG, *arguments, "--json", "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_commands_prepare_and_move(source: Store, tmp_path: Path, postgresql: PostgreSQL) -> None:
+    source.close()
+    config = tmp_path / "fedimg.toml"
+    config.write_text(f'state_directory = "state"\ndatabase = "{postgresql.empty()}"\n')
+    assert "fedimg store migrate" in fedimg(config, "status", status=2)["error"]
+    assert fedimg(config, "store", "migrate")["prepared"]
+    moved = fedimg(config, "store", "move")
+    assert (moved["jobs"], moved["queued"]) == (2, 2)
+    assert [row["job"] for row in fedimg(config, "status")] == [DONE.job, WAITS.job]
+    assert fedimg(config, "workers") == []
+    assert not source.path.exists()
+    assert source.path.with_suffix(".db.moved").exists()
+    fedimg(config, "store", "move", status=2)

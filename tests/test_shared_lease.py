@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine
+
+from fedimg.database import Database, StoreError, postgresql_url
+from fedimg.shared_lease import SharedLease, alive
+from tests.postgresql import PostgreSQL
+
+HOST = socket.gethostname()
+PATIENCE = 30.0
+
+
+class Lost:
+    """Remembers that a lease was lost, where a worker would have ended."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def __call__(self, reason: str) -> Any:
+        self.reasons.append(reason)
+        # The lease's own threads have nobody to raise it to.
+        if threading.current_thread() is threading.main_thread():
+            raise SystemExit
+
+
+@pytest.fixture
+def url(postgresql: PostgreSQL) -> str:
+    return postgresql.empty()
+
+
+@pytest.fixture
+def take(url: str) -> Iterator[Callable[..., SharedLease]]:
+    leases: list[SharedLease] = []
+
+    def take(seconds: float = 60, lost: Any = None) -> SharedLease:
+        leases.append(SharedLease(postgresql_url(url), seconds, lost or Lost()))
+        return leases[-1]
+
+    yield take
+    for lease in leases:
+        lease.release()
+
+
+def until(look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def names(url: str) -> set[str]:
+    engine = create_engine(postgresql_url(url))
+    try:
+        return alive(engine, [HOST, f"{HOST}-2", f"{HOST}-3"])
+    finally:
+        engine.dispose()
+
+
+def test_workers_of_a_host_have_names_of_their_own(take: Any, url: str) -> None:
+    assert [take().name, take().name] == [HOST, f"{HOST}-2"]
+    assert names(url) == {HOST, f"{HOST}-2"}
+
+
+def test_name_that_was_let_go_is_taken_again(take: Any, url: str) -> None:
+    first = take()
+    take()
+    first.release()
+    assert names(url) == {f"{HOST}-2"}
+    assert take().name == HOST
+
+
+def test_one_leads_and_the_next_when_it_is_gone(take: Any) -> None:
+    first = take()
+    until(first.leads.is_set)
+    second = take()
+    time.sleep(1.5)
+    assert not second.leads.is_set()
+    first.release()
+    until(second.leads.is_set)
+
+
+def test_lease_outlasts_its_seconds_while_it_is_kept(take: Any, url: str) -> None:
+    lost = Lost()
+    lease = take(2, lost)
+    time.sleep(3)
+    lease.check()
+    assert lost.reasons == []
+    assert names(url) == {HOST}
+
+
+def test_connection_that_the_server_ends_loses_the_lease(take: Any, url: str) -> None:
+    lost = Lost()
+    take(60, lost)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'fedimg worker' AND datname = current_database()"
+        )
+    until(lambda: lost.reasons)
+
+
+FROZEN = """
+import sys, time
+from fedimg.database import postgresql_url
+from fedimg.shared_lease import SharedLease
+def lost(reason):
+    import os
+    print(reason, flush=True)
+    os._exit(1)
+lease = SharedLease(postgresql_url(sys.argv[1]), 2, lost)
+print(lease.name, flush=True)
+time.sleep(600)
+"""
+
+
+def test_frozen_process_loses_its_lease_and_notices_when_it_thaws(take: Any, url: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FROZEN, url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{HOST}\n"
+        process.send_signal(signal.SIGSTOP)
+        until(lambda: not names(url))
+        assert take().name == HOST
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(PATIENCE) == 1
+        assert names(url) == {HOST}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_lease_that_no_server_answers_for_is_lost_by_its_own_clock(
+    take: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = take(60, Lost())
+    monkeypatch.setattr(
+        "fedimg.shared_lease._now", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 61
+    )
+    with pytest.raises(SystemExit):
+        lease.check()
+
+
+def test_no_server_is_an_error_without_the_password() -> None:
+    where = postgresql_url("postgresql://fedimg:geheim@127.0.0.1:9/fedimg")
+    with pytest.raises(StoreError, match=r"fedimg:\*\*\*@127\.0\.0\.1") as caught:
+        SharedLease(where, 60, Lost())
+    assert "geheim" not in str(caught.value)
+
+
+def test_database_says_where_it_is_without_the_password(tmp_path: Any) -> None:
+    with pytest.raises(StoreError, match="check `database` in fedimg.toml") as caught:
+        Database(tmp_path, "postgresql://fedimg:geheim@127.0.0.1:9/fedimg")
+    assert "geheim" not in str(caught.value)
+
+
+def test_unprepared_database_names_the_command(tmp_path: Any, url: str) -> None:
+    with pytest.raises(StoreError, match="fedimg store migrate"):
+        Database(tmp_path, url)
+    Database(tmp_path, url, make=True).close()
+    Database(tmp_path, url, make=True).close()
+    Database(tmp_path, url).close()
