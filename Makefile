@@ -16,7 +16,7 @@ help:
 	@echo 'make test         everything but virtual machines: lint, unit tests, system tests'
 	@echo 'make system-test  the tests of whole processes alone'
 	@echo 'make vm-test      the tests with virtual machines, which make test leaves out: a quarter of an hour'
-	@echo 'make chaos        worker and hub killed hundreds of times: an hour; SEEDS="1 2" to choose'
+	@echo 'make chaos        workers and hub killed hundreds of times: two hours; SEEDS="1 2" to choose'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
@@ -37,11 +37,13 @@ vm-test: $(INSTALLED)
 	@tools/system-packages tests vm
 	$(RUN) -m pytest -m vm
 
-# Each seed is two campaigns: images are written by an instance, and without one.
+# Each seed is three campaigns: images are written by an instance, and without one; and several
+# workers on one PostgreSQL.
 SEEDS := 1 2
 chaos: test-programs $(INSTALLED)
 	$(RUN) -m tests.chaos --seeds $(SEEDS)
 	$(RUN) -m tests.chaos --seeds $(SEEDS) --write-via direct
+	$(RUN) -m tests.chaos --seeds $(SEEDS) --workers 3 --moments 200
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

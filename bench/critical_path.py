@@ -4,6 +4,7 @@ The times are realistic ones, a tenth of each: an instance boots in 25 s, a snap
 copy 120 to 600 s by region, an image 5 s, a test boot 40 s (the boot, and checks for the rest).
 """
 
+from typing import Any
 from zlib import crc32
 
 from bench.deployment import ZERO, deployed, site
@@ -27,25 +28,13 @@ def run(tiny: bool) -> Result:
     """One image from message to public everywhere; then several at once."""
     scale = _SCALE / 20 if tiny else _SCALE
     count = 3 if tiny else 0
-    table = {
-        **ZERO,
-        "instance_start": _RUNNING * scale,
-        "snapshot": _SNAPSHOT * scale,
-        "image": _IMAGE * scale,
-        "snapshot_copy_by_region": {name: _copy(name) * scale for name in regions(count)},
-    }
+    delays, changes = table(scale, count)
     longest = max(_copy(name) for name in regions(count)[1:])
     origin = _RUNNING + _BOOT + _SNAPSHOT + _IMAGE
     path = scale * (origin + max(longest + _IMAGE, _TEST))
-    # The waits between two looks are fedimg's own, scaled like everything else.
-    changes = {
-        "wait_minimum = 0.2": f"wait_minimum = {1.0 * scale}",
-        "wait_maximum = 1": f"wait_maximum = {15.0 * scale}",
-        "copy = 120": "copy = 1200",
-    }
     checks = f'[[checks]]\nname = "as long as a test takes"\ncommand = "sleep {_test(scale)}"\n'
     with (
-        site(regions=count, delays=table, boot_seconds=_BOOT * scale) as (folder, told),
+        site(regions=count, delays=delays, boot_seconds=_BOOT * scale) as (folder, told),
         deployed(folder, told, checks, changes) as fedimg,
     ):
         began = fedimg.announce([fedimg.build()])
@@ -66,6 +55,25 @@ def run(tiny: bool) -> Result:
         },
         BUDGET,
     )
+
+
+def table(scale: float, count: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """EC2's delays in so many regions, and what they change in fedimg.toml: the waits between two
+    looks are fedimg's own, scaled like everything else.
+    """
+    delays = {
+        **ZERO,
+        "instance_start": _RUNNING * scale,
+        "snapshot": _SNAPSHOT * scale,
+        "image": _IMAGE * scale,
+        "snapshot_copy_by_region": {name: _copy(name) * scale for name in regions(count)},
+    }
+    changes = {
+        "wait_minimum = 0.2": f"wait_minimum = {1.0 * scale}",
+        "wait_maximum = 1": f"wait_maximum = {15.0 * scale}",
+        "copy = 120": "copy = 1200",
+    }
+    return delays, changes
 
 
 def _copy(region: str) -> float:

@@ -119,6 +119,13 @@ class Deployment:
         rows = running.ask(self.site, "ledger/live")
         return sum(1 for row in rows if row["kind"] == "image" and row["public"])
 
+    def further_worker(self, number: int) -> Process:
+        """One more worker on the same database, not recorded."""
+        environment = {**self.site["environment"], "FEDIMG_CONFIG": self.site["fedimg_config"]}
+        log = self.folder / "logs" / f"further-{time.monotonic_ns()}-{number}.log"
+        program = str(Path(sys.executable).parent / "fedimg")
+        return Process([program, "worker"], Path.cwd(), environment, log)
+
     def cpu_seconds(self) -> float:
         """Processor time that the worker has used."""
         return cpu_seconds(self.worker.pid)
@@ -134,10 +141,11 @@ class Deployment:
     def _jobs(self) -> list[JobRow]:
         if self._store is None:
             with open(self.site["fedimg_config"], "rb") as file:
-                directory = Path(tomllib.load(file)["state_directory"])
-            if not (directory / "fedimg.db").exists():
+                settings = tomllib.load(file)
+            directory, url = Path(settings["state_directory"]), settings.get("database", "")
+            if not url and not (directory / "fedimg.db").exists():
                 return []
-            self._store = Store(directory)
+            self._store = Store(directory, url)
         return self._store.jobs()
 
 

@@ -19,6 +19,7 @@ from fedimg.jobs import Jobs
 from fedimg.store import Store
 from lab.bus import Bus
 from lab.clients import aws_environment
+from lab.postgresql import PostgreSQL, serving
 from lab.processes import Process
 
 _COUNTS = (1_000, 10_000)
@@ -37,16 +38,21 @@ allowed_source = "127.0.0.1/32"
 def run(tiny: bool) -> Result:
     """Let jobs wait behind four that an EC2 which never answers holds up."""
     figures: dict[str, float] = {}
-    for count in (20,) if tiny else _COUNTS:
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            figures |= _with(count, Path(folder), watched=0.5 if tiny else _WATCHED)
+    watched = 0.5 if tiny else _WATCHED
+    with serving(PostgreSQL) as server:
+        for count in (20,) if tiny else _COUNTS:
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                figures |= _with(count, Path(folder), watched)
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                found = _with(count, Path(folder), watched, server.create())
+                figures |= {f"postgresql_{name}": value for name, value in found.items()}
     return Result("queue", figures)
 
 
-def _with(count: int, folder: Path, watched: float) -> dict[str, float]:
+def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, float]:
     (folder / "logs").mkdir()
-    (folder / "fedimg.toml").write_text(_SETTINGS)
-    store = Store(folder / "state")
+    (folder / "fedimg.toml").write_text(f'database = "{url}"\n{_SETTINGS}')
+    store = Store(folder / "state", url, make=True)
     queue = Jobs(store)
     began = time.monotonic()
     for number in range(count):

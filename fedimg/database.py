@@ -52,7 +52,7 @@ class Database:
         self.engine = _postgresql(url) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
         #: How to name it to a person: without its password.
-        self.place = self.engine.url.render_as_string() if url else str(self.path)
+        self.place = _shown(self.engine.url) if url else str(self.path)
         if not self.shared:
             self._make_file()
         elif make:
@@ -167,6 +167,10 @@ def postgresql_url(text: str) -> sa.URL:
     if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise ValueError("is not a postgresql:// address")
     return url.set(drivername="postgresql+psycopg")
+
+
+def _shown(url: sa.URL) -> str:
+    return url.set(drivername="postgresql").render_as_string()
 
 
 def _fatal(error: BaseException) -> bool:

@@ -15,7 +15,8 @@ from hypothesis import settings
 from fedimg.jobs import Jobs
 from fedimg.store import Store
 from lab.koji import Koji
-from tests.postgresql import PostgreSQL, serving
+from lab.postgresql import serving
+from tests.postgresql import PostgreSQL
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None)
@@ -69,7 +70,7 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A server that is started for the first test which asks for it."""
-    with serving() as server:
+    with serving(PostgreSQL) as server:
         yield server
 
 

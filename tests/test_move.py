@@ -98,7 +98,7 @@ def fedimg(config: Path, *arguments: str, status: int = 0) -> Any:
 def test_commands_prepare_and_move(source: Store, tmp_path: Path, postgresql: PostgreSQL) -> None:
     source.close()
     config = tmp_path / "fedimg.toml"
-    config.write_text(f'state_directory = "state"\ndatabase = "{postgresql.empty()}"\n')
+    config.write_text(f'state_directory = "state"\ndatabase = "{postgresql.create()}"\n')
     assert "fedimg store migrate" in fedimg(config, "status", status=2)["error"]
     assert fedimg(config, "store", "migrate")["prepared"]
     moved = fedimg(config, "store", "move")

@@ -36,7 +36,7 @@ class Lost:
 
 @pytest.fixture
 def url(postgresql: PostgreSQL) -> str:
-    return postgresql.empty()
+    return postgresql.create()
 
 
 @pytest.fixture

@@ -17,8 +17,14 @@ KEYS = {
     "publish": {"calls_per_ami", "wall_over_replay", "wall_seconds", "cpu_seconds", "ec2_calls"},
     "critical-path": {"wall_over_critical_path"},
     "write": {"utility_over_limit", "direct_over_limit", "direct_peak_mib"},
-    "queue": {"submitted_a_second_20", "list_seconds_20", "worker_mib_20"},
+    "queue": {
+        "submitted_a_second_20",
+        "postgresql_submitted_a_second_20",
+        "list_seconds_20",
+        "worker_mib_20",
+    },
     "intake": {"messages_a_second", "cpu_microseconds_a_message"},
+    "scale": {"jobs_an_hour_1", "takeover_seconds_2", "commits_a_job_2"},
     "regions": {"wall_seconds_2", "calls_per_ami_2"},
 }
 

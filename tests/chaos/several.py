@@ -68,7 +68,7 @@ class _Campaign:
         (amis,) = amis_of(self._deployment).values()
         planned = kinds(amis)
         for _ in range(strikes):
-            while self._builds.under_way() < 2 * self._count:
+            if self._builds.under_way() < 2 * self._count:
                 self._builds.announce()
             self._wait(self._chosen.uniform(0.3, 3.0))
             self._strike()
