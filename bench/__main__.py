@@ -33,15 +33,16 @@ def main() -> int:
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help="run nothing: put what was found last into docs/performance.md",
+        help="run nothing: put what was found last into docs/",
     )
     given = parser.parse_args()
     if unknown := set(given.names) - set(BENCHMARKS):
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     console = Console(width=None if sys.stdout.isatty() else 100)
     if given.write_docs:
-        put = page.update(list(BENCHMARKS), given.results)
-        console.print(f"docs/performance.md has {', '.join(put) or 'nothing new'}")
+        for each in page.PAGES:
+            put = page.update(list(BENCHMARKS), given.results, each)
+            console.print(f"{each.name} has {', '.join(put) or 'nothing new'}")
         return 0
     kept = True
     for name in given.names or BENCHMARKS:

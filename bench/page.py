@@ -1,16 +1,17 @@
-"""docs/performance.md: the benchmarks' own tables in it, put there from what they have kept."""
+"""docs/: the benchmarks' own tables in it, put there from what they have kept."""
 
 import re
 from pathlib import Path
 
 from bench.results import RESULTS, Result
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+_DOCS = Path(__file__).parent.parent / "docs"
+PAGES = (_DOCS / "performance.md", _DOCS / "scaling.md")
 #: Between these two, NAME's table; what stands around them is a person's.
 _PLACE = "(<!-- bench {name} -->\n).*?(<!-- end -->)"
 
 
-def update(names: list[str], results: Path = RESULTS, page: Path = PAGE) -> list[str]:
+def update(names: list[str], results: Path = RESULTS, page: Path = PAGES[0]) -> list[str]:
     """Put each kept result into its place on the page; the names of those that were."""
     text = page.read_text()
     put = []

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -18,7 +20,11 @@ from typing import TypeVar
 
 import psycopg
 
+from lab.processes import Process
+
 _ROLE = "fedimg"
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
 _SETTINGS = (
     # What a power cut would lose, nobody needs.
     ("fsync", "off"),
@@ -45,22 +51,35 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        given = " ".join(f"-c {key}='{value}'" for key, value in _SETTINGS)
-        options = f"-h 127.0.0.1 -p {self.port} {given}"
-        log = str(self.folder / "log")
-        self._run(
-            "pg_ctl", "start", "-w", "-D", str(self.folder / "data"), "-l", log, "-o", options
-        )
+        command = [str(self._programs / "postgres"), "-D", str(self.folder / "data")]
+        command += ["-h", "127.0.0.1", "-p", str(self.port)]
+        for key, value in _SETTINGS:
+            command += ["-c", f"{key}={value}"]
+        # Becoming somebody else forgets that it is to end with us: said again behind that.
+        command = [*_as_nobody(), "setpriv", "--pdeathsig", "KILL", "--", *command]
+        self._process = Process(command, self.folder, {}, self.folder / "log")
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            self._process.check()
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     def stop(self) -> None:
-        """Stop it, whoever is connected."""
-        self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", str(self.folder / "data"))
+        """Stop it at once, whoever is connected."""
+        os.kill(self._process.pid, signal.SIGQUIT)
+        self._process.wait(_STOP_SECONDS)
 
     def processes(self) -> list[int]:
         """The numbers of its processes."""
-        main = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        main = self._process.pid
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        return [int(pid) for pid in (main, *children)]
+        return [main, *map(int, children)]
 
     def url(self, database: str) -> str:
         """The address of a database."""
@@ -74,21 +93,16 @@ class PostgreSQL:
         return self.url(name)
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
-        if os.getuid() == 0:
-            command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
         done = subprocess.run(
-            command,
+            [*_as_nobody(), str(self._programs / program), *arguments],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-            timeout=120,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
         )
         if done.returncode:
-            log = self.folder / "log"
-            text = log.read_text(errors="replace")[-2000:] if log.exists() else ""
-            raise RuntimeError(f"{program}: {done.stdout!r} {text}")
+            raise RuntimeError(f"{program}: {done.stdout}{done.stderr}")
 
 
 Server = TypeVar("Server", bound=PostgreSQL)
@@ -109,6 +123,13 @@ def serving(kind: type[Server]) -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_nobody() -> list[str]:
+    """In front of a command: root becomes somebody whom PostgreSQL does not refuse."""
+    if os.getuid() != 0:
+        return []
+    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]
 
 
 def _programs() -> Path:

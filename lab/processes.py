@@ -100,6 +100,13 @@ class Process:
         self._popen.terminate()
         return self._popen.wait(seconds)
 
+    def wait(self, seconds: float) -> int:
+        """The status with which the program ends within `seconds`.
+
+        Raises subprocess.TimeoutExpired when it does not.
+        """
+        return self._popen.wait(seconds)
+
     def stop(self) -> None:
         """End the program, politely first."""
         if self.running:

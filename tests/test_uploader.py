@@ -69,7 +69,7 @@ def connect():
 
 
 class Messenger:
-    def __init__(self, store, seconds):
+    def __init__(self, store, seconds, turn):
         pass
 
     def start(self):
