@@ -5,7 +5,6 @@ its menu.lst says, by PV-GRUB, and keeps it in a cache.
 """
 
 import argparse
-import fcntl
 import hashlib
 import os
 import shlex
@@ -15,8 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from lab.disk import MIB, SECTOR, DiskNotMade, boot_sector, compress, mbr_row
 from lab.fat import efi_system
 from lab.machines.programs import SEARCH_PATH, MissingProgram, path_of, require
 from lab.running import SiteError
+from lab.turns import in_turn
 
 RECIPE = Path(__file__).parent / "recipe"
 
@@ -56,6 +55,8 @@ _GRUB_START = """\
 search --no-floppy --fs-uuid --set=root {uuid}
 configfile /boot/grub/grub.cfg
 """
+# Of the environment; a mirror may be reached through a proxy alone.
+_PASSED_ON = ("HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy")
 # On a machine with two busy cores it takes two minutes; a slow mirror takes longer.
 _SECONDS = 1800
 
@@ -86,7 +87,7 @@ def image(say: Callable[[str], None] = lambda text: None) -> Image:
     """
     codename, sources = _release()
     folder = cache() / _key(codename)
-    with _alone(folder):
+    with in_turn(folder):
         if not folder.exists():
             _require()
             say(f"building a cloud image from Debian {codename}'s packages, once: some minutes")
@@ -221,7 +222,7 @@ def _key(codename: str) -> str:
 
 def _run(command: list[str], work: Path) -> None:
     environment = {
-        **{name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ},
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
         "PATH": SEARCH_PATH,
         "LANG": "C",
         "SOURCE_DATE_EPOCH": _TIME,
@@ -239,12 +240,3 @@ def _run(command: list[str], work: Path) -> None:
     if done.returncode != 0:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise DiskNotMade(f"{Path(command[0]).name} ended with status {done.returncode}:\n{said}")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two who want the same image build it once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

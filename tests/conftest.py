@@ -1,6 +1,7 @@
 """What every test may have, a database and a Koji, and what holds for all of them.
 
-With $FEDIMG_NO_SKIP, or in CI, a skipped system test has failed.
+With $FEDIMG_NO_SKIP, or in CI, a skipped system test has failed, and so has a skipped test of
+virtual machines.
 """
 
 import os
@@ -14,7 +15,11 @@ from hypothesis import settings
 
 from fedimg.jobs import Jobs
 from fedimg.store import Store
+from lab import image
+from lab.image import Image
 from lab.koji import Koji
+from lab.machines import vm
+from lab.machines.programs import MissingProgram
 from lab.postgresql import serving
 from tests.postgresql import PostgreSQL
 
@@ -22,21 +27,35 @@ from tests.postgresql import PostgreSQL
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-SYSTEM_TESTS = Path(__file__).parent / "system"
+TESTS = Path(__file__).parent
+SYSTEM_TESTS = TESTS / "system"
+LONG = (SYSTEM_TESTS, TESTS / "bench", TESTS / "chaos")
 NO_SKIP = "FEDIMG_NO_SKIP" in os.environ or os.environ.get("CI") == "true"
+
+
+def _whole(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether it is a test of whole processes or whole machines."""
+    virtual = node.get_closest_marker("vm") is not None
+    return virtual or node.path.is_relative_to(SYSTEM_TESTS)
 
 
 def _no_skip(node: pytest.Item | pytest.Collector, report: Any) -> Any:
     # An expected failure is reported as skipped too, and is none.
-    if (
-        NO_SKIP
-        and report.skipped
-        and not hasattr(report, "wasxfail")
-        and node.path.is_relative_to(SYSTEM_TESTS)
-    ):
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail") and _whole(node):
         report.outcome = "failed"
-        report.longrepr = f"skipped where no system test may be: {report.longrepr}"
+        report.longrepr = f"skipped where no such test may be: {report.longrepr}"
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: of several workers none is left alone with it at the end."""
+
+    def rank(item: pytest.Item) -> int:
+        if item.get_closest_marker("vm"):
+            return 0
+        return 1 if any(item.path.is_relative_to(folder) for folder in LONG) else 2
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,6 +91,16 @@ def postgresql() -> Iterator[PostgreSQL]:
     """A server that is started for the first test which asks for it."""
     with serving(PostgreSQL) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def cloud_image() -> Image:
+    """What virtual machines boot, built by the first who wants it; skips where none can run."""
+    try:
+        vm.require_programs()
+        return image.image()
+    except MissingProgram as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture

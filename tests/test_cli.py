@@ -488,17 +488,23 @@ def test_watching_a_cancelled_job_waits_for_its_clean_up(
 
 
 def test_an_interrupted_command_is_status_130(config: Path, store: Store, x86_job: str) -> None:
+    program = Path(sys.executable).parent / "fedimg"
+    # What a shell runs in the background ignores SIGINT, and so does all that it starts.
     process = subprocess.Popen(
-        [Path(sys.executable).parent / "fedimg", "status", "--watch"],
+        ["env", "--default-signal=INT", program, "status", "--watch"],
         env={**os.environ, "FEDIMG_CONFIG": str(config)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert x86_job in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    with process:
+        try:
+            assert process.stdout is not None
+            assert x86_job in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
 

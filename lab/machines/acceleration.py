@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.machines.programs import path_of
+from lab.turns import in_turn
 
 _KVM = Path("/dev/kvm")
 # A kernel without a root disk comes to its panic in two seconds with KVM; emulated it takes six.
@@ -34,16 +35,17 @@ def find(kernel: Path, cache: Path) -> Acceleration:
     kept = cache / f"acceleration-{platform.node()}.json"
     # Another kernel, another QEMU: another trial.
     tried = {"host": platform.release(), "qemu": _version(), "kernel": kernel.stat().st_size}
-    try:
-        before = json.loads(kept.read_text())
-        if before["tried"] == tried:
-            return Acceleration(**before["found"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    found = _try(kernel)
-    new = kept.with_suffix(".new")
-    new.write_text(json.dumps({"tried": tried, "found": asdict(found)}, indent=2) + "\n")
-    new.replace(kept)
+    with in_turn(kept):
+        try:
+            before = json.loads(kept.read_text())
+            if before["tried"] == tried:
+                return Acceleration(**before["found"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        found = _try(kernel)
+        new = kept.with_suffix(".new")
+        new.write_text(json.dumps({"tried": tried, "found": asdict(found)}, indent=2) + "\n")
+        new.replace(kept)
     return found
 
 

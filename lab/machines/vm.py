@@ -11,13 +11,23 @@ from lab.machines.programs import MissingProgram, require
 from lab.machines.qemu import UEFI_CODE
 from lab.machines.virtual_machine import Host, VirtualMachine
 
-_PROGRAMS = ("debugfs", "qemu-system-x86_64", "setpriv", "socat")
+_PROGRAMS = ("debugfs", "nice", "qemu-system-x86_64", "setpriv", "socat")
 # Enough for a cloud image and for xz on top of it.
 _MEMORY_MIB = 512
 # Emulated, a second processor costs more than it brings: they wait for each other.
 _PROCESSORS = 1
 # More machines at once than this wait for one of them to end: each wants memory and processors.
 _MOST = 8
+
+
+def require_programs() -> None:
+    """Raise MissingProgram when this host cannot run virtual machines."""
+    require(_PROGRAMS)
+    if not UEFI_CODE.exists():
+        raise MissingProgram(
+            f"the lab needs UEFI firmware for QEMU in {UEFI_CODE}, which is not installed: "
+            "`apt install ovmf` on Debian, `dnf install edk2-ovmf` on Fedora"
+        )
 
 
 class VirtualMachines(Fleet[VirtualMachine]):
@@ -44,12 +54,7 @@ class VirtualMachines(Fleet[VirtualMachine]):
         processors: int = _PROCESSORS,
         most: int = _MOST,
     ) -> None:
-        require(_PROGRAMS)
-        if not UEFI_CODE.exists():
-            raise MissingProgram(
-                f"the lab needs UEFI firmware for QEMU in {UEFI_CODE}, which is not installed: "
-                "`apt install ovmf` on Debian, `dnf install edk2-ovmf` on Fedora"
-            )
+        require_programs()
         # A socket's path may have 107 characters, and state directories lie deep.
         self._sockets = Path(tempfile.mkdtemp(prefix="lab-vm-"))
         self._host = Host(

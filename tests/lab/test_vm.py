@@ -18,7 +18,7 @@ from lab.disk import MIB
 from lab.ec2 import disks
 from lab.image import Image
 from lab.machines import Disk, Launch, acceleration
-from lab.machines.programs import MissingProgram, path_of
+from lab.machines.programs import path_of
 from lab.machines.vm import VirtualMachines
 from tests.lab.machines_fixtures import Key, Rig, Shell, processes_naming
 
@@ -105,7 +105,7 @@ def until(look: Callable[[], bool], seconds: float = GONE_SECONDS) -> bool:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, cloud_image: Image) -> Iterator[Site]:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -118,20 +118,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("vm")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = acceleration.find(cloud_image.kernel, images.cache())
+    machines = VirtualMachines(
+        folder / "machines",
+        acceleration=found.name,
+        ssh_port=SSH_PORT,
+        services=[server.server_port],
+    )
     try:
-        image = images.image()
-        found = acceleration.find(image.kernel, images.cache())
-        machines = VirtualMachines(
-            folder / "machines",
-            acceleration=found.name,
-            ssh_port=SSH_PORT,
-            services=[server.server_port],
-        )
-    except MissingProgram as missing:
-        pytest.skip(str(missing))
-    try:
-        rig = Rig(machines, folder, image.raw, Key(), Key())  # type: ignore[arg-type]
-        yield Site(rig, image, server.server_port)
+        rig = Rig(machines, folder, cloud_image.raw, Key(), Key())  # type: ignore[arg-type]
+        yield Site(rig, cloud_image, server.server_port)
     finally:
         machines.close()
         server.shutdown()

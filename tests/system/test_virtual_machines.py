@@ -17,6 +17,7 @@ import pytest
 from lab.broken import BREAKS, Breaker, damage
 from lab.ec2 import disks
 from lab.ec2.states import Delays
+from lab.image import Image
 from tests.system.deployment import Deployment, deployed
 from tests.system.test_main_path import NAME, said
 
@@ -44,20 +45,20 @@ EXPECTED = {
 }
 
 
-def test_what_becomes_public_has_booted_from_these_bytes(tmp_path: Path) -> None:
+def test_what_becomes_public_has_booted_from_these_bytes(
+    tmp_path: Path, cloud_image: Image
+) -> None:
     regions = {"us-east-1": 4, "us-east-2": 2}
     with deployed(
         tmp_path / "site", configure=str, patience=PATIENCE, regions=list(regions), vm=True
     ) as deployment:
-        image = deployment.site.image
-        assert image is not None
-        announce(deployment, "1", named(image.packed, tmp_path, "1"))
+        announce(deployment, "1", named(cloud_image.packed, tmp_path, "1"))
         (job,) = deployment.ended()
         assert (job["state"], job["error"]) == ("complete", None)
         deployment.nothing_but_published(regions)
 
         (snapshot,) = snapshots(deployment, "us-east-1")
-        assert same_bytes(snapshot, image.raw)
+        assert same_bytes(snapshot, cloud_image.raw)
 
         amis = deployment.fedimg("amis")
         deployment.heard.wait_for("image.publish", 60, count=len(amis))
@@ -91,7 +92,7 @@ def quickly(settings: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+def ended(tmp_path_factory: pytest.TempPathFactory, cloud_image: Image) -> Iterator[Ended]:
     folder = tmp_path_factory.mktemp("broken")
     with deployed(
         folder / "site",
@@ -102,11 +103,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
         delays=Delays(image=20),
         vm=True,
     ) as deployment:
-        image = deployment.site.image
-        assert image is not None
-        breaker = Breaker(image)
+        breaker = Breaker(cloud_image)
         made = {kind: breaker.make(kind, folder) for kind in BREAKS}
-        for kind, packed in {**made, DAMAGED_LATER: image.packed}.items():
+        for kind, packed in {**made, DAMAGED_LATER: cloud_image.packed}.items():
             announce(deployment, kind, named(packed, folder, kind))
         deployment.until(lambda: damage_written(deployment), "the snapshot to be damaged")
         jobs = {job["image"]: job for job in deployment.ended(len(EXPECTED))}
