@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from lab.machines import Disk, Launch, addresses
 from lab.machines.console import Console
 
-# Ending a machine takes some tens of milliseconds, and one that shuts down has half a minute;
+# Ending a machine takes some tens of milliseconds, and one that shuts down has a minute and a half;
 # beyond this something is broken.
 _SECONDS = 120
 # Threads for the questions to security groups, which may wait for a lock that a caller holds who

@@ -73,7 +73,7 @@ def command(hardware: Hardware, monitor: int) -> list[str]:
         path_of("setpriv"), "--pdeathsig", "KILL", "--",
         # What an emulated machine wants of a processor is all of it. The site that it talks to goes
         # first, and so do the other tests of a run.
-        path_of("nice"), "-n", "19", path_of("qemu-system-x86_64"),
+        path_of("nice"), "-n", "10", path_of("qemu-system-x86_64"),
         "-name", hardware.name, "-no-user-config", "-nodefaults", "-display", "none",
         # Without graphics, SeaBIOS speaks on the serial port.
         "-machine", "pc,graphics=off",

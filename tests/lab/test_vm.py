@@ -104,6 +104,12 @@ def until(look: Callable[[], bool], seconds: float = GONE_SECONDS) -> bool:
     return seen
 
 
+def debugfs(disk: Path, *arguments: str) -> str:
+    """What debugfs prints that looks at, or changes, the root file system on a disk."""
+    command = [path_of("debugfs"), *arguments, f"{disk}?offset={images.ROOT_AT}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, cloud_image: Image) -> Iterator[Site]:
     class Page(BaseHTTPRequestHandler):
@@ -229,7 +235,7 @@ def test_a_volume_is_attached_and_detached_while_the_machine_runs(
     site.machines.detach(booted.launch.instance_id, late.volume_id)
 
 
-def test_is_silent_until_it_has_a_network_and_a_reboot_keeps_disks_and_host_key(
+def test_is_silent_until_it_has_a_network_and_a_reboot_or_stop_keeps_disks_and_host_key(
     site: Site,
 ) -> None:
     launch = site.launch()
@@ -245,7 +251,12 @@ def test_is_silent_until_it_has_a_network_and_a_reboot_keeps_disks_and_host_key(
         lambda: site.machines.console(launch.instance_id).count("Welcome to GRUB!") > before,
         BOOT_SECONDS,
     )
-    assert site.login(launch)("cat kept").output == "kept\n"
+    assert site.login(launch)("cat kept; echo to be written yet >late").output == "kept\n"
+    # Shut down as an operating system is, it has written what it still held.
+    site.machines.stop(launch.instance_id)
+    assert processes_naming(launch.instance_id) == []
+    (root,) = launch.disks
+    assert debugfs(root.path, "-R", "cat /home/fedora/late") == "to be written yet\n"
     site.machines.terminate(launch.instance_id)
 
 
@@ -297,17 +308,7 @@ def test_paravirtual_boots_the_kernel_that_menu_lst_names(
 def test_paravirtual_without_menu_lst_does_not_boot(site: Site, tmp_path: Path) -> None:
     bare = tmp_path / "no-menu"
     disks.copy(site.image.raw, bare, site.image.raw.stat().st_size)
-    subprocess.run(
-        [
-            path_of("debugfs"),
-            "-w",
-            "-R",
-            "rm /boot/grub/menu.lst",
-            f"{bare}?offset={images.ROOT_AT}",
-        ],
-        check=True,
-        capture_output=True,
-    )
+    debugfs(bare, "-w", "-R", "rm /boot/grub/menu.lst")
     launch = site.launch(root=bare, virtualization_type="paravirtual", instance_type="m3.medium")
     console = site.console_with(launch, "lab:")
     assert "grubdom>" in console
