@@ -81,9 +81,9 @@ test-programs:
 	@tools/system-packages tests vm
 
 # The stamp is as old as the last installation, so that a second run installs nothing.
-$(INSTALLED): setup.py constraints.txt pyproject.toml
+$(INSTALLED): setup.py constraints.txt pyproject.toml fedimg-messages/pyproject.toml
 	@tools/virtualenv $(VENV)
 	@echo 'Installing into $(VENV) (a minute or two the first time)'
 	@PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet \
-	    --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test,lint]'
+	    --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test,lint]' --editable ./fedimg-messages
 	@touch $@

@@ -12,6 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "fedimg/__init__.py").rea
 # change what fedimg relies on, or, where a comment says so, where a release was seen to break it.
 REQUIREMENTS = [
     "fedmsg[consumers,commands,crypto_ng]==1.1.7",
+    "fedora-messaging>=3.9.1,<4",
     "moksha.hub==1.5.17",
     "txZMQ==1.0.0",
     "txWS==0.9.1",
@@ -24,6 +25,7 @@ REQUIREMENTS = [
     "boto3>=1.44.5,<1.45",
     "botocore>=1.44.5,<1.45",
     "paramiko>=5.1.0,<6",
+    "productmd>=1.51,<2",
     "requests>=2.34.2,<3",
     "urllib3>=2.8.0,<3",
     "python-xz>=0.7.0,<0.8",
@@ -44,6 +46,7 @@ EXTRAS = {
         "werkzeug>=3.1.9,<4",
         "asyncssh>=2.23.1,<3",
         "PyYAML>=6.0.3,<7",
+        "pika>=1.4.4,<2",
     ],
     "test": [
         "pytest>=9.2.0,<10",
@@ -52,6 +55,8 @@ EXTRAS = {
         "pytest-timeout>=2.4.0,<3",
         "pytest-xdist>=3.8.0,<4",
         "hypothesis>=6.170.15,<7",
+        # By which messages of Koji are what Koji's own are.
+        "koji-fedoramessaging-messages>=1.3.0,<2",
     ],
     "lint": [
         "mypy>=2.4.1,<2.5",

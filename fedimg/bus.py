@@ -16,6 +16,7 @@ import fedmsg.config
 import fedmsg.core
 import zmq
 
+from fedimg.outlets import BusError
 from fedimg.signing import sign
 
 MODNAME = "fedimg"
@@ -24,10 +25,6 @@ _RELAY = "relay_inbound"
 #: A publisher's first messages are lost while it connects; shorter than this they often were.
 _SETTLE_SECONDS = 1.0
 _HEARD_AT_ONCE = 1000
-
-
-class BusError(Exception):
-    """The fedmsg configuration does not lead to a relay; the text says what is missing."""
 
 
 def configuration() -> dict[str, Any]:

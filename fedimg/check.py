@@ -23,9 +23,10 @@ from fedimg.aws.clients import Clients
 from fedimg.config import Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
-from fedimg.rpc import Client, NoAnswer
+from fedimg.rpc import Client
 from fedimg.store import Store, StoreError
 from fedimg.unanswered import unanswered
+from fedimg.web import NoAnswer
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in
 # all, even when nothing answers.
@@ -191,7 +192,8 @@ def announcements(settings: Settings) -> list[Finding]:
 
 def bus() -> list[Finding]:
     """Whether fedmsg listens for builds, and reaches its relay on both of its sides."""
-    from fedimg.bus import BusError, configuration
+    from fedimg.bus import configuration
+    from fedimg.outlets import BusError
 
     try:
         config = configuration()

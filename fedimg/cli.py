@@ -198,7 +198,7 @@ def retry(call: Call, job: JobArgument) -> Code:
     elif row.state == "complete":
         call.output.note(f"{name} is complete: nothing is left to do")
     elif twin := store.twin(row.image):
-        call.output.note(f"nothing is left to do: {twin} has published the same bytes, or will")
+        call.output.note(f"nothing is left to do: {twin} has published the same file, or will")
     else:
         raise Refused(
             Code.NOT_NOW, f"{name} is {row.state} ({row.step}); only an ended job can be retried"

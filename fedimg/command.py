@@ -188,11 +188,11 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     import sqlalchemy as sa
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from fedimg.bus import BusError
     from fedimg.exceptions import EC2ServiceException
     from fedimg.koji import KojiRefused, KojiUnavailable
     from fedimg.lease import WorkerRunning
     from fedimg.move import MoveRefused
+    from fedimg.outlets import BusError
     from fedimg.store import StoreError
 
     if isinstance(error, WorkerRunning | MoveRefused):

@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -140,6 +140,23 @@ class Koji(Section):
     retry_seconds: PositiveFloat = Field(
         60, description="Longest pause before a hub that did not answer is asked again."
     )
+
+
+class Composes(Section):
+    """Which composes are published; none while no location is named."""
+
+    locations: list[WebAddress] = Field(
+        [], description="Where composes lie, each in a folder that has its id for a name."
+    )
+    types: list[Literal["production", "nightly", "development", "ci", "test"]] = Field(
+        ["production", "nightly"], description="Of the compose, by productmd's names."
+    )
+    release_types: list[str] = Field(
+        ["ga", "updates"], description="Of the release that it is of, by productmd's names."
+    )
+    variants: list[str] = Field([], description="Empty: all.")
+    subvariants: list[str] = Field([], description="Empty: all.")
+    timeout: PositiveFloat = Field(60, description="Seconds to wait for one file of a compose.")
 
 
 class CatchUp(Section):
@@ -385,12 +402,30 @@ class Check(Section):
         )
 
 
-class Bus(Section):
-    """The bus that announcements go to; its addresses are in fedmsg's own configuration."""
+class Announcing(Section):
+    """How announcements leave; the buses' addresses are in their own configuration."""
 
     confirm_seconds: PositiveFloat = Field(
-        10, description="A message not seen back on the bus by then is sent again."
+        10, description="A message that a bus has not been seen to take by then is sent again."
     )
+
+
+#: The buses by their names in the configuration.
+BusName = Literal["fedmsg", "fedora-messaging"]
+FEDMSG: Final = "fedmsg"
+FEDORA_MESSAGING: Final = "fedora-messaging"
+
+
+def _buses(value: Any) -> Any:
+    if isinstance(value, dict):
+        raise ValueError(
+            "is no table any more: bus says which bus announcements go to, as in "
+            'bus = "fedmsg", above the first table; confirm_seconds is now in [announcing]'
+        )
+    return [value] if isinstance(value, str) else value
+
+
+Buses = Annotated[list[BusName], BeforeValidator(_buses), Field(min_length=1)]
 
 
 class Worker(Section):
@@ -428,13 +463,17 @@ class Settings(Section):
         description="postgresql://user@host/name, which several workers share; empty: a file in "
         "state_directory, and one worker. A password is better in ~/.pgpass or $PGPASSWORD.",
     )
+    bus: Buses = Field(
+        [FEDMSG], description="What announcements go to: one bus, or a list of both."
+    )
     koji: Koji = Koji()
+    composes: Composes = Composes()
     catch_up: CatchUp = CatchUp()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(
         [], description="What a test instance has to pass, beside what `ec2.test` has."
     )
-    bus: Bus = Bus()
+    announcing: Announcing = Announcing()
 
     @model_validator(mode="after")
     def _checks_can_be_told_apart(self) -> Settings:

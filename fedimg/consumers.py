@@ -25,7 +25,7 @@ _COUNT_SECONDS = 5.0
 
 
 class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
-    """Stores each task and build that may have made images, once however often it is announced.
+    """Stores each task, build and compose that may have made images, once however often it comes.
 
     What cannot be stored is held in memory and tried until it can: the bus does not repeat it,
     and a hub that ends instead would also miss what is announced before it is up again. While
@@ -47,14 +47,14 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             )
         try:
             settings = config.load()
-            self._koji = settings.koji
+            self._settings = settings
             self._directory, self._database = settings.state_directory, settings.database
             self._store = Store(self._directory, self._database)
         except (config.ConfigError, StoreError) as error:
             sys.exit(f"fedimg: {error}")
         self._jobs = Jobs(self._store)
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
-        self.topic = [self._prefix + each for each in (intake.TASK_TOPIC, intake.BUILD_TOPIC)]
+        self.topic = [self._prefix + each for each in intake.topics(settings)]
         self._stopping = threading.Event()
         self._in_hand: set[str] = set()
         self._given_up: list[str] = []
@@ -122,7 +122,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             return None
         body = message.get("body")
         content = body.get("msg") if isinstance(body, dict) else None
-        return intake.entry(str(topic).removeprefix(self._prefix), content, self._koji)
+        return intake.entry(str(topic).removeprefix(self._prefix), content, self._settings)
 
     def _keep(self, entry: str) -> None:
         pause = _FIRST_PAUSE

@@ -21,7 +21,8 @@ from fedimg.koji import (
     is_scratch,
     refusal,
 )
-from fedimg.rpc import Client, NoAnswer, TooLong
+from fedimg.rpc import Client
+from fedimg.web import NoAnswer, TooLong
 
 #: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.
 BUILDS = "builds"

@@ -9,25 +9,21 @@ import logging
 import re
 import threading
 import time
+from dataclasses import replace
 
-from fedimg.config import Koji
+from fedimg import web
+from fedimg.composes import COMPOSE_ID, FINISHED, Composes
+from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
+from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import Architecture, RawImage
-from fedimg.koji import (
-    LARGEST_ID,
-    METHODS,
-    Found,
-    Hub,
-    KojiRefused,
-    KojiStumbles,
-    KojiUnavailable,
-    KojiUnfinished,
-)
-from fedimg.later import Later, Why
+from fedimg.koji import LARGEST_ID, METHODS, Hub
+from fedimg.later import Later, Why, whom
 
 #: Topics, after the bus's prefix and environment.
 TASK_TOPIC = "buildsys.task.state.change"
 BUILD_TOPIC = "buildsys.build.state.change"
+COMPOSE_TOPIC = "pungi.compose.status.change"
 
 #: How long, in seconds, an entry without an answer keeps its place among those that are asked for.
 PATIENCE = 60.0
@@ -37,15 +33,34 @@ FIRST_PAUSE = 1.0
 _log = logging.getLogger(__name__)
 
 
-def entry(topic: str, message: object, koji: Koji) -> str | None:
-    """`task:<id>` or `build:<id>` when a message may announce images, else None.
+class Sources:
+    """Whoever can be asked about an entry, by its kind: the Koji hub, the composes' locations."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._hub = Hub(settings.koji)
+        self._composes = Composes(settings.composes)
+
+    def find(self, entry: str) -> Found:
+        """What an entry is, with its images. Raises Unavailable, Unfinished or Refused."""
+        return (self._composes if entry.startswith("compose:") else self._hub).find(entry)
+
+
+def topics(settings: Settings) -> list[str]:
+    """The topics that a site listens to, without the bus's prefix and environment."""
+    return [TASK_TOPIC, BUILD_TOPIC, *([COMPOSE_TOPIC] if settings.composes.locations else [])]
+
+
+def entry(topic: str, message: object, settings: Settings) -> str | None:
+    """`task:<id>`, `build:<id>` or `compose:<id>` when a message may announce images, else None.
 
     `topic` comes without the bus's prefix and environment. The rest of the message is believed
     only where it says that there is nothing here for fedimg.
     """
-    if not isinstance(message, dict) or message.get("instance") != koji.instance:
+    if not isinstance(message, dict):
         return None
-    if message.get("attribute") != "state":
+    if topic == COMPOSE_TOPIC:
+        return _compose(message) if settings.composes.locations else None
+    if message.get("instance") != settings.koji.instance or message.get("attribute") != "state":
         return None
     new = message.get("new")
     if topic == TASK_TOPIC and new == "CLOSED" and _makes_images(message):
@@ -57,6 +72,13 @@ def entry(topic: str, message: object, koji: Koji) -> str | None:
         if task is None or (isinstance(task, dict) and _makes_images(task)):
             return _entry("build", message.get("build_id"))
     return None
+
+
+def _compose(message: dict[str, object]) -> str | None:
+    name, status = message.get("compose_id"), message.get("status")
+    if not isinstance(name, str) or not isinstance(status, str) or status not in FINISHED:
+        return None
+    return f"compose:{name}" if COMPOSE_ID.fullmatch(name) else None
 
 
 def _makes_images(task: dict[str, object]) -> bool:
@@ -76,7 +98,7 @@ def wanted(found: Found, koji: Koji) -> list[RawImage]:
     Anyone who may build scratch images can name one Fedora-Cloud-Base: the owner counts first.
     """
     owners = koji.scratch_owners if found.scratch else koji.build_owners
-    if found.owner not in owners:
+    if found.owner is not None and found.owner not in owners:
         _log.info(
             "%s is left out: its owner %.80r is not in koji.%s",
             found.entry,
@@ -106,31 +128,47 @@ def _unwanted(image: RawImage, koji: Koji) -> str | None:
     return None
 
 
-def ask(entry: str, hub: Hub, koji: Koji, stop: threading.Event) -> list[RawImage]:
+def ask(entry: str, sources: Sources, settings: Settings, stop: threading.Event) -> list[RawImage]:
     """The images of an entry that the site publishes; empty when there will never be any.
 
-    A hub that does not answer is asked again, for PATIENCE. Raises Later when that is over,
-    Cancelled when `stop` is set.
+    Who does not answer is asked again, for PATIENCE. Raises Later when that is over, Cancelled
+    when `stop` is set.
     """
+    koji = settings.koji
     until = time.monotonic() + PATIENCE
     pause = min(FIRST_PAUSE, koji.retry_seconds)
     while not stop.is_set():
         why, reason = Why.SILENT, ""
         try:
-            return wanted(hub.find(entry), koji)
-        except KojiRefused as error:
+            return [_measured(image, koji) for image in wanted(sources.find(entry), koji)]
+        except Refused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []
-        except KojiUnfinished as error:
+        except Unfinished as error:
             # A replica of the hub's database lags by seconds.
             why, reason = Why.UNFINISHED, str(error)
-        except KojiStumbles as error:
+        except Stumbles as error:
             why, reason = Why.STUMBLES, str(error)
-        except KojiUnavailable as error:
+        except (Unavailable, web.NoAnswer) as error:
             reason = str(error)
         if time.monotonic() + pause > until:
             raise Later(why, reason)
-        _log.warning("%s waits for Koji, asked again in %g s: %s", entry, pause, reason)
+        _log.warning("%s waits for %s, asked again in %g s: %s", entry, whom(entry), pause, reason)
         stop.wait(pause)
         pause = min(pause * 2, koji.retry_seconds)
-    raise Cancelled(f"{entry} waits for Koji until the worker runs again")
+    raise Cancelled(f"{entry} waits for {whom(entry)} until the worker runs again")
+
+
+def _measured(image: RawImage, koji: Koji) -> RawImage:
+    """The image with its size, which Koji does not tell of scratch tasks' files.
+
+    By name and size it is known again when somebody else announces it.
+    """
+    if image.size is not None:
+        return image
+    try:
+        return replace(image, size=web.size(image.url, koji.timeout) or None)
+    except web.NotThere as error:
+        # The job says so, to whoever reads it.
+        _log.warning("the size of %s is not known: %s", image.name, error)
+        return image

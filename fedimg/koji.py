@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import xmlrpc.client
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from fedimg.config import Koji
+from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
-from fedimg.rpc import Client, NoAnswer
+from fedimg.rpc import Client
+from fedimg.web import NoAnswer
 
 #: Koji's image methods, and the method of the children that hold the files, one a child; a task
 #: that has no such child holds them itself.
@@ -43,30 +44,20 @@ _MOST_CHILDREN = 100
 _log = logging.getLogger(__name__)
 
 
-class KojiUnavailable(Exception):
+class KojiUnavailable(Unavailable):
     """The hub did not answer; it has to be asked again."""
 
 
-class KojiStumbles(KojiUnavailable):
+class KojiStumbles(KojiUnavailable, Stumbles):
     """The hub answers, and fails at what was asked: at this one, perhaps for good."""
 
 
-class KojiUnfinished(Exception):
+class KojiUnfinished(Unfinished):
     """The hub knows the task or build, and says that it is not finished."""
 
 
-class KojiRefused(Exception):
+class KojiRefused(Refused):
     """There will never be images here: no such thing, not an image, failed, or malformed."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """One entry by the hub's word. A build that is not `scratch` has been through Koji's policy."""
-
-    entry: str
-    owner: str
-    scratch: bool
-    images: tuple[RawImage, ...]
 
 
 class Hub:

@@ -1,4 +1,4 @@
-"""Entries that Koji gave no answer about: each is asked for again later, and waits in no queue."""
+"""Entries that nobody gave an answer about: each is asked for again later, out of the queue."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ class Why(StrEnum):
     def longest(self) -> float:
         """The longest pause, in seconds."""
         return 4 * 3600.0 if self is Why.STUMBLES else 600.0
+
+
+def whom(entry: str) -> str:
+    """Who is asked about an entry, for people."""
+    return "its location" if entry.startswith("compose:") else "Koji"
 
 
 class Later(Exception):

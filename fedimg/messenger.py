@@ -1,6 +1,7 @@
-"""From the outbox to the bus: each message is sent until it has been seen there.
+"""From the outbox to a bus: each message is sent until the bus has been seen to take it.
 
-What a message says is in fedimg.messages, how the bus is reached in fedimg.bus.
+What a message says is in fedimg.messages, how each bus is reached in a module that fedimg.outlets
+names.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy.exc
 
-from fedimg import bus
+from fedimg import outlets
+from fedimg.config import FEDMSG
+from fedimg.outlets import NotTaken, Outlet
 from fedimg.rows import Announcement
 from fedimg.store import Store
 
-#: The name of the thread that does it all.
-THREAD = "messenger"
 #: Messages that may be under way at once; ZeroMQ drops what exceeds 1000 in a queue.
 WINDOW = 200
 #: Messages read from the outbox at once. Those that the bus never takes, whatever the reason,
@@ -49,26 +50,40 @@ class _Sending:
 
 
 class Messenger:
-    """A thread that empties the outbox.
+    """A thread that empties the outbox, for one bus.
 
-    A message leaves it when it is seen on the relay's outbound endpoint, with its topic and
-    content: a relay that is down tells a publisher nothing. What is not seen within
-    `confirm_seconds` is sent again. While nothing at all is seen, one message at a time is tried,
-    so that a bus that takes messages and does not show them is not flooded.
+    A message leaves it when the bus was seen to have taken it: fedmsg's relay when it shows it on
+    its outbound endpoint, as one that is down tells a publisher nothing; an AMQP broker when it
+    confirms it. What was not taken within `confirm_seconds` is sent again. While nothing at all is
+    taken, one message at a time is tried, so that a bus that takes messages and does not show them
+    is not flooded.
 
-    Of several workers one announces: the others wait until `turn` is set.
+    Args:
+        store: where the outbox is.
+        confirm_seconds: how long a message may take.
+        bus: by its name in the configuration.
+        buses: all of the site's; a message is announced when each has taken it.
+        turn: of several workers one announces; the others wait until this is set.
     """
 
     def __init__(
-        self, store: Store, confirm_seconds: float, turn: threading.Event | None = None
+        self,
+        store: Store,
+        confirm_seconds: float,
+        bus: str = FEDMSG,
+        buses: Sequence[str] = (FEDMSG,),
+        *,
+        turn: threading.Event | None = None,
     ) -> None:
         self._store = store
         self._turn = turn
         self._confirm = confirm_seconds
-        self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
+        self._bus = bus
+        self._buses = frozenset(buses)
+        self._thread = threading.Thread(target=self._run, name=thread_name(bus), daemon=True)
         self._stop = threading.Event()
         self._deadline = math.inf
-        self._config: dict[str, Any] = {}
+        self._connect: Callable[[], Outlet]
         # Everything below belongs to the thread.
         self._sendings: dict[int, _Sending] = {}
         self._seen: set[int] = set()
@@ -78,19 +93,25 @@ class Messenger:
         self._warned = False
 
     def start(self) -> None:
-        """Begin. Raises BusError when the fedmsg configuration leads to no relay."""
-        self._config = bus.configuration()
+        """Begin. Raises BusError when the bus's own configuration does not lead to it."""
+        self._connect = outlets.outlet(self._bus, self._confirm)
+        self._store.delivered((), self._bus, self._buses)
         self._thread.start()
 
-    def stop(self, timeout: float) -> None:
+    def tell_to_stop(self, timeout: float) -> None:
         """Send what is in the outbox, unless the bus is silent, and end within `timeout` seconds.
 
         What the bus has not been seen to take by then is sent again after the next start.
         """
         self._deadline = time.monotonic() + timeout
         self._stop.set()
+
+    def stop(self, timeout: float) -> None:
+        """The same, and wait for the end."""
+        if not self._stop.is_set():
+            self.tell_to_stop(timeout)
         if self._thread.ident is not None:
-            self._thread.join(timeout)
+            self._thread.join(max(0.0, self._deadline - time.monotonic()))
 
     def _run(self) -> None:
         while self._turn and not self._turn.wait(_LOOK_SECONDS):
@@ -105,7 +126,7 @@ class Messenger:
                 self._stop.wait(_ERROR_PAUSE)
 
     def _serve(self) -> None:
-        connection = bus.Bus(self._config)
+        connection = self._connect()
         try:
             while not self._may_end():
                 try:
@@ -122,17 +143,21 @@ class Messenger:
     def _may_end(self) -> bool:
         if not self._stop.is_set():
             return False
-        return self._warned or time.monotonic() > self._deadline or not self._store.unannounced(1)
+        return (
+            self._warned
+            or time.monotonic() > self._deadline
+            or not self._store.unannounced(1, self._bus)
+        )
 
     def _read(self) -> None:
         """Bring what is under way in line with the outbox."""
         self._sendings = {
             row.id: self._sendings.get(row.id) or _Sending(row)
-            for row in self._store.unannounced(_BATCH)
+            for row in self._store.unannounced(_BATCH, self._bus)
             if row.id not in self._seen
         }
 
-    def _send(self, connection: bus.Bus) -> None:
+    def _send(self, connection: Outlet) -> None:
         """Send what is due, oldest first; in doubt, one message: one that was tried least."""
         now = time.monotonic()
         due = [sending for sending in self._sendings.values() if sending.due <= now]
@@ -144,28 +169,36 @@ class Messenger:
         else:
             room = WINDOW - under_way
         for sending in due[: max(room, 0)]:
-            self._send_one(connection, sending, now)
+            if not self._send_one(connection, sending, time.monotonic()):
+                break
 
     def _doubt_if_silent(self, overdue: list[_Sending]) -> None:
         """Doubt the bus when it showed neither a message in time nor any that was sent later."""
         silent = [sending for sending in overdue if sending.sent > self._last_seen]
-        if not silent:
-            return
+        if silent:
+            self._doubt_because(
+                silent[0],
+                f"not seen within {self._confirm:g} s: does fedmsg-relay run, and are "
+                "relay_inbound and endpoints['relay_outbound'] its addresses?",
+            )
+
+    def _doubt_because(self, sending: _Sending, reason: str) -> None:
         if not self._doubt:
             self._doubt = True
-            for sending in self._sendings.values():
-                sending.due = 0.0
+            for each in self._sendings.values():
+                each.due = 0.0
         if not self._warned:
             self._warned = True
             _log.warning(
-                "the bus has not taken %s within %g s, %d messages wait: does fedmsg-relay run, "
-                "and are relay_inbound and endpoints['relay_outbound'] its addresses?",
-                silent[0].row.topic,
-                self._confirm,
+                "%s has not taken %s, %d messages wait: %s",
+                self._bus,
+                sending.row.topic,
                 len(self._sendings),
+                reason,
             )
 
-    def _send_one(self, connection: bus.Bus, sending: _Sending, now: float) -> None:
+    def _send_one(self, connection: Outlet, sending: _Sending, now: float) -> bool:
+        """Send a message; False when the bus takes none at all."""
         sending.tries += 1
         # Silence of the whole bus is no reason to let a single message be.
         pause = self._confirm * (1 if self._doubt else 2 ** min(sending.tries - 1, 20))
@@ -173,15 +206,23 @@ class Messenger:
         try:
             sending.ids.add(connection.send(sending.row.topic, sending.row.body))
             sending.sent = now
+        except NotTaken as error:
+            sending.sent, sending.due = now, time.monotonic() + _ERROR_PAUSE
+            self._doubt_because(sending, str(error))
+            return False
         except Exception as error:
             # Of signing or encoding, which may raise anything; the others need not wait for it.
             _log.error("cannot send %s (%s): %r", sending.row.topic, sending.row.key, error)
         if sending.tries == _STRANGE_TRIES and not self._doubt:
             _log.warning(
-                "the bus takes other messages but not %s (%s)", sending.row.topic, sending.row.key
+                "%s takes other messages but not %s (%s)",
+                self._bus,
+                sending.row.topic,
+                sending.row.key,
             )
+        return True
 
-    def _hear(self, connection: bus.Bus) -> None:
+    def _hear(self, connection: Outlet) -> None:
         """Notice which messages the bus has taken."""
         under_way = {each: sending for sending in self._sendings.values() for each in sending.ids}
         for message_id, topic, body in connection.heard(_LOOK_SECONDS):
@@ -194,12 +235,17 @@ class Messenger:
 
     def _trust_again(self) -> None:
         if self._warned:
-            _log.warning("the bus takes messages again")
+            _log.warning("%s takes messages again", self._bus)
         self._doubt = self._warned = False
         for sending in self._sendings.values():
             sending.tries, sending.due = 0, 0.0
 
     def _note(self) -> None:
         if self._seen:
-            self._store.announced(self._seen)
+            self._store.delivered(self._seen, self._bus, self._buses)
             self._seen.clear()
+
+
+def thread_name(bus: str) -> str:
+    """What the thread is called that empties the outbox for a bus."""
+    return f"messenger {bus}"

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import time
 import xmlrpc.client
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg import __version__
+from fedimg import web
+from fedimg.web import NoAnswer
 
 #: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.
 ANSWER_LIMIT = 16 * 1024 * 1024
-
-
-class NoAnswer(Exception):
-    """The server could not be asked, or its answer could not be read; later it may be."""
-
-
-class TooLong(NoAnswer):
-    """The answer has more than ANSWER_LIMIT bytes."""
 
 
 class Client:
@@ -50,10 +41,10 @@ class Client:
         """
         _, date = self._ask("getAPIVersion")
         try:
-            return parsedate_to_datetime(date or "").timestamp()
-        except (ValueError, OverflowError) as error:
+            return web.seconds_of(date)
+        except ValueError as error:
             raise NoAnswer(
-                f"{self._address} does not tell the time: its answer's Date is {date!r:.80}"
+                f"{self._address} does not tell the time: its answer's Date {error}"
             ) from error
 
     def _ask(self, method: str, *params: Any) -> tuple[Any, str | None]:
@@ -73,16 +64,10 @@ class Client:
         return value, date
 
     def _post(self, document: bytes) -> tuple[str, str | None]:
-        deadline = time.monotonic() + self._timeout
         with requests.post(
             self._address,
             document,
-            headers={
-                "Content-Type": "text/xml",
-                "User-Agent": f"fedimg/{__version__}",
-                # A compressed answer would get past the size limit.
-                "Accept-Encoding": "identity",
-            },
+            headers={**web.HEADERS, "Content-Type": "text/xml"},
             timeout=self._timeout,
             stream=True,
             # A redirected POST becomes a GET, whose answer would be a page for people.
@@ -93,15 +78,5 @@ class Client:
                     f"{self._address} answers {response.status_code} {response.reason}"
                     + (f" to {response.next.url}" if response.next else "")
                 )
-            answer = bytearray()
-            # Piece by piece as they come: requests' own iterator waits until one is full, however
-            # slowly it fills.
-            while piece := response.raw.read1(65536):
-                answer += piece
-                if len(answer) > ANSWER_LIMIT:
-                    raise TooLong(f"{self._address} answers with over {ANSWER_LIMIT} bytes")
-                if time.monotonic() > deadline:
-                    raise NoAnswer(
-                        f"{self._address} has not ended its answer after {self._timeout:g} s"
-                    )
+            answer = web.body(response, ANSWER_LIMIT, self._timeout)
         return answer.decode(), response.headers.get("Date")

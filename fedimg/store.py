@@ -29,6 +29,14 @@ Queue = Callable[[sa.Connection, int], object]
 _TWINS = "twins"
 
 
+#: A job's checksum, image name and size, or the columns that hold them.
+Identity = tuple[
+    str | sa.Column[str | None] | None,
+    str | sa.Column[str],
+    int | sa.ColumnElement[int | None] | None,
+]
+
+
 class Store(Outbox, AMIs, Refusals):
     """Everything, in one database: see fedimg.database for where that is."""
 
@@ -59,7 +67,7 @@ class Store(Outbox, AMIs, Refusals):
                 .on_conflict_do_nothing()
                 .returning(_jobs.c.job)
             ).first()
-            if added is None or connection.execute(_twins(image.job, image.checksum)).first():
+            if added is None or connection.execute(_twins(image.job, *_identity(image))).first():
                 transaction.rollback()
                 return None
             queue(connection, 1)
@@ -68,7 +76,7 @@ class Store(Outbox, AMIs, Refusals):
     def twin(self, image: RawImage) -> str | None:
         """Another image's job for the same bytes, which has published them or still may."""
         with self.engine.connect() as connection:
-            found = connection.execute(_twins(image.job, image.checksum)).first()
+            found = connection.execute(_twins(image.job, *_identity(image))).first()
         return None if found is None else str(found.job)
 
     def correct(self, image: RawImage, *, queue: Queue) -> int | None:
@@ -80,7 +88,7 @@ class Store(Outbox, AMIs, Refusals):
             image.job,
             _jobs.c.state.in_(("failed", "cancelled")) & ~_published(image.job),
             {"raw_image": image.to_json(), "checksum": image.checksum},
-            image.checksum,
+            _identity(image),
             queue,
         )
 
@@ -96,14 +104,16 @@ class Store(Outbox, AMIs, Refusals):
             _jobs.c.state.in_(("incomplete", "failed", "cancelled")),
             sa.true() if behind is None else _jobs.c.run == behind,
         )
-        return self._next_run(job, which, {}, _jobs.c.checksum, queue)
+        return self._next_run(
+            job, which, {}, (_jobs.c.checksum, _jobs.c.image, _size(_jobs)), queue
+        )
 
     def _next_run(
         self,
         job: str,
         which: sa.ColumnElement[bool],
         values: dict[str, Any],
-        checksum: str | sa.Column[str | None] | None,
+        identity: Identity,
         queue: Queue,
     ) -> int | None:
         with self.engine.begin() as connection:
@@ -111,7 +121,7 @@ class Store(Outbox, AMIs, Refusals):
             changed = connection.execute(
                 sa.update(_jobs)
                 .where(_jobs.c.job == job, _jobs.c.step != CLEANING, which)
-                .where(~_twins(_jobs.c.job, checksum).exists())
+                .where(~_twins(_jobs.c.job, *identity).exists())
                 .values(
                     run=_jobs.c.run + 1,
                     state="queued",
@@ -322,13 +332,38 @@ def _published(job: str) -> sa.Exists:
 
 
 def _twins(
-    job: str | sa.Column[str], checksum: str | sa.Column[str | None] | None
+    job: str | sa.Column[str],
+    checksum: str | sa.Column[str | None] | None,
+    name: str | sa.Column[str],
+    size: int | sa.ColumnElement[int | None] | None,
 ) -> sa.Select[tuple[str]]:
-    """Other jobs for the same bytes, which have published them or still may."""
+    """Other jobs for the same bytes, which have published them or still may.
+
+    Where two checksums cannot be compared, as one is missing or of another algorithm, the same
+    are a file of the same name and size.
+    """
     other = _jobs.alias()
+    given = sa.cast(checksum, sa.String)
+    # Of each algorithm the length is another.
+    comparable = sa.func.length(other.c.checksum) == sa.func.length(given)
     return sa.select(other.c.job).where(
-        other.c.checksum == checksum,
-        other.c.checksum.is_not(None),
+        sa.or_(
+            other.c.checksum == given,
+            sa.and_(
+                other.c.image == name,
+                _size(other) == sa.cast(size, sa.BigInteger),
+                ~sa.func.coalesce(comparable, sa.false()),
+            ),
+        ),
         other.c.job != job,
         other.c.state.not_in(("failed", "cancelled")),
     )
+
+
+def _size(jobs: sa.FromClause) -> sa.ColumnElement[int | None]:
+    return sa.cast(jobs.c.raw_image["size"].as_string(), sa.BigInteger)
+
+
+def _identity(image: RawImage) -> Identity:
+    """What other jobs are recognised by as being for the same bytes."""
+    return image.checksum, image.name, image.size

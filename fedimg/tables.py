@@ -81,6 +81,14 @@ outbox = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("announced", sa.Float),
 )
+#: Which bus has taken a message that not all have taken yet.
+delivered = sa.Table(
+    "fedimg_delivered",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("bus", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
 refused = sa.Table(
     "fedimg_refused",
     metadata,

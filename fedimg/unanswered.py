@@ -1,11 +1,11 @@
-"""What a person should know of announcements that Koji has said nothing about."""
+"""What a person should know of announcements that nobody has given an answer about."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
 
-from fedimg.later import LaterEntries
+from fedimg.later import LaterEntries, whom
 from fedimg.marks import Marks
 from fedimg.store import Store
 
@@ -17,7 +17,7 @@ def unanswered(store: Store) -> list[str]:
     for row in LaterEntries(store).all():
         when = datetime.fromtimestamp(row.asked + row.pause, UTC)
         again = "at once" if row.due(now) else f"at {when:%Y-%m-%dT%H:%M:%SZ}"
-        told.append(f"{row.entry} waits for Koji, asked again {again}: {row.reason}")
+        told.append(f"{row.entry} waits for {whom(row.entry)}, asked again {again}: {row.reason}")
     failed: dict[str, list[str]] = {}
     for look in Marks(store).looks():
         if look.error:

@@ -19,9 +19,9 @@ from fedimg.config import Limits, Settings
 from fedimg.ending import end_exhausted
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
+from fedimg.intake import Sources
 from fedimg.jobs import Jobs
-from fedimg.koji import Hub
-from fedimg.later import Later, LaterEntries
+from fedimg.later import Later, LaterEntries, whom
 from fedimg.lease import ALONE
 from fedimg.members import Members
 from fedimg.observer import PUBLIC
@@ -61,7 +61,7 @@ class Uploader:
         store: Store,
         queue: Jobs,
         clients: Clients,
-        hub: Hub,
+        sources: Sources,
         gate: Gate,
         name: str = ALONE,
     ) -> None:
@@ -69,7 +69,7 @@ class Uploader:
         self._store = store
         self._queue = queue
         self._clients = clients
-        self._hub = hub
+        self._sources = sources
         self._again = Again(store)
         self._members = Members(store)
         self._slots = Slots(store)
@@ -79,7 +79,7 @@ class Uploader:
         # Jobs that this process has planned and taken to their end in one go, none but that one.
         self._at_first: set[str] = set()
         self._steps = DurableSteps(gate)
-        #: Set, it ends the waiting for Koji.
+        #: Set, it ends the waiting for Koji and for composes.
         self.stopping = threading.Event()
 
     def heed(self) -> None:
@@ -89,7 +89,7 @@ class Uploader:
                 live.stop.set()
 
     def intake(self, entry: str) -> list[str]:
-        """An announced task or build becomes one job an image; the jobs' names."""
+        """An announced task, build or compose becomes one job an image; the jobs' names."""
         images = self._steps.run("ask", lambda: [image.to_json() for image in self._ask(entry)])
         submitted = [
             self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
@@ -98,14 +98,18 @@ class Uploader:
         return [job for job in submitted if job]
 
     def _ask(self, entry: str) -> list[RawImage]:
-        """The entry's images; none, too, when the hub has to be asked for them again later."""
+        """The entry's images; none, too, when they have to be asked for again later."""
         try:
-            images = intake.ask(entry, self._hub, self._settings.koji, self.stopping)
+            images = intake.ask(entry, self._sources, self._settings, self.stopping)
         except Later as error:
             waiting = self._later.postpone(entry, error.why, str(error))
             if not waiting.hopeless:
                 _log.warning(
-                    "%s waits for Koji, asked again in %g s: %s", entry, waiting.pause, error
+                    "%s waits for %s, asked again in %g s: %s",
+                    entry,
+                    whom(entry),
+                    waiting.pause,
+                    error,
                 )
                 return []
             _log.warning("%s is dropped, after %g s: %s", entry, waiting.waited, error)
@@ -119,11 +123,10 @@ class Uploader:
             _log.info("%s: job %s", entry, job)
         elif twin := self._store.twin(image):
             _log.info(
-                "%s: %s is not published again: job %s has the same bytes, %s",
+                "%s: %s is not published again: job %s is for the same file",
                 entry,
                 image.name,
                 twin,
-                image.checksum,
             )
         else:
             _log.info("%s: job %s is there already", entry, image.job)

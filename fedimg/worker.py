@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 
@@ -24,12 +24,11 @@ from fedimg.config import Settings
 from fedimg.database import Unreachable
 from fedimg.ending import end_exhausted, end_with_database, end_without_lease
 from fedimg.fellows import Fellows
+from fedimg.intake import Sources
 from fedimg.jobs import Jobs
-from fedimg.koji import Hub
 from fedimg.lease import FileLease, Lease
 from fedimg.members import Members
-from fedimg.messenger import THREAD as ANNOUNCING
-from fedimg.messenger import Messenger
+from fedimg.messenger import Messenger, thread_name
 from fedimg.periodic import Periodic, beside
 from fedimg.shared_lease import SharedLease, alive
 from fedimg.steps import Gate
@@ -57,10 +56,8 @@ _DRAIN_SECONDS = 30 * 86400
 _ANNOUNCING_SECONDS = 3.0
 #: … and what is done beside the queues, which may be waiting for Koji, to end.
 _BESIDE_SECONDS = 0.5
-#: The threads without which a worker does nothing: the queue's, by its own names, and ours.
-_LOOPS = (
-    *(f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)),
-)
+#: The queue's threads, by its own names, without which a worker does nothing.
+_LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)]
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +70,8 @@ def run_worker(settings: Settings) -> int:
     memory, files or threads, or has lost its lease; the exit status is 1 then. It is DRAINED behind
     the last job of a worker that was drained.
     Raises StoreError when the state directory cannot be used or holds work in flight of a version
-    with other steps, WorkerRunning when it is in use, BusError when the fedmsg configuration leads
-    to no relay.
+    with other steps, WorkerRunning when it is in use, BusError when a bus's configuration
+    does not lead to it.
     """
     told = _told_to_stop()
     store = _opened(settings, told)
@@ -86,9 +83,14 @@ def run_worker(settings: Settings) -> int:
     members = Members(store)
     _refuse_other_steps(store, queue, members)
     members.enter(lease.name, __version__)
+    buses = list(dict.fromkeys(settings.bus))
     pulse = watchdog.Pulse(store.engine, _LOOPS)
-    messenger = Messenger(store, settings.bus.confirm_seconds, lease.leads)
-    messenger.start()
+    messengers = [
+        Messenger(store, settings.announcing.confirm_seconds, bus, buses, turn=lease.leads)
+        for bus in buses
+    ]
+    for messenger in messengers:
+        messenger.start()
     gate = Gate(end_exhausted)
     throttle = Throttle(settings.ec2.limits.calls)
 
@@ -100,7 +102,7 @@ def run_worker(settings: Settings) -> int:
     clients = Clients(before_call)
     # The first takes long to make, and no job is to wait for that.
     patience.prepare(clients, [settings.ec2.origin])
-    uploader = Uploader(settings, store, queue, clients, Hub(settings.koji), gate, lease.name)
+    uploader = Uploader(settings, store, queue, clients, Sources(settings), gate, lease.name)
     _launch(store, lease.name, uploader, settings.ec2.limits.jobs)
     drained = threading.Event()
 
@@ -115,7 +117,8 @@ def run_worker(settings: Settings) -> int:
 
     def expect_announcing() -> None:
         lease.leads.wait()
-        pulse.expect(ANNOUNCING)
+        for bus in buses:
+            pulse.expect(thread_name(bus))
 
     fellows = Fellows(
         store, queue, members, lease, share=throttle.share, heed=uploader.heed, drain=drain
@@ -131,7 +134,7 @@ def run_worker(settings: Settings) -> int:
     watchdog.notify("STOPPING=1")
     if drained.is_set():
         _log.info("worker %s has no job any more, and ends", lease.name)
-        messenger.stop(_ANNOUNCING_SECONDS)
+        _stop_announcing(messengers)
         members.leave(lease.name)
         lease.release()
         logging.shutdown()
@@ -153,12 +156,20 @@ def run_worker(settings: Settings) -> int:
         _log.info("worker stopped in the middle of steps, which are begun again")
     for each in at_intervals:
         each.join(_BESIDE_SECONDS)
-    messenger.stop(_ANNOUNCING_SECONDS)
+    _stop_announcing(messengers)
     lease.release()
     logging.shutdown()
     # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
     # where they were.
     os._exit(0)
+
+
+def _stop_announcing(messengers: Sequence[Messenger]) -> None:
+    """Let all of them send what they can, at the same time."""
+    for messenger in messengers:
+        messenger.tell_to_stop(_ANNOUNCING_SECONDS)
+    for messenger in messengers:
+        messenger.stop(_ANNOUNCING_SECONDS)
 
 
 def _opened(settings: Settings, told: threading.Event) -> Store | None:

@@ -27,9 +27,13 @@ config = {
     # Who may send them, by the names on their certificates: nobody, until the site says so in a
     # file of its own, as {"org.fedoraproject.prod.buildsys.build.state.change": ["koji-…"], …}.
     "routing_policy": {
-        f"org.fedoraproject.{environment}.buildsys.{what}.state.change": []
+        f"org.fedoraproject.{environment}.{topic}": []
         for environment in ("prod", "stg", "dev")
-        for what in ("build", "task")
+        for topic in (
+            "buildsys.build.state.change",
+            "buildsys.task.state.change",
+            "pungi.compose.status.change",
+        )
     },
 }
 

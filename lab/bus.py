@@ -25,10 +25,11 @@ from lab.processes import Process
 
 HOST = "127.0.0.1"
 
-# Whose certificates sign what: Koji's plugin its own topics, fedimg its announcements.
-KOJI, FEDIMG = "koji", "fedimg"
+# Whose certificates sign what: Koji and Pungi their own topics, fedimg its announcements.
+KOJI, FEDIMG, PUNGI = "koji", "fedimg", "pungi"
 TOPICS = {
     KOJI: ("buildsys.task.state.change", "buildsys.build.state.change"),
+    PUNGI: ("pungi.compose.status.change",),
     FEDIMG: (
         "fedimg.image.upload",
         "fedimg.image.test",
@@ -180,9 +181,14 @@ class Bus:
             relay.stop()
 
     def publish(
-        self, topic: str, message: dict[str, Any], modname: str = "buildsys", times: int = 1
+        self,
+        topic: str,
+        message: dict[str, Any],
+        modname: str = "buildsys",
+        times: int = 1,
+        name: str = KOJI,
     ) -> list[str]:
-        """Send a message through the relay, as Koji's plugin does, and return the msg_ids.
+        """Send a message through the relay, signed as `name`, and return the msg_ids.
 
         Takes over a second: fedmsg sleeps that long before a publisher's first message. Raises
         BusError when the relay does not hand a message on; the plugin itself would not notice.
@@ -190,7 +196,7 @@ class Bus:
         sent: list[str] = []
         with self.listen() as heard:
             # A context of its own, so that the fedmsg of whoever calls is left alone.
-            context = fedmsg.core.FedMsgContext(**self.publisher())
+            context = fedmsg.core.FedMsgContext(**self.publisher(name))
             try:
                 for _ in range(times):
                     context.publish(

@@ -55,7 +55,7 @@ def test_default_types_are_pv_and_hvm_in_standard_and_gp2():
         ("[ec2.amis]\nimds_v2 = true", "ec2.amis.imds_v2", "imdsv2"),
         ("[ec2.limits]\ncopy_ = 5", "ec2.limits.copy_", "copy"),
         ("[[checks]]\nname = 'a'\ncommand = 'b'\nstats = 0", "checks.0.stats", "status"),
-        ("[bus]\nconfirm_second = 5", "bus.confirm_second", "confirm_seconds"),
+        ("[announcing]\nconfirm_second = 5", "announcing.confirm_second", "confirm_seconds"),
     ],
 )
 def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
@@ -67,8 +67,8 @@ def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
 
 
 def test_key_like_none_is_told_what_there_is(toml):
-    said = complaint(toml("[bus]\nzzz = 1"))
-    assert "unknown key 'bus.zzz'; known here: confirm_seconds" in said
+    said = complaint(toml("[announcing]\nzzz = 1"))
+    assert "unknown key 'announcing.zzz'; known here: confirm_seconds" in said
 
 
 def test_pv_test_type_is_no_key_of_arm(toml):
@@ -126,7 +126,7 @@ def test_wrong_value_is_told_with_file_and_key(toml, text, key):
 
 
 def test_every_wrong_key_is_told_at_once(toml):
-    said = complaint(toml("sight = 'x'\n[ec2]\norigin = ''\n[bus]\nconfirm_seconds = 0"))
+    said = complaint(toml("sight = 'x'\n[ec2]\norigin = ''\n[announcing]\nconfirm_seconds = 0"))
     assert len(said.splitlines()) == 3
 
 
@@ -244,3 +244,25 @@ def test_check_is_for_the_types_and_architectures_that_it_names(types, architect
         "a hvm-gp2": (AMIType(HVM, "gp2"), Architecture.ARM64),
     }
     assert {name for name, ami in candidates.items() if check.applies(*ami)} == meant
+
+
+def test_old_table_of_the_bus_is_told_where_its_key_went(toml):
+    said = complaint(toml("[bus]\nconfirm_seconds = 5"))
+    assert "confirm_seconds is now in [announcing]" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "buses"),
+    [
+        ('bus = "fedmsg"', ["fedmsg"]),
+        ('bus = "fedora-messaging"', ["fedora-messaging"]),
+        ('bus = ["fedmsg", "fedora-messaging"]', ["fedmsg", "fedora-messaging"]),
+    ],
+)
+def test_bus_is_one_or_both(toml, text, buses):
+    assert config.load(toml(text)).bus == buses
+
+
+@pytest.mark.parametrize("text", ['bus = "zeromq"', "bus = []"])
+def test_other_buses_are_unknown(toml, text):
+    assert "bus" in complaint(toml(text))

@@ -224,8 +224,8 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
     assert all(re.fullmatch(r"(task|build):[1-9][0-9]{0,9}", entry) for entry in entries)
 
     # What the worker does about them.
-    chosen = config.load(toml).koji
-    asking = Hub(chosen)
+    chosen = config.load(toml)
+    asking = intake.Sources(chosen)
     with visiting() as visited:
         for entry in entries:
             assert intake.ask(entry, asking, chosen, threading.Event()) == []

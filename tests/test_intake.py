@@ -10,13 +10,14 @@ import pytest
 
 from fedimg import config, intake
 from fedimg.exceptions import Cancelled
-from fedimg.koji import METHODS, Hub
+from fedimg.intake import Sources
+from fedimg.koji import METHODS
 from fedimg.later import Later, Why
 from lab.koji import Koji
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
 SCRATCH_METHODS = [method for method in METHODS if METHODS[method]]
-SETTINGS = config.Koji()
+SETTINGS = config.Settings()
 
 
 def files(folder: Path, name: str = NAME, arches: tuple[str, ...] = ("x86_64",)) -> Any:
@@ -28,14 +29,14 @@ def files(folder: Path, name: str = NAME, arches: tuple[str, ...] = ("x86_64",))
     return found
 
 
-def settings(koji: Koji, **changes: Any) -> config.Koji:
+def settings(koji: Koji, **changes: Any) -> config.Settings:
     given = {"hub": koji.hub_url, "topurl": koji.top_url, "timeout": 5, "retry_seconds": 0.2}
-    return config.Koji(**given | {"scratch_owners": ["ausil"]} | changes)
+    return config.Settings(koji=config.Koji(**given | {"scratch_owners": ["ausil"]} | changes))
 
 
 def ask(koji: Koji, entry: str, **changes: Any) -> list[str]:
     chosen = settings(koji, **changes)
-    images = intake.ask(entry, Hub(chosen), chosen, threading.Event())
+    images = intake.ask(entry, Sources(chosen), chosen, threading.Event())
     return [image.file_name for image in images]
 
 
@@ -182,7 +183,7 @@ def test_stopping_leaves_an_entry_that_waits(koji: Koji) -> None:
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        intake.ask("build:5", Hub(chosen), chosen, stop)
+        intake.ask("build:5", Sources(chosen), chosen, stop)
     assert time.monotonic() - began < 20
     timer.join()
 

@@ -18,8 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from fedimg.bus import BusError, configuration
+from fedimg.bus import configuration
 from fedimg.messenger import Messenger
+from fedimg.outlets import BusError
 from fedimg.store import Store
 from lab.bus import Bus, Ports
 

@@ -91,9 +91,45 @@ def test_same_bytes_from_a_second_source_are_one_job(store, queue):
     assert store.job(TWIN.job) is None
 
 
-def test_images_without_checksum_are_no_twins(store, queue):
-    store.add_job(replace(IMAGE, checksum=None), queue=queue)
-    assert store.add_job(replace(TWIN, checksum=None), queue=queue) == TWIN.job
+MD5, SHA256, OTHER = "md5:" + "1" * 32, "sha256:" + "2" * 64, "sha256:" + "3" * 64
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "twins"),
+    [
+        ({"checksum": None}, {"checksum": None}, True),
+        ({"checksum": None}, {"checksum": SHA256}, True),
+        ({"checksum": MD5}, {"checksum": SHA256}, True),
+        # Two that can be compared, and differ, are two files, whatever they are called.
+        ({"checksum": SHA256}, {"checksum": OTHER}, False),
+        ({"checksum": MD5}, {"checksum": SHA256, "size": 7}, False),
+        ({"checksum": None, "size": None}, {"checksum": None, "size": None}, False),
+        ({"checksum": None, "size": None}, {"checksum": MD5}, False),
+        ({"checksum": None}, {"checksum": MD5, "url": "https://x/Other-1.raw.xz"}, False),
+    ],
+)
+def test_where_checksums_cannot_be_compared_name_and_size_tell_twins(
+    store, queue, first, second, twins
+):
+    one, other = replace(IMAGE, **{"size": 5} | first), replace(TWIN, **{"size": 5} | second)
+    store.add_job(one, queue=queue)
+    assert store.add_job(other, queue=queue) == (None if twins else other.job)
+    assert store.twin(other) == (one.job if twins else None)
+
+
+def test_message_is_announced_when_every_bus_has_taken_it(store):
+    both = ("fedmsg", "fedora-messaging")
+    for key in "01":
+        store.announce(key, "image.copy", {})
+    ids = [row.id for row in store.unannounced()]
+    store.delivered(ids, "fedmsg", both)
+    store.delivered(ids[:1], "fedora-messaging", both)
+    assert store.unannounced(10, "fedmsg") == []
+    assert [row.id for row in store.unannounced(10, "fedora-messaging")] == ids[1:]
+    assert [row.id for row in store.unannounced()] == ids[1:]
+    # A site that has one bus alone from now on does not wait for the other.
+    store.delivered((), "fedmsg", ("fedmsg",))
+    assert store.unannounced() == []
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
@@ -255,7 +291,7 @@ def test_cancelled_job_stays_so_whatever_its_run_says(store, job, queue):
 
 def test_cancel_and_finish_at_once_queue_one_clean_up(store, queue):
     for number in range(20):
-        image = replace(IMAGE, source=f"task-{number}", checksum=None)
+        image = replace(IMAGE, source=f"task-{number}", checksum=None, size=None)
         store.add_job(image, queue=lambda *_: None)
         store.begin(image.job, 1)
         queue.runs.clear()
@@ -401,7 +437,9 @@ def test_region_tells_its_latest(store, job):
 
 
 def test_jobs_are_listed_oldest_first_and_by_state(store, queue):
-    images = [replace(IMAGE, source=f"task-{number}", checksum=None) for number in (3, 1, 2)]
+    images = [
+        replace(IMAGE, source=f"task-{number}", checksum=None, size=None) for number in (3, 1, 2)
+    ]
     for image in images:
         store.add_job(image, queue=queue)
     store.end(images[0].job, 1, "failed", None)

@@ -1,0 +1,12 @@
+"""The schemas of fedimg's messages, each class under its topic without the bus's part and ours."""
+
+from fedimg_messages.messages import CopyV1, PublishV1, TestV1, UploadV1
+
+MESSAGES: dict[str, type[UploadV1 | TestV1 | CopyV1 | PublishV1]] = {
+    "image.upload": UploadV1,
+    "image.test": TestV1,
+    "image.copy": CopyV1,
+    "image.publish": PublishV1,
+}
+
+__all__ = ["MESSAGES", "CopyV1", "PublishV1", "TestV1", "UploadV1"]

@@ -1,0 +1,102 @@
+"""What each message's body has to hold, as JSON schemas."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+_BASE = "http://fedoraproject.org/message-schema/v1/fedimg"
+
+
+def _text(description: str) -> Schema:
+    return {"type": "string", "description": description}
+
+
+_FIELDS: dict[str, Schema] = {
+    "image_url": _text("Where the raw image lies that the AMIs are made of"),
+    "image_name": _text("The image's file name without .raw.xz"),
+    "status": {"type": "string", "enum": ["started", "completed", "failed"]},
+    "service": {"type": "string", "enum": ["EC2"]},
+    "compose": _text("The compose's id, or the Koji build's name-version-release"),
+    "compose_id": _text("The compose's id, or the Koji build's name-version-release"),
+    "architecture": {"type": "string", "enum": ["x86_64", "arm64"]},
+}
+_SERVICE = _text("The service and its region, as in EC2 (us-east-1)") | {"pattern": r"^EC2 \(.+\)$"}
+_REGION = _text("The service's region, as in us-east-1")
+_AMI: dict[str, Schema] = {
+    "id": _text("The AMI") | {"pattern": "^ami-[0-9a-f]+$"},
+    "virt_type": {"type": "string", "enum": ["hvm", "paravirtual"]},
+    "vol_type": _text("The type of the root volume, such as gp2"),
+}
+_DATA = {"data": _text("Of a failure: the end of what was printed, at most 32 KiB")}
+_CHECK: Schema = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "passed": {"type": "boolean", "description": "False for a failed check alone"},
+        "state": {"type": "string", "enum": ["passed", "failed", "skipped"]},
+        "seconds": {"type": "number"},
+        "output": {"type": "string"},
+    },
+    "required": ["name", "passed", "seconds"],
+}
+
+
+def _body(topic: str, description: str, destination: Schema, extra: Schema, *keys: str) -> Schema:
+    fields = {key: _FIELDS[key] for key in keys} | {"destination": destination, "extra": extra}
+    return {
+        "$id": f"{_BASE}.{topic}.json",
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "description": description,
+        "type": "object",
+        "properties": fields,
+        "required": sorted(fields),
+    }
+
+
+def _extra(properties: dict[str, Schema], *required: str) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+UPLOAD = _body(
+    "image.upload",
+    "Work on an image begins, one of its AMIs is registered in the origin, or the job fails.",
+    _SERVICE,
+    _extra(_AMI | _DATA),
+    "image_url",
+    "image_name",
+    "status",
+    "service",
+    "compose",
+)
+TEST = _body(
+    "image.test",
+    "An instance is booted from an AMI, to be checked, or how that went.",
+    _SERVICE,
+    _extra(_AMI | _DATA | {"checks": {"type": "array", "items": _CHECK}}, *_AMI),
+    "image_url",
+    "image_name",
+    "status",
+    "service",
+    "compose",
+)
+COPY = _body(
+    "image.copy",
+    "An AMI has become available in another region; it is not public yet.",
+    _REGION,
+    _extra(_AMI | {"source_image_id": _text("The AMI of the origin")}, *_AMI, "source_image_id"),
+    "image_name",
+    "service",
+    "compose_id",
+    "architecture",
+)
+PUBLISH = _body(
+    "image.publish",
+    "An AMI has become public in a region, and its snapshot too.",
+    _REGION,
+    _extra(_AMI, *_AMI),
+    "image_url",
+    "image_name",
+    "service",
+    "compose",
+    "architecture",
+)

@@ -1,0 +1,100 @@
+"""The AMQP broker that announcements go to, as fedora-messaging's configuration names it.
+
+What is sent when, and sent again, is fedimg.messenger's to say; what the messages look like to
+others is the package fedimg-messages'.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from fedora_messaging import config, exceptions
+from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
+
+from fedimg.outlets import BusError, NotTaken
+
+if TYPE_CHECKING:
+    from fedora_messaging.message import Message
+
+#: The longest pause, in seconds, before a broker that is away is looked for again. Twisted's own
+#: grows to an hour.
+LONGEST_PAUSE = 30.0
+#: Before every topic of ours.
+_MODNAME = "fedimg"
+
+
+def configuration() -> dict[str, Any]:
+    """fedora-messaging's configuration, from $FEDORA_MESSAGING_CONF or /etc/fedora-messaging.
+
+    From here on a broker that is away is looked for often. Raises BusError when it cannot be read,
+    or the messages' schemas are not installed.
+    """
+    FedoraMessagingFactoryV2.maxDelay = LONGEST_PAUSE  # type: ignore[assignment]
+    try:
+        config.conf.load_config()
+    except exceptions.ConfigurationException as error:
+        raise BusError(f"cannot read fedora-messaging's configuration: {error}") from error
+    try:
+        import fedimg_messages  # noqa: F401
+    except ImportError as error:
+        raise BusError(
+            'bus = "fedora-messaging" needs the package fedimg-messages, which has the messages\' '
+            f"schemas: install ./fedimg-messages of fedimg's sources beside fedimg ({error})"
+        ) from error
+    return dict(config.conf)
+
+
+def message(topic: str, body: dict[str, Any]) -> Message:
+    """One of fedimg's messages, by its topic without modname. Raises KeyError for no such."""
+    from fedimg_messages import MESSAGES
+
+    made: Message = MESSAGES[topic](topic=f"{_MODNAME}.{topic}", body=body)
+    return made
+
+
+class Broker:
+    """The way to the broker, which one thread of this process may use.
+
+    Args:
+        confirm_seconds: how long the broker may take to confirm a message.
+    """
+
+    def __init__(self, confirm_seconds: float) -> None:
+        self._seconds = max(1, math.ceil(confirm_seconds))
+        self._taken: list[tuple[str, str, Any]] = []
+        self._closed = threading.Event()
+        # It logs the traceback of every failure, which is told in a line here.
+        logging.getLogger("fedora_messaging.api").setLevel(logging.CRITICAL)
+
+    def close(self) -> None:
+        """Wait for nothing any more; the connection is the library's own, and the process's."""
+        self._closed.set()
+
+    def send(self, topic: str, body: dict[str, Any]) -> str:
+        """Hand a message to the broker and return its id, once the broker has confirmed it.
+
+        Raises NotTaken when it has not, and what validation by the schema raises.
+        """
+        # Importing it chooses Twisted's reactor, which in fedmsg-hub is another's business.
+        from fedora_messaging import api
+
+        made = message(topic, body)
+        try:
+            api.publish(made, timeout=self._seconds)
+        except exceptions.ValidationError:
+            raise
+        except Exception as error:
+            # Of any kind: the libraries below let through whatever a connection may end with.
+            raise NotTaken(f"the AMQP broker has not confirmed it: {error!r:.300}") from error
+        self._taken.append((made.id, topic, body))
+        return made.id
+
+    def heard(self, seconds: float) -> list[tuple[str, str, Any]]:
+        """What the broker has confirmed since; waits up to `seconds` where that is nothing."""
+        if not self._taken:
+            self._closed.wait(seconds)
+        taken, self._taken = self._taken, []
+        return taken

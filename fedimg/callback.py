@@ -1,0 +1,122 @@
+"""From the AMQP broker to the queue: a thin adapter that runs inside `fedora-messaging consume`.
+
+What a message means is fedimg.intake's to say, what is done about it the worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fedora_messaging import config as bus
+from fedora_messaging.exceptions import Nack, ValidationError
+from fedora_messaging.message import Message
+from fedora_messaging.twisted import consumer
+from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
+
+from fedimg import config, intake
+from fedimg.broker import LONGEST_PAUSE
+from fedimg.jobs import Jobs
+from fedimg.store import Store
+
+#: Pauses before what could not be stored goes back to the broker, in seconds: it comes again at
+#: once. SIGTERM waits for the end of a pause.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+#: What Fedora's topics begin with, where fedora-messaging's `topic_prefix` does not say.
+_FEDORA = re.compile(r"org\.fedoraproject\.(prod|stg|dev)\.")
+
+_log = logging.getLogger(__name__)
+
+
+class Callback:
+    """Stores each task, build and compose that may have made images, once however often it comes.
+
+    A message is acknowledged when its entry is stored, in milliseconds. What cannot be stored goes
+    back to the broker, after a pause; what is not for us, or makes no sense, is dropped.
+
+    The process ends with an error when fedimg's configuration is wrong, and for nothing else.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._settings = config.load()
+        except config.ConfigError as error:
+            sys.exit(f"fedimg: {error}")
+        self._prefix = str(bus.conf["topic_prefix"] or "").rstrip(".")
+        self._jobs: Jobs | None = None
+        self._store: Store | None = None
+        self._pause = _FIRST_PAUSE
+        FedoraMessagingFactoryV2.maxDelay = LONGEST_PAUSE  # type: ignore[assignment]
+        reader = vars(consumer)["get_message"]
+        setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
+        topics = ", ".join(intake.topics(self._settings))
+        _log.info("fedimg listens for %s", topics)
+
+    def __call__(self, message: Message) -> None:
+        """Store what a message announces. Raises Nack when that cannot be done now."""
+        entry = intake.entry(self._topic(message.topic), message.body, self._settings)
+        if entry is None:
+            _log.info("%s announces no image, and is dropped", _told(message))
+            return
+        try:
+            before = self._open().take_in(entry)
+        except Exception as error:
+            # Of any kind: any other one would end the consumer.
+            _log.error(
+                "cannot store %s, it goes back to the broker in %g s: %s", entry, self._pause, error
+            )
+            self._close()
+            time.sleep(self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            raise Nack from error
+        self._pause = _FIRST_PAUSE
+        _log.info("%s is stored; before, it was %s", entry, before)
+
+    def _topic(self, whole: str) -> str:
+        """A topic without the bus's prefix; empty when it has another."""
+        if not self._prefix:
+            return _FEDORA.sub("", whole, count=1)
+        before, _, topic = whole.partition(f"{self._prefix}.")
+        return "" if before else topic
+
+    def _open(self) -> Jobs:
+        if self._jobs is None:
+            self._store = Store(self._settings.state_directory, self._settings.database)
+            self._jobs = Jobs(self._store)
+        return self._jobs
+
+    def _close(self) -> None:
+        """Open the database anew the next time: its file may have been moved or replaced."""
+        jobs, store, self._jobs, self._store = self._jobs, self._store, None, None
+        if jobs is not None:
+            jobs.close()
+        if store is not None:
+            store.close()
+
+
+def _refusing(read: Callable[..., Message]) -> Callable[..., Message]:
+    """fedora-messaging's reading of a message, which drops whatever it cannot read.
+
+    It lets through what unknown encodings, deep nesting and odd headers raise; the consumer ends
+    then, and the next one gets the same message.
+    """
+
+    def get_message(*given: Any) -> Message:
+        try:
+            return read(*given)
+        except ValidationError:
+            raise
+        except Exception as error:
+            _log.warning("a message cannot be read, and is dropped: %.300r", error)
+            raise ValidationError(error) from error
+
+    return get_message
+
+
+def _told(message: Message) -> str:
+    """How a log names a message, of which everything is its sender's."""
+    return f"message {ascii(message.id)[:80]} on {ascii(message.topic)[:200]}"

@@ -1,0 +1,168 @@
+"""What a Pungi compose holds: its raw images, read from the places that the site trusts.
+
+Which of them are published is fedimg.intake's to say. Nothing that a message tells of a compose
+but its id is used.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from productmd.composeinfo import ComposeInfo
+from productmd.images import Images
+
+from fedimg import config, web
+from fedimg.found import Found, Refused, Unavailable, Unfinished
+from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
+
+#: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
+#: productmd makes it.
+COMPOSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}-(\d{8})(\.[a-z]{1,8})?\.\d{1,4}")
+#: Pungi's words for a compose that is whole, or lacks only what it may lack; and for one that
+#: never will be.
+FINISHED = ("FINISHED", "FINISHED_INCOMPLETE")
+_BROKEN = ("DOOMED", "TERMINATED")
+#: Most bytes that are read of each file. The images.json of a whole Fedora has about 1 MiB.
+_STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
+#: The deepest folder of a compose in which an image lies.
+_DEEPEST = 10
+_RAW = ("raw-xz", "raw.xz")
+
+_log = logging.getLogger(__name__)
+
+Metadata = TypeVar("Metadata", ComposeInfo, Images)
+
+
+class ComposeUnavailable(Unavailable):
+    """A location did not answer; it has to be asked again."""
+
+
+class ComposeUnfinished(Unfinished):
+    """The compose is not finished, or at none of the locations yet."""
+
+
+class ComposeRefused(Refused):
+    """There will never be images here: the compose failed, or its metadata cannot be its own."""
+
+
+class Composes:
+    """The composes at the site's locations, read anonymously."""
+
+    def __init__(self, settings: config.Composes) -> None:
+        self._settings = settings
+
+    def find(self, entry: str) -> Found:
+        """What `compose:<id>` holds: all raw images of the chosen variants that EC2 could run.
+
+        An image of which the metadata says something that cannot be is left out, and logged.
+        Raises ComposeUnavailable, ComposeUnfinished or ComposeRefused.
+        """
+        kind, _, name = entry.partition(":")
+        if kind != "compose" or not COMPOSE_ID.fullmatch(name):
+            raise ComposeRefused(f"{entry!r:.200} is no compose:ID")
+        place = self._place(name)
+        info = self._read(ComposeInfo, f"{place}/compose/metadata/composeinfo.json", name)
+        images = self._read(Images, f"{place}/compose/metadata/images.json", name)
+        chosen = self._settings
+        for what, value, allowed in (
+            ("composes.types", info.compose.type, chosen.types),
+            ("composes.release_types", info.release.type, chosen.release_types),
+        ):
+            if value not in allowed:
+                _log.info("%s is left out: its %.80r is not in %s", entry, value, what)
+                return Found(entry, None, False, ())
+        return Found(entry, None, False, tuple(self._raw_images(name, place, images)))
+
+    def _place(self, name: str) -> str:
+        """The address of the finished compose, at the first location that has it."""
+        silent: list[str] = []
+        unfinished: list[str] = []
+        for location in self._settings.locations:
+            place = f"{location}/{name}"
+            try:
+                status = self.status(place)
+            except web.NotThere as error:
+                unfinished.append(str(error))
+                continue
+            except web.NoAnswer as error:
+                silent.append(str(error))
+                continue
+            if status in FINISHED:
+                return place
+            if status in _BROKEN:
+                raise ComposeRefused(f"{place} is {status}")
+            unfinished.append(f"{place} is {status:.80}")
+        if silent:
+            raise ComposeUnavailable("; ".join(silent))
+        raise ComposeUnfinished("; ".join(unfinished) or "composes.locations is empty")
+
+    def status(self, place: str) -> str:
+        """Pungi's word on the compose at an address. Raises web.NotThere, web.NoAnswer."""
+        return text(web.get(f"{place}/STATUS", _STATUS_LIMIT, self._settings.timeout))
+
+    def _read(self, kind: Callable[[], Metadata], url: str, name: str) -> Metadata:
+        try:
+            found = web.get(url, _METADATA_LIMIT, self._settings.timeout)
+        except web.NotThere as error:
+            raise ComposeRefused(
+                f"the compose is finished and lacks its metadata: {error}"
+            ) from error
+        except web.NoAnswer as error:
+            raise ComposeUnavailable(str(error)) from error
+        metadata = kind()
+        try:
+            metadata.loads(found.body.decode())
+        except Exception as error:
+            # Of any kind: productmd raises nearly anything on what is not its own.
+            raise ComposeRefused(f"{url} is no metadata of a compose: {error!r:.300}") from error
+        if metadata.compose.id != name:
+            raise ComposeRefused(f"{url} is the metadata of {metadata.compose.id!r:.200}")
+        return metadata
+
+    def _raw_images(self, name: str, place: str, images: Images) -> Iterable[RawImage]:
+        chosen = self._settings
+        for variant, arches in images.images.items():
+            for image in sorted((one for found in arches.values() for one in found), key=_path):
+                if image.type not in _RAW or not _path(image).endswith(RAW_SUFFIX):
+                    continue
+                if chosen.variants and variant not in chosen.variants:
+                    continue
+                if chosen.subvariants and image.subvariant not in chosen.subvariants:
+                    continue
+                try:
+                    yield RawImage(
+                        url=f"{place}/compose/{_safe(image.path)}",
+                        architecture=Architecture.from_koji(str(image.arch)),
+                        build=name,
+                        source=f"compose-{name}",
+                        size=image.size,
+                        checksum=_checksum(image.checksums),
+                    )
+                except ValueError as error:
+                    _log.info("%s, %.200r is left out: %s", name, image.path, error)
+
+
+def text(answer: web.Answer) -> str:
+    """What a STATUS file says."""
+    return answer.body.decode(errors="replace").strip()
+
+
+def _path(image: Any) -> str:
+    return str(image.path)
+
+
+def _safe(path: str) -> str:
+    parts = path.split("/")
+    if len(parts) > _DEEPEST or not all(FILE_NAME.fullmatch(p) and p.strip(".") for p in parts):
+        raise ValueError("its path is none that Pungi makes")
+    return path
+
+
+def _checksum(checksums: dict[Any, Any]) -> str:
+    digits = checksums.get("sha256")
+    if not isinstance(digits, str):
+        raise ValueError("it has no sha256")
+    return f"sha256:{digits.lower()}"

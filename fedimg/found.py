@@ -1,0 +1,40 @@
+"""What asking about an announced entry comes to: whose it is and its images, or why there are none.
+
+Koji is asked in fedimg.koji, composes in fedimg.composes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedimg.images import RawImage
+
+
+class Unavailable(Exception):
+    """No answer; it has to be asked again."""
+
+
+class Stumbles(Unavailable):
+    """Whoever is asked answers, and fails at this one, perhaps for good."""
+
+
+class Unfinished(Exception):
+    """It is known, and is not finished, or is not there yet."""
+
+
+class Refused(Exception):
+    """There will never be images here: no such thing, not an image, failed, or malformed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One entry by the word of who made it.
+
+    Not `scratch` is a build that has been through Koji's policy. Of a compose `owner` is None:
+    whoever may write to its location may publish.
+    """
+
+    entry: str
+    owner: str | None
+    scratch: bool
+    images: tuple[RawImage, ...]

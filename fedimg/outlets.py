@@ -1,0 +1,51 @@
+"""The buses that announcements go to, by their names in the configuration.
+
+What is sent when, and sent again, is fedimg.messenger's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from fedimg.config import FEDMSG
+
+
+class BusError(Exception):
+    """A bus's own configuration does not lead to it; the text says what is missing."""
+
+
+class NotTaken(Exception):
+    """The bus takes nothing at the moment; the text says why."""
+
+
+class Outlet(Protocol):
+    """One connection to a bus, for the thread that makes it."""
+
+    def send(self, topic: str, body: dict[str, Any]) -> str:
+        """Hand over a message and return its id. Raises NotTaken, or what encoding raises."""
+
+    def heard(self, seconds: float) -> list[tuple[str, str, Any]]:
+        """Id, topic and body of each message that the bus has been seen to take since.
+
+        Waits up to `seconds` for the first.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+def outlet(bus: str, confirm_seconds: float) -> Callable[[], Outlet]:
+    """How to connect to a bus, of which nothing is loaded by a site that does without.
+
+    Raises BusError when what is configured, or installed, does not lead to it.
+    """
+    if bus == FEDMSG:
+        from fedimg import bus as fedmsg
+
+        return partial(fedmsg.Bus, fedmsg.configuration())
+    from fedimg import broker
+
+    broker.configuration()
+    return partial(broker.Broker, confirm_seconds)

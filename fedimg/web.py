@@ -1,0 +1,106 @@
+"""Reading small files over HTTP, with limits on time and size; what they say is the caller's."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from fedimg import __version__
+
+#: What is sent with every request. A compressed answer would get past the size limit.
+HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
+
+
+class NoAnswer(Exception):
+    """The server could not be asked, or its answer could not be read; later it may be."""
+
+
+class TooLong(NoAnswer):
+    """The answer has more bytes than are read."""
+
+
+class NotThere(Exception):
+    """The server answers, and has no such file, or does not show it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A file's bytes, and its Last-Modified and the answer's Date as the server sent them."""
+
+    body: bytes
+    modified: str | None
+    date: str | None
+
+
+def body(response: requests.Response, limit: int, seconds: float) -> bytes:
+    """The whole of a streamed answer. Raises NoAnswer, TooLong."""
+    deadline = time.monotonic() + seconds
+    read = bytearray()
+    # Piece by piece as they come: requests' own iterator waits until one is full, however slowly
+    # it fills.
+    while piece := response.raw.read1(65536):
+        read += piece
+        if len(read) > limit:
+            raise TooLong(f"{response.url} answers with over {limit} bytes")
+        if time.monotonic() > deadline:
+            raise NoAnswer(f"{response.url} has not ended its answer after {seconds:g} s")
+    return bytes(read)
+
+
+def get(url: str, limit: int, seconds: float) -> Answer:
+    """The file at `url`, of at most `limit` bytes, within `seconds`; redirects are not followed.
+
+    Raises NotThere, NoAnswer.
+    """
+    try:
+        with requests.get(
+            url, headers=HEADERS, timeout=seconds, stream=True, allow_redirects=False
+        ) as response:
+            _mind_status(response)
+            return Answer(
+                body(response, limit, seconds),
+                response.headers.get("Last-Modified"),
+                response.headers.get("Date"),
+            )
+    except (requests.RequestException, HTTPError) as error:
+        raise NoAnswer(f"{url} does not answer: {error}") from error
+
+
+def size(url: str, seconds: float) -> int | None:
+    """How many bytes the file at `url` has; None when its server does not say.
+
+    Raises NotThere, NoAnswer.
+    """
+    try:
+        with requests.head(
+            url, headers=HEADERS, timeout=seconds, allow_redirects=False
+        ) as response:
+            _mind_status(response)
+            length = response.headers.get("Content-Length", "")
+    except (requests.RequestException, HTTPError) as error:
+        raise NoAnswer(f"{url} does not answer: {error}") from error
+    # EC2's volumes end at 2**46 bytes, and so does every honest file.
+    return int(length) if length.isascii() and length.isdecimal() and len(length) < 15 else None
+
+
+def seconds_of(date: str | None) -> float:
+    """A Date or Last-Modified header in seconds since the epoch. Raises ValueError."""
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{date!r:.80} is no time") from error
+
+
+def _mind_status(response: requests.Response) -> None:
+    status = response.status_code
+    if status == requests.codes.ok:
+        return
+    text = f"{response.url} answers {status} {response.reason}"
+    # A redirect leads away from the place that the configuration trusts.
+    if status < requests.codes.server_error and status not in (408, 429):
+        raise NotThere(text)
+    raise NoAnswer(text)

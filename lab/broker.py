@@ -1,0 +1,217 @@
+"""A real RabbitMQ on loopback, and the files by which fedora-messaging's programs find it.
+
+Debian's package is started as a program of ours: no service, no port that others know, and an epmd
+of its own, which ends with it.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pika
+
+from lab.processes import Process, ProcessError
+
+HOST = "127.0.0.1"
+# The script itself: the one in PATH becomes the user rabbitmq, and goes to /var/lib.
+SCRIPTS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/lib/rabbitmq/sbin/rabbitmq-server")
+# Five seconds on an idle machine.
+START_SECONDS = 120.0
+EXCHANGE = "amq.topic"
+PREFIX = "org.fedoraproject.dev"
+
+
+class NoBroker(Exception):
+    """RabbitMQ is not installed here."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Of AMQP, of Erlang's own protocol between nodes, and of its name server."""
+
+    amqp: int
+    distribution: int
+    epmd: int
+
+    @classmethod
+    def free(cls) -> "Ports":
+        """Three that nothing listens on at this moment."""
+        with ExitStack() as held:
+            found = []
+            for _ in range(3):
+                probe = held.enter_context(socket.socket())
+                probe.bind((HOST, 0))
+                found.append(int(probe.getsockname()[1]))
+            return cls(*found)
+
+
+class Broker:
+    """One RabbitMQ, whose messages and logs lie in `state` and survive its end."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state.absolute()
+        self.ports = Ports.free()
+        self.log = self.state / "broker.log"
+        self._processes: list[Process] = []
+        script = next((each for each in SCRIPTS if Path(each).exists()), None)
+        epmd = shutil.which("epmd")
+        if script is None or epmd is None:
+            raise NoBroker("install rabbitmq-server")
+        self._script, self._epmd = script, epmd
+        self.state.mkdir(parents=True, exist_ok=True)
+        (self.state / "rabbitmq.conf").write_text("log.console = true\nlog.file = false\n")
+        (self.state / "enabled_plugins").write_text("[].\n")
+
+    @property
+    def url(self) -> str:
+        return (
+            f"amqp://guest:guest@{HOST}:{self.ports.amqp}/%2F?connection_attempts=3&retry_delay=1"
+        )
+
+    def start(self) -> None:
+        """Start it, and return when it takes connections. Raises ProcessError when it does not."""
+        environment = self._environment()
+        command = [self._epmd, "-port", str(self.ports.epmd), "-address", HOST]
+        self._processes.append(Process(command, self.state, environment, self.log))
+        _wait_for(self.ports.epmd, self._processes[0])
+        server = Process([self._script], self.state, environment, self.log)
+        self._processes.append(server)
+        _wait_for(self.ports.amqp, server)
+
+    def kill(self) -> None:
+        """End it as a power cut does; what it has confirmed is there after the next start."""
+        for process in reversed(self._processes):
+            # The script has started others.
+            os.killpg(process.pid, signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, and its epmd."""
+        processes, self._processes = self._processes, []
+        for process in reversed(processes):
+            process.stop()
+
+    close = stop
+
+    def connection(self) -> pika.BlockingConnection:
+        """A connection for whatever is done here by hand."""
+        return pika.BlockingConnection(pika.URLParameters(self.url))
+
+    def put(
+        self,
+        topic: str,
+        body: Any,
+        *,
+        schema: str = "base.message",
+        prefix: str = PREFIX,
+        headers: Mapping[str, Any] | None = None,
+        encoding: str = "utf-8",
+    ) -> None:
+        """Publish a message as fedora-messaging words it; bytes go as they are."""
+        given = {"fedora_messaging_schema": schema, "fedora_messaging_severity": 20}
+        with self.connection() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish(
+                EXCHANGE,
+                f"{prefix}.{topic}",
+                body if isinstance(body, bytes) else json.dumps(body).encode(),
+                pika.BasicProperties(
+                    content_type="application/json",
+                    content_encoding=encoding,
+                    delivery_mode=2,
+                    message_id=str(uuid.uuid4()),
+                    headers=given if headers is None else dict(headers),
+                ),
+            )
+
+    def waiting(self, queue: str) -> int:
+        """How many messages of a queue have not been handed out."""
+        with self.connection() as connection:
+            declared = connection.channel().queue_declare(queue, passive=True)
+            return int(declared.method.message_count)
+
+    def configuration(self, name: str, topics: Sequence[str], callback: str = "") -> Path:
+        """Write a configuration of fedora-messaging with a durable queue `name`; its path."""
+        path = self.state / f"{name}.toml"
+        keys = json.dumps([f"{PREFIX}.{topic}" for topic in topics])
+        path.write_text(
+            f"""\
+amqp_url = "{self.url}"
+topic_prefix = "{PREFIX}"
+callback = "{callback}"
+
+[queues.{name}]
+durable = true
+auto_delete = false
+exclusive = false
+arguments = {{}}
+
+[[bindings]]
+queue = "{name}"
+exchange = "{EXCHANGE}"
+routing_keys = {keys}
+
+[log_config]
+version = 1
+disable_existing_loggers = false
+[log_config.formatters.simple]
+format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+[log_config.handlers.console]
+class = "logging.StreamHandler"
+formatter = "simple"
+stream = "ext://sys.stdout"
+[log_config.root]
+level = "INFO"
+handlers = ["console"]
+"""
+        )
+        return path
+
+    def _environment(self) -> dict[str, str]:
+        here = str(self.state)
+        return {
+            "HOME": here,
+            "RABBITMQ_NODENAME": f"fedimg{self.ports.amqp}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": HOST,
+            "RABBITMQ_NODE_PORT": str(self.ports.amqp),
+            "RABBITMQ_DIST_PORT": str(self.ports.distribution),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self.ports.epmd),
+            "ERL_EPMD_ADDRESS": HOST,
+            "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
+            "RABBITMQ_LOG_BASE": here,
+            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq",
+            "RABBITMQ_CONF_ENV_FILE": f"{here}/none",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
+            "RABBITMQ_PID_FILE": f"{here}/pid",
+        }
+
+
+def consumer(callback: str) -> list[str]:
+    """The command line of fedora-messaging's consumer with a callback."""
+    program = Path(sys.executable).parent / "fedora-messaging"
+    return [str(program), "consume", f"--callback={callback}"]
+
+
+def _wait_for(port: int, process: Process) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+            return
+        except OSError:
+            process.check()
+        if time.monotonic() > deadline:
+            raise ProcessError(f"{process.name} took over {START_SECONDS} s; {process.tail()}")
+        time.sleep(0.1)
