@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError
 from fedimg import intake
 from fedimg.aws.account import Account, merged
 from fedimg.aws.clients import Clients
-from fedimg.config import Koji, Settings
+from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.rpc import Client
@@ -51,9 +51,15 @@ def run(settings: Settings) -> list[Finding]:
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
         "announcements": partial(announcements, settings),
-        "bus": bus,
-        "bus, refused": partial(refused, settings),
     }
+    # Whoever announces on fedora-messaging alone need not have fedmsg.
+    if FEDMSG in settings.bus:
+        looks |= {"bus": partial(bus, intake.topics(settings))}
+        looks |= {"bus, refused": partial(refused, settings)}
+    if FEDORA_MESSAGING in settings.bus:
+        looks |= {"broker": broker}
+    for location in settings.composes.locations:
+        looks |= {f"composes, {location}": partial(composes, location)}
     try:
         account = Account(Clients(), settings.ec2)
     except BotoCoreError as error:
@@ -190,8 +196,43 @@ def announcements(settings: Settings) -> list[Finding]:
     ]
 
 
-def bus() -> list[Finding]:
-    """Whether fedmsg listens for builds, and reaches its relay on both of its sides."""
+def composes(location: str) -> list[Finding]:
+    """Whether composes are served there; a list of them may well be forbidden."""
+    name, hint = "composes", "check composes.locations, and the way there"
+    try:
+        answer = requests.head(
+            f"{location}/", timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False
+        )
+    except requests.RequestException as error:
+        return [Finding(name, Status.PROBLEM, f"{location} does not answer: {error}", hint)]
+    if answer.status_code not in (requests.codes.ok, requests.codes.forbidden):
+        text = f"{location} answers {answer.status_code} {answer.reason}"
+        return [Finding(name, Status.PROBLEM, text, hint)]
+    return [Finding(name, Status.OK, f"{location} answers")]
+
+
+def broker() -> list[Finding]:
+    """Whether fedora-messaging's configuration leads to a broker, and the schemas are here."""
+    from fedimg.broker import configuration
+    from fedimg.outlets import BusError
+
+    name = "broker"
+    hint = "correct amqp_url in fedora-messaging's configuration, or the way there"
+    try:
+        address = urlsplit(configuration()["amqp_url"])
+        secure = address.scheme == "amqps"
+        host, port = address.hostname or "localhost", address.port or (5671 if secure else 5672)
+    except (BusError, ValueError) as error:
+        return [Finding(name, Status.PROBLEM, str(error))]
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as error:
+        return [Finding(name, Status.PROBLEM, f"{host}:{port} does not answer: {error}", hint)]
+    return [Finding(name, Status.OK, f"{host}:{port} answers, and the schemas are installed")]
+
+
+def bus(topics: Sequence[str]) -> list[Finding]:
+    """Whether fedmsg listens for `topics`, and reaches its relay on both of its sides."""
     from fedimg.bus import configuration
     from fedimg.outlets import BusError
 
@@ -202,7 +243,7 @@ def bus() -> list[Finding]:
     inbound = config["relay_inbound"]
     return [
         _consumer(config),
-        _signatures(config),
+        _signatures(config, topics),
         _relay("bus, to the relay", [inbound] if isinstance(inbound, str) else inbound),
         _relay("bus, from the relay", config["endpoints"]["relay_outbound"]),
     ]
@@ -216,7 +257,7 @@ def _consumer(config: dict[str, Any]) -> Finding:
     return Finding(name, Status.PROBLEM, f"fedmsg's configuration lacks {_CONSUMER_KEY}", hint)
 
 
-def _signatures(config: dict[str, Any]) -> Finding:
+def _signatures(config: dict[str, Any], topics: Sequence[str]) -> Finding:
     """Whether messages are taken signed alone, and from whom."""
     name = "bus, signatures"
     if not config.get("validate_signatures"):
@@ -230,12 +271,12 @@ def _signatures(config: dict[str, Any]) -> Finding:
             return Finding(name, Status.PROBLEM, f"{key}: cannot read {place!r}", hint)
     policy = config.get("routing_policy") or {}
     prefix = f"{config['topic_prefix']}.{config['environment']}."
-    topics = [prefix + each for each in (intake.BUILD_TOPIC, intake.TASK_TOPIC)]
-    if unnamed := [topic for topic in topics if not policy.get(topic)]:
+    heard = [prefix + each for each in topics]
+    if unnamed := [topic for topic in heard if not policy.get(topic)]:
         text = f"routing_policy names nobody who may send {', '.join(unnamed)}: none is heard"
         hint = "name Koji's certificates in /etc/fedmsg.d; see docs/security.md"
         return Finding(name, Status.PROBLEM, text, hint)
-    signers = sorted({signer for topic in topics for signer in policy[topic]})
+    signers = sorted({signer for topic in heard for signer in policy[topic]})
     return Finding(name, Status.OK, f"builds are heard from {', '.join(signers)} alone")
 
 

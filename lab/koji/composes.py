@@ -1,0 +1,59 @@
+"""Pungi's composes, beside Koji's files as on Fedora's server: status, metadata, and images."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from productmd.composeinfo import ComposeInfo
+from productmd.images import Image, Images
+
+# Below Koji's top folder, where its file server shows them.
+LOCATION = "compose/cloud"
+VARIANT, SUBVARIANT = "Cloud", "Cloud_Base"
+
+
+def add_compose(
+    root: Path,
+    name: str,
+    files: Mapping[str, Sequence[Path]],
+    *,
+    status: str = "FINISHED",
+    kind: str = "production",
+    location: str = LOCATION,
+) -> Path:
+    """Write a compose with the raw images of each architecture, which are copied; its folder."""
+    folder = root / location / name
+    metadata = folder / "compose" / "metadata"
+    metadata.mkdir(parents=True)
+    info, images = ComposeInfo(), Images()
+    _, version, date, respin = name.replace(".n.", ".").replace("-", ".").rsplit(".", 3)
+    info.release.name, info.release.short, info.release.version = "Fedora-Cloud", "Fedora", version
+    for compose in (info.compose, images.compose):
+        compose.id, compose.type, compose.date, compose.respin = name, kind, date, int(respin)
+    for arch, paths in files.items():
+        for path in paths:
+            images.add(VARIANT, arch, _image(images, folder, arch, path))
+    info.dump(str(metadata / "composeinfo.json"))
+    images.dump(str(metadata / "images.json"))
+    (folder / "STATUS").write_text(f"{status}\n")
+    return folder
+
+
+def compose_message(name: str, status: str = "FINISHED", location: str = "") -> dict[str, Any]:
+    """The body of pungi.compose.status.change; its location is whatever its sender says."""
+    return {"compose_id": name, "status": status, "location": location}
+
+
+def _image(images: Images, folder: Path, arch: str, path: Path) -> Image:
+    where = Path(VARIANT, arch, "images", path.name)
+    target = folder / "compose" / where
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    image = Image(images)
+    image.path, image.mtime, image.size = str(where), int(path.stat().st_mtime), path.stat().st_size
+    image.type, image.format, image.arch, image.subvariant = "raw-xz", "raw.xz", arch, SUBVARIANT
+    image.disc_number = image.disc_count = 1
+    image.checksums = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return image

@@ -1,0 +1,278 @@
+"""Through a real RabbitMQ and `fedora-messaging consume`: announcements in, messages out."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fedimg_messages import MESSAGES
+from fedora_messaging.message import ERROR, INFO, get_message
+from koji_fedoramessaging_messages.build import BuildStateChangeV1
+from koji_fedoramessaging_messages.task import TaskStateChangeV1
+
+from lab.broker import Broker, NoBroker, consumer
+from lab.bus import PUNGI
+from lab.koji.composes import LOCATION, add_compose, compose_message
+from lab.site import Site
+from tests.system.deployment import Deployment, impatient
+
+NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "43", "20261127.0"
+IMAGE = f"{NAME}-{VERSION}-{RELEASE}.x86_64"
+COMPOSE = f"Fedora-Cloud-{VERSION}-{RELEASE}"
+TASK, BUILD, PUNGI_TOPIC = (
+    "buildsys.task.state.change",
+    "buildsys.build.state.change",
+    "pungi.compose.status.change",
+)
+QUEUE = "fedimg"
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    try:
+        broker = Broker(tmp_path_factory.mktemp("broker"))
+    except NoBroker as error:
+        pytest.skip(f"not run: {error}")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@contextmanager
+def deployed(
+    state: Path, broker: Broker, bus: str = '"fedora-messaging"', regions: Any = ("us-east-1",)
+) -> Iterator[Deployment]:
+    """A site, its worker, a consumer of fedimg's and one that keeps what fedimg says."""
+    with ExitStack() as running:
+        site = running.enter_context(Site(state, regions=regions))
+        heard = running.enter_context(site.bus.listen())
+
+        def change(text: str) -> str:
+            places = f'[composes]\nlocations = ["{site.koji.top_url}/{LOCATION}"]\n\n[koji]'
+            return f"bus = {bus}\n{impatient(text).replace('[koji]', places, 1)}"
+
+        deployment = Deployment(site, heard, change)
+        callback = "fedimg.callback:Callback"
+        conf = broker.configuration(QUEUE, [TASK, BUILD, PUNGI_TOPIC], callback)
+        deployment.environment["FEDORA_MESSAGING_CONF"] = str(conf)
+        running.callback(deployment.close)
+        with broker.connection() as connection:
+            channel = connection.channel()
+            # A second consumer's queue, which is there before anything is said.
+            channel.queue_declare("heard", durable=True)
+            channel.queue_purge("heard")
+            channel.queue_bind("heard", "amq.topic", "org.fedoraproject.dev.fedimg.#")
+            channel.queue_declare(QUEUE, durable=True)
+            channel.queue_purge(QUEUE)
+        deployment.start_worker()
+        start_consumer(deployment)
+        yield deployment
+
+
+def start_consumer(deployment: Deployment) -> None:
+    before = deployment.log("consumer").count("Successfully registered AMQP consumer")
+    deployment.start("consumer", *consumer("fedimg.callback:Callback"))
+    deployment.until(
+        lambda: (
+            deployment.log("consumer").count("Successfully registered AMQP consumer") > before
+            or None
+        ),
+        "the consumer listening",
+    )
+
+
+def said(broker: Broker) -> list[Any]:
+    """All that the second consumer has got, read and validated as fedora-messaging does."""
+    found = []
+    with broker.connection() as connection:
+        channel = connection.channel()
+        while True:
+            frame, properties, body = channel.basic_get("heard", auto_ack=True)
+            if frame is None:
+                return found
+            found.append(get_message(frame.routing_key, properties, body))
+
+
+def announced(deployment: Deployment) -> bool | None:
+    return True if not deployment.store().unannounced(1) else None
+
+
+def put(broker: Broker, kind: Any, body: dict[str, Any]) -> None:
+    """Send a message of Koji's, as its own schema allows it."""
+    message = kind(body=json.loads(json.dumps(body)))
+    message.validate()
+    broker.put(kind.topic, body, schema=message._properties.headers["fedora_messaging_schema"])
+
+
+def make_build(deployment: Deployment, **about: Any) -> Any:
+    koji = deployment.site.koji
+    image = deployment.image(IMAGE)
+    return koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, **about)
+
+
+def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        koji = deployment.site.koji
+        build = make_build(deployment, method="kiwiBuild")
+        add_compose(
+            koji.root, COMPOSE, {"x86_64": [deployment.image(f"{NAME}-Other-{RELEASE}.x86_64")]}
+        )
+        put(broker, BuildStateChangeV1, koji.build_message(build.id))
+        broker.put(PUNGI_TOPIC, compose_message(COMPOSE, location="http://127.0.0.1:1/evil"))
+        jobs = deployment.ended(2)
+        assert {job["state"] for job in jobs} == {"complete"}, jobs
+        assert {job["job"].partition("-Fedora-Cloud-Base")[0] for job in jobs} == {
+            f"build-{build.id}",
+            f"compose-{COMPOSE}",
+        }
+        deployment.until(lambda: announced(deployment), "everything announced")
+        messages = said(broker)
+    assert {type(message) for message in messages} == set(MESSAGES.values()) - {
+        MESSAGES["image.copy"]
+    }
+    assert {message.severity for message in messages} == {INFO}
+    assert {message.compose for message in messages} == {f"{NAME}-{VERSION}-{RELEASE}", COMPOSE}
+    for message in messages:
+        assert message.topic.startswith("org.fedoraproject.dev.fedimg.image.")
+        assert message.summary
+        assert message.url
+        assert str(message)
+
+
+def test_same_image_by_task_build_and_compose_on_both_buses_is_one_job(
+    broker: Broker, tmp_path: Path
+) -> None:
+    both = '["fedmsg", "fedora-messaging"]'
+    with deployed(tmp_path / "site", broker, both) as deployment:
+        site, koji = deployment.site, deployment.site.koji
+        deployment.start_hub()
+        image = {"x86_64": [deployment.image(IMAGE)]}
+        task = koji.add_task(NAME, VERSION, RELEASE, image)
+        build = koji.add_build(NAME, VERSION, RELEASE, image, checksum_type="md5")
+        add_compose(koji.root, COMPOSE, image)
+        put(broker, TaskStateChangeV1, koji.task_message(task.id))
+        put(broker, BuildStateChangeV1, koji.build_message(build.id))
+        broker.put(PUNGI_TOPIC, compose_message(COMPOSE))
+        site.bus.publish("task.state.change", koji.task_message(task.id))
+        site.bus.publish("build.state.change", koji.build_message(build.id))
+        site.bus.publish(
+            "compose.status.change", compose_message(COMPOSE), modname="pungi", name=PUNGI
+        )
+        names = {f"task:{task.id}", f"build:{build.id}", f"compose:{COMPOSE}"}
+        deployment.until(lambda: decided(deployment, names), "all three asked for")
+        (job,) = deployment.ended()
+        assert job["state"] == "complete"
+        deployment.until(lambda: announced(deployment), "everything announced")
+        over_amqp = [message.body for message in said(broker)]
+        deployment.heard.wait_for("image.publish", 30)
+    over_fedmsg = [one["msg"] for one in deployment.heard.messages if ".fedimg." in one["topic"]]
+    assert over_amqp
+    assert all(body in over_fedmsg for body in over_amqp)
+
+
+def decided(deployment: Deployment, names: set[str]) -> bool | None:
+    with deployment.store().engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT workflow_uuid FROM workflow_status "
+            "WHERE name = 'fedimg.intake' AND status = 'SUCCESS'"
+        )
+        return True if names <= {row[0] for row in rows} else None
+
+
+def test_broker_killed_midway_loses_no_message(broker: Broker, tmp_path: Path) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        build = make_build(deployment)
+        put(broker, BuildStateChangeV1, deployment.site.koji.build_message(build.id))
+        deployment.until(lambda: deployment.jobs() or None, "the job")
+        broker.kill()
+        (job,) = deployment.ended()
+        assert job["state"] == "complete"
+        assert announced(deployment) is None
+        broker.start()
+        deployment.until(lambda: announced(deployment), "everything announced")
+        topics = [message.topic.rpartition("fedimg.")[2] for message in said(broker)]
+        assert set(topics) == {"image.upload", "image.test", "image.publish"}
+        # The consumer finds the broker again, too.
+        broker.put(PUNGI_TOPIC, compose_message("Fedora-Cloud-43-20261127.9"))
+        deployment.until(
+            lambda: (
+                "compose:Fedora-Cloud-43-20261127.9 is stored" in deployment.log("consumer") or None
+            ),
+            "the consumer listening again",
+        )
+
+
+def test_database_that_is_locked_and_consumer_that_is_killed_lose_no_announcement(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        deployment.kill("worker")
+        database = deployment.site.state / "state" / "fedimg.db"
+        with sqlite3.connect(database, isolation_level=None) as lock:
+            lock.execute("BEGIN EXCLUSIVE")
+            broker.put(PUNGI_TOPIC, compose_message(COMPOSE))
+            deployment.until(
+                lambda: "Consuming message" in deployment.log("consumer") or None, "the delivery"
+            )
+            deployment.kill("consumer")
+            lock.execute("ROLLBACK")
+        assert "is stored" not in deployment.log("consumer")
+        start_consumer(deployment)
+        deployment.until(
+            lambda: f"compose:{COMPOSE} is stored" in deployment.log("consumer") or None,
+            "the announcement stored",
+        )
+        deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
+
+
+def test_poison_is_dropped_and_the_consumer_goes_on(broker: Broker, tmp_path: Path) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        deployment.kill("worker")
+        for topic in (TASK, PUNGI_TOPIC):
+            for body in (
+                b"\xff\xfe",
+                b"{",
+                b"[" * 100_000,
+                b"null",
+                b'"text"',
+                [1],
+                {"compose_id": "../../etc/passwd-20260101.0", "status": "FINISHED"},
+                {"compose_id": {"a": 1}, "status": ["FINISHED"]},
+                {"id": 10**30, "new": "CLOSED", "attribute": "state", "instance": "primary"},
+            ):
+                broker.put(topic, body)
+        broker.put(PUNGI_TOPIC, {}, headers={})
+        broker.put(PUNGI_TOPIC, {}, headers={"fedora_messaging_schema": ["list"]})
+        broker.put(PUNGI_TOPIC, {}, encoding="no-such-encoding")
+        broker.put(TASK, {}, schema="koji_fedoramessaging.task.TaskStateChangeV1")
+        broker.put(PUNGI_TOPIC, compose_message(COMPOSE))
+        deployment.until(
+            lambda: f"compose:{COMPOSE} is stored" in deployment.log("consumer") or None,
+            "what came behind the poison",
+        )
+        deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
+        assert deployment.log("consumer").count("is stored") == 1
+        assert deployment.stop("consumer") == 0
+
+
+def test_failed_message_is_an_error() -> None:
+    body = {
+        "image_url": "https://x/y.raw.xz",
+        "image_name": "y",
+        "destination": "EC2 (us-east-1)",
+        "status": "failed",
+        "service": "EC2",
+        "compose": "c",
+        "extra": {"data": "why"},
+    }
+    message = MESSAGES["image.upload"](body=body)
+    message.validate()
+    assert message.severity == ERROR
+    assert message._properties.headers["fedora_messaging_severity"] == ERROR
