@@ -28,8 +28,10 @@ def add_compose(
     metadata = folder / "compose" / "metadata"
     metadata.mkdir(parents=True)
     info, images = ComposeInfo(), Images()
-    _, version, date, respin = name.replace(".n.", ".").replace("-", ".").rsplit(".", 3)
-    info.release.name, info.release.short, info.release.version = "Fedora-Cloud", "Fedora", version
+    _, version, dated = name.rsplit("-", 2)
+    date, *_, respin = dated.split(".")
+    info.release.name, info.release.short = "Fedora-Cloud", "Fedora-Cloud"
+    info.release.version, info.release.type = version, "ga"
     for compose in (info.compose, images.compose):
         compose.id, compose.type, compose.date, compose.respin = name, kind, date, int(respin)
     for arch, paths in files.items():

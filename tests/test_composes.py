@@ -1,0 +1,173 @@
+"""What is read of a compose, from a real file server; and what is not believed."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedimg import config, intake
+from fedimg.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
+from lab.koji import Koji
+from lab.koji.composes import LOCATION, add_compose, compose_message
+
+NAME = "Fedora-Cloud-43-20261127.0"
+FILE = "Fedora-Cloud-Base-AmazonEC2-43-20261127.0.x86_64.raw.xz"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / FILE
+    path.write_bytes(b"an image")
+    return path
+
+
+@pytest.fixture
+def composes(koji: Koji) -> Composes:
+    return Composes(settings(koji))
+
+
+def settings(koji: Koji, **given: object) -> config.Composes:
+    places = [f"{koji.top_url}/compose/nothing-here", f"{koji.top_url}/{LOCATION}"]
+    return config.Composes(**{"locations": places, "timeout": 5} | given)
+
+
+def test_raw_images_come_with_size_checksum_and_the_composes_id(
+    koji: Koji, composes: Composes, image: Path
+) -> None:
+    add_compose(koji.root, NAME, {"x86_64": [image]})
+    (found,) = composes.find(f"compose:{NAME}").images
+    assert found.url == f"{koji.top_url}/{LOCATION}/{NAME}/compose/Cloud/x86_64/images/{FILE}"
+    assert (found.build, found.source, found.size) == (NAME, f"compose-{NAME}", 8)
+    assert found.checksum is not None
+    assert found.checksum.startswith("sha256:")
+    everything = config.Settings(composes=settings(koji))
+    ask = intake.ask(f"compose:{NAME}", intake.Sources(everything), everything, threading.Event())
+    assert ask == [found]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("STARTED", ComposeUnfinished),
+        ("DOOMED", ComposeRefused),
+        ("TERMINATED", ComposeRefused),
+        ("<html>", ComposeUnfinished),
+    ],
+)
+def test_compose_that_is_not_finished_has_no_images(
+    koji: Koji, composes: Composes, image: Path, status: str, expected: type[Exception]
+) -> None:
+    add_compose(koji.root, NAME, {"x86_64": [image]}, status=status)
+    with pytest.raises(expected):
+        composes.find(f"compose:{NAME}")
+
+
+def test_compose_that_is_nowhere_yet_is_waited_for(composes: Composes) -> None:
+    with pytest.raises(ComposeUnfinished, match="404"):
+        composes.find(f"compose:{NAME}")
+
+
+def test_location_that_is_down_is_asked_again(koji: Koji, composes: Composes) -> None:
+    koji.down()
+    with pytest.raises(ComposeUnavailable, match="503"):
+        composes.find(f"compose:{NAME}")
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"types": ["nightly"]},
+        {"release_types": ["eus"]},
+        {"variants": ["Server"]},
+        {"subvariants": ["Minimal"]},
+    ],
+)
+def test_settings_choose_types_variants_and_subvariants(
+    koji: Koji, image: Path, chosen: dict[str, object]
+) -> None:
+    add_compose(koji.root, NAME, {"x86_64": [image]})
+    assert Composes(settings(koji, **chosen)).find(f"compose:{NAME}").images == ()
+
+
+def test_metadata_of_another_compose_is_refused(
+    koji: Koji, composes: Composes, image: Path
+) -> None:
+    folder = add_compose(koji.root, NAME, {"x86_64": [image]})
+    folder.rename(folder.with_name("Fedora-Cloud-43-20261127.1"))
+    with pytest.raises(ComposeRefused, match=NAME):
+        composes.find("compose:Fedora-Cloud-43-20261127.1")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"header": 1}', "\0"])
+def test_metadata_that_is_none_is_refused(
+    koji: Koji, composes: Composes, image: Path, text: str
+) -> None:
+    folder = add_compose(koji.root, NAME, {"x86_64": [image]})
+    (folder / "compose/metadata/images.json").write_text(text)
+    with pytest.raises(ComposeRefused):
+        composes.find(f"compose:{NAME}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "../../../../etc/x.raw.xz"},
+        {"path": "/etc/x.raw.xz"},
+        {"path": "Cloud/x86_64/images/x y.raw.xz"},
+        {"path": "Cloud//images/x.raw.xz"},
+        {"arch": "s390x"},
+        {"size": -1},
+        {"checksums": {"md5": "0" * 32}},
+        {"checksums": {"sha256": "$(id)"}},
+        {"type": "qcow2", "format": "qcow2"},
+    ],
+)
+def test_image_that_cannot_be_is_left_out(
+    koji: Koji, composes: Composes, image: Path, changes: dict[str, object]
+) -> None:
+    folder = add_compose(koji.root, NAME, {"x86_64": [image]})
+    path = folder / "compose/metadata/images.json"
+    metadata = json.loads(path.read_text())
+    metadata["payload"]["images"]["Cloud"]["x86_64"][0] |= changes
+    path.write_text(json.dumps(metadata))
+    assert composes.find(f"compose:{NAME}").images == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret-20260101.0",
+        "a/b-20260101.0",
+        "",
+        "Fedora-43",
+        f"{NAME}?x",
+        f"{NAME}\n",
+        "é-20260101.0",
+    ],
+)
+def test_name_that_pungi_does_not_make_reaches_no_address(composes: Composes, name: str) -> None:
+    with pytest.raises(ComposeRefused, match="no compose:ID"):
+        composes.find(f"compose:{name}")
+
+
+@pytest.mark.parametrize(
+    ("message", "entry"),
+    [
+        (compose_message(NAME), f"compose:{NAME}"),
+        (compose_message(NAME, "FINISHED_INCOMPLETE"), f"compose:{NAME}"),
+        (compose_message(NAME, "STARTED"), None),
+        (compose_message("../x-20260101.0"), None),
+        ({"compose_id": [NAME], "status": "FINISHED"}, None),
+        ({"compose_id": NAME, "status": ["FINISHED"]}, None),
+        ([], None),
+    ],
+)
+def test_entry_of_a_compose_message(message: object, entry: str | None) -> None:
+    chosen = config.Settings(composes=config.Composes(locations=["https://composes"]))
+    assert intake.entry(intake.COMPOSE_TOPIC, message, chosen) == entry
+    assert intake.entry(intake.COMPOSE_TOPIC, message, config.Settings()) is None
+
+
+def test_site_without_locations_listens_to_koji_alone() -> None:
+    assert intake.COMPOSE_TOPIC not in intake.topics(config.Settings())
