@@ -22,7 +22,7 @@ jobs = sa.Table(
     "fedimg_jobs",
     metadata,
     sa.Column("job", sa.String, primary_key=True),
-    sa.Column("image", sa.String, nullable=False),
+    sa.Column("image", sa.String, nullable=False, index=True),
     sa.Column("raw_image", sa.JSON, nullable=False),
     # Each new job asks whether there is another of the same bytes, and none is ever forgotten.
     sa.Column("checksum", sa.String, index=True),

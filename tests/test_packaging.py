@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import fedimg
-from fedimg import config
+from fedimg import config, intake
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "fedimg.toml.example"
@@ -218,6 +218,20 @@ def test_hub_and_worker_share_user_state_directory_and_configuration() -> None:
         assert worker[key] == hub[key], key
     assert worker["Environment"] == f"{config.PATH_VARIABLE}={config.DEFAULT_PATH}"
     assert f"/var/lib/{worker['StateDirectory']}" == str(config.Settings().state_directory)
+
+
+def test_consumer_unit_is_the_workers_and_finds_the_shipped_configuration() -> None:
+    worker = unit("fedimg-worker.service")["Service"]
+    consumer = unit("fedimg-consumer.service")["Service"]
+    for key in ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask"):
+        assert worker[key] == consumer[key], key
+    shipped = tomllib.loads((ROOT / "fedora-messaging/fedimg.toml").read_text())
+    assert consumer["ExecStart"].endswith(f"--callback={shipped['callback']}")
+    (queue,) = shipped["queues"].values()
+    assert (queue["durable"], queue["auto_delete"], queue["exclusive"]) == (True, False, False)
+    (binding,) = shipped["bindings"]
+    topics = intake.topics(config.Settings(composes=config.Composes(locations=["https://x"])))
+    assert set(binding["routing_keys"]) == {f"{shipped['topic_prefix']}.{each}" for each in topics}
 
 
 def test_worker_unit_runs_the_worker_and_restarts_it() -> None:

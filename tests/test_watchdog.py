@@ -174,7 +174,9 @@ def units(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("unit", ["fedimg-worker.service", "fedmsg-hub.service"])
+@pytest.mark.parametrize(
+    "unit", ["fedimg-worker.service", "fedimg-consumer.service", "fedmsg-hub.service"]
+)
 def test_units_are_sound_and_expose_little(units: Path, unit: str) -> None:
     def analyze(*arguments: str) -> str:
         done = subprocess.run(
