@@ -109,7 +109,7 @@ def test_messages_wait_for_a_relay_that_is_down(
         bus.start_relay()
         wait_until(lambda: not store.unannounced(1), 60)
         assert set(numbers(heard.messages)) == set(range(20))
-    assert "the bus takes messages again" in caplog.text
+    assert "fedmsg takes messages again" in caplog.text
 
 
 def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: Messenger) -> None:

@@ -69,10 +69,13 @@ def connect():
 
 
 class Messenger:
-    def __init__(self, store, seconds, turn):
+    def __init__(self, *given, turn):
         pass
 
     def start(self):
+        pass
+
+    def tell_to_stop(self, timeout):
         pass
 
     def stop(self, timeout):
