@@ -121,9 +121,9 @@ def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
     with deployed(tmp_path / "site", broker) as deployment:
         koji = deployment.site.koji
         build = make_build(deployment, method="kiwiBuild")
-        add_compose(
-            koji.root, COMPOSE, {"x86_64": [deployment.image(f"{NAME}-Other-{RELEASE}.x86_64")]}
-        )
+        # Other bytes: the same ones would be the build's job.
+        other = deployment.image(f"{NAME}-Other-{RELEASE}.x86_64", seed=1)
+        add_compose(koji.root, COMPOSE, {"x86_64": [other]})
         put(broker, BuildStateChangeV1, koji.build_message(build.id))
         broker.put(PUNGI_TOPIC, compose_message(COMPOSE, location="http://127.0.0.1:1/evil"))
         jobs = deployment.ended(2)
