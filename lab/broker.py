@@ -195,6 +195,8 @@ handlers = ["console"]
             "RABBITMQ_CONF_ENV_FILE": f"{here}/none",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
             "RABBITMQ_PID_FILE": f"{here}/pid",
+            # The script then becomes the server, which so surely ends when we do.
+            "RUNNING_UNDER_SYSTEMD": "1",
         }
 
 
