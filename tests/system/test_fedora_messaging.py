@@ -213,6 +213,7 @@ def test_database_that_is_locked_and_consumer_that_is_killed_lose_no_announcemen
     broker: Broker, tmp_path: Path
 ) -> None:
     with deployed(tmp_path / "site", broker) as deployment:
+        deployment.until(lambda: "started on" in deployment.log("worker") or None, "the worker")
         deployment.kill("worker")
         database = deployment.site.state / "state" / "fedimg.db"
         with sqlite3.connect(database, isolation_level=None) as lock:
