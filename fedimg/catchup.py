@@ -1,7 +1,7 @@
-"""What finished in Koji while nobody listened: looked for at the start and at intervals.
+"""What finished while nobody listened: looked for at the start and at intervals.
 
 The bus repeats nothing. What is found goes through the same door as what is announced,
-fedimg.jobs.Jobs.take_in, and the hub is asked about each as about any other.
+fedimg.jobs.Jobs.take_in, and who made it is asked about each as about any other.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from fedimg import config
-from fedimg.finished import LISTS, Finished, Lists
+from fedimg.finished import Finished, Page
+from fedimg.found import Refused, Stumbles, Unavailable
 from fedimg.jobs import Entry, Jobs
-from fedimg.koji import KojiRefused, KojiStumbles, KojiUnavailable
 from fedimg.later import LaterEntries
 from fedimg.marks import Mark, Marks
 from fedimg.store import Store
@@ -27,11 +28,35 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 _log = logging.getLogger(__name__)
 
 
+class Lists(Protocol):
+    """Lists of what finished at a Koji hub, or at a location of composes."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What they are called, in the order in which they are read."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Of which entries they tell."""
+
+    def now(self) -> float:
+        """What time it is there, in seconds since the epoch.
+
+        Raises found.Unavailable or Refused.
+        """
+
+    def since(self, name: str, after: float) -> Iterator[Page]:
+        """What finished after a moment of that clock, of the list `name`, oldest first.
+
+        Raises found.Unavailable, Stumbles or Refused.
+        """
+
+
 class CatchUp:
     """Stores what finished since the last look.
 
     A list's mark is moved behind what is stored, a page at a time: after a crash the next look
-    goes on from there. Only the hub's own clock counts. Each look begins `overlap` before the
+    goes on from there. Only the lists' own clock counts. Each look begins `overlap` before the
     mark, as Koji gives a build the time at which its import began, and shows it when that ends.
     """
 
@@ -54,21 +79,24 @@ class CatchUp:
         """Store what was missed, of every list; False when it has to be done again soon."""
         try:
             now = self._lists.now()
-        except KojiUnavailable as error:
-            self._failed(LISTS, error)
+        except Refused as error:
+            self._failed(self._lists.names, error)
+            return True
+        except Unavailable as error:
+            self._failed(self._lists.names, error)
             return False
-        self._later.wake()
+        self._later.wake(self._lists.kinds)
         # All before the first is read: what happens meanwhile must not have the others begin later.
-        begun = {name: self._begin(name, now) for name in LISTS}
+        begun = {name: self._begin(name, now) for name in self._lists.names}
         whole = True
         for number, (name, mark) in enumerate(begun.items()):
             try:
                 read = self._read(name, mark, now)
-            except (KojiRefused, KojiStumbles) as error:
+            except (Refused, Stumbles) as error:
                 # Of this list alone: its turn comes again with the others'.
                 self._failed([name], error)
-            except KojiUnavailable as error:
-                self._failed(LISTS[number:], error)
+            except Unavailable as error:
+                self._failed(self._lists.names[number:], error)
                 return False
             else:
                 if self._stop.is_set():
@@ -79,7 +107,7 @@ class CatchUp:
         return whole
 
     def _begin(self, name: str, now: float) -> Mark:
-        """The mark of a list, set `look_back` ago when the hub answers for the first time."""
+        """The mark of a list, set `look_back` ago when it answers for the first time."""
         mark = self._marks.get(name)
         # A beginning that has not come yet was told by a clock that was wrong.
         if mark is None or mark.begin > now:
@@ -139,19 +167,19 @@ class Replayed:
 
 
 def replay(lists: Lists, jobs: Jobs, since: float, *, dry_run: bool) -> Iterator[Replayed]:
-    """Store all that finished since a moment of the hub's clock and has no job; each as it is done.
+    """Store all that finished since a moment of their clock and has no job; each as it is done.
 
     What came to nothing before is asked for again: the site's policy may be another by now.
-    Raises KojiUnavailable, KojiRefused.
+    Raises found.Unavailable or Refused.
     """
-    for name in LISTS:
+    for name in lists.names:
         for page in lists.since(name, since):
             for one in page.found:
                 before = jobs.known(one.entry) if dry_run else jobs.take_in(one.entry)
                 missed = before in (Entry.NEW, Entry.EMPTY)
                 yield Replayed(one, before, stored=missed and not dry_run)
             if page.more:
-                raise KojiUnavailable(
+                raise Unavailable(
                     f"more {name} finished since then than are listed at once; go on with --since "
                     f"{_text(page.until)}"
                 )

@@ -101,25 +101,28 @@ def replay(
         bool, typer.Option("--dry-run", help="Only show what would be stored.")
     ] = False,
 ) -> Code:
-    """Ask Koji what finished since then, and store what has no job, as if it were announced.
+    """Ask Koji, and the composes' locations, what finished since then, and store what has no job.
 
     The worker does so by itself, from where it last looked; this goes back further, and asks
     again for what the site's policy had left out. Of each: whether it was new, empty (nothing
     came of it), queued (asked for already) or taken (it has jobs); the first two are stored.
     """
-    from fedimg import show
-    from fedimg.catchup import moment
-    from fedimg.catchup import replay as look
+    from fedimg import catchup, show
     from fedimg.finished import Lists
+    from fedimg.finished_composes import ComposeLists
     from fedimg.jobs import Jobs
 
-    lists = Lists(call.settings.koji)
+    koji, composes = Lists(call.settings.koji), call.settings.composes
     try:
-        begin = moment(since, lists.now())
+        begin = catchup.moment(since, koji.now())
     except ValueError as error:
         raise Refused(Code.UNUSABLE, f"--since: {error}") from error
+    places: list[catchup.Lists] = [koji]
+    places += [ComposeLists(composes, each) for each in composes.locations]
     with closing(Jobs(call.store(create=not dry_run))) as jobs:
-        found = list(look(lists, jobs, begin, dry_run=dry_run))
+        found = [
+            one for lists in places for one in catchup.replay(lists, jobs, begin, dry_run=dry_run)
+        ]
     if any(one.stored for one in found):
         _mind_the_worker(call)
     call.output.answer(show.replayed(found))

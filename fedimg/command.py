@@ -189,7 +189,8 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     from fedimg.exceptions import EC2ServiceException
-    from fedimg.koji import KojiRefused, KojiUnavailable
+    from fedimg.found import Refused as NotListed
+    from fedimg.found import Unavailable
     from fedimg.lease import WorkerRunning
     from fedimg.move import MoveRefused
     from fedimg.outlets import BusError
@@ -206,8 +207,8 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
         )
     if isinstance(error, EC2ServiceException):
         return Code.FAILED, str(error)
-    if isinstance(error, KojiRefused | KojiUnavailable):
-        return Code.FAILED, f"Koji: {error}"
+    if isinstance(error, NotListed | Unavailable):
+        return Code.FAILED, str(error)
     if isinstance(error, ClientError | BotoCoreError):
         return Code.FAILED, f"AWS: {error}; 'fedimg check' looks for the reason"
     return None

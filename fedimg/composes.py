@@ -26,7 +26,7 @@ COMPOSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}-(\d{8})(\.[a-z]{1,8})
 FINISHED = ("FINISHED", "FINISHED_INCOMPLETE")
 _BROKEN = ("DOOMED", "TERMINATED")
 #: Most bytes that are read of each file. The images.json of a whole Fedora has about 1 MiB.
-_STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
+STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
 #: The deepest folder of a compose in which an image lies.
 _DEEPEST = 10
 _RAW = ("raw-xz", "raw.xz")
@@ -101,7 +101,7 @@ class Composes:
 
     def status(self, place: str) -> str:
         """Pungi's word on the compose at an address. Raises web.NotThere, web.NoAnswer."""
-        return text(web.get(f"{place}/STATUS", _STATUS_LIMIT, self._settings.timeout))
+        return text(web.get(f"{place}/STATUS", STATUS_LIMIT, self._settings.timeout))
 
     def _read(self, kind: Callable[[], Metadata], url: str, name: str) -> Metadata:
         try:

@@ -160,7 +160,7 @@ class Composes(Section):
 
 
 class CatchUp(Section):
-    """How Koji is asked for what the bus may have lost."""
+    """How Koji, and the composes' locations, are asked for what the bus may have lost."""
 
     interval: PositiveFloat = Field(600, description="Seconds between two looks.")
     overlap: NonNegativeFloat = Field(

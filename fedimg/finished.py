@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,10 @@ class Page:
 
 class Lists:
     """A hub's lists of what finished, read anonymously."""
+
+    names = LISTS
+    #: Of which entries they tell.
+    kinds: Sequence[str] = ("task", "build")
 
     def __init__(self, settings: Koji) -> None:
         self._hub = settings.hub

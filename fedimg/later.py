@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -110,11 +110,12 @@ class LaterEntries:
             ).mappings()
             return [Waiting(**{**row, "why": Why(row["why"])}) for row in rows]
 
-    def wake(self) -> None:
-        """End the pauses of those that the hub was silent about: it speaks again."""
+    def wake(self, kinds: Iterable[str]) -> None:
+        """End the pauses of entries of these kinds that nobody spoke of: somebody does again."""
+        ours = sa.or_(*(waiting.c.entry.startswith(f"{kind}:") for kind in kinds))
         with self._engine.begin() as connection:
             connection.execute(
-                sa.update(waiting).where(waiting.c.why == Why.SILENT).values(asked=0.0)
+                sa.update(waiting).where(waiting.c.why == Why.SILENT, ours).values(asked=0.0)
             )
 
     def take_in(self, take_in: Callable[[str], object]) -> None:

@@ -6,10 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 
-from fedimg import history
+from fedimg import catchup, history
 from fedimg.catchup import CatchUp
 from fedimg.config import Settings
 from fedimg.finished import Lists
+from fedimg.finished_composes import ComposeLists
 from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries
 from fedimg.store import Store
@@ -78,11 +79,18 @@ def beside(
 
     Of several workers the one does it whose `turn` is set.
     """
-    catch_up = CatchUp(store, queue, Lists(settings.koji), settings.catch_up, stop)
+    composes = settings.composes
+    places: list[catchup.Lists] = [Lists(settings.koji)]
+    places += [ComposeLists(composes, each) for each in composes.locations]
     later = LaterEntries(store)
 
-    def look() -> float:
-        return settings.catch_up.interval if catch_up.look() else settings.koji.retry_seconds
+    def catching_up(lists: catchup.Lists) -> Periodic:
+        catch_up = CatchUp(store, queue, lists, settings.catch_up, stop)
+
+        def look() -> float:
+            return settings.catch_up.interval if catch_up.look() else settings.koji.retry_seconds
+
+        return Periodic(f"catching up with {', '.join(lists.kinds)}", look, stop, turn)
 
     def ask_again() -> float:
         later.take_in(queue.take_in)
@@ -97,7 +105,8 @@ def beside(
         return _HISTORY_SECONDS
 
     return [
-        Periodic("catching up", look, stop, turn),
+        # One a place: where one of them is silent, the others are looked at all the same.
+        *map(catching_up, places),
         Periodic("asking again", ask_again, stop, turn),
         Periodic("running jobs again", begin_due, stop, turn),
         Periodic("forgetting old history", forget, stop, turn),

@@ -14,8 +14,9 @@ import pytest
 from fedimg import config, finished
 from fedimg.catchup import CatchUp, moment, replay
 from fedimg.finished import BUILDS, LISTS, Lists
+from fedimg.found import Unavailable
 from fedimg.jobs import Entry, Jobs
-from fedimg.koji import METHODS, KojiUnavailable
+from fedimg.koji import METHODS
 from fedimg.marks import Marks
 from fedimg.store import Store
 from lab.koji import Koji
@@ -408,7 +409,7 @@ def test_replay_of_more_than_is_listed_at_once_says_where_to_go_on(
     for _ in range(6):
         site.koji.advance(60)
         site.build()
-    with pytest.raises(KojiUnavailable, match="go on with --since"):
+    with pytest.raises(Unavailable, match="go on with --since"):
         list(replay(site.lists, site.jobs, site.koji.clock() - DAY, dry_run=True))
 
 

@@ -76,7 +76,7 @@ def test_what_never_finishes_is_hopeless_after_ten_minutes_and_nothing_else_is(l
 def test_hub_that_speaks_again_is_asked_at_once(later, clock):
     for why in Why:
         later.postpone(f"build:{len(why)}", why, "no")
-    later.wake()
+    later.wake(["build"])
     assert asked(later) == [f"build:{len(Why.SILENT)}"]
 
 

@@ -1,5 +1,9 @@
-"""Koji's file server: whatever lies in one folder, over HTTP with HEAD and Range, read only."""
+"""Koji's file server: whatever lies in one folder, over HTTP with HEAD and Range, read only.
 
+A folder asked for with a slash is answered with an index page, as Apache makes one.
+"""
+
+import html
 import os
 import re
 import urllib.parse
@@ -28,6 +32,9 @@ class Span:
 def send_file(request: BaseHTTPRequestHandler, root: Path, path: str) -> None:
     """Answer `request`, a HEAD or GET, with the file at the URL path `path` under `root`."""
     found = _inside(root, path)
+    if found is not None and found.is_dir():
+        _send_index(request, found)
+        return
     if found is None:
         request.send_error(HTTPStatus.NOT_FOUND, "no such file")
         return
@@ -64,6 +71,18 @@ def send_file(request: BaseHTTPRequestHandler, root: Path, path: str) -> None:
             _stream(request, source.fileno(), part or whole)
 
 
+def _send_index(request: BaseHTTPRequestHandler, folder: Path) -> None:
+    names = sorted(f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
+    lines = [f'<a href="{urllib.parse.quote(name)}">{html.escape(name)}</a>' for name in names]
+    page = "\n".join(["<html><body><pre>", '<a href="../">Parent Directory</a>', *lines]).encode()
+    request.send_response(HTTPStatus.OK)
+    request.send_header("Content-Type", "text/html;charset=UTF-8")
+    request.send_header("Content-Length", str(len(page)))
+    request.end_headers()
+    if request.command == "GET":
+        request.wfile.write(page)
+
+
 def parse_range(header: str | None, size: int) -> Span | None:
     """The one span a Range header asks of `size` bytes; None means all of them.
 
@@ -86,14 +105,13 @@ def parse_range(header: str | None, size: int) -> Span | None:
 
 
 def _inside(root: Path, path: str) -> Path | None:
-    """The regular file at a URL path, if it is one and lies under `root`, links followed."""
+    """What lies at a URL path under `root`, links followed: a file, or a folder with a slash."""
     plain = urllib.parse.unquote(path)
     if "\0" in plain:
         return None
     found = (root / plain.lstrip("/")).resolve()
-    if not found.is_relative_to(root.resolve()) or not found.is_file():
-        return None
-    return found
+    there = found.is_dir() if plain.endswith("/") else found.is_file()
+    return found if there and found.is_relative_to(root.resolve()) else None
 
 
 def _stream(request: BaseHTTPRequestHandler, source: int, part: Span) -> None:

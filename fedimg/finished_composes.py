@@ -1,0 +1,116 @@
+"""What the composes' locations list as finished since a moment, by their own index pages.
+
+Which of it was missed is fedimg.catchup's to say, what a compose holds fedimg.composes'.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+from fedimg import config, web
+from fedimg.composes import COMPOSE_ID, FINISHED, STATUS_LIMIT, text
+from fedimg.finished import Finished, Page
+from fedimg.found import Refused, Unavailable
+
+#: Most bytes that are read of an index page; one line of Apache's for each of 10,000 composes.
+_INDEX_LIMIT = 4 * 1024 * 1024
+#: How long before its end a compose may have begun, in seconds: its id tells the day of that, and
+#: the status of older ones is not asked for.
+_LONGEST = 14 * 86400.0
+
+_log = logging.getLogger(__name__)
+
+
+class ComposeLists:
+    """The composes of one location: the one list that it has is called by its address."""
+
+    #: Of which entries it tells.
+    kinds: Sequence[str] = ("compose",)
+
+    def __init__(self, settings: config.Composes, location: str) -> None:
+        self.names: Sequence[str] = (location,)
+        self._location = location
+        self._seconds = settings.timeout
+
+    def now(self) -> float:
+        """What time it is at the location's server, in seconds since the epoch.
+
+        Raises found.Unavailable, or found.Refused when it shows no index.
+        """
+        try:
+            return web.seconds_of(self._index().date)
+        except ValueError as error:
+            raise Unavailable(f"{self._location} tells no time: {error}") from error
+
+    def since(self, name: str, after: float) -> Iterator[Page]:
+        """The composes that finished after a moment of the server's clock, oldest first.
+
+        One has finished when its STATUS was written last. Raises found.Unavailable or
+        found.Refused.
+        """
+        reader = _Links()
+        reader.feed(self._index().body.decode(errors="replace"))
+        reader.close()
+        found = [
+            one
+            for each in sorted(reader.composes)
+            if _day(each) + _LONGEST > after
+            if (one := self._finished(each)) and one.completed > after
+        ]
+        found.sort(key=lambda one: one.completed)
+        yield Page(found, max([after, *(one.completed for one in found)]))
+
+    def _index(self) -> web.Answer:
+        # Without the slash a server answers with a redirect, and none is followed.
+        address = f"{self._location}/"
+        try:
+            return web.get(address, _INDEX_LIMIT, self._seconds)
+        except web.NotThere as error:
+            raise Refused(f"no index page, so what the bus loses is not found: {error}") from error
+        except web.NoAnswer as error:
+            raise Unavailable(str(error)) from error
+
+    def _finished(self, name: str) -> Finished | None:
+        place = f"{self._location}/{name}/STATUS"
+        try:
+            answer = web.get(place, STATUS_LIMIT, self._seconds)
+        except web.NotThere:
+            # It has only just begun, or is being removed.
+            return None
+        except web.NoAnswer as error:
+            raise Unavailable(str(error)) from error
+        if text(answer) not in FINISHED:
+            return None
+        try:
+            completed = web.seconds_of(answer.modified)
+        except ValueError as error:
+            _log.info("%s is left out: its time: %s", place, error)
+            return None
+        return Finished(f"compose:{name}", completed, name, owner="")
+
+
+class _Links(HTMLParser):
+    """The ids of composes among the links of an index page; all else on it counts for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.composes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Notice a link."""
+        name = (dict(attrs).get("href") or "").removesuffix("/")
+        if tag == "a" and COMPOSE_ID.fullmatch(name) and _day(name):
+            self.composes.add(name)
+
+
+def _day(name: str) -> float:
+    """The beginning of the day that a compose's id tells, in seconds since the epoch; else 0."""
+    match = COMPOSE_ID.fullmatch(name)
+    try:
+        day = datetime.strptime(match[1] if match else "", "%Y%m%d")
+    except ValueError:
+        return 0.0
+    return day.replace(tzinfo=UTC).timestamp()

@@ -1,0 +1,174 @@
+"""What a location's index page tells of finished composes, and what of it is not believed."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+import pytest
+
+from fedimg import config
+from fedimg.catchup import CatchUp, replay
+from fedimg.finished_composes import ComposeLists
+from fedimg.found import Refused, Unavailable
+from fedimg.jobs import Entry, Jobs
+from fedimg.later import LaterEntries, Why
+from fedimg.marks import Marks
+from fedimg.store import Store
+from lab.koji import Koji
+from lab.koji.composes import LOCATION, add_compose
+
+HOUR = 3600.0
+#: 2026-11-20T00:00:00Z
+THEN = 1_795_132_800.0
+
+
+def lists(koji: Koji, location: str = LOCATION) -> ComposeLists:
+    return ComposeLists(config.Composes(timeout=5), f"{koji.top_url}/{location}")
+
+
+def compose(koji: Koji, name: str, finished: float, status: str = "FINISHED") -> str:
+    folder = add_compose(koji.root, name, {}, status=status)
+    os.utime(folder / "STATUS", (finished, finished))
+    return f"compose:{name}"
+
+
+def entries(read: ComposeLists, after: float) -> list[str]:
+    return [one.entry for page in read.since(read.names[0], after) for one in page.found]
+
+
+def test_composes_that_finished_since_are_listed_by_when_they_did(koji: Koji) -> None:
+    late = compose(koji, "Fedora-Cloud-43-20261120.0", THEN + 5 * HOUR, "FINISHED_INCOMPLETE")
+    early = compose(koji, "Fedora-Cloud-43-20261120.1", THEN + 3 * HOUR)
+    compose(koji, "Fedora-Cloud-43-20261120.2", THEN + 4 * HOUR, "STARTED")
+    compose(koji, "Fedora-Cloud-43-20261120.3", THEN + 4 * HOUR, "DOOMED")
+    compose(koji, "Fedora-Cloud-43-20261119.0", THEN - HOUR)
+    for other in ("latest-Fedora-Cloud-43", "Fedora-Cloud-43-20261399.0"):
+        (koji.root / LOCATION / other).mkdir()
+    # One that has only just begun has no STATUS.
+    (koji.root / LOCATION / "Fedora-Cloud-43-20261120.4").mkdir()
+    assert entries(lists(koji), THEN) == [early, late]
+
+
+def test_missed_compose_is_stored_once(koji: Koji, store: Store, jobs: Jobs) -> None:
+    read = lists(koji)
+    now = time.time()
+    missed = compose(koji, time.strftime("Fedora-Cloud-43-%Y%m%d.0", time.gmtime(now)), now)
+    old = compose(koji, "Fedora-Cloud-43-20200101.0", THEN - 9e7)
+    later = LaterEntries(store)
+    for entry in ("compose:Fedora-Cloud-43-20261101.0", "build:1"):
+        later.postpone(entry, Why.SILENT, "no answer")
+    for _ in range(2):
+        assert CatchUp(store, jobs, read, config.CatchUp(), Event()).look()
+        assert (jobs.known(missed), jobs.known(old)) == (Entry.QUEUED, Entry.NEW)
+    (look,) = Marks(store).looks()
+    assert (look.name, look.error) == (read.names[0], None)
+    # The location speaks; whether Koji does, that does not tell.
+    due = {row.entry: row.due(time.time()) for row in later.all()}
+    assert due == {"compose:Fedora-Cloud-43-20261101.0": True, "build:1": False}
+
+
+def test_replay_shows_and_stores_composes(koji: Koji, jobs: Jobs) -> None:
+    missed = compose(koji, "Fedora-Cloud-43-20261120.0", THEN + HOUR)
+    for dry_run in (True, False):
+        (one,) = replay(lists(koji), jobs, THEN, dry_run=dry_run)
+        assert (one.finished.entry, one.before) == (missed, Entry.NEW)
+        assert one.stored is not dry_run
+    assert jobs.known(missed) is Entry.QUEUED
+
+
+def test_location_without_an_index_is_said_and_holds_up_nothing(
+    koji: Koji, store: Store, jobs: Jobs
+) -> None:
+    assert CatchUp(store, jobs, lists(koji, "nothing"), config.CatchUp(), Event()).look()
+    (look,) = Marks(store).looks()
+    assert "no index page" in (look.error or "")
+
+
+def test_location_that_is_down_is_looked_at_again_soon(
+    koji: Koji, store: Store, jobs: Jobs
+) -> None:
+    read = lists(koji)
+    koji.close()
+    assert not CatchUp(store, jobs, read, config.CatchUp(), Event()).look()
+
+
+Pages = Callable[[str], tuple[int, bytes]]
+
+
+@pytest.fixture
+def location() -> Iterator[Callable[[Pages], ComposeLists]]:
+    """A server that answers with what it is given, whatever is asked."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def serve(pages: Pages) -> ComposeLists:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = pages(self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_of_it: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/composes"
+        return ComposeLists(config.Composes(timeout=5), url)
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b'<a href="../../etc/Fedora-43-20261120.0/">',
+        b'<a href="http://127.0.0.1:1/Fedora-43-20261120.0/">',
+        b'<a href="Fedora-43-20261120.0%2f..">',
+        b'<a href="Fedora-43-20261120.0/STATUS">',
+        b'<img src="Fedora-43-20261120.0/">',
+        b"<a href><a href=''><a href=\"<a\">",
+        b"\x00\xff\xfe<!DOCTYPE [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>&x;",
+        b"",
+    ],
+)
+def test_links_that_lead_elsewhere_are_not_followed(
+    location: Callable[[Pages], ComposeLists], index: bytes
+) -> None:
+    asked: list[str] = []
+
+    def pages(path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        return 200, index
+
+    assert entries(location(pages), THEN) == []
+    assert asked == ["/composes/"]
+
+
+def test_compose_of_which_nobody_tells_when_it_finished_is_left_out(
+    location: Callable[[Pages], ComposeLists],
+) -> None:
+    def pages(path: str) -> tuple[int, bytes]:
+        if path.endswith("STATUS"):
+            return 200, b"FINISHED\n"
+        return 200, b'<a href="Fedora-43-20261120.0/">'
+
+    assert entries(location(pages), THEN) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "raised"),
+    [(503, b"", Unavailable), (200, b"x" * (5 * 1024 * 1024), Unavailable), (403, b"", Refused)],
+)
+def test_index_that_cannot_be_read_is_an_error(
+    location: Callable[[Pages], ComposeLists], status: int, body: bytes, raised: type[Exception]
+) -> None:
+    with pytest.raises(raised):
+        location(lambda _path: (status, body)).now()
