@@ -264,7 +264,7 @@ def test_replay_by_hand(deployment: Deployment) -> None:
     assert "36h" in refused["error"]
     koji.down()
     refused = deployment.fedimg("replay", "--since", "1d", status=1)
-    assert refused["error"].startswith("Koji: ")
+    assert "kojihub" in refused["error"]
 
 
 def test_entries_at_which_koji_fails_hold_up_no_other_and_are_not_lost(
