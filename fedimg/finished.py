@@ -17,12 +17,15 @@ from fedimg.koji import (
     LARGEST_ID,
     METHODS,
     TASK_CLOSED,
+    KojiRefused,
+    KojiStumbles,
     KojiUnavailable,
     is_scratch,
+    no_answer,
     refusal,
 )
 from fedimg.rpc import Client
-from fedimg.web import NoAnswer, TooLong
+from fedimg.web import NoAnswer
 
 #: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.
 BUILDS = "builds"
@@ -122,24 +125,44 @@ class Lists:
                 offset += len(rows)
 
     def _page(self, name: str, after: float, offset: int) -> tuple[list[Any], bool]:
-        """Some rows, and whether there may be more."""
+        """Some rows, and whether there may be more.
+
+        A row that the hub cannot put into words is an _Unlisted one.
+        """
         limit = PAGE
         while True:
+            query = {"limit": limit, "offset": offset}
             try:
-                rows = self._ask(name, after, {"limit": limit, "offset": offset})
-            except TooLong as error:
-                if limit == 1:
-                    raise KojiUnavailable(str(error)) from error
-                # Whoever builds scratch images can make a row a few MB long.
-                limit = max(1, limit // 4)
-                continue
-            except NoAnswer as error:
-                raise KojiUnavailable(str(error)) from error
+                rows = self._ask(name, after, query)
+            except (KojiStumbles, KojiRefused) as error:
+                # One row may be to blame: whoever builds scratch images can make it a few MB long,
+                # and what a build's importer says of it may be nothing that XML can hold.
+                if limit > 1:
+                    limit = max(1, limit // 4)
+                    continue
+                if not self._is_unspeakable(name, after, query):
+                    raise
+                _log.warning("one of %s is left out, as the hub cannot name it: %s", name, error)
+                return [_Unlisted()], True
             if not isinstance(rows, list):
                 raise KojiUnavailable(f"{self._hub} lists {name} as {rows!r:.80}")
             return rows, len(rows) >= limit
 
+    def _is_unspeakable(self, name: str, after: float, query: dict[str, Any]) -> bool:
+        """Whether the hub counts a row, and is well, and fails to list it once more."""
+        try:
+            if self._ask(name, after, query | {"countOnly": True}) != 1:
+                return False
+        except (KojiStumbles, KojiRefused):
+            return False
+        try:
+            self._ask(name, after, query)
+        except (KojiStumbles, KojiRefused):
+            return True
+        return False
+
     def _ask(self, name: str, after: float, query: dict[str, Any]) -> Any:
+        """Raises KojiUnavailable, KojiStumbles among it, or KojiRefused."""
         try:
             if name == BUILDS:
                 return self._client.call(
@@ -169,6 +192,12 @@ class Lists:
             raise refusal(
                 self._hub, f"the list of {name}", fault.faultCode, fault.faultString
             ) from fault
+        except NoAnswer as error:
+            raise no_answer(error) from error
+
+
+class _Unlisted:
+    """In place of a row of which the hub can say nothing. No two are equal."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 from fedimg.config import Koji
 from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
-from fedimg.rpc import Client
-from fedimg.web import NoAnswer
+from fedimg.rpc import Client, Garbled
+from fedimg.web import NoAnswer, TooLong
 
 #: Koji's image methods, and the method of the children that hold the files, one a child; a task
 #: that has no such child holds them itself.
@@ -157,6 +157,9 @@ class Hub:
             name = archive.get("filename") if isinstance(archive, dict) else None
             if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
                 continue
+            if archive.get("metadata_only"):
+                _log.info("build %d, file %.200r is left out: Koji has no such file", build, name)
+                continue
             try:
                 yield RawImage(
                     url=f"{folder}/{_name(name, 'file')}",
@@ -181,7 +184,7 @@ class Hub:
                 self._settings.hub, "multiCall", fault.faultCode, fault.faultString
             ) from fault
         except NoAnswer as error:
-            raise KojiUnavailable(str(error)) from error
+            raise no_answer(error) from error
         if not isinstance(answers, list) or len(answers) != len(calls):
             raise KojiUnavailable(f"{self._settings.hub} did not answer each of {len(calls)} calls")
         values = []
@@ -204,6 +207,11 @@ def refusal(hub: str, method: str, code: object, text: object) -> Exception:
     elif code in _SAYS_LATER:
         kind = KojiUnavailable
     return kind(f"{hub} refuses {method} ({code!r:.20}): {text!s:.500}")
+
+
+def no_answer(error: NoAnswer) -> KojiUnavailable:
+    """What it means that nothing usable came: KojiStumbles where the hub did answer."""
+    return (KojiStumbles if isinstance(error, (Garbled, TooLong)) else KojiUnavailable)(str(error))
 
 
 def _row(value: Any, what: str) -> dict[str, Any]:

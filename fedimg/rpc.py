@@ -15,6 +15,10 @@ from fedimg.web import NoAnswer
 ANSWER_LIMIT = 16 * 1024 * 1024
 
 
+class Garbled(NoAnswer):
+    """The answer is the server's own, and holds what XML forbids: asked anew, it will be again."""
+
+
 class Client:
     """Calls one XML-RPC address.
 
@@ -49,6 +53,7 @@ class Client:
 
     def _ask(self, method: str, *params: Any) -> tuple[Any, str | None]:
         """What the method returns, and the answer's Date."""
+        answer = ""
         try:
             answer, date = self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode())
             (value,), _ = xmlrpc.client.loads(answer, use_builtin_types=True)
@@ -58,7 +63,8 @@ class Client:
             raise NoAnswer(f"{self._address} does not answer: {error}") from error
         except Exception as error:
             # A proxy's error page, say; the parser raises nearly anything on what is no XML-RPC.
-            raise NoAnswer(
+            whole = answer.startswith("<?xml") and answer.rstrip().endswith("</methodResponse>")
+            raise (Garbled if whole else NoAnswer)(
                 f"{self._address} answered {method} with something that is not XML-RPC: {error!r}"
             ) from error
         return value, date

@@ -34,6 +34,7 @@ class Control:
             "koji.advance": koji.advance,
             "koji.trouble": koji.trouble,
             "koji.down": koji.down,
+            "koji.offline": koji.offline,
             "koji.up": koji.up,
             "ec2.down": ec2.down,
             "ec2.up": ec2.up,

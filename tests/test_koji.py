@@ -12,7 +12,14 @@ import requests
 
 from fedimg import config
 from fedimg.images import Architecture, RawImage
-from fedimg.koji import METHODS, Hub, KojiRefused, KojiUnavailable, KojiUnfinished
+from fedimg.koji import (
+    METHODS,
+    Hub,
+    KojiRefused,
+    KojiStumbles,
+    KojiUnavailable,
+    KojiUnfinished,
+)
 from lab.koji import Koji
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
@@ -74,7 +81,7 @@ def test_build_gives_its_archives_with_size_and_checksum(
     build = koji.add_build(NAME, VERSION, RELEASE, files, method=method)
     found = hub.find(f"build:{build.id}")
     assert (found.owner, found.scratch) == ("releng", False)
-    assert [image.architecture for image in found.images] == ["x86_64", "arm64"]
+    assert {image.architecture for image in found.images} == {"x86_64", "arm64"}
     for image in found.images:
         content = requests.get(image.url, timeout=5).content
         assert image.url.endswith(f"/packages/{NAME}/28/1.1/images/{image.file_name}")
@@ -89,7 +96,9 @@ def test_build_checksums_of_every_type(
     koji: Koji, hub: Hub, files: dict[str, list[Path]], kind: str
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files, checksum_type=kind)
-    image = hub.find(f"build:{build.id}").images[0]
+    (image,) = (
+        image for image in hub.find(f"build:{build.id}").images if image.architecture == "x86_64"
+    )
     content = files["x86_64"][0].read_bytes()
     assert image.checksum == f"{kind}:{hashlib.new(kind, content).hexdigest()}"
 
@@ -204,6 +213,8 @@ def test_hostile_result_of_a_child_gives_no_image(
         {"checksum_type": "md5"},
         {"arch": "ppc64le"},
         {"arch": 64},
+        # Whoever imports a build may describe a file that Koji does not have.
+        {"metadata_only": True},
     ],
 )
 def test_hostile_archive_is_left_out(
@@ -256,6 +267,40 @@ def test_hub_that_is_down_is_unavailable_and_comes_back(
         hub.find(f"task:{task.id}")
     koji.up()
     assert hub.find(f"task:{task.id}").images
+
+
+@pytest.mark.parametrize("extra", [{"cmd": "a\x0bb"}, {"n": 10**20}], ids=["XML", "integer"])
+def test_build_that_the_hub_cannot_describe_is_no_silence_of_the_hub(
+    koji: Koji, hub: Hub, files: dict[str, list[Path]], extra: dict[str, object]
+) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, files)
+    koji.records.add(build=replace(build, extra=extra))
+    with pytest.raises(KojiStumbles):
+        hub.find(f"build:{build.id}")
+
+
+def test_task_too_long_to_be_read_is_no_silence_of_the_hub(
+    koji: Koji, hub: Hub, files: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request of 4 MiB, of which Koji takes no more, comes back as 16 when it is all `>`."""
+    monkeypatch.setattr("fedimg.rpc.ANSWER_LIMIT", 40_000)
+    task = koji.add_task(NAME, VERSION, RELEASE, files)
+    koji.records.add([replace(task, request=[">" * 10_000, {"scratch": True}])])
+    with pytest.raises(KojiStumbles):
+        hub.find(f"task:{task.id}")
+
+
+def test_hub_that_is_offline_is_unavailable_and_comes_back(
+    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+) -> None:
+    """So says a real hub of a planned outage, and while its database is down."""
+    build = koji.add_build(NAME, VERSION, RELEASE, files)
+    koji.offline("database outage")
+    with pytest.raises(KojiUnavailable, match="database outage") as caught:
+        hub.find(f"build:{build.id}")
+    assert not isinstance(caught.value, KojiStumbles)
+    koji.up()
+    assert hub.find(f"build:{build.id}").images
 
 
 FAULT = "<methodResponse><fault><value><struct><member><name>faultCode</name><value><int>{}</int>"

@@ -8,7 +8,7 @@ builds as ISO text, and the fields that JSON libraries print differently taken o
 from datetime import UTC, datetime
 
 from lab.koji.records import BUILD_STATES, TASK_STATES, Build, Records, Task, Value
-from lab.koji.rows import task_info
+from lab.koji.rows import epoch, task_info
 
 TASK_TOPIC = "task.state.change"
 BUILD_TOPIC = "build.state.change"
@@ -46,7 +46,7 @@ def build_message(records: Records, build: Build, base_url: str, top_url: str) -
         "name": build.name,
         "version": build.version,
         "release": build.release,
-        "epoch": None,
+        "epoch": epoch(build),
         "owner": _owner(records, build.owner),
         "instance": "primary",
         "task_id": build.task,

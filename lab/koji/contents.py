@@ -1,13 +1,13 @@
 """Putting tasks and builds into a Koji: their records, and their files where Koji keeps them."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lab.koji import builds
-from lab.koji.listing import GENERIC_ERROR
 from lab.koji.records import (
     BUILD_STATES,
     TASK_STATES,
@@ -20,7 +20,8 @@ from lab.koji.records import (
 )
 
 _CHECKSUM_TYPES = {"md5": 0, "sha1": 1, "sha256": 2}
-_BUILD_FAILED = Failure(GENERIC_ERROR, "BuildError: the lab was asked to fail this build")
+# koji.BuildError.
+_BUILD_FAILED = Failure(1005, "BuildError: the lab was asked to fail this build")
 
 # The files of each architecture.
 Files = Mapping[str, Sequence[Path]]
@@ -152,7 +153,7 @@ class Contents:
                 failure=_BUILD_FAILED if ended == "FAILED" else None,
             )
             if ended == "CLOSED":
-                names = self._fill(child, image, files.get(arch, ()), scratch)
+                names = self._fill(child, image, files.get(arch, ()), owner if scratch else None)
                 logs = [f"{name}.log" for name in ("oz", "root", "state")]
                 child = replace(child, result=builds.child_result(number, image, arch, names, logs))
             children.append(child)
@@ -179,17 +180,24 @@ class Contents:
         return [parent, *children]
 
     def _fill(
-        self, child: Task, image: builds.Image, files: Sequence[Path], scratch: bool
+        self, child: Task, image: builds.Image, files: Sequence[Path], scratch_owner: str | None
     ) -> list[str]:
-        """Name what a child has built, and place it unless a build takes it over."""
+        """Name what a child has built, and place it unless a build takes it over.
+
+        Koji moves what is scratch to a folder of its owner's, and leaves links behind.
+        """
         small = builds.by_products(image, child.arch, child.id)
-        if scratch:
+        if scratch_owner is not None:
             folder = self.root / "work" / child.folder
-            folder.mkdir(parents=True)
+            target = self.root / "scratch" / scratch_owner / f"task_{child.id}"
+            for made in (folder, target):
+                made.mkdir(parents=True)
             for path in files:
-                shutil.copyfile(path, folder / path.name)
+                shutil.copyfile(path, target / path.name)
             for name, text in small.items():
-                (folder / name).write_text(text)
+                (target / name).write_text(text)
+            for path in target.iterdir():
+                (folder / path.name).symlink_to(os.path.relpath(path, folder))
         return [*(path.name for path in files), *small]
 
     def _import_files(

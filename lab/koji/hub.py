@@ -9,9 +9,17 @@ import xmlrpc.client
 from collections.abc import Callable, Sequence
 
 from lab.koji import listing
-from lab.koji.listing import GENERIC_ERROR, OTHER_ERROR, PARAMETER_ERROR
-from lab.koji.records import Records, Task, Value
-from lab.koji.rows import archive_info, build_info, task_info
+from lab.koji.listing import (
+    GENERIC_ERROR,
+    OTHER_ERROR,
+    PARAMETER_ERROR,
+    SERVER_OFFLINE,
+    who_is,
+)
+from lab.koji.records import TASK_STATES, Records, Task, Value
+from lab.koji.rows import ARCHIVE_COLUMNS, archive_info, build_info, task_info
+
+VERSION = "1.36.0"
 
 
 class _Marshaller(xmlrpc.client.Marshaller):
@@ -23,14 +31,19 @@ class _Marshaller(xmlrpc.client.Marshaller):
 
 
 def _write_integer(_: xmlrpc.client.Marshaller, value: int, write: Callable[[str], object]) -> None:
+    if not -(2**63) <= value < 2**63:
+        raise OverflowError("long int exceeds XML-RPC limits")
     tag = "int" if xmlrpc.client.MININT <= value <= xmlrpc.client.MAXINT else "i8"
     write(f"<value><{tag}>{value}</{tag}></value>\n")
 
 
 def _document(value: tuple[Value] | xmlrpc.client.Fault) -> bytes:
-    head = "<?xml version='1.0' encoding='utf-8'?>\n"
     body = _Marshaller().dumps(value)
-    return f"{head}<methodResponse>\n{body}</methodResponse>\n".encode()
+    return f"<?xml version='1.0'?>\n<methodResponse>\n{body}</methodResponse>\n".encode()
+
+
+class Unreadable(Exception):
+    """A request is no XML-RPC."""
 
 
 class Hub:
@@ -38,13 +51,15 @@ class Hub:
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        #: What every call is answered with while the hub is to be left alone.
+        self.offline = ""
         #: Tasks and builds, by number, at which the hub itself fails, and with what words.
         self.troubles: dict[int, str] = {}
         self._methods: dict[str, Callable[..., Value]] = {
             "echo": lambda *args: list(args),
             "hello": lambda *args: "Hello World",
             "getAPIVersion": lambda: 1,
-            "getKojiVersion": lambda: "1.36.0",
+            "getKojiVersion": lambda: VERSION,
             "getTaskInfo": self.get_task_info,
             "getTaskRequest": self.get_task_request,
             "getTaskResult": self.get_task_result,
@@ -58,22 +73,26 @@ class Hub:
         }
 
     def answer(self, document: bytes) -> bytes:
-        """One XML-RPC request document in, one response document out; never raises."""
+        """One XML-RPC request document in, one response document out. Raises Unreadable alone."""
+        if self.offline:
+            return _document(xmlrpc.client.Fault(SERVER_OFFLINE, self.offline))
         try:
+            if not document:
+                raise ValueError("Empty request")
             params, method = xmlrpc.client.loads(document, use_builtin_types=True)
         except Exception as error:  # a parser may raise anything on strange bytes
-            return _document(xmlrpc.client.Fault(1, f"unreadable request: {error}"))
+            raise Unreadable(f"Invalid request: {error}") from error
         try:
             return _document((self._dispatch(str(method), params),))
         except xmlrpc.client.Fault as fault:
             return _document(fault)
+        except Exception as error:  # as Koji does with what its code did not foresee
+            return _document(xmlrpc.client.Fault(OTHER_ERROR, f"{type(error)}: {error}"))
 
     def _dispatch(self, method: str, params: Sequence[Value]) -> Value:
-        if method == "multiCall":
-            return [self._one_of_many(call) for call in params[0]]
-        if method not in self._methods:
+        call = self._multi_call if method == "multiCall" else self._methods.get(method)
+        if call is None:
             raise xmlrpc.client.Fault(GENERIC_ERROR, f"Invalid method: {method}")
-        call = self._methods[method]
         args, keywords = _split_keywords(params)
         try:
             inspect.signature(call).bind(*args, **keywords)
@@ -81,50 +100,66 @@ class Hub:
             raise xmlrpc.client.Fault(PARAMETER_ERROR, f"{method}: {error}") from error
         return call(*args, **keywords)
 
+    def _multi_call(self, calls: list[dict[str, Value]]) -> Value:
+        return [self._one_of_many(call) for call in calls]
+
     def _one_of_many(self, call: dict[str, Value]) -> Value:
         try:
-            return [self._dispatch(call["methodName"], call.get("params", []))]
+            return [self._dispatch(call["methodName"], call["params"])]
         except xmlrpc.client.Fault as fault:
-            return {
-                "faultCode": fault.faultCode,
-                "faultString": fault.faultString,
-                "traceback": traceback.format_exception(fault),
-            }
+            code, text, trace = (
+                fault.faultCode,
+                fault.faultString,
+                traceback.format_exception(fault),
+            )
+        except Exception as error:  # one call's, and not the others'
+            code, trace = OTHER_ERROR, traceback.format_exception(error)
+            text = ", ".join(map(str, error.args))
+        return {"faultCode": code, "faultString": text, "traceback": trace}
 
     # The arguments below are spelt as Koji spells them: callers name them in `__starstar` calls.
 
     def get_task_info(self, task_id: int, request: bool = False, strict: bool = False) -> Value:
         self._stumble(task_id)
-        task = self._records.find_task(task_id)
+        task = self._task(task_id)
         if task is None:
             if strict:
-                raise _no_task(task_id)
+                raise _no_rows()
             return None
         return task_info(task, request)
 
     def get_task_request(self, taskId: int) -> Value:
-        return self._task(taskId).request
+        task = self._task(taskId)
+        if task is None:
+            raise _no_rows()
+        return task.request
 
     def get_task_result(self, taskId: int, raise_fault: bool = True) -> Value:
         task = self._task(taskId)
+        if task is None:
+            raise xmlrpc.client.Fault(GENERIC_ERROR, "No such task")
+        if task.state == TASK_STATES["CANCELED"]:
+            raise xmlrpc.client.Fault(GENERIC_ERROR, f"Task {taskId} is canceled")
+        if task.state not in (TASK_STATES["CLOSED"], TASK_STATES["FAILED"]):
+            raise xmlrpc.client.Fault(GENERIC_ERROR, f"Task {taskId} is not finished")
         if task.failure is not None:
             if raise_fault:
                 raise xmlrpc.client.Fault(task.failure.code, task.failure.text)
             return {"faultCode": task.failure.code, "faultString": task.failure.text}
-        if task.completed is None:
-            raise xmlrpc.client.Fault(GENERIC_ERROR, f"Task {taskId} has no result")
         return task.result
 
     def get_task_children(self, task_id: int, request: bool = False, strict: bool = False) -> Value:
-        if strict:
-            self._task(task_id)
+        if self._task(task_id) is None and strict:
+            raise _no_rows()
         return [task_info(child, request) for child in self._records.children(task_id)]
 
     def get_task_descendents(self, task_id: int, request: bool = False) -> Value:
-        found: dict[str, Value] = {}
-        for child in self.get_task_children(task_id, request):
-            found.setdefault(str(task_id), []).append(child)
-            found.update(self.get_task_descendents(child["id"], request))
+        children = self.get_task_children(task_id, request)
+        found: dict[str, Value] = {str(task_id): children}
+        for child in children:
+            # One without children is named where nothing but it was asked about.
+            grandchildren = self.get_task_descendents(child["id"], request)
+            found.update({number: tasks for number, tasks in grandchildren.items() if tasks})
         return found
 
     def get_user(
@@ -133,7 +168,9 @@ class Hub:
         strict: bool = False,
         krb_princs: bool = True,
     ) -> Value:
-        user = None if userInfo is None else self._records.find_user(userInfo)
+        if userInfo is None:
+            raise xmlrpc.client.Fault(GENERIC_ERROR, "No user provided")
+        user = self._records.find_user(who_is(userInfo))
         if user is None:
             if strict:
                 raise xmlrpc.client.Fault(GENERIC_ERROR, f"No such user: {userInfo!r}")
@@ -147,6 +184,10 @@ class Hub:
         strict: bool = False,
     ) -> Value:
         wanted = buildInfo
+        if not isinstance(wanted, (int, str, dict)):
+            raise xmlrpc.client.Fault(GENERIC_ERROR, f"Invalid type for argument: {type(wanted)}")
+        if isinstance(wanted, str) and wanted.count("-") < 2:
+            raise xmlrpc.client.Fault(GENERIC_ERROR, f"invalid format: {wanted}")
         if isinstance(wanted, dict):
             wanted = wanted.get("id") or "{name}-{version}-{release}".format_map(wanted)
         build = self._records.find_build(wanted)
@@ -197,13 +238,23 @@ class Hub:
         checksum_type: int | None = None,
         typeInfo: Value = None,
         queryOpts: dict[str, Value] | None = None,
+        imageID: int | None = None,
+        archiveID: int | None = None,
+        strict: bool = False,
     ) -> Value:
         listing.refuse(
             buildrootID=buildrootID,
             componentBuildrootID=componentBuildrootID,
             hostID=hostID,
             typeInfo=typeInfo,
+            imageID=imageID,
+            archiveID=archiveID,
+            strict=strict or None,
         )
+        if type not in (None, *listing.BUILD_TYPES):
+            raise xmlrpc.client.Fault(GENERIC_ERROR, f"unsupported archive type: {type}")
+        if buildID is not None:
+            listing.number("build_id", buildID)
         rows = [
             archive_info(build, archive, image=type == "image")
             for build in self._records.builds()
@@ -214,7 +265,7 @@ class Hub:
             and checksum in (None, archive.checksum)
             and checksum_type in (None, archive.checksum_type)
         ]
-        return listing.queried(rows, queryOpts)
+        return listing.queried(rows, ARCHIVE_COLUMNS, queryOpts)
 
     def list_tasks(
         self,
@@ -225,14 +276,15 @@ class Hub:
 
     def _stumble(self, number: int) -> None:
         # As over a row that the hub's own code cannot cope with: no fault of Koji's own making.
-        if number in self.troubles:
+        if isinstance(number, int) and number in self.troubles:
             raise xmlrpc.client.Fault(OTHER_ERROR, self.troubles[number])
 
-    def _task(self, task_id: int) -> Task:
-        task = self._records.find_task(task_id)
-        if task is None:
-            raise _no_task(task_id)
-        return task
+    def _task(self, task_id: int) -> Task | None:
+        if not isinstance(task_id, int):
+            raise xmlrpc.client.Fault(
+                PARAMETER_ERROR, f"Invalid type for value {task_id!r}: expected type {int}"
+            )
+        return self._records.find_task(task_id)
 
 
 def _split_keywords(params: Sequence[Value]) -> tuple[list[Value], dict[str, Value]]:
@@ -245,5 +297,5 @@ def _split_keywords(params: Sequence[Value]) -> tuple[list[Value], dict[str, Val
     return args, {}
 
 
-def _no_task(task_id: int) -> xmlrpc.client.Fault:
-    return xmlrpc.client.Fault(GENERIC_ERROR, f"No such task: {task_id!r}")
+def _no_rows() -> xmlrpc.client.Fault:
+    return xmlrpc.client.Fault(GENERIC_ERROR, "query returned no rows")

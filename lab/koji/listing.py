@@ -1,20 +1,22 @@
 """listBuilds and listTasks: which filters and query options a hub knows, and what it makes of them.
 
-Read in Koji 1.36's kojihub.py (listBuilds, listTasks) and db.py (QueryProcessor). Koji ignores an
-option that it does not know; here that is refused, since a client that gives one has a mistake.
+Read in Koji's kojihub.py (listBuilds, listTasks) and db.py (QueryProcessor), and compared to the
+answers of a hub of Koji 1.35.3 on PostgreSQL. Koji ignores an option that it does not know; here
+that is refused, since a client that gives one has a mistake.
 """
 
 import xmlrpc.client
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from datetime import UTC, datetime
 from typing import Any
 
 from lab.koji import rows
-from lab.koji.records import Build, Records, Task, Value
+from lab.koji.records import TASK_STATES, Build, Records, Task, Value
 
-# Koji's fault codes (koji.GenericError, koji.ParameterError), and that of errors that are none of
-# its own, such as its database's.
+# Koji's fault codes (koji.GenericError, koji.ServerOffline, koji.ParameterError), and that of
+# errors that are none of its own, such as its database's.
 GENERIC_ERROR = 1000
+SERVER_OFFLINE = 1014
 PARAMETER_ERROR = 1019
 OTHER_ERROR = 1
 
@@ -27,19 +29,21 @@ _TASK_TIMES = {
     "complete": "completion_ts",
     "completed": "completion_ts",
 }
-_BUILD_TYPES = {"image", "maven", "win", "module"}
+BUILD_TYPES = {"image", "maven", "win", "module"}
 
 
 def list_builds(records: Records, **asked: Value) -> Value:
     """The answer to listBuilds, whose arguments are given by Koji's names."""
     kind = asked["type"]
-    if kind is not None and kind not in _BUILD_TYPES:
+    if kind is not None and kind not in BUILD_TYPES:
         raise _fault(GENERIC_ERROR, f"unsupported build type: {kind}")
     owner = None
     if asked["userID"] is not None:
-        owner = records.find_user(asked["userID"])
+        owner = records.find_user(who_is(asked["userID"]))
         if owner is None:
             return []
+    if asked["state"] is not None:
+        number("build.state", asked["state"])
     task, prefix = asked["taskID"], asked["prefix"]
     for name, moment in asked.items():
         # Looked at by the database whether there is a row or not.
@@ -69,8 +73,12 @@ def list_builds(records: Records, **asked: Value) -> Value:
             and _between(build.completed, asked["completeAfter"], asked["completeBefore"])
         )
 
-    found = [rows.build_row(records, build) for build in records.builds() if meets(build)]
-    return queried(found, asked["queryOpts"])
+    found = [
+        rows.build_row(build, records.find_user(build.owner))
+        for build in records.builds()
+        if meets(build)
+    ]
+    return queried(found, rows.BUILD_COLUMNS, asked["queryOpts"])
 
 
 def list_tasks(records: Records, opts: dict[str, Value] | None, query: Value) -> Value:
@@ -81,15 +89,15 @@ def list_tasks(records: Records, opts: dict[str, Value] | None, query: Value) ->
     for option, value in wanted.items():
         meets = _task_filter(option, value)
         found = [(task, row) for task, row in found if meets(row)]
-    return queried([row for _task, row in found], query)
+    return queried([row for _task, row in found], rows.TASK_COLUMNS, query)
 
 
 def _task_filter(option: str, value: Value) -> Callable[[dict[str, Value]], bool]:
     name = option.removeprefix("not_")
     excluded = name != option
     if name in ("arch", "state"):
-        if not isinstance(value, list):
-            # `state IN 2` is no SQL.
+        if not isinstance(value, list) or not value:
+            # Neither `state IN 2` nor `state IN ()` is SQL.
             raise _fault(OTHER_ERROR, f"syntax error: {option} is not a list: {value!r}")
         return lambda row: (row[name] in value) is not excluded
     if name in _TASK_NUMBERS:
@@ -98,9 +106,11 @@ def _task_filter(option: str, value: Value) -> Callable[[dict[str, Value]], bool
             raise _fault(OTHER_ERROR, f"{option} is not a number: {value!r}")
         return lambda row: (row[name] in given) is not excluded
     if option == "method":
-        if not isinstance(value, str):
+        # To the database, a list of one in parentheses is that one.
+        wanted = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not isinstance(wanted, str):
             raise _fault(OTHER_ERROR, f"operator does not exist: method = {value!r}")
-        return lambda row: bool(row["method"] == value)
+        return lambda row: bool(row["method"] == wanted)
     if value is not None and option.endswith(("Before", "After")):
         _seconds(value)
     for moment, field in _TASK_TIMES.items():
@@ -117,32 +127,60 @@ def _task_row(records: Records, task: Task, decode: bool) -> dict[str, Value]:
         "owner_name": owner.name if owner else None,
         "owner_type": 0,
     }
-    result: Value = task.result
+    result: Value = None
     if task.failure is not None:
-        result = {"faultCode": task.failure.code, "faultString": task.failure.text}
+        result = xmlrpc.client.Fault(task.failure.code, task.failure.text)
+    elif task.state == TASK_STATES["CLOSED"]:
+        result = (task.result,)
     if decode:
+        # All that the stored answer holds: a list of one, unlike getTaskResult's.
         return row | {"result": result}
     return row | {
         "request": xmlrpc.client.dumps(tuple(task.request), task.method, allow_none=True),
-        "result": xmlrpc.client.dumps((result,), methodresponse=True, allow_none=True),
+        "result": result
+        and xmlrpc.client.dumps(result, methodresponse=isinstance(result, tuple), allow_none=True),
     }
 
 
-def queried(found: list[dict[str, Value]], options: dict[str, Value] | None) -> Value:
-    """Koji's queryOpts: `order` is a list of columns, comma separated, `-` for descending."""
+def queried(found: list[dict[str, Value]], columns: Set[str], options: Value) -> Value:
+    """Koji's queryOpts: `order` is a list of columns, comma separated, `-` for descending.
+
+    Without an order the rows come in none: here, the newest first.
+    """
     asked = dict(options or {})
     if unknown := set(asked) - _QUERY_OPTIONS:
         raise _fault(GENERIC_ERROR, f"unsupported query options: {sorted(unknown)}")
-    for column in reversed([name for name in (asked.get("order") or "").split(",") if name]):
+    order = [] if asked.get("countOnly") else (asked.get("order") or "").split(",")
+    found = found[::-1]
+    for column in reversed([name for name in order if name]):
         key = column.removeprefix("-")
-        if found and key not in found[0]:
+        if key not in columns:
             raise _fault(OTHER_ERROR, f"<class 'Exception'>: Invalid order: {key}")
         # NULLs last going up and first going down, which is PostgreSQL's order.
         found.sort(key=lambda row: _sortable(row[key]), reverse=column.startswith("-"))
-    # As in `if optval:`, a limit of 0 is none.
-    first, limit = asked.get("offset") or 0, asked.get("limit")
+    # As in `if optval:`, a limit of 0 is none; a fraction is cut off.
+    first, limit = int(asked.get("offset") or 0), int(asked.get("limit") or 0)
+    if first < 0 or limit < 0:
+        raise _fault(OTHER_ERROR, "LIMIT and OFFSET must not be negative")
     found = found[first : first + limit] if limit else found[first:]
     return len(found) if asked.get("countOnly") else found
+
+
+def number(column: str, value: Value) -> None:
+    """Refuse what the database would not compare to a number."""
+    try:
+        int(value)
+    except (TypeError, ValueError) as error:
+        raise _fault(
+            OTHER_ERROR, f"invalid input syntax for type integer: {column} = {value!r}"
+        ) from error
+
+
+def who_is(user: Value) -> int | str:
+    """The id or name that a caller means by a user."""
+    if not isinstance(user, (int, str)):
+        raise _fault(GENERIC_ERROR, f"Invalid type for userInfo: {type(user)}")
+    return user
 
 
 def refuse(**given: Value) -> None:
@@ -166,7 +204,8 @@ def _between(seconds: float | None, after: float | str | None, before: float | s
 
 def _seconds(moment: float | str) -> float:
     if isinstance(moment, (int, float)):
-        return float(moment)
+        # Which refuses the years that no datetime has.
+        return datetime.fromtimestamp(moment, UTC).timestamp()
     try:
         parsed = datetime.fromisoformat(moment)
     except ValueError as error:

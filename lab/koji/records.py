@@ -73,6 +73,8 @@ class Archive:
     checksum: str
     checksum_type: int
     type_name: str
+    # Described by its importer alone: there is no such file.
+    metadata_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Build:
     created: float
     completed: float | None
     archives: tuple[Archive, ...] = ()
+    # Whatever its importer says, of which Koji checks nothing.
+    extra: Value = None
 
     @property
     def nvr(self) -> str:

@@ -2,16 +2,17 @@
 
 from datetime import UTC, datetime
 
-from lab.koji.records import Archive, Build, Records, Task, Value
+from lab.koji.records import Archive, Build, Records, Task, User, Value
 
+# Number, description and extensions of each, as in Koji's schema.
 ARCHIVE_TYPES = {
-    "raw-xz": "Raw disk image, xz compressed",
-    "raw": "Raw disk image",
-    "qcow2": "QCOW2 image",
-    "ks": "Kickstart",
-    "iso": "CD/DVD Image",
-    "xml": "XML file",
-    "json": "JSON data",
+    "xml": (5, "XML file", "xml"),
+    "iso": (18, "CD/DVD Image", "iso"),
+    "raw": (19, "Raw disk image", "raw"),
+    "qcow2": (21, "QCOW2 image", "qcow2"),
+    "ks": (24, "Kickstart", "ks"),
+    "raw-xz": (45, "xz compressed raw disk image", "raw.xz"),
+    "json": (46, "JSON data", "json"),
 }
 
 
@@ -41,9 +42,8 @@ def task_info(task: Task, request: bool = False) -> dict[str, Value]:
     return row | ({"request": task.request} if request else {})
 
 
-def build_row(records: Records, build: Build) -> dict[str, Value]:
+def build_row(build: Build, owner: User | None) -> dict[str, Value]:
     """A build as listBuilds gives it: its number is `build_id` alone."""
-    owner = records.find_user(build.owner)
     return {
         "build_id": build.id,
         "name": build.name,
@@ -51,13 +51,13 @@ def build_row(records: Records, build: Build) -> dict[str, Value]:
         "package_id": package(build),
         "version": build.version,
         "release": build.release,
-        "epoch": None,
+        "epoch": epoch(build),
         "nvr": build.nvr,
         "state": build.state,
         "draft": False,
         "task_id": build.task,
         "source": build.source,
-        "extra": None,
+        "extra": build.extra,
         "owner_id": build.owner,
         "owner_name": owner.name if owner else None,
         "promoter_id": None,
@@ -78,11 +78,13 @@ def build_row(records: Records, build: Build) -> dict[str, Value]:
 
 def build_info(records: Records, build: Build) -> dict[str, Value]:
     """A build as getBuild gives it."""
-    return build_row(records, build) | {"id": build.id, "cg_id": None, "cg_name": None}
+    owner = records.find_user(build.owner)
+    return build_row(build, owner) | {"id": build.id, "cg_id": None, "cg_name": None}
 
 
 def archive_info(build: Build, archive: Archive, image: bool) -> dict[str, Value]:
     """An archive as listArchives gives it; those asked for as images have an architecture."""
+    number, description, extensions = ARCHIVE_TYPES[archive.type_name]
     row = {
         "id": archive.id,
         "build_id": build.id,
@@ -93,15 +95,20 @@ def archive_info(build: Build, archive: Archive, image: bool) -> dict[str, Value
         "size": archive.size,
         "checksum": archive.checksum,
         "checksum_type": archive.checksum_type,
-        "type_id": list(ARCHIVE_TYPES).index(archive.type_name),
+        "type_id": number,
         "type_name": archive.type_name,
-        "type_description": ARCHIVE_TYPES[archive.type_name],
-        "type_extensions": archive.type_name.replace("-", "."),
+        "type_description": description,
+        "type_extensions": extensions,
         "compression_type": None,
-        "metadata_only": False,
+        "metadata_only": archive.metadata_only,
         "extra": None,
     }
     return row | ({"arch": archive.arch} if image else {})
+
+
+def epoch(build: Build) -> int | None:
+    """Koji's builders say 0; who imports a build mostly says nothing."""
+    return None if build.task is None else 0
 
 
 def package(build: Build) -> int:
@@ -114,3 +121,12 @@ def text_time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     return str(datetime.fromtimestamp(seconds, UTC))
+
+
+_TASK = Task(0, None, "image", "noarch", None, 0, 0, [], 0.0, None)
+_BUILD = Build(0, "", "", "", 0, 0, None, None, 0.0, None)
+_ARCHIVE = Archive(0, "", 0, "", "", 0, "raw")
+#: What the rows of each list can be put in order by, whether there are any or not.
+TASK_COLUMNS = task_info(_TASK, request=True).keys() | {"result", "owner_name", "owner_type"}
+BUILD_COLUMNS = build_row(_BUILD, None).keys()
+ARCHIVE_COLUMNS = archive_info(_BUILD, _ARCHIVE, image=True).keys()

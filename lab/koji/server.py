@@ -12,7 +12,7 @@ from lab.koji import announce
 from lab.koji.clock import Clock
 from lab.koji.contents import Contents
 from lab.koji.files import send_file
-from lab.koji.hub import Hub
+from lab.koji.hub import VERSION, Hub, Unreadable
 from lab.koji.records import Value
 
 # Longer than any honest call; a stranger's endless body is cut off here.
@@ -78,8 +78,13 @@ class Koji(Contents):
         if refusing:
             self._stop()
 
+    def offline(self, message: str = "server is offline") -> None:
+        """Answer every call with Koji's fault for an outage, of its database's for example."""
+        self._hub.offline = message
+
     def up(self) -> None:
         """Answer again, at the address of before."""
+        self._hub.offline = ""
         if self._server is None:
             self._server = _Server(self.port, self._respond, self._date)
         self._answering = True
@@ -105,7 +110,7 @@ class Koji(Contents):
             self._call(request)
         elif path.startswith("/kojifiles/") and request.command in ("GET", "HEAD"):
             send_file(request, self.root, path.removeprefix("/kojifiles/"))
-        elif request.command == "POST":
+        elif request.command == "POST" or path.rstrip("/") == "/kojihub":
             request.close_connection = True
             request.send_error(HTTPStatus.METHOD_NOT_ALLOWED)
         else:
@@ -117,9 +122,14 @@ class Koji(Contents):
             request.close_connection = True
             request.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
-        answer = self._hub.answer(request.rfile.read(length))
+        try:
+            answer = self._hub.answer(request.rfile.read(length))
+        except Unreadable as error:
+            request.send_error(HTTPStatus.BAD_REQUEST, explain=str(error))
+            return
         request.send_response(HTTPStatus.OK)
-        request.send_header("Content-Type", "text/xml; charset=utf-8")
+        request.send_header("Content-Type", "text/xml")
+        request.send_header("Koji-Version", VERSION)
         request.send_header("Content-Length", str(len(answer)))
         request.end_headers()
         request.wfile.write(answer)

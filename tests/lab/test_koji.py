@@ -6,9 +6,11 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 import pytest
 import requests
@@ -68,10 +70,9 @@ def test_unknown_ids_and_failures(koji: Koji, hub: Any, image: Path) -> None:
     assert hub.getTaskInfo(1) is None
     assert hub.getBuild(1) is None
     assert hub.getUser("nobody") is None
-    for missing in (1, failed["id"]):
-        with pytest.raises(xmlrpc.client.Fault) as caught:
-            hub.getTaskResult(missing)
-        assert caught.value.faultCode == 1000
+    assert fault(hub.getTaskResult, 1) == (1000, "No such task")
+    code, text = fault(hub.getTaskResult, failed["id"])
+    assert (code, text.partition(":")[0]) == (1005, "BuildError")
     with pytest.raises(xmlrpc.client.Fault, match="Invalid method"):
         hub.deleteBuild(1)
 
@@ -160,7 +161,8 @@ def test_catch_up_lists_what_was_completed_since(koji: Koji, hub: Any, image: Pa
     since = 1_000_000.0 + 86400
 
     builds = hub.listBuilds(starred(type="image", state=1, completeAfter=since))
-    assert [build["release"] for build in builds] == ["2", "3"]
+    # In no order, as none was asked for.
+    assert {build["release"] for build in builds} == {"2", "3"}
     assert hub.listBuilds(starred(type="maven", state=1)) == []
     wanted = {"method": "image", "state": [2], "completeAfter": since, "decode": True}
     options = {"limit": 1, "offset": 1, "order": "id"}
@@ -321,7 +323,16 @@ def test_lists_take_the_options_that_koji_has(koji: Koji, hub: Any, image: Path)
 def test_lists_refuse_what_koji_cannot_do(koji: Koji, hub: Any, image: Path) -> None:
     koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
     assert "not a list" in fault(hub.listTasks, {"state": 2})[1]
-    assert fault(hub.listTasks, {"method": ["image"]})[0] == 1
+    assert fault(hub.listTasks, {"state": []})[0] == 1
+    assert fault(hub.listTasks, {"method": ["image", "appliance"]})[0] == 1
+    assert fault(hub.listTasks, {"method": "none", "completeAfter": 1e12})[0] == 1
+    assert fault(hub.listTasks, {"method": "none"}, {"order": "nothing"})[0] == 1
+    assert fault(hub.listTasks, {"method": "none"}, {"limit": "x"})[0] == 1
+    assert fault(hub.listTasks, {"method": "none"}, {"limit": -1})[0] == 1
+    assert fault(hub.listBuilds, starred(state="COMPLETE"))[0] == 1
+    assert fault(hub.listBuilds, starred(userID=[1]))[0] == 1000
+    assert fault(hub.listArchives, starred(buildID="x"))[0] == 1
+    assert fault(hub.listArchives, starred(type="cake"))[0] == 1000
     assert fault(hub.listTasks, {"owner": "ausil"})[0] == 1
     assert "'completed_after'" in fault(hub.listTasks, {"completed_after": 5})[1]
     assert fault(hub.listTasks, {}, {"order": "nothing"})[0] == 1
@@ -329,6 +340,107 @@ def test_lists_refuse_what_koji_cannot_do(koji: Koji, hub: Any, image: Path) -> 
     assert fault(hub.listBuilds, starred(method="image"))[0] == 1019
     assert fault(hub.listBuilds, starred(type="cake")) == (1000, "unsupported build type: cake")
     assert fault(hub.listBuilds, starred(completeAfter="soon"))[0] == 1
+
+
+def test_lists_show_what_tasks_ended_with(koji: Koji, hub: Any, image: Path) -> None:
+    for state in ("CLOSED", "FAILED", "OPEN", "CANCELED"):
+        koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, state=state)
+
+    def results(decode: bool) -> list[Any]:
+        opts = {"parent": None, "decode": decode}
+        return [row["result"] for row in hub.listTasks(opts, {"order": "id"})]
+
+    closed, failed, *others = results(decode=True)
+    assert [type(one) for one in closed] == [str]
+    assert failed["faultCode"] == 1005
+    assert others == [None, None]
+    closed, failed, *others = results(decode=False)
+    assert xmlrpc.client.loads(closed)[0][0].startswith("Scratch image build")
+    with pytest.raises(xmlrpc.client.Fault, match="BuildError"):
+        xmlrpc.client.loads(failed)
+    assert others == [None, None]
+
+
+def test_results_of_tasks_that_have_none(koji: Koji, hub: Any, image: Path) -> None:
+    running, cancelled = (
+        koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, state=state).id
+        for state in ("OPEN", "CANCELED")
+    )
+    assert fault(hub.getTaskResult, running) == (1000, f"Task {running} is not finished")
+    assert fault(hub.getTaskResult, cancelled) == (1000, f"Task {cancelled} is canceled")
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "code"),
+    [
+        ("getTaskInfo", ["x"], 1019),
+        ("getTaskInfo", [None], 1019),
+        ("getTaskInfo", [{"id": 1}], 1019),
+        ("getTaskInfo", [1, False, True], 1000),
+        ("getTaskInfo", [1, False, True, 4], 1019),
+        ("getTaskResult", ["x"], 1019),
+        ("getTaskRequest", [1], 1000),
+        ("getUser", [], 1000),
+        ("getUser", [[1]], 1000),
+        ("getBuild", [None], 1000),
+        ("getBuild", ["nonsense"], 1000),
+        ("getBuild", [1, True], 1000),
+        ("multiCall", [5], 1),
+        ("multiCall", [], 1019),
+    ],
+)
+def test_arguments_that_koji_refuses(hub: Any, call: str, arguments: list[Any], code: int) -> None:
+    assert fault(getattr(hub, call), *arguments)[0] == code
+
+
+def test_one_bad_call_of_many_is_a_fault_of_its_own(hub: Any) -> None:
+    bad, worse, good = hub.multiCall(
+        [5, {"methodName": "hello"}, {"methodName": "hello", "params": []}]
+    )
+    assert (bad["faultCode"], worse["faultCode"]) == (1, 1)
+    assert good == ["Hello World"]
+
+
+@pytest.mark.parametrize("extra", [{"cmd": "a\x0bb"}, {"n": 10**20}])
+def test_what_an_importer_says_may_be_nothing_that_koji_can_say(
+    koji: Koji, hub: Any, image: Path, extra: dict[str, object]
+) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, method="osbuildImage")
+    koji.records.add(build=replace(build, extra=extra))
+    for call in (hub.getBuild, lambda _: hub.listBuilds(starred(type="image"))):
+        with pytest.raises((ExpatError, xmlrpc.client.Fault)):
+            call(build.id)
+    assert hub.listBuilds(starred(type="image", queryOpts={"countOnly": True})) == 1
+
+
+def test_hub_over_http(koji: Koji) -> None:
+    call = "<methodCall><methodName>hello</methodName></methodCall>"
+    answer = requests.post(koji.hub_url, data=call, timeout=5)
+    assert answer.headers["Content-Type"] == "text/xml"
+    assert answer.headers["Koji-Version"]
+    assert [
+        requests.request(method, koji.hub_url, timeout=5).status_code for method in ("GET", "HEAD")
+    ] == [405, 405]
+    for document in (b"", b"<x", b"\xff\xfe"):
+        assert requests.post(koji.hub_url, data=document, timeout=5).status_code == 400
+
+
+def test_offline_and_back(koji: Koji, hub: Any) -> None:
+    koji.offline("planned outage")
+    assert fault(hub.getAPIVersion) == (1014, "planned outage")
+    koji.up()
+    assert hub.getAPIVersion() == 1
+
+
+def test_scratch_files_are_links_to_their_owners_folder(koji: Koji, hub: Any, image: Path) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, owner="ausil")
+    (child,) = hub.getTaskChildren(task.id)
+    path = next(path for path in koji.paths(task) if path.name == image.name)
+    assert path.is_symlink()
+    assert not path.readlink().is_absolute()
+    moved = koji.root / "scratch" / "ausil" / f"task_{child['id']}" / image.name
+    assert path.resolve() == moved.resolve()
+    assert requests.get(koji.url(path), timeout=5).content == image.read_bytes()
 
 
 def test_clock_of_its_own(tmp_path: Path, koji: Koji, image: Path) -> None:
