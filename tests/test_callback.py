@@ -1,0 +1,123 @@
+"""fedora-messaging's callback as a process: Koji's messages, and a database in trouble."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from koji_fedoramessaging_messages.build import BuildStateChangeV1
+from koji_fedoramessaging_messages.task import TaskStateChangeV1
+
+from fedimg.jobs import Entry, Jobs
+from fedimg.koji import METHODS
+from fedimg.store import Store
+from lab.koji import Koji
+
+#: Says of each message that it gets what becomes of it. Its reactor is no affair of other tests'.
+CONSUMER = """
+import json, sys
+from fedora_messaging.exceptions import Nack
+from fedora_messaging.message import Message
+from fedimg.callback import Callback
+
+callback = Callback()
+for line in sys.stdin:
+    topic, body = json.loads(line)
+    try:
+        callback(Message(topic=topic, body=body))
+        print("acknowledged", flush=True)
+    except Nack:
+        print("back to the queue", flush=True)
+"""
+
+
+class Consumer:
+    """The process, and the database that it stores to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        file = folder / "fedimg.toml"
+        file.write_text(f'state_directory = "{self.state}"\n')
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CONSUMER],
+            env=os.environ | {"FEDIMG_CONFIG": str(file), "FEDORA_MESSAGING_CONF": ""},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def given(self, topic: str, body: dict[str, Any]) -> str:
+        """What becomes of a message."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps([f"org.fedoraproject.prod.{topic}", body]), file=self._process.stdin)
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def known(self, entry: str) -> Entry:
+        store = Store(self.state)
+        jobs = Jobs(store)
+        try:
+            return jobs.known(entry)
+        finally:
+            jobs.close()
+            store.close()
+
+    def close(self) -> None:
+        with self._process:
+            self._process.kill()
+
+
+@pytest.fixture
+def consumer(tmp_path: Path) -> Iterator[Consumer]:
+    consumer = Consumer(tmp_path)
+    yield consumer
+    consumer.close()
+
+
+def valid(kind: Any, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A message of Koji's, which its own schema allows."""
+    plain = json.loads(json.dumps(body))
+    kind(body=plain).validate()
+    return kind.topic, plain
+
+
+def test_builds_and_tasks_of_every_method_are_stored(
+    koji: Koji, consumer: Consumer, tmp_path: Path
+) -> None:
+    image = tmp_path / "Fedora-Cloud-Base.x86_64.raw.xz"
+    image.write_bytes(b"an image")
+    files = {"x86_64": [image]}
+    for number, (method, child) in enumerate(METHODS.items()):
+        build = koji.add_build("Fedora-Cloud-Base", "43", str(number), files, method=method)
+        given = valid(BuildStateChangeV1, koji.build_message(build.id))
+        assert consumer.given(*given) == "acknowledged"
+        assert consumer.known(f"build:{build.id}") is Entry.QUEUED, method
+        if child:
+            task = koji.add_task("Fedora-Cloud-Base", "43", str(number), files, method=method)
+            given = valid(TaskStateChangeV1, koji.task_message(task.id))
+            assert consumer.given(*given) == "acknowledged"
+            assert consumer.known(f"task:{task.id}") is Entry.QUEUED, method
+
+
+def test_what_cannot_be_stored_goes_back_until_it_can(koji: Koji, consumer: Consumer) -> None:
+    build = koji.add_build("Fedora-Cloud-Base", "43", "1", {}, method="kiwiBuild")
+    given = valid(BuildStateChangeV1, koji.build_message(build.id))
+    # A file where the directory should be.
+    consumer.state.write_text("")
+    assert [consumer.given(*given) for _ in range(2)] == ["back to the queue"] * 2
+    consumer.state.unlink()
+    assert consumer.given(*given) == "acknowledged"
+    assert consumer.known(f"build:{build.id}") is Entry.QUEUED
+
+
+def test_what_is_not_for_us_is_acknowledged_and_forgotten(consumer: Consumer) -> None:
+    for body in ({}, {"msg": 1}, {"attribute": "state", "new": 1, "build_id": "1; rm -rf /"}):
+        assert consumer.given("buildsys.build.state.change", body) == "acknowledged"
+    assert not consumer.state.exists()
