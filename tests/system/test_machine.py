@@ -108,8 +108,8 @@ def test_job_in_flight_finishes_under_new_code(deployment: Deployment, tmp_path:
     new = tmp_path / "new" / "fedimg"
     shutil.copytree(Path(fedimg.__file__).parent, new)
     worker = (new / "worker.py").read_text()
-    (new / "worker.py").write_text(worker.replace('"worker of site', '"newer worker of site'))
+    (new / "worker.py").write_text(worker.replace('"worker %s of site', '"newer worker %s of site'))
     deployment.environment["PYTHONPATH"] = str(new.parent)
     deployment.start_worker()
     complete(deployment)
-    assert "newer worker of site" in deployment.log("worker")
+    assert "newer worker worker of site" in deployment.log("worker")
