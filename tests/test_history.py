@@ -31,9 +31,6 @@ from fedimg.store import Store
 
 store = Store(Path(sys.argv[1]))
 
-#: What is remembered is the same in both.
-DATABASES = ("sqlite", "postgresql")
-
 
 class Nothing:
     def intake(self, entry):
@@ -46,7 +43,7 @@ class Nothing:
     clean = publish
 
 
-worker._launch(store, Nothing(), 1)
+worker._launch(store, "worker", Nothing(), 1)
 client = jobs.Jobs(store)._client
 while client.list_workflows(name=jobs.INTAKE, status=["ENQUEUED", "PENDING"]):
     time.sleep(0.05)

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from fedimg import check
+from fedimg.config import Settings
 from fedimg.findings import Status
 from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
 from fedimg.signatures import Fault, Refused, Signatures
@@ -22,6 +23,7 @@ from tests.test_consumers import INSTALLED, HubProcess, build_message, task_mess
 
 PREFIX = "org.fedoraproject.dev."
 BUILD = PREFIX + BUILD_TOPIC
+TOPICS = (BUILD_TOPIC, TASK_TOPIC)
 Sign = Callable[..., dict[str, Any]]
 
 
@@ -180,7 +182,7 @@ def test_hub_takes_signed_messages_alone_and_counts_the_others(
     assert "refused, unsigned" in hub.log
     assert "revoked" in hub.log
     # Where an operator sees it.
-    (found,) = check.refused(hub.database.parent)
+    (found,) = check.refused(Settings(state_directory=hub.database.parent))
     assert found.status is Status.WARNING
     assert "1 unsigned" in found.text
 
@@ -190,7 +192,7 @@ def test_check_tells_whom_the_hub_believes(bus: Bus, monkeypatch: pytest.MonkeyP
         path = bus.state / "checked.py"
         path.write_text(f"config = {bus.config() | changes!r}\n")
         monkeypatch.setenv("FEDMSG_CONFIG", str(path))
-        (one,) = (each for each in check.bus() if each.name == "bus, signatures")
+        (one,) = (each for each in check.bus(TOPICS) if each.name == "bus, signatures")
         return one.status, one.text
 
     assert found() == (Status.OK, "builds are heard from koji, koji-old alone")
