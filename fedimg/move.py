@@ -91,17 +91,19 @@ def _entries(source: Store) -> list[str]:
 
 
 def _copy(reading: sa.Connection, writing: sa.Connection, table: sa.Table) -> int:
-    """Every row of a table; the numbers that a database gives itself are given anew, in order."""
-    given = [
-        column
-        for column in table.columns
-        if not (column.primary_key and column.autoincrement is True)
-    ]
-    rows = reading.execute(sa.select(*given).order_by(*table.primary_key)).mappings()
+    """Every row of a table, by its number: other tables may name that."""
+    rows = reading.execute(sa.select(table).order_by(*table.primary_key)).mappings()
     count = 0
     for some in _some(dict(row) for row in rows):
         writing.execute(sa.insert(table), some)
         count += len(some)
+    (key, *_) = table.primary_key
+    if count and key.autoincrement is True:
+        # The numbers that the database gives by itself go on behind these.
+        sequence = sa.func.pg_get_serial_sequence(table.name, key.name)
+        writing.execute(
+            sa.select(sa.func.setval(sequence, sa.select(sa.func.max(key)).scalar_subquery()))
+        )
     return count
 
 

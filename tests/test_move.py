@@ -68,6 +68,21 @@ def test_everything_is_there_and_what_waits_goes_on_waiting(source: Store, targe
     assert [row.key for row in target.unannounced()] == ["b", "c"]
 
 
+def test_what_one_bus_has_taken_already_is_not_mistaken_for_another(
+    source: Store, target: Store
+) -> None:
+    # Of this one the outbox has forgotten the number, so that those behind it are not 1, 2, 3.
+    with source.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM fedimg_outbox WHERE key = 'a'")
+    source.announce("c", "image.publish", {"n": 3})
+    (_, last) = source.unannounced()
+    buses = ("fedmsg", "fedora-messaging")
+    source.delivered([last.id], "fedmsg", buses)
+    move(source, target)
+    assert [row.key for row in target.unannounced(bus="fedmsg")] == ["b"]
+    assert [row.key for row in target.unannounced(bus="fedora-messaging")] == ["b", "c"]
+
+
 def test_job_that_runs_is_named_and_nothing_is_moved(
     source: Store, jobs: Jobs, target: Store
 ) -> None:
