@@ -1,22 +1,17 @@
-"""The worker: the process that serves the queues, announces, and stops when it is told to."""
+"""The worker: a process that serves the queues, announces, and stops when it is told to."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
 from types import FrameType
 
-from dbos import DBOS
-from dbos import error as queue_error
 from sqlalchemy import event
 
-from fedimg import __version__, jobs, watchdog
+from fedimg import __version__, queues, watchdog
 from fedimg.aws import patience
 from fedimg.aws.clients import Clients
 from fedimg.aws.throttle import Throttle
@@ -35,29 +30,17 @@ from fedimg.steps import Gate
 from fedimg.store import Store, StoreError
 from fedimg.uploader import Uploader
 
-#: Jobs of one version are taken on by any worker that says the same; raise it when a change of
-#: the steps leaves running jobs behind, and only then: the worker refuses to start on those.
-VERSION = "1"
 #: The exit status of a worker that was drained, which is not to be started again by itself.
 DRAINED = 6
-#: Entries that wait for Koji at the same time.
-_ENTRIES = 20
-#: Jobs that are cleaned up at the same time.
-_CLEAN_UPS = 10
-_POLL_SECONDS = 0.25
 #: The longest pause, in seconds, before a PostgreSQL that does not answer is tried again, and how
 #: long in all.
 _LONGEST_PAUSE, _PATIENCE = 30.0, 3600.0
 #: What else a start takes, in seconds.
 _STARTING_SECONDS = 60.0
-#: How long a drained worker's jobs may take: as long as they do.
-_DRAIN_SECONDS = 30 * 86400
 #: How long announcements may take to leave when the worker stops; the others leave later.
 _ANNOUNCING_SECONDS = 3.0
 #: … and what is done beside the queues, which may be waiting for Koji, to end.
 _BESIDE_SECONDS = 0.5
-#: The queue's threads, by its own names, without which a worker does nothing.
-_LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)]
 
 _log = logging.getLogger(__name__)
 
@@ -77,99 +60,145 @@ def run_worker(settings: Settings) -> int:
     store = _opened(settings, told)
     if store is None:
         return 0
-    lease = _lease(settings, store)
-    store.on_failure(end_with_database)
-    queue = Jobs(store)
-    members = Members(store)
-    _refuse_other_steps(store, queue, members)
-    members.enter(lease.name, __version__)
-    buses = list(dict.fromkeys(settings.bus))
-    pulse = watchdog.Pulse(store.engine, _LOOPS)
-    messengers = [
-        Messenger(store, settings.announcing.confirm_seconds, bus, buses, turn=lease.leads)
-        for bus in buses
-    ]
-    for messenger in messengers:
-        messenger.start()
-    gate = Gate(end_exhausted)
-    throttle = Throttle(settings.ec2.limits.calls)
-
-    def before_call(service: str, region: str) -> None:
-        if service == "ec2":
-            throttle.wait(region)
-        lease.check()
-
-    clients = Clients(before_call)
-    # The first takes long to make, and no job is to wait for that.
-    patience.prepare(clients, [settings.ec2.origin])
-    uploader = Uploader(settings, store, queue, clients, Sources(settings), gate, lease.name)
-    _launch(store, lease.name, uploader, settings.ec2.limits.jobs)
-    drained = threading.Event()
-
-    def drain() -> None:
-        _log.info(
-            "worker %s is drained: it takes no new job, and ends behind those it has", lease.name
-        )
-        pulse.excuse(_LOOPS)
-        _finish(store, queue, lease.name, alone=lambda: _alone(store, members))
-        drained.set()
-        told.set()
-
-    def expect_announcing() -> None:
-        lease.leads.wait()
-        for bus in buses:
-            pulse.expect(thread_name(bus))
-
-    fellows = Fellows(
-        store, queue, members, lease, share=throttle.share, heed=uploader.heed, drain=drain
-    )
-    at_intervals = beside(settings, store, queue, told, lease.leads)
-    at_intervals.append(Periodic("looking at the other workers", fellows.look, told))
-    for each in at_intervals:
-        each.start()
-    threading.Thread(target=expect_announcing, daemon=True).start()
-    _log.info("worker %s of site %s started on %s", lease.name, settings.site, store.place)
+    worker = _Worker(settings, store, _lease(settings, store), told)
+    worker.start()
     watchdog.notify("READY=1")
-    watchdog.wait(told, pulse.silent)
+    watchdog.wait(told, worker.silent)
     watchdog.notify("STOPPING=1")
-    if drained.is_set():
-        _log.info("worker %s has no job any more, and ends", lease.name)
-        _stop_announcing(messengers)
-        members.leave(lease.name)
-        lease.release()
-        logging.shutdown()
-        os._exit(DRAINED)
-    _log.info(
-        "worker stopping: steps under way may end within %g s; what is left goes on when it is "
-        "started again",
-        settings.worker.stop_seconds,
-    )
-    gate.close()
-    uploader.stopping.set()
-    # It takes nothing from the queues from now on. It would also wait for whole jobs, though; so
-    # it is left to itself, and the steps are waited for here.
-    seconds = math.ceil(settings.worker.stop_seconds) + 1
-    threading.Thread(
-        target=partial(DBOS.destroy, workflow_completion_timeout_sec=seconds), daemon=True
-    ).start()
-    if not gate.quiet(settings.worker.stop_seconds):
-        _log.info("worker stopped in the middle of steps, which are begun again")
-    for each in at_intervals:
-        each.join(_BESIDE_SECONDS)
-    _stop_announcing(messengers)
-    lease.release()
+    status = worker.stop()
     logging.shutdown()
     # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
     # where they were.
-    os._exit(0)
+    os._exit(status)
 
 
-def _stop_announcing(messengers: Sequence[Messenger]) -> None:
-    """Let all of them send what they can, at the same time."""
-    for messenger in messengers:
-        messenger.tell_to_stop(_ANNOUNCING_SECONDS)
-    for messenger in messengers:
-        messenger.stop(_ANNOUNCING_SECONDS)
+class _Worker:
+    """What runs in the process: the queues, the messengers, and what is done beside them."""
+
+    def __init__(
+        self, settings: Settings, store: Store, lease: Lease, told: threading.Event
+    ) -> None:
+        store.on_failure(end_with_database)
+        self._settings = settings
+        self._store = store
+        self._lease = lease
+        self._told = told
+        self._drained = threading.Event()
+        self._queue = Jobs(store)
+        self._members = Members(store)
+        _refuse_other_steps(store, self._queue, self._members)
+        self._pulse = watchdog.Pulse(store.engine, queues.LOOPS)
+        self._gate = Gate(end_exhausted)
+        self._throttle = Throttle(settings.ec2.limits.calls)
+        self._clients = Clients(self._before_call)
+        self._uploader = Uploader(
+            settings,
+            store,
+            self._queue,
+            self._clients,
+            Sources(settings),
+            self._gate,
+            lease.name,
+        )
+        self._buses = list(dict.fromkeys(settings.bus))
+        seconds = settings.announcing.confirm_seconds
+        self._messengers = [
+            Messenger(store, seconds, bus, self._buses, turn=lease.leads) for bus in self._buses
+        ]
+        fellows = Fellows(
+            store,
+            self._queue,
+            self._members,
+            lease,
+            share=self._throttle.share,
+            heed=self._uploader.heed,
+            drain=self._drain,
+        )
+        self._beside = [
+            *beside(settings, store, self._queue, told, lease.leads),
+            Periodic("looking at the other workers", fellows.look, told),
+        ]
+
+    def start(self) -> None:
+        """Begin with everything. Raises BusError."""
+        self._members.enter(self._lease.name, __version__)
+        for messenger in self._messengers:
+            messenger.start()
+        # The first client takes long to make, and no job is to wait for that.
+        patience.prepare(self._clients, [self._settings.ec2.origin])
+        at_once = self._settings.ec2.limits.jobs
+        queues.serve(self._store, self._lease.name, self._uploader, at_once)
+        for each in self._beside:
+            each.start()
+        threading.Thread(target=self._expect_announcing, daemon=True).start()
+        _log.info(
+            "worker %s of site %s started on %s",
+            self._lease.name,
+            self._settings.site,
+            self._store.place,
+        )
+
+    def silent(self, seconds: float) -> list[str]:
+        """What has not moved for so long, and should have."""
+        return self._pulse.silent(seconds)
+
+    def stop(self) -> int:
+        """Let what is under way end, within its time, and let go; the exit status."""
+        if self._drained.is_set():
+            _log.info("worker %s has no job any more, and ends", self._lease.name)
+            self._stop_announcing()
+            self._members.leave(self._lease.name)
+        else:
+            self._break_off(self._settings.worker.stop_seconds)
+            self._stop_announcing()
+        self._lease.release()
+        return DRAINED if self._drained.is_set() else 0
+
+    def _break_off(self, seconds: float) -> None:
+        """Begin no step any more, and let those end that have begun."""
+        _log.info(
+            "worker stopping: steps under way may end within %g s; what is left goes on when it is "
+            "started again",
+            seconds,
+        )
+        self._gate.close()
+        self._uploader.stopping.set()
+        queues.take_no_more(seconds)
+        if not self._gate.quiet(seconds):
+            _log.info("worker stopped in the middle of steps, which are begun again")
+        for each in self._beside:
+            each.join(_BESIDE_SECONDS)
+
+    def _stop_announcing(self) -> None:
+        """Let all messengers send what they can, at the same time."""
+        for messenger in self._messengers:
+            messenger.tell_to_stop(_ANNOUNCING_SECONDS)
+        for messenger in self._messengers:
+            messenger.stop(_ANNOUNCING_SECONDS)
+
+    def _before_call(self, service: str, region: str) -> None:
+        if service == "ec2":
+            self._throttle.wait(region)
+        self._lease.check()
+
+    def _drain(self) -> None:
+        name = self._lease.name
+        _log.info("worker %s is drained: it takes no new job, and ends behind those it has", name)
+        self._pulse.excuse(queues.LOOPS)
+        queues.finish(self._store, self._queue, name, alone=self._alone)
+        self._drained.set()
+        self._told.set()
+
+    def _alone(self) -> bool:
+        """Whether no other worker takes what this one leaves."""
+        working = [member.name for member in self._members.all() if not member.draining]
+        return not self._store.shared or not alive(self._store.engine, working)
+
+    def _expect_announcing(self) -> None:
+        # Of several workers the others' messengers wait for their turn.
+        self._lease.leads.wait()
+        for bus in self._buses:
+            self._pulse.expect(thread_name(bus))
 
 
 def _opened(settings: Settings, told: threading.Event) -> Store | None:
@@ -207,64 +236,11 @@ def _lease(settings: Settings, store: Store) -> Lease:
 def _refuse_other_steps(store: Store, queue: Jobs, members: Members) -> None:
     """Raise StoreError when there is work that this version's steps cannot go on with."""
     names = [member.name for member in members.all()] if store.shared else []
-    if begun := queue.begun_otherwise(VERSION, alive(store.engine, names) if names else ()):
+    if begun := queue.begun_otherwise(queues.VERSION, alive(store.engine, names) if names else ()):
         raise StoreError(
             f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
             "others; install that one again, let them end ('fedimg status'), then upgrade"
         )
-
-
-def _launch(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> None:
-    """Serve the queues: go on with what an earlier worker left, then take what waits."""
-    _configure(store, name)
-    _register(jobs.INTAKE, uploader.intake)
-    _register(jobs.PUBLISH, uploader.publish)
-    _register(jobs.CLEAN, uploader.clean)
-    _log_as_ours()
-    DBOS.launch()
-    for queue, at_once in (
-        (jobs.INTAKE_QUEUE, _ENTRIES),
-        (jobs.JOBS_QUEUE, jobs_at_once),
-        (jobs.CLEAN_QUEUE, _CLEAN_UPS),
-    ):
-        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
-
-
-def _configure(store: Store, name: str) -> None:
-    DBOS(
-        config={
-            "name": "fedimg",
-            "system_database_url": store.queue_url,
-            "system_database_engine": store.engine,
-            "application_version": VERSION,
-            "executor_id": name,
-            "log_level": "WARNING",
-            # A worker may not be allowed to make tables: 'fedimg store migrate' is for that.
-            "run_migrations": not store.shared,
-        }
-    )
-
-
-def _finish(store: Store, queue: Jobs, name: str, *, alone: Callable[[], bool]) -> None:
-    """Take nothing new, and return when all that was begun has ended.
-
-    The clean-ups of the jobs are another worker's, unless this one is alone.
-    """
-    DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
-    if not alone() or not queue.cleaning():
-        return
-    _configure(store, name)
-    DBOS.listen_queues([jobs.CLEAN_QUEUE])
-    DBOS.launch()
-    while queue.cleaning() and alone():
-        time.sleep(_POLL_SECONDS)
-    DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
-
-
-def _alone(store: Store, members: Members) -> bool:
-    """Whether no other worker takes what this one leaves."""
-    working = [member.name for member in members.all() if not member.draining]
-    return not store.shared or not alive(store.engine, working)
 
 
 def _told_to_stop() -> threading.Event:
@@ -279,27 +255,3 @@ def _told_to_stop() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
     return told
-
-
-def _register(name: str, body: Callable[..., object]) -> None:
-    # Recovery is what a worker is for: no number of crashes makes a job one to give up.
-    @DBOS.workflow(name=name, max_recovery_attempts=None)
-    def workflow(*given: object) -> object:
-        return body(*given)
-
-
-def _log_as_ours() -> None:
-    """Let the queue's own log go where ours goes, without its word on every cancelled job."""
-    queue = logging.getLogger("dbos")
-    queue.handlers.clear()
-    queue.propagate = True
-    queue.setLevel(logging.WARNING)
-    queue.addFilter(_tells_of_no_cancelled_job)
-
-
-def _tells_of_no_cancelled_job(record: logging.LogRecord) -> bool:
-    cancelled = (
-        queue_error.DBOSAwaitedWorkflowCancelledError,
-        queue_error.DBOSWorkflowCancelledError,
-    )
-    return not (record.exc_info and isinstance(record.exc_info[1], cancelled))

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from dbos import DBOS
 
-from fedimg import jobs, worker
+from fedimg import jobs, queues
 from fedimg.steps import DurableSteps, Gate
 from fedimg.store import Store
 
@@ -43,7 +43,7 @@ class Nothing:
     clean = publish
 
 
-worker._launch(store, "worker", Nothing(), 1)
+queues.serve(store, "worker", Nothing(), 1)
 client = jobs.Jobs(store)._client
 while client.list_workflows(name=jobs.INTAKE, status=["ENQUEUED", "PENDING"]):
     time.sleep(0.05)

@@ -15,7 +15,7 @@ from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
 from fedimg.rows import JobRow
 from fedimg.store import Store
-from fedimg.worker import VERSION
+from fedimg.queues import VERSION
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: Nothing here takes a tenth of this on an idle machine.

@@ -1,0 +1,117 @@
+"""Serving the queues: DBOS as a worker runs it, from its start to the end of what was begun.
+
+What is queued is fedimg.jobs' to say, what is done about it fedimg.uploader's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from dbos import DBOS
+from dbos import error as queue_error
+
+from fedimg import jobs
+from fedimg.jobs import Jobs
+from fedimg.store import Store
+from fedimg.uploader import Uploader
+
+#: Jobs of one version are taken on by any worker that says the same; raise it when a change of
+#: the steps leaves running jobs behind, and only then: the worker refuses to start on those.
+VERSION = "1"
+#: The queue's threads, by its own names, without which a worker does nothing.
+LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)]
+#: Entries that wait for Koji at the same time.
+_ENTRIES = 20
+#: Jobs that are cleaned up at the same time.
+_CLEAN_UPS = 10
+_POLL_SECONDS = 0.25
+#: How long a drained worker's jobs may take: as long as they do.
+_DRAIN_SECONDS = 30 * 86400
+
+
+def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> None:
+    """Go on with what an earlier worker of this name left, then take what waits."""
+    _configure(store, name)
+    _register(jobs.INTAKE, uploader.intake)
+    _register(jobs.PUBLISH, uploader.publish)
+    _register(jobs.CLEAN, uploader.clean)
+    _log_as_ours()
+    DBOS.launch()
+    for queue, at_once in (
+        (jobs.INTAKE_QUEUE, _ENTRIES),
+        (jobs.JOBS_QUEUE, jobs_at_once),
+        (jobs.CLEAN_QUEUE, _CLEAN_UPS),
+    ):
+        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
+
+
+def take_no_more(seconds: float) -> None:
+    """Take nothing from the queues from now on, and return at once.
+
+    For jobs under way it waits in a thread of its own, for `seconds` and a little more: whoever
+    stops waits for their steps, not for whole jobs.
+    """
+    threading.Thread(
+        target=partial(DBOS.destroy, workflow_completion_timeout_sec=math.ceil(seconds) + 1),
+        daemon=True,
+    ).start()
+
+
+def finish(store: Store, queue: Jobs, name: str, *, alone: Callable[[], bool]) -> None:
+    """Take nothing new, and return when all that was begun has ended.
+
+    The clean-ups of the jobs are another worker's, unless this one is alone.
+    """
+    DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
+    if not alone() or not queue.cleaning():
+        return
+    _configure(store, name)
+    DBOS.listen_queues([jobs.CLEAN_QUEUE])
+    DBOS.launch()
+    while queue.cleaning() and alone():
+        time.sleep(_POLL_SECONDS)
+    DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
+
+
+def _configure(store: Store, name: str) -> None:
+    DBOS(
+        config={
+            "name": "fedimg",
+            "system_database_url": store.queue_url,
+            "system_database_engine": store.engine,
+            "application_version": VERSION,
+            "executor_id": name,
+            "log_level": "WARNING",
+            # A worker may not be allowed to make tables: 'fedimg store migrate' is for that.
+            "run_migrations": not store.shared,
+        }
+    )
+
+
+def _register(name: str, body: Callable[..., object]) -> None:
+    # Recovery is what a worker is for: no number of crashes makes a job one to give up.
+    @DBOS.workflow(name=name, max_recovery_attempts=None)
+    def workflow(*given: object) -> object:
+        return body(*given)
+
+
+def _log_as_ours() -> None:
+    """Let the queue's own log go where ours goes, without its word on every cancelled job."""
+    queue = logging.getLogger("dbos")
+    queue.handlers.clear()
+    queue.propagate = True
+    queue.setLevel(logging.WARNING)
+    queue.addFilter(_tells_of_no_cancelled_job)
+
+
+def _tells_of_no_cancelled_job(record: logging.LogRecord) -> bool:
+    cancelled = (
+        queue_error.DBOSAwaitedWorkflowCancelledError,
+        queue_error.DBOSWorkflowCancelledError,
+    )
+    return not (record.exc_info and isinstance(record.exc_info[1], cancelled))
