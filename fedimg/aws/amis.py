@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,57 +23,43 @@ ROLE = "ami"
 _NUMBERS = 100
 
 
+@dataclass(frozen=True)
+class Basis:
+    """What the AMIs of an image in one region are made from.
+
+    `snapshot` is complete; `kernel` is the region's PV-GRUB, without which no PV AMI can be.
+    """
+
+    image: RawImage
+    region: str
+    snapshot: str
+    kernel: str | None
+    attributes: AMIs
+
+
 def register_all(
-    ec2: Client,
-    waiter: Waiter,
-    labels: Labels,
-    image: RawImage,
-    kinds: Sequence[AMIType],
-    *,
-    region: str,
-    snapshot: str,
-    kernel: str | None,
-    attributes: AMIs,
+    ec2: Client, waiter: Waiter, labels: Labels, kinds: Sequence[AMIType], basis: Basis
 ) -> list[AMI]:
     """One AMI of each type, all at once, as `register` makes and finds each.
 
     What one of them raises is raised when the others are made: a clean-up finds those.
     """
-    one = partial(
-        register,
-        ec2,
-        waiter,
-        labels,
-        image,
-        region=region,
-        snapshot=snapshot,
-        kernel=kernel,
-        attributes=attributes,
+    made = side_by_side(
+        {kind: partial(register, ec2, waiter, labels, kind, basis) for kind in kinds}, len(kinds)
     )
-    made = side_by_side({kind: partial(one, kind) for kind in kinds}, len(kinds))
     return list(made.values())
 
 
-def register(
-    ec2: Client,
-    waiter: Waiter,
-    labels: Labels,
-    image: RawImage,
-    kind: AMIType,
-    *,
-    region: str,
-    snapshot: str,
-    kernel: str | None,
-    attributes: AMIs,
-) -> AMI:
+def register(ec2: Client, waiter: Waiter, labels: Labels, kind: AMIType, basis: Basis) -> AMI:
     """One AMI from a completed snapshot; the one that is there already when it is this job's.
 
     RegisterImage takes no client token: the name, which EC2 keeps unique, does its work.
     Raises botocore's ClientError when EC2 refuses, EC2ServiceException for PV without a kernel.
     """
-    request = _request(image, kind, snapshot, kernel, attributes)
+    request = _request(kind, basis)
+    region, snapshot = basis.region, basis.snapshot
     for number in range(_NUMBERS):
-        name = ami_name(image.name, kind, region, number)
+        name = ami_name(basis.image.name, kind, region, number)
         try:
             made = waiter.settled(
                 lambda name=name: ec2.register_image(  # type: ignore[misc]
@@ -92,7 +79,7 @@ def register(
         if labels.own(holder.get("Tags")) and snapshot in snapshots_of(holder):
             return AMI(str(holder["ImageId"]), name, region, kind, snapshot)
     raise EC2ServiceException(
-        f"{_NUMBERS} AMIs named like {ami_name(image.name, kind, region, 0)} exist; remove some"
+        f"{_NUMBERS} AMIs named like {ami_name(basis.image.name, kind, region, 0)} exist; remove some"
     )
 
 
@@ -156,9 +143,8 @@ def snapshots_of(image: dict[str, Any]) -> set[str]:
     }
 
 
-def _request(
-    image: RawImage, kind: AMIType, snapshot: str, kernel: str | None, attributes: AMIs
-) -> dict[str, Any]:
+def _request(kind: AMIType, basis: Basis) -> dict[str, Any]:
+    image, attributes = basis.image, basis.attributes
     # RegisterImage's own defaults are paravirtual and i386, so both are always said.
     hvm = kind.virtualization is Virtualization.HVM
     root = "/dev/sda1" if hvm else "/dev/sda"
@@ -172,7 +158,7 @@ def _request(
             {
                 "DeviceName": root,
                 "Ebs": {
-                    "SnapshotId": snapshot,
+                    "SnapshotId": basis.snapshot,
                     "VolumeType": kind.volume_type,
                     "DeleteOnTermination": True,
                 },
@@ -180,14 +166,14 @@ def _request(
         ],
     }
     if not hvm:
-        if not kernel:
+        if not basis.kernel:
             # EC2 would choose one for a disk without partitions.
             raise EC2ServiceException(
                 "the region could not be asked for its PV-GRUB kernel when this was planned; "
                 "'fedimg retry' asks again",
                 later=True,
             )
-        return request | {"KernelId": kernel}
+        return request | {"KernelId": basis.kernel}
     # EC2 boots arm64 by UEFI alone.
     boot_mode = "uefi" if image.architecture is Architecture.ARM64 else attributes.boot_mode
     if boot_mode != "default":

@@ -363,16 +363,13 @@ class _Upload:
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
         self._progress(region, "register")
+        kernel = self._plan.kernels.get(region)
         made = amis.register_all(
             self._ec2(region),
             self._waiter,
             self._labels,
-            self._image,
             self._plan.types[region],
-            region=region,
-            snapshot=snapshot,
-            kernel=self._plan.kernels.get(region),
-            attributes=self._settings.amis,
+            amis.Basis(self._image, region, snapshot, kernel, self._settings.amis),
         )
         amis.available(
             self._ec2(region),

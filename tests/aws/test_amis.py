@@ -25,12 +25,14 @@ def register(origin, waiter, labels, image, snapshot):
             origin,
             waiter,
             job,
-            image,
             kind,
-            region=ORIGIN,
-            snapshot=snapshot,
-            kernel=paravirtual_kernel(origin, ORIGIN, {}) if pv else None,
-            attributes=AMIs(**attributes),
+            amis.Basis(
+                image,
+                ORIGIN,
+                snapshot,
+                paravirtual_kernel(origin, ORIGIN, {}) if pv else None,
+                AMIs(**attributes),
+            ),
         )
 
     return register
@@ -47,15 +49,7 @@ def test_all_types_at_once_are_in_order_and_found_again_after_a_crash(
 
     def register():
         return amis.register_all(
-            origin,
-            waiter,
-            labels,
-            image,
-            kinds,
-            region=ORIGIN,
-            snapshot=snapshot,
-            kernel=None,
-            attributes=AMIs(),
+            origin, waiter, labels, kinds, amis.Basis(image, ORIGIN, snapshot, None, AMIs())
         )
 
     made = register()
@@ -97,17 +91,7 @@ def test_pv_ami_is_not_left_to_a_kernel_that_ec2_chooses(
     origin, waiter, labels, image, snapshot, account
 ):
     with pytest.raises(EC2ServiceException, match="fedimg retry"):
-        amis.register(
-            origin,
-            waiter,
-            labels,
-            image,
-            PV,
-            region=ORIGIN,
-            snapshot=snapshot,
-            kernel=None,
-            attributes=AMIs(),
-        )
+        amis.register(origin, waiter, labels, PV, amis.Basis(image, ORIGIN, snapshot, None, AMIs()))
     assert account.kinds(labels.site) == ["snapshot"]
 
 
@@ -178,15 +162,7 @@ def test_ami_that_is_not_shown_yet_is_waited_for(register, waiter, labels, image
             return {"Images": []} if self.left >= 0 else origin.describe_images(**which)
 
     again = amis.register(
-        Late(),
-        waiter,
-        labels,
-        image,
-        HVM,
-        region=ORIGIN,
-        snapshot=snapshot,
-        kernel=None,
-        attributes=AMIs(),
+        Late(), waiter, labels, HVM, amis.Basis(image, ORIGIN, snapshot, None, AMIs())
     )
     assert again == first
 
@@ -281,12 +257,8 @@ def test_further_regions_have_names_of_their_own(
         far,
         waiter,
         labels,
-        image,
         HVM,
-        region=FURTHER,
-        snapshot=make_snapshot(labels, FURTHER),
-        kernel=None,
-        attributes=AMIs(),
+        amis.Basis(image, FURTHER, make_snapshot(labels, FURTHER), None, AMIs()),
     )
     assert ami.name == f"{image.name}-hvm-eu-west-1-gp2-0"
     wait_until(lambda: shown(far, ami)["State"] == "available")

@@ -29,12 +29,8 @@ def register(clients, waiter, image, make_snapshot):
             clients.ec2(region),
             waiter,
             labels,
-            image,
             AMIType(Virtualization.HVM, volume_type),
-            region=region,
-            snapshot=snapshot or make_snapshot(labels, region),
-            kernel=None,
-            attributes=AMIs(),
+            amis.Basis(image, region, snapshot or make_snapshot(labels, region), None, AMIs()),
         )
         amis.available(clients.ec2(region), waiter, [ami], limit=5)
         return ami
