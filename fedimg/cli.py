@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import io
-import logging
-import os
 import re
 import sys
 import threading
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedimg.command import Call, Code, Refused, app, command, command_of, store_app
-from fedimg.secrets import hide
+from fedimg.command import Call, Code, Refused, app, command
 
 if TYPE_CHECKING:
     from fedimg.images import Architecture, RawImage
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
 
 _ARCHITECTURE = re.compile(r"(?<![A-Za-z0-9_])(x86_64|aarch64|arm64)(?![A-Za-z0-9_])")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-#: Libraries that tell each call, or print a traceback a try; fedimg's own lines say what matters.
-_TALKATIVE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3")
 
 JobArgument = Annotated[str, typer.Argument(help="A job, or as much of its name as is unique.")]
 URLArgument = Annotated[str, typer.Argument(help="Of a NAME.raw.xz, for all to download.")]
@@ -39,6 +33,9 @@ def main() -> None:
     # What others wrote, in an error for one, may hold characters that the terminal has not.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Its commands stand behind these.
+    from fedimg import cli_database  # noqa: F401
+
     app()
 
 
@@ -46,7 +43,9 @@ def main() -> None:
 def worker(call: Call) -> int:
     """Publish what is announced and uploaded, until told to stop (SIGTERM, SIGINT)."""
     settings = call.settings
-    _log_lines()
+    from fedimg import logs
+
+    logs.to_standard_error()
     from fedimg.worker import run_worker
 
     return run_worker(settings)
@@ -316,80 +315,6 @@ def check(call: Call) -> Code:
     return Code.FAILED if bad else Code.OK
 
 
-@command
-def workers(call: Call) -> Code:
-    """List the workers: whether each lives, and which jobs it has."""
-    from fedimg import show
-    from fedimg.lease import living
-    from fedimg.members import Members
-
-    store = call.store()
-    members = Members(store).all()
-    call.output.answer(show.workers(members, living(store, [each.name for each in members])))
-    return Code.OK
-
-
-@command
-def drain(
-    call: Call, worker: Annotated[str, typer.Argument(help="As 'fedimg workers' names it.")]
-) -> Code:
-    """Have a worker take no new job, and end when those that it has are done."""
-    from fedimg import show
-    from fedimg.lease import living
-    from fedimg.members import Members
-
-    store = call.store()
-    members = Members(store)
-    if worker not in living(store, [worker]) or not members.drain(worker):
-        raise Refused(Code.UNKNOWN, f"no worker {worker!r} is running; 'fedimg workers' lists them")
-    rows = [each for each in members.all() if each.name == worker]
-    call.output.answer(show.workers(rows, {worker}))
-    return Code.OK
-
-
-@command_of(store_app)
-def migrate(call: Call) -> Code:
-    """Prepare the PostgreSQL of `database`: make the tables that this version needs."""
-    from fedimg import show
-    from fedimg.store import Store
-
-    if not call.settings.database:
-        raise Refused(
-            Code.UNUSABLE, "`database` is not set; a file's tables the worker makes by itself"
-        )
-    store = Store(call.settings.state_directory, call.settings.database, make=True)
-    call.output.answer(show.migrated(store.place))
-    return Code.OK
-
-
-@command_of(store_app)
-def move(call: Call) -> Code:
-    """Move from the file in state_directory to the PostgreSQL of `database`, history and all.
-
-    Hub and worker have to be stopped, and no job may be under way: 'fedimg drain worker' first.
-    Jobs that wait go on waiting there. The file is kept, as fedimg.db.moved.
-    """
-    from fedimg import show
-    from fedimg.lease import FileLease
-    from fedimg.move import move as copy
-    from fedimg.store import Store
-
-    directory, url = call.settings.state_directory, call.settings.database
-    if not url:
-        raise Refused(Code.UNUSABLE, "`database` is not set: name the PostgreSQL to move to")
-    if not (directory / "fedimg.db").exists():
-        raise Refused(Code.UNUSABLE, f"there is no database in {directory} to move")
-    lease = FileLease(directory)
-    target = Store(directory, url)
-    source = Store(directory)
-    moved = copy(source, target)
-    source.close()
-    source.path.rename(source.path.with_suffix(".db.moved"))
-    lease.release()
-    call.output.answer(show.moved(moved, target.place))
-    return Code.OK
-
-
 def _image(url: str, arch: str | None, checksum: str | None) -> RawImage:
     """The image that a person described. Raises Refused when no such image can be."""
     from fedimg.images import Architecture, RawImage
@@ -481,24 +406,3 @@ def _mind_the_worker(call: Call) -> None:
     names = [lease.ALONE] if not store.shared else [each.name for each in Members(store).all()]
     if not lease.living(store, names):
         call.output.note("no worker is running here; jobs wait until 'fedimg worker' is started")
-
-
-class _Formatter(logging.Formatter):
-    """Formats events, tracebacks of other people's libraries too, without secrets in them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return hide(super().format(record))
-
-
-def _log_lines() -> None:
-    """Log to standard error, a line an event; the journal adds its own times."""
-    form = "%(levelname)s %(name)s: %(message)s"
-    if "JOURNAL_STREAM" not in os.environ:
-        form = "%(asctime)s " + form
-    formatter = _Formatter(form, "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)

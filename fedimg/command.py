@@ -26,7 +26,7 @@ app = typer.Typer(
     name="fedimg",
     help="Publishes Koji's disk images as AMIs in every EC2 region.",
     epilog="Exit status: 0 done; 1 failed; 2 command line, configuration or state directory "
-    "unusable; 3 no such job; 4 job incomplete; 5 not now; 130 interrupted.",
+    "unusable; 3 no such job; 4 job incomplete; 5 not now; 6 worker drained; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import logging
-import re
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paramiko.ssh_exception import IncompatiblePeer
 
-from fedimg.exceptions import OUTPUT_TAIL, Cancelled
+from fedimg.exceptions import Cancelled
+from fedimg.printed import Printed
 from fedimg.secrets import hide
 
 #: Longest wait for a TCP connection, in seconds. A fresh try a second finds a booting machine
@@ -36,18 +34,10 @@ PAUSE_CLOSED = 0.2
 PAUSE = 1.0
 #: How often a wait looks for cancellation and limits, in seconds.
 GLANCE = 0.2
-#: A line longer than this many characters becomes several: output without line ends stays bounded.
-LONGEST_LINE = 4096
 
 #: paramiko logs a traceback a failed try; the reason is in our error instead.
 _QUIET = "fedimg.ssh.paramiko"
 logging.getLogger(_QUIET).setLevel(logging.CRITICAL + 1)
-
-_ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
-    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC: window titles, links
-    r"|\x1b[ -/]*[0-~]"
-)
 
 
 class Reached(StrEnum):
@@ -213,7 +203,7 @@ class Session:
                 status is a result, not an error.
             Cancelled: the `stop` given to `connect` was set.
         """
-        output, errors = _Printed(heard), _Printed(lambda line: None)
+        output, errors = Printed(heard), Printed(lambda line: None)
         watch = _Watch(self._transport, self._stop, limit, idle)
         try:
             with watch:
@@ -242,7 +232,7 @@ class Session:
         raise SSHError(problem, hide(tails), broke=broke)
 
     def _converse(
-        self, command: str, given: bytes, output: _Printed, errors: _Printed, watch: _Watch
+        self, command: str, given: bytes, output: Printed, errors: Printed, watch: _Watch
     ) -> int:
         """Feed and hear the command; return its exit status, or -1 for one it did not tell."""
         with _link_errors():
@@ -466,52 +456,3 @@ class _Watch:
                 continue
             self._transport.close()
             return
-
-
-class _Printed:
-    """One stream of a command: lines for a listener, and a bounded tail; neither can be trusted."""
-
-    def __init__(self, heard: Callable[[str], None]) -> None:
-        self._heard = heard
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._pending = ""
-        self._lines: deque[str] = deque()
-        self._size = 0
-
-    @property
-    def tail(self) -> str:
-        """The last lines, at most 32 KiB in UTF-8."""
-        return "\n".join(self._lines)
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes, whose borders are nobody's line ends."""
-        text = self._pending + self._decoder.decode(data)
-        *lines, self._pending = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        for line in lines:
-            self._take(line)
-        if len(self._pending) > LONGEST_LINE:
-            self._take(self._pending)
-            self._pending = ""
-
-    def end(self) -> None:
-        """Take what came after the last line end."""
-        self._pending += self._decoder.decode(b"", final=True)
-        if self._pending:
-            self._take(self._pending)
-            self._pending = ""
-
-    def _take(self, raw: str) -> None:
-        text = raw if raw.isprintable() else printable(raw)
-        for start in range(0, max(len(text), 1), LONGEST_LINE):
-            line = text[start : start + LONGEST_LINE]
-            self._lines.append(line)
-            self._size += len(line.encode()) + 1
-            while self._size > OUTPUT_TAIL:
-                self._size -= len(self._lines.popleft().encode()) + 1
-            self._heard(line)
-
-
-def printable(text: str) -> str:
-    """A line that an instance printed, without what would move a terminal's cursor."""
-    plain = _ESCAPES.sub("", text)
-    return "".join(c for c in plain if c.isprintable() or c == "\t")

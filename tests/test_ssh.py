@@ -12,7 +12,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from fedimg import ssh
+from fedimg import printed, ssh
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
 
 HOST = ssh.new_identity("host")
@@ -378,7 +378,7 @@ def test_output_without_line_ends_is_bounded(session: ssh.Session) -> None:
     done = session.run(
         "head -c 1000000 /dev/zero | tr '\\0' x", limit=20, idle=9, heard=heard.append
     )
-    assert max(map(len, heard)) == ssh.LONGEST_LINE
+    assert max(map(len, heard)) == printed.LONGEST_LINE
     assert sum(map(len, heard)) == 1_000_000
     assert len(done.output) <= OUTPUT_TAIL
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedimg.ssh import Reached, printable
+from fedimg.printed import printable
+from fedimg.ssh import Reached
 
 #: Of a line of the console, so much is quoted.
 _QUOTED = 160

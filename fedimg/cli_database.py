@@ -1,0 +1,83 @@
+"""The commands for several workers on one database, and for getting there; see fedimg.cli."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedimg.command import Call, Code, Refused, command, command_of, store_app
+
+
+@command
+def workers(call: Call) -> Code:
+    """List the workers: whether each lives, and which jobs it has."""
+    from fedimg import show
+    from fedimg.lease import living
+    from fedimg.members import Members
+
+    store = call.store()
+    members = Members(store).all()
+    call.output.answer(show.workers(members, living(store, [each.name for each in members])))
+    return Code.OK
+
+
+@command
+def drain(
+    call: Call, worker: Annotated[str, typer.Argument(help="As 'fedimg workers' names it.")]
+) -> Code:
+    """Have a worker take no new job, and end when those that it has are done."""
+    from fedimg import show
+    from fedimg.lease import living
+    from fedimg.members import Members
+
+    store = call.store()
+    members = Members(store)
+    if worker not in living(store, [worker]) or not members.drain(worker):
+        raise Refused(Code.UNKNOWN, f"no worker {worker!r} is running; 'fedimg workers' lists them")
+    rows = [each for each in members.all() if each.name == worker]
+    call.output.answer(show.workers(rows, {worker}))
+    return Code.OK
+
+
+@command_of(store_app)
+def migrate(call: Call) -> Code:
+    """Prepare the PostgreSQL of `database`: make the tables that this version needs."""
+    from fedimg import show
+    from fedimg.store import Store
+
+    if not call.settings.database:
+        raise Refused(
+            Code.UNUSABLE, "`database` is not set; a file's tables the worker makes by itself"
+        )
+    store = Store(call.settings.state_directory, call.settings.database, make=True)
+    call.output.answer(show.migrated(store.place))
+    return Code.OK
+
+
+@command_of(store_app)
+def move(call: Call) -> Code:
+    """Move from the file in state_directory to the PostgreSQL of `database`, history and all.
+
+    Hub and worker have to be stopped, and no job may be under way: 'fedimg drain worker' first.
+    Jobs that wait go on waiting there. The file is kept, as fedimg.db.moved.
+    """
+    from fedimg import show
+    from fedimg.lease import FileLease
+    from fedimg.move import move as copy
+    from fedimg.store import Store
+
+    directory, url = call.settings.state_directory, call.settings.database
+    if not url:
+        raise Refused(Code.UNUSABLE, "`database` is not set: name the PostgreSQL to move to")
+    if not (directory / "fedimg.db").exists():
+        raise Refused(Code.UNUSABLE, f"there is no database in {directory} to move")
+    lease = FileLease(directory)
+    target = Store(directory, url)
+    source = Store(directory)
+    moved = copy(source, target)
+    source.close()
+    source.path.rename(source.path.with_suffix(".db.moved"))
+    lease.release()
+    call.output.answer(show.moved(moved, target.place))
+    return Code.OK
