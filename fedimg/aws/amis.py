@@ -78,9 +78,8 @@ def register(ec2: Client, waiter: Waiter, labels: Labels, kind: AMIType, basis: 
         )
         if labels.own(holder.get("Tags")) and snapshot in snapshots_of(holder):
             return AMI(str(holder["ImageId"]), name, region, kind, snapshot)
-    raise EC2ServiceException(
-        f"{_NUMBERS} AMIs named like {ami_name(basis.image.name, kind, region, 0)} exist; remove some"
-    )
+    name = ami_name(basis.image.name, kind, region, 0)
+    raise EC2ServiceException(f"{_NUMBERS} AMIs named like {name} exist; remove some")
 
 
 def available(

@@ -75,12 +75,8 @@ def test_copy_that_is_public_is_not_made_again(copy, far, image, make_snapshot, 
         far,
         waiter,
         labels,
-        image,
         AMIType.parse("hvm-gp2"),
-        region=FURTHER,
-        snapshot=earlier,
-        kernel=None,
-        attributes=AMIs(),
+        amis.Basis(image, FURTHER, earlier, None, AMIs()),
     )
     amis.available(far, waiter, [ami], limit=5)
     publish.publish_ami(far, waiter, ami)

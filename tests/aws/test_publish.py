@@ -22,12 +22,8 @@ def register(origin, waiter, labels, image, snapshot):
             origin,
             waiter,
             labels,
-            image,
             AMIType(Virtualization.HVM, volume_type),
-            region=ORIGIN,
-            snapshot=snapshot,
-            kernel=None,
-            attributes=AMIs(),
+            amis.Basis(image, ORIGIN, snapshot, None, AMIs()),
         )
         made.append(ami)
         if available:
