@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
         assert message.summary
         assert message.url
         assert str(message)
+
+
+def test_compose_that_nobody_announced_is_published(broker: Broker, tmp_path: Path) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        deployment.stop("worker")
+        today = time.strftime(f"Fedora-Cloud-{VERSION}-%Y%m%d.0", time.gmtime())
+        add_compose(deployment.site.koji.root, today, {"x86_64": [deployment.image(IMAGE)]})
+        deployment.start_worker()
+        (job,) = deployment.ended()
+        assert (job["job"], job["state"]) == (f"compose-{today}-{IMAGE}", "complete")
 
 
 def test_same_image_by_task_build_and_compose_on_both_buses_is_one_job(
