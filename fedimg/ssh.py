@@ -35,6 +35,8 @@ PAUSE = 1.0
 #: How often a wait looks for cancellation and limits, in seconds.
 GLANCE = 0.2
 
+#: How much later than a login is given up, in seconds, paramiko would by itself.
+_PARAMIKO_LATER = 5.0
 #: paramiko logs a traceback a failed try; the reason is in our error instead.
 _QUIET = "fedimg.ssh.paramiko"
 logging.getLogger(_QUIET).setLevel(logging.CRITICAL + 1)
@@ -331,7 +333,9 @@ def _handshake(
     transport.set_log_channel(_QUIET)
     # Nothing but the pinned key's algorithm is offered: a server without that key ends here.
     transport.get_security_options().key_types = (pinned.get_name(),)
-    transport.banner_timeout = transport.handshake_timeout = until - time.monotonic()
+    # Ours is the limit that counts: its words tell which it was.
+    left = until - time.monotonic() + _PARAMIKO_LATER
+    transport.banner_timeout = transport.handshake_timeout = left
     done = threading.Event()
     transport.start_client(event=done)
     if not _await(done, transport, until, stop):

@@ -72,8 +72,8 @@ def command(hardware: Hardware, monitor: int) -> list[str]:
     words = [
         path_of("setpriv"), "--pdeathsig", "KILL", "--",
         # What an emulated machine wants of a processor is all of it. The site that it talks to goes
-        # first, and so do the other tests of a run.
-        path_of("nice"), "-n", "10", path_of("qemu-system-x86_64"),
+        # first, and so do the other tests of a run; much less, and eight of them never come up.
+        path_of("nice"), "-n", "5", path_of("qemu-system-x86_64"),
         "-name", hardware.name, "-no-user-config", "-nodefaults", "-display", "none",
         # Without graphics, SeaBIOS speaks on the serial port.
         "-machine", "pc,graphics=off",

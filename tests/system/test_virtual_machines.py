@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 DAMAGED_LATER = "damaged-when-written"
 #: A machine that does not let anybody in is given up after so many seconds: all boot at once, and
 #: the slowest has to have come to its login prompt by then.
-SSH_READY = 600
+SSH_READY = 900
 PATIENCE = 3000
 
 #: Every way to be broken → what tells a person that it was this one, and what the console's tail
