@@ -13,6 +13,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "fedimg/__init__.py").rea
 REQUIREMENTS = [
     "fedmsg[consumers,commands,crypto_ng]==1.1.7",
     "fedora-messaging>=3.9.1,<4",
+    "pika>=1.4.4,<2",
     "moksha.hub==1.5.17",
     "txZMQ==1.0.0",
     "txWS==0.9.1",

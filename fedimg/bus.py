@@ -95,10 +95,11 @@ class Bus:
         self._publisher.destroy()
         self._listener.context.destroy(linger=0)
 
-    def send(self, topic: str, body: dict[str, Any]) -> str:
+    def send(self, topic: str, body: dict[str, Any], key: str) -> str:
         """Hand a message to the relay, if there is one, and return its msg_id.
 
-        Nothing tells whether the relay took it. Raises what signing and encoding raise.
+        fedmsg makes a new one each time, whatever the `key`. Nothing tells whether the relay took
+        the message. Raises what signing and encoding raise.
         """
         sent: list[str] = []
 

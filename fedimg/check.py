@@ -212,23 +212,17 @@ def composes(location: str) -> list[Finding]:
 
 
 def broker() -> list[Finding]:
-    """Whether fedora-messaging's configuration leads to a broker, and the schemas are here."""
-    from fedimg.broker import configuration
+    """Whether fedora-messaging's configuration opens a broker, and the schemas are here."""
+    from fedimg.broker import log_in
     from fedimg.outlets import BusError
 
     name = "broker"
-    hint = "correct amqp_url in fedora-messaging's configuration, or the way there"
     try:
-        address = urlsplit(configuration()["amqp_url"])
-        secure = address.scheme == "amqps"
-        host, port = address.hostname or "localhost", address.port or (5671 if secure else 5672)
-    except (BusError, ValueError) as error:
-        return [Finding(name, Status.PROBLEM, str(error))]
-    try:
-        socket.create_connection((host, port), _CONNECT_SECONDS).close()
-    except OSError as error:
-        return [Finding(name, Status.PROBLEM, f"{host}:{port} does not answer: {error}", hint)]
-    return [Finding(name, Status.OK, f"{host}:{port} answers, and the schemas are installed")]
+        where = log_in(_CONNECT_SECONDS)
+    except BusError as error:
+        hint = "correct fedora-messaging's configuration, or the way there"
+        return [Finding(name, Status.PROBLEM, str(error), hint)]
+    return [Finding(name, Status.OK, f"{where} lets us in, and the schemas are installed")]
 
 
 def bus(topics: Sequence[str]) -> list[Finding]:

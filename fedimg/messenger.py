@@ -204,7 +204,8 @@ class Messenger:
         pause = self._confirm * (1 if self._doubt else 2 ** min(sending.tries - 1, 20))
         sending.due = now + min(pause, max(_LONGEST_PAUSE, self._confirm))
         try:
-            sending.ids.add(connection.send(sending.row.topic, sending.row.body))
+            row = sending.row
+            sending.ids.add(connection.send(row.topic, row.body, row.key))
             sending.sent = now
         except NotTaken as error:
             sending.sent, sending.due = now, time.monotonic() + _ERROR_PAUSE

@@ -23,8 +23,11 @@ class NotTaken(Exception):
 class Outlet(Protocol):
     """One connection to a bus, for the thread that makes it."""
 
-    def send(self, topic: str, body: dict[str, Any]) -> str:
-        """Hand over a message and return its id. Raises NotTaken, or what encoding raises."""
+    def send(self, topic: str, body: dict[str, Any], key: str) -> str:
+        """Hand over a message and return its id, which for one `key` is one where the bus lets it.
+
+        Raises NotTaken, or what encoding raises.
+        """
 
     def heard(self, seconds: float) -> list[tuple[str, str, Any]]:
         """Id, topic and body of each message that the bus has been seen to take since.

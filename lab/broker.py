@@ -15,11 +15,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pika
 
+from lab.certificates import Authority
 from lab.processes import Process, ProcessError
 
 HOST = "127.0.0.1"
@@ -37,18 +39,19 @@ class NoBroker(Exception):
 
 @dataclass(frozen=True)
 class Ports:
-    """Of AMQP, of Erlang's own protocol between nodes, and of its name server."""
+    """Of AMQP, of AMQP over TLS, of Erlang's own protocol between nodes, and of its name server."""
 
     amqp: int
+    amqps: int
     distribution: int
     epmd: int
 
     @classmethod
     def free(cls) -> "Ports":
-        """Three that nothing listens on at this moment."""
+        """Four that nothing listens on at this moment."""
         with ExitStack() as held:
             found = []
-            for _ in range(3):
+            for _ in range(4):
                 probe = held.enter_context(socket.socket())
                 probe.bind((HOST, 0))
                 found.append(int(probe.getsockname()[1]))
@@ -56,9 +59,17 @@ class Ports:
 
 
 class Broker:
-    """One RabbitMQ, whose messages and logs lie in `state` and survive its end."""
+    """One RabbitMQ, whose messages and logs lie in `state` and survive its end.
 
-    def __init__(self, state: Path) -> None:
+    Args:
+        authority: who certifies it, and the users that come over TLS: their certificates' common
+            names are who they are. None: nobody comes over TLS.
+        users: those names.
+    """
+
+    def __init__(
+        self, state: Path, authority: Authority | None = None, users: Sequence[str] = ()
+    ) -> None:
         self.state = state.absolute()
         self.ports = Ports.free()
         self.log = self.state / "broker.log"
@@ -69,14 +80,26 @@ class Broker:
             raise NoBroker("install rabbitmq-server")
         self._script, self._epmd = script, epmd
         self.state.mkdir(parents=True, exist_ok=True)
-        (self.state / "rabbitmq.conf").write_text("log.console = true\nlog.file = false\n")
-        (self.state / "enabled_plugins").write_text("[].\n")
+        self._authority = authority
+        lines = ["log.console = true", "log.file = false"]
+        plugins = ""
+        if authority is not None:
+            lines += self._tls(authority, users)
+            plugins = "rabbitmq_auth_mechanism_ssl"
+        (self.state / "rabbitmq.conf").write_text("\n".join([*lines, ""]))
+        (self.state / "enabled_plugins").write_text(f"[{plugins}].\n")
 
     @property
     def url(self) -> str:
         return (
             f"amqp://guest:guest@{HOST}:{self.ports.amqp}/%2F?connection_attempts=3&retry_delay=1"
         )
+
+    @property
+    def tls_url(self) -> str:
+        """For whoever has a certificate."""
+        query = "connection_attempts=3&retry_delay=1"
+        return f"amqps://{HOST}:{self.ports.amqps}/%2F?{query}"
 
     def start(self) -> None:
         """Start it, and return when it takes connections. Raises ProcessError when it does not."""
@@ -141,16 +164,30 @@ class Broker:
             declared = connection.channel().queue_declare(queue, passive=True)
             return int(declared.method.message_count)
 
-    def configuration(self, name: str, topics: Sequence[str], callback: str = "") -> Path:
-        """Write a configuration of fedora-messaging with a durable queue `name`; its path."""
+    def configuration(
+        self, name: str, topics: Sequence[str], callback: str = "", user: str = ""
+    ) -> Path:
+        """Write a configuration of fedora-messaging with a durable queue `name`; its path.
+
+        It connects over TLS with the certificate of `user`, where one is named.
+        """
         path = self.state / f"{name}.toml"
         keys = json.dumps([f"{PREFIX}.{topic}" for topic in topics])
+        tls = ""
+        if user and self._authority is not None:
+            folder = self._authority.folder
+            tls = f"""
+[tls]
+ca_cert = "{self._authority.certificate}"
+certfile = "{folder / user}.crt"
+keyfile = "{folder / user}.key"
+"""
         path.write_text(
             f"""\
-amqp_url = "{self.url}"
+amqp_url = "{self.tls_url if user else self.url}"
 topic_prefix = "{PREFIX}"
 callback = "{callback}"
-
+{tls}
 [queues.{name}]
 durable = true
 auto_delete = false
@@ -177,6 +214,29 @@ handlers = ["console"]
 """
         )
         return path
+
+    def _tls(self, authority: Authority, users: Sequence[str]) -> list[str]:
+        """Its settings for TLS: who has no certificate of the authority's does not get in."""
+        authority.issue_tls("broker", IPv4Address(HOST), "localhost")
+        rights = {"vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}
+        known = [{"name": "guest", "password": "guest", "tags": "administrator"}]
+        known += [{"name": user, "password_hash": "", "tags": ""} for user in users]
+        definitions = self.state / "definitions.json"
+        permissions = [{"user": user["name"], **rights} for user in known]
+        everything = {"vhosts": [{"name": "/"}], "users": known, "permissions": permissions}
+        definitions.write_text(json.dumps(everything))
+        return [
+            f"listeners.ssl.1 = {HOST}:{self.ports.amqps}",
+            f"ssl_options.cacertfile = {authority.certificate}",
+            f"ssl_options.certfile = {authority.folder}/broker.crt",
+            f"ssl_options.keyfile = {authority.folder}/broker.key",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+            "ssl_cert_login_from = common_name",
+            "auth_mechanisms.1 = EXTERNAL",
+            "auth_mechanisms.2 = PLAIN",
+            f"load_definitions = {definitions}",
+        ]
 
     def _environment(self) -> dict[str, str]:
         here = str(self.state)

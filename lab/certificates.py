@@ -4,7 +4,9 @@ Made as fedmsg's x509 backend wants them, who may send what is the bus's to say.
 """
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from cryptography import x509
@@ -48,13 +50,25 @@ class Authority:
 
     def issue(self, name: str) -> None:
         """Give the service `name` a key and a certificate, unless it has them."""
-        certificate = self.folder / f"{name}.crt"
-        if certificate.exists():
-            return
-        key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
+        if not (self.folder / f"{name}.crt").exists():
+            key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
+            self._certify(name, key)
+
+    def issue_tls(self, name: str, *places: IPv4Address | str) -> None:
+        """The same for TLS, which wants a stronger key: for a client, or a server at `places`."""
+        if not (self.folder / f"{name}.crt").exists():
+            self._certify(name, ec.generate_private_key(ec.SECP256R1()), places)
+
+    def _certify(
+        self,
+        name: str,
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+        places: Sequence[IPv4Address | str] = (),
+    ) -> None:
         _write_key(self.folder / f"{name}.key", key)
         basics = x509.BasicConstraints(ca=False, path_length=None)
-        certificate.write_bytes(self._signed(_named(name), key.public_key(), basics))
+        made = self._signed(_named(name), key.public_key(), basics, places)
+        (self.folder / f"{name}.crt").write_bytes(made)
 
     def revoke(self, name: str) -> None:
         """Put a service's certificate on the list of those that are good no more."""
@@ -66,9 +80,15 @@ class Authority:
         ]
         self._write_crl([*before, certificate.serial_number])
 
-    def _signed(self, subject: x509.Name, key: object, basics: x509.BasicConstraints) -> bytes:
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: object,
+        basics: x509.BasicConstraints,
+        places: Sequence[IPv4Address | str] = (),
+    ) -> bytes:
         now = datetime.now(UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._issuer)
@@ -77,9 +97,12 @@ class Authority:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + LIFETIME)
             .add_extension(basics, critical=True)
-            .sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
-            .public_bytes(serialization.Encoding.PEM)
         )
+        if places:
+            names = [x509.DNSName(p) if isinstance(p, str) else x509.IPAddress(p) for p in places]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        made = builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
+        return made.public_bytes(serialization.Encoding.PEM)
 
     def _write_crl(self, serial_numbers: list[int]) -> None:
         now = datetime.now(UTC)

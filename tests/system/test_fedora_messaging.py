@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
 from lab.broker import Broker, NoBroker, consumer
 from lab.bus import PUNGI
+from lab.certificates import Authority
 from lab.koji.composes import LOCATION, add_compose, compose_message
 from lab.site import Site
 from tests.system.deployment import Deployment, impatient
@@ -46,7 +47,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @contextmanager
 def deployed(
-    state: Path, broker: Broker, bus: str = '"fedora-messaging"', regions: Any = ("us-east-1",)
+    state: Path,
+    broker: Broker,
+    bus: str = '"fedora-messaging"',
+    regions: Any = ("us-east-1",),
+    user: str = "",
 ) -> Iterator[Deployment]:
     """A site, its worker, a consumer of fedimg's and one that keeps what fedimg says."""
     with ExitStack() as running:
@@ -59,7 +64,7 @@ def deployed(
 
         deployment = Deployment(site, heard, change)
         callback = "fedimg.callback:Callback"
-        conf = broker.configuration(QUEUE, [TASK, BUILD, PUNGI_TOPIC], callback)
+        conf = broker.configuration(QUEUE, [TASK, BUILD, PUNGI_TOPIC], callback, user)
         deployment.environment["FEDORA_MESSAGING_CONF"] = str(conf)
         running.callback(deployment.close)
         with broker.connection() as connection:
@@ -145,6 +150,53 @@ def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
         assert message.summary
         assert message.url
         assert str(message)
+
+
+def test_over_tls_with_certificates_of_their_own_as_at_fedora(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certificates", "bus")
+    # By the bus's own authority, and nobody that the broker knows.
+    for name in ("fedimg", "stranger"):
+        authority.issue_tls(name)
+    other = Authority(tmp_path / "others", "other")
+    other.issue_tls("fedimg")
+    try:
+        broker = Broker(tmp_path / "broker", authority, ["fedimg"])
+    except NoBroker as error:
+        pytest.skip(f"not run: {error}")
+    broker.start()
+    with closing(broker), deployed(tmp_path / "site", broker, user="fedimg") as deployment:
+        build = make_build(deployment)
+        put(broker, BuildStateChangeV1, deployment.site.koji.build_message(build.id))
+        (job,) = deployment.ended()
+        assert job["state"] == "complete"
+        deployment.until(lambda: announced(deployment), "everything announced")
+        assert "PublishV1" in {type(message).__name__ for message in said(broker)}
+
+        assert checked(deployment) == ("ok", "lets us in, and the schemas are installed")
+        conf = Path(deployment.environment["FEDORA_MESSAGING_CONF"])
+        good = conf.read_text()
+        conf.write_text(good.replace("/fedimg.", "/stranger."))
+        assert checked(deployment) == ("problem", "does not let us in")
+        conf.write_text(good.replace(f"{authority.folder}/fedimg.", f"{other.folder}/fedimg."))
+        assert checked(deployment) == ("problem", "no AMQP connection to")
+        conf.write_text(good.replace(str(authority.certificate), str(other.certificate)))
+        assert checked(deployment) == ("problem", "certificate verify failed")
+        conf.write_text(good.replace("/fedimg.key", "/none.key"))
+        assert checked(deployment) == ("problem", "cannot use the files of [tls]")
+
+
+def checked(deployment: Deployment) -> tuple[str, str]:
+    """What `fedimg check` finds of the broker: its status, and the words known here."""
+    found = deployment.fedimg("check", status=None)
+    (row,) = (row for row in found if row["name"] == "broker")
+    known = (
+        "lets us in, and the schemas are installed",
+        "does not let us in",
+        "certificate verify failed",
+        "no AMQP connection to",
+        "cannot use the files of [tls]",
+    )
+    return row["status"], next((words for words in known if words in row["text"]), row["text"])
 
 
 def test_compose_that_nobody_announced_is_published(broker: Broker, tmp_path: Path) -> None:

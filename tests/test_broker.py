@@ -1,0 +1,50 @@
+"""What fedimg says to an AMQP broker, and what it says of one, that needs no broker to be seen."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg import broker
+from fedimg.outlets import BusError
+
+BODY: dict[str, Any] = {"image_name": "y", "extra": {"id": "ami-0123456789abcdef0"}}
+
+
+def test_what_is_sent_again_has_its_id_again_and_nothing_else_has_it() -> None:
+    first = broker.message("image.publish", BODY, "job/publish/us-east-1").id
+    reordered = dict(reversed(BODY.items()))
+    assert broker.message("image.publish", reordered, "job/publish/us-east-1").id == first
+    others = {
+        broker.message("image.copy", BODY, "job/publish/us-east-1").id,
+        broker.message("image.publish", BODY, "job/publish/us-east-2").id,
+        broker.message("image.publish", {**BODY, "image_name": "z"}, "job/publish/us-east-1").id,
+    }
+    assert len(others) == 3
+    assert first not in others
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://fedimg:geheim@127.0.0.1:{port}/%2F", "amqp://fedimg:geheim@127.0.0.1:port/%2F"]
+)
+def test_no_password_in_what_is_said_of_a_broker_that_cannot_be_reached(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "fedora-messaging.toml"
+    conf.write_text(f'amqp_url = "{url.format(port=unused())}"\n')
+    monkeypatch.setenv("FEDORA_MESSAGING_CONF", str(conf))
+    with pytest.raises(BusError) as raised:
+        broker.log_in(1)
+    said = str(raised.value)
+    assert "amqp_url" in said or "no AMQP connection to 127.0.0.1:" in said
+    assert "geheim" not in said
+
+
+def unused() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
