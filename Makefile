@@ -59,6 +59,9 @@ tox: test-programs $(INSTALLED)
 	$(RUN) -m pip install --quiet --constraint constraints.txt tox
 	$(RUN) -m tox $(if $(PYENV),--discover $(PYENV))
 
+bench: programs $(INSTALLED)
+	$(RUN) -m bench $(BENCH)
+
 # In an environment of their own: what they need is none of fedimg's.
 build/tools:
 	@python3 -m venv build/tools

@@ -341,3 +341,14 @@ def test_audit_says_when_nothing_is_known(
     )
     assert ran.returncode == status
     assert said in ran.stdout + ran.stderr
+
+
+def test_make_has_a_rule_for_all_that_its_help_names() -> None:
+    named = re.findall(r"echo 'make (\S+)", (ROOT / "Makefile").read_text())
+    assert {"demo", "test", "bench"} <= set(named)
+    for target in named:
+        planned = subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
+        )
+        assert planned.returncode == 0, planned.stderr
+        assert "Nothing to be done" not in planned.stdout, target
