@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from random import Random
 from typing import Any, get_args, get_type_hints
 
-from lab.machines import BOOT, DROPPED, FOREIGN, FULL, LOGIN
+from lab.machines import BOOT, DROPPED, FOREIGN, FROZEN, FULL, LOGIN
 
 #: What happens to a call …
 REFUSED, RESET, SLOW, UNKNOWN, STALE = "refused", "reset", "slow", "unknown", "stale"
@@ -21,7 +21,7 @@ FAILED, UNFINISHED = "failed", "unfinished"
 ON_CALLS = (REFUSED, RESET, SLOW, UNKNOWN, STALE)
 ON_COMPLETIONS = (FAILED, UNFINISHED)
 #: … and to an instance that boots, or is logged into.
-ON_MACHINES = {FOREIGN: LOGIN, DROPPED: LOGIN, FULL: BOOT}
+ON_MACHINES = {FOREIGN: LOGIN, DROPPED: LOGIN, FROZEN: LOGIN, FULL: BOOT}
 #: The names that stand for the second kind where an action's would.
 COMPLETIONS = ("SnapshotCompletion", "ImageCompletion", "InstanceStart")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 #: What may strike a connection to a machine: it is shown a host key that is nobody's, or breaks
-#: when a command has begun …
-FOREIGN, DROPPED = "foreign", "dropped"
+#: when a command is asked for, or nothing passes any more when that has begun …
+FOREIGN, DROPPED, FROZEN = "foreign", "dropped", "frozen"
 #: … and its volumes, that no file can grow on them beyond FULL_BYTES.
 FULL = "full"
 FULL_BYTES = 4 << 20

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, cast
@@ -51,10 +51,14 @@ class Guest(Protocol):
 
 
 class Session(asyncssh.SSHServerSession[bytes]):
-    """A channel and a process: bytes both ways at the slower one's pace, ends of file, the end."""
+    """A channel and a process: bytes both ways at the slower one's pace, ends of file, the end.
 
-    def __init__(self, guest: Guest) -> None:
+    `speaks` is called before anything that the command prints is passed on.
+    """
+
+    def __init__(self, guest: Guest, speaks: Callable[[], None]) -> None:
         self._guest = guest
+        self._speaks = speaks
         self._channel: asyncssh.SSHServerChannel[bytes]
         self._words: Sequence[str] = ()
         self._terminal_size: tuple[int, int, int, int] | None = None
@@ -145,6 +149,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
     def output(self, data: bytes, *, error: bool = False) -> None:
         """Pass on what the command has printed."""
+        self._speaks()
         if not self._disconnected and not self._channel.is_closing():
             self._channel.write(data, asyncssh.EXTENDED_DATA_STDERR if error else None)
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import asyncssh
 
-from lab.machines import DROPPED, FOREIGN
+from lab.machines import DROPPED, FOREIGN, FROZEN
+from lab.machines.link import Link
 from lab.machines.session import Guest, PowerOff, Session
 
 # OpenSSH's own defaults: LoginGraceTime, and one unanswered keepalive too many.
@@ -25,8 +26,8 @@ class SshServer:
 
     `admits(source_address, port)` is asked about each connection, in a thread, since it may wait
     for whoever is waiting for the machines. One that is not admitted gets no answer, as through a
-    security group. `strikes()` is asked about the others, in the same way, and may say FOREIGN or
-    DROPPED. `authorized_keys(user)` is the text of that file, empty when there is no such
+    security group. `strikes()` is asked about the others, in the same way, and may say FOREIGN,
+    DROPPED or FROZEN. `authorized_keys(user)` is the text of that file, empty when there is no such
     user.
     """
 
@@ -55,14 +56,20 @@ class SshServer:
         self._holder.listen(_WAITING_CONNECTIONS)
         self._accepting = asyncio.create_task(self._accept())
 
-    async def _options(self, strikes: str) -> asyncssh.SSHServerConnectionOptions:
+    async def _options(
+        self, strikes: str, link: Link | None
+    ) -> asyncssh.SSHServerConnectionOptions:
         keys = self._host_keys
         if strikes == FOREIGN:
             keys = [asyncssh.generate_private_key(key.get_algorithm()) for key in keys]
         options: asyncssh.SSHServerConnectionOptions
         options = await asyncssh.SSHServerConnectionOptions.construct(
             server_factory=lambda: _Server(
-                self._authorized_keys, self._guest, self._connections, drops=strikes == DROPPED
+                self._authorized_keys,
+                self._guest,
+                self._connections,
+                drops=strikes == DROPPED,
+                link=link,
             ),
             server_host_keys=keys,
             encoding=None,
@@ -106,10 +113,15 @@ class SshServer:
         loop = asyncio.get_running_loop()
         try:
             if await loop.run_in_executor(None, self._admits, source, port):
-                options = await self._options(await loop.run_in_executor(None, self._strikes))
-                # A client that cannot prove who it is, or goes away, is its own concern.
-                with suppress(OSError, asyncssh.Error):
-                    await asyncssh.run_server(client, options=options)
+                strikes = await loop.run_in_executor(None, self._strikes)
+                link = Link(client) if strikes == FROZEN else None
+                options = await self._options(strikes, link)
+                async with asyncio.TaskGroup() as tasks:
+                    if link is not None:
+                        tasks.create_task(link.carry())
+                    # A client that cannot prove who it is, or goes away, is its own concern.
+                    with suppress(OSError, asyncssh.Error):
+                        await asyncssh.run_server(link.server if link else client, options=options)
                 return
             # Nothing comes back through a security group; only the client can end this.
             with suppress(OSError):
@@ -131,11 +143,13 @@ class _Server(asyncssh.SSHServer):
         connections: set[asyncssh.SSHServerConnection],
         *,
         drops: bool,
+        link: Link | None,
     ) -> None:
         self._authorized_keys = authorized_keys
         self._guest = guest
         self._connections = connections
         self._drops = drops
+        self._link = link
         self._connection: asyncssh.SSHServerConnection
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -158,4 +172,5 @@ class _Server(asyncssh.SSHServer):
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         if self._drops:
             asyncio.get_running_loop().call_soon(self._connection.abort)
-        return Session(self._guest(self._connection.get_extra_info("username")))
+        guest = self._guest(self._connection.get_extra_info("username"))
+        return Session(guest, self._link.freeze if self._link else lambda: None)

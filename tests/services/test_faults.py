@@ -289,13 +289,22 @@ def utility_instances(lab: Lab, image: RawImage) -> int:
     return len([row for row in made if row["tags"]["fedimg:role"] == "utility"])
 
 
-@pytest.mark.parametrize("fault", ["foreign", "dropped", "full"])
+#: What is said of each way in which an instance spoils a write.
+SPOILS = {
+    "foreign": "shows another host key",
+    "dropped": "broke",
+    "frozen": "nothing was heard from it for 3 s",
+    "full": "volume: .*",
+}
+
+
+@pytest.mark.parametrize("fault", SPOILS)
 def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fault: str) -> None:
     image, observer = lab.image(), Recorder()
     follow(lab.url, [{"fault": fault, "count": 1}])
-    result = lab.upload(image, observer, limits=LIMITS, **SETTINGS)
-    words = {"foreign": "shows another host key", "dropped": "broke", "full": "volume: .*"}[fault]
-    assert re.search(f"write attempt 1 failed, starting afresh: .*{words}", observer.words())
+    result = lab.upload(image, observer, limits={**LIMITS, "write_idle": 3}, **SETTINGS)
+    said = f"write attempt 1 failed, starting afresh: .*{SPOILS[fault]}"
+    assert re.search(said, observer.words())
     assert struck(lab.url) == [1]
     assert utility_instances(lab, image) == 2
     assert len(lab.made_for(image, "snapshot")) == 2
@@ -303,12 +312,12 @@ def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fa
     holds(lab, image, result, {ORIGIN, FURTHER})
 
 
-@pytest.mark.parametrize("fault", ["foreign", "dropped", "full"])
+@pytest.mark.parametrize("fault", SPOILS)
 def test_write_that_every_instance_spoils_fails_for_now(lab: Lab, fault: str) -> None:
     image = lab.image()
     follow(lab.url, [{"fault": fault}])
     with pytest.raises(EC2UtilityException) as failure:
-        lab.upload(image, limits=LIMITS, **SETTINGS)
+        lab.upload(image, limits={**LIMITS, "write_idle": 3}, **SETTINGS)
     assert failure.value.later
     assert utility_instances(lab, image) == LIMITS["attempts"]
     follow(lab.url, [])
