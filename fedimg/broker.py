@@ -96,6 +96,8 @@ def log_in(seconds: float) -> str:
 
 def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None]) -> None:
     """TLS as fedora-messaging has it: with a certificate of ours, that is who we are."""
+    if missing := [key for key in ("ca_cert", "certfile", "keyfile") if key not in tls]:
+        raise BusError(f"[tls] in fedora-messaging's configuration lacks {', '.join(missing)}")
     try:
         context = ssl.create_default_context(cafile=tls["ca_cert"])
         if tls["certfile"] and tls["keyfile"]:
@@ -156,10 +158,9 @@ class Broker:
         from fedora_messaging import api
 
         made = message(topic, body, key)
+        made.validate()
         try:
             api.publish(made, timeout=self._seconds)
-        except exceptions.ValidationError:
-            raise
         except Exception as error:
             # Of any kind: the libraries below let through whatever a connection may end with.
             raise NotTaken(f"the AMQP broker has not confirmed it: {error!r:.300}") from error

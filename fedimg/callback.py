@@ -14,12 +14,13 @@ from typing import Any
 
 from fedora_messaging import config as bus
 from fedora_messaging.exceptions import Nack, ValidationError
-from fedora_messaging.message import Message
+from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
 from fedimg import config, intake
 from fedimg.broker import LONGEST_PAUSE
+from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
 from fedimg.store import Store
 
@@ -38,7 +39,8 @@ class Callback:
     A message is acknowledged when its entry is stored, in milliseconds. What cannot be stored goes
     back to the broker, after a pause; what is not for us, or makes no sense, is dropped.
 
-    The process ends with an error when fedimg's configuration is wrong, and for nothing else.
+    The process ends with an error when fedimg's configuration is wrong, an installed package of
+    schemas cannot be loaded, or memory or files run out; the broker keeps the messages.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,11 @@ class Callback:
         self._jobs: Jobs | None = None
         self._store: Store | None = None
         self._pause = _FIRST_PAUSE
+        try:
+            # Read at the first message otherwise, when all of them would be dropped for want of it.
+            load_message_classes()
+        except Exception as error:
+            sys.exit(f"fedimg: cannot load the messages' schemas installed here: {error!r}")
         FedoraMessagingFactoryV2.maxDelay = LONGEST_PAUSE  # type: ignore[assignment]
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
@@ -111,6 +118,9 @@ def _refusing(read: Callable[..., Message]) -> Callable[..., Message]:
         except ValidationError:
             raise
         except Exception as error:
+            if exhausted(error):
+                # It is not the message's fault: the broker keeps what this process cannot take.
+                raise
             _log.warning("a message cannot be read, and is dropped: %.300r", error)
             raise ValidationError(error) from error
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from productmd.composeinfo import ComposeInfo
-from productmd.images import Images
+from productmd.images import Image, Images
 
 from fedimg import config, web
 from fedimg.found import Found, Refused, Unavailable, Unfinished
@@ -20,7 +20,7 @@ from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
 
 #: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
 #: productmd makes it.
-COMPOSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}-(\d{8})(\.[a-z]{1,8})?\.\d{1,4}")
+COMPOSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}-([0-9]{8})(\.[a-z]{1,8})?\.[0-9]{1,4}")
 #: Pungi's words for a compose that is whole, or lacks only what it may lack; and for one that
 #: never will be.
 FINISHED = ("FINISHED", "FINISHED_INCOMPLETE")
@@ -30,10 +30,44 @@ STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
 #: The deepest folder of a compose in which an image lies.
 _DEEPEST = 10
 _RAW = ("raw-xz", "raw.xz")
+#: More raw images than any compose has; a whole Fedora has some dozens.
+_MOST = 1000
 
 _log = logging.getLogger(__name__)
 
-Metadata = TypeVar("Metadata", ComposeInfo, Images)
+
+class _RawImages(Images):  # type: ignore[misc]
+    """The raw images of an images.json; of all others, of kinds yet unheard of, nothing is read.
+
+    Productmd's own reading fails at one image that it does not know, and compares each with each.
+    """
+
+    def deserialize(self, data: dict[str, Any]) -> None:
+        """Read what was parsed. Raises whatever productmd does of what is none of its own."""
+        self.header.deserialize(data)
+        self.compose.deserialize(data["payload"])
+        self.raw: list[tuple[str, Image]] = []
+        for variant, arches in data["payload"]["images"].items():
+            found = [each for of_arch in arches.values() for each in of_arch]
+            raw = [image for each in found if (image := self._one(each)) is not None]
+            self.raw += [(variant, image) for image in sorted(raw, key=_path)]
+        if len(self.raw) > _MOST:
+            raise ValueError(f"{len(self.raw)} raw images")
+
+    def _one(self, data: Any) -> Image | None:
+        image = Image(self)
+        try:
+            if data["type"] not in _RAW or not data["path"].endswith(RAW_SUFFIX):
+                return None
+            image.deserialize(data)
+        except Exception as error:
+            # Of any kind, again; the others are none the worse.
+            _log.info("an image of %.200r is left out: %.300r", self.compose.id, error)
+            return None
+        return image
+
+
+Metadata = TypeVar("Metadata", ComposeInfo, _RawImages)
 
 
 class ComposeUnavailable(Unavailable):
@@ -65,7 +99,7 @@ class Composes:
             raise ComposeRefused(f"{entry!r:.200} is no compose:ID")
         place = self._place(name)
         info = self._read(ComposeInfo, f"{place}/compose/metadata/composeinfo.json", name)
-        images = self._read(Images, f"{place}/compose/metadata/images.json", name)
+        images = self._read(_RawImages, f"{place}/compose/metadata/images.json", name)
         chosen = self._settings
         for what, value, allowed in (
             ("composes.types", info.compose.type, chosen.types),
@@ -122,27 +156,24 @@ class Composes:
             raise ComposeRefused(f"{url} is the metadata of {metadata.compose.id!r:.200}")
         return metadata
 
-    def _raw_images(self, name: str, place: str, images: Images) -> Iterable[RawImage]:
+    def _raw_images(self, name: str, place: str, images: _RawImages) -> Iterable[RawImage]:
         chosen = self._settings
-        for variant, arches in images.images.items():
-            for image in sorted((one for found in arches.values() for one in found), key=_path):
-                if image.type not in _RAW or not _path(image).endswith(RAW_SUFFIX):
-                    continue
-                if chosen.variants and variant not in chosen.variants:
-                    continue
-                if chosen.subvariants and image.subvariant not in chosen.subvariants:
-                    continue
-                try:
-                    yield RawImage(
-                        url=f"{place}/compose/{_safe(image.path)}",
-                        architecture=Architecture.from_koji(str(image.arch)),
-                        build=name,
-                        source=f"compose-{name}",
-                        size=image.size,
-                        checksum=_checksum(image.checksums),
-                    )
-                except ValueError as error:
-                    _log.info("%s, %.200r is left out: %s", name, image.path, error)
+        for variant, image in images.raw:
+            if chosen.variants and variant not in chosen.variants:
+                continue
+            if chosen.subvariants and image.subvariant not in chosen.subvariants:
+                continue
+            try:
+                yield RawImage(
+                    url=f"{place}/compose/{_safe(image.path)}",
+                    architecture=Architecture.from_koji(str(image.arch)),
+                    build=name,
+                    source=f"compose-{name}",
+                    size=image.size,
+                    checksum=_checksum(image.checksums),
+                )
+            except ValueError as error:
+                _log.info("%s, %.200r is left out: %s", name, image.path, error)
 
 
 def text(answer: web.Answer) -> str:

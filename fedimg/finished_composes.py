@@ -20,6 +20,8 @@ _INDEX_LIMIT = 4 * 1024 * 1024
 #: How long before its end a compose may have begun, in seconds: its id tells the day of that, and
 #: the status of older ones is not asked for.
 _LONGEST = 14 * 86400.0
+#: So many composes whose status the server does not tell, and it is down.
+_PATIENCE = 3
 
 _log = logging.getLogger(__name__)
 
@@ -51,17 +53,36 @@ class ComposeLists:
         One has finished when its STATUS was written last. Raises found.Unavailable or
         found.Refused.
         """
-        reader = _Links()
-        reader.feed(self._index().body.decode(errors="replace"))
-        reader.close()
-        found = [
-            one
-            for each in sorted(reader.composes)
-            if _day(each) + _LONGEST > after
-            if (one := self._finished(each)) and one.completed > after
-        ]
+        found: list[Finished] = []
+        silent: list[Unavailable] = []
+        for each in self._links():
+            if _day(each) + _LONGEST <= after:
+                continue
+            try:
+                one = self._finished(each)
+            except Unavailable as error:
+                # One that the server fails at hides no other.
+                silent.append(error)
+                if len(silent) == _PATIENCE:
+                    break
+                continue
+            if one and one.completed > after:
+                found.append(one)
         found.sort(key=lambda one: one.completed)
+        if silent:
+            yield Page(found, after)
+            raise silent[0]
         yield Page(found, max([after, *(one.completed for one in found)]))
+
+    def _links(self) -> list[str]:
+        reader = _Links()
+        try:
+            reader.feed(self._index().body.decode(errors="replace"))
+            reader.close()
+        except AssertionError as error:
+            # By which html.parser tells of some marked sections that it cannot read.
+            raise Refused(f"{self._location}/ is no index page: {error}") from error
+        return sorted(reader.composes)
 
     def _index(self) -> web.Answer:
         # Without the slash a server answers with a redirect, and none is followed.
@@ -79,6 +100,9 @@ class ComposeLists:
             answer = web.get(place, STATUS_LIMIT, self._seconds)
         except web.NotThere:
             # It has only just begun, or is being removed.
+            return None
+        except web.TooLong as error:
+            _log.info("%s is left out: %s", place, error)
             return None
         except web.NoAnswer as error:
             raise Unavailable(str(error)) from error

@@ -16,6 +16,8 @@ RAW_SUFFIX = ".raw.xz"
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 #: Of root volumes, by EC2's names.
 VOLUME_TYPES = ("standard", "gp2", "gp3")
+# EC2's volumes end here, and so does every file that unpacks onto one; a database holds it.
+_LARGEST = 2**46
 # What a job made is found again by a tag that holds the job's whole name; EC2's limit.
 _JOB_LENGTH = 256
 
@@ -79,7 +81,7 @@ class RawImage:
                 raise ValueError(f"image {what} {value!r} is not a name that Koji makes")
         if len(self.job) > _JOB_LENGTH:
             raise ValueError(f"image source {self.source!r} is too long a name")
-        if self.size is not None and self.size <= 0:
+        if self.size is not None and not 0 < self.size <= _LARGEST:
             raise ValueError(f"image {self.file_name} has an impossible size of {self.size} bytes")
         if self.checksum is not None:
             algorithm, _, digits = self.checksum.partition(":")

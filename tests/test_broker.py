@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from fedimg import broker
@@ -41,6 +42,19 @@ def test_no_password_in_what_is_said_of_a_broker_that_cannot_be_reached(
     said = str(raised.value)
     assert "amqp_url" in said or "no AMQP connection to 127.0.0.1:" in said
     assert "geheim" not in said
+
+
+def test_table_that_lacks_a_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = tmp_path / "fedora-messaging.toml"
+    conf.write_text('amqp_url = "amqps://127.0.0.1:1"\n[tls]\nca_cert = "/etc/ca.pem"\n')
+    monkeypatch.setenv("FEDORA_MESSAGING_CONF", str(conf))
+    with pytest.raises(BusError, match=r"\[tls\] .* lacks certfile, keyfile"):
+        broker.log_in(1)
+
+
+def test_message_that_its_schema_does_not_allow_is_no_fault_of_the_brokers() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        broker.Broker(1).send("image.publish", BODY, "key")
 
 
 def unused() -> int:

@@ -118,6 +118,10 @@ def test_metadata_that_is_none_is_refused(
         {"path": "Cloud//images/x.raw.xz"},
         {"arch": "s390x"},
         {"size": -1},
+        {"size": 10**30},
+        {"size": None},
+        {"format": "unheard-of"},
+        {"path": 7},
         {"checksums": {"md5": "0" * 32}},
         {"checksums": {"sha256": "$(id)"}},
         {"type": "qcow2", "format": "qcow2"},
@@ -135,6 +139,39 @@ def test_image_that_cannot_be_is_left_out(
 
 
 @pytest.mark.parametrize(
+    "other",
+    [
+        {"type": "unheard-of"},
+        {"type": ["raw-xz"]},
+        {},
+        None,
+        {"type": "raw-xz", "path": "x.raw.xz"},
+    ],
+)
+def test_image_of_which_nothing_is_known_hides_no_other(
+    koji: Koji, composes: Composes, image: Path, other: object
+) -> None:
+    folder = add_compose(koji.root, NAME, {"x86_64": [image]})
+    path = folder / "compose/metadata/images.json"
+    metadata = json.loads(path.read_text())
+    metadata["payload"]["images"]["Cloud"]["x86_64"].append(other)
+    path.write_text(json.dumps(metadata))
+    assert [one.file_name for one in composes.find(f"compose:{NAME}").images] == [FILE]
+
+
+def test_more_images_than_a_compose_has_are_refused_in_no_time(
+    koji: Koji, composes: Composes, image: Path
+) -> None:
+    folder = add_compose(koji.root, NAME, {"x86_64": [image]})
+    path = folder / "compose/metadata/images.json"
+    metadata = json.loads(path.read_text())
+    metadata["payload"]["images"]["Cloud"]["x86_64"] *= 20_000
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ComposeRefused, match="20000 raw images"):
+        composes.find(f"compose:{NAME}")
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "../secret-20260101.0",
@@ -144,6 +181,7 @@ def test_image_that_cannot_be_is_left_out(
         f"{NAME}?x",
         f"{NAME}\n",
         "é-20260101.0",
+        "Fedora-٢٠٢٦٠١٠١.٠",
     ],
 )
 def test_name_that_pungi_does_not_make_reaches_no_address(composes: Composes, name: str) -> None:

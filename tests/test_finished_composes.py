@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
@@ -95,19 +96,23 @@ def test_location_that_is_down_is_looked_at_again_soon(
 
 
 Pages = Callable[[str], tuple[int, bytes]]
+#: Of what a server shows, and when that was written.
+Serve = Callable[..., ComposeLists]
 
 
 @pytest.fixture
-def location() -> Iterator[Callable[[Pages], ComposeLists]]:
+def location() -> Iterator[Serve]:
     """A server that answers with what it is given, whatever is asked."""
     servers: list[ThreadingHTTPServer] = []
 
-    def serve(pages: Pages) -> ComposeLists:
+    def serve(pages: Pages, written: float | None = None) -> ComposeLists:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, body = pages(self.path)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
+                if written is not None:
+                    self.send_header("Last-Modified", formatdate(written, usegmt=True))
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -139,9 +144,7 @@ def location() -> Iterator[Callable[[Pages], ComposeLists]]:
         b"",
     ],
 )
-def test_links_that_lead_elsewhere_are_not_followed(
-    location: Callable[[Pages], ComposeLists], index: bytes
-) -> None:
+def test_links_that_lead_elsewhere_are_not_followed(location: Serve, index: bytes) -> None:
     asked: list[str] = []
 
     def pages(path: str) -> tuple[int, bytes]:
@@ -153,7 +156,7 @@ def test_links_that_lead_elsewhere_are_not_followed(
 
 
 def test_compose_of_which_nobody_tells_when_it_finished_is_left_out(
-    location: Callable[[Pages], ComposeLists],
+    location: Serve,
 ) -> None:
     def pages(path: str) -> tuple[int, bytes]:
         if path.endswith("STATUS"):
@@ -164,11 +167,42 @@ def test_compose_of_which_nobody_tells_when_it_finished_is_left_out(
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "raises"), [(200, b"<html>" * 500, False), (503, b"", True)]
+)
+def test_compose_whose_status_cannot_be_read_hides_no_other(
+    location: Serve, status: int, body: bytes, raises: bool
+) -> None:
+    bad, good = "Fedora-43-20261120.0", "Fedora-43-20261120.1"
+
+    def pages(path: str) -> tuple[int, bytes]:
+        if path.endswith("STATUS"):
+            return (status, body) if bad in path else (200, b"FINISHED\n")
+        return 200, f'<a href="{bad}/"><a href="{good}/">'.encode()
+
+    read = location(pages, THEN + HOUR)
+    found = read.since(read.names[0], THEN)
+    page = next(found)
+    assert [one.entry for one in page.found] == [f"compose:{good}"]
+    # What was not told may have finished before what was: it is looked for again.
+    assert (page.until == THEN) is raises
+    if raises:
+        with pytest.raises(Unavailable, match="503"):
+            next(found)
+    assert list(found) == []
+
+
+@pytest.mark.parametrize("index", [b"<![endif-->", b"<![foo[ x ]]>"])
+def test_page_that_is_no_html_is_no_index(location: Serve, index: bytes) -> None:
+    with pytest.raises(Refused, match="no index page"):
+        entries(location(lambda _path: (200, index)), THEN)
+
+
+@pytest.mark.parametrize(
     ("status", "body", "raised"),
     [(503, b"", Unavailable), (200, b"x" * (5 * 1024 * 1024), Unavailable), (403, b"", Refused)],
 )
 def test_index_that_cannot_be_read_is_an_error(
-    location: Callable[[Pages], ComposeLists], status: int, body: bytes, raised: type[Exception]
+    location: Serve, status: int, body: bytes, raised: type[Exception]
 ) -> None:
     with pytest.raises(raised):
         location(lambda _path: (status, body)).now()

@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import boto3
+import pika
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -214,7 +215,8 @@ def unit(name: str) -> configparser.ConfigParser:
 def test_hub_and_worker_share_user_state_directory_and_configuration() -> None:
     worker = unit("fedimg-worker.service")["Service"]
     hub = unit("fedmsg-hub.service.d/fedimg.conf")["Service"]
-    for key in ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask", "Environment"):
+    shared = ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask", "EnvironmentFile")
+    for key in (*shared, "Environment"):
         assert worker[key] == hub[key], key
     assert worker["Environment"] == f"{config.PATH_VARIABLE}={config.DEFAULT_PATH}"
     assert f"/var/lib/{worker['StateDirectory']}" == str(config.Settings().state_directory)
@@ -223,10 +225,17 @@ def test_hub_and_worker_share_user_state_directory_and_configuration() -> None:
 def test_consumer_unit_is_the_workers_and_finds_the_shipped_configuration() -> None:
     worker = unit("fedimg-worker.service")["Service"]
     consumer = unit("fedimg-consumer.service")["Service"]
-    for key in ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask"):
+    shared = ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask", "EnvironmentFile")
+    for key in shared:
         assert worker[key] == consumer[key], key
+    # Where README.md has fedimg installed.
+    program = "/opt/fedimg/bin/fedora-messaging"
+    assert consumer["ExecStart"].startswith(f"{program} consume ")
+    assert "python3 -m venv /opt/fedimg\n" in (ROOT / "README.md").read_text()
     shipped = tomllib.loads((ROOT / "fedora-messaging/fedimg.toml").read_text())
     assert consumer["ExecStart"].endswith(f"--callback={shipped['callback']}")
+    address = pika.URLParameters(shipped["amqp_url"])
+    assert (address.host, address.virtual_host) == ("rabbitmq.fedoraproject.org", "/pubsub")
     (queue,) = shipped["queues"].values()
     assert (queue["durable"], queue["auto_delete"], queue["exclusive"]) == (True, False, False)
     (binding,) = shipped["bindings"]
