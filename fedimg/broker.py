@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import ssl
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import pika
-import pika.exceptions
 from fedora_messaging import config, exceptions
 from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
@@ -26,17 +23,16 @@ if TYPE_CHECKING:
 
 #: The longest pause, in seconds, before a broker that is away is looked for again. Twisted's own
 #: grows to an hour.
-LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 30.0
 #: Before every topic of ours.
 _MODNAME = "fedimg"
-#: What pika calls a broker's refusal of who we are.
-_STRANGERS = (
-    pika.exceptions.AuthenticationError,
-    pika.exceptions.ProbableAccessDeniedError,
-    pika.exceptions.ProbableAuthenticationError,
-)
 #: What makes our messages' ids ours alone.
 _IDS = uuid.UUID("8d5a4d0e-6f0f-4c55-9a6e-5d2f6a3c1b7e")
+
+
+def look_often() -> None:
+    """From here on, look often for a broker that is away."""
+    FedoraMessagingFactoryV2.maxDelay = _LONGEST_PAUSE  # type: ignore[assignment]
 
 
 def configuration() -> dict[str, Any]:
@@ -45,7 +41,7 @@ def configuration() -> dict[str, Any]:
     From here on a broker that is away is looked for often. Raises BusError when it cannot be read,
     or the messages' schemas are not installed.
     """
-    FedoraMessagingFactoryV2.maxDelay = LONGEST_PAUSE  # type: ignore[assignment]
+    look_often()
     try:
         config.conf.load_config()
     except exceptions.ConfigurationException as error:
@@ -58,64 +54,6 @@ def configuration() -> dict[str, Any]:
             f"schemas: install ./fedimg-messages of fedimg's sources beside fedimg ({error})"
         ) from error
     return dict(config.conf)
-
-
-def log_in(seconds: float) -> str:
-    """Connect as fedora-messaging does, see the exchange, and leave; the broker's host and port.
-
-    Each step takes up to `seconds`. Raises BusError.
-    """
-    settings = configuration()
-    try:
-        parameters = pika.URLParameters(settings["amqp_url"])
-    except Exception as error:
-        # Of any kind; the URL may hold a password, and so may what is said about it.
-        raise BusError("amqp_url in fedora-messaging's configuration is none") from error
-    where = f"{parameters.host}:{parameters.port}"
-    parameters.connection_attempts = 1
-    parameters.socket_timeout = parameters.stack_timeout = seconds
-    parameters.blocked_connection_timeout = seconds
-    if parameters.ssl_options is not None:
-        _identify(parameters, settings["tls"])
-    exchange = settings["publish_exchange"]
-    try:
-        connection = pika.BlockingConnection(parameters)
-        try:
-            connection.channel().exchange_declare(exchange, passive=True)
-        finally:
-            if connection.is_open:
-                connection.close()
-    except pika.exceptions.ChannelClosedByBroker as error:
-        raise BusError(f"{where}: no exchange {exchange!r} for us: {error.reply_text}") from error
-    except _STRANGERS as error:
-        raise BusError(f"{where} does not let us in: {_reason(error)}") from error
-    except (pika.exceptions.AMQPError, OSError) as error:
-        raise BusError(f"no AMQP connection to {where}: {_reason(error)}") from error
-    return where
-
-
-def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None]) -> None:
-    """TLS as fedora-messaging has it: with a certificate of ours, that is who we are."""
-    if missing := [key for key in ("ca_cert", "certfile", "keyfile") if key not in tls]:
-        raise BusError(f"[tls] in fedora-messaging's configuration lacks {', '.join(missing)}")
-    try:
-        context = ssl.create_default_context(cafile=tls["ca_cert"])
-        if tls["certfile"] and tls["keyfile"]:
-            context.load_cert_chain(tls["certfile"], tls["keyfile"])
-            parameters.credentials = pika.credentials.ExternalCredentials()
-    except OSError as error:
-        raise BusError(
-            f"cannot use the files of [tls] in fedora-messaging's configuration: {error}"
-        ) from error
-    parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-
-
-def _reason(error: BaseException) -> str:
-    """What pika, which wraps causes in its own, was told below."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    inner = getattr(error, "exception", None)
-    return str(inner or error) or repr(error)
 
 
 def message(topic: str, body: dict[str, Any], key: str) -> Message:

@@ -16,10 +16,9 @@ from fedora_messaging import config as bus
 from fedora_messaging.exceptions import Nack, ValidationError
 from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
-from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
 from fedimg import config, intake
-from fedimg.broker import LONGEST_PAUSE
+from fedimg.broker import look_often
 from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
 from fedimg.store import Store
@@ -57,7 +56,7 @@ class Callback:
             load_message_classes()
         except Exception as error:
             sys.exit(f"fedimg: cannot load the messages' schemas installed here: {error!r}")
-        FedoraMessagingFactoryV2.maxDelay = LONGEST_PAUSE  # type: ignore[assignment]
+        look_often()
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
         topics = ", ".join(intake.topics(self._settings))

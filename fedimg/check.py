@@ -213,7 +213,7 @@ def composes(location: str) -> list[Finding]:
 
 def broker() -> list[Finding]:
     """Whether fedora-messaging's configuration opens a broker, and the schemas are here."""
-    from fedimg.broker import log_in
+    from fedimg.broker_login import log_in
     from fedimg.outlets import BusError
 
     name = "broker"

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from fedimg import broker
+from fedimg.broker_login import log_in
 from fedimg.outlets import BusError
 
 BODY: dict[str, Any] = {"image_name": "y", "extra": {"id": "ami-0123456789abcdef0"}}
@@ -38,7 +39,7 @@ def test_no_password_in_what_is_said_of_a_broker_that_cannot_be_reached(
     conf.write_text(f'amqp_url = "{url.format(port=unused())}"\n')
     monkeypatch.setenv("FEDORA_MESSAGING_CONF", str(conf))
     with pytest.raises(BusError) as raised:
-        broker.log_in(1)
+        log_in(1)
     said = str(raised.value)
     assert "amqp_url" in said or "no AMQP connection to 127.0.0.1:" in said
     assert "geheim" not in said
@@ -49,7 +50,7 @@ def test_table_that_lacks_a_key_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     conf.write_text('amqp_url = "amqps://127.0.0.1:1"\n[tls]\nca_cert = "/etc/ca.pem"\n')
     monkeypatch.setenv("FEDORA_MESSAGING_CONF", str(conf))
     with pytest.raises(BusError, match=r"\[tls\] .* lacks certfile, keyfile"):
-        broker.log_in(1)
+        log_in(1)
 
 
 def test_message_that_its_schema_does_not_allow_is_no_fault_of_the_brokers() -> None:

@@ -1,0 +1,76 @@
+"""Whether the AMQP broker that fedora-messaging's configuration names lets fedimg in."""
+
+from __future__ import annotations
+
+import ssl
+
+import pika
+import pika.exceptions
+
+from fedimg.broker import configuration
+from fedimg.outlets import BusError
+
+#: What pika calls a broker's refusal of who we are.
+_STRANGERS = (
+    pika.exceptions.AuthenticationError,
+    pika.exceptions.ProbableAccessDeniedError,
+    pika.exceptions.ProbableAuthenticationError,
+)
+
+
+def log_in(seconds: float) -> str:
+    """Connect as fedora-messaging does, see the exchange, and leave; the broker's host and port.
+
+    Each step takes up to `seconds`. Raises BusError.
+    """
+    settings = configuration()
+    try:
+        parameters = pika.URLParameters(settings["amqp_url"])
+    except Exception as error:
+        # Of any kind; the URL may hold a password, and so may what is said about it.
+        raise BusError("amqp_url in fedora-messaging's configuration is none") from error
+    where = f"{parameters.host}:{parameters.port}"
+    parameters.connection_attempts = 1
+    parameters.socket_timeout = parameters.stack_timeout = seconds
+    parameters.blocked_connection_timeout = seconds
+    if parameters.ssl_options is not None:
+        _identify(parameters, settings["tls"])
+    exchange = settings["publish_exchange"]
+    try:
+        connection = pika.BlockingConnection(parameters)
+        try:
+            connection.channel().exchange_declare(exchange, passive=True)
+        finally:
+            if connection.is_open:
+                connection.close()
+    except pika.exceptions.ChannelClosedByBroker as error:
+        raise BusError(f"{where}: no exchange {exchange!r} for us: {error.reply_text}") from error
+    except _STRANGERS as error:
+        raise BusError(f"{where} does not let us in: {_reason(error)}") from error
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise BusError(f"no AMQP connection to {where}: {_reason(error)}") from error
+    return where
+
+
+def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None]) -> None:
+    """TLS as fedora-messaging has it: with a certificate of ours, that is who we are."""
+    if missing := [key for key in ("ca_cert", "certfile", "keyfile") if key not in tls]:
+        raise BusError(f"[tls] in fedora-messaging's configuration lacks {', '.join(missing)}")
+    try:
+        context = ssl.create_default_context(cafile=tls["ca_cert"])
+        if tls["certfile"] and tls["keyfile"]:
+            context.load_cert_chain(tls["certfile"], tls["keyfile"])
+            parameters.credentials = pika.credentials.ExternalCredentials()
+    except OSError as error:
+        raise BusError(
+            f"cannot use the files of [tls] in fedora-messaging's configuration: {error}"
+        ) from error
+    parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+
+
+def _reason(error: BaseException) -> str:
+    """What pika, which wraps causes in its own, was told below."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    inner = getattr(error, "exception", None)
+    return str(inner or error) or repr(error)
