@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import asyncssh
@@ -14,6 +14,7 @@ import pytest
 
 from fedimg import printed, ssh
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
+from lab.machines.link import Link
 
 HOST = ssh.new_identity("host")
 CLIENT = ssh.new_identity("client")
@@ -150,47 +151,39 @@ def connect(port: int, *, limit: float = 10, **other: Any) -> ssh.Session:
     return ssh.connect("127.0.0.1", port, "fedora", limit=limit, **{**usual, **other})
 
 
-class Link:
-    """A cable between client and server that can freeze: both ends stay open, no byte passes."""
+class Cable:
+    """A port before a server's: what goes through it can freeze, or arrive `late` seconds late."""
 
-    def __init__(self, port: int) -> None:
-        self.frozen = threading.Event()
-        self._to = port
+    def __init__(self, server: Server, late: float = 0.0) -> None:
+        self._server, self._late = server, late
         self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.setblocking(False)
         self.port = self._listening.getsockname()[1]
-        self._ends: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._links: list[Link] = []
+        self._carrying = asyncio.run_coroutine_threadsafe(self._carry(), server.loop)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._to))
-            self._ends += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+    async def _carry(self) -> None:
+        with self._listening:
+            async with asyncio.TaskGroup() as links:
+                while True:
+                    near, _ = await self._server.loop.sock_accept(self._listening)
+                    await asyncio.sleep(self._late)
+                    far = socket.create_connection(("127.0.0.1", self._server.port))
+                    self._links.append(Link(near, far))
+                    links.create_task(self._links[-1].carry())
 
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        try:
-            while data := one.recv(65536):
-                if self.frozen.is_set():
-                    return
-                other.sendall(data)
-        except OSError:
-            pass
+    def freeze(self) -> None:
+        for link in self._links:
+            link.freeze()
 
     def close(self) -> None:
-        for end in [self._listening, *self._ends]:
-            end.close()
+        self._carrying.cancel()
 
 
 @pytest.fixture
-def link(server: Server) -> Iterator[Link]:
-    link = Link(server.port)
-    yield link
-    link.close()
+def cable(server: Server) -> Iterator[Cable]:
+    with closing(Cable(server)) as cable:
+        yield cable
 
 
 @contextmanager
@@ -283,22 +276,8 @@ def test_a_port_that_speaks_something_else() -> None:
 
 
 def test_a_banner_that_comes_late(server: Server) -> None:
-    listening = socket.create_server(("127.0.0.1", 0))
-    link = Link(server.port)
-
-    def late() -> None:
-        near, _ = listening.accept()
-        time.sleep(2)
-        far = socket.create_connection(("127.0.0.1", server.port))
-        link._ends += [near, far]
-        for one, other in ((near, far), (far, near)):
-            threading.Thread(target=link._carry, args=(one, other), daemon=True).start()
-
-    threading.Thread(target=late, daemon=True).start()
-    with takes(2, 20), connect(listening.getsockname()[1]) as session:
+    with closing(Cable(server, late=2)) as cable, takes(2, 20), connect(cable.port) as session:
         assert session.run("echo here", limit=5, idle=5).output == "here"
-    link.close()
-    listening.close()
 
 
 def test_cancelled_while_the_machine_boots() -> None:
@@ -408,16 +387,16 @@ def test_a_long_command_ends_at_its_limit(session: ssh.Session) -> None:
         session.run("while sleep 0.1; do echo; done", limit=1, idle=60)
 
 
-def test_a_link_that_freezes_midway(link: Link) -> None:
-    with connect(link.port) as session:
-        threading.Timer(0.5, link.frozen.set).start()
+def test_a_link_that_freezes_midway(cable: Cable) -> None:
+    with connect(cable.port) as session:
+        threading.Timer(0.5, cable.freeze).start()
         with takes(1, 20), pytest.raises(ssh.SSHError, match="frozen"):
             session.run("while sleep 0.1; do echo; done", limit=60, idle=1)
 
 
-def test_a_link_that_is_frozen_before_the_command(link: Link) -> None:
-    with connect(link.port) as session:
-        link.frozen.set()
+def test_a_link_that_is_frozen_before_the_command(cable: Cable) -> None:
+    with connect(cable.port) as session:
+        cable.freeze()
         with takes(0.9, 20), pytest.raises(ssh.SSHError, match="frozen"):
             session.run("true", limit=60, idle=1)
 

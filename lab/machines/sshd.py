@@ -114,14 +114,17 @@ class SshServer:
         try:
             if await loop.run_in_executor(None, self._admits, source, port):
                 strikes = await loop.run_in_executor(None, self._strikes)
-                link = Link(client) if strikes == FROZEN else None
+                server, link = client, None
+                if strikes == FROZEN:
+                    server, end = socket.socketpair()
+                    link = Link(client, end)
                 options = await self._options(strikes, link)
                 async with asyncio.TaskGroup() as tasks:
                     if link is not None:
                         tasks.create_task(link.carry())
                     # A client that cannot prove who it is, or goes away, is its own concern.
                     with suppress(OSError, asyncssh.Error):
-                        await asyncssh.run_server(link.server if link else client, options=options)
+                        await asyncssh.run_server(server, options=options)
                 return
             # Nothing comes back through a security group; only the client can end this.
             with suppress(OSError):
