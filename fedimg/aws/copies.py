@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fedimg.aws import amis, snapshots
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
@@ -11,14 +13,25 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits
 
 
+@dataclass(frozen=True)
+class Source:
+    """The snapshot that is copied, and where it is."""
+
+    region: str
+    snapshot: str
+
+    def description(self, labels: Labels) -> str:
+        """What its copies are described as, and found by."""
+        return f"fedimg: copied from {self.snapshot} in {self.region}, {labels.image}"[:255]
+
+
 def copied(
     ec2: Client,
     ec2_once: Client,
     waiter: Waiter,
     labels: Labels,
+    source: Source,
     *,
-    origin: str,
-    snapshot: str,
     look_first: bool,
     limits: Limits,
     sights: Sights | None = None,
@@ -31,13 +44,13 @@ def copied(
     for attempt in range(limits.attempts):
         copy = waiter.make(
             lambda: waiter.until(
-                lambda: _start(ec2_once, labels, origin, snapshot),
+                lambda: _start(ec2_once, labels, source),
                 # EC2 runs at most 20 copies into one region.
                 what="a place among the region's copies",
                 limit=limits.copy_,
                 repeatable=False,
             ),
-            lambda: _find(ec2, labels, origin, snapshot),
+            lambda: _find(ec2, labels, source),
             look_first=look_first,
         )
         try:
@@ -50,7 +63,7 @@ def copied(
     raise AssertionError("limits.attempts is positive")
 
 
-def _find(ec2: Client, labels: Labels, origin: str, snapshot: str) -> str | None:
+def _find(ec2: Client, labels: Labels, source: Source) -> str | None:
     """The copy of this very snapshot, unless one that an earlier run published is there.
 
     Both hold tested bits; what else an earlier run may have left was perhaps never tested.
@@ -60,26 +73,22 @@ def _find(ec2: Client, labels: Labels, origin: str, snapshot: str) -> str | None
         Filters=[*labels.filters(), {"Name": "is-public", "Values": ["true"]}],
     )["Images"]
     published = {each for image in images for each in amis.snapshots_of(image)}
-    told = _description(labels, origin, snapshot)
+    told = source.description(labels)
     return snapshots.find(
         ec2, labels, lambda found: found["SnapshotId"] in published
     ) or snapshots.find(ec2, labels, lambda found: found.get("Description") == told)
 
 
-def _description(labels: Labels, origin: str, snapshot: str) -> str:
-    return f"fedimg: copied from {snapshot} in {origin}, {labels.image}"[:255]
-
-
-def _start(ec2_once: Client, labels: Labels, origin: str, snapshot: str) -> str | None:
+def _start(ec2_once: Client, labels: Labels, source: Source) -> str | None:
     """Ask for the copy; None while the region has no place for one more.
 
     CopySnapshot takes no client token, so `ec2_once` leaves trying again to the waiter.
     """
     try:
         made = ec2_once.copy_snapshot(
-            SourceRegion=origin,
-            SourceSnapshotId=snapshot,
-            Description=_description(labels, origin, snapshot),
+            SourceRegion=source.region,
+            SourceSnapshotId=source.snapshot,
+            Description=source.description(labels),
             TagSpecifications=labels.specifications(["snapshot"], snapshots.ROLE, labels.image),
         )
     except Exception as error:

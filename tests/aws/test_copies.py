@@ -27,8 +27,7 @@ def copy(clients, waiter, labels, snapshot):
             once or clients.ec2_once(FURTHER),
             waiter,
             labels,
-            origin=ORIGIN,
-            snapshot=of,
+            copies.Source(ORIGIN, of),
             look_first=look_first,
             limits=limits,
         )
