@@ -121,3 +121,26 @@ def test_what_is_not_for_us_is_acknowledged_and_forgotten(consumer: Consumer) ->
     for body in ({}, {"msg": 1}, {"attribute": "state", "new": 1, "build_id": "1; rm -rf /"}):
         assert consumer.given("buildsys.build.state.change", body) == "acknowledged"
     assert not consumer.state.exists()
+
+
+def test_schemas_that_cannot_be_loaded_end_the_consumer_before_it_takes_a_message(
+    tmp_path: Path,
+) -> None:
+    installed = tmp_path / "broken-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[fedora.messages]\nbroken = no_such_module:V1\n")
+    (tmp_path / "fedimg.toml").write_text(f'state_directory = "{tmp_path}"\n')
+    ended = subprocess.run(
+        [sys.executable, "-c", "from fedimg.callback import Callback; Callback()"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tmp_path),
+            "FEDIMG_CONFIG": str(tmp_path / "fedimg.toml"),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert "cannot load the messages' schemas installed here" in ended.stderr
+    assert "no_such_module" in ended.stderr

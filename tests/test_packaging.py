@@ -3,6 +3,7 @@
 import ast
 import configparser
 import json
+import os
 import re
 import subprocess
 import sys
@@ -357,7 +358,11 @@ def test_make_has_a_rule_for_all_that_its_help_names() -> None:
     assert {"demo", "test", "bench"} <= set(named)
     for target in named:
         planned = subprocess.run(
-            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
+            ["make", "--dry-run", target],
+            cwd=ROOT,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
         )
         assert planned.returncode == 0, planned.stderr
         assert "Nothing to be done" not in planned.stdout, target
