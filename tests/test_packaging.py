@@ -366,3 +366,13 @@ def test_make_has_a_rule_for_all_that_its_help_names() -> None:
         )
         assert planned.returncode == 0, planned.stderr
         assert "Nothing to be done" not in planned.stdout, target
+
+
+def test_tox_installs_the_packages_that_make_does() -> None:
+    made = set(re.findall(r"--editable (?:'|\./)?([\w.-]+)", (ROOT / "Makefile").read_text()))
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read_string((ROOT / "tox.ini").read_text())
+    # tox installs the package of its own folder by itself.
+    others = set(re.findall(r"--editable \./([\w.-]+)", tox["testenv"].get("deps", "")))
+    assert tox["testenv"]["package"] == "editable"
+    assert made - {"."} == others
