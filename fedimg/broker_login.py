@@ -58,6 +58,9 @@ def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None])
         raise BusError(f"[tls] in fedora-messaging's configuration lacks {', '.join(missing)}")
     try:
         context = ssl.create_default_context(cafile=tls["ca_cert"])
+        # On by default from Python 3.13 on, and not in Twisted, by which the worker connects: an
+        # authority that leaves out an extension of RFC 5280's is good enough there.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if tls["certfile"] and tls["keyfile"]:
             context.load_cert_chain(tls["certfile"], tls["keyfile"])
             parameters.credentials = pika.credentials.ExternalCredentials()
