@@ -6,7 +6,6 @@ import xmlrpc.client
 from typing import Any
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from fedimg import web
 from fedimg.web import NoAnswer
@@ -59,8 +58,6 @@ class Client:
             (value,), _ = xmlrpc.client.loads(answer, use_builtin_types=True)
         except (xmlrpc.client.Fault, NoAnswer):
             raise
-        except (requests.RequestException, HTTPError) as error:
-            raise NoAnswer(f"{self._address} does not answer: {error}") from error
         except Exception as error:
             # A proxy's error page, say; the parser raises nearly anything on what is no XML-RPC.
             whole = answer.startswith("<?xml") and answer.rstrip().endswith("</methodResponse>")
@@ -70,19 +67,22 @@ class Client:
         return value, date
 
     def _post(self, document: bytes) -> tuple[str, str | None]:
-        with requests.post(
-            self._address,
-            document,
-            headers={**web.HEADERS, "Content-Type": "text/xml"},
-            timeout=self._timeout,
-            stream=True,
-            # A redirected POST becomes a GET, whose answer would be a page for people.
-            allow_redirects=False,
-        ) as response:
+        with (
+            web.asking(self._address, self._timeout) as session,
+            session.post(
+                self._address,
+                document,
+                headers={**web.HEADERS, "Content-Type": "text/xml"},
+                timeout=self._timeout,
+                stream=True,
+                # A redirected POST becomes a GET, whose answer would be a page for people.
+                allow_redirects=False,
+            ) as response,
+        ):
             if response.status_code != requests.codes.ok:
                 raise NoAnswer(
                     f"{self._address} answers {response.status_code} {response.reason}"
                     + (f" to {response.next.url}" if response.next else "")
                 )
-            answer = web.body(response, ANSWER_LIMIT, self._timeout)
+            answer = web.body(response, ANSWER_LIMIT)
         return answer.decode(), response.headers.get("Date")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg import __version__
+from fedimg import __version__, deadline
 
 #: What is sent with every request. A compressed answer would get past the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
@@ -36,9 +37,23 @@ class Answer:
     date: str | None
 
 
-def body(response: requests.Response, limit: int, seconds: float) -> bytes:
-    """The whole of a streamed answer. Raises NoAnswer, TooLong."""
-    deadline = time.monotonic() + seconds
+@contextmanager
+def asking(url: str, seconds: float) -> Iterator[requests.Session]:
+    """A session in which the server of `url` has so many seconds, for its whole answer.
+
+    What requests and urllib3 raise becomes NoAnswer.
+    """
+    try:
+        with deadline.session(seconds) as session:
+            yield session
+    except deadline.Overdue as error:
+        raise NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
+    except (requests.RequestException, HTTPError) as error:
+        raise NoAnswer(f"{url} does not answer: {error}") from error
+
+
+def body(response: requests.Response, limit: int) -> bytes:
+    """The whole of a streamed answer of at most `limit` bytes. Raises TooLong."""
     read = bytearray()
     # Piece by piece as they come: requests' own iterator waits until one is full, however slowly
     # it fills.
@@ -46,8 +61,6 @@ def body(response: requests.Response, limit: int, seconds: float) -> bytes:
         read += piece
         if len(read) > limit:
             raise TooLong(f"{response.url} answers with over {limit} bytes")
-        if time.monotonic() > deadline:
-            raise NoAnswer(f"{response.url} has not ended its answer after {seconds:g} s")
     return bytes(read)
 
 
@@ -56,18 +69,18 @@ def get(url: str, limit: int, seconds: float) -> Answer:
 
     Raises NotThere, NoAnswer.
     """
-    try:
-        with requests.get(
+    with (
+        asking(url, seconds) as session,
+        session.get(
             url, headers=HEADERS, timeout=seconds, stream=True, allow_redirects=False
-        ) as response:
-            _mind_status(response)
-            return Answer(
-                body(response, limit, seconds),
-                response.headers.get("Last-Modified"),
-                response.headers.get("Date"),
-            )
-    except (requests.RequestException, HTTPError) as error:
-        raise NoAnswer(f"{url} does not answer: {error}") from error
+        ) as response,
+    ):
+        _mind_status(response)
+        return Answer(
+            body(response, limit),
+            response.headers.get("Last-Modified"),
+            response.headers.get("Date"),
+        )
 
 
 def size(url: str, seconds: float) -> int | None:
@@ -75,14 +88,12 @@ def size(url: str, seconds: float) -> int | None:
 
     Raises NotThere, NoAnswer.
     """
-    try:
-        with requests.head(
-            url, headers=HEADERS, timeout=seconds, allow_redirects=False
-        ) as response:
-            _mind_status(response)
-            length = response.headers.get("Content-Length", "")
-    except (requests.RequestException, HTTPError) as error:
-        raise NoAnswer(f"{url} does not answer: {error}") from error
+    with (
+        asking(url, seconds) as session,
+        session.head(url, headers=HEADERS, timeout=seconds, allow_redirects=False) as response,
+    ):
+        _mind_status(response)
+        length = response.headers.get("Content-Length", "")
     # EC2's volumes end at 2**46 bytes, and so does every honest file.
     return int(length) if length.isascii() and length.isdecimal() and len(length) < 15 else None
 

@@ -1,0 +1,120 @@
+"""Small files read over HTTP from servers that send as they please: the limits hold."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
+
+import pytest
+
+from fedimg import rpc, web
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
+#: Far from each other: what a request may take, what a server that dribbles takes, and what a busy
+#: machine adds.
+SECONDS, LONG, BUSY = 1.0, 60.0, 20.0
+
+Dribble = Callable[[bytes, bytes, bytes], str]
+
+
+@pytest.fixture
+def dribbling() -> Iterator[Dribble]:
+    """Serve `at_once`, then `slowly` a byte at a time, over and over, then `end`; the address."""
+    over = Event()
+    threads = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def start(at_once: bytes, slowly: bytes, end: bytes = b"") -> str:
+            def serve() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(at_once)
+                    until = time.monotonic() + LONG
+                    try:
+                        while slowly and time.monotonic() < until:
+                            for byte in slowly:
+                                connection.sendall(bytes([byte]))
+                                if over.wait(0.05):
+                                    return
+                        connection.sendall(end)
+                    except OSError:
+                        # The client has had enough.
+                        return
+
+            threads.append(Thread(target=serve))
+            threads[-1].start()
+            return f"http://127.0.0.1:{server.getsockname()[1]}/file"
+
+        yield start
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def asked(ask: Callable[[], object]) -> str:
+    """What is said of a server that takes too long."""
+    began = time.monotonic()
+    with pytest.raises(web.NoAnswer) as raised:
+        ask()
+    assert time.monotonic() - began < BUSY
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "slowly"),
+    [
+        (b"", b"HTTP/1.1 200 OK "),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Some: thing\r\n"),
+        (HEAD, b"X-Some-Thing-Without-An-End: "),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"a body without a length "),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"a body that never ends "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n", b"a chunk "),
+    ],
+)
+def test_answer_that_comes_byte_by_byte_has_its_time(
+    dribbling: Dribble, at_once: bytes, slowly: bytes
+) -> None:
+    address = dribbling(at_once, slowly, b"")
+    said = asked(lambda: web.get(address, 65536, SECONDS))
+    assert said == f"{address} has not ended its answer after 1 s"
+
+
+def test_size_and_calls_have_their_time_too(dribbling: Dribble) -> None:
+    address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
+    assert "after 1 s" in asked(lambda: web.size(address, SECONDS))
+    address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
+    assert "after 1 s" in asked(lambda: rpc.Client(address, SECONDS).call("getAPIVersion"))
+
+
+def test_answer_in_time_is_read_whole(dribbling: Dribble) -> None:
+    address = dribbling(HEAD + b"Last-Modified: then\r\nDate: now\r\n\r\nbytes", b"", b"")
+    assert web.get(address, 5, BUSY) == web.Answer(b"bytes", "then", "now")
+    address = dribbling(HEAD + b"\r\n", b"", b"")
+    assert web.size(address, BUSY) == 5
+
+
+def test_more_than_is_read_is_too_long(dribbling: Dribble) -> None:
+    address = dribbling(HEAD + b"\r\nbytes", b"", b"")
+    with pytest.raises(web.TooLong, match="over 4 bytes"):
+        web.get(address, 4, BUSY)
+
+
+def test_body_that_ends_early_is_no_answer(dribbling: Dribble) -> None:
+    address = dribbling(HEAD + b"\r\nbyt", b"", b"")
+    with pytest.raises(web.NoAnswer, match="does not answer"):
+        web.get(address, 5, BUSY)
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"), [(404, web.NotThere), (302, web.NotThere), (503, web.NoAnswer)]
+)
+def test_other_answers_are_told_apart(
+    dribbling: Dribble, status: int, raised: type[Exception]
+) -> None:
+    answer = f"HTTP/1.1 {status} So\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    for ask in (lambda url: web.get(url, 5, BUSY), lambda url: web.size(url, BUSY)):
+        with pytest.raises(raised, match=f"answers {status} So"):
+            ask(dribbling(answer.encode(), b"", b""))
