@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import pika
 import pika.exceptions
@@ -24,6 +27,25 @@ def log_in(seconds: float) -> str:
     Each step takes up to `seconds`. Raises BusError.
     """
     settings = configuration()
+    exchange = settings["publish_exchange"]
+    with connected(settings, seconds) as (connection, where):
+        try:
+            connection.channel().exchange_declare(exchange, passive=True)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            raise BusError(
+                f"{where}: no exchange {exchange!r} for us: {error.reply_text}"
+            ) from error
+    return where
+
+
+@contextmanager
+def connected(
+    settings: Mapping[str, Any], seconds: float
+) -> Iterator[tuple[pika.BlockingConnection, str]]:
+    """A connection as fedora-messaging's `settings` have it, and the broker's host and port.
+
+    Each step takes up to `seconds`. Raises BusError.
+    """
     try:
         parameters = pika.URLParameters(settings["amqp_url"])
     except Exception as error:
@@ -35,21 +57,17 @@ def log_in(seconds: float) -> str:
     parameters.blocked_connection_timeout = seconds
     if parameters.ssl_options is not None:
         _identify(parameters, settings["tls"])
-    exchange = settings["publish_exchange"]
     try:
         connection = pika.BlockingConnection(parameters)
         try:
-            connection.channel().exchange_declare(exchange, passive=True)
+            yield connection, where
         finally:
             if connection.is_open:
                 connection.close()
-    except pika.exceptions.ChannelClosedByBroker as error:
-        raise BusError(f"{where}: no exchange {exchange!r} for us: {error.reply_text}") from error
     except _STRANGERS as error:
         raise BusError(f"{where} does not let us in: {_reason(error)}") from error
     except (pika.exceptions.AMQPError, OSError) as error:
         raise BusError(f"no AMQP connection to {where}: {_reason(error)}") from error
-    return where
 
 
 def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None]) -> None:

@@ -17,7 +17,7 @@ from fedora_messaging.exceptions import Nack, ValidationError
 from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 
-from fedimg import config, intake
+from fedimg import config, intake, listening
 from fedimg.broker import look_often
 from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
@@ -39,7 +39,8 @@ class Callback:
     back to the broker, after a pause; what is not for us, or makes no sense, is dropped.
 
     The process ends with an error when fedimg's configuration is wrong, an installed package of
-    schemas cannot be loaded, or memory or files run out; the broker keeps the messages.
+    schemas cannot be loaded, or memory or files run out, and ends when the broker knows of nobody
+    who listens to its queue; the broker keeps the messages.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Callback:
         look_often()
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
+        listening.watch(bus.conf)
         topics = ", ".join(intake.topics(self._settings))
         _log.info("fedimg listens for %s", topics)
 

@@ -139,6 +139,7 @@ class Broker:
         prefix: str = PREFIX,
         headers: Mapping[str, Any] | None = None,
         encoding: str = "utf-8",
+        exchange: str = EXCHANGE,
     ) -> None:
         """Publish a message as fedora-messaging words it; bytes go as they are."""
         given = {"fedora_messaging_schema": schema, "fedora_messaging_severity": 20}
@@ -146,7 +147,7 @@ class Broker:
             channel = connection.channel()
             channel.confirm_delivery()
             channel.basic_publish(
-                EXCHANGE,
+                exchange,
                 f"{prefix}.{topic}",
                 body if isinstance(body, bytes) else json.dumps(body).encode(),
                 pika.BasicProperties(

@@ -8,6 +8,7 @@ import pytest
 
 from fedimg import config, intake
 from fedimg.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
+from fedimg.images import Architecture
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose, compose_message
 
@@ -44,6 +45,30 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     everything = config.Settings(composes=settings(koji))
     ask = intake.ask(f"compose:{NAME}", intake.Sources(everything), everything, threading.Event())
     assert ask == [found]
+
+
+def test_compose_that_lacks_something_has_the_images_of_every_architecture(
+    koji: Koji, composes: Composes, image: Path
+) -> None:
+    arm = image.with_name(FILE.replace("x86_64", "aarch64"))
+    arm.write_bytes(b"an image for arm")
+    files = {"x86_64": [image], "aarch64": [arm]}
+    add_compose(koji.root, NAME, files, status="FINISHED_INCOMPLETE")
+    found = composes.find(f"compose:{NAME}").images
+    assert {(one.file_name, one.architecture) for one in found} == {
+        (FILE, Architecture.X86_64),
+        (arm.name, Architecture.ARM64),
+    }
+
+
+def test_metadata_larger_than_any_composes_is_not_read(
+    koji: Koji, composes: Composes, image: Path
+) -> None:
+    folder = add_compose(koji.root, NAME, {"x86_64": [image]})
+    with (folder / "compose/metadata/images.json").open("ab") as file:
+        file.truncate(65 * 1024 * 1024)
+    with pytest.raises(ComposeUnavailable, match="answers with over"):
+        composes.find(f"compose:{NAME}")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,7 +245,9 @@ class Machine:
             said, _ = await process.communicate(given)
         except asyncio.CancelledError:
             # What it runs in the instance ends with the instance, which is why we are cancelled.
-            process.kill()
+            # It may have ended in this very moment.
+            with suppress(ProcessLookupError):
+                process.kill()
             raise
         for line in said.decode(errors="replace").splitlines():
             self._console.say(f"cloud-init[1]: {line}")

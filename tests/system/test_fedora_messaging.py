@@ -124,7 +124,7 @@ def make_build(deployment: Deployment, **about: Any) -> Any:
 def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
     broker: Broker, tmp_path: Path
 ) -> None:
-    with deployed(tmp_path / "site", broker) as deployment:
+    with deployed(tmp_path / "site", broker, regions=("us-east-1", "eu-west-1")) as deployment:
         koji = deployment.site.koji
         build = make_build(deployment, method="kiwiBuild")
         # Other bytes: the same ones would be the build's job.
@@ -140,9 +140,7 @@ def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
         }
         deployment.until(lambda: announced(deployment), "everything announced")
         messages = said(broker)
-    assert {type(message) for message in messages} == set(MESSAGES.values()) - {
-        MESSAGES["image.copy"]
-    }
+    assert {type(message) for message in messages} == set(MESSAGES.values())
     assert {message.severity for message in messages} == {INFO}
     assert {message.compose for message in messages} == {f"{NAME}-{VERSION}-{RELEASE}", COMPOSE}
     for message in messages:
@@ -260,8 +258,17 @@ def test_broker_killed_midway_loses_no_message(broker: Broker, tmp_path: Path) -
         assert announced(deployment) is None
         broker.start()
         deployment.until(lambda: announced(deployment), "everything announced")
-        topics = [message.topic.rpartition("fedimg.")[2] for message in said(broker)]
-        assert set(topics) == {"image.upload", "image.test", "image.publish"}
+        amis = {ami["ami"] for ami in deployment.fedimg("amis")}
+        heard = {what(message) for message in said(broker)}
+        booted = {ami for topic, _, ami in heard if topic == "image.test"}
+        # One of each virtualization.
+        assert len(booted) == 2
+        assert heard == {
+            ("image.upload", "started", None),
+            *(("image.upload", "completed", ami) for ami in amis),
+            *(("image.test", status, ami) for ami in booted for status in ("started", "completed")),
+            *(("image.publish", None, ami) for ami in amis),
+        }
         # The consumer finds the broker again, too.
         broker.put(PUNGI_TOPIC, compose_message("Fedora-Cloud-43-20261127.9"))
         deployment.until(
@@ -270,6 +277,41 @@ def test_broker_killed_midway_loses_no_message(broker: Broker, tmp_path: Path) -
             ),
             "the consumer listening again",
         )
+
+
+def test_consumer_that_the_broker_has_forgotten_ends_to_be_started_again(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        deployment.stop("consumer")
+        conf = Path(deployment.environment["FEDORA_MESSAGING_CONF"])
+        conf.write_text(conf.read_text().replace('exchange = "amq.topic"', 'exchange = "feed"'))
+        exchange(broker, "feed")
+        start_consumer(deployment)
+        # An exchange that is not durable is gone then, so that the consumer cannot listen to it.
+        broker.kill()
+        broker.start()
+        deployment.until(
+            lambda: (
+                "The connection failed with an unexpected" in deployment.log("consumer") or None
+            ),
+            "the consumer, without an exchange",
+        )
+        exchange(broker, "feed")
+        assert deployment.ends("consumer") == 0
+        assert f"nobody listens to the queue {QUEUE!r}" in deployment.log("consumer")
+        start_consumer(deployment)
+        broker.put(PUNGI_TOPIC, compose_message(COMPOSE), exchange="feed")
+        deployment.until(
+            lambda: f"compose:{COMPOSE} is stored" in deployment.log("consumer") or None,
+            "the announcement stored",
+        )
+
+
+def exchange(broker: Broker, name: str) -> None:
+    """Make an exchange that does not outlive the broker's end."""
+    with broker.connection() as connection:
+        connection.channel().exchange_declare(name, "topic", durable=False)
 
 
 def test_database_that_is_locked_and_consumer_that_is_killed_lose_no_announcement(
@@ -324,6 +366,61 @@ def test_poison_is_dropped_and_the_consumer_goes_on(broker: Broker, tmp_path: Pa
         deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
         assert deployment.log("consumer").count("is stored") == 1
         assert deployment.stop("consumer") == 0
+
+
+def test_failed_job_is_told_as_an_error(broker: Broker, tmp_path: Path) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        build = make_build(deployment)
+        (path,) = deployment.site.koji.root.rglob(f"{IMAGE}.raw.xz")
+        # What Koji has a checksum of is something else.
+        path.write_bytes(path.read_bytes()[:-1])
+        put(broker, BuildStateChangeV1, deployment.site.koji.build_message(build.id))
+        (job,) = deployment.ended()
+        assert job["state"] == "failed"
+        deployment.until(lambda: announced(deployment), "everything announced")
+        messages = said(broker)
+    assert [what(message)[:2] for message in messages] == [
+        ("image.upload", "started"),
+        ("image.upload", "failed"),
+    ]
+    assert [message.severity for message in messages] == [INFO, ERROR]
+    assert set(messages[1].body["extra"]) == {"data"}
+
+
+def test_what_cannot_be_stored_comes_again_until_it_can_and_the_consumer_goes_on(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with deployed(tmp_path / "site", broker) as deployment:
+        deployment.until(lambda: "started on" in deployment.log("worker") or None, "the worker")
+        deployment.stop("worker")
+        state = deployment.site.state / "state"
+        state.rename(state.with_name("away"))
+        # A file where the directory should be.
+        state.write_text("")
+        entries = [f"Fedora-Cloud-{VERSION}-20261127.{number}" for number in (7, 8)]
+        for compose in entries:
+            broker.put(PUNGI_TOPIC, compose_message(compose))
+        deployment.until(
+            lambda: deployment.log("consumer").count("goes back to the broker") >= 3 or None,
+            "three tries",
+        )
+        assert "is stored" not in deployment.log("consumer")
+        state.unlink()
+        state.with_name("away").rename(state)
+        for compose in entries:
+            deployment.until(
+                lambda: f"compose:{compose} is stored" in deployment.log("consumer") or None,  # noqa: B023
+                compose,
+            )
+        deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
+        assert deployment.stop("consumer") == 0
+
+
+def what(message: Any) -> tuple[str, str | None, str | None]:
+    """Which message it is: its topic, its status, and its AMI."""
+    body = message.body
+    topic = message.topic.rpartition("fedimg.")[2]
+    return topic, body.get("status"), body["extra"].get("id")
 
 
 def test_failed_message_is_an_error() -> None:
