@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import AMI, RawImage
-from fedimg.observer import CheckResult
+from fedimg.observer import CheckResult, CheckState
 
 UPLOAD = "image.upload"
 TEST = "image.test"
@@ -44,8 +44,12 @@ def image_test(
     checks: Sequence[CheckResult] = (),
     output: str | None = None,
 ) -> Message:
-    """The body of image.test; `output` is what was printed, when it failed."""
-    extra = of_ami(ami) | {"checks": [of_check(check) for check in checks]}
+    """The body of image.test; `output` is what was printed, when it failed.
+
+    Checks that the image has nothing for were not made: nothing is said of them.
+    """
+    made = [check for check in checks if check.state is not CheckState.SKIPPED]
+    extra = of_ami(ami) | {"checks": [of_check(check) for check in made]}
     if output is not None:
         extra |= of_failure(output)
     return _with_status(image, ami.region, status, extra)
@@ -86,16 +90,8 @@ def of_ami(ami: AMI) -> Message:
 
 
 def of_check(check: CheckResult) -> Message:
-    """What `extra` says of a check. `passed` is false for a failed one alone; `state` tells
-    those that the image has nothing for apart.
-    """
-    return {
-        "name": check.name,
-        "passed": check.passed,
-        "state": str(check.state),
-        "seconds": check.seconds,
-        "output": without_secrets(check.output),
-    }
+    """What `extra` says of a check that the image passed or failed."""
+    return {"name": check.name, "passed": check.passed, "seconds": check.seconds}
 
 
 def of_failure(output: str) -> Message:

@@ -32,10 +32,8 @@ _CHECK: Schema = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
-        "passed": {"type": "boolean", "description": "False for a failed check alone"},
-        "state": {"type": "string", "enum": ["passed", "failed", "skipped"]},
+        "passed": {"type": "boolean"},
         "seconds": {"type": "number"},
-        "output": {"type": "string"},
     },
     "required": ["name", "passed", "seconds"],
 }
