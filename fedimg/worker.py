@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
-from types import FrameType
 
 from sqlalchemy import event
 
@@ -27,6 +25,7 @@ from fedimg.messenger import Messenger, thread_name
 from fedimg.periodic import Periodic, beside
 from fedimg.shared_lease import SharedLease, alive
 from fedimg.steps import Gate
+from fedimg.stop_signals import told_to_stop
 from fedimg.store import Store, StoreError
 from fedimg.uploader import Uploader
 
@@ -56,7 +55,7 @@ def run_worker(settings: Settings) -> int:
     with other steps, WorkerRunning when it is in use, BusError when a bus's configuration
     does not lead to it.
     """
-    told = _told_to_stop()
+    told = told_to_stop()
     store = _opened(settings, told)
     if store is None:
         return 0
@@ -241,17 +240,3 @@ def _refuse_other_steps(store: Store, queue: Jobs, members: Members) -> None:
             f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
             "others; install that one again, let them end ('fedimg status'), then upgrade"
         )
-
-
-def _told_to_stop() -> threading.Event:
-    """Set by SIGTERM and SIGINT; the second one ends the process where it stands."""
-    told = threading.Event()
-
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        if told.is_set():
-            os._exit(0)
-        told.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)
-    return told

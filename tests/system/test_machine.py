@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,47 @@ def test_worker_that_may_have_no_more_ends_and_goes_on(
     assert deployment.ends("worker") != 0
     deployment.start_worker()
     complete(deployment)
+
+
+@contextmanager
+def disk(place: Path, mib: int) -> Iterator[None]:
+    """A file system of its own, of so many MiB, at `place`."""
+    if os.geteuid():
+        pytest.skip("root alone may mount a file system")
+    place.mkdir(parents=True)
+    options = f"size={mib}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "fedimg", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def fill(file: Path) -> None:
+    """Leave no room on the disk of a file."""
+    with file.open("wb", buffering=0) as hole, suppress(OSError):
+        while True:
+            hole.write(bytes(4096))
+
+
+def test_full_disk_ends_the_worker_and_loses_no_announcement(tmp_path: Path) -> None:
+    state = tmp_path / "site" / "state"
+    with disk(state, 32), deployed(tmp_path / "site") as deployment:
+        announce_build(deployment)
+        at_work(deployment)
+        fill(state / "hole")
+        assert deployment.ends("worker") == 1
+        assert "disk is full" in deployment.log("worker")
+        # Systemd starts it again, and again, until there is room.
+        deployment.start_worker()
+        assert deployment.ends("worker") == 1
+        # What is announced meanwhile waits in the hub.
+        announce_build(deployment, release="1.2", image={"seed": 1})
+        deployment.until(lambda: "cannot store" in deployment.log("hub") or None, "the hub trying")
+        (state / "hole").unlink()
+        deployment.start_worker()
+        assert {job["state"] for job in deployment.ended(2)} == {"complete"}
+        deployment.heard.wait_for("image.publish", PATIENCE, count=2 * sum(AMIS.values()))
 
 
 def test_clock_may_jump(tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ IMAGE = f"{STEM}.x86_64"
 
 
 def announce_build(
-    deployment: Deployment, times: int = 1, image: dict[str, Any] | None = None
+    deployment: Deployment,
+    times: int = 1,
+    image: dict[str, Any] | None = None,
+    release: str = RELEASE,
 ) -> None:
-    build = deployment.site.koji.add_build(
-        NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE, **(image or {}))]}
-    )
+    made = deployment.image(f"{NAME}-{VERSION}-{release}.x86_64", **(image or {}))
+    build = deployment.site.koji.add_build(NAME, VERSION, release, {"x86_64": [made]})
     deployment.site.bus.publish(
         "build.state.change", deployment.site.koji.build_message(build.id), times=times
     )
