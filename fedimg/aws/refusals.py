@@ -19,6 +19,10 @@ from botocore.parsers import ResponseParserError
 
 from fedimg.exceptions import EC2ServiceException, exhausted
 
+#: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
+#: a proxy's page, or that of an EC2 that does not have the action.
+FAILURES = (ClientError, BotoCoreError, ResponseParserError)
+
 #: Refusals that pass: the account's or EC2's own limits at this moment.
 _BUSY = {
     "RequestLimitExceeded",
