@@ -70,6 +70,11 @@ def not_found(error: Exception) -> bool:
     return code(error).startswith("Invalid") and code(error).endswith((".NotFound", ".Unavailable"))
 
 
+def missing(id: str) -> EC2ServiceException:
+    """The failure of what needs a thing that EC2 shows no more; another run makes it anew."""
+    return EC2ServiceException(f"{id} is not there any more: somebody removed it", later=True)
+
+
 def no_room(error: Exception) -> bool:
     """Whether EC2 could not place the instance, for now or in this zone."""
     return code(error) in _NO_ROOM

@@ -156,7 +156,9 @@ def _named(call: Call) -> Iterable[Image]:
         except EC2Error as error:
             if error.code != "InvalidAMIID.NotFound":
                 raise
-            unknown.append(id)
+            # EC2 goes on to know one that was deregistered, and shows nothing of it.
+            if id not in call.world.deregistered:
+                unknown.append(id)
     if unknown:
         many = len(unknown) > 1
         raise EC2Error(
