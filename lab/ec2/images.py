@@ -63,7 +63,7 @@ def row(call: Call, image: Image) -> dict[str, Any]:
         "SourceImageRegion": image.source_region,
         "SourceInstanceId": image.source_instance,
         "DeregistrationProtection": image.protection,
-        "Tags": call.tags(image),
+        **call.tagged(image),
     }
     if image.virtualization == "hvm":
         shown["EnaSupport"] = image.ena
