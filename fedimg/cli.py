@@ -278,7 +278,12 @@ def cleanup(
     unseen: list[Exception] = []
     # Asked before the look and after it: a job may end or begin meanwhile.
     found = leavings.leftovers(
-        clients, settings.site, everywhere, spare=live(), unseen=unseen.append
+        clients,
+        settings.site,
+        everywhere,
+        spare=live(),
+        recorded=leavings.private(store.amis()),
+        unseen=unseen.append,
     )
     begun = live()
     found = [item for item in found if item.job not in begun]

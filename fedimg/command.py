@@ -186,8 +186,8 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
         return Code.UNUSABLE, str(error)
 
     import sqlalchemy as sa
-    from botocore.exceptions import BotoCoreError, ClientError
 
+    from fedimg.aws.refusals import FAILURES
     from fedimg.exceptions import EC2ServiceException
     from fedimg.found import Refused as NotListed
     from fedimg.found import Unavailable
@@ -209,6 +209,6 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
         return Code.FAILED, str(error)
     if isinstance(error, NotListed | Unavailable):
         return Code.FAILED, str(error)
-    if isinstance(error, ClientError | BotoCoreError):
+    if isinstance(error, FAILURES):
         return Code.FAILED, f"AWS: {error}; 'fedimg check' looks for the reason"
     return None

@@ -249,8 +249,8 @@ class Uploader:
         if state == "failed" and ec2.keep_failed_instances:
             spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
         # What EC2 shows may lag behind what was made public a moment ago.
-        public = [ami for ami in self._store.amis() if ami.job == job and ami.public]
-        published = {each for ami in public for each in (ami.ami, ami.snapshot)}
+        made = [ami for ami in self._store.amis() if ami.job == job]
+        published = {each for ami in made if ami.public for each in (ami.ami, ami.snapshot)}
         problems: list[Exception] = []
         try:
             found = cleanup.leftovers(
@@ -259,6 +259,7 @@ class Uploader:
                 sorted({ec2.origin, *steps}),
                 job=job,
                 kinds=lambda region: self._may_hold(job, region, steps.get(region)),
+                recorded=cleanup.private(made),
                 # A region that is down must not keep instances alive in another.
                 unseen=problems.append,
             )

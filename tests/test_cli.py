@@ -29,6 +29,7 @@ from fedimg.store import Store
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines
+from tests.aws import web as webs
 
 FOLDER = "https://kojipkgs.example.org/images"
 X86_URL = f"{FOLDER}/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
@@ -712,4 +713,16 @@ def test_aws_that_does_not_answer_is_said_in_a_paragraph(
     result = run("plan", X86_URL, "--json")
     assert result.exit_code == 1
     assert "credentials" in json.loads(result.stdout)["error"]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("aws", "store")
+def test_answer_that_is_none_of_awss_is_said_in_a_paragraph(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webs.serve() as web:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", web.address)
+        result = run("cleanup", "--json")
+    assert result.exit_code == 1
+    assert "'fedimg check'" in json.loads(result.stdout)["error"]
     assert "Traceback" not in result.stderr

@@ -6,16 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    HTTPClientError,
-)
+from botocore.exceptions import EndpointConnectionError, HTTPClientError
 
 from fedimg.aws import regions
 from fedimg.aws.clients import Client, Clients
-from fedimg.aws.refusals import code
+from fedimg.aws.refusals import FAILURES, code
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.findings import Finding, Look, Status
 from fedimg.images import Architecture, Virtualization
@@ -24,7 +19,6 @@ from fedimg.images import Architecture, Virtualization
 _ATTEMPTS = 2
 # Service Quotas' code for a region's "Public AMIs".
 _PUBLIC_AMIS = "L-0E3CBAB9"
-_AWS_ERRORS = (ClientError, BotoCoreError)
 
 
 class Account:
@@ -68,7 +62,7 @@ class Account:
             who = self._client("sts", self._settings.origin).get_caller_identity()
         except (EndpointConnectionError, HTTPClientError) as error:
             return _problem(name, str(error), "mend the way to AWS, or boto3's configuration of it")
-        except _AWS_ERRORS as error:
+        except FAILURES as error:
             hint = "give the worker an instance profile, ~/.aws/credentials or AWS's variables"
             return _problem(name, str(error), hint)
         return _ok(name, f"{who['Arn']} of account {who['Account']}")
@@ -171,7 +165,7 @@ class Account:
         ec2 = self._ec2(region)
         try:
             ec2.describe_availability_zones()
-        except _AWS_ERRORS as error:
+        except FAILURES as error:
             # Alone: what a region allows that does not answer, nobody knows.
             hint = "enable the region, mend the way there, or name it in ec2.exclude_regions"
             return _problem("region", f"not usable: {error}", hint)
@@ -210,7 +204,7 @@ class Account:
             public = self._ec2(region).describe_images(
                 Owners=["self"], Filters=[{"Name": "is-public", "Values": ["true"]}]
             )["Images"]
-        except _AWS_ERRORS as error:
+        except FAILURES as error:
             return _unknown(name, error)
         text = f"{len(public)} of {quota:g} used; an image needs up to {needed}"
         if len(public) + needed <= quota:
@@ -225,7 +219,7 @@ class Account:
         name, known = "PV kernel", self._settings.amis.paravirtual_kernels
         try:
             kernel = regions.paravirtual_kernel(self._ec2(region), region, known)
-        except _AWS_ERRORS as error:
+        except FAILURES as error:
             return _unknown(name, error)
         return _ok(name, "known" if kernel else "none, so no PV AMIs")
 
@@ -252,7 +246,7 @@ def merged(found: Mapping[str, Iterable[Finding]]) -> list[Finding]:
 def _state(name: str, look: Callable[[], str], wanted: str, hint: str) -> list[Finding]:
     try:
         state = look()
-    except _AWS_ERRORS as error:
+    except FAILURES as error:
         return _unknown(name, error)
     return _ok(name, state) if state == wanted else _problem(name, state, hint)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedimg.aws.clients import Client
 from fedimg.aws.gone import gone
-from fedimg.aws.refusals import code
+from fedimg.aws.refusals import code, missing
 from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.aws.waiting import Waiter
@@ -126,8 +126,14 @@ def deregister(ec2: Client, ami: AMI) -> None:
 
 
 def root(ec2: Client, ami: AMI) -> tuple[str, int]:
-    """The name of an AMI's root device, and how large its volume is, in GiB."""
-    (image,) = ec2.describe_images(ImageIds=[ami.id])["Images"]
+    """The name of an AMI's root device, and how large its volume is, in GiB.
+
+    Raises EC2ServiceException when somebody has deregistered it.
+    """
+    images = ec2.describe_images(ImageIds=[ami.id])["Images"]
+    if not images:
+        raise missing(ami.id)
+    image = images[0]
     device = str(image["RootDeviceName"])
     sizes = {m["DeviceName"]: m["Ebs"]["VolumeSize"] for m in image["BlockDeviceMappings"]}
     return device, int(sizes[device])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedimg.aws import amis, tags
 from fedimg.aws.clients import Client, Clients
@@ -14,6 +14,9 @@ from fedimg.aws.gone import gone
 from fedimg.aws.refusals import code, explained
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
+
+if TYPE_CHECKING:
+    from fedimg.rows import AMIRow
 
 INSTANCE = "instance"
 IMAGE = "image"
@@ -30,13 +33,20 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Leftover:
-    """A resource of this site that is not published."""
+    """A resource of this site that is not published. A key pair's id is its name."""
 
     kind: str
     id: str
     region: str
     job: str
     name: str
+
+
+def private(amis: Iterable[AMIRow]) -> list[Leftover]:
+    """AMIs that jobs noted, less those that they made public: for `leftovers` to look at."""
+    return [
+        Leftover(IMAGE, ami.ami, ami.region, ami.job, ami.name) for ami in amis if not ami.public
+    ]
 
 
 def leftovers(
@@ -47,20 +57,22 @@ def leftovers(
     job: str | None = None,
     kinds: Callable[[str], Collection[str]] = lambda region: KINDS,
     spare: Collection[str] = (),
+    recorded: Collection[Leftover] = (),
     unseen: Callable[[EC2ServiceException], None] | None = None,
 ) -> list[Leftover]:
     """What one job, or every job of the site but the `spare` ones, left in some regions.
 
     A public AMI is published, and so is a snapshot that a public AMI is made from: neither is
     left over, whatever the rest. `kinds` names what a region may hold; the snapshots of public
-    AMIs are told from others only where AMIs are among it. For a region that does not answer
-    `unseen` is told why, and the others are looked at all the same; without it
+    AMIs are told from others only where AMIs are among it. `recorded` are AMIs that jobs noted,
+    and are looked for by their ids where EC2 keeps no tags of them. For a region that does not
+    answer `unseen` is told why, and the others are looked at all the same; without it
     EC2ServiceException is raised.
     """
 
     def look(region: str) -> list[Leftover]:
         try:
-            return _in_region(clients, site, region, job, kinds(region))
+            return _in_region(clients, site, region, job, kinds(region), recorded)
         except EC2ServiceException as error:
             if unseen is None:
                 raise
@@ -121,15 +133,21 @@ def remove(
 
 
 def _in_region(
-    clients: Clients, site: str, region: str, job: str | None, kinds: Collection[str]
+    clients: Clients,
+    site: str,
+    region: str,
+    job: str | None,
+    kinds: Collection[str],
+    recorded: Iterable[Leftover],
 ) -> list[Leftover]:
+    ec2 = clients.ec2(region)
     with explained(
         f"looking for what is left of {job or f'site {site}'}",
         image="",
         region=region,
         step="clean-up",
     ):
-        return [
+        found = [
             Leftover(
                 kind,
                 identity,
@@ -137,8 +155,15 @@ def _in_region(
                 values.get(tags.JOB, ""),
                 values.get("Name", ""),
             )
-            for kind, identity, values in _unpublished(clients.ec2(region), site, job, kinds)
+            for kind, identity, values in _unpublished(ec2, site, job, kinds)
         ]
+        listed = {item.id for item in found}
+        missed = {
+            item.id: item
+            for item in recorded
+            if item.region == region and item.kind in kinds and item.id not in listed
+        }
+        return found + [missed[id] for id in _untagged(ec2, list(missed))]
 
 
 def _unpublished(
@@ -173,7 +198,23 @@ def _unpublished(
     # The one list of them that EC2 does not give in pages.
     pairs = ec2.describe_key_pairs(Filters=filters) if KEY_PAIR in kinds else {"KeyPairs": []}
     for pair in pairs["KeyPairs"]:
-        yield KEY_PAIR, pair["KeyPairId"], tags.read(pair.get("Tags"))
+        yield KEY_PAIR, pair["KeyName"], tags.read(pair.get("Tags"))
+
+
+def _untagged(ec2: Client, images: list[str]) -> list[str]:
+    """Those of the AMIs that are there, private, and without any tag.
+
+    AWS tags an AMI in RegisterImage or does not make it; another EC2 may not know of such tags.
+    One that has tags of somebody's is somebody's.
+    """
+    if not images:
+        return []
+    found = ec2.describe_images(
+        Owners=["self"],
+        Filters=[{"Name": "image-id", "Values": images}],
+        IncludeDisabled=True,
+    )["Images"]
+    return [str(each["ImageId"]) for each in found if not (each["Public"] or each.get("Tags"))]
 
 
 def _gone(ec2: Client, item: Leftover) -> bool | None:
@@ -189,7 +230,7 @@ def _gone(ec2: Client, item: Leftover) -> bool | None:
         elif item.kind == VOLUME:
             ec2.delete_volume(VolumeId=item.id)
         elif item.kind == KEY_PAIR:
-            ec2.delete_key_pair(KeyPairId=item.id)
+            ec2.delete_key_pair(KeyName=item.id)
         else:
             ec2.delete_security_group(GroupId=item.id)
     except Exception as error:

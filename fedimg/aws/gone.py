@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from fedimg.aws import key_pairs
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code, not_found
 
 #: By an id's prefix: the call that lists such things, what its answer holds, the filter by id.
+#: Key pairs go by their names.
 _LISTED = {
     "ami": ("describe_images", "Images", "image-id"),
     "i": ("describe_instances", "Reservations", "instance-id"),
-    "key": ("describe_key_pairs", "KeyPairs", "key-pair-id"),
+    key_pairs.PREFIX: ("describe_key_pairs", "KeyPairs", "key-name"),
     "sg": ("describe_security_groups", "SecurityGroups", "group-id"),
     "snap": ("describe_snapshots", "Snapshots", "snapshot-id"),
     "vol": ("describe_volumes", "Volumes", "volume-id"),

@@ -8,10 +8,13 @@ from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.ssh import Identity
 
+#: How the name of each begins.
+PREFIX = "fedimg"
+
 
 def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identity) -> str:
     """Make the public half of a key a key pair of EC2's; its name, for RunInstances."""
-    name = f"fedimg-{labels.token(role, key.public)[:20]}"
+    name = f"{PREFIX}-{labels.token(role, key.public)[:20]}"
 
     def make() -> str:
         try:
@@ -32,4 +35,5 @@ def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identi
 def remove(ec2: Client, labels: Labels, role: str) -> None:
     """Delete the key pairs of a role. Who got into an instance by one stays let in."""
     for pair in ec2.describe_key_pairs(Filters=labels.filters(role))["KeyPairs"]:
-        ec2.delete_key_pair(KeyPairId=pair["KeyPairId"])
+        # Not every EC2 knows them by their ids.
+        ec2.delete_key_pair(KeyName=pair["KeyName"])

@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
+from fedimg.aws.refusals import FAILURES
 from fedimg.aws.tags import ami_name
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
@@ -134,7 +133,7 @@ def _kernels(wanted: Sequence[str], settings: EC2, clients: Clients) -> dict[str
     def kernel(region: str) -> str | None:
         try:
             return regions.paravirtual_kernel(patience.briefly(clients, region), region, configured)
-        except (ClientError, BotoCoreError):
+        except FAILURES:
             if region == settings.origin:
                 raise
             return ""

@@ -19,6 +19,10 @@ from botocore.parsers import ResponseParserError
 
 from fedimg.exceptions import EC2ServiceException, exhausted
 
+#: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
+#: a proxy's page, or that of an EC2 that does not have the action.
+FAILURES = (ClientError, BotoCoreError, ResponseParserError)
+
 #: Refusals that pass: the account's or EC2's own limits at this moment.
 _BUSY = {
     "RequestLimitExceeded",
@@ -64,6 +68,11 @@ def not_found(error: Exception) -> bool:
     if code(error) == "ResourceNotFoundException":  # EBS's own word
         return True
     return code(error).startswith("Invalid") and code(error).endswith((".NotFound", ".Unavailable"))
+
+
+def missing(id: str) -> EC2ServiceException:
+    """The failure of what needs a thing that EC2 shows no more; another run makes it anew."""
+    return EC2ServiceException(f"{id} is not there any more: somebody removed it", later=True)
 
 
 def no_room(error: Exception) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fedimg.aws.refusals import missing
 from fedimg.aws.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -51,8 +52,13 @@ class _Kind:
         return found
 
     def insist(self, ec2: Client, thing: str) -> Shown:
-        """One thing. Raises botocore's ClientError when EC2 does not know it."""
-        return self.rows(getattr(ec2, self.operation)(**{self.parameter: [thing]}))[0]
+        """One thing. Raises botocore's ClientError when EC2 does not know it, and
+        EC2ServiceException for a deregistered AMI, of which it shows nothing (DescribeImages).
+        """
+        rows = self.rows(getattr(ec2, self.operation)(**{self.parameter: [thing]}))
+        if not rows:
+            raise missing(thing)
+        return rows[0]
 
 
 _INSTANCE = _Kind(

@@ -278,14 +278,15 @@ def _changed(call: Call, request: Request, id: str) -> Answer:
         second = _readable(call, id)
         first = _readable(call, first_id) if first_id else None
     blocks = set(_blocks(call.world, second))
-    if first:
-        blocks |= set(_blocks(call.world, first))
-    differ = [i for i in sorted(blocks) if not first or _read(first, i) != _read(second, i)]
+    before = set(_blocks(call.world, first)) if first else set()
+    differ = [
+        i for i in sorted(blocks | before) if not first or _read(first, i) != _read(second, i)
+    ]
     chosen, token = _page(request, differ)
     rows = []
     for index in chosen:
         changed: dict[str, Any] = {"BlockIndex": index, "SecondBlockToken": _token(second, index)}
-        if first:
+        if first and index in before:
             changed["FirstBlockToken"] = _token(first, index)
         rows.append(changed)
     return _listing("ChangedBlocks", rows, second, token)

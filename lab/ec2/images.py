@@ -63,7 +63,7 @@ def row(call: Call, image: Image) -> dict[str, Any]:
         "SourceImageRegion": image.source_region,
         "SourceInstanceId": image.source_instance,
         "DeregistrationProtection": image.protection,
-        "Tags": call.tags(image),
+        **call.tagged(image),
     }
     if image.virtualization == "hvm":
         shown["EnaSupport"] = image.ena
@@ -156,7 +156,9 @@ def _named(call: Call) -> Iterable[Image]:
         except EC2Error as error:
             if error.code != "InvalidAMIID.NotFound":
                 raise
-            unknown.append(id)
+            # EC2 goes on to know one that was deregistered, and shows nothing of it.
+            if id not in call.world.deregistered:
+                unknown.append(id)
     if unknown:
         many = len(unknown) > 1
         raise EC2Error(

@@ -69,7 +69,7 @@ def row(call: Call, instance: Instance) -> dict[str, Any]:
         "CapacityReservationSpecification": {"CapacityReservationPreference": "open"},
         "NetworkInterfaces": [],
         "SecurityGroups": [],
-        "Tags": call.tags(instance),
+        **call.tagged(instance),
     }
     if there:
         groups = _groups(call, instance)

@@ -213,7 +213,7 @@ def row(call: Call, snapshot: Snapshot) -> dict[str, Any]:
         "VolumeSize": snapshot.size,
         "Encrypted": snapshot.encrypted,
         "StorageTier": "standard",
-        "Tags": call.tags(snapshot),
+        **call.tagged(snapshot),
     }
     if snapshot.owner == AMAZON:
         shown["OwnerAlias"] = "amazon"

@@ -97,7 +97,8 @@ def create_volume(call: Call) -> dict[str, Any]:
 
     id = world.tokens.once((call.account, call.region, call.action), params, create)
     with world.lock:
-        answer = row(call, call.volume(id))
+        volume = call.volume(id)
+        answer = {**row(call, volume), "Tags": call.tags(volume)}
     del answer["Attachments"]
     return answer
 
@@ -126,7 +127,7 @@ def row(call: Call, volume: Volume) -> dict[str, Any]:
         "Encrypted": volume.encrypted,
         "MultiAttachEnabled": False,
         "Attachments": [attachment_row(volume)] if volume.attachment else [],
-        "Tags": call.tags(volume),
+        **call.tagged(volume),
     }
     if volume.iops:
         shown["Iops"] = volume.iops

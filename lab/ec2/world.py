@@ -361,6 +361,11 @@ class Call:
         tags = self.moto.tags.get(thing.id, {})
         return [{"Key": key, "Value": value} for key, value in tags.items()]
 
+    def tagged(self, thing: Any) -> dict[str, Any]:
+        """The tags as a Describe shows them: not at all where there are none."""
+        tags = self.tags(thing)
+        return {"Tags": tags} if tags else {}
+
 
 def _empty(folder: Path) -> Path:
     """The folder, without what an earlier run left in it."""

@@ -7,6 +7,7 @@ import inspect
 import traceback
 import xmlrpc.client
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lab.koji import listing
 from lab.koji.listing import (
@@ -18,6 +19,7 @@ from lab.koji.listing import (
 )
 from lab.koji.records import TASK_STATES, Records, Task, Value
 from lab.koji.rows import ARCHIVE_COLUMNS, archive_info, build_info, task_info
+from lab.koji.surroundings import Surroundings
 
 VERSION = "1.36.0"
 
@@ -47,9 +49,9 @@ class Unreadable(Exception):
 
 
 class Hub:
-    """Answers calls out of the records."""
+    """Answers calls out of the records, and of the files under `root`."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, root: Path) -> None:
         self._records = records
         #: What every call is answered with while the hub is to be left alone.
         self.offline = ""
@@ -70,6 +72,7 @@ class Hub:
             "listArchives": self.list_archives,
             "listTasks": self.list_tasks,
             "getUser": self.get_user,
+            **Surroundings(records, root).methods,
         }
 
     def answer(self, document: bytes) -> bytes:

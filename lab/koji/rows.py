@@ -15,6 +15,21 @@ ARCHIVE_TYPES = {
     "json": (46, "JSON data", "json"),
 }
 
+#: The one builder; what getHost says of it.
+HOST: dict[str, Value] = {
+    "id": 569,
+    "user_id": 1,
+    "name": "buildvm-x86-01.lab",
+    "arches": "x86_64 i386 aarch64",
+    "task_load": 0.0,
+    "capacity": 4.0,
+    "description": None,
+    "comment": None,
+    "ready": True,
+    "enabled": True,
+    "update_ts": None,
+}
+
 
 def task_info(task: Task, request: bool = False) -> dict[str, Value]:
     """A task as getTaskInfo gives it: the owner a number, the request only when asked for."""
@@ -27,7 +42,7 @@ def task_info(task: Task, request: bool = False) -> dict[str, Value]:
         "owner": task.owner,
         "state": task.state,
         "channel_id": 14,
-        "host_id": 569,
+        "host_id": HOST["id"],
         "priority": 20 if task.parent is None else 19,
         "weight": 0.2,
         "waiting": task.parent is None and task.completed is None,

@@ -26,7 +26,7 @@ class Koji(Contents):
         folder.mkdir(parents=True, exist_ok=True)
         self._own_clock = Clock(folder / "clock.json")
         super().__init__(folder, self._own_clock)
-        self._hub = Hub(self.records)
+        self._hub = Hub(self.records, self.root)
         self._answering = True
         self._server: _Server | None = _Server(port, self._respond, self._date)
         self.port = self._server.server_address[1]

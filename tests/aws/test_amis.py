@@ -236,6 +236,17 @@ def test_public_means_all_of_them(origin, waiter, register):
         assert amis.public(origin, made) is (number == 1)
 
 
+def test_ami_that_somebody_deregistered_meanwhile_is_told_to_be_gone(origin, waiter, register):
+    ami = register()
+    origin.deregister_image(ImageId=ami.id)
+    for ask in (
+        lambda: amis.available(origin, waiter, [ami], limit=5),
+        lambda: amis.root(origin, ami),
+    ):
+        with pytest.raises(EC2ServiceException, match=f"{ami.id} is not there any more"):
+            ask()
+
+
 def test_deregistered_ami_is_gone_and_its_snapshot_stays(origin, register, account, labels):
     ami = register()
     amis.deregister(origin, ami)

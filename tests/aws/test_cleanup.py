@@ -67,10 +67,9 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
     )
     instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
     name = key_pairs.imported(origin, waiter, labels, "test", ssh.new_identity("test"))
-    (pair,) = origin.describe_key_pairs(KeyNames=[name])["KeyPairs"]
     return {
         INSTANCE: instance,
-        KEY_PAIR: pair["KeyPairId"],
+        KEY_PAIR: name,
         IMAGE: ami.id,
         SNAPSHOT: ami.snapshot,
         VOLUME: volume,

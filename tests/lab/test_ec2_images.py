@@ -286,12 +286,26 @@ def test_images_come_in_pages(ec2: Any, snapshot: Snap) -> None:
     assert [len(page["Images"]) for page in pages] == [2, 2, 1]
 
 
+def test_what_has_no_tags_is_described_without_them(ec2: Any, snapshot: Snap) -> None:
+    client, snap = ec2.client(), snapshot()
+    image = client.register_image(**hvm(snap))["ImageId"]
+    (shown,) = client.describe_images(ImageIds=[image])["Images"]
+    (below,) = client.describe_snapshots(SnapshotIds=[snap])["Snapshots"]
+    assert "Tags" not in shown
+    assert "Tags" not in below
+    client.create_tags(Resources=[image], Tags=[{"Key": "a", "Value": "b"}])
+    (shown,) = client.describe_images(ImageIds=[image])["Images"]
+    assert shown["Tags"] == [{"Key": "a", "Value": "b"}]
+    client.deregister_image(ImageId=image)
+
+
 def test_deregistered_image_is_gone(ec2: Any, snapshot: Snap) -> None:
     client, snap = ec2.client(), snapshot()
     image = client.register_image(**hvm(snap))["ImageId"]
     assert refusal(client.delete_snapshot, SnapshotId=snap) == "InvalidSnapshot.InUse"
     client.deregister_image(ImageId=image)
-    assert refusal(client.describe_images, ImageIds=[image]) == "InvalidAMIID.NotFound"
+    # EC2 DescribeImages: "and then return empty results".
+    assert client.describe_images(ImageIds=[image])["Images"] == []
     assert refusal(client.deregister_image, ImageId=image) == "InvalidAMIID.Unavailable"
     client.delete_snapshot(SnapshotId=snap)
 

@@ -1,5 +1,7 @@
 """ImportSnapshot unpacks what VM Import takes, and fails its task on what it does not."""
 
+import base64
+import hashlib
 import struct
 import time
 import zlib
@@ -96,6 +98,12 @@ def test_upload_in_parts_tells_the_checksums(ec2: Any) -> None:
     listed = s3.list_parts(**upload)
     assert listed["ChecksumAlgorithm"] == "SHA256"
     assert listed["Parts"][0]["ChecksumSHA256"] == part["ChecksumSHA256"]
+    parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    head = s3.head_object(Bucket="disks", Key="disk", ChecksumMode="ENABLED")
+    # Of the parts' checksums, and their number (S3, "Checking object integrity").
+    sums = hashlib.sha256(hashlib.sha256(b"fedora").digest()).digest()
+    assert head["ChecksumSHA256"] == base64.b64encode(sums).decode() + "-1"
 
 
 def test_object_tags_may_begin_with_aws(ec2: Any) -> None:

@@ -60,6 +60,32 @@ def test_scratch_task_is_answered_as_a_real_hub_does(koji: Koji, hub: Any, image
     assert image.name in built["files"]
 
 
+def test_koji_command_is_told_what_lies_beside_tasks_and_builds(
+    koji: Koji, hub: Any, image: Path
+) -> None:
+    """What `koji taskinfo`, `buildinfo`, `list-builds --package` and the downloads ask."""
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, owner="ausil")
+    (child,) = hub.getTaskChildren(task.id)
+    assert image.name in hub.listTaskOutput(child["id"])
+    assert hub.listTaskOutput(child["id"], starred(all_volumes=True))[image.name] == ["DEFAULT"]
+    about = hub.listTaskOutput(child["id"], True)[image.name]
+    assert about["st_size"] == str(image.stat().st_size)
+    assert about == hub.listTaskOutput(child["id"], True, True)[image.name]["DEFAULT"]
+    assert hub.listTaskOutput(task.id) == hub.listTaskOutput(1) == []
+    assert fault(hub.listTaskOutput, 1, False, False, True) == (1000, "Task doesn't exist")
+    host = hub.getHost(hub.getTaskInfo(child["id"])["host_id"])
+    assert (host["id"], host["enabled"]) == (child["host_id"], True)
+    assert hub.listBuildroots(starred(taskID=child["id"])) == []
+
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, owner="releng")
+    number = hub.getPackageID(NAME)
+    (row,) = hub.listBuilds(number)
+    assert row["build_id"] == build.id
+    assert hub.getPackageID("nothing") is None
+    assert hub.listTags(build.id) == hub.listRPMs(starred(buildID=build.id)) == []
+    assert hub.getMavenBuild(build.id) is hub.getWinBuild(build.id) is None
+
+
 def test_unknown_ids_and_failures(koji: Koji, hub: Any, image: Path) -> None:
     task = koji.add_task(
         NAME, VERSION, RELEASE, {"x86_64": [image]}, failed_arches=["ppc64le"], owner="ausil"
