@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fedimg import schema
 from fedimg.group_commit import GroupCommit
-from fedimg.tables import metadata
 
 #: Errors that PostgreSQL gives to one of two who were in each other's way: 40 is the class of
 #: transactions rolled back, 55P03 a lock that was not waited for, 57014 a statement cut short.
@@ -27,6 +27,9 @@ _PASSING = ("40", "55P03", "57014")
 _CONNECT_SECONDS = 10
 #: Until a connection whose other end acknowledges nothing is given up, in milliseconds.
 _UNACKNOWLEDGED = 15000
+
+#: Of what is missing, so many are named: of a new database it is everything.
+_NAMED = 5
 
 
 class StoreError(Exception):
@@ -40,8 +43,8 @@ class Unreachable(StoreError):
 class Database:
     """One SQLite file below the state directory, or the PostgreSQL of a `url`.
 
-    The file is made when it is missing, with its tables; those of a PostgreSQL, which a worker may
-    not be allowed to make, only with `make`.
+    The file is made when it is missing, with its tables, and gets what an older version's lacks. In
+    a PostgreSQL, where a worker may not be allowed to, that is done only with `make`.
     Raises StoreError when it cannot be used, Unreachable when a PostgreSQL does not answer.
     """
 
@@ -105,8 +108,8 @@ class Database:
                 else:
                     # Bus and worker may both be the first: the second finds the tables made.
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
-                metadata.create_all(connection)
-        except sa.exc.DatabaseError as error:
+                schema.grow(connection)
+        except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 
     @property
@@ -118,27 +121,33 @@ class Database:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             # The queue's own tables come first: a consumer may well start before any worker.
-            if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks_tables():
+            if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks():
                 self._prepare()
-        except (OSError, sa.exc.DatabaseError) as error:
+        except (OSError, schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 
     def _find_tables(self) -> None:
         try:
-            lacks = self._lacks_tables()
-        except sa.exc.DatabaseError as error:
+            lacks = self._lacks()
+        except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
         if lacks:
             self.close()
             raise StoreError(
-                f"the database {self.place} is not prepared for this version: run 'fedimg store "
-                "migrate' as a role that may make tables there"
+                f"the database {self.place} is not prepared for this version, and lacks "
+                f"{_some(lacks)}: run 'fedimg store migrate' as a role that may make tables there"
             )
 
-    def _lacks_tables(self) -> bool:
-        return bool(set(metadata.tables) - set(sa.inspect(self.engine).get_table_names()))
+    def _lacks(self) -> list[str]:
+        with self.engine.connect() as connection:
+            return [lack.name for lack in schema.lacks(connection)]
 
     def _unusable(self, error: Exception) -> StoreError:
+        if isinstance(error, schema.CannotGrow):
+            return StoreError(
+                f"the database {self.place} was made by an older fedimg, and its rows have nothing "
+                f"for {error}: it cannot be brought up to date; install that version again"
+            )
         reason = str(getattr(error, "orig", None) or error).strip()
         if not self.shared:
             return StoreError(
@@ -150,6 +159,10 @@ class Database:
             f"cannot use the database {self.place}: {reason}; check `database` in fedimg.toml, "
             "that PostgreSQL runs there, and its pg_hba.conf"
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def lock_key(what: str) -> int:

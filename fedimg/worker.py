@@ -120,7 +120,7 @@ class _Worker:
         ]
 
     def start(self) -> None:
-        """Begin with everything. Raises BusError."""
+        """Begin with everything. Raises BusError, and StoreError for older tables of the queue."""
         self._members.enter(self._lease.name, __version__)
         for messenger in self._messengers:
             messenger.start()

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+
 from fedimg.lease import living
 from fedimg.members import Member, Members
 from lab.site import Site
@@ -136,3 +138,18 @@ def test_workers_come_back_when_postgresql_does(tmp_path: Path, postgresql: Post
         finally:
             postgresql.start()
         all_well(deployment)
+
+
+def test_worker_refuses_the_queues_older_tables(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    database = postgresql.blank()
+    with workers(tmp_path / "site", database, 0) as deployment:
+        with psycopg.connect(database) as connection:
+            connection.execute("UPDATE dbos_migrations SET version = version - 1")
+        deployment.start_worker("one")
+        assert deployment.ends("one") == 2
+        log = deployment.log("one")
+        assert "run 'fedimg store migrate'" in log
+        assert "Traceback" not in log
+        deployment.fedimg("store", "migrate")
+        deployment.start_worker("one")
+        deployment.until(lambda: alive(deployment) or None, "the worker at work")
