@@ -20,8 +20,9 @@ from fedimg.jobs import Jobs
 from fedimg.store import Store, StoreError
 from fedimg.uploader import Uploader
 
-#: Jobs of one version are taken on by any worker that says the same; raise it when a change of
-#: the steps leaves running jobs behind, and only then: the worker refuses to start on those.
+#: Jobs of one version are taken on by any worker that says the same; raise it, by one, when a
+#: change of the steps leaves running jobs behind, and only then: the worker refuses to start on
+#: those. What nobody has begun is for the highest version of the workers that live.
 VERSION = "1"
 #: The queue's threads, by its own names, without which a worker does nothing.
 LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)]
@@ -59,6 +60,15 @@ def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> Non
         DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
 
 
+def take_what_is_new() -> None:
+    """Have workers of this version, and of no other, take what none has begun.
+
+    By itself the queue leaves that to the version that came last, whether it lives or not.
+    """
+    if DBOS.get_latest_application_version()["version_name"] != VERSION:
+        DBOS.set_latest_application_version(VERSION)
+
+
 def take_no_more(seconds: float) -> None:
     """Take nothing from the queues from now on, and return at once.
 
@@ -82,6 +92,7 @@ def finish(store: Store, queue: Jobs, name: str, *, alone: Callable[[], bool]) -
     _configure(store, name)
     DBOS.listen_queues([jobs.CLEAN_QUEUE])
     DBOS.launch()
+    take_what_is_new()
     while queue.cleaning() and alone():
         time.sleep(_POLL_SECONDS)
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)

@@ -163,6 +163,7 @@ workers = sa.Table(
     sa.Column("version", sa.String, nullable=False),
     sa.Column("started", sa.Float, nullable=False),
     sa.Column("draining", sa.Boolean, nullable=False),
+    sa.Column("steps", sa.Integer),
 )
 running = sa.Table(
     "fedimg_running",
