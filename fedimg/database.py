@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -19,6 +19,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fedimg import schema
 from fedimg.group_commit import GroupCommit
+
+if TYPE_CHECKING:
+    # It loads libpq.
+    import psycopg
 
 #: Errors that PostgreSQL gives to one of two who were in each other's way: 40 is the class of
 #: transactions rolled back, 55P03 a lock that was not waited for, 57014 a statement cut short.
@@ -28,6 +32,8 @@ _CONNECT_SECONDS = 10
 #: Until a connection whose other end acknowledges nothing is given up, in milliseconds.
 _UNACKNOWLEDGED = 15000
 
+#: Until the server ends a transaction in which nothing happens: `worker.lease_seconds`' default.
+_STILL_SECONDS = 15.0
 #: Of what is missing, so many are named: of a new database it is everything.
 _NAMED = 5
 
@@ -44,15 +50,23 @@ class Database:
     """One SQLite file below the state directory, or the PostgreSQL of a `url`.
 
     The file is made when it is missing, with its tables, and gets what an older version's lacks. In
-    a PostgreSQL, where a worker may not be allowed to, that is done only with `make`.
+    a PostgreSQL, where a worker may not be allowed to, that is done only with `make`. A transaction
+    that stands still there for `still_seconds` is broken off.
     Raises StoreError when it cannot be used, Unreachable when a PostgreSQL does not answer.
     """
 
-    def __init__(self, directory: Path, url: str = "", *, make: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        url: str = "",
+        *,
+        make: bool = False,
+        still_seconds: float = _STILL_SECONDS,
+    ) -> None:
         self.directory = directory
         self.path = directory / "fedimg.db"
         self.shared = bool(url)
-        self.engine = _postgresql(url) if url else _sqlite(self.path)
+        self.engine = _postgresql(url, still_seconds) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
         #: How to name it to a person: without its password.
         self.place = _shown(self.engine.url) if url else str(self.path)
@@ -198,8 +212,8 @@ def _fatal(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and not state.startswith(_PASSING)
 
 
-def _postgresql(text: str) -> sa.Engine:
-    return sa.create_engine(
+def _postgresql(text: str, still_seconds: float) -> sa.Engine:
+    engine = sa.create_engine(
         postgresql_url(text),
         # Each region of each job writes in a thread of its own; a server counts its connections.
         pool_size=10,
@@ -209,6 +223,18 @@ def _postgresql(text: str) -> sa.Engine:
         json_serializer=_dumps,
         connect_args=connecting("fedimg"),
     )
+
+    @event.listens_for(engine, "connect")
+    def limit(connection: psycopg.Connection[Any], _record: object) -> None:
+        # Whoever is frozen or cut off keeps the locks of its transaction for as long as that lasts,
+        # and nobody else would get a job's place, or a job.
+        still = f"{still_seconds * 1000:.0f}"
+        connection.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [still]
+        )
+        connection.commit()
+
+    return engine
 
 
 def connecting(name: str) -> dict[str, Any]:

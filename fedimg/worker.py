@@ -208,7 +208,11 @@ def _opened(settings: Settings, told: threading.Event) -> Store | None:
     pause = 1.0
     while True:
         try:
-            return Store(settings.state_directory, settings.database)
+            return Store(
+                settings.state_directory,
+                settings.database,
+                still_seconds=settings.worker.lease_seconds,
+            )
         except Unreachable as error:
             if time.monotonic() > deadline:
                 raise
