@@ -19,6 +19,9 @@ from tests.system.several import alive, workers
 from tests.system.test_main_path import said
 
 OLD, NEW = "one", "two"
+#: Images that take seconds to write; of the second kind, as long as a worker takes to start.
+SECONDS = {"size_mib": 256, "random_mib": 32}
+LONG = {"size_mib": 512, "random_mib": 64}
 
 
 @contextmanager
@@ -53,11 +56,6 @@ def until_at_work(deployment: Deployment, name: str) -> str:
     return deployment.until(look, f"{name} at work")
 
 
-def announce(deployment: Deployment, builds: Builds) -> None:
-    """A build that takes seconds to write."""
-    builds.announce(size_mib=512, random_mib=64)
-
-
 def all_well(deployment: Deployment, count: int) -> None:
     """All jobs are complete, their AMIs public and announced, and nothing else is left."""
     jobs = deployment.ended(count)
@@ -83,7 +81,7 @@ def test_new_version_takes_what_is_new_and_leaves_the_old_ones_job_to_it(
     with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
         builds = Builds(deployment)
         second = builds.build()
-        announce(deployment, builds)
+        builds.announce(**LONG)
         first = until_at_work(deployment, OLD)
         with newer(deployment, tmp_path / "newer"):
             deployment.start_worker(NEW)
@@ -105,7 +103,7 @@ def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
 ) -> None:
     with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
         builds = Builds(deployment)
-        announce(deployment, builds)
+        builds.announce(**SECONDS)
         job = until_at_work(deployment, OLD)
         with newer(deployment, tmp_path / "newer"):
             deployment.start_worker(NEW)
@@ -127,7 +125,7 @@ def test_upgrade_can_be_taken_back(tmp_path: Path, postgresql: PostgreSQL) -> No
         assert deployment.stop(NEW) == 0
         deployment.start_worker(OLD)
         builds = Builds(deployment)
-        announce(deployment, builds)
+        builds.announce(**SECONDS)
         job = until_at_work(deployment, OLD)
         deployment.kill(OLD)
         # It has the name of the one that was killed, and must not take that one's job for its own.
