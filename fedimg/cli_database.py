@@ -42,7 +42,7 @@ def drain(
 
 @command_of(store_app)
 def migrate(call: Call) -> Code:
-    """Prepare the PostgreSQL of `database`: make the tables that this version needs."""
+    """Prepare the PostgreSQL of `database`: add what this version needs and it lacks."""
     from fedimg import show
     from fedimg.store import Store
 

@@ -11,14 +11,18 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fedimg import schema
 from fedimg.group_commit import GroupCommit
-from fedimg.tables import metadata
+
+if TYPE_CHECKING:
+    # It loads libpq.
+    import psycopg
 
 #: Errors that PostgreSQL gives to one of two who were in each other's way: 40 is the class of
 #: transactions rolled back, 55P03 a lock that was not waited for, 57014 a statement cut short.
@@ -27,6 +31,11 @@ _PASSING = ("40", "55P03", "57014")
 _CONNECT_SECONDS = 10
 #: Until a connection whose other end acknowledges nothing is given up, in milliseconds.
 _UNACKNOWLEDGED = 15000
+
+#: Until the server ends a transaction in which nothing happens: `worker.lease_seconds`' default.
+_STILL_SECONDS = 15.0
+#: Of what is missing, so many are named: of a new database it is everything.
+_NAMED = 5
 
 
 class StoreError(Exception):
@@ -40,16 +49,24 @@ class Unreachable(StoreError):
 class Database:
     """One SQLite file below the state directory, or the PostgreSQL of a `url`.
 
-    The file is made when it is missing, with its tables; those of a PostgreSQL, which a worker may
-    not be allowed to make, only with `make`.
+    The file is made when it is missing, with its tables, and gets what an older version's lacks. In
+    a PostgreSQL, where a worker may not be allowed to, that is done only with `make`. A transaction
+    that stands still there for `still_seconds` is broken off.
     Raises StoreError when it cannot be used, Unreachable when a PostgreSQL does not answer.
     """
 
-    def __init__(self, directory: Path, url: str = "", *, make: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        url: str = "",
+        *,
+        make: bool = False,
+        still_seconds: float = _STILL_SECONDS,
+    ) -> None:
         self.directory = directory
         self.path = directory / "fedimg.db"
         self.shared = bool(url)
-        self.engine = _postgresql(url) if url else _sqlite(self.path)
+        self.engine = _postgresql(url, still_seconds) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
         #: How to name it to a person: without its password.
         self.place = _shown(self.engine.url) if url else str(self.path)
@@ -105,8 +122,8 @@ class Database:
                 else:
                     # Bus and worker may both be the first: the second finds the tables made.
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
-                metadata.create_all(connection)
-        except sa.exc.DatabaseError as error:
+                schema.grow(connection)
+        except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 
     @property
@@ -118,27 +135,33 @@ class Database:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             # The queue's own tables come first: a consumer may well start before any worker.
-            if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks_tables():
+            if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks():
                 self._prepare()
-        except (OSError, sa.exc.DatabaseError) as error:
+        except (OSError, schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 
     def _find_tables(self) -> None:
         try:
-            lacks = self._lacks_tables()
-        except sa.exc.DatabaseError as error:
+            lacks = self._lacks()
+        except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
         if lacks:
             self.close()
             raise StoreError(
-                f"the database {self.place} is not prepared for this version: run 'fedimg store "
-                "migrate' as a role that may make tables there"
+                f"the database {self.place} is not prepared for this version, and lacks "
+                f"{_some(lacks)}: run 'fedimg store migrate' as a role that may make tables there"
             )
 
-    def _lacks_tables(self) -> bool:
-        return bool(set(metadata.tables) - set(sa.inspect(self.engine).get_table_names()))
+    def _lacks(self) -> list[str]:
+        with self.engine.connect() as connection:
+            return [lack.name for lack in schema.lacks(connection)]
 
     def _unusable(self, error: Exception) -> StoreError:
+        if isinstance(error, schema.CannotGrow):
+            return StoreError(
+                f"the database {self.place} was made by an older fedimg, and its rows have nothing "
+                f"for {error}: it cannot be brought up to date; install that version again"
+            )
         reason = str(getattr(error, "orig", None) or error).strip()
         if not self.shared:
             return StoreError(
@@ -150,6 +173,10 @@ class Database:
             f"cannot use the database {self.place}: {reason}; check `database` in fedimg.toml, "
             "that PostgreSQL runs there, and its pg_hba.conf"
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def lock_key(what: str) -> int:
@@ -185,8 +212,8 @@ def _fatal(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and not state.startswith(_PASSING)
 
 
-def _postgresql(text: str) -> sa.Engine:
-    return sa.create_engine(
+def _postgresql(text: str, still_seconds: float) -> sa.Engine:
+    engine = sa.create_engine(
         postgresql_url(text),
         # Each region of each job writes in a thread of its own; a server counts its connections.
         pool_size=10,
@@ -196,6 +223,18 @@ def _postgresql(text: str) -> sa.Engine:
         json_serializer=_dumps,
         connect_args=connecting("fedimg"),
     )
+
+    @event.listens_for(engine, "connect")
+    def limit(connection: psycopg.Connection[Any], _record: object) -> None:
+        # Whoever is frozen or cut off keeps the locks of its transaction for as long as that lasts,
+        # and nobody else would get a job's place, or a job.
+        still = f"{still_seconds * 1000:.0f}"
+        connection.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [still]
+        )
+        connection.commit()
+
+    return engine
 
 
 def connecting(name: str) -> dict[str, Any]:

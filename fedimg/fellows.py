@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 
 from fedimg.jobs import Jobs
 from fedimg.lease import Lease
-from fedimg.members import Members
+from fedimg.members import Member, Members
 from fedimg.shared_lease import alive, connect, try_lock, worker_key
 from fedimg.store import Store
 
@@ -27,6 +28,7 @@ class Fellows:
         share: told how many workers live.
         heed: breaks off the runs here that another worker has to clean up behind.
         drain: told once that this worker is to take no new job; called in a thread of its own.
+        take: told, whenever others come or go, that no worker that takes jobs knows newer steps.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Fellows:
         share: Callable[[int], object],
         heed: Callable[[], object],
         drain: Callable[[], object],
+        take: Callable[[], object],
     ) -> None:
         self._store = store
         self._queue = queue
@@ -47,7 +50,9 @@ class Fellows:
         self._share = share
         self._heed = heed
         self._drain = drain
+        self._take = take
         self._draining = False
+        self._living: list[Member] | None = None
 
     def look(self) -> float:
         """Look once; the seconds until the next time."""
@@ -63,7 +68,24 @@ class Fellows:
             for name in names:
                 if name not in living:
                     self._take_over(name)
+            members = [member for member in members if member.name in living]
+        self._look_for_steps([replace(member, jobs=[]) for member in members])
         return _PAUSE
+
+    def _look_for_steps(self, living: list[Member]) -> None:
+        """See, when others have come or gone, who takes what is new, and what nobody takes."""
+        if living == self._living:
+            return
+        taking = {member.name: member.steps or 0 for member in living if not member.draining}
+        if taking.get(self._lease.name) == max(taking.values(), default=None):
+            self._take()
+        if left := self._queue.left_to_others([str(steps) for steps in taking.values()]):
+            _log.error(
+                "%s were begun by a version of fedimg whose steps are others, and wait for a "
+                "worker of that one: install it again, and let them end ('fedimg status')",
+                ", ".join(left),
+            )
+        self._living = living
 
     def _take_over(self, name: str) -> None:
         """Put back into the queues what a dead worker had in its hands."""

@@ -167,6 +167,13 @@ class Jobs:
             if each.app_version not in (None, version) and each.executor_id not in living
         ]
 
+    def left_to_others(self, versions: Collection[str]) -> list[str]:
+        """The workflows in the queues that no worker of these versions takes."""
+        waiting = self._client.list_workflows(
+            status="ENQUEUED", load_input=False, load_output=False
+        )
+        return [each.workflow_id for each in waiting if each.app_version not in (None, *versions)]
+
     def queue_again(self, connection: sa.Connection, job: str, run: int) -> None:
         """Queue a run that waits already, in another database."""
         self._publish(connection, job, run)

@@ -21,7 +21,7 @@ class Member:
     """One worker as its operator sees it; `started` is in seconds since the epoch.
 
     A worker that is `draining` takes no new job, and ends when those that it has are done. `jobs`
-    are what it works on, by name and run.
+    are what it works on, by name and run, and `steps` is which it knows: fedimg.queues.VERSION.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Member:
     version: str
     started: float
     draining: bool
+    steps: int | None = None
     jobs: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -40,7 +41,7 @@ class Members:
         self._engine = store.engine
         self._insert = store.insert
 
-    def enter(self, name: str, version: str) -> None:
+    def enter(self, name: str, version: str, steps: int) -> None:
         """This process begins to work under a name, with nothing under way."""
         values = {
             "host": socket.gethostname(),
@@ -48,6 +49,7 @@ class Members:
             "version": version,
             "started": time.time(),
             "draining": False,
+            "steps": steps,
         }
         with self._engine.begin() as connection:
             connection.execute(

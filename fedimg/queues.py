@@ -17,11 +17,12 @@ from dbos import error as queue_error
 
 from fedimg import jobs
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store import Store, StoreError
 from fedimg.uploader import Uploader
 
-#: Jobs of one version are taken on by any worker that says the same; raise it when a change of
-#: the steps leaves running jobs behind, and only then: the worker refuses to start on those.
+#: Jobs of one version are taken on by any worker that says the same; raise it, by one, when a
+#: change of the steps leaves running jobs behind, and only then: the worker refuses to start on
+#: those. What nobody has begun is for the highest version of the workers that live.
 VERSION = "1"
 #: The queue's threads, by its own names, without which a worker does nothing.
 LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)]
@@ -35,19 +36,37 @@ _DRAIN_SECONDS = 30 * 86400
 
 
 def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> None:
-    """Go on with what an earlier worker of this name left, then take what waits."""
+    """Go on with what an earlier worker of this name left, then take what waits.
+
+    Raises StoreError when the queue's own tables are an older version's.
+    """
     _configure(store, name)
     _register(jobs.INTAKE, uploader.intake)
     _register(jobs.PUBLISH, uploader.publish)
     _register(jobs.CLEAN, uploader.clean)
     _log_as_ours()
-    DBOS.launch()
+    try:
+        DBOS.launch()
+    except queue_error.DBOSInitializationError as error:
+        raise StoreError(
+            f"the queue's tables in the database {store.place} are not prepared for this version: "
+            f"run 'fedimg store migrate' as a role that may make tables there ({error})"
+        ) from error
     for queue, at_once in (
         (jobs.INTAKE_QUEUE, _ENTRIES),
         (jobs.JOBS_QUEUE, jobs_at_once),
         (jobs.CLEAN_QUEUE, _CLEAN_UPS),
     ):
         DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
+
+
+def take_what_is_new() -> None:
+    """Have workers of this version, and of no other, take what none has begun.
+
+    By itself the queue leaves that to the version that came last, whether it lives or not.
+    """
+    if DBOS.get_latest_application_version()["version_name"] != VERSION:
+        DBOS.set_latest_application_version(VERSION)
 
 
 def take_no_more(seconds: float) -> None:
@@ -73,6 +92,7 @@ def finish(store: Store, queue: Jobs, name: str, *, alone: Callable[[], bool]) -
     _configure(store, name)
     DBOS.listen_queues([jobs.CLEAN_QUEUE])
     DBOS.launch()
+    take_what_is_new()
     while queue.cleaning() and alone():
         time.sleep(_POLL_SECONDS)
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
@@ -101,17 +121,19 @@ def _register(name: str, body: Callable[..., object]) -> None:
 
 
 def _log_as_ours() -> None:
-    """Let the queue's own log go where ours goes, without its word on every cancelled job."""
+    """Let the queue's own log go where ours goes, without its word on what we see ourselves."""
     queue = logging.getLogger("dbos")
     queue.handlers.clear()
     queue.propagate = True
     queue.setLevel(logging.WARNING)
-    queue.addFilter(_tells_of_no_cancelled_job)
+    queue.addFilter(_is_news)
 
 
-def _tells_of_no_cancelled_job(record: logging.LogRecord) -> bool:
-    cancelled = (
+def _is_news(record: logging.LogRecord) -> bool:
+    known = (
+        # Every cancelled job.
         queue_error.DBOSAwaitedWorkflowCancelledError,
         queue_error.DBOSWorkflowCancelledError,
+        queue_error.DBOSInitializationError,
     )
-    return not (record.exc_info and isinstance(record.exc_info[1], cancelled))
+    return not (record.exc_info and isinstance(record.exc_info[1], known))

@@ -1,4 +1,8 @@
-"""The tables of the database, which holds DBOS's own beside them."""
+"""The tables of the database, which holds DBOS's own beside them.
+
+They only grow, by tables, by indexes, and by columns that may be NULL or have a `server_default`:
+so fedimg.schema can add what a database of an older version lacks.
+"""
 
 from __future__ import annotations
 
@@ -159,6 +163,7 @@ workers = sa.Table(
     sa.Column("version", sa.String, nullable=False),
     sa.Column("started", sa.Float, nullable=False),
     sa.Column("draining", sa.Boolean, nullable=False),
+    sa.Column("steps", sa.Integer),
 )
 running = sa.Table(
     "fedimg_running",

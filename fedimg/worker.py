@@ -85,7 +85,7 @@ class _Worker:
         self._drained = threading.Event()
         self._queue = Jobs(store)
         self._members = Members(store)
-        _refuse_other_steps(store, self._queue, self._members)
+        _refuse_other_steps(store, self._queue, self._members, lease.name)
         self._pulse = watchdog.Pulse(store.engine, queues.LOOPS)
         self._gate = Gate(end_exhausted)
         self._throttle = Throttle(settings.ec2.limits.calls)
@@ -112,6 +112,7 @@ class _Worker:
             share=self._throttle.share,
             heed=self._uploader.heed,
             drain=self._drain,
+            take=queues.take_what_is_new,
         )
         self._beside = [
             *beside(settings, store, self._queue, told, lease.leads),
@@ -119,8 +120,8 @@ class _Worker:
         ]
 
     def start(self) -> None:
-        """Begin with everything. Raises BusError."""
-        self._members.enter(self._lease.name, __version__)
+        """Begin with everything. Raises BusError, and StoreError for older tables of the queue."""
+        self._members.enter(self._lease.name, __version__, int(queues.VERSION))
         for messenger in self._messengers:
             messenger.start()
         # The first client takes long to make, and no job is to wait for that.
@@ -206,7 +207,11 @@ def _opened(settings: Settings, told: threading.Event) -> Store | None:
     pause = 1.0
     while True:
         try:
-            return Store(settings.state_directory, settings.database)
+            return Store(
+                settings.state_directory,
+                settings.database,
+                still_seconds=settings.worker.lease_seconds,
+            )
         except Unreachable as error:
             if time.monotonic() > deadline:
                 raise
@@ -232,10 +237,14 @@ def _lease(settings: Settings, store: Store) -> Lease:
     return lease
 
 
-def _refuse_other_steps(store: Store, queue: Jobs, members: Members) -> None:
-    """Raise StoreError when there is work that this version's steps cannot go on with."""
-    names = [member.name for member in members.all()] if store.shared else []
-    if begun := queue.begun_otherwise(queues.VERSION, alive(store.engine, names) if names else ()):
+def _refuse_other_steps(store: Store, queue: Jobs, members: Members, name: str) -> None:
+    """Raise StoreError when there is work that this version's steps cannot go on with.
+
+    What other workers that live have is theirs; what an earlier one of this `name` had is nobody's.
+    """
+    others = [member.name for member in members.all() if member.name != name]
+    living = alive(store.engine, others) if store.shared else ()
+    if begun := queue.begun_otherwise(queues.VERSION, living):
         raise StoreError(
             f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
             "others; install that one again, let them end ('fedimg status'), then upgrade"

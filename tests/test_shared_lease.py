@@ -172,3 +172,21 @@ def test_unprepared_database_names_the_command(tmp_path: Any, url: str) -> None:
     Database(tmp_path, url, make=True).close()
     Database(tmp_path, url, make=True).close()
     Database(tmp_path, url).close()
+
+
+def test_transaction_that_stands_still_keeps_others_waiting_for_its_seconds_alone(
+    tmp_path: Any, postgresql: PostgreSQL
+) -> None:
+    url = postgresql.blank()
+    still, other = (Database(tmp_path, url, still_seconds=2) for _ in range(2))
+    with still.engine.connect() as standing:
+        # As a frozen process, or one that is cut off, has it: no end of the connection is seen.
+        still.serialise(standing, "x")
+        with other.engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '20s'")
+            began = time.monotonic()
+            other.serialise(connection, "x")
+            assert 1 < time.monotonic() - began < 10
+        standing.invalidate()
+    still.close()
+    other.close()

@@ -21,16 +21,16 @@ class Builds:
         self._site = deployment.site
         self.images: list[str] = []
 
-    def announce(self) -> None:
+    def announce(self, **image: int) -> None:
         """One more build."""
-        self.publish(self.build())
+        self.publish(self.build(**image))
 
-    def build(self) -> dict[str, Any]:
+    def build(self, *, size_mib: int = 16, random_mib: int = 2) -> dict[str, Any]:
         """One more build that Koji has completed; what it says of it."""
         number = len(self.images)
         release = str(number + 1)
         name = f"{_NAME}-{_VERSION}-{release}.x86_64"
-        file = self._deployment.image(name, size_mib=16, random_mib=2, seed=number)
+        file = self._deployment.image(name, size_mib=size_mib, random_mib=random_mib, seed=number)
         build = self._site.koji.add_build(_NAME, _VERSION, release, {"x86_64": [file]})
         self.images.append(name)
         return self._site.koji.build_message(build.id)

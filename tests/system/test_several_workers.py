@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from fedimg.lease import living
-from fedimg.members import Member, Members
-from lab.site import Site
+import psycopg
+
 from tests.postgresql import PostgreSQL
-from tests.system.deployment import AMIS, REGIONS, Deployment, impatient
+from tests.system.deployment import AMIS, Deployment
+from tests.system.several import alive, at_work, workers
 from tests.system.test_main_path import announce_build, said
-
-NAMES = ("one", "two", "three")
-#: Short, so that a frozen worker is missed soon; long enough for a busy machine.
-LEASE = 6
-
-
-def several(settings: str) -> str:
-    return impatient(settings).replace("[worker]\n", f"[worker]\nlease_seconds = {LEASE}\n")
-
-
-@contextmanager
-def workers(state: Path, database: str, count: int) -> Iterator[Deployment]:
-    """A site with so many workers on a PostgreSQL, called one, two, three."""
-    with Site(state, regions=REGIONS) as site, site.bus.listen() as heard:
-        deployment = Deployment(site, heard, several, database=database)
-        try:
-            for number in range(count):
-                deployment.start_worker(NAMES[number])
-            deployment.start_hub()
-            deployment.until(lambda: len(alive(deployment)) == count or None, "workers live")
-            yield deployment
-        finally:
-            deployment.close()
-
-
-def alive(deployment: Deployment) -> list[Member]:
-    """The workers that hold their locks."""
-    store = deployment.store()
-    members = Members(store).all()
-    held = living(store, [member.name for member in members])
-    return [member for member in members if member.name in held]
-
-
-def at_work(deployment: Deployment) -> str:
-    """The process that has a job in its hands, by our name for it."""
-
-    def look() -> str | None:
-        busy = {member.pid for member in alive(deployment) if member.jobs}
-        return next((name for name in NAMES if deployment.has(name, busy)), None)
-
-    return deployment.until(look, "a worker at work")
 
 
 def all_well(deployment: Deployment) -> None:
@@ -136,3 +93,18 @@ def test_workers_come_back_when_postgresql_does(tmp_path: Path, postgresql: Post
         finally:
             postgresql.start()
         all_well(deployment)
+
+
+def test_worker_refuses_the_queues_older_tables(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    database = postgresql.blank()
+    with workers(tmp_path / "site", database, 0) as deployment:
+        with psycopg.connect(database) as connection:
+            connection.execute("UPDATE dbos_migrations SET version = version - 1")
+        deployment.start_worker("one")
+        assert deployment.ends("one") == 2
+        log = deployment.log("one")
+        assert "run 'fedimg store migrate'" in log
+        assert "Traceback" not in log
+        deployment.fedimg("store", "migrate")
+        deployment.start_worker("one")
+        deployment.until(lambda: alive(deployment) or None, "the worker at work")

@@ -1,0 +1,63 @@
+"""Several workers on one PostgreSQL, beside a lab site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedimg.lease import living
+from fedimg.members import Member, Members
+from lab.site import Site
+from tests.system.deployment import REGIONS, Deployment, impatient
+
+NAMES = ("one", "two", "three")
+#: Short, so that a frozen worker is missed soon; long enough for a busy machine.
+LEASE = 6
+
+
+def several(settings: str) -> str:
+    return impatient(settings).replace("[worker]\n", f"[worker]\nlease_seconds = {LEASE}\n")
+
+
+@contextmanager
+def workers(
+    state: Path,
+    database: str,
+    count: int,
+    configure: Callable[[str], str] = several,
+    **site: Any,
+) -> Iterator[Deployment]:
+    """A site with so many workers on a PostgreSQL, called one, two, three; `configure` changes
+    their fedimg.toml.
+    """
+    site.setdefault("regions", REGIONS)
+    with Site(state, **site) as lab, lab.bus.listen() as heard:
+        deployment = Deployment(lab, heard, configure, database=database)
+        try:
+            for number in range(count):
+                deployment.start_worker(NAMES[number])
+            deployment.start_hub()
+            deployment.until(lambda: len(alive(deployment)) == count or None, "workers live")
+            yield deployment
+        finally:
+            deployment.close()
+
+
+def alive(deployment: Deployment) -> list[Member]:
+    """The workers that hold their locks."""
+    store = deployment.store()
+    members = Members(store).all()
+    held = living(store, [member.name for member in members])
+    return [member for member in members if member.name in held]
+
+
+def at_work(deployment: Deployment) -> str:
+    """The process that has a job in its hands, by our name for it."""
+
+    def look() -> str | None:
+        busy = {member.pid for member in alive(deployment) if member.jobs}
+        return next((name for name in NAMES if deployment.has(name, busy)), None)
+
+    return deployment.until(look, "a worker at work")

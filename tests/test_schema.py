@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from fedimg import schema
+from fedimg.database import Database
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs import Jobs
+from fedimg.store import Store, StoreError
+from fedimg.tables import metadata
+from tests.postgresql import PostgreSQL
+
+DATABASES = ("sqlite", "postgresql")
+FEDIMG = Path(sys.executable).parent / "fedimg"
+CHECKSUM = "sha256:" + "a" * 64
+
+#: What there was before: no table of what waits for Koji, no checksums, and fewer indexes.
+OLDER = (
+    "DROP TABLE fedimg_waiting",
+    "DROP INDEX ix_fedimg_jobs_checksum",
+    "ALTER TABLE fedimg_jobs DROP COLUMN checksum",
+    "DROP INDEX ix_fedimg_jobs_image",
+    "DROP INDEX fedimg_outbox_waiting",
+)
+
+
+def image(number: int, checksum: str | None = None) -> RawImage:
+    name = f"Fedora-Cloud-Base-43-{number}"
+    url = f"https://koji.example.org/{name}.x86_64.raw.xz"
+    return RawImage(url, Architecture.X86_64, name, f"build-{number}", number, checksum)
+
+
+def make_older(engine: sa.Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements or OLDER:
+            connection.exec_driver_sql(statement)
+
+
+@contextmanager
+def opened(store: Store, *, make: bool = False) -> Iterator[Store]:
+    """The database as another process opens it."""
+    url = store.queue_url if store.shared else ""
+    again = Store(store.directory, url, make=make)
+    try:
+        yield again
+    finally:
+        again.close()
+
+
+def lacking(database: Database) -> list[str]:
+    with database.engine.connect() as connection:
+        return [lack.name for lack in schema.lacks(connection)]
+
+
+def test_new_database_lacks_nothing(store: Store) -> None:
+    assert lacking(store) == []
+
+
+def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs: Jobs) -> None:
+    assert jobs.submit(image(1))
+    make_older(store.engine)
+    assert lacking(store) == [
+        "fedimg_jobs.checksum",
+        "ix_fedimg_jobs_checksum",
+        "ix_fedimg_jobs_image",
+        "fedimg_outbox_waiting",
+        "fedimg_waiting",
+    ]
+    with opened(store, make=store.shared) as grown:
+        assert lacking(grown) == []
+        (job,) = grown.jobs()
+        assert (job.job, job.image) == (image(1).job, image(1))
+        # And the new column is used.
+        queue = Jobs(grown)
+        assert queue.submit(image(2, CHECKSUM))
+        assert queue.submit(image(3, CHECKSUM)) is None
+        queue.close()
+
+
+def test_column_that_rows_would_have_no_value_for_is_named(store: Store) -> None:
+    make_older(store.engine, "ALTER TABLE fedimg_jobs DROP COLUMN tries")
+    with (
+        pytest.raises(StoreError, match=r"an older fedimg.*fedimg_jobs\.tries"),
+        opened(store, make=store.shared),
+    ):
+        pass
+
+
+def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: Jobs) -> None:
+    newer = sa.MetaData()
+    for table in metadata.sorted_tables:
+        table.to_metadata(newer)
+    mine = newer.tables["fedimg_jobs"]
+    mine.append_column(sa.Column("later", sa.String, index=True))
+    mine.append_column(sa.Column("sure", sa.Integer, nullable=False, server_default="7"))
+    assert jobs.submit(image(1))
+    with store.engine.begin() as connection:
+        schema.grow(connection, newer)
+    with opened(store) as older:
+        queue = Jobs(older)
+        assert queue.submit(image(2))
+        queue.close()
+    with store.engine.connect() as connection:
+        rows = connection.execute(sa.select(mine.c.later, mine.c.sure)).all()
+        assert rows == [(None, 7), (None, 7)]
+        assert schema.lacks(connection, newer) == []
+
+
+@pytest.fixture
+def config(tmp_path: Path, postgresql: PostgreSQL) -> Path:
+    """A site's fedimg.toml, on a PostgreSQL that is prepared."""
+    path = tmp_path / "fedimg.toml"
+    path.write_text(f'state_directory = "state"\ndatabase = "{postgresql.blank()}"\n')
+    return path
+
+
+def fedimg(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [FEDIMG, *arguments, "--config", config], capture_output=True, text=True, timeout=120
+    )
+
+
+def engine_of(config: Path) -> sa.Engine:
+    url = config.read_text().split('"')[3]
+    return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+
+
+def test_worker_refuses_an_older_database_until_it_is_migrated(config: Path) -> None:
+    engine = engine_of(config)
+    make_older(engine)
+    engine.dispose()
+    refused = fedimg(config, "worker")
+    assert refused.returncode == 2
+    assert "lacks fedimg_jobs.checksum, ix_fedimg_jobs_checksum, " in refused.stderr
+    assert "run 'fedimg store migrate'" in refused.stderr
+    assert fedimg(config, "status").returncode == 2
+    assert fedimg(config, "store", "migrate").returncode == 0
+    assert fedimg(config, "status").returncode == 0
