@@ -44,7 +44,8 @@ def connected(
 ) -> Iterator[tuple[pika.BlockingConnection, str]]:
     """A connection as fedora-messaging's `settings` have it, and the broker's host and port.
 
-    Each step takes up to `seconds`. Raises BusError.
+    Each step of connecting takes up to `seconds`; a broker that is silent later is noticed by its
+    heartbeat. Raises BusError.
     """
     try:
         parameters = pika.URLParameters(settings["amqp_url"])
@@ -59,15 +60,18 @@ def connected(
         _identify(parameters, settings["tls"])
     try:
         connection = pika.BlockingConnection(parameters)
-        try:
-            yield connection, where
-        finally:
-            if connection.is_open:
-                connection.close()
     except _STRANGERS as error:
         raise BusError(f"{where} does not let us in: {_reason(error)}") from error
-    except (pika.exceptions.AMQPError, OSError) as error:
+    except Exception as error:
+        # Of any kind: what pika says of a broker that stalls is no AMQPError of its own.
         raise BusError(f"no AMQP connection to {where}: {_reason(error)}") from error
+    try:
+        yield connection, where
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise BusError(f"the AMQP connection to {where} failed: {_reason(error)}") from error
+    finally:
+        if connection.is_open:
+            connection.close()
 
 
 def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None]) -> None:

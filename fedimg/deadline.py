@@ -51,7 +51,7 @@ class _Adapter(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.over = False
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[Any] = []
         self._lock = Lock()
 
     def get_connection_with_tls_context(self, *given: Any, **named: Any) -> Any:
@@ -67,23 +67,32 @@ class _Adapter(HTTPAdapter):
             for each in self._sockets:
                 _shut(each)
 
-    def _know(self, opened: socket.socket) -> None:
+    def _know(self, opened: Any) -> None:
         with self._lock:
             self._sockets.append(opened)
             if self.over:
                 _shut(opened)
 
 
-def _telling(kind: Any, know: Callable[[socket.socket], None]) -> type:
+def _telling(kind: Any, know: Callable[[Any], None]) -> type:
     class Telling(kind):  # type: ignore[misc]
+        def _new_conn(self) -> socket.socket:
+            # A proxy may take its time before there is a connection.
+            opened: socket.socket = super()._new_conn()
+            know(opened)
+            return opened
+
         def connect(self) -> None:
             super().connect()
+            # TLS has put one of its own in its place.
             know(self.sock)
 
     return Telling
 
 
-def _shut(opened: socket.socket) -> None:
+def _shut(opened: Any) -> None:
+    # TLS within a proxy's TLS is no socket, and has one.
+    opened = getattr(opened, "socket", opened)
     # Whoever reads from it gets an end; closed by another thread, it would hang on Linux.
     with suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)

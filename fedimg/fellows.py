@@ -28,7 +28,8 @@ class Fellows:
         share: told how many workers live.
         heed: breaks off the runs here that another worker has to clean up behind.
         drain: told once that this worker is to take no new job; called in a thread of its own.
-        take: told, whenever others come or go, that no worker that takes jobs knows newer steps.
+        take: has those of this one's version take what is new, and tells whether they do; called
+            at each look while no worker that takes jobs knows newer steps.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Fellows:
         share: Callable[[int], object],
         heed: Callable[[], object],
         drain: Callable[[], object],
-        take: Callable[[], object],
+        take: Callable[[], bool],
     ) -> None:
         self._store = store
         self._queue = queue
@@ -52,6 +53,7 @@ class Fellows:
         self._drain = drain
         self._take = take
         self._draining = False
+        self._taken = True
         self._living: list[Member] | None = None
 
     def look(self) -> float:
@@ -73,12 +75,15 @@ class Fellows:
         return _PAUSE
 
     def _look_for_steps(self, living: list[Member]) -> None:
-        """See, when others have come or gone, who takes what is new, and what nobody takes."""
+        """See who takes what is new, and, when others have come or gone, what nobody takes."""
+        # A version that did not say which steps it knows was of the first.
+        taking = {member.name: member.steps or 1 for member in living if not member.draining}
+        if self._lease.name not in taking:
+            return
+        if taking[self._lease.name] == max(taking.values()):
+            self._take_what_is_new()
         if living == self._living:
             return
-        taking = {member.name: member.steps or 0 for member in living if not member.draining}
-        if taking.get(self._lease.name) == max(taking.values(), default=None):
-            self._take()
         if left := self._queue.left_to_others([str(steps) for steps in taking.values()]):
             _log.error(
                 "%s were begun by a version of fedimg whose steps are others, and wait for a "
@@ -86,6 +91,15 @@ class Fellows:
                 ", ".join(left),
             )
         self._living = living
+
+    def _take_what_is_new(self) -> None:
+        before, self._taken = self._taken, self._take()
+        if before and not self._taken:
+            _log.error(
+                "nobody takes new jobs: they are left to workers of another version, whose time "
+                "lies ahead, as a clock was wrong; set the clocks right, and start one of these or "
+                "wait until then"
+            )
 
     def _take_over(self, name: str) -> None:
         """Put back into the queues what a dead worker had in its hands."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Mapping
 from threading import Thread
@@ -17,18 +16,23 @@ from typing import Any
 from fedimg.broker_login import connected
 from fedimg.outlets import BusError
 
-#: How often the broker is asked, and how long it may take with a step of its answer, in seconds.
-_EVERY, _CONNECT_SECONDS = 30.0, 10.0
+#: How often the broker is asked, in seconds: seldom enough for a consumer that looks for its broker
+#: every half minute to have found it in between. And how long connecting may take.
+_EVERY, _CONNECT_SECONDS = 45.0, 10.0
 
 _log = logging.getLogger(__name__)
 
 
 def watch(settings: Mapping[str, Any]) -> None:
-    """From here on, end this process when nobody has listened to a queue of its for half a minute.
+    """From here on, end this process with status 1 when nobody listens to a queue of its.
 
-    `settings` are fedora-messaging's. Where several consumers share a queue, that is when all of
-    them are deaf.
+    `settings` are fedora-messaging's. The broker is asked every 45 seconds, and has to say so twice
+    in a row. Where several consumers share a queue, that is when all of them are deaf.
     """
+    # Of each connection pika tells in a dozen lines, and of each that fails in a traceback.
+    logging.getLogger("pika").setLevel(logging.WARNING)
+    for name in ("pika.adapters.blocking_connection", "pika.adapters.utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     Thread(target=_watch, args=[settings], name="listening", daemon=True).start()
 
 
@@ -36,27 +40,25 @@ def _watch(settings: Mapping[str, Any]) -> None:
     before: set[str] = set()
     while True:
         time.sleep(_EVERY)
-        now = _deserted(settings)
+        now = {queue for queue in settings["queues"] if _deserted(settings, queue)}
         # Once may be in the middle of taking a queue up again.
         if both := before & now:
             names = ", ".join(map(repr, sorted(both)))
-            _log.error("nobody listens to the queue %s: the consumer ends", names)
-            # As systemd ends it, which starts it again.
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+            _log.critical("nobody listens to the queue %s: the consumer ends", names)
+            logging.shutdown()
+            # At once: what was not acknowledged is delivered again, and stopping might wait for
+            # whatever made it deaf.
+            os._exit(1)
         before = now
 
 
-def _deserted(settings: Mapping[str, Any]) -> set[str]:
-    """The queues without a consumer, as far as the broker tells."""
-    found: set[str] = set()
-    for queue in settings["queues"]:
-        try:
-            with connected(settings, _CONNECT_SECONDS) as (connection, _):
-                told = connection.channel().queue_declare(queue, passive=True)
-        except BusError:
-            # A broker that is away is looked for by the consumer itself.
-            continue
-        if told.method.consumer_count == 0:
-            found.add(queue)
-    return found
+def _deserted(settings: Mapping[str, Any], queue: str) -> bool:
+    """Whether the broker says that a queue has no consumer."""
+    try:
+        with connected(settings, _CONNECT_SECONDS) as (connection, _):
+            told = connection.channel().queue_declare(queue, passive=True)
+    except BusError as error:
+        # One that is away is looked for by the consumer itself, which says so.
+        _log.debug("whether anybody listens to the queue %r is not known: %s", queue, error)
+        return False
+    return bool(told.method.consumer_count == 0)

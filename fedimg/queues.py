@@ -60,13 +60,19 @@ def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> Non
         DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
 
 
-def take_what_is_new() -> None:
-    """Have workers of this version, and of no other, take what none has begun.
+def take_what_is_new() -> bool:
+    """Have workers of this version, and of no other, take what none has begun; whether they do.
 
-    By itself the queue leaves that to the version that came last, whether it lives or not.
+    By itself the queue leaves that to the version that came last, whether it lives or not. When one
+    came is the word of some machine's clock: behind one that was ahead no other comes last.
     """
-    if DBOS.get_latest_application_version()["version_name"] != VERSION:
+    if _latest() != VERSION:
         DBOS.set_latest_application_version(VERSION)
+    return _latest() == VERSION
+
+
+def _latest() -> str:
+    return str(DBOS.get_latest_application_version()["version_name"])
 
 
 def take_no_more(seconds: float) -> None:

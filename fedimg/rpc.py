@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from fedimg import web
+from fedimg.exceptions import exhausted
 from fedimg.web import NoAnswer
 
 #: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.
@@ -59,6 +60,8 @@ class Client:
         except (xmlrpc.client.Fault, NoAnswer):
             raise
         except Exception as error:
+            if exhausted(error):
+                raise
             # A proxy's error page, say; the parser raises nearly anything on what is no XML-RPC.
             whole = answer.startswith("<?xml") and answer.rstrip().endswith("</methodResponse>")
             raise (Garbled if whole else NoAnswer)(

@@ -67,6 +67,8 @@ def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
 
 class _AddColumn(sa.schema.ExecutableDDLElement):
     def __init__(self, column: sa.Column[Any]) -> None:
+        if column.unique or column.foreign_keys or column.primary_key:
+            raise NotImplementedError(f"{column} is added without what it is to be held to")
         if not (column.nullable or column.server_default):
             raise CannotGrow(f"{column.table.name}.{column.name}")
         self.column = column

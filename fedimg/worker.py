@@ -52,8 +52,8 @@ def run_worker(settings: Settings) -> int:
     memory, files or threads, or has lost its lease; the exit status is 1 then. It is DRAINED behind
     the last job of a worker that was drained.
     Raises StoreError when the state directory cannot be used or holds work in flight of a version
-    with other steps, WorkerRunning when it is in use, BusError when a bus's configuration
-    does not lead to it.
+    with other steps, or the queue's tables are an older version's; WorkerRunning when it is in use,
+    BusError when a bus's configuration does not lead to it.
     """
     told = told_to_stop()
     store = _opened(settings, told)
@@ -244,7 +244,11 @@ def _refuse_other_steps(store: Store, queue: Jobs, members: Members, name: str) 
     """
     others = [member.name for member in members.all() if member.name != name]
     living = alive(store.engine, others) if store.shared else ()
-    if begun := queue.begun_otherwise(queues.VERSION, living):
+    begun = queue.begun_otherwise(queues.VERSION, living)
+    if not store.shared:
+        # What a start that came to nothing had put back; nobody else will take it.
+        begun += queue.left_to_others([queues.VERSION])
+    if begun:
         raise StoreError(
             f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
             "others; install that one again, let them end ('fedimg status'), then upgrade"

@@ -45,6 +45,17 @@ def test_no_password_in_what_is_said_of_a_broker_that_cannot_be_reached(
     assert "geheim" not in said
 
 
+def test_broker_that_stalls_is_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        conf = tmp_path / "fedora-messaging.toml"
+        conf.write_text(f'amqp_url = "amqp://127.0.0.1:{silent.getsockname()[1]}"\n')
+        monkeypatch.setenv("FEDORA_MESSAGING_CONF", str(conf))
+        with pytest.raises(BusError, match=r"no AMQP connection to 127\.0\.0\.1:"):
+            log_in(1)
+
+
 def test_table_that_lacks_a_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = tmp_path / "fedora-messaging.toml"
     conf.write_text('amqp_url = "amqps://127.0.0.1:1"\n[tls]\nca_cert = "/etc/ca.pem"\n')

@@ -143,3 +143,12 @@ def test_worker_refuses_an_older_database_until_it_is_migrated(config: Path) -> 
     assert fedimg(config, "status").returncode == 2
     assert fedimg(config, "store", "migrate").returncode == 0
     assert fedimg(config, "status").returncode == 0
+
+
+def test_column_that_is_held_to_more_than_can_be_added_is_no_column_to_add(store: Store) -> None:
+    changed = sa.MetaData()
+    for table in metadata.tables.values():
+        table.to_metadata(changed)
+    changed.tables["fedimg_jobs"].append_column(sa.Column("x", sa.String, unique=True))
+    with store.engine.connect() as connection, pytest.raises(NotImplementedError, match="x"):
+        schema.lacks(connection, changed)

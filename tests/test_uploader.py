@@ -345,5 +345,11 @@ def test_worker_refuses_jobs_begun_by_other_steps(site: Site) -> None:
         if status:
             assert site.ended_with() == status
             assert f"fedimg.publish:{waits}:1, begun by a version of fedimg" in site.log()
+            # As a start that came to nothing leaves it.
+            with site.store.engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE workflow_status SET status = 'ENQUEUED'")
+            site.start()
+            assert site.ended_with() == status
+            assert site.log().count(f"fedimg.publish:{waits}:1, begun by a version of fedimg") == 2
     (site.state / "go").touch()
     assert site.ended(waits).state == "complete"

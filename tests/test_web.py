@@ -89,6 +89,14 @@ def test_size_and_calls_have_their_time_too(dribbling: Dribble) -> None:
     assert "after 1 s" in asked(lambda: rpc.Client(address, SECONDS).call("getAPIVersion"))
 
 
+def test_proxy_that_dribbles_has_its_time_too(
+    dribbling: Dribble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = dribbling(b"HTTP/1.1 200 OK\r\n", b"X-Some: thing\r\n", b"").removesuffix("/file")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    assert "after 1 s" in asked(lambda: web.get("https://composes.example.org/", 5, SECONDS))
+
+
 def test_answer_in_time_is_read_whole(dribbling: Dribble) -> None:
     address = dribbling(HEAD + b"Last-Modified: then\r\nDate: now\r\n\r\nbytes", b"", b"")
     assert web.get(address, 5, BUSY) == web.Answer(b"bytes", "then", "now")

@@ -1,4 +1,4 @@
-"""Everything that jobs made and that is not published: found by tag, and removed."""
+"""Everything that jobs made and that is not published: found by tag, or by note, and removed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
 
 from fedimg.aws import amis, tags
 from fedimg.aws.clients import Client, Clients
@@ -29,6 +31,8 @@ KINDS = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
 #: What EC2 says of a thing that is in use, or still being made.
 _NOT_YET = {"DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse", "IncorrectState"}
 _AT_ONCE = 16
+#: EC2's most values of a filter.
+_FILTER_VALUES = 200
 
 
 @dataclass(frozen=True)
@@ -202,19 +206,31 @@ def _unpublished(
 
 
 def _untagged(ec2: Client, images: list[str]) -> list[str]:
-    """Those of the AMIs that are there, private, and without any tag.
+    """Those of the AMIs that are there, private, without any tag, and ours to remove.
 
     AWS tags an AMI in RegisterImage or does not make it; another EC2 may not know of such tags.
-    One that has tags of somebody's is somebody's.
+    One that has tags of somebody's is somebody's, and so is one whose tags a person has taken away:
+    a policy that goes by tags leaves it alone.
     """
-    if not images:
-        return []
-    found = ec2.describe_images(
-        Owners=["self"],
-        Filters=[{"Name": "image-id", "Values": images}],
-        IncludeDisabled=True,
-    )["Images"]
-    return [str(each["ImageId"]) for each in found if not (each["Public"] or each.get("Tags"))]
+    found: list[str] = []
+    for start in range(0, len(images), _FILTER_VALUES):
+        some = {"Name": "image-id", "Values": images[start : start + _FILTER_VALUES]}
+        shown = ec2.describe_images(Owners=["self"], Filters=[some], IncludeDisabled=True)
+        found += [
+            str(each["ImageId"])
+            for each in shown["Images"]
+            if not (each["Public"] or each.get("Tags"))
+        ]
+    return [image for image in found if _may_deregister(ec2, image)]
+
+
+def _may_deregister(ec2: Client, image: str) -> bool:
+    try:
+        ec2.deregister_image(ImageId=image, DryRun=True)
+    except ClientError as error:
+        return code(error) != "UnauthorizedOperation"
+    # By an EC2 that does not know of dry runs it is removed now.
+    return True
 
 
 def _gone(ec2: Client, item: Leftover) -> bool | None:

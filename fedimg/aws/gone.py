@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from fedimg.aws import key_pairs
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code, not_found
 
 #: By an id's prefix: the call that lists such things, what its answer holds, the filter by id.
-#: Key pairs go by their names.
 _LISTED = {
     "ami": ("describe_images", "Images", "image-id"),
     "i": ("describe_instances", "Reservations", "instance-id"),
-    key_pairs.PREFIX: ("describe_key_pairs", "KeyPairs", "key-name"),
     "sg": ("describe_security_groups", "SecurityGroups", "group-id"),
     "snap": ("describe_snapshots", "Snapshots", "snapshot-id"),
     "vol": ("describe_volumes", "Volumes", "volume-id"),
 }
+#: Key pairs go by their names, in which there may be anything.
+_KEY_PAIRS = ("describe_key_pairs", "KeyPairs", "key-name")
 
 
 def gone(ec2: Client, id: str, error: Exception) -> bool:
@@ -28,5 +27,5 @@ def gone(ec2: Client, id: str, error: Exception) -> bool:
         return True
     if code(error) != "UnauthorizedOperation":
         return False
-    operation, field, name = _LISTED[id.split("-")[0]]
+    operation, field, name = _LISTED.get(id.split("-")[0], _KEY_PAIRS)
     return not getattr(ec2, operation)(Filters=[{"Name": name, "Values": [id]}])[field]

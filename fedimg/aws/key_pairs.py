@@ -8,13 +8,10 @@ from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.ssh import Identity
 
-#: How the name of each begins.
-PREFIX = "fedimg"
-
 
 def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identity) -> str:
     """Make the public half of a key a key pair of EC2's; its name, for RunInstances."""
-    name = f"{PREFIX}-{labels.token(role, key.public)[:20]}"
+    name = f"fedimg-{labels.token(role, key.public)[:20]}"
 
     def make() -> str:
         try:

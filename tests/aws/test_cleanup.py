@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import boto3
 import pytest
 
 from fedimg import ssh
@@ -234,6 +235,23 @@ def test_failed_removal_is_told_and_the_other_regions_are_cleaned(
         clean(clients, waiter, labels)
     assert caught.value.region == FURTHER
     assert [row["region"] for row in account.live(labels.site)] == [FURTHER]
+
+
+def test_recorded_ami_that_we_may_not_remove_is_not_left_over(clients, labels, everything, account):
+    ami = everything[IMAGE]
+    # By hand: fedimg takes no tags away.
+    boto3.client("ec2", ORIGIN, endpoint_url=account.url).delete_tags(Resources=[ami])
+    # More than a filter takes, and EC2 knows of one.
+    ids = [ami, *(f"ami-{number:017x}" for number in range(250))]
+    recorded = [cleanup.Leftover(IMAGE, each, ORIGIN, labels.job, "x") for each in ids]
+
+    def images() -> list[str]:
+        items = cleanup.leftovers(clients, labels.site, [ORIGIN], recorded=recorded)
+        return [item.id for item in items if item.kind == IMAGE]
+
+    assert images() == [ami]
+    account.refuse(ORIGIN, DeregisterImage="UnauthorizedOperation")
+    assert images() == []
 
 
 def test_region_that_does_not_answer_is_named(clients, labels, account):

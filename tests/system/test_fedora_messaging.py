@@ -298,7 +298,7 @@ def test_consumer_that_the_broker_has_forgotten_ends_to_be_started_again(
             "the consumer, without an exchange",
         )
         exchange(broker, "feed")
-        assert deployment.ends("consumer") == 0
+        assert deployment.ends("consumer") == 1
         assert f"nobody listens to the queue {QUEUE!r}" in deployment.log("consumer")
         start_consumer(deployment)
         broker.put(PUNGI_TOPIC, compose_message(COMPOSE), exchange="feed")
