@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError, HTTPClientError
+from botocore.parsers import ResponseParserError
 
 from fedimg.aws import regions
 from fedimg.aws.clients import Client, Clients
@@ -271,4 +272,6 @@ def _problem(name: str, text: str, hint: str) -> list[Finding]:
 def _unknown(name: str, error: Exception) -> list[Finding]:
     why = code(error) or type(error).__name__
     hint = "allow the worker's IAM identity this look, or see in the AWS console"
+    if isinstance(error, ResponseParserError):
+        hint = "no answer of AWS: this EC2 does not have it, or a proxy stands in between"
     return [Finding(name, Status.WARNING, f"not known ({why})", hint)]
