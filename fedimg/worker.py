@@ -77,7 +77,7 @@ class _Worker:
     def __init__(
         self, settings: Settings, store: Store, lease: Lease, told: threading.Event
     ) -> None:
-        store.on_failure(end_with_database)
+        store.on_failure(self._end_with_database)
         self._settings = settings
         self._store = store
         self._lease = lease
@@ -175,6 +175,12 @@ class _Worker:
             messenger.tell_to_stop(_ANNOUNCING_SECONDS)
         for messenger in self._messengers:
             messenger.stop(_ANNOUNCING_SECONDS)
+
+    def _end_with_database(self, error: BaseException) -> None:
+        # Of a worker that stood still PostgreSQL has ended the transactions, too: that is not the
+        # reason to tell.
+        self._lease.check()
+        end_with_database(error)
 
     def _before_call(self, service: str, region: str) -> None:
         if service == "ec2":
