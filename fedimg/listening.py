@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
-from threading import Thread
+from threading import Event
 from typing import Any
 
 from fedimg.broker_login import connected
 from fedimg.outlets import BusError
+from fedimg.periodic import Periodic
 
 #: How often the broker is asked, in seconds: seldom enough for a consumer that looks for its broker
 #: every half minute to have found it in between. And how long connecting may take.
@@ -33,23 +33,30 @@ def watch(settings: Mapping[str, Any]) -> None:
     logging.getLogger("pika").setLevel(logging.WARNING)
     for name in ("pika.adapters.blocking_connection", "pika.adapters.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    Thread(target=_watch, args=[settings], name="listening", daemon=True).start()
+    Periodic("asking who listens", _Watch(settings).look, Event()).start()
 
 
-def _watch(settings: Mapping[str, Any]) -> None:
-    before: set[str] = set()
-    while True:
-        time.sleep(_EVERY)
+class _Watch:
+    """What the broker said the last time."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._before: set[str] = set()
+
+    def look(self) -> float:
+        """Look once; the seconds until the next time."""
+        settings = self._settings
         now = {queue for queue in settings["queues"] if _deserted(settings, queue)}
         # Once may be in the middle of taking a queue up again.
-        if both := before & now:
+        if both := self._before & now:
             names = ", ".join(map(repr, sorted(both)))
             _log.critical("nobody listens to the queue %s: the consumer ends", names)
             logging.shutdown()
             # At once: what was not acknowledged is delivered again, and stopping might wait for
             # whatever made it deaf.
             os._exit(1)
-        before = now
+        self._before = now
+        return _EVERY
 
 
 def _deserted(settings: Mapping[str, Any], queue: str) -> bool:

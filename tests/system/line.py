@@ -5,7 +5,6 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
-from types import TracebackType
 
 _AT_ONCE = 65536
 
@@ -37,15 +36,8 @@ class Line:
         """Let everything pass again, and first what was held up."""
         self._whole.set()
 
-    def __enter__(self) -> Line:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End, with all connections."""
         self._closed = True
         self._whole.set()
         self._thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tests.postgresql import PostgreSQL
@@ -33,7 +34,7 @@ def test_worker_that_is_cut_off_ends_and_another_finishes_its_job(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     with (
-        Line(postgresql.port) as line,
+        closing(Line(postgresql.port)) as line,
         workers(tmp_path / "site", postgresql.blank(), 0) as deployment,
     ):
         start_behind(deployment, line, "one")

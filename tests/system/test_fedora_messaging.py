@@ -92,6 +92,14 @@ def start_consumer(deployment: Deployment) -> None:
     )
 
 
+def until_stored(deployment: Deployment, compose: str) -> None:
+    """Wait until the consumer says that a compose's announcement is in the database."""
+    deployment.until(
+        lambda: f"compose:{compose} is stored" in deployment.log("consumer") or None,
+        f"{compose} stored",
+    )
+
+
 def said(broker: Broker) -> list[Any]:
     """All that the second consumer has got, read and validated as fedora-messaging does."""
     found = []
@@ -271,12 +279,7 @@ def test_broker_killed_midway_loses_no_message(broker: Broker, tmp_path: Path) -
         }
         # The consumer finds the broker again, too.
         broker.put(PUNGI_TOPIC, compose_message("Fedora-Cloud-43-20261127.9"))
-        deployment.until(
-            lambda: (
-                "compose:Fedora-Cloud-43-20261127.9 is stored" in deployment.log("consumer") or None
-            ),
-            "the consumer listening again",
-        )
+        until_stored(deployment, "Fedora-Cloud-43-20261127.9")
 
 
 def test_consumer_that_the_broker_has_forgotten_ends_to_be_started_again(
@@ -302,10 +305,7 @@ def test_consumer_that_the_broker_has_forgotten_ends_to_be_started_again(
         assert f"nobody listens to the queue {QUEUE!r}" in deployment.log("consumer")
         start_consumer(deployment)
         broker.put(PUNGI_TOPIC, compose_message(COMPOSE), exchange="feed")
-        deployment.until(
-            lambda: f"compose:{COMPOSE} is stored" in deployment.log("consumer") or None,
-            "the announcement stored",
-        )
+        until_stored(deployment, COMPOSE)
 
 
 def exchange(broker: Broker, name: str) -> None:
@@ -331,10 +331,7 @@ def test_database_that_is_locked_and_consumer_that_is_killed_lose_no_announcemen
             lock.execute("ROLLBACK")
         assert "is stored" not in deployment.log("consumer")
         start_consumer(deployment)
-        deployment.until(
-            lambda: f"compose:{COMPOSE} is stored" in deployment.log("consumer") or None,
-            "the announcement stored",
-        )
+        until_stored(deployment, COMPOSE)
         deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
 
 
@@ -359,10 +356,7 @@ def test_poison_is_dropped_and_the_consumer_goes_on(broker: Broker, tmp_path: Pa
         broker.put(PUNGI_TOPIC, {}, encoding="no-such-encoding")
         broker.put(TASK, {}, schema="koji_fedoramessaging.task.TaskStateChangeV1")
         broker.put(PUNGI_TOPIC, compose_message(COMPOSE))
-        deployment.until(
-            lambda: f"compose:{COMPOSE} is stored" in deployment.log("consumer") or None,
-            "what came behind the poison",
-        )
+        until_stored(deployment, COMPOSE)
         deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
         assert deployment.log("consumer").count("is stored") == 1
         assert deployment.stop("consumer") == 0
@@ -408,10 +402,7 @@ def test_what_cannot_be_stored_comes_again_until_it_can_and_the_consumer_goes_on
         state.unlink()
         state.with_name("away").rename(state)
         for compose in entries:
-            deployment.until(
-                lambda: f"compose:{compose} is stored" in deployment.log("consumer") or None,  # noqa: B023
-                compose,
-            )
+            until_stored(deployment, compose)
         deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
         assert deployment.stop("consumer") == 0
 

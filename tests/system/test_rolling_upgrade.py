@@ -46,6 +46,13 @@ def member(deployment: Deployment, name: str) -> Member | None:
     return next((each for each in alive(deployment) if deployment.has(name, {each.pid})), None)
 
 
+def start_newer(deployment: Deployment, folder: Path) -> None:
+    """Start a worker of the newer version, and wait until it lives."""
+    with newer(deployment, folder):
+        deployment.start_worker(NEW)
+    deployment.until(lambda: member(deployment, NEW), "the new version's worker living")
+
+
 def until_at_work(deployment: Deployment, name: str) -> str:
     """The job that a process has, once it has one."""
 
@@ -83,9 +90,7 @@ def test_new_version_takes_what_is_new_and_leaves_the_old_ones_job_to_it(
         second = builds.build()
         builds.announce(**LONG)
         first = until_at_work(deployment, OLD)
-        with newer(deployment, tmp_path / "newer"):
-            deployment.start_worker(NEW)
-        deployment.until(lambda: member(deployment, NEW), "the new version's worker living")
+        start_newer(deployment, tmp_path / "newer")
         # The old one has three places left.
         builds.publish(second)
         until_at_work(deployment, NEW)
@@ -105,9 +110,7 @@ def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
         builds = Builds(deployment)
         builds.announce(**SECONDS)
         job = until_at_work(deployment, OLD)
-        with newer(deployment, tmp_path / "newer"):
-            deployment.start_worker(NEW)
-        deployment.until(lambda: member(deployment, NEW), "the new version's worker living")
+        start_newer(deployment, tmp_path / "newer")
         deployment.kill(OLD)
         told = f"{job}:1 were begun by a version of fedimg whose steps are others"
         deployment.until(lambda: told in deployment.log(NEW) or None, "the job named")
@@ -119,9 +122,7 @@ def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
 def test_upgrade_can_be_taken_back(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
         assert deployment.stop(OLD) == 0
-        with newer(deployment, tmp_path / "newer"):
-            deployment.start_worker(NEW)
-        deployment.until(lambda: member(deployment, NEW), "the new version's worker living")
+        start_newer(deployment, tmp_path / "newer")
         assert deployment.stop(NEW) == 0
         deployment.start_worker(OLD)
         builds = Builds(deployment)
