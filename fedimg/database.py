@@ -9,7 +9,8 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +117,19 @@ class Database:
             from dbos import DBOS
 
             DBOS.migrate(self.queue_url)
-            with self.engine.begin() as connection:
-                if self.shared:
-                    self.serialise(connection, "tables")
-                else:
-                    # Bus and worker may both be the first: the second finds the tables made.
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
-                schema.grow(connection)
+            schema.grow(self._begin_making)
         except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
+
+    @contextmanager
+    def _begin_making(self) -> Iterator[sa.Connection]:
+        """Bus and worker may both be the first: the second finds the tables made."""
+        with self.engine.begin() as connection:
+            if self.shared:
+                self.serialise(connection, "tables")
+            else:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
 
     @property
     def queue_url(self) -> str:

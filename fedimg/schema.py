@@ -9,7 +9,8 @@ needs more than this. The queue's own tables are its library's to bring up to da
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ class CannotGrow(Exception):
 
 @dataclass(frozen=True)
 class Lack:
-    """A table, column or index that is not there: its name, and what makes it."""
+    """A table, column or index that is not there: its name, its table's, and what makes it."""
 
     name: str
+    table: str
     make: sa.schema.ExecutableDDLElement
 
 
@@ -40,10 +42,22 @@ def lacks(connection: sa.Connection, tables: sa.MetaData = metadata) -> list[Lac
     return list(_lacks(connection, tables))
 
 
-def grow(connection: sa.Connection, tables: sa.MetaData = metadata) -> None:
-    """Make what is missing, within the connection's transaction. Raises CannotGrow."""
-    for lack in lacks(connection, tables):
-        connection.execute(lack.make)
+def grow(
+    begin: Callable[[], AbstractContextManager[sa.Connection]], tables: sa.MetaData = metadata
+) -> None:
+    """Make what is missing. Raises CannotGrow, before anything is made.
+
+    `begin` opens a transaction that keeps out whoever else does the same. Each table has its own:
+    who reads several meanwhile waits for one, but never both for each other.
+    """
+    missing = True
+    while missing:
+        with begin() as connection:
+            found = lacks(connection, tables)
+            for lack in found:
+                if lack.table == found[0].table:
+                    connection.execute(lack.make)
+            missing = bool(found)
 
 
 def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
@@ -55,14 +69,14 @@ def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
     indexes = {index["name"] for some in found.get_multi_indexes().values() for index in some}
     for table in tables.sorted_tables:
         if table.name not in columns:
-            yield Lack(table.name, sa.schema.CreateTable(table))
+            yield Lack(table.name, table.name, sa.schema.CreateTable(table))
         else:
             for column in table.columns:
                 if column.name not in columns[table.name]:
-                    yield Lack(f"{table.name}.{column.name}", _AddColumn(column))
+                    yield Lack(f"{table.name}.{column.name}", table.name, _AddColumn(column))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if index.name not in indexes:
-                yield Lack(str(index.name), sa.schema.CreateIndex(index))
+                yield Lack(str(index.name), table.name, sa.schema.CreateIndex(index))
 
 
 class _AddColumn(sa.schema.ExecutableDDLElement):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,8 +103,7 @@ def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: 
     mine.append_column(sa.Column("later", sa.String, index=True))
     mine.append_column(sa.Column("sure", sa.Integer, nullable=False, server_default="7"))
     assert jobs.submit(image(1))
-    with store.engine.begin() as connection:
-        schema.grow(connection, newer)
+    schema.grow(store.engine.begin, newer)
     with opened(store) as older:
         queue = Jobs(older)
         assert queue.submit(image(2))
@@ -111,6 +112,30 @@ def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: 
         rows = connection.execute(sa.select(mine.c.later, mine.c.sure)).all()
         assert rows == [(None, 7), (None, 7)]
         assert schema.lacks(connection, newer) == []
+
+
+def test_who_reads_two_tables_that_grow_is_not_in_the_way(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    newer = sa.MetaData()
+    for table in metadata.sorted_tables:
+        table.to_metadata(newer)
+    changed = newer.sorted_tables[:2]
+    for table in changed:
+        table.append_column(sa.Column("later", sa.String))
+    first, second = (sa.select(sa.func.count()).select_from(table) for table in changed)
+    store = Store(tmp_path, postgresql.blank())
+    with ThreadPoolExecutor(1) as threads, store.engine.connect() as reader:
+        reader.execute(second)
+        growing = threads.submit(schema.grow, store.engine.begin, newer)
+        waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        with store.engine.connect() as other:
+            while not other.execute(waiting).scalar_one():
+                time.sleep(0.01)
+        reader.execute(first)
+        reader.rollback()
+        growing.result(30)
+    store.close()
 
 
 @pytest.fixture
