@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,6 +150,7 @@ def status(
     live = [row.job for row in rows if going_on(row)]
     if live:
         _mind_the_worker(call)
+        _mind_the_steps(call, [row for row in rows if row.job in live])
     for text in unanswered(store):
         call.output.note(text)
     if watch and live:
@@ -411,3 +413,24 @@ def _mind_the_worker(call: Call) -> None:
     names = [lease.ALONE] if not store.shared else [each.name for each in Members(store).all()]
     if not lease.living(store, names):
         call.output.note("no worker is running here; jobs wait until 'fedimg worker' is started")
+
+
+def _mind_the_steps(call: Call, live: Sequence[JobRow]) -> None:
+    """Tell a person of what no worker goes on with, as those that live know other steps."""
+    from fedimg import lease
+    from fedimg.members import Members
+
+    store = call.store()
+    members = Members(store).all() if store.shared else []
+    names = lease.living(store, [each.name for each in members])
+    living = [each for each in members if each.name in names]
+    at_work = {job for each in living for job, _ in each.jobs}
+    if not living or all(row.state == "queued" or row.job in at_work for row in live):
+        return
+    # Slow to import, and nearly never needed.
+    from fedimg.jobs import Jobs
+    from fedimg.left_behind import left_behind, words
+
+    with closing(Jobs(store)) as queue:
+        if left := left_behind(queue, living):
+            call.output.note(words(left))

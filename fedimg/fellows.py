@@ -11,6 +11,7 @@ import psycopg
 
 from fedimg.jobs import Jobs
 from fedimg.lease import Lease
+from fedimg.left_behind import left_behind, words
 from fedimg.members import Member, Members
 from fedimg.shared_lease import alive, connect, try_lock, worker_key
 from fedimg.store import Store
@@ -76,20 +77,15 @@ class Fellows:
 
     def _look_for_steps(self, living: list[Member]) -> None:
         """See who takes what is new, and, when others have come or gone, what nobody takes."""
-        # A version that did not say which steps it knows was of the first.
-        taking = {member.name: member.steps or 1 for member in living if not member.draining}
+        taking = {member.name: member.knows for member in living if not member.draining}
         if self._lease.name not in taking:
             return
         if taking[self._lease.name] == max(taking.values()):
             self._take_what_is_new()
         if living == self._living:
             return
-        if left := self._queue.left_to_others([str(steps) for steps in taking.values()]):
-            _log.error(
-                "%s were begun by a version of fedimg whose steps are others, and wait for a "
-                "worker of that one: install it again, and let them end ('fedimg status')",
-                ", ".join(left),
-            )
+        if left := left_behind(self._queue, living):
+            _log.error("%s", words(left))
         self._living = living
 
     def _take_what_is_new(self) -> None:

@@ -33,6 +33,11 @@ class Member:
     steps: int | None = None
     jobs: list[tuple[str, int]] = field(default_factory=list)
 
+    @property
+    def knows(self) -> int:
+        """Which steps it knows. A version that did not say so was of the first."""
+        return self.steps or 1
+
 
 class Members:
     """The workers' rows, of live ones and of those whose jobs nobody has taken over yet."""

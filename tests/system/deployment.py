@@ -142,15 +142,22 @@ class Deployment:
 
     def fedimg(self, *arguments: str, status: int | None = 0) -> Any:
         """What a fedimg command prints as JSON."""
-        done = subprocess.run(
-            [BIN / "fedimg", *arguments, "--json"],
+        done = self._command(*arguments, "--json")
+        assert status is None or done.returncode == status, done.stderr + done.stdout
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def noted(self, *arguments: str) -> str:
+        """What a fedimg command tells a person beside its answer."""
+        return self._command(*arguments).stderr
+
+    def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / "fedimg", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
             timeout=self.patience,
         )
-        assert status is None or done.returncode == status, done.stderr + done.stdout
-        return json.loads(done.stdout) if done.stdout.strip() else None
 
     def store(self) -> Store:
         """The database: looking often must not cost what a command does."""

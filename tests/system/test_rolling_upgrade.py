@@ -114,6 +114,7 @@ def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
         deployment.kill(OLD)
         told = f"{job}:1 were begun by a version of fedimg whose steps are others"
         deployment.until(lambda: told in deployment.log(NEW) or None, "the job named")
+        assert told in deployment.noted("status")
         deployment.start_worker(OLD)
         all_well(deployment, 1)
         assert tries(deployment) == {job: 2}
