@@ -31,6 +31,8 @@ _releases = itertools.count(1)
 #: Nothing takes so long, on a busy machine neither.
 PATIENCE = 1800.0
 _LOOK_SECONDS = 0.1
+#: Looking at all jobs is work for the machine that is measured.
+_JOBS_LOOK_SECONDS = 1.0
 ZERO = {
     "instance_start": 0.0,
     "instance_stop": 0.0,
@@ -94,7 +96,7 @@ class Deployment:
             over = [job for job in jobs if job.state in ENDED and job.step != CLEANING]
             return jobs if len(over) == count == len(jobs) else None
 
-        jobs = self.until(look)
+        jobs = until(look, self.worker.check, _JOBS_LOOK_SECONDS)
         for job in jobs:
             if job.state != "complete":
                 raise RuntimeError(f"job {job.job} is {job.state}: {job.error}")
@@ -210,14 +212,18 @@ def deployed(
         yield Deployment(folder, site, calls, worker)
 
 
-def until(look: Callable[[], T | None], check: Callable[[], None] = lambda: None) -> T:
+def until(
+    look: Callable[[], T | None],
+    check: Callable[[], None] = lambda: None,
+    pause: float = _LOOK_SECONDS,
+) -> T:
     """The first answer of `look` that is not None; `check` raises when there will be none."""
     deadline = time.monotonic() + PATIENCE
     while (answer := look()) is None:
         check()
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {PATIENCE} s")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(pause)
     return answer
 
 

@@ -30,7 +30,10 @@ LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE,
 _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
 _CLEAN_UPS = 10
+#: Between two looks at a queue: each is three statements, and workers that share a database look
+#: by turns.
 _POLL_SECONDS = 0.25
+_SHARED_POLL_SECONDS = 1.0
 #: How long a drained worker's jobs may take: as long as they do.
 _DRAIN_SECONDS = 30 * 86400
 
@@ -57,7 +60,11 @@ def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> Non
         (jobs.JOBS_QUEUE, jobs_at_once),
         (jobs.CLEAN_QUEUE, _CLEAN_UPS),
     ):
-        DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_SECONDS)
+        DBOS.register_queue(
+            queue,
+            worker_concurrency=at_once,
+            polling_interval_sec=_SHARED_POLL_SECONDS if store.shared else _POLL_SECONDS,
+        )
 
 
 def take_what_is_new() -> bool:
@@ -66,8 +73,9 @@ def take_what_is_new() -> bool:
     By itself the queue leaves that to the version that came last, whether it lives or not. When one
     came is the word of some machine's clock: behind one that was ahead no other comes last.
     """
-    if _latest() != VERSION:
-        DBOS.set_latest_application_version(VERSION)
+    if _latest() == VERSION:
+        return True
+    DBOS.set_latest_application_version(VERSION)
     return _latest() == VERSION
 
 
