@@ -179,4 +179,6 @@ slots = sa.Table(
     metadata,
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("job", sa.String, primary_key=True),
+    # In line for a place of its kind; the first ones have theirs.
+    sa.Column("turn", sa.Integer, nullable=False, server_default="0"),
 )

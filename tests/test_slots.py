@@ -11,12 +11,21 @@ def test_there_are_so_many_places_and_no_more(store):
     assert slots.take("copies:us-west-1", "c", 2)
 
 
-def test_place_that_is_given_back_is_anybodys(store):
+def test_place_that_is_given_back_is_the_next_ones_in_line(store):
     slots = Slots(store)
-    slots.take("utilities", "a", 1)
-    assert not slots.take("utilities", "b", 1)
+    assert [slots.take("utilities", job, 1) for job in "cba"] == [True, False, False]
+    slots.free("utilities", "c")
+    # Who looks more often is not served sooner.
+    assert [slots.take("utilities", job, 1) for job in "aba"] == [False, True, False]
+
+
+def test_who_leaves_the_line_is_not_waited_for(store):
+    slots = Slots(store)
+    assert [slots.take("utilities", job, 1) for job in "abc"] == [True, False, False]
+    slots.free("utilities", "b")
     slots.free("utilities", "a")
-    assert slots.take("utilities", "b", 1)
+    assert slots.take("utilities", "c", 1)
+    assert not slots.take("utilities", "b", 1)
 
 
 def test_job_has_one_place_however_often_it_asks(store):

@@ -53,10 +53,10 @@ class Slots(Protocol):
     """Places that all jobs together have so many of."""
 
     def take(self, kind: str, job: str, limit: int) -> bool:
-        """Take a job's place, unless it has it; False while there is none."""
+        """Whether a job has its place; until it has, it stands in line."""
 
     def free(self, kind: str, job: str) -> None:
-        """Give a job's place back."""
+        """Give a job's place back, or leave the line."""
 
 
 @dataclass(frozen=True)
@@ -349,12 +349,18 @@ class _Upload:
     def _place(self, kind: str, limit: int) -> None:
         """Wait for the job's place among those of a kind, of all workers together."""
         slots = self._service.slots
-        if slots is not None:
+        if slots is None:
+            return
+        try:
             self._waiter.until(
                 lambda: slots.take(kind, self._labels.job, limit) or None,
                 what=f"a place among the {limit} {kind} at once",
                 limit=self._settings.limits.copy_,
             )
+        except EC2ServiceException:
+            # Those behind it are not to wait for who has given up.
+            slots.free(kind, self._labels.job)
+            raise
 
     def _give_back(self, kind: str) -> None:
         if self._service.slots is not None:
