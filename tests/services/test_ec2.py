@@ -7,6 +7,7 @@ import lzma
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from fedimg.exceptions import (
 )
 from fedimg.images import AMI, Architecture, RawImage, Virtualization
 from fedimg.observer import CheckState
-from fedimg.services.ec2 import Result
+from fedimg.services.ec2 import UTILITIES, Result
+from fedimg.slots import Slots
+from fedimg.store import Store
 from lab import disk
 from tests.services.conftest import (
     ORIGIN,
@@ -355,6 +358,20 @@ def test_calls_stay_few_when_regions_are_many(
 
 
 # The image cannot be written
+
+
+def test_who_gives_up_waiting_for_a_place_is_in_nobodys_way(lab: Lab, tmp_path: Path) -> None:
+    image = lab.image()
+    service = lab.service(limits={"utilities": 1, "copy": 0.5}, **SMALL)
+    with closing(Store(tmp_path)) as store:
+        service.slots = slots = Slots(store)
+        assert slots.take(UTILITIES, "before it", 1)
+        with pytest.raises(EC2UtilityException, match="a place among the 1 utility instances"):
+            service.upload(image, Recorder())
+        slots.free(UTILITIES, "before it")
+        assert slots.take(UTILITIES, "behind it", 1)
+    assert lab.made_for(image, "instance") == []
+    lab.leaves_nothing(image)
 
 
 def test_missing_file_is_no_instances_business(lab: Lab) -> None:
