@@ -71,12 +71,14 @@ class Deployment:
         return process
 
     def start_hub(self) -> None:
-        """Start fedmsg-hub, and wait until KojiConsumer listens."""
+        """Start fedmsg-hub, and wait until KojiConsumer listens and the hub runs."""
         before = self.log("hub").count("KojiConsumer")
-        self.start("hub", *self.site.bus.command("fedmsg-hub"))
+        hub = self.start("hub", *self.site.bus.command("fedmsg-hub"))
         self.until(
             lambda: self.log("hub").count("KojiConsumer") > before or None, "the hub listening"
         )
+        # With its reactor come its handlers of signals; systemd is told then.
+        self.until(lambda: _catches(hub.pid, signal.SIGTERM) or None, "the hub running")
 
     def start_worker(self, name: str = "worker") -> Process:
         """Start `fedimg worker`."""
@@ -249,3 +251,10 @@ def deployed(
         deployment.start_worker()
         deployment.start_hub()
         yield deployment
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal itself (proc(5), SigCgt)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
