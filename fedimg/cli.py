@@ -147,14 +147,13 @@ def status(
 
     store = call.store()
     rows = [_find(store, job)] if job else store.jobs()
-    live = [row.job for row in rows if going_on(row)]
+    live = [row for row in rows if going_on(row)]
     if live:
-        _mind_the_worker(call)
-        _mind_the_steps(call, [row for row in rows if row.job in live])
+        _mind_the_worker(call, live)
     for text in unanswered(store):
         call.output.note(text)
     if watch and live:
-        rows = follow(store, live, call.output)
+        rows = follow(store, [row.job for row in live], call.output)
     else:
         call.output.answer(show.jobs(rows, details=job is not None))
     return _by_state(rows[0]) if watch and job else Code.OK
@@ -404,33 +403,9 @@ def _by_state(row: JobRow) -> Code:
     }.get(row.state, Code.OK)
 
 
-def _mind_the_worker(call: Call) -> None:
-    """Tell a person when nothing will happen, for want of a worker."""
-    from fedimg import lease
-    from fedimg.members import Members
+def _mind_the_worker(call: Call, live: Sequence[JobRow] = ()) -> None:
+    """Tell a person when nothing will happen, or nothing more of these jobs, and why."""
+    from fedimg.unattended import unattended
 
-    store = call.store()
-    names = [lease.ALONE] if not store.shared else [each.name for each in Members(store).all()]
-    if not lease.living(store, names):
-        call.output.note("no worker is running here; jobs wait until 'fedimg worker' is started")
-
-
-def _mind_the_steps(call: Call, live: Sequence[JobRow]) -> None:
-    """Tell a person of what no worker goes on with, as those that live know other steps."""
-    from fedimg import lease
-    from fedimg.members import Members
-
-    store = call.store()
-    members = Members(store).all() if store.shared else []
-    names = lease.living(store, [each.name for each in members])
-    living = [each for each in members if each.name in names]
-    at_work = {job for each in living for job, _ in each.jobs}
-    if not living or all(row.state == "queued" or row.job in at_work for row in live):
-        return
-    # Slow to import, and nearly never needed.
-    from fedimg.jobs import Jobs
-    from fedimg.left_behind import left_behind, words
-
-    with closing(Jobs(store)) as queue:
-        if left := left_behind(queue, living):
-            call.output.note(words(left))
+    for text in unattended(call.store(), live):
+        call.output.note(text)

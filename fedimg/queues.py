@@ -30,7 +30,7 @@ LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE,
 _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
 _CLEAN_UPS = 10
-#: Between two looks at a queue: each is three statements, and workers that share a database look
+#: Between two looks at a queue: each is three transactions, and workers that share a database look
 #: by turns.
 _POLL_SECONDS = 0.25
 _SHARED_POLL_SECONDS = 1.0
