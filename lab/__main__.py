@@ -12,8 +12,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from lab import announcing, faults, leaks
-from lab.broken import BREAKS
-from lab.koji.builds import METHODS
 from lab.running import SiteError
 
 if TYPE_CHECKING:
@@ -58,23 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     up.set_defaults(run=_up)
 
     announce = command("announce", "add a build to the running site's Koji and send its message")
-    announce.add_argument("--name", default="Fedora-Cloud-Base")
-    announce.add_argument("--version", default="43")
-    announce.add_argument("--release", default=time.strftime("%Y%m%d.%H%M%S"))
-    announce.add_argument("--arch", action="append", choices=("x86_64", "aarch64", "i386"))
-    announce.add_argument("--owner", help="default: one that the site's fedimg accepts")
-    announce.add_argument("--scratch", action="store_true", help="a scratch task, not a build")
-    announce.add_argument("--method", choices=METHODS, default="image")
-    announce.add_argument("--image", type=Path, help="a .raw.xz; default: a small one is made")
-    announce.add_argument(
-        "--broken", choices=BREAKS, help="the image of a site of virtual machines, broken"
-    )
-    announce.add_argument("--pv", action=argparse.BooleanOptionalAction, default=True)
-    announce.add_argument("--corrupt", action="store_true", help="damage it after it is built")
-    announce.add_argument("--repeat", type=int, default=1, help="send the message so many times")
-    announce.add_argument(
-        "--silent", action="store_true", help="send no message: the bus has lost it, say"
-    )
+    announcing.take_options(announce)
     announce.set_defaults(run=announcing.run)
 
     clock = command("clock", "tell the time of the running site's Koji, or let time pass there")

@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 from zlib import crc32
 
 from lab import disk
-from lab.broken import Breaker
+from lab.broken import BREAKS, Breaker
 from lab.clients import BUILD_OWNERS, SCRATCH_OWNERS
 from lab.image import Image
 from lab.koji.announce import MODNAME
+from lab.koji.builds import METHODS
 from lab.machines.programs import MissingProgram
 from lab.running import SiteError, call, read
 
@@ -51,6 +53,27 @@ def corrupt(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         file.write(b"\0" * 512)
+
+
+def take_options(command: argparse.ArgumentParser) -> None:
+    """Have a command take what `run` goes by."""
+    command.add_argument("--name", default="Fedora-Cloud-Base")
+    command.add_argument("--version", default="43")
+    command.add_argument("--release", default=time.strftime("%Y%m%d.%H%M%S"))
+    command.add_argument("--arch", action="append", choices=("x86_64", "aarch64", "i386"))
+    command.add_argument("--owner", help="default: one that the site's fedimg accepts")
+    command.add_argument("--scratch", action="store_true", help="a scratch task, not a build")
+    command.add_argument("--method", choices=METHODS, default="image")
+    command.add_argument("--image", type=Path, help="a .raw.xz; default: a small one is made")
+    command.add_argument(
+        "--broken", choices=BREAKS, help="the image of a site of virtual machines, broken"
+    )
+    command.add_argument("--pv", action=argparse.BooleanOptionalAction, default=True)
+    command.add_argument("--corrupt", action="store_true", help="damage it after it is built")
+    command.add_argument("--repeat", type=int, default=1, help="send the message so many times")
+    command.add_argument(
+        "--silent", action="store_true", help="send no message: the bus has lost it, say"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
