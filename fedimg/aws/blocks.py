@@ -26,11 +26,18 @@ class Blocks:
         self._ebs = ebs_once
         self._snapshot = snapshot
         self._skip_zeros = skip_zeros
-        self._digests: dict[int, bytes] = {}
+        # None of a block that was left out.
+        self._digests: dict[int, bytes | None] = {}
 
-    def put(self, waiter: Waiter, index: int, block: bytes) -> None:
+    @property
+    def done(self) -> int:
+        """How many blocks are written, or left out."""
+        return len(self._digests)
+
+    def put(self, waiter: Waiter, index: int, block: bytes | bytearray) -> None:
         """Write one block. Raises botocore's error when EBS refuses it for good."""
         if self._skip_zeros and block == _ZEROS:
+            self._digests[index] = None
             return
         digest = hashlib.sha256(block).digest()
         # A block that may have been written already is written over.
@@ -48,7 +55,7 @@ class Blocks:
 
     def complete(self, waiter: Waiter) -> None:
         """Seal the snapshot. EBS compares the number and the checksums of the blocks it has."""
-        joined = b"".join(self._digests[index] for index in sorted(self._digests))
+        digests = [digest for _, digest in sorted(self._digests.items()) if digest]
         tries = 0
 
         def seal() -> None:
@@ -57,8 +64,8 @@ class Blocks:
             try:
                 self._ebs.complete_snapshot(
                     SnapshotId=self._snapshot,
-                    ChangedBlocksCount=len(self._digests),
-                    Checksum=_text(hashlib.sha256(joined).digest()),
+                    ChangedBlocksCount=len(digests),
+                    Checksum=_text(hashlib.sha256(b"".join(digests)).digest()),
                     ChecksumAlgorithm=_ALGORITHM,
                     ChecksumAggregationMethod="LINEAR",
                 )

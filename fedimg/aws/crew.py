@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -48,7 +48,7 @@ class Crew:
     ) -> None:
         self.over.set()
 
-    def start(self, name: str, work: Callable[[], None]) -> None:
+    def start(self, name: str, work: Callable[[], None]) -> threading.Thread:
         """Have a thread do `work`; what that raises ends everything."""
 
         def run() -> None:
@@ -63,6 +63,7 @@ class Crew:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def check(self) -> None:
         """Raises what the first thread to fail raised, TooSlow behind the limit, or Cancelled."""
@@ -74,17 +75,26 @@ class Crew:
         if time.monotonic() > self._deadline:
             raise TooSlow(f"not done after {self._limit:g} s; gave up")
 
-    def join(self) -> None:
-        """Wait until every thread has done its work. Raises what `check` does."""
-        for thread in self._threads:
+    def join(
+        self,
+        threads: Sequence[threading.Thread] | None = None,
+        glance: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Wait until these threads, or all, have done their work; `glance` is called meanwhile.
+
+        Raises what `check` does.
+        """
+        for thread in self._threads if threads is None else threads:
             while thread.is_alive():
                 self.check()
+                glance()
                 thread.join(_LOOK_SECONDS)
         self.check()
 
 
 class Pipe(Generic[T]):
-    """At most `size` things on their way from one thread of a crew to others.
+    """At most `size` things, or any number where that is 0, on their way from one thread of a crew
+    to others.
 
     Waiting on either side ends with what `Crew.check` raises.
     """
@@ -122,3 +132,49 @@ class Pipe(Generic[T]):
                 return self._queue.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 pass
+
+
+class Room:
+    """So much of something that the threads of a crew share."""
+
+    def __init__(self, crew: Crew, size: int) -> None:
+        self._crew = crew
+        self._free = size
+        self._news = threading.Condition()
+
+    def take(self, some: int) -> None:
+        """Take a share, of no more than there is in all, as soon as it is free.
+
+        Waiting ends with what `Crew.check` raises.
+        """
+        while True:
+            self._crew.check()
+            with self._news:
+                if self._free >= some:
+                    self._free -= some
+                    return
+                self._news.wait(_LOOK_SECONDS)
+
+    def give_back(self, some: int) -> None:
+        """Give back a share, or a part of it."""
+        with self._news:
+            self._free += some
+            self._news.notify_all()
+
+
+class Bytes(Pipe[bytes]):
+    """Bytes on their way; all pipes that share a room hold as many as that has."""
+
+    def __init__(self, crew: Crew, room: Room) -> None:
+        super().__init__(crew, 0)
+        self._room = room
+
+    def put(self, thing: bytes) -> None:
+        """Send some bytes, as soon as there is room."""
+        self._room.take(len(thing))
+        super().put(thing)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for thing in super().__iter__():
+            self._room.give_back(len(thing))
+            yield thing

@@ -7,17 +7,19 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fedimg.aws import snapshots
 from fedimg.aws.blocks import Blocks
 from fedimg.aws.clients import Client, Clients
-from fedimg.aws.crew import Crew, Pipe, TooSlow
+from fedimg.aws.crew import Crew, TooSlow
 from fedimg.aws.download import Download
 from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.pace import Pace
 from fedimg.aws.refusals import in_doubt, not_found
+from fedimg.aws.streaming import stream
 from fedimg.aws.tags import ROLE, Labels
-from fedimg.aws.unpacking import BLOCK, unpacked
+from fedimg.aws.unpacking import BLOCK
 from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
@@ -30,9 +32,6 @@ UNFINISHED = "unfinished-snapshot"
 # long as decompression alone, and 64 as long. More take memory: each holds a block, and a copy of
 # it to send.
 _CONNECTIONS = 64
-# What waits between two threads: 4 MiB of the file, 8 MiB of the image.
-_PIECES_WAITING = 16
-_BLOCKS_WAITING = 16
 # StartSnapshot's, in minutes.
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
 _PROGRESS_SECONDS = 2.0
@@ -124,35 +123,23 @@ class Direct:
         return snapshot
 
     def _stream(self, image: RawImage, size: ImageSize, snapshot: str) -> None:
-        """Download → checksum → decompression → blocks, all at once; then the snapshot is sealed.
-
-        One thread downloads and hashes, this one decompresses, and each connection has one that
-        hashes and sends a block: what takes their time releases Python's lock.
-        """
+        """The image's blocks on their way into the snapshot, which is sealed then."""
         limits = self.settings.limits
         download = Download(
             size.url, size=size.compressed_size, checksum=image.checksum, idle=limits.write_idle
         )
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with Crew(self.waiter.stop, limit=limits.write) as crew:
-            pieces: Pipe[bytes] = Pipe(crew, _PIECES_WAITING)
-            filled: Pipe[tuple[int, bytes]] = Pipe(crew, _BLOCKS_WAITING)
             patience = Waiter(limits, crew.over, self.heard)
-
-            def fetch() -> None:
-                download.run(pieces.put)
-                pieces.close()
-
-            def put() -> None:
-                for index, block in filled:
-                    blocks.put(patience, index, block)
-
             try:
-                crew.start("download", fetch)
-                for number in range(min(_CONNECTIONS, -(-size.uncompressed_size // BLOCK))):
-                    crew.start(f"blocks {number}", put)
-                self._unpack(pieces, size.uncompressed_size, filled)
-                crew.join()
+                stream(
+                    crew,
+                    download,
+                    size,
+                    partial(blocks.put, patience),
+                    connections=_CONNECTIONS,
+                    glance=self._telling(size, blocks),
+                )
                 blocks.complete(self._patience())
             finally:
                 download.end()
@@ -161,15 +148,17 @@ class Direct:
         """The waiter for what EBS is asked: it says when that is away."""
         return Waiter(self.settings.limits, self.waiter.stop, self.heard)
 
-    def _unpack(self, pieces: Pipe[bytes], size: int, filled: Pipe[tuple[int, bytes]]) -> None:
+    def _telling(self, size: ImageSize, blocks: Blocks) -> Callable[[], None]:
         told = time.monotonic()
-        pace = Pace(size)
-        for index, block in enumerate(unpacked(pieces, size)):
-            filled.put((index, block))
+        pace = Pace(size.uncompressed_size)
+
+        def tell() -> None:
+            nonlocal told
             if time.monotonic() - told >= _PROGRESS_SECONDS:
                 told = time.monotonic()
-                self.heard(pace.words(index * BLOCK))
-        filled.close()
+                self.heard(pace.words(min(blocks.done * BLOCK, size.uncompressed_size)))
+
+        return tell
 
     def _discard(self, snapshot: str) -> None:
         try:

@@ -1,4 +1,6 @@
-"""How large an .xz file at a URL is, compressed and not, without downloading it."""
+"""How large an .xz file at a URL is, compressed and not, and where its blocks are, without
+downloading it.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +8,20 @@ import io
 import re
 import threading
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 import requests
-import xz
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
+from xz import XZError
 
+from fedimg.aws import xz_blocks
 from fedimg.aws.crew import Crew
 from fedimg.aws.file_server import FileServer, RedirectRefused
+from fedimg.aws.xz_blocks import Block
 
 GIB = 1024**3
 
@@ -25,7 +29,7 @@ GIB = 1024**3
 WINDOW = 64 * 1024
 #: A plain file needs two requests or three, and each further long stream two more.
 MOST_REQUESTS = 100
-#: In bytes. A block takes two or more of them, and about a kilobyte of python-xz's memory.
+#: In bytes: that of as many blocks as are taken, and more.
 LARGEST_INDEX = 256 * 1024
 #: Seconds to wait for a connection, and for the next bytes on it.
 PATIENCE = (10.0, 20.0)
@@ -47,11 +51,14 @@ class ImageUnreachable(ImageUnusable):
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Both sizes of an image, in bytes, and the URL that its server redirected to, if it did."""
+    """Both sizes of an image, in bytes, the URL that its server redirected to, if it did, and the
+    blocks of the file.
+    """
 
     compressed_size: int
     uncompressed_size: int
     url: str
+    blocks: Sequence[Block] = field(default=(), compare=False, repr=False)
 
 
 def image_size(
@@ -80,12 +87,11 @@ def image_size(
                 f"{url} is not an .xz file: it begins with {begin[: len(_MAGIC)]!r}"
             )
         try:
-            # Closed, an XZFile leaves alone a file object that it was given.
-            with xz.XZFile(cast(BinaryIO, remote)) as image:
-                uncompressed = len(image)
-        except xz.XZError as error:
+            blocks = xz_blocks.read(cast(BinaryIO, remote))
+        except XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
         compressed, found_at = remote.size, remote.mirror
+    uncompressed = sum(block.size for block in blocks)
     if not uncompressed:
         raise ImageUnusable(f"{url} is an .xz file of nothing")
     if uncompressed > maximum:
@@ -93,7 +99,7 @@ def image_size(
             f"{url} holds an image of {gib(uncompressed)} GiB, and the largest taken is "
             f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
         )
-    return ImageSize(compressed, uncompressed, found_at)
+    return ImageSize(compressed, uncompressed, found_at, blocks)
 
 
 def measured(
@@ -114,7 +120,7 @@ def gib(size: int) -> int:
     return -(-size // GIB)
 
 
-def _plain(error: xz.XZError) -> str:
+def _plain(error: XZError) -> str:
     if str(error).startswith(("footer", "file: invalid size")):
         return f"its footer is missing, so it was cut short or written over ({error})"
     return f"it is damaged ({error})"
@@ -172,7 +178,7 @@ class _RemoteFile(io.RawIOBase):
         if not (self._window_at <= self._at and end <= self._window_at + len(self._window)):
             if size > LARGEST_INDEX:
                 raise ImageUnusable(f"{self._url} has an index of {size} bytes: it is damaged")
-            # python-xz goes from the end to the beginning: bring what lies before, too.
+            # Indexes are read from the end to the beginning: bring what lies before, too.
             self._fetch(max(0, min(self._at, end - WINDOW)), end)
         start = self._at - self._window_at
         self._at = end

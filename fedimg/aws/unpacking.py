@@ -1,93 +1,120 @@
-"""An .xz file, piece by piece, into the blocks of the image in it."""
+"""The blocks of an .xz file, each by itself, into the blocks of the image in it."""
 
 from __future__ import annotations
 
 import lzma
-from collections.abc import Iterable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
+from xz.common import create_xz_header, create_xz_index_footer
+
+from fedimg.aws.crew import Bytes, Crew, Room
 from fedimg.aws.image_size import ImageUnusable
+from fedimg.aws.xz_blocks import Block
 
 #: In bytes; the only block size that EBS has.
 BLOCK = 512 * 1024
-# In bytes: `xz -9` needs 65 MiB, and nothing that Koji makes needs more.
-_MEMORY = 96 * 1024 * 1024
-# The .xz File Format, section 2.2: Stream Padding.
-_PADDING_UNIT = 4
+#: In bytes: `xz -9` needs 65 MiB, and nothing that Koji makes needs more.
+MEMORY = 96 * 1024 * 1024
 
 
-def unpacked(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The blocks of an image of `size` bytes, the last one filled up with zeros.
+class Cut:
+    """Deals a file, piece by piece, to its blocks, each of which has a pipe that `begin` makes."""
 
-    Every piece is taken before the last block is through, so what these raise is raised here.
-    Raises ImageUnusable when the file is damaged, or holds more or less than its index promised.
-    """
-    xz = _Unpacker(pieces)
-    for start in range(0, size, BLOCK):
-        wanted = min(BLOCK, size - start)
-        block = xz.read(wanted)
-        if len(block) < wanted:
-            raise ImageUnusable(
-                f"decompression: {start + len(block)} bytes came out in place of {size}"
-            )
-        if start + wanted == size and xz.read(1):
-            raise ImageUnusable(
-                f"decompression: there is more than the {size} bytes that the file's index promised"
-            )
-        yield block.ljust(BLOCK, b"\0")
+    def __init__(self, blocks: Iterable[Block], begin: Callable[[Block], Bytes]) -> None:
+        self._blocks = iter(blocks)
+        self._block = next(self._blocks, None)
+        self._begin = begin
+        self._to: Bytes | None = None
+        self._at = 0
 
-
-class _Unpacker:
-    """Reads through streams one after the other, and the padding between and behind them."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
-        self._rest = b""
-        self._stream: lzma.LZMADecompressor | None = _stream()
-
-    def read(self, size: int) -> bytes:
-        """The next `size` bytes, or all that are left."""
-        parts = []
-        while size and (part := self._some(size)):
-            parts.append(part)
-            size -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _some(self, most: int) -> bytes:
-        while stream := self._stream or self._next_stream():
-            try:
-                data = stream.decompress(self._input(stream), most)
-            except lzma.LZMAError as error:
-                raise ImageUnusable(f"decompression: {error}") from error
-            if stream.eof:
-                self._rest = stream.unused_data
-                self._stream = None
-            if data:
-                return data
-        return b""
-
-    def _input(self, stream: lzma.LZMADecompressor) -> bytes:
-        if not stream.needs_input:
-            return b""
-        if not (piece := self._piece()):
-            raise ImageUnusable("decompression: the file ends in the middle of a stream")
-        return piece
-
-    def _next_stream(self) -> lzma.LZMADecompressor | None:
-        padding = 0
-        while piece := self._piece():
-            self._rest = piece.lstrip(b"\0")
-            padding += len(piece) - len(self._rest)
-            if self._rest:
+    def give(self, piece: bytes) -> None:
+        """The file's next bytes. What is between blocks and behind them, the index has told."""
+        start, end = self._at, self._at + len(piece)
+        while (block := self._block) and block.start < end:
+            self._to = self._to or self._begin(block)
+            self._to.put(piece[max(block.start - start, 0) : block.end - start])
+            if block.end > end:
                 break
-        if padding % _PADDING_UNIT:
-            raise ImageUnusable("decompression: bytes are missing between two streams")
-        self._stream = _stream() if self._rest else None
-        return self._stream
-
-    def _piece(self) -> bytes:
-        piece, self._rest = self._rest or next(self._pieces, b""), b""
-        return piece
+            self._to.close()
+            self._to = None
+            self._block = next(self._blocks, None)
+        self._at = end
 
 
-def _stream() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_MEMORY)
+def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """What is packed in one block, in parts that lie within one block of EBS: place and bytes.
+
+    Every piece is taken. Raises ImageUnusable when the block is damaged, or is not as long as the
+    file's index promised; parts of it may have been given by then.
+    """
+    # As a file of its own, liblzma checks it, and the index's word on it.
+    begin = create_xz_header(block.check)
+    end = create_xz_index_footer(block.check, [(block.packed, block.size)])
+    given = chain((begin,), pieces, (end,))
+    decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY)
+    at, most = block.at, block.at + block.size
+    while not decompressor.eof:
+        piece = next(given, b"") if decompressor.needs_input else b""
+        if decompressor.needs_input and not piece:
+            break
+        try:
+            part = decompressor.decompress(piece, BLOCK - at % BLOCK)
+        except lzma.LZMAError as error:
+            raise ImageUnusable(f"decompression: {error}") from error
+        if at + len(part) > most:
+            break
+        if part:
+            yield at, part
+        at += len(part)
+    if at != most or not decompressor.eof or decompressor.unused_data or next(given, b""):
+        raise ImageUnusable(
+            f"decompression: the block at {block.start} does not hold the {block.size} bytes that "
+            "the file's index promised"
+        )
+
+
+class Gathered:
+    """Puts an image of `size` bytes together, of parts in any order and from many threads.
+
+    At most `most` blocks are on their way, each in a buffer that is given back: of what is made
+    in one thread and let go in another, the allocator keeps some for each thread.
+    """
+
+    def __init__(self, crew: Crew, size: int, most: int) -> None:
+        self._size = size
+        self._room = Room(crew, most)
+        self._free: deque[bytearray] = deque()
+        self._lock = threading.Lock()
+        # Of blocks that are not whole: what there is, and how many bytes are missing.
+        self._begun: dict[int, tuple[bytearray, int]] = {}
+
+    def add(self, at: int, part: bytes) -> tuple[int, bytearray] | None:
+        """The number and the block that a part makes whole; the last is filled up with zeros.
+
+        Waits while too many are on their way.
+        """
+        index, first = divmod(at, BLOCK)
+        with self._lock:
+            begun = index in self._begun
+            block, missing = self._begun.pop(index) if begun else self._begin(index)
+            block[first : first + len(part)] = part
+            missing -= len(part)
+            if missing:
+                self._begun[index] = (block, missing)
+                return None
+        return index, block
+
+    def give_back(self, block: bytearray) -> None:
+        """A block has been sent, and its buffer may take another."""
+        self._free.append(block)
+        self._room.give_back(1)
+
+    def _begin(self, index: int) -> tuple[bytearray, int]:
+        self._room.take(1)
+        block = self._free.pop() if self._free else bytearray(BLOCK)
+        wanted = min(BLOCK, self._size - index * BLOCK)
+        block[wanted:] = bytes(BLOCK - wanted)
+        return block, wanted

@@ -401,7 +401,7 @@ def leftovers(writer: Writer) -> list[str]:
 def working() -> list[str]:
     """The threads of a write, wherever it is."""
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith(("download", "blocks "))]
+    return [name for name in names if name.startswith(("download", "unpacking ", "blocks "))]
 
 
 def stall_download(writer: Writer) -> None:

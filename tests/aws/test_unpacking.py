@@ -1,23 +1,79 @@
+import io
 import lzma
 import random
 import re
 import subprocess
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import pytest
 
+from fedimg.aws import xz_blocks
+from fedimg.aws.crew import Bytes, Crew, Room
 from fedimg.aws.image_size import ImageUnusable
-from fedimg.aws.unpacking import BLOCK, unpacked
+from fedimg.aws.unpacking import BLOCK, Cut, Gathered, unpacked
+from fedimg.aws.xz_blocks import Block
 
 NOISE = random.Random(5).randbytes(2 * BLOCK + 1000)
+#: Nothing here takes so long, on a busy machine neither.
+NEVER_MIND = 60.0
+#: Fewer than the image's blocks, so that their buffers are used again.
+ON_THEIR_WAY = 2
 
 
 def pack(data: bytes, **options: int) -> bytes:
     return lzma.compress(data, **{"preset": 0, **options})
 
 
-def pieces(packed: bytes, size: int = 100_000) -> Iterable[bytes]:
+def pack_in_blocks(data: bytes, size: int) -> bytes:
+    command = ["xz", "-0", "-T2", f"--block-size={size}", "--stdout"]
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout
+
+
+def pieces(packed: bytes, size: int = 100_000) -> Sequence[bytes]:
     return [packed[start : start + size] for start in range(0, len(packed), size)]
+
+
+def layout(packed: bytes) -> list[Block]:
+    return xz_blocks.read(io.BytesIO(packed))
+
+
+def cut(packed: bytes, blocks: Sequence[Block], size: int) -> list[list[bytes]]:
+    """What each block gets of a file that comes in pieces of this size."""
+    with Crew(threading.Event(), limit=NEVER_MIND) as crew:
+        room = Room(crew, len(packed))
+        dealt: list[Bytes] = []
+
+        def begin(block: Block) -> Bytes:
+            dealt.append(Bytes(crew, room))
+            return dealt[-1]
+
+        dealer = Cut(blocks, begin)
+        for piece in pieces(packed, size):
+            dealer.give(piece)
+        return [list(each) for each in dealt]
+
+
+def image(packed: bytes, size: int) -> dict[int, bytes]:
+    """The image's blocks, by number, of a file that comes in pieces of this size."""
+    blocks = layout(packed)
+    dealt = zip(blocks, cut(packed, blocks, size), strict=True)
+    return gather(chain.from_iterable(unpacked(block, given) for block, given in dealt), blocks)
+
+
+def gather(parts: Iterable[tuple[int, bytes]], blocks: Sequence[Block]) -> dict[int, bytes]:
+    """The image's blocks, by number, of parts of its file's blocks."""
+    found: dict[int, bytes] = {}
+    with Crew(threading.Event(), limit=NEVER_MIND) as crew:
+        gathered = Gathered(crew, sum(block.size for block in blocks), ON_THEIR_WAY)
+        for part in parts:
+            if whole := gathered.add(*part):
+                index, block = whole
+                assert index not in found
+                found[index] = bytes(block)
+                gathered.give_back(block)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -27,58 +83,94 @@ def pieces(packed: bytes, size: int = 100_000) -> Iterable[bytes]:
         pack(NOISE[:7]) + pack(b"") + pack(NOISE[7:]),
         pack(NOISE[:BLOCK]) + bytes(8) + pack(NOISE[BLOCK:]) + bytes(4),
         pack(NOISE[:BLOCK]) + bytes(300_000) + pack(NOISE[BLOCK:]) + bytes(200_000),
+        pack_in_blocks(NOISE, 100_000),
+        pack(NOISE[:100], check=lzma.CHECK_NONE) + pack(NOISE[100:], check=lzma.CHECK_SHA256),
     ],
-    ids=["one stream", "three streams", "padding", "much padding"],
+    ids=["one stream", "three streams", "padding", "much padding", "blocks", "kinds of check"],
 )
 @pytest.mark.parametrize("size", [4999, 10_000_000])
 def test_blocks_are_the_images_the_last_one_filled_up(packed: bytes, size: int) -> None:
-    blocks = list(unpacked(pieces(packed, size), len(NOISE)))
-    assert [len(block) for block in blocks] == [BLOCK] * 3
-    assert b"".join(blocks) == NOISE + bytes(BLOCK - 1000)
+    found = image(packed, size)
+    assert sorted(found) == [0, 1, 2]
+    assert b"".join(found[index] for index in range(3)) == NOISE + bytes(BLOCK - 1000)
 
 
 def test_image_of_whole_blocks_is_not_filled_up() -> None:
-    assert list(unpacked([pack(NOISE[:BLOCK])], BLOCK)) == [NOISE[:BLOCK]]
+    assert image(pack(NOISE[:BLOCK]), 1000) == {0: NOISE[:BLOCK]}
 
 
-def test_several_xz_blocks() -> None:
-    command = ["xz", "-0", "-T2", "--block-size=100000", "--stdout"]
-    packed = subprocess.run(command, input=NOISE, capture_output=True, check=True).stdout
-    assert b"".join(unpacked(pieces(packed), len(NOISE)))[: len(NOISE)] == NOISE
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 13])
+def test_pieces_may_be_as_small_as_they_like(size: int) -> None:
+    packed = pack(b"im") + bytes(4) + pack_in_blocks(b"age" * 10, 11)
+    assert image(packed, size) == {0: (b"im" + b"age" * 10).ljust(BLOCK, b"\0")}
 
 
-def damaged(packed: bytes) -> bytes:
-    middle = len(packed) // 2
-    return packed[:middle] + bytes(64) + packed[middle + 64 :]
+def test_blocks_of_the_file_may_be_unpacked_in_any_order() -> None:
+    packed = pack_in_blocks(NOISE, 300_000)
+    blocks = layout(packed)
+    parts = [
+        part
+        for block in reversed(blocks)
+        for part in unpacked(block, pieces(packed[block.start : block.end]))
+    ]
+    found = gather(parts, blocks)
+    assert b"".join(found[index] for index in range(3))[: len(NOISE)] == NOISE
+
+
+def unpack(block: Block, given: Iterable[bytes]) -> bytes:
+    return b"".join(part for _, part in unpacked(block, given))
+
+
+def damaged(packed: bytes, at: int) -> bytes:
+    return packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :]
+
+
+PACKED = pack(NOISE)
+(ONE,) = layout(PACKED)
+THE_BLOCK = PACKED[ONE.start : ONE.end]
+
+
+def test_block_is_what_was_packed() -> None:
+    assert unpack(ONE, [THE_BLOCK]) == NOISE
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 11, 500_000, len(THE_BLOCK) - 9, len(THE_BLOCK) - 1])
+def test_damaged_block_is_seen(at: int) -> None:
+    with pytest.raises(ImageUnusable, match="decompression: "):
+        unpack(ONE, pieces(damaged(THE_BLOCK, at)))
 
 
 @pytest.mark.parametrize(
-    ("packed", "size", "words"),
+    ("change", "given"),
     [
-        (pack(NOISE), len(NOISE) + 1, f"{len(NOISE)} bytes came out in place of {len(NOISE) + 1}"),
-        (pack(NOISE), len(NOISE) - 1, f"more than the {len(NOISE) - 1} bytes .* promised"),
-        (pack(NOISE) + pack(b"more"), len(NOISE), "there is more than"),
-        (pack(NOISE)[:-1], len(NOISE), "ends in the middle of a stream"),
-        (damaged(pack(NOISE)), len(NOISE), "Corrupt input data"),
-        (pack(NOISE) + bytes(3), len(NOISE), "missing between two streams"),
-        (pack(NOISE) + b"junk" * 9, len(NOISE), "format not supported"),
-        (pack(NOISE, preset=lzma.PRESET_DEFAULT) + b"", 1, "there is more than"),
+        ({"size": ONE.size + 1}, THE_BLOCK),
+        ({"size": ONE.size - 1}, THE_BLOCK),
+        ({"size": 1}, THE_BLOCK),
+        ({"packed": ONE.packed - 1}, THE_BLOCK),
+        ({}, THE_BLOCK[:-1]),
+        ({}, THE_BLOCK[:100]),
+        ({}, b""),
+        ({}, THE_BLOCK + THE_BLOCK),
+        ({}, THE_BLOCK + b"junk"),
+        # A whole stream, with an index of its own, in the place of a block.
+        ({}, PACKED[ONE.start :]),
+        ({"check": 4 if ONE.check != 4 else 1}, pack(NOISE, check=lzma.CHECK_NONE)[12:-28]),
     ],
 )
-def test_file_that_is_not_what_its_index_promised(packed: bytes, size: int, words: str) -> None:
-    with pytest.raises(ImageUnusable, match=f"decompression: .*{words}"):
-        list(unpacked(pieces(packed), size))
+def test_block_that_is_not_what_the_index_promised(change: dict[str, int], given: bytes) -> None:
+    with pytest.raises(ImageUnusable, match="decompression: "):
+        unpack(ONE._replace(**change), pieces(given))
 
 
-def test_last_block_is_not_given_before_the_file_has_ended_well() -> None:
-    given: list[bytes] = []
-    with pytest.raises(ImageUnusable, match="ends in the middle"):
-        given.extend(unpacked([pack(NOISE)[:-4]], len(NOISE)))
-    assert len(given) == 2
+def test_block_of_more_than_the_index_promised_gives_none_of_it() -> None:
+    given: list[tuple[int, bytes]] = []
+    with pytest.raises(ImageUnusable):
+        given.extend(unpacked(ONE._replace(size=BLOCK), [THE_BLOCK]))
+    assert sum(len(part) for _, part in given) <= BLOCK
 
 
 def test_file_that_wants_gigabytes_of_memory_is_refused() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "preset": 0}]
     packed = lzma.compress(b"image", filters=filters)
     with pytest.raises(ImageUnusable, match=re.escape("Memory usage limit exceeded")):
-        list(unpacked([packed], 5))
+        image(packed, 1000)
