@@ -157,9 +157,13 @@ def site(
     regions: int,
     delays: Mapping[str, Any] = ZERO,
     boot_seconds: float = 0.0,
+    within: Path | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A lab site in a process of its own: its folder, and what it tells of itself."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+    """A lab site in a process of its own: its folder, and what it tells of itself.
+
+    The folder, where the volumes are, is made in `within`, or where temporary files go.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=within) as temporary:
         folder = Path(temporary)
         told = {"regions": regions, "delays": dict(delays), "boot_seconds": boot_seconds}
         command = [sys.executable, "-m", "bench.site_process", str(folder), json.dumps(told)]

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,34 +33,75 @@ BUDGET = {
     "many_blocks_utility_over_limit": 1.1,
     "direct_peak_mib": 256.0,
 }
-_ROUNDS = 3
+#: Of what has a budget, and of the rest.
+_ROUNDS = 5
+_FEWER_ROUNDS = 3
+_IN_MEMORY = Path("/dev/shm")
+#: What there is of an image at once: served, unpacked for the limit, on a volume, and some room.
+_COPIES = 4
 #: How the figures of a file of one block begin, and those of one of many.
 _KINDS = {"one": "", "many": "many_blocks_"}
 _DEVICE = "/dev/sdf"
 
 
 def run(tiny: bool) -> Result:
-    """Each way and its limit in turns, so that what else the machine does meets both."""
+    """Each way and its limit in turns, so that what else the machine does meets both.
+
+    The limit's dd waits for no disk, so that volumes are in memory where there is room for them:
+    an instance's volume may be as fast, and this machine's disk is not fedimg's. What a write to
+    that takes is told as well.
+    """
     size = 32 if tiny else 1024
     files = packed(size)
-    figures: dict[str, float] = {"image_mib": size}
-    # The benchmarks behind this one have sites of their own.
-    with site(regions=1) as (folder, told), patch.dict(os.environ, told["environment"]):
+    rounds, fewer = (1, 1) if tiny else (_ROUNDS, _FEWER_ROUNDS)
+    memory = _memory(_COPIES * size * MIB)
+    figures: dict[str, float] = {"image_mib": size, "in_memory": float(memory is not None)}
+    with _volumes(memory) as (folder, told):
         urls = {kind: _served(told, kind, file) for kind, file in files.items()}
         with _Instance(told, size) as instance:
             for kind, prefix in _KINDS.items():
-                limit, took = [], []
-                for _ in range(1 if tiny else _ROUNDS):
-                    limit.append(_unpack_and_write(files[kind], folder))
-                    took.append(instance.write(urls[kind]))
-                figures[f"{prefix}limit_seconds"] = statistics.median(limit)
-                figures[f"{prefix}utility_seconds"] = statistics.median(took)
-                figures[f"{prefix}utility_over_limit"] = statistics.median(
-                    each / least for each, least in zip(took, limit, strict=True)
-                )
-                figures[f"{prefix}utility_mib_a_second"] = size / statistics.median(took)
-        figures |= _direct(folder, files, urls, size, 1 if tiny else _ROUNDS)
+                figures |= _utility(instance, files[kind], urls[kind], folder, prefix, rounds)
+        figures |= _direct(folder, files, urls, size, fewer)
+    if memory:
+        with _volumes(None) as (folder, told), _Instance(told, size) as instance:
+            url = _served(told, "one", files["one"])
+            figures |= _utility(instance, files["one"], url, folder, "disk_", fewer)
     return Result("write", figures, BUDGET)
+
+
+def _memory(needed: int) -> Path | None:
+    """Where files are in memory, if that many bytes fit there."""
+    if not _IN_MEMORY.is_dir() or shutil.disk_usage(_IN_MEMORY).free < needed:
+        return None
+    return _IN_MEMORY
+
+
+@contextmanager
+def _volumes(within: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A site whose volumes are in a folder; its folder, and what it tells of itself."""
+    with (
+        site(regions=1, within=within) as (folder, told),
+        # The benchmarks behind this one have sites of their own.
+        patch.dict(os.environ, told["environment"]),
+    ):
+        yield folder, told
+
+
+def _utility(
+    instance: "_Instance", file: Path, url: str, folder: Path, prefix: str, rounds: int
+) -> dict[str, float]:
+    limit, took = [], []
+    for _ in range(rounds):
+        limit.append(_unpack_and_write(file, folder))
+        took.append(instance.write(url))
+    return {
+        f"{prefix}limit_seconds": statistics.median(limit),
+        f"{prefix}utility_seconds": statistics.median(took),
+        f"{prefix}utility_over_limit": statistics.median(
+            each / least for each, least in zip(took, limit, strict=True)
+        ),
+        f"{prefix}utility_mib_a_second": instance.size_mib / statistics.median(took),
+    }
 
 
 def _served(told: Mapping[str, Any], kind: str, file: Path) -> str:
@@ -92,6 +135,7 @@ class _Instance:
     """A utility instance with a blank volume, to which an image is written again and again."""
 
     def __init__(self, told: Mapping[str, Any], size_mib: int) -> None:
+        self.size_mib = size_mib
         settings = load(Path(told["fedimg_config"])).ec2
         self._clients = Clients()
         ec2 = self._clients.ec2(settings.origin)
