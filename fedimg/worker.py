@@ -6,11 +6,12 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 
 from sqlalchemy import event
 
 from fedimg import __version__, queues, watchdog
-from fedimg.aws import patience
+from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.throttle import Throttle
 from fedimg.config import Settings
@@ -124,8 +125,9 @@ class _Worker:
         self._members.enter(self._lease.name, __version__, int(queues.VERSION))
         for messenger in self._messengers:
             messenger.start()
-        # The first client takes long to make, and no job is to wait for that.
-        patience.prepare(self._clients, [self._settings.ec2.origin])
+        # The first client takes long to make, and all a while; no job is to wait for that.
+        expected = partial(regions.expected, self._clients, self._settings.ec2)
+        patience.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
         queues.serve(self._store, self._lease.name, self._uploader, at_once)
         for each in self._beside:

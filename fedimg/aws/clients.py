@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from botocore.config import Config
+from botocore.exceptions import UnknownRegionError
 
 from fedimg import __version__
 from fedimg.aws import model
@@ -61,6 +62,17 @@ class Clients:
     def ec2_once(self, region: str) -> Client:
         """EC2 in a region, each call tried once: a job's, which waits and tries again by itself."""
         return self.client("ec2", region, attempts=1)
+
+    def known_regions(self, like: str) -> list[str]:
+        """The regions that boto3 knows of the kind of this one, AWS's own or China's; none of
+        another cloud's. Nobody is asked, and an account may have fewer, or newer ones.
+        """
+        with self._lock:
+            try:
+                partition = self._session.get_partition_for_region(like)
+            except UnknownRegionError:
+                return []
+            return list(self._session.get_available_regions("ec2", partition_name=partition))
 
     def sights(self, region: str) -> Sights:
         """What is waited for in a region, by all jobs together."""

@@ -35,7 +35,7 @@ class Crew:
         self._deadline = time.monotonic() + limit
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._failure: BaseException | None = None
+        self._failures: list[BaseException] = []
 
     def __enter__(self) -> Crew:
         return self
@@ -57,7 +57,7 @@ class Crew:
             except BaseException as error:
                 with self._lock:
                     if not self.over.is_set():
-                        self._failure = error
+                        self._failures.append(error)
                         self.over.set()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
@@ -66,12 +66,12 @@ class Crew:
         return thread
 
     def check(self) -> None:
-        """Raises what the first thread to fail raised, TooSlow behind the limit, or Cancelled."""
+        """Raises TooSlow behind the limit, and Cancelled when all is over for another reason."""
         if self._stop.is_set():
             self.over.set()
             raise Cancelled
         if self.over.is_set():
-            raise self._failure or Cancelled
+            raise Cancelled
         if time.monotonic() > self._deadline:
             raise TooSlow(f"not done after {self._limit:g} s; gave up")
 
@@ -82,13 +82,19 @@ class Crew:
     ) -> None:
         """Wait until these threads, or all, have done their work; `glance` is called meanwhile.
 
-        Raises what `check` does.
+        Raises what the first thread to fail raised, and what `check` does.
         """
         for thread in self._threads if threads is None else threads:
             while thread.is_alive():
-                self.check()
+                self._judge()
                 glance()
                 thread.join(_LOOK_SECONDS)
+        self._judge()
+
+    def _judge(self) -> None:
+        if self._failures and not self._stop.is_set():
+            # Not kept: with it would be all that its thread had in its hands.
+            raise self._failures.pop()
         self.check()
 
 

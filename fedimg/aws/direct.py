@@ -17,7 +17,7 @@ from fedimg.aws.download import Download
 from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.pace import Pace
 from fedimg.aws.refusals import in_doubt, not_found
-from fedimg.aws.streaming import stream
+from fedimg.aws.streaming import Bounds, stream
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.unpacking import BLOCK
 from fedimg.aws.waiting import Waiter
@@ -29,8 +29,7 @@ from fedimg.images import RawImage
 #: for; its role tells them apart until it is sealed.
 UNFINISHED = "unfinished-snapshot"
 # Where a block takes a tenth of a second, as between continents, 8 connections take half again as
-# long as decompression alone, and 64 as long. More take memory: each holds a block, and a copy of
-# it to send.
+# long as decompression alone, and 64 as long. More take memory: each holds a block.
 _CONNECTIONS = 64
 # StartSnapshot's, in minutes.
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
@@ -139,7 +138,10 @@ class Direct:
                     partial(blocks.put, patience),
                     connections=_CONNECTIONS,
                     glance=self._telling(size, blocks),
+                    bounds=Bounds(),
                 )
+                if (missing := -(-size.uncompressed_size // BLOCK) - blocks.done) != 0:
+                    raise ImageUnusable(f"decompression: {missing} blocks are missing")
                 blocks.complete(self._patience())
             finally:
                 download.end()

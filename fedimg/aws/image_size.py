@@ -29,7 +29,7 @@ GIB = 1024**3
 WINDOW = 64 * 1024
 #: A plain file needs two requests or three, and each further long stream two more.
 MOST_REQUESTS = 100
-#: In bytes: that of as many blocks as are taken, and more.
+#: In bytes: that of some 30,000 blocks.
 LARGEST_INDEX = 256 * 1024
 #: Seconds to wait for a connection, and for the next bytes on it.
 PATIENCE = (10.0, 20.0)
@@ -58,7 +58,7 @@ class ImageSize:
     compressed_size: int
     uncompressed_size: int
     url: str
-    blocks: Sequence[Block] = field(default=(), compare=False, repr=False)
+    blocks: Sequence[Block] = field(repr=False)
 
 
 def image_size(
@@ -88,6 +88,8 @@ def image_size(
             )
         try:
             blocks = xz_blocks.read(cast(BinaryIO, remote))
+        except xz_blocks.TooManyBlocks as error:
+            raise ImageUnusable(f"{url} has {error}: pack it in larger ones") from error
         except XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
         compressed, found_at = remote.size, remote.mirror

@@ -71,14 +71,14 @@ class Pages:
         return pages
 
 
-def prepare(clients: Clients, regions: Iterable[str]) -> None:
+def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
     """Make the clients of regions in advance, in a thread: later nobody waits for them.
 
     The first takes a quarter of a second, for EC2's model, and each further one 5 ms.
     """
 
     def make() -> None:
-        for region in regions:
+        for region in regions():
             clients.ec2_once(region)
 
     threading.Thread(target=make, name="clients", daemon=True).start()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from fedimg.aws.clients import Client
+from fedimg.aws.clients import Client, Clients
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
@@ -26,8 +27,13 @@ def wanted(ec2: Client, settings: EC2) -> list[str]:
             f"the account has no region {', '.join(unknown)} enabled; "
             "enable it, or change origin and regions in fedimg.toml"
         )
-    others = set(named) - set(settings.exclude_regions) - {settings.origin}
-    return [settings.origin, *sorted(others)]
+    return _chosen(named, settings)
+
+
+def expected(clients: Clients, settings: EC2) -> list[str]:
+    """The regions that images will most probably go to, the origin first; EC2 is not asked."""
+    named = settings.regions or clients.known_regions(settings.origin)
+    return _chosen(named, settings)
 
 
 def paravirtual_kernel(ec2: Client, region: str, configured: dict[str, str]) -> str | None:
@@ -48,6 +54,11 @@ def paravirtual_kernel(ec2: Client, region: str, configured: dict[str, str]) -> 
     if not kernels:
         return None
     return str(max(kernels, key=lambda kernel: _version(kernel.get("Name", "")))["ImageId"])
+
+
+def _chosen(named: Iterable[str], settings: EC2) -> list[str]:
+    others = set(named) - set(settings.exclude_regions) - {settings.origin}
+    return [settings.origin, *sorted(others)]
 
 
 def _version(name: str) -> tuple[int, ...]:

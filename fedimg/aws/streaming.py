@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from fedimg.aws.crew import Bytes, Crew, Pipe, Room
 from fedimg.aws.download import Download
@@ -11,13 +12,27 @@ from fedimg.aws.image_size import ImageSize
 from fedimg.aws.unpacking import BLOCK, MEMORY, Cut, Gathered, unpacked
 from fedimg.aws.xz_blocks import Block
 
-# In bytes of the file: some blocks of those that Koji's `xz -z6T0` makes of 24 MiB, so that several
-# are unpacked while one download brings them one after the other.
-_WAITING = 16 * 1024 * 1024
 # The image's blocks that wait for a connection.
 _BLOCKS_WAITING = 16
-# Four unpack some 350 MiB a second, and EBS takes 500 of an account (1000 PutSnapshotBlock).
-_MOST_UNPACKING = 4
+
+
+def _threads() -> int:
+    # Four unpack some 350 MiB a second, and EBS takes 500 of an account (1000 PutSnapshotBlock).
+    return min(len(os.sched_getaffinity(0)), 4)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one image may take at once: bytes of the file that wait to be unpacked, of which a
+    download brings 256 KiB at a time; bytes of memory to unpack with; threads that do it.
+
+    Some blocks of those that Koji's `xz -z6T0` makes, of 24 MiB, fit in, so that several are
+    unpacked while one download brings them one after the other.
+    """
+
+    waiting: int = 16 * 1024 * 1024
+    memory: int = MEMORY
+    threads: int = field(default_factory=_threads)
 
 
 def stream(
@@ -28,22 +43,28 @@ def stream(
     *,
     connections: int,
     glance: Callable[[], None],
+    bounds: Bounds,
 ) -> None:
     """Download an image, and have each of its blocks `put`, by so many threads and in any order.
 
-    One thread downloads and hashes, as many as there are cores decompress, a block of the file
-    each, and each connection has one: what takes their time releases Python's lock. `glance` is
-    called now and then. Returns when all is done. Raises what the first thread to fail raised, and
-    what `Crew.check` does.
+    One thread downloads and hashes, some decompress, a block of the file each, and each connection
+    has one: what takes their time releases Python's lock. `glance` is called now and then. Returns
+    when all is done. Raises what `Crew.join` does.
     """
-    waiting = Room(crew, _WAITING)
+    waiting = Room(crew, bounds.waiting)
     # A decompressor takes no more memory than its dictionary, and that none which it does not fill.
-    memory = Room(crew, MEMORY)
+    memory = Room(crew, bounds.memory)
     begun: Pipe[tuple[Block, Bytes]] = Pipe(crew, 1)
     filled: Pipe[tuple[int, bytearray]] = Pipe(crew, _BLOCKS_WAITING)
     gathered = Gathered(crew, size.uncompressed_size, connections + _BLOCKS_WAITING)
 
+    def needed(block: Block) -> int:
+        return min(block.size, bounds.memory)
+
     def begin(block: Block) -> Bytes:
+        # In the order in which they come: a later block that had the memory would wait for pieces
+        # that have no room, because of those of the earlier one that waits for memory.
+        memory.take(needed(block))
         pieces = Bytes(crew, waiting)
         begun.put((block, pieces))
         return pieces
@@ -54,12 +75,10 @@ def stream(
 
     def unpack() -> None:
         for block, pieces in begun:
-            needed = min(block.size, MEMORY)
-            memory.take(needed)
             for at, part in unpacked(block, pieces):
-                if whole := gathered.add(at, part):
+                for whole in gathered.add(at, part):
                     filled.put(whole)
-            memory.give_back(needed)
+            memory.give_back(needed(block))
 
     def send() -> None:
         for index, block in filled:
@@ -67,10 +86,9 @@ def stream(
             gathered.give_back(block)
 
     crew.start("download", fetch)
-    cores = len(os.sched_getaffinity(0))
     unpacking = [
         crew.start(f"unpacking {number}", unpack)
-        for number in range(min(cores, _MOST_UNPACKING, len(size.blocks)))
+        for number in range(min(bounds.threads, len(size.blocks)))
     ]
     for number in range(min(connections, -(-size.uncompressed_size // BLOCK))):
         crew.start(f"blocks {number}", send)

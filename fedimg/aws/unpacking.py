@@ -18,6 +18,8 @@ from fedimg.aws.xz_blocks import Block
 BLOCK = 512 * 1024
 #: In bytes: `xz -9` needs 65 MiB, and nothing that Koji makes needs more.
 MEMORY = 96 * 1024 * 1024
+# In bytes. Behind each part a thread waits for Python's lock, which others hold for a millisecond.
+_PART = 2 * 1024 * 1024
 
 
 class Cut:
@@ -45,7 +47,7 @@ class Cut:
 
 
 def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """What is packed in one block, in parts that lie within one block of EBS: place and bytes.
+    """What is packed in one block, part by part: place in the image and bytes.
 
     Every piece is taken. Raises ImageUnusable when the block is damaged, or is not as long as the
     file's index promised; parts of it may have been given by then.
@@ -61,7 +63,7 @@ def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
         if decompressor.needs_input and not piece:
             break
         try:
-            part = decompressor.decompress(piece, BLOCK - at % BLOCK)
+            part = decompressor.decompress(piece, _PART)
         except lzma.LZMAError as error:
             raise ImageUnusable(f"decompression: {error}") from error
         if at + len(part) > most:
@@ -79,8 +81,9 @@ def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
 class Gathered:
     """Puts an image of `size` bytes together, of parts in any order and from many threads.
 
-    At most `most` blocks are on their way, each in a buffer that is given back: of what is made
-    in one thread and let go in another, the allocator keeps some for each thread.
+    At most `most` blocks are on their way, two for each thread among them that are not whole, each
+    in a buffer that is given back: of what is made in one thread and let go in another, the
+    allocator keeps some for each thread.
     """
 
     def __init__(self, crew: Crew, size: int, most: int) -> None:
@@ -91,26 +94,35 @@ class Gathered:
         # Of blocks that are not whole: what there is, and how many bytes are missing.
         self._begun: dict[int, tuple[bytearray, int]] = {}
 
-    def add(self, at: int, part: bytes) -> tuple[int, bytearray] | None:
-        """The number and the block that a part makes whole; the last is filled up with zeros.
+    def add(self, at: int, part: bytes) -> Iterator[tuple[int, bytearray]]:
+        """The numbers and the blocks that a part makes whole; the last is filled up with zeros.
 
         Waits while too many are on their way.
         """
-        index, first = divmod(at, BLOCK)
-        with self._lock:
-            begun = index in self._begun
-            block, missing = self._begun.pop(index) if begun else self._begin(index)
-            block[first : first + len(part)] = part
-            missing -= len(part)
-            if missing:
-                self._begun[index] = (block, missing)
-                return None
-        return index, block
+        rest = memoryview(part)
+        while rest:
+            index, first = divmod(at, BLOCK)
+            some = rest[: BLOCK - first]
+            if block := self._put(index, first, some):
+                yield index, block
+            at += len(some)
+            rest = rest[len(some) :]
 
     def give_back(self, block: bytearray) -> None:
         """A block has been sent, and its buffer may take another."""
         self._free.append(block)
         self._room.give_back(1)
+
+    def _put(self, index: int, first: int, part: memoryview) -> bytearray | None:
+        with self._lock:
+            begun = index in self._begun
+            block, missing = self._begun.pop(index) if begun else self._begin(index)
+            memoryview(block)[first : first + len(part)] = part
+            missing -= len(part)
+            if missing:
+                self._begun[index] = (block, missing)
+                return None
+        return block
 
     def _begin(self, index: int) -> tuple[bytearray, int]:
         self._room.take(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import BinaryIO, NamedTuple
 
 from xz import XZError
@@ -11,10 +12,19 @@ from xz.common import parse_xz_footer, parse_xz_header, parse_xz_index, round_up
 #: Koji's largest images have some hundreds. Each takes a fifth of a kilobyte of memory.
 MOST_BLOCKS = 128 * 1024
 
+# A number has nine bytes at most, all but the last above 127 (section 1.2).
+_NO_NUMBER = re.compile(rb"[\x80-\xff]{9}")
+
 #: In bytes, of a stream's header and of its footer (The .xz File Format, section 2.1).
 _HEADER = _FOOTER = 12
 #: In bytes: what all parts of a file are multiples of, and stream padding is made of (section 2.2).
 _UNIT = 4
+#: In bytes: the CRC32 that ends an index (section 4.4).
+_CHECK = 4
+
+
+class TooManyBlocks(XZError):
+    """A file that may be sound, and has more blocks than are taken."""
 
 
 class Block(NamedTuple):
@@ -38,7 +48,7 @@ class Block(NamedTuple):
 def read(file: BinaryIO) -> list[Block]:
     """The blocks of a file, in order; none are in one of nothing.
 
-    Raises XZError when the file is not whole, or has more than MOST_BLOCKS.
+    Raises XZError when the file is not whole, and TooManyBlocks when it has more than MOST_BLOCKS.
     """
     found: list[Block] = []
     end = file.seek(0, io.SEEK_END)
@@ -62,9 +72,12 @@ def _stream(file: BinaryIO, end: int, found: list[Block]) -> int:
     """Add the blocks of the stream that ends there, last to first; where the stream begins."""
     check, index_size = parse_xz_footer(_bytes(file, end - _FOOTER, _FOOTER))
     index = end - _FOOTER - index_size
-    records = parse_xz_index(_bytes(file, index, index_size))
+    packed_records = _bytes(file, index, index_size)
+    if _NO_NUMBER.search(packed_records, 0, index_size - _CHECK):
+        raise XZError("index: a number that is too long")
+    records = parse_xz_index(packed_records)
     if len(found) + len(records) > MOST_BLOCKS:
-        raise XZError(f"file: more than {MOST_BLOCKS} blocks")
+        raise TooManyBlocks(f"more than {MOST_BLOCKS} blocks")
     start = index
     for packed, size in reversed(records):
         start -= round_up(packed)
@@ -76,5 +89,7 @@ def _stream(file: BinaryIO, end: int, found: list[Block]) -> int:
 
 
 def _bytes(file: BinaryIO, start: int, size: int) -> bytes:
+    if start < 0:
+        raise XZError("file: its beginning is missing")
     file.seek(start)
     return file.read(size)

@@ -139,7 +139,7 @@ class EC2Service:
         )
         planned = Plan.from_json(steps.run("plan", lambda: self.plan(image, waiter).to_json()))
         # While the image is written there is time for it.
-        patience.prepare(self.clients, planned.types)
+        patience.prepare(self.clients, lambda: planned.types)
         upload = _Upload(self, image, observer, planned, again)
         place = Place(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))

@@ -1,6 +1,6 @@
 import pytest
 
-from fedimg.aws.regions import paravirtual_kernel, wanted
+from fedimg.aws.regions import expected, paravirtual_kernel, wanted
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
@@ -66,3 +66,20 @@ def test_newest_kernel_is_taken_whatever_the_order():
             return {"Images": [{"ImageId": name, "Name": name} for name in names]}
 
     assert paravirtual_kernel(Kernels(), "us-east-1", {}) == "pv-grub-hd00_1.10-x86_64.gz"
+
+
+def test_regions_of_the_origins_kind_are_expected_without_asking(clients):
+    known = expected(clients, EC2(origin="eu-west-1", exclude_regions=["us-east-1"]))
+    assert known[0] == "eu-west-1"
+    assert {"ap-south-1", "us-west-2"} < set(known)
+    assert not {"us-east-1", "cn-north-1"} & set(known)
+    assert len(set(known)) == len(known)
+    assert "cn-northwest-1" in expected(clients, EC2(origin="cn-north-1"))
+
+
+def test_named_regions_are_expected_alone(clients):
+    assert expected(clients, EC2(regions=["sa-east-1"])) == ["us-east-1", "sa-east-1"]
+
+
+def test_of_a_kind_that_nobody_knows_the_origin_alone_is_expected(clients):
+    assert expected(clients, EC2(origin="xx-lab-1")) == ["xx-lab-1"]

@@ -68,8 +68,7 @@ def gather(parts: Iterable[tuple[int, bytes]], blocks: Sequence[Block]) -> dict[
     with Crew(threading.Event(), limit=NEVER_MIND) as crew:
         gathered = Gathered(crew, sum(block.size for block in blocks), ON_THEIR_WAY)
         for part in parts:
-            if whole := gathered.add(*part):
-                index, block = whole
+            for index, block in gathered.add(*part):
                 assert index not in found
                 found[index] = bytes(block)
                 gathered.give_back(block)
@@ -162,7 +161,7 @@ def test_block_that_is_not_what_the_index_promised(change: dict[str, int], given
         unpack(ONE._replace(**change), pieces(given))
 
 
-def test_block_of_more_than_the_index_promised_gives_none_of_it() -> None:
+def test_block_gives_no_more_than_the_index_promised() -> None:
     given: list[tuple[int, bytes]] = []
     with pytest.raises(ImageUnusable):
         given.extend(unpacked(ONE._replace(size=BLOCK), [THE_BLOCK]))

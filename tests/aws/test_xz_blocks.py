@@ -1,14 +1,16 @@
 import io
 import lzma
 import random
+import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 from xz import XZError
+from xz.common import crc32, create_xz_header, create_xz_index_footer
 
 from fedimg.aws import xz_blocks
-from fedimg.aws.xz_blocks import Block
+from fedimg.aws.xz_blocks import Block, TooManyBlocks
 
 NOISE = random.Random(9).randbytes(250_000)
 
@@ -61,7 +63,7 @@ def test_file_of_too_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xz_blocks, "MOST_BLOCKS", 3)
     packed = pack(NOISE, "-T2", "--block-size=100000")
     assert len(read(packed)) == 3
-    with pytest.raises(XZError, match="more than 3 blocks"):
+    with pytest.raises(TooManyBlocks, match="more than 3 blocks"):
         read(packed + pack(b"end"))
 
 
@@ -69,3 +71,25 @@ def test_file_of_too_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_file_that_is_not_whole(lost: int) -> None:
     with pytest.raises(XZError):
         read(pack(NOISE)[:-lost])
+
+
+def test_file_whose_beginning_is_missing() -> None:
+    packed = pack(NOISE)
+    with pytest.raises(XZError):
+        read(packed[1000:])
+
+
+def test_number_that_has_no_end_is_not_read() -> None:
+    """Its value would take seconds to compute, and be printed in minutes."""
+    index = b"\0\1" + b"\xff" * 200_000 + b"\1\1"
+    index += bytes(-len(index) % 4)
+    index += crc32(index)
+    fields = struct.pack("<IBB", len(index) // 4 - 1, 0, 4)
+    with pytest.raises(XZError, match="too long"):
+        read(create_xz_header(4) + index + crc32(fields) + fields + b"YZ")
+
+
+def test_largest_sizes_are_read() -> None:
+    end = create_xz_index_footer(4, [(5, 2**63 - 1)])
+    (block,) = read(create_xz_header(4) + bytes(8) + end)
+    assert block.size == 2**63 - 1

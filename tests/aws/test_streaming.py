@@ -1,0 +1,260 @@
+"""An image on its way from a web server, by real threads, whatever blocks its file has."""
+
+import hashlib
+import io
+import lzma
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg.aws import xz_blocks
+from fedimg.aws.crew import Crew, TooSlow
+from fedimg.aws.download import Download
+from fedimg.aws.image_size import ImageSize, ImageUnusable
+from fedimg.aws.streaming import Bounds, stream
+from fedimg.aws.unpacking import BLOCK
+from fedimg.exceptions import Cancelled
+from tests.aws.web import Web, serve
+
+KIB, MIB = 1 << 10, 1 << 20
+#: Nothing here takes so long, on a busy machine neither.
+NEVER_MIND = 60.0
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serve() as web:
+        yield web
+
+
+def streams(*parts: bytes) -> bytes:
+    """A file with a block for each part."""
+    return b"".join(lzma.compress(part, preset=0) for part in parts)
+
+
+class Image:
+    """What came of an image."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, bytes] = {}
+        self.lock = threading.Lock()
+        self.hold: Callable[[int], object] = lambda index: None
+
+    def put(self, index: int, block: bytearray) -> None:
+        self.hold(index)
+        with self.lock:
+            assert index not in self.blocks
+            self.blocks[index] = bytes(block)
+
+    @property
+    def raw(self) -> bytes:
+        return b"".join(self.blocks[index] for index in range(len(self.blocks)))
+
+
+def bring(
+    web: Web,
+    packed: bytes,
+    image: Image,
+    *,
+    bounds: Bounds,
+    connections: int = 4,
+    checksum: str | None = None,
+    limit: float = NEVER_MIND,
+    stop: threading.Event | None = None,
+) -> None:
+    url = web.put("image.raw.xz", packed)
+    blocks = xz_blocks.read(io.BytesIO(packed))
+    size = ImageSize(len(packed), sum(block.size for block in blocks), url, blocks)
+    download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND)
+    with Crew(stop or threading.Event(), limit=limit) as crew:
+        try:
+            stream(
+                crew,
+                download,
+                size,
+                image.put,
+                connections=connections,
+                glance=lambda: None,
+                bounds=bounds,
+            )
+        finally:
+            download.end()
+
+
+def padded(raw: bytes) -> bytes:
+    return raw.ljust(-(-len(raw) // BLOCK) * BLOCK, b"\0")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_image_comes_whole_whatever_its_blocks(web: Web, seed: int) -> None:
+    """Bounds so narrow that threads wait for each other all the time."""
+    luck = random.Random(seed)
+    parts = [
+        luck.randbytes(luck.choice([1, 1000, 300 * KIB, MIB]))
+        + bytes(luck.choice([0, 1, BLOCK, 3 * MIB]))
+        for _ in range(luck.choice([1, 3, 20]))
+    ]
+    image = Image()
+    memory = luck.choice([1, MIB, 4 * MIB])
+    bounds = Bounds(waiting=256 * KIB, memory=memory, threads=luck.choice([1, 2, 4]))
+    bring(web, streams(*parts), image, bounds=bounds, connections=luck.choice([1, 4, 64]))
+    assert image.raw == padded(b"".join(parts))
+
+
+def test_thousands_of_blocks_of_a_few_bytes(web: Web) -> None:
+    raw = random.Random(3).randbytes(2 * BLOCK + 77)
+    command = ["xz", "-0", "-T2", "--block-size=500", "--stdout"]
+    packed = subprocess.run(command, input=raw, capture_output=True, check=True).stdout
+    image = Image()
+    bring(web, packed, image, bounds=Bounds(threads=4))
+    assert image.raw == padded(raw)
+
+
+def test_large_block_is_not_overtaken_by_one_behind_it(web: Web) -> None:
+    """What waits of it would leave no room for the pieces of the other, and both for ever."""
+    luck = random.Random(8)
+    parts = [
+        bytes(16 * MIB),
+        luck.randbytes(400 * KIB).ljust(32 * MIB, b"\0"),
+        luck.randbytes(600 * KIB).ljust(16 * MIB, b"\0"),
+    ]
+    image = Image()
+    # The first is under way for as long as the others need to come.
+    image.hold = lambda index: time.sleep(0.05 if index < 32 else 0)
+    bounds = Bounds(waiting=512 * KIB, memory=32 * MIB, threads=4)
+    bring(web, streams(*parts), image, bounds=bounds, connections=1)
+    assert image.raw == b"".join(parts)
+
+
+def test_many_more_blocks_than_buffers_come_with_their_own_bytes(web: Web) -> None:
+    parts = [bytes([number]) * (700 * KIB) for number in range(200)]
+    image = Image()
+    luck = random.Random(4)
+    image.hold = lambda index: time.sleep(luck.random() / 200)
+    bring(web, streams(*parts), image, bounds=Bounds(threads=4), connections=8)
+    whole = b"".join(parts)
+    assert hashlib.sha256(image.raw).digest() == hashlib.sha256(padded(whole)).digest()
+
+
+def working() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [each for each in names if each.startswith(("download", "unpacking ", "blocks "))]
+
+
+def let_go() -> None:
+    deadline = time.monotonic() + NEVER_MIND
+    while working():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_damaged_block_ends_all_that_wait(web: Web) -> None:
+    parts = [random.Random(n).randbytes(2 * MIB) for n in range(6)]
+    packed = bytearray(streams(*parts))
+    packed[-MIB] ^= 1
+    bounds = Bounds(waiting=256 * KIB, memory=2 * MIB, threads=4)
+    with pytest.raises(ImageUnusable, match="decompression: "):
+        bring(web, bytes(packed), Image(), bounds=bounds)
+    let_go()
+
+
+def test_wrong_checksum_is_told_when_every_block_was_put(web: Web) -> None:
+    with pytest.raises(ImageUnusable, match="checksum: "):
+        bring(
+            web,
+            streams(b"one", b"two"),
+            Image(),
+            bounds=Bounds(),
+            checksum="sha256:" + "0" * 64,
+        )
+    let_go()
+
+
+class Refused(Exception):
+    pass
+
+
+def test_block_that_is_refused_ends_all_that_wait(web: Web) -> None:
+    def refuse(index: int) -> None:
+        if index == 9:
+            raise Refused
+
+    image = Image()
+    image.hold = refuse
+    parts = [random.Random(n).randbytes(2 * MIB) for n in range(6)]
+    bounds = Bounds(waiting=256 * KIB, memory=2 * MIB, threads=4)
+    with pytest.raises(Refused):
+        bring(web, streams(*parts), image, bounds=bounds)
+    let_go()
+
+
+@pytest.mark.parametrize(
+    ("stopped", "limit", "error"), [(True, NEVER_MIND, Cancelled), (False, 1.0, TooSlow)]
+)
+def test_all_that_wait_end_when_it_is_stopped_or_too_slow(
+    web: Web, stopped: bool, limit: float, error: type[Exception]
+) -> None:
+    stop, over = threading.Event(), threading.Event()
+    image = Image()
+    image.hold = lambda index: over.wait(NEVER_MIND)
+    if stopped:
+        threading.Timer(0.5, stop.set).start()
+    try:
+        with pytest.raises(error):
+            bring(
+                web,
+                streams(*[random.Random(n).randbytes(4 * MIB) for n in range(12)]),
+                image,
+                bounds=Bounds(waiting=256 * KIB, memory=4 * MIB, threads=4),
+                limit=limit,
+                stop=stop,
+            )
+    finally:
+        over.set()
+    let_go()
+
+
+# Memory
+
+#: What an image of any size may take, a process's own 70 MiB among it.
+MOST_MIB = 256
+MEASURED = """
+import io, json, sys, threading, time
+from fedimg.aws import clients, direct
+from fedimg.aws.crew import Crew
+from fedimg.aws.download import Download
+from fedimg.aws.image_size import measured
+from fedimg.aws.streaming import Bounds, stream
+
+url = sys.argv[1]
+stop = threading.Event()
+size = measured(url, maximum=1 << 40, stop=stop)
+download = Download(size.url, size=size.compressed_size, checksum=None, idle=60)
+with Crew(stop, limit=120) as crew:
+    stream(crew, download, size, lambda index, block: time.sleep(0.01), connections=64,
+           glance=lambda: None, bounds=Bounds(threads=4))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) / 1024)
+"""
+
+
+def test_memory_is_bounded_with_four_full_dictionaries(web: Web) -> None:
+    luck = random.Random(7)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 * MIB}]
+    block = lzma.compress(
+        luck.randbytes(3 * MIB) + b"image" * (21 * MIB // 5), format=lzma.FORMAT_XZ, filters=filters
+    )
+    url = web.put("image.raw.xz", block * 24)
+    given: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, url], cwd=Path(__file__).parents[2], check=True, **given
+    )
+    print(done.stdout)
+    assert float(done.stdout) < MOST_MIB
