@@ -53,7 +53,9 @@ class Line:
                     return
                 if key.data is None:
                     self._join()
-                elif key.fd in self._selector.get_map():
+                # Both ends may have had news: the first may have closed the second, whose number
+                # a new connection may have by now.
+                elif self._selector.get_map().get(key.fd) is key:
                     self._pass(key.fileobj, key.data)
 
     def _join(self) -> None:
