@@ -7,11 +7,17 @@ import hashlib
 
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
-from fedimg.aws.unpacking import BLOCK
 from fedimg.aws.waiting import Waiter
 
+#: In bytes; the only block size that EBS has.
+BLOCK = 512 * 1024
 _ZEROS = bytes(BLOCK)
 _ALGORITHM = "SHA256"
+
+
+def count(size: int) -> int:
+    """How many blocks an image of so many bytes has."""
+    return -(-size // BLOCK)
 
 
 class Blocks:

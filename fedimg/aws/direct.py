@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fedimg.aws import snapshots
-from fedimg.aws.blocks import Blocks
+from fedimg.aws.blocks import BLOCK, Blocks, count
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.crew import Crew, TooSlow
 from fedimg.aws.download import Download
@@ -19,7 +19,6 @@ from fedimg.aws.pace import Pace
 from fedimg.aws.refusals import in_doubt, not_found
 from fedimg.aws.streaming import Bounds, stream
 from fedimg.aws.tags import ROLE, Labels
-from fedimg.aws.unpacking import BLOCK
 from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
@@ -140,7 +139,7 @@ class Direct:
                     glance=self._telling(size, blocks),
                     bounds=Bounds(),
                 )
-                if (missing := -(-size.uncompressed_size // BLOCK) - blocks.done) != 0:
+                if missing := count(size.uncompressed_size) - blocks.done:
                     raise ImageUnusable(f"decompression: {missing} blocks are missing")
                 blocks.complete(self._patience())
             finally:

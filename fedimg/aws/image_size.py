@@ -51,14 +51,18 @@ class ImageUnreachable(ImageUnusable):
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Both sizes of an image, in bytes, the URL that its server redirected to, if it did, and the
-    blocks of the file.
+    """The size of an image's file, in bytes, the URL that its server redirected to, if it did, and
+    the blocks of the file.
     """
 
     compressed_size: int
-    uncompressed_size: int
     url: str
     blocks: Sequence[Block] = field(repr=False)
+
+    @property
+    def uncompressed_size(self) -> int:
+        """The size of the image, in bytes."""
+        return self.blocks[-1].at + self.blocks[-1].size if self.blocks else 0
 
 
 def image_size(
@@ -92,16 +96,15 @@ def image_size(
             raise ImageUnusable(f"{url} has {error}: pack it in larger ones") from error
         except XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
-        compressed, found_at = remote.size, remote.mirror
-    uncompressed = sum(block.size for block in blocks)
-    if not uncompressed:
+        size = ImageSize(remote.size, remote.mirror, blocks)
+    if not size.uncompressed_size:
         raise ImageUnusable(f"{url} is an .xz file of nothing")
-    if uncompressed > maximum:
+    if size.uncompressed_size > maximum:
         raise ImageUnusable(
-            f"{url} holds an image of {gib(uncompressed)} GiB, and the largest taken is "
+            f"{url} holds an image of {gib(size.uncompressed_size)} GiB, and the largest taken is "
             f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
         )
-    return ImageSize(compressed, uncompressed, found_at, blocks)
+    return size
 
 
 def measured(

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fedimg.aws.blocks import count
 from fedimg.aws.crew import Bytes, Crew, Pipe, Room
 from fedimg.aws.download import Download
+from fedimg.aws.gathering import Gathered
 from fedimg.aws.image_size import ImageSize
-from fedimg.aws.unpacking import BLOCK, MEMORY, Cut, Gathered, unpacked
+from fedimg.aws.unpacking import MEMORY, Cut, unpacked
 from fedimg.aws.xz_blocks import Block
 
 # The image's blocks that wait for a connection.
@@ -90,7 +92,7 @@ def stream(
         crew.start(f"unpacking {number}", unpack)
         for number in range(min(bounds.threads, len(size.blocks)))
     ]
-    for number in range(min(connections, -(-size.uncompressed_size // BLOCK))):
+    for number in range(min(connections, count(size.uncompressed_size))):
         crew.start(f"blocks {number}", send)
     crew.join(unpacking, glance)
     filled.close()

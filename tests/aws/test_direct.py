@@ -21,10 +21,10 @@ import requests
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup, direct, snapshots
+from fedimg.aws.blocks import BLOCK
 from fedimg.aws.clients import Clients
 from fedimg.aws.direct import UNFINISHED, Direct
 from fedimg.aws.tags import ROLE, Labels, read
-from fedimg.aws.unpacking import BLOCK
 from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2 as Settings
 from fedimg.exceptions import Cancelled, EC2UtilityException

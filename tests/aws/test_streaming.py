@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from fedimg.aws import xz_blocks
+from fedimg.aws.blocks import BLOCK, count
 from fedimg.aws.crew import Crew, TooSlow
 from fedimg.aws.download import Download
 from fedimg.aws.image_size import ImageSize, ImageUnusable
 from fedimg.aws.streaming import Bounds, stream
-from fedimg.aws.unpacking import BLOCK
 from fedimg.exceptions import Cancelled
 from tests.aws.web import Web, serve
 
@@ -71,7 +71,7 @@ def bring(
 ) -> None:
     url = web.put("image.raw.xz", packed)
     blocks = xz_blocks.read(io.BytesIO(packed))
-    size = ImageSize(len(packed), sum(block.size for block in blocks), url, blocks)
+    size = ImageSize(len(packed), url, blocks)
     download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND)
     with Crew(stop or threading.Event(), limit=limit) as crew:
         try:
@@ -89,7 +89,7 @@ def bring(
 
 
 def padded(raw: bytes) -> bytes:
-    return raw.ljust(-(-len(raw) // BLOCK) * BLOCK, b"\0")
+    return raw.ljust(count(len(raw)) * BLOCK, b"\0")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -226,8 +226,7 @@ def test_all_that_wait_end_when_it_is_stopped_or_too_slow(
 #: What an image of any size may take, a process's own 70 MiB among it.
 MOST_MIB = 256
 MEASURED = """
-import io, json, sys, threading, time
-from fedimg.aws import clients, direct
+import sys, threading, time
 from fedimg.aws.crew import Crew
 from fedimg.aws.download import Download
 from fedimg.aws.image_size import measured

@@ -10,9 +10,11 @@ from itertools import chain
 import pytest
 
 from fedimg.aws import xz_blocks
+from fedimg.aws.blocks import BLOCK
 from fedimg.aws.crew import Bytes, Crew, Room
+from fedimg.aws.gathering import Gathered
 from fedimg.aws.image_size import ImageUnusable
-from fedimg.aws.unpacking import BLOCK, Cut, Gathered, unpacked
+from fedimg.aws.unpacking import Cut, unpacked
 from fedimg.aws.xz_blocks import Block
 
 NOISE = random.Random(5).randbytes(2 * BLOCK + 1000)
