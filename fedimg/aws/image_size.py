@@ -22,13 +22,15 @@ from fedimg.aws import xz_blocks
 from fedimg.aws.crew import Crew
 from fedimg.aws.file_server import FileServer, RedirectRefused
 from fedimg.aws.xz_blocks import Block
+from fedimg.aws.xz_dictionary import LARGEST, MIB
 
 GIB = 1024**3
 
 #: What one request brings, in bytes: the whole index of an image in xz's usual blocks of 24 MiB.
 WINDOW = 64 * 1024
-#: A plain file needs two requests or three, and each further long stream two more.
-MOST_REQUESTS = 100
+#: A plain file needs two requests or three, each further long stream one more, and so does each
+#: quarter of a MiB of padding.
+MOST_REQUESTS = 4096
 #: In bytes: that of some 30,000 blocks.
 LARGEST_INDEX = 256 * 1024
 #: Seconds to wait for a connection, and for the next bytes on it.
@@ -94,6 +96,11 @@ def image_size(
             blocks = xz_blocks.read(cast(BinaryIO, remote))
         except xz_blocks.TooManyBlocks as error:
             raise ImageUnusable(f"{url} has {error}: pack it in larger ones") from error
+        except xz_blocks.DictionaryTooLarge as error:
+            raise ImageUnusable(
+                f"{url} was packed with {error}, and unpacking it needs as much memory, where "
+                f"{LARGEST // MIB} MiB is the most; pack it with 'xz -9' or less"
+            ) from error
         except XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
         size = ImageSize(remote.size, remote.mirror, blocks)
@@ -193,7 +200,8 @@ class _RemoteFile(io.RawIOBase):
         self._requests += 1
         if self._requests > MOST_REQUESTS:
             raise ImageUnusable(
-                f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its size"
+                f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its "
+                "size; pack it as one, as 'xz -T0' does"
             )
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         try:

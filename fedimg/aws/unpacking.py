@@ -8,12 +8,13 @@ from itertools import chain
 
 from xz.common import create_xz_header, create_xz_index_footer
 
+from fedimg.aws import xz_dictionary
 from fedimg.aws.crew import Bytes
 from fedimg.aws.image_size import ImageUnusable
 from fedimg.aws.xz_blocks import Block
 
-#: In bytes: `xz -9` needs 65 MiB, and nothing that Koji makes needs more.
-MEMORY = 96 * 1024 * 1024
+#: In bytes: what liblzma takes for the largest dictionary.
+MEMORY = xz_dictionary.LARGEST + 1024 * 1024
 # In bytes. Behind each part a thread waits for Python's lock, which others hold for a millisecond.
 _PART = 2 * 1024 * 1024
 
@@ -51,7 +52,7 @@ def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
     # As a file of its own, liblzma checks it, and the index's word on it.
     begin = create_xz_header(block.check)
     end = create_xz_index_footer(block.check, [(block.packed, block.size)])
-    given = chain((begin,), pieces, (end,))
+    given = chain((begin,), _modest(pieces, block.size), (end,))
     decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY)
     at, most = block.at, block.at + block.size
     while not decompressor.eof:
@@ -72,3 +73,17 @@ def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
             f"decompression: the block at {block.start} does not hold the {block.size} bytes that "
             "the file's index promised"
         )
+
+
+def _modest(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield a block, whose header asks for no more memory than its `size` unpacked bytes fill."""
+    rest = iter(pieces)
+    begin = b""
+    for piece in rest:
+        begin += piece
+        if begin and len(begin) >= xz_dictionary.header_length(begin[0]):
+            break
+    if begin:
+        length = xz_dictionary.header_length(begin[0])
+        yield xz_dictionary.lowered(begin[:length], size) + begin[length:]
+    yield from rest

@@ -31,6 +31,7 @@ from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
 from tests.aws.conftest import ORIGIN, Account, wait_until
 from tests.aws.web import Web, serve
+from tests.aws.xz_files import with_a_block_of_nothing
 from tests.system.proxy import Proxy
 
 NOISE = random.Random(6).randbytes(BLOCK + 300_000)
@@ -155,10 +156,29 @@ def pack_in_streams(raw: bytes) -> bytes:
     )
 
 
+def pack_with_a_wide_dictionary(raw: bytes) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "preset": 0}]
+    return lzma.compress(raw, filters=filters)
+
+
 @pytest.mark.parametrize(
     "packed",
-    [PACKED, pack_with_threads(RAW), pack_in_streams(RAW)],
-    ids=["one stream", "several blocks", "several streams"],
+    [
+        PACKED,
+        pack_with_threads(RAW),
+        pack_in_streams(RAW),
+        with_a_block_of_nothing(RAW),
+        PACKED + bytes(1_000_000),
+        pack_with_a_wide_dictionary(RAW),
+    ],
+    ids=[
+        "one stream",
+        "several blocks",
+        "several streams",
+        "a block of nothing",
+        "padding",
+        "a dictionary of 1 GiB",
+    ],
 )
 def test_snapshot_holds_every_block_of_the_image(writer: Writer, packed: bytes) -> None:
     written = writer.direct().write(writer.image(packed))

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from fedimg.aws import image_size as sizes
 from fedimg.aws.image_size import (
     GIB,
-    MOST_REQUESTS,
     WINDOW,
     ImageSize,
     ImageUnreachable,
@@ -21,6 +21,7 @@ from fedimg.aws.image_size import (
     image_size,
     measured,
 )
+from fedimg.aws.xz_dictionary import MIB
 from fedimg.exceptions import Cancelled
 from tests.aws.web import Web, serve
 
@@ -119,12 +120,38 @@ def test_an_index_that_claims_to_be_huge_is_not_fetched(web: Web) -> None:
     assert web.sent < 3 * WINDOW
 
 
-def test_the_number_of_requests_is_bounded(web: Web) -> None:
+def test_the_number_of_requests_is_bounded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "MOST_REQUESTS", 20)
     stream = compress(os.urandom(WINDOW), "-0")
-    url = web.put("many.raw.xz", stream * MOST_REQUESTS)
-    with pytest.raises(ImageUnusable, match="too many streams"):
+    url = web.put("many.raw.xz", stream * 20)
+    with pytest.raises(ImageUnusable, match="too many streams: 20 requests .* as 'xz -T0' does"):
         image_size(url, maximum=GIB)
-    assert len(web.asked) <= MOST_REQUESTS
+    assert len(web.asked) == 20
+
+
+def test_file_of_many_long_streams_is_measured_with_a_request_each(web: Web) -> None:
+    stream = compress(os.urandom(WINDOW), "-0")
+    url = web.put("many.raw.xz", stream * 150)
+    assert image_size(url, maximum=GIB).uncompressed_size == 150 * WINDOW
+    assert len(web.asked) < 155
+
+
+def test_much_padding_is_read_past(web: Web) -> None:
+    """As `xz --test` does, which takes any number of zeros, by fours."""
+    url = web.put("padded.raw.xz", compress(b"image") + bytes(7 * MIB))
+    assert image_size(url, maximum=GIB).uncompressed_size == 5
+    assert len(web.asked) < 32
+
+
+def test_file_that_takes_too_much_memory_to_unpack_is_refused_with_the_remedy(web: Web) -> None:
+    packed = compress(bytes(97 * MIB), "--lzma2=preset=0,dict=128MiB")
+    with pytest.raises(ImageUnusable, match=r"a dictionary of 128 MiB.* 'xz -9' or less"):
+        image_size(web.put("wide.raw.xz", packed), maximum=GIB)
+
+
+def test_dictionary_that_the_image_does_not_fill_is_no_matter(web: Web) -> None:
+    packed = compress(bytes(96 * MIB), "--lzma2=preset=0,dict=1GiB")
+    assert image_size(web.put("small.raw.xz", packed), maximum=GIB).uncompressed_size == 96 * MIB
 
 
 def test_many_short_streams_share_requests(web: Web) -> None:

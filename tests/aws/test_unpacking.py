@@ -9,13 +9,14 @@ from itertools import chain
 
 import pytest
 
-from fedimg.aws import xz_blocks
+from fedimg.aws import unpacking, xz_blocks
 from fedimg.aws.blocks import BLOCK
 from fedimg.aws.crew import Bytes, Crew, Room
 from fedimg.aws.gathering import Gathered
 from fedimg.aws.image_size import ImageUnusable
 from fedimg.aws.unpacking import Cut, unpacked
 from fedimg.aws.xz_blocks import Block
+from tests.aws.xz_files import with_a_block_of_nothing
 
 NOISE = random.Random(5).randbytes(2 * BLOCK + 1000)
 #: Nothing here takes so long, on a busy machine neither.
@@ -170,8 +171,39 @@ def test_block_gives_no_more_than_the_index_promised() -> None:
     assert sum(len(part) for _, part in given) <= BLOCK
 
 
-def test_file_that_wants_gigabytes_of_memory_is_refused() -> None:
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "preset": 0}]
-    packed = lzma.compress(b"image", filters=filters)
+def wide(data: bytes, dictionary: int) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": dictionary, "preset": 0}]
+    return lzma.compress(data, filters=filters)
+
+
+@pytest.mark.parametrize("size", [1013, 1_000_000])
+@pytest.mark.parametrize("dictionary", [96 << 20, 128 << 20, 1 << 30])
+def test_dictionary_that_the_image_cannot_fill_takes_no_memory(dictionary: int, size: int) -> None:
+    """What the decoder is told to refuse is what it would allocate."""
+    found = image(wide(NOISE, dictionary), size)
+    assert b"".join(found[index] for index in range(3))[: len(NOISE)] == NOISE
+
+
+def test_header_that_comes_byte_by_byte_is_read() -> None:
+    assert image(wide(b"image", 1 << 30), 1) == {0: b"image".ljust(BLOCK, b"\0")}
+
+
+def test_filters_before_the_dictionary_stay() -> None:
+    filters = [
+        {"id": lzma.FILTER_DELTA, "dist": 4},
+        {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "preset": 0},
+    ]
+    assert image(lzma.compress(NOISE[:BLOCK], filters=filters), 999) == {0: NOISE[:BLOCK]}
+
+
+def test_block_that_fills_a_larger_dictionary_than_is_taken_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a small limit: 1 MiB of dictionary for an image that would fill it."""
+    monkeypatch.setattr(unpacking, "MEMORY", BLOCK)
     with pytest.raises(ImageUnusable, match=re.escape("Memory usage limit exceeded")):
-        image(packed, 1000)
+        image(wide(NOISE, 1 << 30), 1000)
+
+
+def test_block_of_nothing_among_others() -> None:
+    assert image(with_a_block_of_nothing(b"image"), 10) == {0: b"image".ljust(BLOCK, b"\0")}

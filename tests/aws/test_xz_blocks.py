@@ -6,11 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from xz import XZError
-from xz.common import crc32, create_xz_header, create_xz_index_footer
+from xz.common import crc32, create_xz_header, create_xz_index_footer, parse_xz_index
 
 from fedimg.aws import xz_blocks
-from fedimg.aws.xz_blocks import Block, TooManyBlocks
+from fedimg.aws.xz_blocks import Block, DictionaryTooLarge, TooManyBlocks
+from tests.aws.xz_files import with_a_block_of_nothing
 
 NOISE = random.Random(9).randbytes(250_000)
 
@@ -93,3 +96,63 @@ def test_largest_sizes_are_read() -> None:
     end = create_xz_index_footer(4, [(5, 2**63 - 1)])
     (block,) = read(create_xz_header(4) + bytes(8) + end)
     assert block.size == 2**63 - 1
+
+
+def test_block_of_nothing_is_read_as_xz_reads_it(tmp_path: Path) -> None:
+    file = tmp_path / "image.xz"
+    file.write_bytes(with_a_block_of_nothing(b"image"))
+    subprocess.run(["xz", "--test", file], check=True)
+    first, second = read(file.read_bytes())
+    assert (first.size, second.size, second.at, second.start) == (5, 0, 5, first.end)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1)), max_size=50),
+    st.integers(0, 200),
+    st.integers(0, 7),
+)
+def test_index_is_read_as_python_xz_reads_it(
+    records: list[tuple[int, int]], at: int, bit: int
+) -> None:
+    """Whole, and with a bit of it changed and the checksum made to fit."""
+    index = create_xz_index_footer(4, records)[:-12]
+    assert xz_blocks._records(index) == parse_xz_index(index) == records
+    body = bytearray(index[:-4])
+    body[at % len(body)] ^= 1 << bit
+    changed = bytes(body) + crc32(bytes(body))
+    try:
+        ours: object = xz_blocks._records(changed)
+    except XZError:
+        ours = None
+    try:
+        theirs: object = parse_xz_index(changed)
+    except XZError:
+        theirs = None
+    # It refuses blocks of nothing, and takes numbers of any length.
+    assert ours == theirs or theirs is None or ours is None
+
+
+@pytest.mark.parametrize("size", [4, 8, 262_144, 262_148, 7 * 2**20])
+def test_padding_of_any_length_is_read_past(size: int) -> None:
+    packed = pack(b"image")
+    blocks = read(packed)
+    assert read(packed + bytes(size)) == blocks
+    between = read(packed + bytes(size) + packed)
+    assert [block.start for block in between] == [12, len(packed) + size + 12]
+
+
+def test_padding_that_does_not_come_by_fours_is_refused() -> None:
+    with pytest.raises(XZError):
+        read(pack(b"image") + bytes(6))
+
+
+def test_file_of_nothing_but_padding_has_no_blocks() -> None:
+    assert read(bytes(600_000)) == []
+
+
+def test_dictionary_counts_only_where_a_block_may_fill_it() -> None:
+    wide = "--lzma2=preset=0,dict=128MiB"
+    image = bytes(97 * 2**20)
+    assert len(read(pack(image, wide, "-T2", "--block-size=50MiB"))) == 2
+    with pytest.raises(DictionaryTooLarge, match="a dictionary of 128 MiB"):
+        read(pack(image, wide, "-T1"))
