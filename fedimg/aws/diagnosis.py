@@ -45,9 +45,14 @@ def _sign(meaning: str, *patterns: str) -> _Sign:
 # A kernel, or what it started, has printed: what a boot loader said before it did no harm.
 _KERNEL = re.compile(
     r"Linux version \d|^\[ *\d+\.\d{6}\]|Kernel panic|systemd\[1\]:|^\[ *(OK|FAILED|!!!!!!) *\]|"
-    r"cloud-init\[\d+\]|Welcome to (?!GRUB)| login: *$"
+    r"cloud-init\[\d+\]|Welcome to (?!GRUB)|^(?!Last)\S+ login:"
 )
-_LOGIN = re.compile(r" login: *$")
+# Kernel, systemd and cloud-init go on printing behind the prompt, on its line too.
+_LOGIN = re.compile(r"^(?!Last)\S+ login:( |$)")
+# What comes at the end of a boot, where no prompt is printed or something has wiped it away.
+_ENDED = re.compile(
+    r"Reached target .*(multi-user|Multi-User|graphical|Graphical)|Cloud-init v\. .* finished at "
+)
 
 #: What ends a boot, causes before their consequences.
 _SYSTEM = (
@@ -101,7 +106,15 @@ _LOADERS = (
         r"error: (\S+: )?(you need to load the kernel first|invalid magic|symbol `)",
     ),
     _sign(
-        "its firmware found nothing to boot: the image has no boot loader for this boot mode",
+        "its firmware, UEFI, found nothing to boot: the image has no boot loader for UEFI; see "
+        "ec2.amis.boot_mode",
+        r"^(\x1b\S*)?Shell>",
+        r"UEFI Interactive Shell",
+        r"BdsDxe: (No bootable|failed to (load|start))",
+    ),
+    _sign(
+        "its firmware found nothing to boot: the image has no boot loader for this boot mode; see "
+        "ec2.amis.boot_mode",
         r"No bootable (device|option|medium)",
         r"[Nn]ot a bootable disk",
         r"Boot [Ff]ailed",
@@ -137,6 +150,9 @@ _SSHD = _sign(
     r"sshd\[\d+\]: (error: .*host ?key|fatal:)",
     r"sshd: no hostkeys available",
 )
+_CLOUD_INIT_AT_ALL = re.compile(r"cloud-init|ci-info")
+# SELinux's word on what it forbade; in permissive mode it only tells.
+_DENIAL = re.compile(r"avc: +denied (?!.*permissive=1)")
 _WAITING = re.compile(r"(networkd|NetworkManager|Network\w*)-wait-online|Wait for Network")
 # cloud-init's table of network devices: name, whether it is up, address.
 _DEVICE = re.compile(r"ci-info: \| +(?P<name>\S+) +\| +(?P<up>True|False) +\| +(?P<address>\S+)")
@@ -169,6 +185,17 @@ def _loader(lines: Sequence[str]) -> str:
 
 def _service(lines: Sequence[str], evidence: Evidence) -> str:
     """A kernel runs and init too, as far as the console tells."""
+    denials = [line for line in lines if _DENIAL.search(line)]
+    if not denials:
+        return _unforbidden(lines, evidence)
+    return (
+        f"SELinux forbade {len(denials)} accesses, which is likely the cause: are the image's "
+        f"files labelled? (console: {_quoted(denials[0])}); {_unforbidden(lines, evidence)}"
+    )
+
+
+def _unforbidden(lines: Sequence[str], evidence: Evidence) -> str:
+    """What the console tells of init and its services, whatever SELinux forbade them."""
     # Whatever the console complains of, a machine that answers TCP has a network.
     signs = [_CLOUD_INIT_TRACEBACK, _CLOUD_INIT, _SSHD]
     if evidence.reached is Reached.NOTHING:
@@ -180,8 +207,18 @@ def _service(lines: Sequence[str], evidence: Evidence) -> str:
     for sign in signs:
         if line := _first(sign, lines):
             return _told(sign.meaning, line)
+    return _booted(lines, evidence)
+
+
+def _booted(lines: Sequence[str], evidence: Evidence) -> str:
+    """Nothing on the console failed."""
     if evidence.reached is Reached.HOST_KEY:
-        return "it booted, and cloud-init did not install the host key of this test"
+        if any(_CLOUD_INIT_AT_ALL.search(line) for line in lines):
+            return "it booted, and cloud-init did not install the host key of this test"
+        return (
+            "it booted, and its console shows nothing of cloud-init, without which an image can "
+            "neither be tested nor used in EC2: is it installed and enabled in the image?"
+        )
     if evidence.reached is Reached.SERVER:
         return (
             "it booted, and cloud-init did not let the test's key in: is ec2.test_user the image's "
@@ -189,6 +226,8 @@ def _service(lines: Sequence[str], evidence: Evidence) -> str:
         )
     if any(_LOGIN.search(line) for line in lines):
         return f"it booted to its login prompt{_answered(evidence)}"
+    if ended := next((line for line in lines if _ENDED.search(line)), ""):
+        return f"{_told('it booted', ended)}{_answered(evidence)}"
     return (
         f"its boot did not come to an end{_answered(evidence)}; its console ends with "
         f"{_quoted(lines[-1])}"

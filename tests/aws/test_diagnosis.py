@@ -81,12 +81,29 @@ ip-127-210-163-71 login: \r
 FEDORA_SSHD = """\
 [FAILED] Failed to start OpenSSH server daemon.
 fedora login: """
+#: As Fedora's kernel prints it.
+DENIED = """\
+[   12.345678] audit: type=1400 audit(1700000000.123:45): avc:  denied  { read } for  pid=512 \
+comm="sshd" name="ssh_host_ed25519_key" dev="vda4" ino=1234 tcontext=unlabeled_t permissive=0
+[   12.445678] audit: type=1400 audit(1700000000.223:46): avc:  denied  { search } for  pid=513 \
+comm="cloud-init" name="cloud" dev="vda4" ino=1235 tcontext=unlabeled_t permissive=0
+"""
+PERMITTED = DENIED.replace("permissive=0", "permissive=1")
 LOGIN = "[  OK  ] Reached target multi-user.target.\n\nip-10-0-0-7 login: "
+#: cloud-init 24.3 and later write behind the prompt, and so does a kernel that finds a device late.
+WRITTEN_BEHIND = "\nfedora login: [   41.250000] cloud-init[712]: Cloud-init v. 24.4 running\n"
+KERNEL_BEHIND = "\nip-10-0-0-7 login: [   52.101000] nvme nvme1: 2/0/0 default/read/poll queues\n"
+TARGET_ALONE = "[  OK  ] Reached target multi-user.target - Multi-User System.\n"
+FINISHED_ALONE = (
+    "[   41.3] cloud-init[712]: Cloud-init v. 24.4 finished at Sat, 28 Nov 2026 10:00:00 +0000.\n"
+)
+CLOUD_INIT_RAN = f"[   31.2] cloud-init[700]: Cloud-init v. 24.4 running 'init'\n{LOGIN}"
 PV_GRUB = (
     "Xen Minimal OS!\nPV-GRUB: GRUB 0.97\n\n    [ Minimal BASH-like line editing ]\n\ngrubdom> "
 )
 PV_NO_LOADER = "xc_dom_find_loader: no loader found\n"
 RESCUE = f"{GRUB}error: no such device: 5f0a4f4c.\r\nEntering rescue mode...\r\ngrub rescue> "
+SHELL = "BdsDxe: loading Boot0001\n\x1b[2JUEFI Interactive Shell v2.2\nMapping table\nShell> "
 UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was found.\n"
 
 
@@ -95,7 +112,8 @@ UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was fo
     [
         (f"{SEABIOS}Boot failed: not a bootable disk\r\n", Reached.NOTHING, "no boot loader"),
         (f"{SEABIOS}\r\nNo bootable device.\r\n", Reached.NOTHING, "no boot loader"),
-        (UEFI, Reached.NOTHING, "no boot loader"),
+        (UEFI, Reached.NOTHING, "no boot loader for UEFI; see ec2.amis.boot_mode"),
+        (SHELL, Reached.NOTHING, "no boot loader for UEFI; see ec2.amis.boot_mode"),
         (SEABIOS, Reached.NOTHING, "no boot loader came up"),
         (RESCUE, Reached.NOTHING, "GRUB, found nothing to boot"),
         (PV_GRUB, Reached.NOTHING, "menu.lst"),
@@ -116,7 +134,15 @@ UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was fo
         (FEDORA_SSHD, Reached.CLOSED, "SSH server did not start"),
         (LOGIN, Reached.CLOSED, "nothing listens on its SSH port"),
         (LOGIN, Reached.PORT, "does not speak SSH"),
-        (LOGIN, Reached.HOST_KEY, "cloud-init did not install the host key"),
+        (LOGIN, Reached.HOST_KEY, "its console shows nothing of cloud-init"),
+        (CLOUD_INIT_RAN, Reached.HOST_KEY, "cloud-init did not install the host key"),
+        (WRITTEN_BEHIND, Reached.CLOSED, "booted to its login prompt, and nothing listens"),
+        (KERNEL_BEHIND, Reached.NOTHING, "booted to its login prompt, and does not answer"),
+        (TARGET_ALONE, Reached.CLOSED, "it booted (console: "),
+        (FINISHED_ALONE, Reached.PORT, "does not speak SSH"),
+        (DENIED + LOGIN, Reached.HOST_KEY, "SELinux forbade 2 accesses, which is likely the cause"),
+        (DENIED + FEDORA_SSHD, Reached.CLOSED, 'comm="sshd" name="ssh_host_ed25519_key"'),
+        (DENIED + FEDORA_SSHD, Reached.CLOSED, "; its SSH server did not start"),
         (LOGIN, Reached.SERVER, "cloud-init did not let the test's key in"),
         (LOGIN, Reached.NOTHING, "booted to its login prompt, and does not answer"),
     ],
@@ -144,6 +170,15 @@ def test_does_not_guess() -> None:
 def test_what_a_boot_loader_said_before_a_kernel_ran_did_no_harm() -> None:
     console = f"error: no such device: x.\n{LOGIN}"
     assert "login prompt" in diagnose(Evidence(console, "", Reached.NOTHING))
+
+
+def test_what_selinux_would_have_forbidden_did_no_harm() -> None:
+    assert "SELinux" not in diagnose(Evidence(PERMITTED + LOGIN, "", Reached.HOST_KEY))
+
+
+def test_last_login_is_no_prompt() -> None:
+    said = diagnose(Evidence("[  OK  ] Started x.\nLast login: yesterday\n", "", Reached.CLOSED))
+    assert "did not come to an end" in said
 
 
 def test_a_machine_that_answers_tcp_has_a_network() -> None:
