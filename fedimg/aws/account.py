@@ -219,7 +219,7 @@ class Account:
             return []
         name, known = "PV kernel", self._settings.amis.paravirtual_kernels
         try:
-            kernel = regions.paravirtual_kernel(self._ec2(region), region, known)
+            kernel = self._clients.kernels.of(self._ec2(region), region, known)
         except FAILURES as error:
             return _unknown(name, error)
         return _ok(name, "known" if kernel else "none, so no PV AMIs")

@@ -12,6 +12,7 @@ from botocore.exceptions import UnknownRegionError
 
 from fedimg import __version__
 from fedimg.aws import model
+from fedimg.aws.kernels import Kernels
 from fedimg.aws.sights import Sights
 
 #: boto3 builds a client's methods at run time; no static type tells them.
@@ -20,6 +21,8 @@ Client = Any
 # EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
+# A look that can do without an answer: a region that does not answer by then is not waited for.
+_BRIEF_SECONDS = 5
 # Back-off doubles from under a second: five tries take some ten seconds. Who can wait for longer
 # does so by himself (fedimg.aws.patience), and nobody else is to wait for a region that is away.
 _ATTEMPTS = 5
@@ -39,9 +42,11 @@ class Clients:
         self._before = before
         self._session: Any = model.session()
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, str, int, int], Client] = {}
+        self._made: dict[tuple[str, str, int, int, float], Client] = {}
         self._renewed = time.monotonic()
         self._sights: dict[str, Sights] = {}
+        #: The regions' PV-GRUB kernels, as far as any job has asked for them.
+        self.kernels = Kernels()
 
     def renew(self) -> None:
         """Read credentials anew for the clients to come: AWS has refused those in use.
@@ -62,6 +67,10 @@ class Clients:
     def ec2_once(self, region: str) -> Client:
         """EC2 in a region, each call tried once: a job's, which waits and tries again by itself."""
         return self.client("ec2", region, attempts=1)
+
+    def ec2_brief(self, region: str) -> Client:
+        """EC2 in a region, each call tried once and given up after seconds: for looks alone."""
+        return self.client("ec2", region, attempts=1, seconds=_BRIEF_SECONDS)
 
     def known_regions(self, like: str) -> list[str]:
         """The regions that boto3 knows of the kind of this one, AWS's own or China's; none of
@@ -86,9 +95,13 @@ class Clients:
         *,
         attempts: int = _ATTEMPTS,
         connections: int = _CONNECTIONS,
+        seconds: float = _READ_SECONDS,
     ) -> Client:
-        """Any service's client in a region, which keeps up to `connections` open."""
-        key = (service, region, attempts, connections)
+        """Any service's client in a region, which keeps up to `connections` open.
+
+        An answer is waited for `seconds`, a connection for no longer either.
+        """
+        key = (service, region, attempts, connections, seconds)
         # Making a client changes the session, which is not thread-safe; using one is.
         with self._lock:
             if key not in self._made:
@@ -96,8 +109,8 @@ class Clients:
                     service,
                     region_name=region,
                     config=Config(
-                        connect_timeout=_CONNECT_SECONDS,
-                        read_timeout=_READ_SECONDS,
+                        connect_timeout=min(_CONNECT_SECONDS, seconds),
+                        read_timeout=seconds,
                         retries={"mode": "standard", "total_max_attempts": attempts},
                         max_pool_connections=connections,
                         user_agent_extra=f"fedimg/{__version__}",

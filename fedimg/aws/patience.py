@@ -46,8 +46,11 @@ class Patient(Current):
     The waiter alone tries again: botocore's pauses, of up to 20 s, are not ended when a job is.
     """
 
-    def __init__(self, clients: Clients, region: str, waiter: Waiter) -> None:
-        super().__init__(clients, lambda: clients.ec2_once(region))
+    def __init__(
+        self, clients: Clients, region: str, waiter: Waiter, *, brief: bool = False
+    ) -> None:
+        get = clients.ec2_brief if brief else clients.ec2_once
+        super().__init__(clients, lambda: get(region))
         self._waiter = waiter
 
     def get_paginator(self, operation: str) -> Pages:
@@ -87,7 +90,7 @@ def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
 def briefly(clients: Clients, region: str) -> Patient:
     """EC2 in a region, asked again for some seconds: for a look that can do without an answer."""
     waiter = Waiter(Limits(outage=_BRIEF_SECONDS), threading.Event())
-    return Patient(clients, region, waiter)
+    return Patient(clients, region, waiter, brief=True)
 
 
 def once(clients: Clients, region: str) -> Current:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
-from fedimg.aws.refusals import FAILURES
 from fedimg.aws.tags import ami_name
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
@@ -54,25 +53,41 @@ class Plan:
         return cls(**{**values, **parsed})
 
 
-def make(image: RawImage, settings: EC2, clients: Clients) -> Plan:
+def make(
+    image: RawImage,
+    settings: EC2,
+    clients: Clients,
+    away: Callable[[str], bool] = lambda region: False,
+) -> Plan:
     """The plan for an image; nothing is touched.
 
     PV needs an x86 image and a kernel, in its region and in the origin, where it is tested. A
-    further region that cannot be asked is planned in full, and fails by itself when its turn
-    comes. Raises EC2ServiceException when nothing can be made in the origin, and botocore's
-    errors when that cannot be asked.
+    further region that does not answer soon, or is known to be `away` and is not asked, is planned
+    in full: its kernel is asked for again when its turn comes. Raises EC2ServiceException when
+    nothing can be made in the origin, and botocore's errors when that cannot be asked.
     """
     wanted = regions.wanted(patience.briefly(clients, settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
-    found = _kernels(wanted, settings, clients) if pv else {}
+    found = (
+        clients.kernels.found(
+            partial(patience.briefly, clients),
+            wanted,
+            settings.amis.paravirtual_kernels,
+            origin=settings.origin,
+            at_once=settings.limits.regions,
+            away=away,
+        )
+        if pv
+        else {}
+    )
     testable = found.get(settings.origin) is not None
     types = {
         region: [
             kind
             for kind in kinds
             if kind.virtualization is Virtualization.HVM
-            or (testable and found.get(region) is not None)
+            or (testable and found.get(region, "") is not None)
         ]
         for region in wanted
     }
@@ -124,19 +139,3 @@ def _parsed(types: Mapping[str, Sequence[str]]) -> dict[str, list[AMIType]]:
 
 def _possible(kind: AMIType, architecture: Architecture) -> bool:
     return kind.virtualization is Virtualization.HVM or architecture is Architecture.X86_64
-
-
-def _kernels(wanted: Sequence[str], settings: EC2, clients: Clients) -> dict[str, str | None]:
-    """Each region's kernel: None where it has none, empty where it could not be asked."""
-    configured = settings.amis.paravirtual_kernels
-
-    def kernel(region: str) -> str | None:
-        try:
-            return regions.paravirtual_kernel(patience.briefly(clients, region), region, configured)
-        except FAILURES:
-            if region == settings.origin:
-                raise
-            return ""
-
-    with ThreadPoolExecutor(max_workers=settings.limits.regions) as pool:
-        return dict(zip(wanted, pool.map(kernel, wanted), strict=True))

@@ -368,12 +368,19 @@ class _Upload:
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
         self._progress(region, "register")
-        kernel = self._plan.kernels.get(region)
+        kernel = self._kernel(region)
+        kinds = [
+            kind
+            for kind in self._plan.types[region]
+            if kernel or kind.virtualization is Virtualization.HVM
+        ]
+        if not kinds:
+            raise EC2ServiceException("no AMI can be made: EC2 has no PV-GRUB kernel in the region")
         made = amis.register_all(
             self._ec2(region),
             self._waiter,
             self._labels,
-            self._plan.types[region],
+            kinds,
             amis.Basis(self._image, region, snapshot, kernel, self._settings.amis),
         )
         amis.available(
@@ -384,6 +391,19 @@ class _Upload:
             sights=self._sights(region),
         )
         return made
+
+    def _kernel(self, region: str) -> str | None:
+        """The region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.
+
+        A region that did not answer when this was planned is asked now.
+        """
+        planned = self._plan.kernels.get(region)
+        if planned or Virtualization.PARAVIRTUAL not in {
+            kind.virtualization for kind in self._plan.types[region]
+        }:
+            return planned
+        configured = self._settings.amis.paravirtual_kernels
+        return self._service.clients.kernels.of(self._ec2(region), region, configured)
 
     def _register_copy(
         self, region: str, snapshot: str, originals: Sequence[AMI]

@@ -97,11 +97,14 @@ class Faults:
 
     def __init__(self, plan: Plan) -> None:
         self._lock = threading.Lock()
+        self._superseded = threading.Event()
         self.follow(plan)
 
     def follow(self, plan: Plan) -> None:
         """From now on this plan holds, and its times begin now."""
         with self._lock:
+            self._superseded.set()
+            self._superseded = threading.Event()
             self._plan = plan
             self._began = time.monotonic()
             self._met: Counter[tuple[int, str, str]] = Counter()
@@ -111,6 +114,10 @@ class Faults:
     def longest(self, fault: str) -> float:
         """The most seconds that a rule of this kind has; 0 when there is none."""
         return max((rule.seconds for rule in self._plan.rules if rule.fault == fault), default=0.0)
+
+    def delay(self, seconds: float) -> bool:
+        """Let a call take so much longer; whether the plan that has it so still holds then."""
+        return not self._superseded.wait(seconds)
 
     def completing(self, completion: str, region: str) -> Rule | None:
         """The fault that keeps a snapshot, image or instance from being ready, if one is due."""

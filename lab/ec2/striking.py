@@ -2,7 +2,6 @@
 
 import copy
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -54,7 +53,9 @@ def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) ->
     for due in call.world.faults.due(ON_CALLS, call.action, call.region):
         match due.rule.fault:
             case faults.SLOW:
-                time.sleep(due.strike().seconds)
+                # A thread that waits for longer than the plan holds would be lost to the lab.
+                if not call.world.faults.delay(due.strike().seconds):
+                    raise Reset("The plan that delayed the call does not hold any more.")
             case faults.STALE:
                 if call.action.startswith("Describe"):
                     with call.world.lock:

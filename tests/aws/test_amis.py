@@ -5,7 +5,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import amis
-from fedimg.aws.regions import paravirtual_kernel
+from fedimg.aws.kernels import paravirtual_kernel
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, Virtualization
@@ -30,7 +30,7 @@ def register(origin, waiter, labels, image, snapshot):
                 image,
                 ORIGIN,
                 snapshot,
-                paravirtual_kernel(origin, ORIGIN, {}) if pv else None,
+                paravirtual_kernel(origin) if pv else None,
                 AMIs(**attributes),
             ),
         )
@@ -79,7 +79,7 @@ def test_pv_ami_boots_pv_grub_from_the_first_disk(origin, register):
     image = shown(origin, register(PV, boot_mode="uefi", tpm=True))
     assert image["VirtualizationType"] == "paravirtual"
     assert image["Architecture"] == "x86_64"
-    assert image["KernelId"] == paravirtual_kernel(origin, ORIGIN, {})
+    assert image["KernelId"] == paravirtual_kernel(origin)
     assert image["RootDeviceName"] == "/dev/sda"
     assert image["BlockDeviceMappings"][0]["DeviceName"] == "/dev/sda"
     assert image["BlockDeviceMappings"][0]["Ebs"]["VolumeType"] == "standard"

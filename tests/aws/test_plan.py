@@ -5,6 +5,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import plan
+from fedimg.aws.clients import Clients
 from fedimg.aws.plan import Plan
 from fedimg.config import EC2, AMIs, Checking
 from fedimg.exceptions import EC2ServiceException
@@ -103,7 +104,7 @@ def test_configured_kernel_makes_pv_possible(image, clients):
 
 def test_further_region_that_cannot_be_asked_stops_no_other(image, clients, account):
     account.refuse("eu-west-1", DescribeImages="UnauthorizedOperation")
-    made = plan.make(image, settings(), clients)
+    made = plan.make(image, settings(), Clients())
     assert sorted(made.types["eu-west-1"]) == sorted(PV + HVM)
     assert set(made.kernels) == {"us-east-1"}
     assert list(made.left_out) == ["ap-east-1"]
@@ -112,11 +113,11 @@ def test_further_region_that_cannot_be_asked_stops_no_other(image, clients, acco
 def test_origin_that_cannot_be_asked_is_an_error(image, clients, account):
     account.refuse("us-east-1", DescribeImages="UnauthorizedOperation")
     with pytest.raises(ClientError, match="UnauthorizedOperation"):
-        plan.make(image, settings(), clients)
+        plan.make(image, settings(), Clients())
 
 
 def test_regions_are_asked_one_at_a_time_if_no_more_may_be(image, clients):
-    made = plan.make(image, settings(limits={"regions": 1}), clients)
+    made = plan.make(image, settings(limits={"regions": 1}), Clients())
     assert len(made.types) == 3
 
 
@@ -135,6 +136,6 @@ def test_plan_survives_the_queue(image, clients):
 
 def test_planning_touches_nothing(image, clients, account):
     before = account.calls()
-    plan.make(image, settings(), clients)
+    plan.make(image, settings(), Clients())
     called = {name for name, count in account.calls().items() if count != before.get(name)}
     assert called == {"DescribeRegions", "DescribeImages"}

@@ -1,6 +1,6 @@
 import pytest
 
-from fedimg.aws.regions import expected, paravirtual_kernel, wanted
+from fedimg.aws.regions import expected, wanted
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
@@ -33,39 +33,6 @@ def test_region_that_is_excluded_need_not_be_enabled(origin):
 def test_region_that_is_not_enabled_is_named(origin, settings):
     with pytest.raises(EC2ServiceException, match=r"me-south-1.*fedimg\.toml"):
         wanted(origin, EC2(**settings))
-
-
-def test_kernel_is_amazons_for_a_partitioned_x86_64_disk(clients):
-    for region in ("us-east-1", "eu-west-1"):
-        kernel = paravirtual_kernel(clients.ec2(region), region, {})
-        (image,) = clients.ec2(region).describe_images(ImageIds=[kernel])["Images"]
-        assert image["ImageType"] == "kernel"
-        assert image["Name"].startswith("pv-grub-hd00_")
-        assert image["Architecture"] == "x86_64"
-
-
-def test_region_without_kernels_has_none(clients):
-    assert paravirtual_kernel(clients.ec2("ap-east-1"), "ap-east-1", {}) is None
-
-
-def test_configured_kernel_is_taken_unasked(clients, account):
-    before = account.calls().get("DescribeImages")
-    configured = {"ap-east-1": "aki-12345678"}
-    kernel = paravirtual_kernel(clients.ec2("ap-east-1"), "ap-east-1", configured)
-    assert kernel == "aki-12345678"
-    assert account.calls().get("DescribeImages") == before
-
-
-def test_newest_kernel_is_taken_whatever_the_order():
-    class Kernels:
-        """Amazon's list, which holds one kernel only in the lab."""
-
-        def describe_images(self, **_):
-            versions = ["1.04", "1.10", "1.9", "1.05"]
-            names = [f"pv-grub-hd00_{version}-x86_64.gz" for version in versions]
-            return {"Images": [{"ImageId": name, "Name": name} for name in names]}
-
-    assert paravirtual_kernel(Kernels(), "us-east-1", {}) == "pv-grub-hd00_1.10-x86_64.gz"
 
 
 def test_regions_of_the_origins_kind_are_expected_without_asking(clients):

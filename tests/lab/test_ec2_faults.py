@@ -190,6 +190,16 @@ def test_slow_call_takes_its_seconds(ec2: Site) -> None:
     assert time.monotonic() - began >= 0.5
 
 
+def test_call_that_hangs_breaks_off_with_its_plan(ec2: Site) -> None:
+    client = ec2.client()
+    follow(ec2.ec2.url, [{"fault": "slow", "seconds": 100_000, "action": "DescribeImages"}])
+    calm = threading.Timer(0.5, follow, (ec2.ec2.url, []))
+    calm.start()
+    # boto3 tries once more, and the second try is not delayed.
+    assert "Images" in client.describe_images()
+    calm.join()
+
+
 def test_fresh_resource_is_unknown_for_some_seconds(ec2: Site) -> None:
     client = ec2.client()
     follow(ec2.ec2.url, [{"fault": "unknown", "seconds": 1}])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from fedimg.aws import cleanup
+from fedimg.aws.clients import Clients
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException, EC2TestException, EC2UtilityException
 from fedimg.images import RawImage
@@ -242,6 +243,21 @@ def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: 
     assert result.failed == {}
     clean(lab, image, result)
     holds(lab, image, result, {ORIGIN, FURTHER})
+
+
+def test_region_that_did_not_answer_the_plan_gets_the_types_that_it_can_have(lab: Lab) -> None:
+    image, observer = lab.image(), Recorder()
+    hangs = {"fault": "slow", "seconds": 100_000, "action": "DescribeImages"}
+    follow(lab.url, [{**hangs, "region": list(REGIONS[1:])}])
+    observer.when["started"] = lambda: follow(lab.url, [])
+    # A process of its own has asked nobody yet.
+    fresh = replace(lab, clients=Clients())
+    types = {"types": ["hvm-gp2", "paravirtual-gp2"]}
+    result = fresh.upload(image, observer, limits=LIMITS, amis=types)
+    assert result.failed == {}
+    made = {region: {str(ami.type) for ami in amis} for region, amis in result.published.items()}
+    both = {"hvm-gp2", "paravirtual-gp2"}
+    assert made == {ORIGIN: both, "us-east-2": {"hvm-gp2"}, "eu-west-1": both}
 
 
 def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
