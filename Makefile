@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test system-test vm-test chaos lint tox bench clean programs test-programs
+.PHONY: help audit requirements demo test system-test vm-test install-test chaos lint tox bench clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -19,6 +19,7 @@ help:
 	@echo 'make chaos        workers and hub killed hundreds of times: two hours; SEEDS="1 2" to choose'
 	@echo 'make lint         ruff and mypy'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
+	@echo 'make install-test  the installation of README.md, into an empty environment, on each of these'
 	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
 	@echo 'make audit        known vulnerabilities of what is installed (asks PyPI; no part of the tests)'
 	@echo 'make requirements write requirements/ anew, with hashes, after setup.py or constraints.txt changed'
@@ -63,15 +64,17 @@ bench: programs $(INSTALLED)
 	$(RUN) -m bench $(BENCH)
 
 # In an environment of their own: what they need is none of fedimg's.
-build/tools:
+build/tools: Makefile
 	@python3 -m venv build/tools
-	@build/tools/bin/pip install --quiet --disable-pip-version-check 'uv==0.13.9' 'pip-audit==2.*'
+	@build/tools/bin/pip install --quiet --disable-pip-version-check 'uv==0.13.9' 'pip-audit==2.*' \
+	    'build==1.*'
+	@touch build/tools
 
 audit: build/tools
 	@tools/audit build/tools/bin/pip-audit requirements/fedimg.txt
 
 requirements: build/tools
-	@tools/hash-requirements build/tools/bin/uv
+	@build/tools/bin/python tools/hash-requirements build/tools/bin/uv
 
 clean:
 	rm -rf build
@@ -82,6 +85,11 @@ programs:
 
 test-programs:
 	@tools/system-packages tests vm
+
+# pip's own lines in README.md, on each Python that is here; make test does so on one.
+install-test: $(INSTALLED)
+	FEDIMG_PYTHONS='$(or $(PYENV),$(foreach version,11 12 13,$(shell command -v python3.$(version))))' \
+	    $(RUN) -m pytest tests/system/test_installation.py
 
 # The stamp is as old as the last installation, so that a second run installs nothing.
 $(INSTALLED): setup.py constraints.txt pyproject.toml fedimg-messages/pyproject.toml

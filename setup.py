@@ -1,6 +1,9 @@
 """What pip has to know to install fedimg; constraints.txt has the exact versions that were run."""
 
+import atexit
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -69,6 +72,10 @@ EXTRAS = {
     ],
 }
 
+# Not in the checkout: what an older build left there would be installed again.
+BUILD = tempfile.mkdtemp(prefix="fedimg-build-")
+atexit.register(shutil.rmtree, BUILD, ignore_errors=True)
+
 setup(
     name="fedimg",
     version=VERSION.group(1),
@@ -82,6 +89,7 @@ setup(
     package_data={"fedimg.aws": ["*.sh", "check_scripts/*.sh"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
+    options={"build": {"build_base": BUILD}, "egg_info": {"egg_base": BUILD}},
     entry_points={
         "console_scripts": ["fedimg = fedimg.cli:main"],
         "moksha.consumer": ["KojiConsumer = fedimg.consumers:KojiConsumer"],

@@ -320,7 +320,16 @@ def test_hashed_requirements_are_all_that_fedimg_needs_in_the_versions_of_the_co
 
 
 def test_what_builds_is_hashed_too() -> None:
-    assert set(hashed("build.txt")) == {"pip", "setuptools"}
+    installer, build, constrained = hashed("installer.txt"), hashed("build.txt"), constraints()
+    for name, requirement in (installer | build).items():
+        assert requirement.specifier == constrained[name].specifier, name
+    assert "pip" in installer
+    # fedimg's own; those of its libraries are shown by tests/system/test_installation.py.
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    messages = tomllib.loads((ROOT / "fedimg-messages/pyproject.toml").read_text())
+    for one in map(Requirement, [*own, *messages["build-system"]["requires"]]):
+        (pinned,) = build[canonicalize_name(one.name)].specifier
+        assert one.specifier.contains(pinned.version), one
 
 
 @pytest.mark.parametrize(
