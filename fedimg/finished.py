@@ -135,8 +135,8 @@ class Lists:
             try:
                 rows = self._ask(name, after, query)
             except (KojiStumbles, KojiRefused) as error:
-                # One row may be to blame: whoever builds scratch images can make it a few MB long,
-                # and what a build's importer says of it may be nothing that XML can hold.
+                # One row may be to blame: others say what is in it, and it may be longer than is
+                # read here, or nothing that the hub can put into words.
                 if limit > 1:
                     limit = max(1, limit // 4)
                     continue

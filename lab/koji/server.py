@@ -72,6 +72,13 @@ class Koji(Contents):
         if text:
             self._hub.troubles[number] = text
 
+    def wordless(self, number: int, fault: str = "") -> None:
+        """Have the hub fail at every answer that has this build or task, a list's too.
+
+        It answers with a `fault` or, with none, with a document that cannot be read.
+        """
+        self._hub.wordless[number] = fault
+
     def down(self, refusing: bool = False) -> None:
         """Answer 503 from now on or, `refusing`, do not even accept connections."""
         self._answering = False

@@ -6,7 +6,6 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -427,16 +426,26 @@ def test_one_bad_call_of_many_is_a_fault_of_its_own(hub: Any) -> None:
     assert good == ["Hello World"]
 
 
-@pytest.mark.parametrize("extra", [{"cmd": "a\x0bb"}, {"n": 10**20}])
-def test_what_an_importer_says_may_be_nothing_that_koji_can_say(
-    koji: Koji, hub: Any, image: Path, extra: dict[str, object]
+@pytest.mark.parametrize(
+    ("fault", "raised"), [("", ExpatError), ("it has no words", xmlrpc.client.Fault)]
+)
+def test_build_or_task_that_koji_cannot_put_into_words_spoils_every_answer_that_has_it(
+    koji: Koji, hub: Any, image: Path, fault: str, raised: type[Exception]
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, method="osbuildImage")
-    koji.records.add(build=replace(build, extra=extra))
-    for call in (hub.getBuild, lambda _: hub.listBuilds(starred(type="image"))):
-        with pytest.raises((ExpatError, xmlrpc.client.Fault)):
-            call(build.id)
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
+    for number in (build.id, task.id):
+        koji.wordless(number, fault)
+    for call, *arguments in (
+        (hub.getBuild, build.id),
+        (hub.listBuilds, starred(type="image")),
+        (hub.getTaskInfo, task.id),
+        (hub.listTasks, {"method": "image"}),
+    ):
+        with pytest.raises(raised):
+            call(*arguments)
     assert hub.listBuilds(starred(type="image", queryOpts={"countOnly": True})) == 1
+    assert hub.hello() == "Hello World"
 
 
 def test_hub_over_http(koji: Koji) -> None:
