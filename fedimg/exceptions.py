@@ -53,8 +53,13 @@ class EC2ServiceException(Exception):
         text = f"{self.problem} [{where}]" if where else self.problem
         return f"{text} (AWS request {self.request_id})" if self.request_id else text
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the queue records of it, beside its kind: all of its fields, as JSON."""
+        return dict(vars(self))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # The queue records a step's exception by pickling it; keyword arguments need saying.
+        # Rows of an earlier fedimg hold pickles; a workflow's end is recorded as its beginning was.
         return (_again, (type(self), self.problem, dict(self.__dict__)))
 
 

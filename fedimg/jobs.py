@@ -11,6 +11,7 @@ from dbos import DBOSClient
 
 from fedimg.again import Again, Turn, What
 from fedimg.images import RawImage
+from fedimg.serialization import SERIALIZER
 from fedimg.store import Store
 
 #: The queues and workflows that fedimg.worker serves; jobs wait under these names in the
@@ -47,6 +48,7 @@ class Jobs:
         self._again = Again(store)
         self._client = DBOSClient(
             system_database_engine=store.engine,
+            serializer=SERIALIZER,
             # Whoever asks knows better whether to wait.
             retry_connection_errors=False,
         )

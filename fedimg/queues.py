@@ -17,6 +17,7 @@ from dbos import error as queue_error
 
 from fedimg import jobs
 from fedimg.jobs import Jobs
+from fedimg.serialization import SERIALIZER
 from fedimg.store import Store, StoreError
 from fedimg.uploader import Uploader
 
@@ -120,6 +121,7 @@ def _configure(store: Store, name: str) -> None:
             "system_database_engine": store.engine,
             "application_version": VERSION,
             "executor_id": name,
+            "serializer": SERIALIZER,
             "log_level": "WARNING",
             # A worker may not be allowed to make tables: 'fedimg store migrate' is for that.
             "run_migrations": not store.shared,

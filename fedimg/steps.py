@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
-from dbos import DBOS
+from dbos import DBOS, PortableWorkflowError
 
 from fedimg.exceptions import Cancelled, exhausted
+from fedimg.serialization import as_json, original
 from fedimg.side_by_side import side_by_side
 
 T = TypeVar("T")
@@ -92,12 +93,15 @@ class Gate:
             _wait_for_the_end()
         try:
             return step(lambda: self._watched(effect))
+        except PortableWorkflowError as error:
+            raise original(error) from None
         finally:
             self._leave()
 
     def _watched(self, effect: Effect[T]) -> T:
         try:
-            return effect()
+            result: T = as_json(effect())
+            return result
         except Cancelled:
             if not self._closed:
                 raise

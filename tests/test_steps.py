@@ -1,10 +1,12 @@
 """Durable steps are shown by workers that are killed: real processes on a real database."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from pathlib import Path
 from dbos import DBOS, SetWorkflowID
 
 from fedimg.exceptions import Cancelled, EC2ServiceException
+from fedimg.serialization import SERIALIZER
 from fedimg.steps import Branch, DurableSteps, Gate
 from fedimg.store import Store
 
@@ -64,11 +67,16 @@ def take(steps, name, result=None, error=None):
     return got
 
 
+def pickles():
+    return bool(deadly and PICKLING) and PICKLING in points[points.index(deadly):]
+
+
 def launch(store, **workflows):
     DBOS(config={
         "name": "fedimg", "system_database_url": str(store.engine.url),
         "system_database_engine": store.engine, "application_version": "1",
         "executor_id": "worker", "log_level": "CRITICAL",
+        **({} if pickles() else {"serializer": SERIALIZER}),
     })
     made = {
         name: DBOS.workflow(name=name, max_recovery_attempts=None)(workflow)
@@ -122,15 +130,18 @@ in_turns(lambda: once(work).get_result())
 """
 
 
-def run(folder: Path, script: str, *points: str):
-    """What a script's last worker printed."""
+def run(folder: Path, script: str, *points: str, pickling: str = "", exits: int = 0):
+    """What a script's last worker printed.
+
+    Until the one that dies at the point `pickling`, workers record by pickling, as fedimg once did.
+    """
     path = folder / "worker.py"
-    path.write_text(WORKER + script)
+    path.write_text(WORKER.replace("PICKLING", repr(pickling)) + script)
     done = subprocess.run(
         [sys.executable, path, folder, *points], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert done.returncode == exits, done.stderr
+    return None if exits else json.loads(done.stdout)
 
 
 def happened(folder: Path) -> list[str]:
@@ -192,6 +203,29 @@ def test_failure_of_a_branch_is_remembered_with_all_it_says(tmp_path):
     assert told == {"problem": "refused", "output": "o", "later": False, **where}
     counts = Counter(line for line in happened(tmp_path) if not line.startswith("recorded "))
     assert counts == {"copy:a": 1, "copy:b": 1, "copy:c": 1, "end": 2}
+
+
+def test_job_begun_by_a_version_that_pickled_goes_on(tmp_path):
+    got = run(
+        tmp_path, MANY.replace("AT_ONCE", "2"), "after copy:b", "in copy:d", pickling="after copy:b"
+    )
+    assert got == {name: [f"result of copy:{name}", f"result of publish:{name}"] for name in "abcd"}
+    assert formats(tmp_path) == {"py_pickle", "portable_json"}
+    assert happened(tmp_path).count("copy:b") == 1
+
+
+def test_failure_that_was_pickled_is_remembered_with_all_it_says(tmp_path):
+    told = run(tmp_path, FAILING, "in end", pickling="in end")
+    assert formats(tmp_path) == {"py_pickle", "portable_json"}
+    assert told["problem"] == "refused"
+    assert (told["image"], told["region"], told["output"]) == ("i", "b", "o")
+
+
+def formats(folder: Path) -> set[str]:
+    """How the steps' rows say that they are recorded."""
+    with closing(sqlite3.connect(folder / "fedimg.db")) as database:
+        rows = database.execute("SELECT serialization FROM operation_outputs")
+        return {row[0] for row in rows}
 
 
 CANCELLED = """
