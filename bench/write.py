@@ -21,7 +21,7 @@ from bench.results import Result
 from fedimg.aws import security_group, utility, writing
 from fedimg.aws.attempts import Attempts
 from fedimg.aws.clients import Clients
-from fedimg.aws.image_size import gib, image_size
+from fedimg.aws.image_size import NOBODY, gib, image_size
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import load
@@ -169,6 +169,7 @@ class _Instance:
         size = image_size(url, maximum=2**40)
         given = writing.given(
             url=url,
+            trusted=NOBODY,
             volume=self._volume,
             checksum=None,
             compressed_size=size.compressed_size,

@@ -285,6 +285,11 @@ class EC2(Section):
         [],
         description="Hosts that an image's own one may redirect its readers to, beside itself.",
     )
+    plain_http_hosts: list[str] = Field(
+        [],
+        description="Hosts that may serve over plain http what https is needed for: images "
+        "without a checksum, as scratch builds are, and what https redirected to.",
+    )
     zero_blocks: Literal["write", "skip"] = Field(
         "write",
         description="What direct writing does with 512 KiB of zeros. Skipped ones cost nothing, "

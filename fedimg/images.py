@@ -16,6 +16,8 @@ RAW_SUFFIX = ".raw.xz"
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 #: Of root volumes, by EC2's names.
 VOLUME_TYPES = ("standard", "gp2", "gp3")
+#: How the source of an image begins that a person named by its address.
+_BY_HAND = "url-"
 # EC2's volumes end here, and so does every file that unpacks onto one; a database holds it.
 _LARGEST = 2**46
 # What a job made is found again by a tag that holds the job's whole name; EC2's limit.
@@ -107,13 +109,18 @@ class RawImage:
         """The identity of the job: what Koji made, and which file of it."""
         return f"{self.source}-{self.name}"
 
+    @property
+    def given_by_hand(self) -> bool:
+        """Whether a person named its address, and not Koji or a compose."""
+        return self.source.startswith(_BY_HAND)
+
     @classmethod
     def at(
         cls, url: str, architecture: Architecture, checksum: str | None, *, size: int | None = None
     ) -> RawImage:
         """An image that a person named by its URL alone; the URL is its identity."""
         name = urlsplit(url).path.rsplit("/", 1)[-1].removesuffix(RAW_SUFFIX)
-        source = "url-" + hashlib.sha256(url.encode()).hexdigest()[:10]
+        source = _BY_HAND + hashlib.sha256(url.encode()).hexdigest()[:10]
         return cls(url, architecture, name, source, size, checksum)
 
     def to_json(self) -> dict[str, Any]:

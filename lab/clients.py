@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 # Whose builds the site's fedimg takes; anybody else's are there to be refused.
 BUILD_OWNERS = ("releng",)
@@ -88,6 +89,8 @@ retry_seconds = 2
 origin = {_text(deployment.origin)}
 login_user = {_text(deployment.login_user)}
 test_user = {_text(deployment.login_user)}
+# The site's Koji has no certificate.
+plain_http_hosts = [{_text(urlsplit(deployment.koji_files).hostname or "")}]
 {machines}
 [ec2.network]
 ssh_port = {deployment.ssh_port}

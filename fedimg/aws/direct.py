@@ -14,7 +14,8 @@ from fedimg.aws.blocks import BLOCK, Blocks, count
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.crew import Crew, TooSlow
 from fedimg.aws.download import Download
-from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.file_server import Trusted
+from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.pace import Pace
 from fedimg.aws.refusals import in_doubt, not_found
 from fedimg.aws.streaming import Bounds, stream
@@ -72,7 +73,7 @@ class Direct:
             raise EC2UtilityException(str(error), later=later) from error
 
     def _attempt(self, image: RawImage) -> str:
-        size = self._measure(image)
+        size = measured(image, self.settings, self.waiter.stop)
         snapshot = self._start(size)
         try:
             try:
@@ -86,21 +87,6 @@ class Direct:
             self._discard(snapshot)
             raise
         return snapshot
-
-    def _measure(self, image: RawImage) -> ImageSize:
-        maximum = self.settings.limits.image_gib * GIB
-        size = measured(
-            image.url,
-            maximum=maximum,
-            stop=self.waiter.stop,
-            trusted=self.settings.redirect_hosts,
-        )
-        if image.size not in (None, size.compressed_size):
-            raise ImageUnusable(
-                f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "
-                "it is not the file that was built"
-            )
-        return size
 
     def _start(self, size: ImageSize) -> str:
         # Nothing of this write takes longer, and what is dead by then EBS gives up by itself.
@@ -124,7 +110,11 @@ class Direct:
         """The image's blocks on their way into the snapshot, which is sealed then."""
         limits = self.settings.limits
         download = Download(
-            size.url, size=size.compressed_size, checksum=image.checksum, idle=limits.write_idle
+            image.url,
+            size=size.compressed_size,
+            checksum=image.checksum,
+            idle=limits.write_idle,
+            trusted=Trusted.of(self.settings, image),
         )
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with Crew(self.waiter.stop, limit=limits.write) as crew:

@@ -4,32 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg.aws.file_server import FileServer, RedirectRefused
+from fedimg.aws.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.aws.image_size import PATIENCE, ImageUnreachable, ImageUnusable
 
 # In bytes. Large enough that Python's part of a download is nothing.
 _PIECE = 256 * 1024
+#: A download fails after so many connections in a row that bring less than so many bytes each.
+MOST_FRUITLESS = 3
+LEAST = 64 * 1024
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
+
+
+class _Broken(Exception):
+    """A connection did not bring the rest of the file; another one may."""
 
 
 class Download:
     """One download of a file of `size` bytes, with a `checksum` (`ALGORITHM:HEX`) if it has one.
 
-    `idle` is the longest, in seconds, that the server may send nothing.
+    A connection that breaks off is followed by another one, which goes on behind the last byte.
+    Each begins at `url`: where that redirects to may be an address that expires. `idle` is the
+    longest, in seconds, that the server may send nothing.
     """
 
-    def __init__(self, url: str, *, size: int, checksum: str | None, idle: float) -> None:
+    def __init__(
+        self, url: str, *, size: int, checksum: str | None, idle: float, trusted: Trusted
+    ) -> None:
         self._url = url
         self._size = size
         self._checksum = checksum
         self._idle = idle
+        self._trusted = trusted
         self._ended = threading.Event()
         self._response: requests.Response | None = None
+        self._received = 0
+        self._version: Sequence[str | None] = ()
+        self._past_caches = False
 
     def run(self, give: Callable[[bytes], None]) -> None:
         """Give every piece of the file, in order.
@@ -38,36 +56,29 @@ class Download:
         checksum; by then all of its pieces were given.
         """
         digest = self._digest()
-        received = 0
-        try:
-            # A header of its own keeps requests from asking for a second compression.
-            headers = {"Accept-Encoding": "identity"}
-            # Where its size was found it has been redirected to already.
-            with (
-                FileServer(self._url, trusted=()) as http,
-                http.get(
-                    self._url, headers=headers, timeout=(PATIENCE[0], self._idle), stream=True
-                ) as response,
-            ):
-                self._response = response
-                self._check(response)
-                while not self._ended.is_set() and (piece := response.raw.read(_PIECE)):
-                    received += len(piece)
-                    if received > self._size:
-                        break
-                    if digest:
-                        digest.update(piece)
-                    give(piece)
-        except RedirectRefused as error:
-            raise ImageUnusable(f"download: {error}") from error
-        except (requests.RequestException, HTTPError, OSError) as error:
-            raise ImageUnreachable(
-                f"download: cannot read {self._url} to its end, {self._size - received} bytes "
-                f"remaining: {error}"
-            ) from error
-        if received != self._size:
-            came = f"{received} bytes" if received < self._size else f"more than {self._size} bytes"
-            raise ImageUnreachable(f"download: {came} came in place of {self._size}")
+        fruitless = 0
+        while self._received < self._size:
+            before = self._received
+            try:
+                with contextlib.closing(self._connection()) as pieces:
+                    for piece in pieces:
+                        if digest:
+                            digest.update(piece)
+                        give(piece)
+                failure = "the connection ended before the file did"
+            except _Broken as error:
+                failure = str(error)
+            if self._received - before >= LEAST:
+                fruitless = 0
+            elif self._received < self._size:
+                fruitless += 1
+            if self._ended.is_set() or fruitless == MOST_FRUITLESS:
+                raise ImageUnreachable(
+                    f"download: cannot read {self._url} to its end, "
+                    f"{self._size - self._received} bytes remaining: {failure}"
+                )
+            # The first further one at once: most often a server has closed a long connection.
+            self._ended.wait(max(0, fruitless - 1))
         if digest:
             found = f"{digest.name}:{digest.hexdigest()}"
             if found != self._checksum:
@@ -86,16 +97,76 @@ class Download:
         # Where the system forbids MD5 for secrets, Koji still names its files by it.
         return hashlib.new(self._checksum.partition(":")[0], usedforsecurity=False)
 
-    def _check(self, response: requests.Response) -> None:
-        if response.status_code != requests.codes.ok:
-            passing = response.status_code >= 500 or response.status_code in (408, 429)
-            raise (ImageUnreachable if passing else ImageUnusable)(
-                f"download: the server of {self._url} answers {response.status_code} "
-                f"{response.reason}"
-            )
-        said = response.headers.get("Content-Length", str(self._size))
-        if said != str(self._size):
+    def _connection(self) -> Generator[bytes]:
+        """The pieces that one connection brings, from behind the last byte that came."""
+        # A header of its own keeps requests from asking for a second compression.
+        headers = {"Accept-Encoding": "identity"}
+        if self._received:
+            headers["Range"] = f"bytes={self._received}-"
+        if self._past_caches:
+            headers["Cache-Control"] = "no-cache"
+        try:
+            with (
+                FileServer(self._url, self._trusted) as http,
+                http.get(
+                    self._url, headers=headers, timeout=(PATIENCE[0], self._idle), stream=True
+                ) as response,
+            ):
+                self._response = response
+                begin = self._begin(response)
+                while not self._ended.is_set() and (piece := response.raw.read(_PIECE)):
+                    known = self._received - begin
+                    begin += len(piece)
+                    if known >= len(piece):
+                        continue
+                    piece = piece[known:]
+                    if self._received + len(piece) > self._size:
+                        raise ImageUnreachable(
+                            f"download: more than {self._size} bytes came in place of {self._size}"
+                        )
+                    self._received += len(piece)
+                    yield piece
+        except RedirectRefused as error:
+            raise ImageUnusable(f"download: {error}") from error
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise _Broken(reason(error)) from error
+
+    def _begin(self, response: requests.Response) -> int:
+        """Where in the file the answer begins: not behind what has come."""
+        status = response.status_code
+        if status == 206:
+            begin, total = self._part(response)
+        elif status == requests.codes.ok:
+            begin, total = 0, response.headers.get("Content-Length", str(self._size))
+        else:
+            # Where the URL redirected to may have been an address for a while.
+            passing = status >= 500 or status in (408, 429) or bool(response.history)
+            if passing:
+                raise _Broken(f"its server answers {status}")
+            raise ImageUnusable(f"download: the server of {self._url} answers {status}")
+        version = [response.headers.get(name) for name in ("ETag", "Last-Modified")]
+        if total != str(self._size) or _differ(self._version, version):
             raise ImageUnreachable(
-                f"download: {self._url} has {said} bytes now in place of {self._size}; try again "
-                "when its upload is complete"
+                f"download: {self._url} has {total} bytes now in place of {self._size}, or was "
+                "written anew meanwhile; try again when its upload is complete"
             )
+        self._version = version
+        if begin < self._received and not self._past_caches:
+            # A cache may be asked to let its server answer; else all of it is read once more.
+            self._past_caches = True
+            raise _Broken("its server sends the whole file when it is asked for the rest")
+        return begin
+
+    def _part(self, response: requests.Response) -> tuple[int, str]:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if not match or int(match[1]) > self._received:
+            raise _Broken("its server does not send what it is asked for")
+        return int(match[1]), match[2]
+
+
+def _differ(one: Sequence[str | None], other: Sequence[str | None]) -> bool:
+    """Whether two answers are of different versions, by the best that both of them tell."""
+    for known, told in zip(one, other, strict=False):
+        if known is not None and told is not None:
+            return known != told
+    return False

@@ -8,7 +8,7 @@ import io
 import re
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
@@ -20,9 +20,11 @@ from xz import XZError
 
 from fedimg.aws import xz_blocks
 from fedimg.aws.crew import Crew
-from fedimg.aws.file_server import FileServer, RedirectRefused
+from fedimg.aws.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.aws.xz_blocks import Block
 from fedimg.aws.xz_dictionary import LARGEST, MIB
+from fedimg.config import EC2
+from fedimg.images import RawImage
 
 GIB = 1024**3
 
@@ -37,6 +39,8 @@ LARGEST_INDEX = 256 * 1024
 PATIENCE = (10.0, 20.0)
 #: Seconds for all of it.
 LIMIT = 120.0
+#: A server that sends the whole file in place of its end has so much of it read, in bytes.
+AFFORDABLE = 32 * 1024 * 1024
 
 _MAGIC = b"\xfd7zXZ\x00"
 _HEADER = 12
@@ -51,14 +55,15 @@ class ImageUnreachable(ImageUnusable):
     """Nobody could look at the file now; a later try may succeed."""
 
 
+#: The URL's own host alone may be asked.
+NOBODY = Trusted()
+
+
 @dataclass(frozen=True)
 class ImageSize:
-    """The size of an image's file, in bytes, the URL that its server redirected to, if it did, and
-    the blocks of the file.
-    """
+    """The size of an image's file, in bytes, and the blocks of the file."""
 
     compressed_size: int
-    url: str
     blocks: Sequence[Block] = field(repr=False)
 
     @property
@@ -68,7 +73,7 @@ class ImageSize:
 
 
 def image_size(
-    url: str, *, maximum: int, limit: float = LIMIT, trusted: Collection[str] = ()
+    url: str, *, maximum: int, limit: float = LIMIT, trusted: Trusted = NOBODY
 ) -> ImageSize:
     """The sizes of the .xz file at `url`, which may have several streams, blocks and padding.
 
@@ -79,12 +84,13 @@ def image_size(
         url: an http or https address; so is wherever it redirects to.
         maximum: largest uncompressed size accepted, in bytes.
         limit: seconds for all of it.
-        trusted: hosts that the one of `url` may redirect to, beside itself.
+        trusted: whom the host of `url` may redirect to, beside itself.
 
     Raises:
-        ImageUnreachable: the server cannot be reached, refuses, or is too slow.
-        ImageUnusable: the server has no ranged requests or redirects to others, or the file is not
-            .xz, not complete, or larger than `maximum`.
+        ImageUnreachable: the server cannot be reached, refuses for now, is too slow, or does not
+            send parts of the file.
+        ImageUnusable: the address may not be asked, its server redirects to others, or the file is
+            not .xz, not complete, or larger than `maximum`.
     """
     with _RemoteFile(url, limit, trusted) as remote:
         begin = remote.read(_HEADER)
@@ -103,7 +109,7 @@ def image_size(
             ) from error
         except XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
-        size = ImageSize(remote.size, remote.mirror, blocks)
+        size = ImageSize(remote.size, blocks)
     if not size.uncompressed_size:
         raise ImageUnusable(f"{url} is an .xz file of nothing")
     if size.uncompressed_size > maximum:
@@ -111,20 +117,37 @@ def image_size(
             f"{url} holds an image of {gib(size.uncompressed_size)} GiB, and the largest taken is "
             f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
         )
+    # What cannot be made smaller, xz makes larger by less than a thousandth.
+    if size.compressed_size > maximum + maximum // 100 + GIB // 1024:
+        raise ImageUnusable(
+            f"{url} has {gib(size.compressed_size)} GiB of file for an image of "
+            f"{gib(size.uncompressed_size)} GiB: pack it anew with xz"
+        )
     return size
 
 
-def measured(
-    url: str, *, maximum: int, stop: threading.Event, trusted: Collection[str] = ()
-) -> ImageSize:
-    """What `image_size` tells, unless `stop` is set: then Cancelled is raised at once."""
+def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize:
+    """Return what `image_size` tells of an image, which has the size that Koji tells.
+
+    Raises what it does; and Cancelled, at once, when `stop` is set.
+    """
     sizes: list[ImageSize] = []
+
+    def measure() -> None:
+        maximum = settings.limits.image_gib * GIB
+        trusted = Trusted.of(settings, image)
+        sizes.append(image_size(image.url, maximum=maximum, trusted=trusted))
+
     with Crew(stop, limit=2 * LIMIT) as crew:
-        crew.start(
-            "image size", lambda: sizes.append(image_size(url, maximum=maximum, trusted=trusted))
-        )
+        crew.start("image size", measure)
         crew.join()
-    return sizes[0]
+    (size,) = sizes
+    if image.size not in (None, size.compressed_size):
+        raise ImageUnusable(
+            f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "
+            "it is not the file that was built"
+        )
+    return size
 
 
 def gib(size: int) -> int:
@@ -141,26 +164,37 @@ def _plain(error: XZError) -> str:
 class _RemoteFile(io.RawIOBase):
     """A file at a URL as a seekable one that python-xz can read, and what reading it may cost."""
 
-    def __init__(self, url: str, limit: float, trusted: Collection[str]) -> None:
+    def __init__(self, url: str, limit: float, trusted: Trusted) -> None:
         self.size = 0
-        self._url = self.mirror = url
+        self._url = url
+        # Where it redirected to: the next range comes from the same file.
+        self._mirror = url
+        self._past_caches = False
         self._deadline = time.monotonic() + limit
         self._requests = 0
         self._at = 0
         self._window = b""
         self._window_at = 0
-        self._http = FileServer(url, trusted)
+        try:
+            self._http = FileServer(url, trusted)
+        except RedirectRefused as error:
+            raise ImageUnusable(str(error)) from error
         again = Retry(
             2,
             backoff_factor=0.5,
             status_forcelist=(502, 503, 504),
             # It may ask for an hour.
             respect_retry_after_header=False,
+            raise_on_status=False,
         )
         adapter = HTTPAdapter(max_retries=again)
         for scheme in ("http://", "https://"):
             self._http.mount(scheme, adapter)
-        self._fetch(0, _HEADER)
+        try:
+            self._fetch(0, _HEADER)
+        except BaseException:
+            self._http.close()
+            raise
 
     def close(self) -> None:
         self._http.close()
@@ -197,61 +231,97 @@ class _RemoteFile(io.RawIOBase):
         return self._window[start : end - self._window_at]
 
     def _fetch(self, start: int, end: int) -> None:
-        self._requests += 1
-        if self._requests > MOST_REQUESTS:
-            raise ImageUnusable(
-                f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its "
-                "size; pack it as one, as 'xz -T0' does"
-            )
-        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         try:
-            with self._http.get(
-                self.mirror, headers=headers, timeout=PATIENCE, stream=True
-            ) as response:
-                first, total = self._check(response)
-                end = min(end, total)
-                body = self._body(response, end - start)
-                # Where it redirected to: the next range comes from the same file.
-                self.mirror = response.url
+            self._window, total = self._range(start, end)
         except RedirectRefused as error:
             raise ImageUnusable(f"cannot read {self._url}: {error}") from error
         except (requests.RequestException, HTTPError, OSError) as error:
-            raise ImageUnreachable(f"cannot read {self._url}: {error}") from error
-        if first != start or (self.size and total != self.size) or len(body) < end - start:
-            raise ImageUnreachable(
-                f"{self._url} changed while it was read, or its server mixes up ranges; "
-                "try again when its upload is complete"
-            )
-        self.size, self._window, self._window_at = total, body, start
+            raise ImageUnreachable(f"cannot read {self._url}: {reason(error)}") from error
+        if (self.size and total != self.size) or len(self._window) < min(end, total) - start:
+            raise self._changed()
+        self.size, self._window_at = total, start
 
-    def _check(self, response: requests.Response) -> tuple[int, int]:
-        """Where the answer begins, and the size of the whole file."""
-        if response.status_code == 416:
-            raise ImageUnusable(f"{self._url} is not an .xz file: it is too short to be one")
-        if response.status_code == 200:
-            raise ImageUnusable(
-                f"the server of {self._url} does not honour Range, so the image's size cannot be "
-                "read from the end of the file; serve it from one that does"
+    def _range(self, start: int, end: int) -> tuple[bytes, int]:
+        """Some bytes of the file, and the size of the whole."""
+        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        while True:
+            self._requests += 1
+            if self._requests > MOST_REQUESTS:
+                raise ImageUnusable(
+                    f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its "
+                    "size; pack it as one, as 'xz -T0' does"
+                )
+            if self._past_caches:
+                headers["Cache-Control"] = "no-cache"
+            with self._http.get(
+                self._mirror, headers=headers, timeout=PATIENCE, stream=True
+            ) as response:
+                status = response.status_code
+                if 400 <= status < 500 and self._mirror != self._url:
+                    # The address that it redirected to was for a while.
+                    self._mirror = self._url
+                    continue
+                if status == requests.codes.ok:
+                    total = self._whole(response)
+                    if min(end, total) > AFFORDABLE:
+                        self._mind_cache()
+                        continue
+                    # The file from its beginning, which a cache sends that has all of it.
+                    body = self._body(response, min(end, total))[start:]
+                else:
+                    total = self._part(response, start)
+                    body = self._body(response, min(end, total) - start)
+                self._mirror = response.url
+                return body, total
+
+    def _mind_cache(self) -> None:
+        """The server has sent the whole file. Raise ImageUnreachable when it did so before."""
+        if self._past_caches:
+            raise ImageUnreachable(
+                f"the server of {self._url} sends the whole file when it is asked for its end, "
+                "where the image's size stands: it does not honour Range, nor does it when caches "
+                "are told to ask anew; serve the file from one that does"
             )
-        if response.status_code != 206:
-            passing = response.status_code >= 500 or response.status_code in (408, 429)
+        self._past_caches = True
+
+    def _whole(self, response: requests.Response) -> int:
+        """The size of the file that is answered with."""
+        length = response.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            raise ImageUnusable(f"the server of {self._url} does not say how large the file is")
+        return int(length)
+
+    def _part(self, response: requests.Response, start: int) -> int:
+        """The size of the file of which a part is answered with, which has to begin there."""
+        status = response.status_code
+        if status == 416:
+            raise ImageUnusable(f"{self._url} is not an .xz file: it is too short to be one")
+        if status != 206:
+            passing = status >= 500 or status in (408, 429)
             raise (ImageUnreachable if passing else ImageUnusable)(
-                f"cannot read {self._url}: its server answers {response.status_code} "
-                f"{response.reason}"
+                f"cannot read {self._url}: its server answers {status}"
             )
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not match:
             raise ImageUnusable(f"the server of {self._url} does not say how large the file is")
-        return int(match[1]), int(match[3])
+        if int(match[1]) != start:
+            raise self._changed()
+        return int(match[3])
+
+    def _changed(self) -> ImageUnreachable:
+        return ImageUnreachable(
+            f"{self._url} changed while it was read, or its server mixes up ranges; "
+            "try again when its upload is complete"
+        )
 
     def _body(self, response: requests.Response, size: int) -> bytes:
         """The answer, or the first `size` bytes of it, however slowly they drip in."""
-        body = b""
+        body = bytearray()
         while len(body) < size:
             if time.monotonic() > self._deadline:
                 raise ImageUnreachable(f"cannot read {self._url}: its server is too slow")
-            piece = response.raw.read1(size - len(body))
+            piece = response.raw.read1(min(size - len(body), WINDOW))
             if not piece:
                 break
             body += piece
-        return body
+        return bytes(body)

@@ -10,7 +10,8 @@ from fedimg import ssh
 from fedimg.aws import snapshots, writing
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.clients import Client
-from fedimg.aws.image_size import GIB, ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.file_server import Trusted
+from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.pace import Pace
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
@@ -85,24 +86,12 @@ class Utility:
         )
 
     def _measure(self, image: RawImage) -> ImageSize:
-        settings = self.attempts.settings
         try:
-            size = measured(
-                image.url,
-                maximum=settings.limits.image_gib * GIB,
-                stop=self.attempts.waiter.stop,
-                trusted=settings.redirect_hosts,
-            )
+            return measured(image, self.attempts.settings, self.attempts.waiter.stop)
         except ImageUnreachable as error:
             raise _WorthAnother(EC2UtilityException(str(error))) from error
         except ImageUnusable as error:
             raise EC2UtilityException(str(error)) from error
-        if image.size not in (None, size.compressed_size):
-            raise EC2UtilityException(
-                f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "
-                "it is not the file that was built"
-            )
-        return size
 
     def _start(self, image: RawImage, size: ImageSize, number: int) -> Started:
         machine = self.attempts.settings.machine(image.architecture)
@@ -128,7 +117,8 @@ class Utility:
         finished = session.run(
             writing.write_command(),
             given=writing.given(
-                url=size.url,
+                url=image.url,
+                trusted=Trusted.of(self.attempts.settings, image),
                 volume=volume,
                 checksum=image.checksum,
                 compressed_size=size.compressed_size,

@@ -20,7 +20,7 @@ declare -A given=()
 ended=
 while read -r name value; do
     case $name in
-        url | volume | checksum | compressed | uncompressed | idle | appear) given[$name]=$value ;;
+        url | hosts | plain | alone | volume | checksum | compressed | uncompressed | idle | appear) given[$name]=$value ;;
         end) ended=yes; break ;;
         *) fail input "a value that this script does not know" ;;
     esac
@@ -32,6 +32,9 @@ value_of() { # NAME PATTERN VARIABLE
     printf -v "$3" %s "${given[$1]-}"
 }
 value_of url 'https?://[!-~]+' url
+value_of hosts '[a-z0-9._: -]+' hosts
+value_of plain '[a-z0-9._: -]+' plain
+value_of alone '(yes|no)' alone
 value_of volume 'vol-[0-9a-f]{8,17}' volume
 value_of checksum '(none|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})' checksum
 value_of compressed '[1-9][0-9]{0,14}' compressed
@@ -87,10 +90,120 @@ capacity=$((sectors * 512)) # Linux counts 512-byte sectors here, whatever the d
 ((uncompressed <= capacity)) ||
     fail volume "the image needs $uncompressed bytes and /dev/$device has $capacity"
 
-# --- download → checksums → decompression → volume
-
 work=$(mktemp -d) || fail tools "no temporary directory: is the root disk full?"
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+
+# --- The download: one stream for whoever reads it, however many connections it takes.
+
+# An address in a form that no two programs read differently.
+address_form='^(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?([/?#][!-~]*)?$'
+
+broken() { # REASON
+    echo "$1" >"$work/download.errors"
+    return 1
+}
+
+may_lead_to() { # ADDRESS WHERE_FROM: whom a server may redirect to is the worker's word.
+    local host
+    [[ $1 =~ $address_form && ${#1} -le 8000 ]] ||
+        broken "the server redirects to what is no http address, or a very long one" || return
+    host=${BASH_REMATCH[2]//[][]/}
+    host=${host,,}
+    [[ " $hosts " == *" $host "* ]] || broken "the server redirects to $host, which is neither its \
+own host nor one of ec2.redirect_hosts in the configuration" || return
+    [[ $1 == https:* || " $plain " == *" $host "* || ($alone == no && $2 == http:*) ]] ||
+        broken "the server redirects from https to $host over http, which is not in \
+ec2.plain_http_hosts in the configuration"
+}
+
+header() { # NAME, in small letters: its value in the last answer's head
+    local line value=
+    while IFS= read -r line; do
+        line=${line%$'\r'}
+        case ${line,,} in
+            http/*) value= ;;
+            "$1: "*) value=${line#*: } ;;
+        esac
+    done <"$work/head"
+    echo "$value"
+}
+
+# One answer's bytes, of which it adds the number to $received; curl's status is in $answered.
+ask() { # ADDRESS
+    local from=(--continue-at "$received") skip=0 count unit parts
+    ((received > 0)) || from=()
+    ! [[ $whole ]] || from=() skip=$received
+    : >"$work/head"
+    # What is written to the volume is bounded by its index; what is read, by what was measured.
+    # The file is read along a path of its own: standard output tells of the answer.
+    curl --disable --silent --show-error --fail --globoff --location --max-redirs 0 \
+        --proto =http,https --connect-timeout 30 --speed-limit 1 --speed-time "$idle" \
+        --header 'Accept-Encoding: identity' \
+        ${past_caches[@]+"${past_caches[@]}"} ${from[@]+"${from[@]}"} \
+        --dump-header "$work/head" --output /proc/self/fd/4 \
+        --write-out '%{http_code} %{redirect_url}' --url "$1" \
+        4>&1 >"$work/answer" 2>"$work/download.errors" |
+        dd bs=64K iflag=fullblock,skip_bytes,count_bytes skip="$skip" \
+            count=$((compressed + 1 - received)) 4>&- 2>"$work/part"
+    parts=("${PIPESTATUS[@]}")
+    answered=${parts[0]}
+    while read -r count unit _; do
+        [[ $unit != byte && $unit != bytes ]] || ((received += count))
+    done <"$work/part"
+    code=000 redirect=
+    read -r code redirect <"$work/answer"
+    ((parts[1] == 0))
+}
+
+# Ends with 0 also when another number of bytes came: that is told apart below.
+fetch() {
+    local received=0 fruitless=0 before address hop code redirect answered version= told length
+    local whole= past_caches=()
+    while ((received < compressed)); do
+        before=$received
+        address=$url
+        # Each connection begins at the first address: where that led may have been for a while.
+        for ((hop = 0; ; hop++)); do
+            # Whoever reads it has failed.
+            ask "$address" || return 23
+            [[ $code == 3?? && $redirect ]] || break
+            ((hop < 5)) || broken "the server redirects more than 5 times" || return
+            may_lead_to "$redirect" "$address" || return
+            address=$redirect
+        done
+        case $answered:$code in
+            0:200 | 0:206 | 23:*)
+                length=$(header content-range)
+                length=${length##*/}
+                [[ $code == 206 ]] || length=$(header content-length)
+                # Not what was measured, and no further connection makes it so.
+                [[ -z $length || $length == "$compressed" ]] && ((received <= compressed)) || return 0
+                ;;
+            22:408 | 22:429 | 22:5??) ;;
+            # Of an address that was redirected to, it may have become too old.
+            22:*) ((hop > 0)) || return 22 ;;
+            # The whole file came in place of its rest: from a cache, which can be told to ask anew,
+            # or from a server that knows no ranges.
+            33:*) if [[ ${past_caches[*]-} ]]; then whole=yes; fi
+                past_caches=(--header 'Cache-Control: no-cache') ;;
+            0:*) broken "the server answers $code" || return ;;
+        esac
+        if ((received > before)); then
+            told=$(header etag)
+            [[ $told ]] || told=$(header last-modified)
+            [[ -z $version || -z $told || $version == "$told" ]] ||
+                broken "the file was written anew while it was read; try again when its upload is \
+complete" || return
+            version=$told
+        fi
+        if ((received - before >= 65536)); then fruitless=0; else ((++fruitless)); fi
+        # The first further one at once: most often a server has closed a long connection.
+        ((received == compressed)) || ((fruitless < 3)) || return "$((answered ? answered : 18))"
+        ((received == compressed || fruitless < 2)) || sleep 1
+    done
+}
+
+# --- download → checksums → decompression → volume
 
 readers=()
 pipes=()
@@ -117,14 +230,10 @@ report &
 reporter=$!
 disown "$reporter"
 
-# curl does not retry: what is already in the pipe cannot be taken back.
 # dd: nocache has the kernel write out what was written at once, so that no gigabytes of dirty pages
 # are left for the last fsync. Past the cache (oflag=direct) dd would have to wait for each write, and
 # xz for dd; with 1 MiB in place of 4 at a time it takes two to three times as long. The count ends a file that is longer than its index says.
-# Where the server redirects to is the worker's to decide: the URL given here is where that led.
-curl --disable --silent --show-error --fail --globoff --location --max-redirs 0 \
-    --proto =http,https --connect-timeout 30 \
-    --speed-limit 1 --speed-time "$idle" --url "$url" 2>"$work/download.errors" |
+fetch |
     tee "${pipes[@]}" 2>"$work/tee.errors" |
     xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |
     {
@@ -157,6 +266,7 @@ done
 ((status[0] == 0 && status[1] == 0)) || fail download "$(said download)$(said tee)"
 
 read -r received <"$work/wc"
+((received <= compressed)) || fail download "more than $compressed bytes came"
 ((received == compressed)) || fail download "$received bytes came in place of $compressed"
 found=()
 for digest in "${digests[@]}"; do

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fedimg.aws import scripts
+from fedimg.aws.file_server import LONGEST_ADDRESS, Trusted
 
-_URL = re.compile(r"https?://[!-~]{1,2048}")
+_URL = re.compile(rf"https?://[!-~]{{1,{LONGEST_ADDRESS}}}")
+_HOST = re.compile(r"[a-z0-9._:-]{1,253}")
 _VOLUME = re.compile(r"vol-[0-9a-f]{8,17}")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
@@ -61,6 +64,7 @@ def write_command() -> str:
 def given(
     *,
     url: str,
+    trusted: Trusted,
     volume: str,
     checksum: str | None,
     compressed_size: int,
@@ -72,6 +76,7 @@ def given(
 
     Args:
         url: where the .xz file is.
+        trusted: whom its host may redirect to.
         volume: id of the volume to write; it is attached, and blank.
         checksum: of the .xz file, `ALGORITHM:HEX`, where it is known.
         compressed_size: of the .xz file, in bytes.
@@ -82,7 +87,10 @@ def given(
     Raises:
         ValueError: a value that the script would refuse.
     """
+    hosts = [urlsplit(url).hostname or "", *map(str.lower, trusted.redirects)]
+    plain = [*map(str.lower, trusted.plain_http)]
     for what, value, pattern in (
+        *(("host", host, _HOST) for host in (*hosts, *plain)),
         ("image URL", url, _URL),
         ("volume id", volume, _VOLUME),
         ("checksum", checksum, _CHECKSUM),
@@ -93,6 +101,9 @@ def given(
         raise ValueError(f"sizes and times of {url} have to be more than nothing")
     values = {
         "url": url,
+        "hosts": " ".join(hosts),
+        "plain": " ".join(plain) or "-",
+        "alone": "yes" if trusted.https_alone else "no",
         "volume": volume,
         "checksum": checksum or "none",
         "compressed": compressed_size,

@@ -7,10 +7,13 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
 from fedimg.aws import image_size as sizes
+from fedimg.aws.file_server import RedirectRefused, Trusted
 from fedimg.aws.image_size import (
     GIB,
     WINDOW,
@@ -22,7 +25,9 @@ from fedimg.aws.image_size import (
     measured,
 )
 from fedimg.aws.xz_dictionary import MIB
+from fedimg.config import EC2
 from fedimg.exceptions import Cancelled
+from fedimg.images import Architecture, RawImage
 from tests.aws.web import Web, serve
 
 NOISE = random.Random(4).randbytes(600_000)
@@ -44,7 +49,7 @@ def test_one_stream_needs_two_requests_and_few_bytes(web: Web) -> None:
     packed = compress(NOISE, "-0")
     url = web.put("one.raw.xz", packed)
     size = image_size(url, maximum=GIB)
-    assert size == ImageSize(len(packed), url, size.blocks)
+    assert size == ImageSize(len(packed), size.blocks)
     assert [block.size for block in size.blocks] == [len(NOISE)] == [size.uncompressed_size]
     assert len(web.asked) <= 3
     assert web.sent < 2 * WINDOW
@@ -160,10 +165,61 @@ def test_many_short_streams_share_requests(web: Web) -> None:
     assert len(web.asked) < 20
 
 
-def test_a_server_without_range(web: Web) -> None:
+def test_whole_file_in_place_of_its_end_is_read_where_it_is_small(web: Web) -> None:
     web.manner = "without Range"
-    with pytest.raises(ImageUnusable, match="does not honour Range"):
+    packed = compress(NOISE, "-0")
+    size = image_size(web.put("one.raw.xz", packed), maximum=GIB)
+    assert (size.compressed_size, size.uncompressed_size) == (len(packed), len(NOISE))
+
+
+def test_large_file_is_asked_for_past_a_cache_that_sends_it_whole(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedimg.aws.image_size.AFFORDABLE", 1000)
+    web.manner = "behind a cache"
+    packed = compress(NOISE, "-0")
+    assert image_size(web.put("one.raw.xz", packed), maximum=GIB).compressed_size == len(packed)
+    assert len(web.asked) <= 4
+
+
+def test_large_file_of_a_server_without_ranges_may_pass(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedimg.aws.image_size.AFFORDABLE", 1000)
+    web.manner = "without Range"
+    with pytest.raises(ImageUnreachable, match="does not honour Range"):
         image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)
+
+
+def test_file_that_is_larger_than_any_such_image_is_refused(web: Web) -> None:
+    url = web.put("padded.raw.xz", compress(b"image") + bytes(3 << 20))
+    with pytest.raises(ImageUnusable, match="GiB of file for an image"):
+        image_size(url, maximum=1 << 20)
+
+
+def test_address_that_was_redirected_to_is_found_anew_when_it_is_too_old(web: Web) -> None:
+    packed = compress(NOISE, "-0")
+    web.put("there.raw.xz", packed)
+    web.signed["/here.raw.xz"] = "/there.raw.xz"
+    web.good_for = 1
+    size = image_size(f"{web.address}/here.raw.xz", maximum=GIB)
+    assert size.compressed_size == len(packed)
+    assert len(web.signatures) > 1
+
+
+@pytest.mark.parametrize("manner", ["cut", "unavailable", "gone"])
+def test_signature_of_a_redirect_stands_in_no_text(web: Web, manner: Any) -> None:
+    url = web.put("there.raw.xz", compress(NOISE, "-0"))
+    web.signed["/here.raw.xz"] = "/there.raw.xz"
+    if manner == "gone":
+        web.good_for = 0
+    else:
+        web.manner = manner
+    with pytest.raises(ImageUnusable) as caught:
+        image_size(f"{web.address}/here.raw.xz", maximum=GIB)
+    assert f"{web.address}/here.raw.xz" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert url not in str(caught.value)
 
 
 def test_redirects_are_followed_once(web: Web) -> None:
@@ -175,22 +231,104 @@ def test_redirects_are_followed_once(web: Web) -> None:
 
 def test_redirects_to_another_host_are_followed_where_that_is_trusted(web: Web) -> None:
     packed = compress(NOISE, "-0")
-    there = web.put("there.raw.xz", packed).replace("127.0.0.1", "localhost")
+    there = web.put("there.raw.xz", packed).replace("127.0.0.1", "LocalHost")
     web.redirects["/here.raw.xz"] = there
     here = f"{web.address}/here.raw.xz"
     with pytest.raises(ImageUnusable, match=r"redirects to localhost.*redirect_hosts") as caught:
         image_size(here, maximum=GIB)
     assert not isinstance(caught.value, ImageUnreachable)
     assert [line.split()[0] for line in web.asked] == ["/here.raw.xz"]
-    assert image_size(here, maximum=GIB, trusted=["localhost"]).url == there
+    size = image_size(here, maximum=GIB, trusted=Trusted(redirects=["localhost"]))
+    assert size.compressed_size == len(packed)
 
 
-@pytest.mark.parametrize("target", ["/loop", "file:///etc/passwd", "ftp://127.0.0.1/image"])
-def test_redirects_elsewhere_are_refused(web: Web, target: str) -> None:
-    web.redirects["/loop"] = target
-    with pytest.raises(ImageUnreachable, match="/loop"):
+def test_redirects_that_do_not_end_are_given_up(web: Web) -> None:
+    web.redirects["/loop"] = "/loop"
+    with pytest.raises(ImageUnreachable, match="/loop: it redirects more than 5 times"):
         image_size(f"{web.address}/loop", maximum=GIB)
     assert len(web.asked) < 10
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/image",
+        "http://[",
+        "http://[::1",
+        "http://127.0.0.1:none/",
+        "//user@127.0.0.1/",
+        "http://127.0.0.1\\@localhost/",
+        "http://127.0.0.1:80:80/",
+        "http://host name/",
+        "\xff\xfe",
+        "http://\xff\xfe/",
+    ],
+)
+def test_redirect_to_what_is_no_web_address_is_refused_in_words(web: Web, target: str) -> None:
+    web.redirects["/here"] = target
+    with pytest.raises(ImageUnusable, match=r"/here redirects to something that is n") as caught:
+        image_size(f"{web.address}/here", maximum=GIB)
+    assert not isinstance(caught.value, ImageUnreachable)
+    assert len(web.asked) == 1
+
+
+def test_redirect_to_an_address_without_an_end_is_refused_in_words(web: Web) -> None:
+    web.redirects["/here"] = "/there?" + "a" * 9000
+    with pytest.raises(ImageUnusable, match="redirects to an address of 90[0-9]{2} characters"):
+        image_size(f"{web.address}/here", maximum=GIB)
+    with pytest.raises(ImageUnusable, match="has 80[0-9]{2} characters"):
+        image_size(f"{web.address}/".ljust(8030, "a"), maximum=GIB)
+
+
+def test_signature_of_some_thousand_characters_is_none_the_worse(web: Web) -> None:
+    packed = compress(NOISE, "-0")
+    web.put("there.raw.xz", packed)
+    web.redirects["/here"] = f"/there.raw.xz?{'a' * 2500}"
+    web.signatures["a" * 2500] = 0
+    assert image_size(f"{web.address}/here", maximum=GIB).compressed_size == len(packed)
+
+
+HTTPS, HTTP = "https://koji.example/a", "http://koji.example/a"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "asked", "target", "allowed"),
+    [
+        (Trusted(), HTTPS, HTTPS, True),
+        (Trusted(), HTTP, HTTP, True),
+        (Trusted(), HTTP, HTTPS, True),
+        (Trusted(), HTTPS, HTTP, False),
+        (Trusted(plain_http=["KOJI.example"]), HTTPS, HTTP, True),
+        (Trusted(plain_http=["cdn.example"]), HTTPS, HTTP, False),
+        (Trusted(redirects=["cdn.example"]), HTTPS, "http://cdn.example/a", False),
+        (Trusted(["cdn.example"], ["cdn.example"]), HTTPS, "http://cdn.example/a", True),
+        (Trusted(plain_http=["cdn.example"]), HTTPS, "http://cdn.example/a", False),
+        # Over http already, which the setting allowed.
+        (Trusted(["cdn.example"], ["koji.example"], True), HTTP, "http://cdn.example/a", False),
+    ],
+)
+def test_redirect_from_https_to_http_is_a_settings_to_allow(
+    trusted: Trusted, asked: str, target: str, allowed: bool
+) -> None:
+    with nullcontext() if allowed else pytest.raises(RedirectRefused, match="plain_http|redirect_"):
+        trusted.check_redirect(asked, asked, target)
+
+
+def scratch(url: str, **changes: Any) -> RawImage:
+    return RawImage(url, Architecture.X86_64, "Fedora-1-1", **{"source": "task-5", **changes})
+
+
+def test_image_without_a_checksum_comes_over_https_alone(web: Web) -> None:
+    url = web.put("scratch.raw.xz", compress(NOISE, "-0"))
+    stop = threading.Event()
+    with pytest.raises(ImageUnusable, match=r"no checksum.*ec2\.plain_http_hosts"):
+        measured(scratch(url), EC2(), stop)
+    assert web.asked == []
+    measured(scratch(url), EC2(plain_http_hosts=["127.0.0.1"]), stop)
+    measured(scratch(url, source="build-5", checksum="md5:" + "0" * 32), EC2(), stop)
+    # By hand: whoever gave the address has seen it.
+    measured(RawImage.at(url, Architecture.X86_64, None), EC2(), stop)
 
 
 def test_a_missing_file(web: Web) -> None:
@@ -237,7 +375,7 @@ def test_silent_server_does_not_hold_up_a_job_that_is_cancelled(web: Web) -> Non
     stopping.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        measured(url, maximum=GIB, stop=stop)
+        measured(hand(url), EC2(), stop)
     # One answer alone would be waited for 20 s.
     assert time.monotonic() - began < 15
     stopping.join()
@@ -245,6 +383,12 @@ def test_silent_server_does_not_hold_up_a_job_that_is_cancelled(web: Web) -> Non
 
 def test_what_is_measured_beside_the_job_is_told_in_it(web: Web) -> None:
     url = web.put("sound.raw.xz", compress(NOISE))
-    assert measured(url, maximum=GIB, stop=threading.Event()) == image_size(url, maximum=GIB)
+    stop = threading.Event()
+    assert measured(hand(url), EC2(), stop) == image_size(url, maximum=GIB)
+    web.files.clear()
     with pytest.raises(ImageUnusable, match="404"):
-        measured(f"{url}.gone", maximum=GIB, stop=threading.Event())
+        measured(hand(url), EC2(), stop)
+
+
+def hand(url: str) -> RawImage:
+    return RawImage.at(url, Architecture.X86_64, None)

@@ -18,7 +18,7 @@ from fedimg.aws import xz_blocks
 from fedimg.aws.blocks import BLOCK, count
 from fedimg.aws.crew import Crew, TooSlow
 from fedimg.aws.download import Download
-from fedimg.aws.image_size import ImageSize, ImageUnusable
+from fedimg.aws.image_size import NOBODY, ImageSize, ImageUnusable
 from fedimg.aws.streaming import Bounds, stream
 from fedimg.exceptions import Cancelled
 from tests.aws.web import Web, serve
@@ -71,8 +71,8 @@ def bring(
 ) -> None:
     url = web.put("image.raw.xz", packed)
     blocks = xz_blocks.read(io.BytesIO(packed))
-    size = ImageSize(len(packed), url, blocks)
-    download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND)
+    size = ImageSize(len(packed), blocks)
+    download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND, trusted=NOBODY)
     with Crew(stop or threading.Event(), limit=limit) as crew:
         try:
             stream(
@@ -229,13 +229,13 @@ MEASURED = """
 import sys, threading, time
 from fedimg.aws.crew import Crew
 from fedimg.aws.download import Download
-from fedimg.aws.image_size import measured
+from fedimg.aws.image_size import NOBODY, image_size
 from fedimg.aws.streaming import Bounds, stream
 
 url = sys.argv[1]
 stop = threading.Event()
-size = measured(url, maximum=1 << 40, stop=stop)
-download = Download(size.url, size=size.compressed_size, checksum=None, idle=60)
+size = image_size(url, maximum=1 << 40)
+download = Download(url, size=size.compressed_size, checksum=None, idle=60, trusted=NOBODY)
 with Crew(stop, limit=120) as crew:
     stream(crew, download, size, lambda index, block: time.sleep(0.01), connections=64,
            glance=lambda: None, bounds=Bounds(threads=4))

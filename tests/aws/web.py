@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Manner = Literal["well", "without Range", "cut", "stalled", "reset", "slow", "unavailable"]
+Manner = Literal[
+    "well", "without Range", "cut", "stalled", "reset", "slow", "unavailable", "behind a cache"
+]
 
 
 @dataclass
@@ -22,10 +24,29 @@ class Web:
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
+    #: What redirects to an address of its own with a signature, and where to.
+    signed: dict[str, str] = field(default_factory=dict)
+    #: How many answers a signature is good for.
+    good_for: int = 1000
+    signatures: dict[str, int] = field(default_factory=dict)
+    #: ETags of files.
+    tags: dict[str, str] = field(default_factory=dict)
     manner: Manner = "well"
+    #: How many answers are in that manner; None: all. Then comes another one, and other ETags.
+    times: int | None = None
+    then: Manner = "well"
+    retag: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     sent: int = 0
     over: threading.Event = field(default_factory=threading.Event)
+
+    def spend(self) -> None:
+        """One more answer was in the manner that is set."""
+        if self.times is not None:
+            self.times -= 1
+            if self.times <= 0:
+                self.manner, self.times = self.then, None
+                self.tags |= self.retag
 
     def put(self, name: str, content: bytes) -> str:
         """Serve `content`; returns its URL."""
@@ -41,24 +62,45 @@ def serve() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             web.asked.append(f"{self.path} {self.headers.get('Range', '')}".strip())
-            if self.path in web.redirects:
-                self.send_response(302)
-                self.send_header("Location", web.redirects[self.path])
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            elif self.path not in web.files:
+            path, _, signature = self.path.partition("?")
+            if path in web.signed:
+                signature = f"X-Signature={len(web.signatures)}secret"
+                web.signatures[signature] = 0
+                self.redirect(f"{web.address}{web.signed[path]}?{signature}")
+            elif path in web.redirects:
+                self.redirect(web.redirects[path])
+            elif path not in web.files:
                 self.send_error(404)
+            elif signature and not self.signed(signature):
+                self.send_error(403)
             elif web.manner == "unavailable":
+                web.spend()
                 self.send_error(503)
             else:
-                self.answer(web.files[self.path])
+                self.answer(web.files[path], web.tags.get(path))
 
-        def answer(self, content: bytes) -> None:
-            span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        def redirect(self, target: str) -> None:
+            self.send_response(302)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"gone")
+
+        def signed(self, signature: str) -> bool:
+            if signature not in web.signatures:
+                return False
+            web.signatures[signature] += 1
+            return web.signatures[signature] <= web.good_for
+
+        def answer(self, content: bytes, tag: str | None) -> None:
+            manner = web.manner
+            anew = self.headers.get("Cache-Control") == "no-cache"
+            whole = manner == "without Range" or (manner == "behind a cache" and not anew)
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             body = content
-            if span and web.manner != "without Range":
+            if span and not whole:
                 first = int(span[1])
-                body = content[first : int(span[2]) + 1]
+                body = content[first : int(span[2]) + 1 if span[2] else None]
                 if not body:
                     self.send_error(416)
                     return
@@ -68,11 +110,15 @@ def serve() -> Iterator[Web]:
             else:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
+            if tag:
+                self.send_header("ETag", tag)
             self.end_headers()
+            web.spend()
             half = len(body) // 2
-            match web.manner:
+            match manner:
                 case "cut":
                     self.wfile.write(body[:half])
+                    body = body[:half]
                 case "stalled":
                     self.wfile.write(body[:half])
                     web.over.wait(30)
