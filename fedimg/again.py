@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
 from fedimg.store import Store
 from fedimg.tables import again
@@ -27,7 +28,8 @@ class What(StrEnum):
 class Turn:
     """The `count`th time that something comes again, behind a job's `run`.
 
-    `due` is in seconds since the epoch. One that has begun is remembered for its count alone.
+    `due` is in seconds since the epoch. One that has begun is remembered for its counts alone, of
+    which `unknown` is that of the runs after a refusal that nobody knows.
     """
 
     job: str
@@ -36,6 +38,7 @@ class Turn:
     count: int
     due: float
     begun: bool = False
+    unknown: int = 0
 
 
 class Again:
@@ -45,18 +48,22 @@ class Again:
         self._engine = store.engine
         self._insert = store.insert
 
-    def run(self, job: str, run: int, limits: Limits) -> Turn | None:
-        """Another run behind this one, after a longer pause each time; None when these are over."""
+    def run(self, job: str, run: int, limits: Limits, *, unknown: bool = False) -> Turn | None:
+        """Another run behind this one, after a longer pause each time; None when these are over.
+
+        Of `unknown` refusals there are fewer: nobody knows whether they pass.
+        """
         before = self.of(job)
         if before and before.run == run:
             return before
         automatic = before and before.what is What.RUN and before.run == run - 1
         count = before.count + 1 if before and automatic else 1
-        if count > limits.retries:
+        of_unknown = (before.unknown if before and automatic else 0) + unknown
+        if count > limits.retries or of_unknown > UNKNOWN_RUNS:
             self.forget(job)
             return None
         pause = limits.retry_after * 2 ** (count - 1)
-        return self._plan(Turn(job, run, What.RUN, count, time.time() + pause))
+        return self._plan(Turn(job, run, What.RUN, count, time.time() + pause, unknown=of_unknown))
 
     def clean_up(self, job: str, run: int, count: int, limits: Limits) -> Turn:
         """Another clean-up behind a run that had `count` of these already.

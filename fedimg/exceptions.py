@@ -22,7 +22,11 @@ class EC2ServiceException(Exception):
         request_id: AWS's id of the refused request, where there is one.
         output: what the instance printed; its last 32 KiB are kept.
         later: whether the same may pass later, without anything being mended.
+        unknown: EC2's code for a refusal of which nobody knows whether it passes.
     """
+
+    #: Of an exception that an older version recorded, too.
+    unknown = ""
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class EC2ServiceException(Exception):
         request_id: str = "",
         output: str = "",
         later: bool = False,
+        unknown: str = "",
     ) -> None:
         # Libraries quote addresses, which may hold a proxy's password.
         problem = hide(problem)
@@ -44,6 +49,7 @@ class EC2ServiceException(Exception):
         self.step = step
         self.request_id = request_id
         self.later = later
+        self.unknown = unknown
         # Half a character at the cut goes; what was no text to begin with shows as question marks.
         tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]
         self.output = tail.decode(errors="ignore")

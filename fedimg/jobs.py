@@ -149,15 +149,26 @@ class Jobs:
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True
 
-    def finish(self, job: str, run: int, state: str, error: str | None, *, later: bool) -> bool:
+    def finish(
+        self,
+        job: str,
+        run: int,
+        state: str,
+        error: str | None,
+        *,
+        later: bool,
+        unknown: bool = False,
+    ) -> bool:
         """Queue the clean-up of a run, behind which the job is in `state`; False if not live.
 
-        `later` says that another run may do better, without anything being mended.
+        `later` says that another run may do better, without anything being mended; `unknown`, that
+        nobody knows whether one may.
         """
         return self._store.finish(
             job,
             run,
             queue=lambda connection, run: self._clean(connection, job, run, state, error, later),
+            unknown=unknown,
         )
 
     def begun_otherwise(self, version: str, living: Collection[str] = ()) -> list[str]:

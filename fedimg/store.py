@@ -163,11 +163,19 @@ class Store(Outbox, AMIs, Refusals):
             .values(step=step, updated=time.time())
         )
 
-    def finish(self, job: str, run: int, *, queue: Queue) -> bool:
-        """Note that only the clean-up of a run is left, and queue it; False if it is not live."""
-        return self._end_run(
-            job, _jobs.c.run == run, {"step": CLEANING}, lambda c, _run: queue(c, run)
-        )
+    def finish(self, job: str, run: int, *, queue: Queue, unknown: bool = False) -> bool:
+        """Note that only the clean-up of a run is left, and queue it; False if it is not live.
+
+        `unknown` says that nobody knows whether what failed it passes.
+        """
+        values = {"step": CLEANING} | ({"unknown_run": run} if unknown else {})
+        return self._end_run(job, _jobs.c.run == run, values, lambda c, _run: queue(c, run))
+
+    def failed_unknown(self, job: str, run: int) -> bool:
+        """Whether nobody knows if what failed this run passes."""
+        with self.engine.connect() as connection:
+            found = connection.execute(sa.select(_jobs.c.unknown_run).where(_jobs.c.job == job))
+            return bool(found.scalar() == run)
 
     def clean_again(
         self, job: str, run: int, *, queue: Callable[[sa.Connection, str, str | None], object]

@@ -37,6 +37,8 @@ jobs = sa.Table(
     sa.Column("error", Text),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
+    # The latest run that failed by a refusal of which nobody knows whether it passes.
+    sa.Column("unknown_run", sa.Integer),
 )
 regions = sa.Table(
     "fedimg_regions",
@@ -111,6 +113,8 @@ again = sa.Table(
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("due", sa.Float, nullable=False),
     sa.Column("begun", sa.Boolean, nullable=False),
+    # How many of the runs were for a refusal that nobody knows.
+    sa.Column("unknown", sa.Integer, nullable=False, server_default="0"),
 )
 # The messenger looks several times a second, at the few rows that wait among all that ever were.
 sa.Index(

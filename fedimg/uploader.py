@@ -14,6 +14,7 @@ from fedimg import intake
 from fedimg.again import Again
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
+from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.ending import end_exhausted
@@ -161,19 +162,22 @@ class Uploader:
                     end_exhausted(error)
                 state, reason = "failed", str(error)
                 later = isinstance(error, EC2ServiceException) and error.later
+                unknown = isinstance(error, EC2ServiceException) and bool(error.unknown)
                 _tell_failure(job, error)
                 self._steps.run("announce:failed", partial(record.failed, error))
             else:
                 reasons = [f"{region}: {why}" for region, why in result.failed.items()]
                 state, reason = ("incomplete", "\n".join(reasons)) if reasons else ("complete", "")
                 # Some regions had it, so that the others are EC2's to blame, or the account's.
-                later = bool(reasons)
+                later, unknown = bool(reasons), False
                 _log.info("job %s: %s", job, state)
             if run == tries == 1:
                 self._at_first.add(job)
             self._steps.run(
                 "finish",
-                lambda: self._queue.finish(job, run, state, reason or None, later=later),
+                lambda: self._queue.finish(
+                    job, run, state, reason or None, later=later, unknown=unknown
+                ),
             )
 
     def clean(
@@ -203,22 +207,32 @@ class Uploader:
         def end() -> None:
             self._store.end(job, run, state, reason or None)
             self._slots.free_all(job)
-            self._plan(job, run, later, count, clean=not problem, well=state == "complete")
+            # A clean-up that comes again is no end of a run.
+            unknown = not (later or count) and self._store.failed_unknown(job, run)
+            self._plan(job, run, later, unknown, count, clean=not problem, well=state == "complete")
 
         self._steps.run("end", end)
 
     def _plan(
-        self, job: str, run: int, later: bool, count: int, *, clean: bool, well: bool
+        self,
+        job: str,
+        run: int,
+        later: bool,
+        unknown: bool,
+        count: int,
+        *,
+        clean: bool,
+        well: bool,
     ) -> None:
         """Decide what the job gets later, by itself."""
         limits = self._settings.ec2.limits
-        if later and (turn := self._again.run(job, run, limits)):
+        if (later or unknown) and (turn := self._again.run(job, run, limits, unknown=unknown)):
             _log.info(
                 "job %s: runs again in %g s, %d of %d",
                 job,
                 turn.due - time.time(),
-                turn.count,
-                limits.retries,
+                turn.unknown if unknown else turn.count,
+                min(UNKNOWN_RUNS, limits.retries) if unknown else limits.retries,
             )
         elif not clean or not (well or count):
             self._again.clean_up(job, run, count, limits)

@@ -65,6 +65,29 @@ def test_pauses_double_and_runs_are_counted(
     assert again.of(JOB) is None
 
 
+def test_refusals_that_nobody_knows_get_two_further_runs(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that passes in between is counted apart.
+    for run, unknown in ((1, True), (2, False), (3, True)):
+        store.end(JOB, run, "failed", "EC2 refused with Strange")
+        assert again.run(JOB, run, LIMITS, unknown=unknown)
+        let_pass(store, monkeypatch, 1000)
+        jobs.begin_due()
+    store.end(JOB, 4, "failed", "EC2 refused with Strange")
+    more = LIMITS.model_copy(update={"retries": 9})
+    assert again.run(JOB, 4, more, unknown=True) is None
+    assert again.of(JOB) is None
+
+
+def test_what_failed_a_run_is_not_said_of_another(store: Store, jobs: Jobs) -> None:
+    assert store.begin(JOB, 1) == 1
+    assert not store.failed_unknown(JOB, 1)
+    assert jobs.finish(JOB, 1, "failed", "Strange", later=False, unknown=True)
+    assert store.failed_unknown(JOB, 1)
+    assert not store.failed_unknown(JOB, 2)
+
+
 def test_end_that_is_noted_twice_plans_one_run(store: Store, jobs: Jobs, again: Again) -> None:
     assert end(store, again, 1) == end(store, again, 1)
 

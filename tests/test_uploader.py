@@ -52,6 +52,8 @@ class Service:
             observer.progress("us-east-1", "written")
             if image.build == "fails":
                 raise EC2ServiceException("refused")
+            if image.build == "strange":
+                raise EC2ServiceException("EC2 refused with Strange", unknown="Strange")
             if image.build == "away" and not (state / "go").exists():
                 raise EC2ServiceException("EC2 is away", later=True)
             return ""
@@ -215,6 +217,27 @@ def test_job_that_ec2_failed_runs_again_by_itself(site: Site) -> None:
     (site.state / "go").touch()
     until(lambda: site.row(job).state == "complete", "the job complete")
     assert site.row(job).next is None
+
+
+def test_job_that_ec2_refused_by_an_unknown_code_gets_two_further_runs(site: Site) -> None:
+    (job,) = site.submit("strange")
+    site.start()
+    # The counts are in the database: a worker that dies in between changes nothing.
+    until(lambda: site.begun() == ["strange"] * 2, "the second run begun")
+    assert site.worker
+    site.worker.kill()
+    site.worker.wait()
+    site.start()
+
+    def over() -> bool:
+        row = site.row(job)
+        return row.run == 3 and row.state == "failed" and row.next is None
+
+    until(over, "the last run over")
+    assert "Strange" in (site.row(job).error or "")
+    until(lambda: "runs again" not in site.log().splitlines()[-1], "nothing planned")
+    assert "2 of 2" in site.log()
+    assert site.row(job).run == 3
 
 
 def test_clean_up_that_did_not_work_comes_again_by_itself(site: Site) -> None:

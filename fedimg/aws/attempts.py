@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedimg import ssh
 from fedimg.aws import instances, key_pairs
 from fedimg.aws.clients import Client
+from fedimg.aws.error_codes import Meaning
 from fedimg.aws.instances import Instance, Launch
-from fedimg.aws.refusals import no_room
+from fedimg.aws.refusals import code, meaning_of, no_room
 from fedimg.aws.security_group import Place
 from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
@@ -20,9 +21,12 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
+#: EC2's code for a full subnet; the others of its zone may have room.
+_FULL_SUBNET = "InsufficientFreeAddressesInSubnet"
+
 
 class NoRoom(EC2ServiceException):
-    """EC2 could not place the instance, for now or in this zone; another attempt may pass."""
+    """EC2 starts the instance in none of the subnets, for now; another attempt may pass."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,11 @@ class Attempts:
     def start(
         self, ami: str, kind: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
     ) -> Started:
-        """Start the instance of one attempt; each `number` is tried in another subnet.
+        """Start the instance of one attempt, in the first subnet that has room for it; each
+        `number` begins with another one.
 
-        Raises NoRoom, and botocore's ClientError when EC2 refuses otherwise.
+        Raises NoRoom, EC2ServiceException where no zone offers what it needs, and botocore's
+        ClientError when EC2 refuses otherwise.
         """
         host_key, client_key = ssh.new_identity("fedimg-host"), ssh.new_identity("fedimg-client")
         wanted = Launch(
@@ -68,25 +74,60 @@ class Attempts:
                 client_key=None if self.as_users_do else client_key,
                 early=self.early,
             ),
-            # The attempt's own key makes the token: the same call is the same instance, another
-            # attempt is another.
-            token=self.labels.token(self.role, host_key.public),
+            token="",
             group=self.place.group,
-            subnet=instances.subnet_for(self.ec2, self.place, kind, number),
+            subnet="",
             volumes=volumes,
             key_pair=self._key_pair(client_key) if self.as_users_do else "",
         )
-        try:
-            started = instances.launch(
-                self.ec2, self.waiter, self.labels, self.role, wanted, self.settings.network
-            )
-        except Exception as error:
-            if no_room(error):
-                raise NoRoom(
-                    f"EC2 has no room for a {kind} just now: {error}", later=True
-                ) from error
-            raise
+        # The attempt's own key makes the token: the same call is the same instance, another
+        # attempt, or another subnet, is another.
+        started = self._in_one_of(
+            instances.subnets_for(self.ec2, self.place, kind, number),
+            lambda subnet: replace(
+                wanted,
+                subnet=subnet,
+                token=self.labels.token(self.role, f"{host_key.public} {subnet}"),
+            ),
+        )
         return Started(started, host_key, client_key)
+
+    def _in_one_of(self, subnets: Sequence[str], wanted: Callable[[str], Launch]) -> str:
+        """Start what is wanted in the first subnet with room; the instance's id.
+
+        Where a zone has no room, its other subnets are not tried.
+        """
+        zones = self.place.subnets
+        full: set[str] = set()
+        refused: list[str] = []
+        last = Exception("there is no subnet")
+        for subnet in subnets:
+            if zones[subnet] in full:
+                continue
+            launch = wanted(subnet)
+            try:
+                return instances.launch(
+                    self.ec2, self.waiter, self.labels, self.role, launch, self.settings.network
+                )
+            except Exception as error:
+                if meaning_of(error) is Meaning.LATER:
+                    raise NoRoom(
+                        f"EC2 starts no {launch.kind} just now: {error}", later=True
+                    ) from error
+                if not no_room(error):
+                    raise
+                last = error
+            refused.append(subnet)
+            if code(last) != _FULL_SUBNET:
+                full.add(zones[subnet])
+        if meaning_of(last) is Meaning.ELSEWHERE_OR_NEVER:
+            raise EC2ServiceException(
+                f"EC2 starts no such instance in {', '.join(refused)}; choose another instance "
+                f"type or other subnets in fedimg.toml: {last}"
+            ) from last
+        raise NoRoom(
+            f"EC2 has no room for the instance in {', '.join(refused)} just now: {last}", later=True
+        ) from last
 
     def _key_pair(self, key: ssh.Identity) -> str:
         return key_pairs.imported(self.ec2, self.waiter, self.labels, self.role, key)

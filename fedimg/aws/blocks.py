@@ -6,7 +6,7 @@ import base64
 import hashlib
 
 from fedimg.aws.clients import Client
-from fedimg.aws.refusals import code
+from fedimg.aws.refusals import code, passing
 from fedimg.aws.waiting import Waiter
 
 #: In bytes; the only block size that EBS has.
@@ -78,7 +78,7 @@ class Blocks:
             except Exception as error:
                 # It is sealed already where the answer to an earlier try was lost; whether it is,
                 # its state will show.
-                if tries == 1 or code(error) != "ValidationException":
+                if tries == 1 or code(error) != "ValidationException" or passing(error):
                     raise
 
         waiter.settled(seal)

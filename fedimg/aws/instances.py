@@ -45,8 +45,9 @@ class Launch:
     key_pair: str = ""
 
 
-def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:
-    """The subnet to start an instance of a type in: another one each attempt.
+def subnets_for(ec2: Client, place: Place, kind: str, attempt: int) -> list[str]:
+    """The subnets to start an instance of a type in, one after another: each attempt begins with
+    another one.
 
     Not every zone offers every type; when none is known to, EC2's own refusal says it best.
     """
@@ -57,7 +58,8 @@ def subnet_for(ec2: Client, place: Place, kind: str, attempt: int) -> str:
     zones = {offer["Location"] for offer in offers}
     fit = [subnet for subnet, zone in place.subnets.items() if zone in zones]
     fit = fit or list(place.subnets)
-    return fit[attempt % len(fit)]
+    first = attempt % len(fit)
+    return fit[first:] + fit[:first]
 
 
 def launch(

@@ -17,50 +17,28 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
+from fedimg.aws.error_codes import UNKNOWN_RUNS, Meaning, meaning
 from fedimg.exceptions import EC2ServiceException, exhausted
 
 #: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
 #: a proxy's page, or that of an EC2 that does not have the action.
 FAILURES = (ClientError, BotoCoreError, ResponseParserError)
 
-#: Refusals that pass: the account's or EC2's own limits at this moment.
-_BUSY = {
-    "RequestLimitExceeded",
-    "Throttling",
-    "ThrottlingException",
-    "RequestThrottledException",
-    "InternalError",
-    "InternalFailure",
-    "ServiceUnavailable",
-    "Unavailable",
-}
-
-
-#: AWS does not take the caller's credentials, or not any more.
-_EXPIRED = {
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "RequestExpired",
-    "UnrecognizedClientException",
-}
-
-#: What an operator asks AWS for: when it is granted, the job need not be told.
-_MENDED_ELSEWHERE = {"ResourceLimitExceeded", "SnapshotLimitExceeded", "VolumeLimitExceeded"}
-
-#: EC2 has no room for the instance just now, or not in this zone; it says so with a status of 500.
-_NO_ROOM = {
-    "InsufficientInstanceCapacity",
-    "InstanceLimitExceeded",
-    "VcpuLimitExceeded",
-    "Unsupported",
-}
-
 
 def code(error: Exception) -> str:
     """EC2's code for the refusal, such as `InvalidSnapshot.NotFound`; empty if it is none."""
     return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
+
+
+def meaning_of(error: Exception) -> Meaning | None:
+    """What is done about EC2's refusal; None if the error is none."""
+    if not isinstance(error, ClientError):
+        return None
+    return meaning(
+        code(error),
+        reason=str(error.response.get("Reason") or ""),
+        status=int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)),
+    )
 
 
 def not_found(error: Exception) -> bool:
@@ -76,18 +54,17 @@ def missing(id: str) -> EC2ServiceException:
 
 
 def no_room(error: Exception) -> bool:
-    """Whether EC2 could not place the instance, for now or in this zone."""
-    return code(error) in _NO_ROOM
+    """Whether EC2 could not place the instance in this subnet, or in its zone."""
+    return meaning_of(error) in (Meaning.ELSEWHERE, Meaning.ELSEWHERE_OR_NEVER)
 
 
 def in_doubt(error: Exception) -> bool:
     """Whether the call may pass when tried again, and may have taken effect already."""
     # A process that may open no more connections would wait for itself.
-    if no_room(error) or exhausted(error):
+    if exhausted(error):
         return False
     if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return code(error) in _BUSY or status >= 500
+        return meaning_of(error) is Meaning.WAIT
     # botocore puts a connection that failed beside its HTTP errors, not among them, and an answer
     # that is not EC2's, such as a proxy's page, beside all of its errors.
     return isinstance(error, (HTTPClientError, NoConnection, ResponseParserError))
@@ -98,7 +75,7 @@ def expired(error: Exception) -> bool:
     if isinstance(error, ClientError):
         # EC2 says AuthFailure of another account's resources, too.
         mine = not str(error.response["Error"].get("Message", "")).startswith("Not authorized for")
-        return code(error) in _EXPIRED and mine
+        return meaning_of(error) is Meaning.CREDENTIALS and mine
     if exhausted(error):
         return False
     without = (NoCredentialsError, CredentialRetrievalError)
@@ -108,6 +85,16 @@ def expired(error: Exception) -> bool:
 def passing(error: Exception) -> bool:
     """Whether the call may pass when it is tried again, later and by itself."""
     return in_doubt(error) or expired(error)
+
+
+def later(error: Exception) -> bool:
+    """Whether another run may pass, without anything being mended in fedimg's configuration."""
+    return passing(error) or meaning_of(error) in (Meaning.ELSEWHERE, Meaning.LATER)
+
+
+def unknown(error: Exception) -> str:
+    """The refusal's code, if nobody knows whether it passes; else empty."""
+    return code(error) if meaning_of(error) in (Meaning.UNKNOWN, Meaning.SETTLE) else ""
 
 
 @contextmanager
@@ -139,17 +126,21 @@ def explained(
             request_id=error.request_id,
             output=error.output,
             later=error.later,
+            unknown=error.unknown,
         ) from error
     except ClientError as error:
         message = error.response["Error"].get("Message", "")
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
+        advice = _advice(error, step)
         raise kind(
-            f"{doing}: EC2 refused with {code(error)}: {message}{_advice(error, step)}",
+            f"{doing}: EC2 refused with {code(error)}: {message}{advice or _unsure(error)}",
             image=image,
             region=region,
             step=step,
             request_id=str(request),
-            later=passing(error) or no_room(error) or code(error) in _MENDED_ELSEWHERE,
+            later=later(error),
+            # Where we know what to advise, a person has something to do.
+            unknown="" if advice else unknown(error),
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise kind(
@@ -173,3 +164,12 @@ def _advice(error: ClientError, step: str) -> str:
         "OptInRequired": "enable the region for the account, or exclude it in fedimg.toml",
     }.get(code(error))
     return f" ({advice})" if advice else ""
+
+
+def _unsure(error: ClientError) -> str:
+    if meaning_of(error) is not Meaning.UNKNOWN:
+        return ""
+    return (
+        " (fedimg does not know whether such a refusal passes; a job runs again by itself for it "
+        f"{UNKNOWN_RUNS} times at most)"
+    )

@@ -16,6 +16,7 @@ STATUS = {
     "ExpiredTokenException": 403,
     "ResourceNotFoundException": 404,
     "ConflictException": 409,
+    "ServiceQuotaExceededException": 402,
 }
 
 

@@ -39,6 +39,7 @@ class Rule:
     region: str | list[str] = "*"
     code: str = ""
     message: str = "The lab's plan of faults has it so."
+    reason: str = ""
     late: bool = False
     seconds: float = 0.0
     answers: int = 0

@@ -76,7 +76,7 @@ def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) ->
 def _end(rule: Rule) -> None:
     if rule.fault == faults.RESET:
         raise Reset(rule.message)
-    raise EC2Error(rule.code, rule.message)
+    raise EC2Error(rule.code, rule.message, rule.reason or None)
 
 
 def _unknown(call: Call, due: Due, named: set[str]) -> set[str]:

@@ -64,7 +64,7 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
         user_data="",
         token=labels.token("utility"),
         group=place.group,
-        subnet=instances.subnet_for(origin, place, "t3.small", 0),
+        subnet=instances.subnets_for(origin, place, "t3.small", 0)[0],
     )
     instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
     name = key_pairs.imported(origin, waiter, labels, "test", ssh.new_identity("test"))

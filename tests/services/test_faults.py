@@ -70,6 +70,45 @@ PASSING = [
         "a copy fails",
         [{"fault": "failed", "action": "SnapshotCompletion", "region": FURTHER, "count": 1}],
     ),
+    Case(
+        "snapshots pend",
+        [refused("PendingSnapshotLimitExceeded", action="CreateSnapshot", count=2)],
+    ),
+    Case(
+        "snapshots of a volume",
+        [refused("ConcurrentSnapshotLimitExceeded", action="CreateSnapshot", count=2)],
+    ),
+    Case("verification", [refused("PendingVerification", action="RunInstances", count=1)]),
+    Case("IOPS", [refused("MaxIOPSLimitExceeded", action="RunInstances", count=1)]),
+    Case(
+        "full subnet, one attempt",
+        [refused("InsufficientFreeAddressesInSubnet", action="RunInstances", count=1)],
+        limits={"attempts": 1},
+    ),
+    Case(
+        "zone without the type, one attempt",
+        [refused("Unsupported", action="RunInstances", count=1)],
+        limits={"attempts": 1},
+    ),
+    Case(
+        "direct, concurrent calls",
+        [refused("ConcurrentLimitExceededException", action="StartSnapshot", count=2)],
+        **DIRECT,
+    ),
+    Case("direct, tags", [refused("ConcurrentTagAccess", action="CreateTags", count=2)], **DIRECT),
+    *(
+        Case(
+            f"direct, {reason}",
+            [
+                refused(
+                    "ValidationException", reason=reason, action="PutSnapshotBlock", count=2, skip=1
+                )
+            ],
+            limits={"attempts": 1},
+            **DIRECT,
+        )
+        for reason in ("WRITE_REQUEST_TIMEOUT", "CONFLICTING_BLOCK_UPDATE")
+    ),
     Case("direct, throttled", [refused("RequestLimitExceeded", probability=0.1)], **DIRECT),
     Case("direct, resets when acted", [{"fault": "reset", "late": True, "count": 1}], **DIRECT),
     Case("direct, knows nothing new", [{"fault": "unknown", "seconds": 1}], **DIRECT),
@@ -134,6 +173,20 @@ LASTING = [
         [{"fault": "failed", "action": "SnapshotCompletion", "region": ORIGIN}],
         failed=ALL,
         words="snapshot snap-.* failed",
+    ),
+    Case(
+        "direct, EBS quota",
+        [refused("ServiceQuotaExceededException", action="StartSnapshot")],
+        failed=ALL,
+        words="ServiceQuotaExceededException",
+        **DIRECT,
+    ),
+    Case(
+        "all subnets are full",
+        [refused("InsufficientFreeAddressesInSubnet", action="RunInstances")],
+        failed=ALL,
+        words="no room for the instance in subnet-.*, subnet-",
+        limits={"attempts": 1},
     ),
     Case(
         "no capacity for long",
@@ -258,6 +311,29 @@ def test_region_that_did_not_answer_the_plan_gets_the_types_that_it_can_have(lab
     made = {region: {str(ami.type) for ami in amis} for region, amis in result.published.items()}
     both = {"hvm-gp2", "paravirtual-gp2"}
     assert made == {ORIGIN: both, "us-east-2": {"hvm-gp2"}, "eu-west-1": both}
+
+
+@pytest.mark.parametrize(
+    ("fault", "unknown"),
+    [
+        (refused("Strange", action="RunInstances"), "Strange"),
+        (refused("TagLimitExceeded", action="RunInstances"), ""),
+        (refused("Unsupported", action="RunInstances"), ""),
+    ],
+    ids=["unknown", "a person's", "no zone"],
+)
+def test_refusal_that_is_not_known_to_pass_fails_at_once(
+    lab: Lab, fault: dict[str, Any], unknown: str
+) -> None:
+    image, observer = lab.image(), Recorder()
+    follow(lab.url, [fault])
+    with pytest.raises(EC2UtilityException, match=fault["code"]) as failure:
+        lab.upload(image, observer, limits=LIMITS, **SETTINGS)
+    assert (failure.value.later, failure.value.unknown) == (False, unknown)
+    assert ("runs again by itself" in str(failure.value)) == bool(unknown)
+    assert "starting afresh" not in observer.words()
+    follow(lab.url, [])
+    lab.leaves_nothing(image)
 
 
 def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
