@@ -142,9 +142,12 @@ def state_directory(directory: Path) -> list[Finding]:
 
 
 def database(settings: Settings) -> list[Finding]:
-    """Whether the PostgreSQL answers, and is prepared."""
+    """Whether the PostgreSQL answers, gives each client its own connection, and is prepared."""
     name = "database"
     try:
+        from fedimg.pooler import refuse_shared_connections
+
+        refuse_shared_connections(settings.database)
         with closing(Store(settings.state_directory, settings.database)) as store:
             return [Finding(name, Status.OK, f"{store.place} answers")]
     except StoreError as error:

@@ -44,12 +44,14 @@ def drain(
 def migrate(call: Call) -> Code:
     """Prepare the PostgreSQL of `database`: add what this version needs and it lacks."""
     from fedimg import show
+    from fedimg.pooler import refuse_shared_connections
     from fedimg.store import Store
 
     if not call.settings.database:
         raise Refused(
             Code.UNUSABLE, "`database` is not set; a file's tables the worker makes by itself"
         )
+    refuse_shared_connections(call.settings.database)
     store = Store(call.settings.state_directory, call.settings.database, make=True)
     call.output.answer(show.migrated(store.place))
     return Code.OK

@@ -215,6 +215,11 @@ def _opened(settings: Settings, told: threading.Event) -> Store | None:
     pause = 1.0
     while True:
         try:
+            if settings.database:
+                # Loads libpq, which a worker on a file has no use for.
+                from fedimg.pooler import refuse_shared_connections
+
+                refuse_shared_connections(settings.database)
             return Store(
                 settings.state_directory,
                 settings.database,
