@@ -1,56 +1,70 @@
-"""Runs commands on an instance over SSH with a pinned host key; which ones, the caller knows."""
+"""Runs commands on an instance over SSH with a pinned host key; which ones, the caller knows.
+
+An instance may say anything, of any length. Whatever it says is read in a process of its own, one
+for each login (fedimg.ssh_process): it has limits of memory and time, nothing of the worker's
+environment, and answers with data.
+"""
 
 from __future__ import annotations
 
-import io
-import logging
-import socket
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import TracebackType
+from typing import IO, Annotated
 
-import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paramiko.ssh_exception import IncompatiblePeer
+from pydantic import Field, TypeAdapter, ValidationError
 
-from fedimg.exceptions import Cancelled
-from fedimg.printed import Printed
+from fedimg.exceptions import OUTPUT_TAIL, Cancelled
+from fedimg.printed import printable
 from fedimg.secrets import hide
+from fedimg.ssh_messages import (
+    GRACE,
+    LONGEST,
+    OUT_OF_MEMORY,
+    Command,
+    Failed,
+    Finished,
+    Lines,
+    LoggedIn,
+    Login,
+    Reached,
+    Ready,
+    Reply,
+    encoded,
+)
 
-#: Longest wait for a TCP connection, in seconds. A fresh try a second finds a booting machine
-#: sooner than the kernel's own, ever rarer ones, and lets a cancelled job leave at once.
-TCP_PATIENCE = 1.0
-#: Longest one try may take from connection to login, in seconds. Banners were seen 25 s late on a
-#: booting machine; a connection that its machine forgot while booting never gets one.
-LOGIN_PATIENCE = 60.0
-#: Pause between two tries, in seconds. A refused connection costs the machine nothing; who fails
-#: at logins too often is shut out for a time (sshd_config, PerSourcePenalties).
-PAUSE_CLOSED = 0.2
-PAUSE = 1.0
-#: How often a wait looks for cancellation and limits, in seconds.
+__all__ = [
+    "Finished",
+    "HostKeyMismatch",
+    "Identity",
+    "Reached",
+    "SSHError",
+    "Session",
+    "connect",
+    "new_identity",
+]
+
+#: What a process may have in memory, in bytes: it was seen to take 23 MB for itself, and holds no
+#: more than fedimg.ssh_client.LARGEST_OUTPUT of what an instance sends.
+MEMORY = 256 * 1024 * 1024
+#: How often a wait looks for cancellation, in seconds.
 GLANCE = 0.2
+#: How long a process may take to start, in seconds; 0.2 is usual.
+_START = 60.0
+#: Of the reason that a process gives, so many characters are told.
+_PROBLEM = 1000
 
-#: How much later than a login is given up, in seconds, paramiko would by itself.
-_PARAMIKO_LATER = 5.0
-#: paramiko logs a traceback a failed try; the reason is in our error instead.
-_QUIET = "fedimg.ssh.paramiko"
-logging.getLogger(_QUIET).setLevel(logging.CRITICAL + 1)
-
-
-class Reached(StrEnum):
-    """How far the last try at a login came."""
-
-    NOTHING = "no answer to TCP"
-    CLOSED = "connection refused"
-    PORT = "connected, and no SSH server spoke"
-    HOST_KEY = "another host key"
-    SERVER = "login refused"
-    LOGIN = "logged in"
+_REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
 
 
 class SSHError(Exception):
@@ -88,35 +102,22 @@ class Identity:
     OpenSSH's own format, as cloud-init wants it for a host key.
     """
 
-    private: paramiko.PKey = field(repr=False)
     private_text: str = field(repr=False)
     public: str
 
 
-@dataclass(frozen=True)
-class Finished:
-    """How a command ended; `output` and `errors` are the tails of its two streams, printable and
-    without private keys.
-    """
-
-    status: int
-    output: str
-    errors: str
-
-
 def new_identity(comment: str) -> Identity:
     """A key pair made for this attempt; `comment` ends its public line."""
-    text = (
-        Ed25519PrivateKey.generate()
-        .private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
-        .decode()
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
     )
-    key = paramiko.Ed25519Key.from_private_key(io.StringIO(text))
-    return Identity(key, text, f"{key.get_name()} {key.get_base64()} {comment}")
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return Identity(private.decode(), f"{public.decode()} {comment}")
 
 
 def connect(
@@ -128,46 +129,42 @@ def connect(
     client_key: Identity,
     limit: float,
     stop: threading.Event,
+    memory: int = MEMORY,
 ) -> Session:
     """Log in to a machine that may still be booting.
 
     Refused connections, late banners and refused logins (cloud-init installs the user's key some
     time after sshd answers) are tried again for `limit` seconds. `stop` cancels this and whatever
-    the session runs.
+    the session runs. `memory`, in bytes, is what reading the machine's answers may take.
 
     Raises:
         HostKeyMismatch: at once, when the server cannot show `host_key`.
-        SSHError: no login within the limit; the text has the reason of the last try.
+        SSHError: no login within the limit, and the text has the reason of the last try; or the
+            machine went beyond a limit.
         Cancelled: `stop` was set.
     """
     where = f"{user}@{address} port {port}"
-    deadline = time.monotonic() + limit
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            transport = _login(address, port, user, host_key, client_key, deadline, stop)
-        except _NotYet as reason:
-            pause = PAUSE_CLOSED if reason.reached is Reached.CLOSED else PAUSE
-            if time.monotonic() + pause >= deadline:
-                raise SSHError(
-                    f"no SSH login as {where} within {limit:g} s ({tries} tries); "
-                    f"the last one: {reason}",
-                    reached=reason.reached,
-                ) from reason
-        else:
-            return Session(transport, where, stop)
-        if stop.wait(pause):
-            raise Cancelled(f"cancelled while waiting for {where}")
+    process = _Process(stop, f"waiting for {where}")
+    try:
+        process.receive(time.monotonic() + _START, Ready)
+        login = Login(address, port, user, host_key.public, client_key.private_text, limit, memory)
+        deadline = time.monotonic() + limit + 2 * GRACE
+        process.reached = Reached.PORT
+        process.send(encoded(login), deadline)
+        process.receive(deadline, LoggedIn)
+    except BaseException:
+        process.kill()
+        raise
+    process.reached = Reached.LOGIN
+    process.what = f"a command ran as {where}"
+    return Session(process)
 
 
 class Session:
     """A login, good for one command after another; close it, or use it as a context manager."""
 
-    def __init__(self, transport: paramiko.Transport, where: str, stop: threading.Event) -> None:
-        self._transport = transport
-        self._where = where
-        self._stop = stop
+    def __init__(self, process: _Process) -> None:
+        self._process = process
 
     def __enter__(self) -> Session:
         return self
@@ -182,7 +179,7 @@ class Session:
 
     def close(self) -> None:
         """End the login, and with it a command that still runs. Closing again does nothing."""
-        self._transport.close()
+        self._process.kill()
 
     def run(
         self,
@@ -191,7 +188,7 @@ class Session:
         given: bytes = b"",
         limit: float,
         idle: float,
-        heard: Callable[[str], None] = lambda line: None,
+        heard: Callable[[str], None] | None = None,
     ) -> Finished:
         """Run `command` in the user's login shell with `given` on its standard input.
 
@@ -205,258 +202,146 @@ class Session:
                 status is a result, not an error.
             Cancelled: the `stop` given to `connect` was set.
         """
-        output, errors = Printed(heard), Printed(lambda line: None)
-        watch = _Watch(self._transport, self._stop, limit, idle)
+        asked = Command(command, len(given), limit, idle, lines=heard is not None)
+        deadline = time.monotonic() + limit + 2 * GRACE
         try:
-            with watch:
-                status = self._converse(command, given, output, errors, watch)
-            reason = ""
-        except _LinkDied as error:
-            status, reason = -1, f": {error}"
-        if status >= 0:
-            return Finished(status, hide(output.tail), hide(errors.tail))
-        killed = self._transport.is_active()
-        broke = False
-        self.close()
-        if watch.cancelled:
-            raise Cancelled(f"cancelled while a command ran as {self._where}")
-        if watch.verdict:
-            problem = f"gave up on a command running as {self._where}: {watch.verdict}"
-        elif killed and not reason:
-            problem = (
-                f"a signal killed the command running as {self._where}; "
-                "the instance's console may say why (out of memory?)"
-            )
-        else:
-            broke = True
-            problem = f"the connection broke while a command ran as {self._where}{reason}"
-        tails = "\n".join(tail for tail in (output.tail, errors.tail) if tail)
-        raise SSHError(problem, hide(tails), broke=broke)
-
-    def _converse(
-        self, command: str, given: bytes, output: Printed, errors: Printed, watch: _Watch
-    ) -> int:
-        """Feed and hear the command; return its exit status, or -1 for one it did not tell."""
-        with _link_errors():
-            channel = self._transport.open_session()
-            channel.settimeout(GLANCE)
-            channel.exec_command(command)
-        unsent: memoryview | None = memoryview(given)
-        while True:
-            if unsent is not None:
-                unsent = _send(channel, unsent)
-            with _link_errors():
-                if channel.recv_stderr_ready():
-                    data, stream = channel.recv_stderr(65536), errors
-                else:
-                    try:
-                        data, stream = channel.recv(65536), output
-                    except TimeoutError:
-                        # Nothing to hear yet; there may be something to send.
-                        continue
-            if data:
-                watch.heard()
-                stream.feed(data)
-            elif stream is output and not channel.recv_stderr_ready():
-                break
-        output.end()
-        errors.end()
-        with _link_errors():
-            status = channel.recv_exit_status()
-            channel.close()
-        return status
+            self._process.send(encoded(asked) + given, deadline)
+            while True:
+                reply = self._process.receive(deadline, Lines, Finished)
+                if isinstance(reply, Finished):
+                    return Finished(reply.status, _told(reply.output), _told(reply.errors))
+                if isinstance(reply, Lines) and heard is not None:
+                    for line in reply.lines:
+                        heard(printable(line))
+        except BaseException:
+            self.close()
+            raise
 
 
-class _NotYet(Exception):
-    """One try at a login failed in a way that a booting machine's may."""
+class _Process:
+    """A fresh interpreter that talks to one machine; `what` is being done, `reached` how far it is.
 
-    def __init__(self, problem: str, reached: Reached) -> None:
-        super().__init__(problem)
-        self.reached = reached
-
-
-class _LinkDied(Exception):
-    """paramiko could not go on."""
-
-
-@contextmanager
-def _link_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, paramiko.SSHException) as error:
-        raise _LinkDied(str(error) or type(error).__name__) from error
-
-
-def _login(
-    address: str,
-    port: int,
-    user: str,
-    host_key: Identity,
-    client_key: Identity,
-    deadline: float,
-    stop: threading.Event,
-) -> paramiko.Transport:
-    if stop.is_set():
-        raise Cancelled(f"cancelled before connecting to {address} port {port}")
-    until = min(deadline, time.monotonic() + LOGIN_PATIENCE)
-    try:
-        sock = socket.create_connection((address, port), timeout=TCP_PATIENCE)
-    except OSError as error:
-        closed = isinstance(error, ConnectionRefusedError)
-        raise _NotYet(
-            f"no connection: {error.strerror or error}",
-            Reached.CLOSED if closed else Reached.NOTHING,
-        ) from error
-    try:
-        transport = paramiko.Transport(sock)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        _handshake(transport, f"{address} port {port}", host_key, until, stop)
-        _authenticate(transport, user, client_key, until, stop)
-    except BaseException:
-        transport.close()
-        sock.close()
-        raise
-    return transport
-
-
-def _handshake(
-    transport: paramiko.Transport,
-    where: str,
-    host_key: Identity,
-    until: float,
-    stop: threading.Event,
-) -> None:
-    pinned = host_key.private
-    transport.set_log_channel(_QUIET)
-    # Nothing but the pinned key's algorithm is offered: a server without that key ends here.
-    transport.get_security_options().key_types = (pinned.get_name(),)
-    # Ours is the limit that counts: its words tell which it was.
-    left = until - time.monotonic() + _PARAMIKO_LATER
-    transport.banner_timeout = transport.handshake_timeout = left
-    done = threading.Event()
-    transport.start_client(event=done)
-    if not _await(done, transport, until, stop):
-        raise _NotYet("the port is open, but no SSH server answered there", Reached.PORT)
-    error = transport.get_exception()
-    if isinstance(error, IncompatiblePeer):
-        raise HostKeyMismatch(
-            f"the SSH server at {where} has no {pinned.get_name()} host key or none of our "
-            f"ciphers, so it is not the machine that was started: {error}"
-        )
-    if error is not None or not transport.is_active():
-        raise _NotYet(f"no SSH handshake: {error or 'the server hung up'}", Reached.PORT)
-    if transport.get_remote_server_key().asbytes() != pinned.asbytes():
-        raise HostKeyMismatch(
-            f"the SSH server at {where} shows another host key than the one made for this "
-            "machine: its address went to another machine, its cloud-init did not install the key, "
-            "or somebody sits in between; nothing was sent to it"
-        )
-
-
-def _authenticate(
-    transport: paramiko.Transport,
-    user: str,
-    client_key: Identity,
-    until: float,
-    stop: threading.Event,
-) -> None:
-    done = threading.Event()
-    try:
-        transport.auth_publickey(user, client_key.private, event=done)
-    except paramiko.SSHException as error:
-        raise _NotYet(f"the server hung up before the login: {error}", Reached.SERVER) from error
-    if not _await(done, transport, until, stop):
-        raise _NotYet("the server did not answer the login", Reached.SERVER)
-    if not transport.is_authenticated():
-        raise _NotYet(
-            f"the server refused the key of user {user!r} ({transport.get_exception()}): is that "
-            "the image's default user, and did cloud-init run to its end?",
-            Reached.SERVER,
-        )
-
-
-def _await(
-    done: threading.Event, transport: paramiko.Transport, until: float, stop: threading.Event
-) -> bool:
-    """Wait for paramiko's thread; False when `until` passed first."""
-    while not done.wait(GLANCE):
-        if stop.is_set():
-            raise Cancelled("cancelled while logging in")
-        if time.monotonic() >= until:
-            return False
-        if not transport.is_active():
-            return True
-    return True
-
-
-def _send(channel: paramiko.Channel, unsent: memoryview) -> memoryview | None:
-    """Send what the server takes at once; None when all is sent or nobody reads it any more."""
-    try:
-        while unsent and channel.send_ready():
-            unsent = unsent[channel.send(unsent[:32768].tobytes()) :]
-        if unsent:
-            return unsent
-        channel.shutdown_write()
-    except TimeoutError:
-        return unsent
-    except (OSError, EOFError, paramiko.SSHException):
-        # A command may end without reading its input; its exit status tells whether that is well.
-        return None
-    return None
-
-
-class _Watch:
-    """Closes the connection of a command that is cancelled or out of time.
-
-    A thread of its own, because paramiko waits without limit for the answers to some requests and
-    for a full socket.
+    Fresh, as a fork of a process with threads may hang. It ends when its standard input does, so it
+    outlives no worker. It gets no environment: the worker's may hold credentials of AWS's, and the
+    database's password. What it prints beside its messages would be a machine's words in our log.
     """
 
-    def __init__(
-        self, transport: paramiko.Transport, stop: threading.Event, limit: float, idle: float
-    ) -> None:
-        self.verdict = ""
-        self.cancelled = False
-        self._transport = transport
+    def __init__(self, stop: threading.Event, what: str) -> None:
+        self.what = what
+        self.reached = Reached.NOTHING
         self._stop = stop
-        self._limit = limit
-        self._idle = idle
-        self._started = self._last = time.monotonic()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="fedimg-ssh-watch", daemon=True)
+        self._said = bytearray()
+        self._popen = subprocess.Popen(
+            [sys.executable, "-I", "-m", "fedimg.ssh_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env={},
+            cwd="/",
+            # Control-C on a terminal is the worker's.
+            start_new_session=True,
+        )
+        assert self._popen.stdin
+        assert self._popen.stdout
+        self._in, self._out = self._popen.stdin, self._popen.stdout
+        # Where nobody reads, a write would wait without a limit.
+        os.set_blocking(self._in.fileno(), False)
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    def kill(self) -> None:
+        """End the process. Killing it again does nothing."""
+        self._popen.kill()
+        self._popen.wait()
+        for pipe in (self._in, self._out):
+            pipe.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def heard(self) -> None:
-        """Something came: the idle limit counts from now."""
-        self._last = time.monotonic()
-
-    def _look(self) -> None:
-        while not self._over.wait(GLANCE):
-            now = time.monotonic()
-            if self._stop.is_set():
-                self.cancelled = True
-            elif now - self._started > self._limit:
-                self.verdict = f"it was not done after {self._limit:g} s"
-            elif now - self._last > self._idle:
-                self.verdict = (
-                    f"nothing was heard from it for {self._idle:g} s; "
-                    "the machine or the link to it is frozen"
-                )
-            else:
+    def send(self, data: bytes, deadline: float) -> None:
+        """Write everything. Raises as `receive` does."""
+        left = memoryview(data)
+        while left:
+            self._wait(self._in, select.POLLOUT, deadline)
+            try:
+                left = left[os.write(self._in.fileno(), left) :]
+            except BlockingIOError:
                 continue
-            self._transport.close()
-            return
+            except BrokenPipeError as error:
+                raise self._ended() from error
+
+    def receive(self, deadline: float, *kinds: type[Reply]) -> Reply:
+        """The next message, of one of these kinds.
+
+        Raises SSHError for a Failed, a process that has ended, one that says nothing until
+        `deadline`, and for what is no such message; Cancelled when `stop` is set.
+        """
+        while (end := self._said.find(b"\n")) < 0:
+            if len(self._said) > LONGEST:
+                raise self._failed("the process that talks to it sends an endless message")
+            self._wait(self._out, select.POLLIN, deadline)
+            data = os.read(self._out.fileno(), 65536)
+            if not data:
+                raise self._ended()
+            self._said += data
+        line = bytes(self._said[:end])
+        del self._said[: end + 1]
+        try:
+            reply = _REPLY.validate_json(line, strict=True)
+        except ValidationError as error:
+            raise self._failed("the process that talks to it sends what is no message") from error
+        if isinstance(reply, Failed):
+            problem = _told(reply.problem).replace("\n", " ")[:_PROBLEM]
+            if reply.reached is Reached.HOST_KEY:
+                raise HostKeyMismatch(problem)
+            raise SSHError(problem, _told(reply.output), reply.reached, broke=reply.broke)
+        if not isinstance(reply, kinds):
+            raise self._failed(f"the process that talks to it sends {reply.kind!r} out of turn")
+        return reply
+
+    def _wait(self, pipe: IO[bytes], event: int, deadline: float) -> None:
+        if pipe.closed:
+            raise self._failed("the connection was closed before", broke=True)
+        poll = select.poll()
+        poll.register(pipe, event)
+        while not self._stop.is_set():
+            if poll.poll(GLANCE * 1000):
+                return
+            if time.monotonic() >= deadline:
+                raise self._late()
+        raise Cancelled(f"cancelled while {self.what}")
+
+    def _late(self) -> SSHError:
+        return self._failed("the process that talks to it was ended at its deadline")
+
+    def _ended(self) -> SSHError:
+        """Why the process is there no more, as its exit status tells.
+
+        What a machine can bring about is held against it.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # It closes its pipes a moment before it is gone.
+            self._popen.wait(GRACE)
+        status = self._popen.returncode
+        if self.reached is Reached.NOTHING:
+            return self._failed(f"the process for it did not start ({_ending(status)})", broke=True)
+        if status == OUT_OF_MEMORY:
+            return self._failed("what it sent took more memory than is allowed to it")
+        if status == -signal.SIGALRM:
+            return self._late()
+        # The system's, when the whole machine is out of memory; or somebody's.
+        return self._failed(
+            f"the process that talks to it ended ({_ending(status)})",
+            broke=status == -signal.SIGKILL,
+        )
+
+    def _failed(self, problem: str, *, broke: bool = False) -> SSHError:
+        return SSHError(f"gave up while {self.what}: {problem}", reached=self.reached, broke=broke)
+
+
+def _ending(status: int | None) -> str:
+    if status is not None and status < 0:
+        return f"signal {-status}"
+    return f"exit status {status}"
+
+
+def _told(text: str) -> str:
+    """What a process tells of a machine, fit to be shown: of it, too, nothing is believed."""
+    return hide("\n".join(map(printable, text[-OUTPUT_TAIL:].splitlines())))

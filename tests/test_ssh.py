@@ -1,12 +1,16 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -76,6 +80,15 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         await process.stdout.drain()
         process.channel.get_connection().abort()
         return
+    if process.command == "flood":
+        # As a server that does not care for how much its client wants to have.
+        process.channel._orig_chan._send_window = 1 << 40  # type: ignore[attr-defined]
+        with suppress(OSError, asyncssh.Error):
+            for _ in range(31):
+                process.stdout.write((b"x" * 63 + b"\n") * (1 << 14))
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(60)
+        return
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(
         "/bin/sh",
@@ -97,7 +110,8 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         if child.returncode is None:
             # With all that it started: a pipe that stays open would never end.
             os.killpg(child.pid, signal.SIGKILL)
-            await child.wait()
+            # A pipe that is not read to its end is waited for.
+            await child.communicate()
     if status < 0:
         process.exit_with_signal("KILL")
     else:
@@ -436,9 +450,209 @@ def test_a_session_can_be_closed_twice_and_runs_nothing_after(session: ssh.Sessi
         session.run("true", limit=5, idle=5)
 
 
-def test_no_thread_is_left(server: Server) -> None:
+def test_no_thread_and_no_process_is_left(server: Server) -> None:
     before = threading.active_count()
     with connect(server.port) as session:
         session.run("true", limit=5, idle=5)
     time.sleep(0.5)
     assert threading.active_count() <= before
+    assert talking() == []
+
+
+# --- The process that talks
+
+
+def talking(parent: int | None = None) -> list[int]:
+    """The SSH processes of this process, or of another one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parts = (entry / "stat").read_text().rpartition(")")[2].split()
+            ours = int(parts[1]) == (parent or os.getpid())
+            if ours and b"fedimg.ssh_process" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def alone() -> int:
+    (found,) = talking()
+    return found
+
+
+class Memory:
+    """Sees the most memory, in MiB, that any SSH process of this process takes."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.02):
+            for found in talking():
+                with suppress(OSError, IndexError):
+                    status = Path(f"/proc/{found}/status").read_text()
+                    self.most = max(self.most, int(status.split("VmHWM:")[1].split()[0]) / 1024)
+
+
+def test_the_process_has_limits_and_nothing_of_the_workers(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    with connect(server.port, memory=100 << 20):
+        place = Path(f"/proc/{alone()}")
+        assert (place / "environ").read_bytes() == b""
+        assert b"PRIVATE" not in (place / "cmdline").read_bytes()
+        assert os.readlink(place / "cwd") == "/"
+        limits = (place / "limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    assert re.search(rf"Max data size +{100 << 20} +{100 << 20} ", limits)
+
+
+def test_endless_words_before_the_login_end_at_once_and_take_no_memory() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as endless:
+
+        def pour() -> None:
+            with suppress(OSError):
+                peer = endless.accept()[0]
+                while True:
+                    peer.sendall(b"x" * 4096)
+
+        threading.Thread(target=pour, daemon=True).start()
+        words = "sent more than 256 KiB before it"
+        with takes(0, 20), Memory() as memory, pytest.raises(ssh.SSHError, match=words) as caught:
+            connect(endless.getsockname()[1], limit=60)
+    assert caught.value.reached is ssh.Reached.PORT
+    assert not caught.value.broke
+    assert 0 < memory.most < 60
+
+
+def test_endless_output_ends_in_time_and_takes_no_memory(session: ssh.Session) -> None:
+    with takes(0.9, 20), Memory() as memory, pytest.raises(ssh.SSHError, match="not done after"):
+        session.run("yes", limit=1, idle=60)
+    assert 0 < memory.most < 60
+
+
+def test_more_output_than_a_command_may_have_is_said_in_words(session: ssh.Session) -> None:
+    words = "the machine sent more than 32768 KiB"
+    with Memory() as memory, pytest.raises(ssh.SSHError, match=words) as caught:
+        session.run("head -c 50000000 /dev/zero | tr '\\0' x", limit=120, idle=60)
+    assert not caught.value.broke
+    assert 0 < memory.most < 60
+
+
+def test_machine_that_fills_the_memory_fails_and_is_not_replaced(server: Server) -> None:
+    filled = threading.Event()
+
+    def heard(line: str) -> None:
+        # Nobody reads any more, and the server goes on.
+        filled.wait(30)
+
+    session = connect(server.port, memory=40 << 20)
+    process = alone()
+    threading.Thread(target=lambda: (settle(process), filled.set())).start()
+    with session, Memory() as memory, pytest.raises(ssh.SSHError, match="more memory") as caught:
+        session.run("flood", limit=120, idle=60, heard=heard)
+    assert not caught.value.broke
+    assert 0 < memory.most < 80
+
+
+def settle(process: int) -> None:
+    """Wait until a process has grown and has given up a thread: paramiko's has died."""
+    status = Path(f"/proc/{process}/status")
+    before = threads = int(status.read_text().split("Threads:")[1].split()[0])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(OSError, IndexError):
+            now = int(status.read_text().split("Threads:")[1].split()[0])
+            threads = max(threads, now)
+            if threads > before and now < threads:
+                return
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("byte", ["\\n", '"', "\\\\", "\\377", "\\t"])
+def test_lines_of_any_bytes_fit_into_messages(session: ssh.Session, byte: str) -> None:
+    heard: list[str] = []
+    command = f"head -c 200000 /dev/zero | tr '\\0' '{byte}'"
+    done = session.run(command, limit=60, idle=30, heard=heard.append)
+    assert done.status == 0
+    assert sum(map(len, heard)) + (len(heard) if byte == "\\n" else 0) == 200_000
+
+
+def test_process_that_hangs_is_ended_at_its_deadline(session: ssh.Session) -> None:
+    os.kill(alone(), signal.SIGSTOP)
+    with takes(0, 40), pytest.raises(ssh.SSHError, match="ended at its deadline") as caught:
+        session.run("true", limit=0.5, idle=5)
+    assert not caught.value.broke
+    assert talking() == []
+
+
+def test_cancelled_while_the_process_hangs(server: Server) -> None:
+    stop = threading.Event()
+    with connect(server.port, stop=stop) as session:
+        os.kill(alone(), signal.SIGSTOP)
+        threading.Timer(0.5, stop.set).start()
+        with takes(0.4, 5), pytest.raises(Cancelled):
+            session.run("true", limit=60, idle=60)
+    assert talking() == []
+
+
+def test_process_that_the_system_kills_is_not_the_machines_fault(session: ssh.Session) -> None:
+    threading.Timer(0.5, lambda: os.kill(alone(), signal.SIGKILL)).start()
+    with pytest.raises(ssh.SSHError, match=r"ended \(signal 9\)") as caught:
+        session.run("exec sleep 60", limit=60, idle=60)
+    assert caught.value.broke
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ("echo hello", "sends what is no message"),
+        ("""echo '{"kind": "ready", "kind": "finished"}'""", "sends what is no message"),
+        ("""echo '{"kind": "logged in"}'""", "out of turn"),
+        ("exec yes | tr -d '\\n'", "endless message"),
+        ("exit 3", r"did not start \(exit status 3\)"),
+    ],
+)
+def test_of_what_the_process_says_nothing_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, words: str
+) -> None:
+    other = tmp_path / "python"
+    other.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{says}\nsleep 20\n")
+    other.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(other))
+    with takes(0, 15), pytest.raises(ssh.SSHError, match=words):
+        connect(1)
+
+
+def test_the_process_outlives_no_worker(server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys, threading, time\n"
+        "from fedimg import ssh\n"
+        "port, host, private, public = sys.argv[1:]\n"
+        "ssh.connect('127.0.0.1', int(port), 'fedora', host_key=ssh.Identity('', host),\n"
+        "    client_key=ssh.Identity(private, public), limit=20, stop=threading.Event())\n"
+        "print('in', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    given = [str(server.port), HOST.public, CLIENT.private_text, CLIENT.public]
+    worker = subprocess.Popen([sys.executable, script, *given], stdout=subprocess.PIPE, text=True)
+    with worker:
+        assert worker.stdout
+        assert worker.stdout.readline() == "in\n"
+        (left,) = talking(worker.pid)
+        worker.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{left}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
