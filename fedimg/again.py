@@ -10,11 +10,15 @@ import sqlalchemy as sa
 
 from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
+from fedimg.observer import AWAY
 from fedimg.store import Store
-from fedimg.tables import again
+from fedimg.tables import again, outages, regions
 
 #: The longest pause between two clean-ups, in seconds: what is left over costs money.
 _LONGEST_UNCLEAN = 4 * 3600.0
+
+#: A run that waits for a region begins after this many seconds all the same.
+_LONGEST_AWAY = 86400.0
 
 
 class What(StrEnum):
@@ -64,6 +68,37 @@ class Again:
             return None
         pause = limits.retry_after * 2 ** (count - 1)
         return self._plan(Turn(job, run, What.RUN, count, time.time() + pause, unknown=of_unknown))
+
+    def run_when_back(self, job: str, run: int) -> Turn:
+        """Another run behind this one, when a region that is away is back (`wake`).
+
+        It is not counted: nothing but the region failed.
+        """
+        before = self.of(job)
+        if before and before.run == run:
+            return before
+        automatic = before and before.what is What.RUN and before.run == run - 1
+        count, unknown = (before.count, before.unknown) if before and automatic else (0, 0)
+        due = time.time() + _LONGEST_AWAY
+        return self._plan(Turn(job, run, What.RUN, count, due, unknown=unknown))
+
+    def wake(self) -> None:
+        """Let the runs begin now of which a region is back, or let be."""
+        away = sa.select(outages.c.region).where(
+            outages.c.back.is_(None), outages.c.due.is_not(None)
+        )
+        back = sa.exists().where(
+            regions.c.job == again.c.job, regions.c.step == AWAY, regions.c.region.not_in(away)
+        )
+        now = time.time()
+        waits = (again.c.what == What.RUN) & ~again.c.begun & (again.c.due > now)
+        with self._engine.begin() as connection:
+            # Most often nobody waits: then nothing is written.
+            jobs = connection.execute(sa.select(again.c.job).where(waits, back)).scalars().all()
+            if jobs:
+                connection.execute(
+                    sa.update(again).where(again.c.job.in_(jobs), waits).values(due=now)
+                )
 
     def clean_up(self, job: str, run: int, count: int, limits: Limits) -> Turn:
         """Another clean-up behind a run that had `count` of these already.

@@ -23,6 +23,7 @@ from fedimg.aws.clients import Clients
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
+from fedimg.outages import Outages
 from fedimg.rpc import Client
 from fedimg.store import Store, StoreError
 from fedimg.unanswered import unanswered
@@ -51,6 +52,7 @@ def run(settings: Settings) -> list[Finding]:
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
         "announcements": partial(announcements, settings),
+        "regions, away": partial(regions_away, settings),
     }
     # Whoever announces on fedora-messaging alone need not have fedmsg.
     if FEDMSG in settings.bus:
@@ -197,6 +199,25 @@ def announcements(settings: Settings) -> list[Finding]:
     return [Finding(name, Status.WARNING, text, hint) for text in told] or [
         Finding(name, Status.OK, "Koji has answered about each")
     ]
+
+
+def regions_away(settings: Settings) -> list[Finding]:
+    """Look which regions the workers know to be away."""
+    name = "regions, away"
+    if not _has_database(settings):
+        return [Finding(name, Status.OK, "none known")]
+    with closing(Store(settings.state_directory, settings.database)) as store:
+        away = Outages(store, settings.ec2.limits).all()
+    hint = (
+        "jobs go on without it, and the worker asks it again; enable the region, mend the way "
+        "there, or name it in ec2.exclude_regions"
+    )
+    return [
+        Finding(name, Status.WARNING, str(each), hint)
+        if each.due is not None
+        else Finding(name, Status.OK, f"{each}; it is let be, as nothing is published there")
+        for each in away
+    ] or [Finding(name, Status.OK, "none known")]
 
 
 def composes(location: str) -> list[Finding]:

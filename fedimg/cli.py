@@ -143,6 +143,7 @@ def status(
     """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
     from fedimg import show
     from fedimg.follow import follow, going_on
+    from fedimg.outages import Outages
     from fedimg.unanswered import unanswered
 
     store = call.store()
@@ -150,7 +151,7 @@ def status(
     live = [row for row in rows if going_on(row)]
     if live:
         _mind_the_worker(call, live)
-    for text in unanswered(store):
+    for text in [*unanswered(store), *map(str, Outages(store, call.settings.ec2.limits).all())]:
         call.output.note(text)
     if watch and live:
         rows = follow(store, [row.job for row in live], call.output)
@@ -261,10 +262,11 @@ def cleanup(
     """Remove what this site's jobs left in EC2: all that is not public and of no live job."""
     from fedimg import show
     from fedimg.aws import cleanup as leavings
-    from fedimg.aws import regions
+    from fedimg.aws import regions, watch
     from fedimg.aws.clients import Clients
     from fedimg.aws.waiting import Waiter
     from fedimg.follow import going_on
+    from fedimg.uncleaned import may_be_left
 
     settings = call.settings
     store = call.store()
@@ -276,12 +278,14 @@ def cleanup(
     def live() -> set[str]:
         return {row.job for row in store.jobs() if going_on(row)}
 
+    # One that hangs would be waited for, for minutes.
+    silent = watch.probed(clients, everywhere)
     unseen: list[Exception] = []
     # Asked before the look and after it: a job may end or begin meanwhile.
     found = leavings.leftovers(
         clients,
         settings.site,
-        everywhere,
+        [region for region in everywhere if region not in silent],
         spare=live(),
         recorded=leavings.private(store.amis()),
         unseen=unseen.append,
@@ -305,7 +309,13 @@ def cleanup(
     call.output.answer(show.leftovers(found, removed=not dry_run))
     for error in unseen:
         call.output.note(f"not looked at: {error}")
-    return Code.FAILED if unseen else Code.OK
+    left = may_be_left(store, set(everywhere) - set(silent))
+    for region in sorted({*silent, *left}):
+        why = silent.get(region) or "the account does not have it enabled"
+        what = f"there may be left {left[region]}" if region in left else "nothing is known of it"
+        call.output.note(f"not looked at: {region}: {why}; {what}")
+    missed = [region for region in silent if regions.chosen(region, settings.ec2)]
+    return Code.FAILED if unseen or missed else Code.OK
 
 
 @command

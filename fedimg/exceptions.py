@@ -23,10 +23,12 @@ class EC2ServiceException(Exception):
         output: what the instance printed; its last 32 KiB are kept.
         later: whether the same may pass later, without anything being mended.
         unknown: EC2's code for a refusal of which nobody knows whether it passes.
+        away: whether the whole region is away, and is asked again by itself.
     """
 
     #: Of an exception that an older version recorded, too.
     unknown = ""
+    away = False
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class EC2ServiceException(Exception):
         output: str = "",
         later: bool = False,
         unknown: str = "",
+        away: bool = False,
     ) -> None:
         # Libraries quote addresses, which may hold a proxy's password.
         problem = hide(problem)
@@ -50,6 +53,7 @@ class EC2ServiceException(Exception):
         self.request_id = request_id
         self.later = later
         self.unknown = unknown
+        self.away = away
         # Half a character at the cut goes; what was no text to begin with shows as question marks.
         tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]
         self.output = tail.decode(errors="ignore")

@@ -99,6 +99,7 @@ class Jobs:
 
     def begin_due(self) -> None:
         """Queue what jobs that ended get later, by themselves, as far as its time has come."""
+        self._again.wake()
         for turn in self._again.due():
             begin = self._run_again if turn.what is What.RUN else self._clean_again
             queued = begin(turn)

@@ -11,6 +11,9 @@ from fedimg.images import AMI
 
 #: The last steps that `progress` tells of a region.
 PUBLIC, FAILED = "public", "failed"
+#: … of one that was away when all others had ended, and is gone on with when it is back; of one
+#: that is away and where the site publishes nothing any more.
+AWAY, LEFT_OUT = "away", "left out"
 
 
 class CheckState(StrEnum):

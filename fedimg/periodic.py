@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from fedimg import catchup, history
+from fedimg.aws import regions, watch
+from fedimg.aws.clients import Clients
 from fedimg.catchup import CatchUp
 from fedimg.config import Settings
 from fedimg.finished import Lists
 from fedimg.finished_composes import ComposeLists
 from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries
+from fedimg.outages import Outages
 from fedimg.store import Store
 
 #: Between two looks at the entries, and the jobs, whose turn may have come again.
@@ -73,9 +77,15 @@ class Periodic:
 
 
 def beside(
-    settings: Settings, store: Store, queue: Jobs, stop: threading.Event, turn: threading.Event
+    settings: Settings,
+    store: Store,
+    queue: Jobs,
+    clients: Clients,
+    stop: threading.Event,
+    turn: threading.Event,
 ) -> list[Periodic]:
-    """Finding what was missed, asking Koji and running jobs again, forgetting what is old.
+    """Finding what was missed, asking Koji and regions again, running jobs again, forgetting what
+    is old.
 
     Of several workers the one does it whose `turn` is set.
     """
@@ -83,6 +93,7 @@ def beside(
     places: list[catchup.Lists] = [Lists(settings.koji)]
     places += [ComposeLists(composes, each) for each in composes.locations]
     later = LaterEntries(store)
+    outages = Outages(store, settings.ec2.limits)
 
     def catching_up(lists: catchup.Lists) -> Periodic:
         catch_up = CatchUp(store, queue, lists, settings.catch_up, stop)
@@ -100,6 +111,13 @@ def beside(
         queue.begin_due()
         return _LATER_SECONDS
 
+    def probe(region: str) -> str:
+        return " ".join(str(watch.probe(clients, region) or "").split())
+
+    def look_at_regions() -> float:
+        outages.look(probe, partial(regions.unwanted, clients, settings.ec2))
+        return _LATER_SECONDS
+
     def forget() -> float:
         history.forget(store, queue, settings.worker.history_days)
         return _HISTORY_SECONDS
@@ -109,5 +127,6 @@ def beside(
         *map(catching_up, places),
         Periodic("asking again", ask_again, stop, turn),
         Periodic("running jobs again", begin_due, stop, turn),
+        Periodic("asking regions again", look_at_regions, stop, turn),
         Periodic("forgetting old history", forget, stop, turn),
     ]

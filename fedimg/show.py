@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.findings import Finding, Status
-from fedimg.observer import PUBLIC, CheckState
+from fedimg.observer import AWAY, PUBLIC, CheckState
 from fedimg.secrets import hide
 
 if TYPE_CHECKING:
@@ -187,8 +187,10 @@ def job_line(row: JobRow) -> list[str]:
 
 
 def _reason(row: JobRow) -> str:
-    """Why a job is not well, and when it runs again by itself."""
-    later = None if row.next is None else f"runs again at {when(row.next)}"
+    """Return why a job is not well, and when it runs again by itself."""
+    away = [region.region for region in row.regions if region.step == AWAY]
+    told = f"runs again when {' or '.join(away)} is back, and" if away else "runs again"
+    later = None if row.next is None else f"{told} at {when(row.next)}"
     return "; ".join(filter(None, (row.error, later)))
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from fedimg.database import StoreError
 from fedimg.images import AMI, RawImage
-from fedimg.observer import FAILED, PUBLIC, CheckResult
+from fedimg.observer import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
 from fedimg.outbox import Outbox
 from fedimg.published import AMIs
 from fedimg.refusals import REFUSED_KEPT, Refusals
@@ -28,6 +28,9 @@ Queue = Callable[[sa.Connection, int], object]
 #: What a transaction is about that must see no other job of the same bytes slip in.
 _TWINS = "twins"
 
+
+#: How a region's line ends by itself.
+_LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
 
 #: A job's checksum, image name and size, or the columns that hold them.
 Identity = tuple[
@@ -209,7 +212,7 @@ class Store(Outbox, AMIs, Refusals):
                 # Where nothing is public and nothing went wrong, the run was broken off.
                 connection.execute(
                     sa.update(_regions)
-                    .where(_regions.c.job == job, _regions.c.step.not_in((PUBLIC, FAILED)))
+                    .where(_regions.c.job == job, _regions.c.step.not_in(_LAST_STEPS))
                     .values(step=state, detail="")
                 )
                 connection.execute(

@@ -157,6 +157,17 @@ waiting = sa.Table(
     sa.Column("pause", sa.Float, nullable=False),
     sa.Column("waited", sa.Float, nullable=False),
 )
+#: The table of fedimg.outages; a region that was away and is `back` is remembered for its looks.
+outages = sa.Table(
+    "fedimg_outages",
+    metadata,
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("reason", Text, nullable=False),
+    sa.Column("looks", sa.Integer, nullable=False),
+    sa.Column("due", sa.Float),
+    sa.Column("back", sa.Float),
+)
 #: The tables of fedimg.members: who works, and on what.
 workers = sa.Table(
     "fedimg_workers",

@@ -12,7 +12,7 @@ from functools import partial
 
 from fedimg import intake
 from fedimg.again import Again
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.aws.waiting import Waiter
@@ -25,7 +25,8 @@ from fedimg.jobs import Jobs
 from fedimg.later import Later, LaterEntries, whom
 from fedimg.lease import ALONE
 from fedimg.members import Members
-from fedimg.observer import PUBLIC
+from fedimg.observer import AWAY, LEFT_OUT, PUBLIC
+from fedimg.outages import Outages
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.slots import Slots
@@ -74,6 +75,7 @@ class Uploader:
         self._again = Again(store)
         self._members = Members(store)
         self._slots = Slots(store)
+        self._outages = Outages(store, settings.ec2.limits)
         self._name = name
         self._later = LaterEntries(store)
         self._live: dict[tuple[str, int], _Live] = {}
@@ -151,6 +153,7 @@ class Uploader:
                 clients=self._clients,
                 stop=stop,
                 slots=self._slots,
+                outages=self._outages,
             )
             try:
                 result = service.upload(row.image, record, self._steps, again=tries > 1)
@@ -207,6 +210,7 @@ class Uploader:
         def end() -> None:
             self._store.end(job, run, state, reason or None)
             self._slots.free_all(job)
+            self._leave_out(job)
             # A clean-up that comes again is no end of a run.
             unknown = not (later or count) and self._store.failed_unknown(job, run)
             self._plan(job, run, later, unknown, count, clean=not problem, well=state == "complete")
@@ -226,7 +230,11 @@ class Uploader:
     ) -> None:
         """Decide what the job gets later, by itself."""
         limits = self._settings.ec2.limits
-        if (later or unknown) and (turn := self._again.run(job, run, limits, unknown=unknown)):
+        away = self._away(job)
+        if later and (waited_for := self._waited_for(job)):
+            self._again.run_when_back(job, run)
+            _log.info("job %s: runs again when %s is back", job, " or ".join(waited_for))
+        elif (later or unknown) and (turn := self._again.run(job, run, limits, unknown=unknown)):
             _log.info(
                 "job %s: runs again in %g s, %d of %d",
                 job,
@@ -234,10 +242,33 @@ class Uploader:
                 turn.unknown if unknown else turn.count,
                 min(UNKNOWN_RUNS, limits.retries) if unknown else limits.retries,
             )
-        elif not clean or not (well or count):
+        elif away or not clean or not (well or count):
             self._again.clean_up(job, run, count, limits)
         else:
             self._again.forget(job)
+
+    def _waited_for(self, job: str) -> list[str]:
+        """The regions that a job waits for, when these alone have kept it from being complete."""
+        row = self._store.job(job)
+        lines = row.regions if row else []
+        if any(line.step not in (PUBLIC, AWAY, LEFT_OUT) for line in lines):
+            return []
+        return [line.region for line in lines if line.step == AWAY]
+
+    def _away(self, job: str) -> list[str]:
+        """The job's regions that cannot be cleaned up now, and will be."""
+        row = self._store.job(job)
+        found = [self._outages.away(line.region) for line in (row.regions if row else ())]
+        return [outage.region for outage in found if outage and outage.due is not None]
+
+    def _leave_out(self, job: str) -> None:
+        """Wait no more for a region that is let be."""
+        row = self._store.job(job)
+        for line in row.regions if row else ():
+            outage = self._outages.away(line.region)
+            if line.step == AWAY and outage and outage.due is None:
+                detail = "'fedimg cleanup' says what may be left there"
+                self._store.set_region(job, line.region, step=LEFT_OUT, detail=detail)
 
     def _clean_patiently(self, job: str, state: str) -> str | None:
         """Clean up, again and again while that fails and may pass; what was wrong at last."""
@@ -266,16 +297,24 @@ class Uploader:
         made = [ami for ami in self._store.amis() if ami.job == job]
         published = {each for ami in made if ami.public for each in (ami.ami, ami.snapshot)}
         problems: list[Exception] = []
+
+        def unseen(error: EC2ServiceException) -> None:
+            # A region that is down must not keep instances alive in another.
+            if regions.chosen(error.region, ec2):
+                problems.append(error)
+            else:
+                _log.warning("job %s: what it left in a region that is let be: %s", job, error)
+
         try:
             found = cleanup.leftovers(
                 self._clients,
                 self._settings.site,
-                sorted({ec2.origin, *steps}),
+                # A region that is away is cleaned up when it is back.
+                sorted(name for name in {ec2.origin, *steps} if not self._outages.away(name)),
                 job=job,
                 kinds=lambda region: self._may_hold(job, region, steps.get(region)),
                 recorded=cleanup.private(made),
-                # A region that is down must not keep instances alive in another.
-                unseen=problems.append,
+                unseen=unseen,
             )
             cleanup.remove(
                 self._clients,
@@ -310,6 +349,9 @@ class Uploader:
     def _forget_removed(self, job: str, spared: set[str]) -> None:
         """What is private and was not spared is gone, also when a crash kept that unrecorded."""
         for ami in self._store.amis():
+            if self._outages.away(ami.region) or not regions.chosen(ami.region, self._settings.ec2):
+                # Perhaps nobody has looked.
+                continue
             if ami.job == job and not ami.public and cleanup.IMAGE not in spared:
                 self._store.forget_ami(ami.ami, ami.region)
 

@@ -116,7 +116,7 @@ class _Worker:
             take=queues.take_what_is_new,
         )
         self._beside = [
-            *beside(settings, store, self._queue, told, lease.leads),
+            *beside(settings, store, self._queue, self._clients, told, lease.leads),
             Periodic("looking at the other workers", fellows.look, told),
         ]
 

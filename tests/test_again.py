@@ -10,6 +10,8 @@ from fedimg.again import Again, Turn
 from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import CLEAN, PUBLISH, Jobs, workflow_id
+from fedimg.observer import AWAY
+from fedimg.outages import Outages
 from fedimg.rows import CLEANING
 from fedimg.store import Store
 from tests.test_jobs import queued
@@ -180,3 +182,35 @@ def test_plan_that_was_made_meanwhile_stays(store: Store, jobs: Jobs, again: Aga
     second = again.clean_up(JOB, 1, 1, LIMITS)
     again.begun(first)
     assert again.of(JOB) == second
+
+
+def test_run_that_waits_for_a_region_begins_when_it_is_back_and_is_not_counted(
+    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages = Outages(store, LIMITS)
+    for run in range(1, LIMITS.retries + 3):
+        outages.begin("eu-west-1", "no answer")
+        store.set_region(JOB, "eu-west-1", step=AWAY, error="away")
+        store.end(JOB, run, "incomplete", "eu-west-1: away")
+        assert again.run_when_back(JOB, run).count == 0
+        jobs.begin_due()
+        assert workflow_id(PUBLISH, JOB, run + 1) not in queued(store)
+        outages.end(outages.all()[0])
+        jobs.begin_due()
+        assert workflow_id(PUBLISH, JOB, run + 1) in queued(store)
+    turn = end(store, again, run + 1)
+    assert turn
+    assert turn.count == 1
+
+
+def test_run_that_waits_for_a_region_begins_when_that_is_let_be(
+    store: Store, jobs: Jobs, again: Again
+) -> None:
+    outages = Outages(store, LIMITS)
+    outages.begin("eu-west-1", "no answer")
+    store.set_region(JOB, "eu-west-1", step=AWAY, error="away")
+    store.end(JOB, 1, "incomplete", "eu-west-1: away")
+    again.run_when_back(JOB, 1)
+    outages.let_be(outages.all()[0], "excluded")
+    jobs.begin_due()
+    assert workflow_id(PUBLISH, JOB, 2) in queued(store)

@@ -17,6 +17,7 @@ from fedimg.config import Settings
 from fedimg.findings import Finding, Status, gather
 from fedimg.later import LaterEntries, Why
 from fedimg.marks import Marks
+from fedimg.outages import Outages
 from fedimg.store import Store
 from lab.bus import Ports
 from lab.ec2.world import Quotas
@@ -95,6 +96,7 @@ def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
         "bus, from the relay",
         "credentials",
         "regions",
+        "regions, away",
         "network",
         *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_ami",)),
         *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_type",)),
@@ -134,6 +136,20 @@ def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
     assert {one.status for one in found} == {Status.WARNING}
     assert ["build:7" in one.text for one in found] == [True, False]
     assert found[1].text == "cannot see what the bus has missed of builds: it does not answer"
+
+
+def test_regions_that_are_away_are_told_and_those_let_be_are_no_trouble(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"state_directory": tmp_path})
+    with contextlib.closing(Store(tmp_path)) as store:
+        outages = Outages(store, settings.ec2.limits)
+        outages.begin("ap-east-1", "no answer")
+        outages.begin("me-south-1", "disabled")
+        outages.let_be(outages.all()[1], "excluded")
+    away, let_be = check.regions_away(settings)
+    assert (away.status, let_be.status) == (Status.WARNING, Status.OK)
+    assert "ap-east-1 is away since" in away.text
+    assert "no answer" in away.text
+    assert "ec2.exclude_regions" in away.hint
 
 
 def test_what_is_not_configured_is_named() -> None:

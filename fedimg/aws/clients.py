@@ -21,6 +21,8 @@ Client = Any
 # EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
+# Who tries again by himself notices a region that hangs sooner.
+_ONCE_SECONDS = 20
 # A look that can do without an answer: a region that does not answer by then is not waited for.
 _BRIEF_SECONDS = 5
 # Back-off doubles from under a second: five tries take some ten seconds. Who can wait for longer
@@ -66,7 +68,7 @@ class Clients:
 
     def ec2_once(self, region: str) -> Client:
         """EC2 in a region, each call tried once: a job's, which waits and tries again by itself."""
-        return self.client("ec2", region, attempts=1)
+        return self.client("ec2", region, attempts=1, seconds=_ONCE_SECONDS)
 
     def ec2_brief(self, region: str) -> Client:
         """EC2 in a region, each call tried once and given up after seconds: for looks alone."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedimg.aws.refusals import FAILURES
+from fedimg.exceptions import EC2ServiceException
 
 # PV-GRUB for a partitioned disk; `pv-grub-hd0_` would be for a bare file system.
 _PV_GRUB = "pv-grub-hd00_*x86_64*"
@@ -44,17 +45,16 @@ class Kernels:
         *,
         origin: str,
         at_once: int,
-        away: Callable[[str], bool] = lambda region: False,
     ) -> dict[str, str | None]:
         """Return the kernels of the regions that answer: of a further one in time, or not at all.
 
-        Nobody waits for a region that is known to be `away`. Raises botocore's errors when the
-        origin cannot be asked.
+        A `client` that raises EC2ServiceException, as its region is away, is not waited for. Raises
+        botocore's errors when the origin cannot be asked.
         """
         found = {each: configured.get(each, self._known.get(each)) for each in regions}
         missing = [each for each in regions if each not in {**configured, **self._known}]
         began = last = time.monotonic()
-        asked = [each for each in missing if each == origin or not away(each)]
+        asked = list(missing)
         answers = self._ask(client, asked, at_once)
         while asked:
             late = last + (last - began) + _STRAGGLERS_SECONDS - time.monotonic()
@@ -68,7 +68,7 @@ class Kernels:
             if not isinstance(answer, Exception):
                 missing.remove(region)
                 found[region] = answer
-            elif region == origin or not isinstance(answer, FAILURES):
+            elif region == origin or not isinstance(answer, (*FAILURES, EC2ServiceException)):
                 raise answer
         return {region: kernel for region, kernel in found.items() if region not in missing}
 

@@ -9,21 +9,33 @@ from typing import Any
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.refusals import expired
 from fedimg.aws.waiting import Waiter
+from fedimg.aws.watch import Watch
 from fedimg.config import Limits
 
 #: For how long a call is tried again where others do not wait for its region, in seconds.
 _BRIEF_SECONDS = 10
 
 
+def _always() -> bool:
+    return True
+
+
 class Current:
     """A client of which each call is one try, with the credentials that there are by then.
 
-    `get` is what makes the client, or has it ready.
+    `get` is what makes the client, or has it ready; `keys_at_fault` whether a refusal of the
+    credentials is theirs to answer for, and not the region's.
     """
 
-    def __init__(self, clients: Clients, get: Callable[[], Client]) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        get: Callable[[], Client],
+        keys_at_fault: Callable[[], bool] = _always,
+    ) -> None:
         self._clients = clients
         self._get = get
+        self._keys_at_fault = keys_at_fault
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         def call(**given: Any) -> Any:
@@ -35,7 +47,7 @@ class Current:
         try:
             return call()
         except Exception as error:
-            if expired(error):
+            if expired(error) and self._keys_at_fault():
                 self._clients.renew()
             raise
 
@@ -47,10 +59,16 @@ class Patient(Current):
     """
 
     def __init__(
-        self, clients: Clients, region: str, waiter: Waiter, *, brief: bool = False
+        self,
+        clients: Clients,
+        region: str,
+        waiter: Waiter,
+        *,
+        brief: bool = False,
+        keys_at_fault: Callable[[], bool] = _always,
     ) -> None:
         get = clients.ec2_brief if brief else clients.ec2_once
-        super().__init__(clients, lambda: get(region))
+        super().__init__(clients, lambda: get(region), keys_at_fault)
         self._waiter = waiter
 
     def get_paginator(self, operation: str) -> Pages:
@@ -87,12 +105,14 @@ def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
     threading.Thread(target=make, name="clients", daemon=True).start()
 
 
-def briefly(clients: Clients, region: str) -> Patient:
+def briefly(clients: Clients, region: str, watch: Watch | None = None) -> Patient:
     """EC2 in a region, asked again for some seconds: for a look that can do without an answer."""
-    waiter = Waiter(Limits(outage=_BRIEF_SECONDS), threading.Event())
-    return Patient(clients, region, waiter, brief=True)
+    waiter = Waiter(Limits(outage=_BRIEF_SECONDS), threading.Event(), watch=watch)
+    keys_at_fault = watch.keys_at_fault if watch else _always
+    return Patient(clients, region, waiter, brief=True, keys_at_fault=keys_at_fault)
 
 
-def once(clients: Clients, region: str) -> Current:
+def once(clients: Clients, region: str, watch: Watch | None = None) -> Current:
     """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
-    return Current(clients, lambda: clients.ec2_once(region))
+    keys_at_fault = watch.keys_at_fault if watch else _always
+    return Current(clients, lambda: clients.ec2_once(region), keys_at_fault)

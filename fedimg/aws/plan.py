@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.tags import ami_name
+from fedimg.aws.watch import Watch
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, RawImage, Virtualization
@@ -57,26 +57,26 @@ def make(
     image: RawImage,
     settings: EC2,
     clients: Clients,
-    away: Callable[[str], bool] = lambda region: False,
+    watch: Callable[[str], Watch | None] = lambda region: None,
 ) -> Plan:
     """The plan for an image; nothing is touched.
 
     PV needs an x86 image and a kernel, in its region and in the origin, where it is tested. A
-    further region that does not answer soon, or is known to be `away` and is not asked, is planned
-    in full: its kernel is asked for again when its turn comes. Raises EC2ServiceException when
-    nothing can be made in the origin, and botocore's errors when that cannot be asked.
+    further region that does not answer soon, or is known by its `watch` to be away and is not
+    asked, is planned in full: its kernel is asked for again when its turn comes. Raises
+    EC2ServiceException when nothing can be made in the origin, and botocore's errors when that
+    cannot be asked.
     """
     wanted = regions.wanted(patience.briefly(clients, settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
     found = (
         clients.kernels.found(
-            partial(patience.briefly, clients),
+            lambda region: patience.briefly(clients, region, watch(region)),
             wanted,
             settings.amis.paravirtual_kernels,
             origin=settings.origin,
             at_once=settings.limits.regions,
-            away=away,
         )
         if pv
         else {}

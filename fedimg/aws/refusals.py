@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
+    ReadTimeoutError,
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
 )
@@ -23,6 +25,9 @@ from fedimg.exceptions import EC2ServiceException, exhausted
 #: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
 #: a proxy's page, or that of an EC2 that does not have the action.
 FAILURES = (ClientError, BotoCoreError, ResponseParserError)
+
+#: By which EC2 says that it, and not the account or the call, is at fault.
+_UNWELL = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
 
 
 def code(error: Exception) -> str:
@@ -82,6 +87,24 @@ def expired(error: Exception) -> bool:
     return isinstance(error, (*without, TokenRetrievalError, UnauthorizedSSOTokenError))
 
 
+def region_may_refuse(error: Exception) -> bool:
+    """Whether EC2 says so where the account, or its organization, does without the region."""
+    return expired(error) or code(error) in {"OptInRequired", "UnauthorizedOperation"}
+
+
+def silence_told_after(error: Exception) -> float | None:
+    """How many seconds of such failures say that nobody answers; None when somebody does."""
+    if not in_doubt(error):
+        return None
+    # These have waited already.
+    if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
+        return 0.0
+    if not isinstance(error, ClientError):
+        return 10.0
+    # What throttles is there.
+    return 60.0 if code(error) in _UNWELL else None
+
+
 def passing(error: Exception) -> bool:
     """Whether the call may pass when it is tried again, later and by itself."""
     return in_doubt(error) or expired(error)
@@ -127,6 +150,7 @@ def explained(
             output=error.output,
             later=error.later,
             unknown=error.unknown,
+            away=error.away,
         ) from error
     except ClientError as error:
         message = error.response["Error"].get("Message", "")

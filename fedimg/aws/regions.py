@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from fedimg.aws.clients import Client, Clients
+from fedimg.aws.refusals import FAILURES
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
@@ -23,6 +24,29 @@ def wanted(ec2: Client, settings: EC2) -> list[str]:
             "enable it, or change origin and regions in fedimg.toml"
         )
     return _chosen(named, settings)
+
+
+def chosen(region: str, settings: EC2) -> bool:
+    """Return whether the settings let images go to a region, if the account has it."""
+    named = region in (settings.regions or [region])
+    return region == settings.origin or (named and region not in settings.exclude_regions)
+
+
+def unwanted(clients: Clients, settings: EC2, regions: Collection[str]) -> dict[str, str]:
+    """Return those of some regions where nothing is published any more, and why."""
+    dropped = {
+        each: "the configuration leaves it out" for each in regions if not chosen(each, settings)
+    }
+    if set(regions) <= set(dropped):
+        return dropped
+    try:
+        shown = clients.ec2_brief(settings.origin).describe_regions()["Regions"]
+    except FAILURES:
+        # Another time.
+        return dropped
+    enabled = {str(region["RegionName"]) for region in shown}
+    gone = {each: "the account has it enabled no more" for each in regions if each not in enabled}
+    return {**gone, **dropped}
 
 
 def expected(clients: Clients, settings: EC2) -> list[str]:

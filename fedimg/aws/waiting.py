@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fedimg.aws.refusals import expired, not_found, passing
 from fedimg.config import Limits
@@ -23,10 +23,21 @@ _EARLY, _LATE, _STEP = 0.8, 1.5, 0.05
 _LATENESS = 0.1
 
 
+class Watch(Protocol):
+    """Tells a region that is away from a call that fails."""
+
+    def check(self) -> None:
+        """Raise what ends the waiting when the region is known to be away."""
+
+    def failed(self, error: Exception, seconds: float, limit: float) -> None:
+        """Judge an error that has come for some seconds, of `limit`; raises as `check` does."""
+
+
 class Waiter:
     """Waits for EC2 as `limits` allow. Every wait ends with Cancelled soon after `stop` is set.
 
-    `heard` is told, in words, when EC2 is waited for that does not answer.
+    `heard` is told, in words, when EC2 is waited for that does not answer. With a `watch`, nobody
+    waits for a region that is away.
     """
 
     def __init__(
@@ -34,12 +45,14 @@ class Waiter:
         limits: Limits,
         stop: threading.Event,
         heard: Callable[[str], None] = lambda words: None,
+        watch: Watch | None = None,
     ) -> None:
         self._minimum = limits.wait_minimum
         self._maximum = limits.wait_maximum
         self._settle = limits.settle
         self._outage = limits.outage
         self._heard = heard
+        self._watch = watch
         self.stop = stop
 
     def until(
@@ -81,6 +94,8 @@ class Waiter:
                     failing_since, since = time.monotonic(), _clock()
                 failing = time.monotonic() - failing_since
                 away = repeatable and passing(error)
+                if away:
+                    self._judge(error, failing)
                 known = failing < self._outage if away else not_found(error)
                 # At the end, EC2's own words say more than ours.
                 if not known or (not away and (failing >= self._settle or waited >= limit)):
@@ -131,6 +146,7 @@ class Waiter:
             except Exception as error:
                 if away_since is None:
                     away_since, since = time.monotonic(), _clock()
+                self._judge(error, time.monotonic() - away_since)
                 if not passing(error) or time.monotonic() - away_since >= self._outage:
                     raise
                 self._heard(_waiting(since, error))
@@ -164,6 +180,7 @@ class Waiter:
                 # Counted from the first failure: the call itself may wait for long.
                 failing_since = failing_since or time.monotonic()
                 failing = time.monotonic() - failing_since
+                self._judge(error, failing)
                 patience = self._outage if passing(error) else self._settle
                 if not (passing(error) or not_found(error)) or failing >= patience:
                     raise
@@ -177,9 +194,16 @@ class Waiter:
         self.check()
 
     def check(self) -> None:
-        """Raises Cancelled when told to stop."""
+        """Raises Cancelled when told to stop, and EC2ServiceException when the region is away."""
         if self.stop.is_set():
             raise Cancelled
+        if self._watch is not None:
+            self._watch.check()
+
+    def _judge(self, error: Exception, seconds: float) -> None:
+        """Raise EC2ServiceException when an error that has come for so long tells of an outage."""
+        if self._watch is not None and passing(error):
+            self._watch.failed(error, seconds, self._outage)
 
 
 def _clock() -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fedimg.aws import (
     amis,
@@ -30,6 +30,7 @@ from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.utility import Utility
 from fedimg.aws.waiting import Waiter
+from fedimg.aws.watch import Origin, Outages, Watch
 from fedimg.config import EC2, Check
 from fedimg.exceptions import (
     EC2ServiceException,
@@ -37,12 +38,15 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
-from fedimg.observer import FAILED, PUBLIC, Observer
+from fedimg.observer import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
+from fedimg.services.lines import Lines
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
 
+
+T = TypeVar("T")
 
 #: What is counted across workers.
 UTILITIES = "utility instances"
@@ -70,10 +74,14 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class Result:
-    """Where an image is public now, and which further regions failed for which reason."""
+    """Where an image is public now, and which further regions failed for which reason.
+
+    Those of them that are away are asked again by themselves.
+    """
 
     published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    away: Sequence[str] = ()
 
 
 class EC2Service:
@@ -93,6 +101,7 @@ class EC2Service:
         clients: Clients,
         stop: threading.Event | None = None,
         slots: Slots | None = None,
+        outages: Outages | None = None,
     ) -> None:
         self.settings = settings
         self.site = site
@@ -100,6 +109,14 @@ class EC2Service:
         self.clients = clients
         self.stop = stop or threading.Event()
         self.slots = slots
+        self.outages = outages
+        self._origin = Origin(clients, settings.origin)
+
+    def watch(self, region: str) -> Watch | None:
+        """Who tells whether a further region is away; without `outages`, nobody does."""
+        if self.outages is None or region == self.settings.origin:
+            return None
+        return Watch(self.clients, self._origin, region, self.outages)
 
     def plan(self, image: RawImage, waiter: Waiter | None = None) -> Plan:
         """What would be made of an image, and where; nothing is touched.
@@ -110,7 +127,7 @@ class EC2Service:
         origin = self.settings.origin
 
         def make() -> Plan:
-            return plan.make(image, self.settings, self.clients)
+            return plan.make(image, self.settings, self.clients, self.watch)
 
         with explained("planning", image=image.name, region=origin, step="plan"):
             return waiter.outlasted(make) if waiter else make()
@@ -147,26 +164,29 @@ class EC2Service:
         steps.run("release", lambda: upload.release(place))
         originals = _amis(steps.run("register", lambda: upload.register(snapshot)))
         # From here on all at once; the boot checks come first, as everything waits for them.
-        outcomes = steps.fan_out(
-            {
-                **{
-                    f"boot-check:{kind}": upload.boot_check(kind, originals, place)
-                    for kind in planned.tested[planned.origin]
-                },
-                planned.origin: upload.publish_origin(snapshot, originals),
-                **{
-                    region: upload.publish_copy(region, snapshot, originals)
-                    for region in planned.further
-                },
+        lines = {
+            **{
+                f"boot-check:{kind}": upload.boot_check(kind, originals, place)
+                for kind in planned.tested[planned.origin]
             },
-            self.settings.limits.regions,
-        )
+            planned.origin: upload.publish_origin(snapshot, originals),
+            **{
+                region: upload.publish_copy(region, snapshot, originals)
+                for region in planned.further
+            },
+        }
+        at_once = self.settings.limits.regions
+        outcomes = steps.fan_out(upload.lines.counted(lines, at_once), at_once)
         ended = [outcome for outcome in outcomes.values() if outcome]
         published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
         failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
         if not published:
             raise failed[planned.origin]
-        return Result(published, {region: str(error) for region, error in failed.items()})
+        return Result(
+            published,
+            {region: str(error) for region, error in failed.items()},
+            [region for region, error in failed.items() if error.away],
+        )
 
 
 class _Upload:
@@ -183,7 +203,10 @@ class _Upload:
         self._again = again
         self._origin = planned.origin
         self._labels = Labels.of(service.site, image)
-        self._waiter = Waiter(service.settings.limits, service.stop)
+        self._waiters: dict[str, Waiter] = {}
+        self.lines = Lines()
+        # Regions where a step is taken once more, which may have left something to go on from.
+        self._resumed: set[str] = set()
         # Where it stands in each region, for what is said while EC2 is away.
         self._at_step: dict[str, str] = {}
         self._boot_checks = BootChecks(
@@ -205,9 +228,9 @@ class _Upload:
             subnet = self._settings.test.subnets.get(region, "")
             network = network.model_copy(update={"vpc": "", "subnet": subnet})
         with self._at("security-group", region=region):
-            place = self._waiter.settled(
+            place = self._waiter(region).settled(
                 lambda: security_group.prepare(
-                    self._ec2(region), self._waiter, self._labels, network
+                    self._ec2(region), self._waiter(region), self._labels, network
                 )
             )
         return place.to_json()
@@ -231,7 +254,7 @@ class _Upload:
         with self._at("snapshot"):
             snapshots.completed(
                 self._ec2(),
-                self._waiter,
+                self._waiter(),
                 snapshot,
                 limit=self._settings.limits.snapshot,
                 sights=self._sights(),
@@ -291,9 +314,16 @@ class _Upload:
 
         def body(steps: Steps) -> _Outcome:
             try:
-                copied = steps.run(copy, lambda: self._copy(region, snapshot))
+                copied = self._run_lasting(
+                    steps, copy, region, lambda: self._copy(region, snapshot)
+                )
                 made = _amis(
-                    steps.run(register, lambda: self._register_copy(region, copied, originals))
+                    self._run_lasting(
+                        steps,
+                        register,
+                        region,
+                        lambda: self._register_copy(region, copied, originals),
+                    )
                 )
 
                 def passed() -> set[Virtualization]:
@@ -309,7 +339,7 @@ class _Upload:
 
     def _written(self) -> str | None:
         return snapshots.find(self._ec2(), self._labels) or direct.recovered(
-            self._ec2(), self._waiter, self._labels
+            self._ec2(), self._waiter(), self._labels
         )
 
     def _writer(self, attempts: Attempts) -> Utility | Direct:
@@ -322,7 +352,7 @@ class _Upload:
         return Direct(
             self._ec2(),
             direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
-            self._waiter,
+            self._waiter(),
             self._labels,
             self._settings,
             heard,
@@ -332,27 +362,27 @@ class _Upload:
         self._progress(region, "copy")
         with self._at("copy", region=region):
             slot = f"{COPIES}:{region}"
-            self._place(slot, self._settings.limits.copies)
+            self._place(slot, self._settings.limits.copies, region)
             copied = copies.copied(
                 self._ec2(region),
-                patience.once(self._service.clients, region),
-                self._waiter,
+                patience.once(self._service.clients, region, self._service.watch(region)),
+                self._waiter(region),
                 self._labels,
                 copies.Source(self._origin, snapshot),
-                look_first=self._again,
+                look_first=self._again or region in self._resumed,
                 limits=self._settings.limits,
                 sights=self._sights(region),
             )
             self._give_back(slot)
         return copied
 
-    def _place(self, kind: str, limit: int) -> None:
+    def _place(self, kind: str, limit: int, region: str | None = None) -> None:
         """Wait for the job's place among those of a kind, of all workers together."""
         slots = self._service.slots
         if slots is None:
             return
         try:
-            self._waiter.until(
+            self._waiter(region).until(
                 lambda: slots.take(kind, self._labels.job, limit) or None,
                 what=f"a place among the {limit} {kind} at once",
                 limit=self._settings.limits.copy_,
@@ -378,14 +408,14 @@ class _Upload:
             raise EC2ServiceException("no AMI can be made: EC2 has no PV-GRUB kernel in the region")
         made = amis.register_all(
             self._ec2(region),
-            self._waiter,
+            self._waiter(region),
             self._labels,
             kinds,
             amis.Basis(self._image, region, snapshot, kernel, self._settings.amis),
         )
         amis.available(
             self._ec2(region),
-            self._waiter,
+            self._waiter(region),
             made,
             limit=self._settings.limits.image,
             sights=self._sights(region),
@@ -436,24 +466,66 @@ class _Upload:
                         self._observer.dropped(ami, "its virtualization type failed the boot check")
                 if good:
                     publish.publish_all(
-                        self._ec2(region), self._waiter, snapshot, good, self._observer.published
+                        self._ec2(region),
+                        self._waiter(region),
+                        snapshot,
+                        good,
+                        self._observer.published,
                     )
             dropped = sorted({str(ami.type) for ami in made if ami not in good})
             detail = f"without {', '.join(dropped)}: not booted" if dropped else ""
             self._progress(region, PUBLIC, detail)
             return [ami.to_json() for ami in good]
 
-        public = steps.run(f"publish:{region}", effect)
+        public = self._run_lasting(steps, f"publish:{region}", region, effect)
         return _Outcome(region, _amis(public))
 
+    def _run_lasting(self, steps: Steps, name: str, region: str, effect: Callable[[], T]) -> T:
+        step = name.partition(":")[0]
+        return steps.run(name, lambda: self._lasting(region, step, effect))
+
+    def _lasting(self, region: str, step: str, effect: Callable[[], T]) -> T:
+        """What a step comes to in a region that may be away for a while.
+
+        As long as another region goes on, it is waited for until it is back. Then the job is not
+        held up for it: raises EC2ServiceException that says it is away.
+        """
+        watch = self._service.watch(region)
+        while watch is not None:
+            try:
+                with self._at(step, region=region):
+                    watch.check()
+                    try:
+                        return effect()
+                    except EC2ServiceException as error:
+                        if not error.away:
+                            watch.refused(error.__cause__)
+                        raise
+            except EC2ServiceException as error:
+                if not error.away:
+                    raise
+                self._give_back(f"{COPIES}:{region}")
+                self._observer.progress(region, step, f"waiting: {error.problem}")
+                if not self.lines.outlast(lambda: self._is_away(watch), self._service.stop):
+                    raise
+                self._resumed.add(region)
+        return effect()
+
+    def _is_away(self, watch: Watch) -> bool:
+        try:
+            watch.check()
+        except EC2ServiceException:
+            return True
+        return False
+
     def _failed(self, region: str, error: EC2ServiceException) -> _Outcome:
-        self._observer.progress(region, FAILED, error=str(error))
+        self._observer.progress(region, AWAY if error.away else FAILED, error=str(error))
         return _Outcome(region, [], error)
 
     def _attempts(self, region: str, role: str, place: Place) -> Attempts:
         return Attempts(
             self._ec2(region),
-            self._waiter,
+            self._waiter(region),
             self._labels,
             self._settings,
             place,
@@ -461,14 +533,26 @@ class _Upload:
             sights=self._sights(region),
         )
 
+    def _waiter(self, region: str | None = None) -> Waiter:
+        where = region or self._origin
+        if where not in self._waiters:
+            service = self._service
+            self._waiters[where] = Waiter(
+                service.settings.limits, service.stop, watch=service.watch(where)
+            )
+        return self._waiters[where]
+
     def _ec2(self, region: str | None = None) -> Client:
         where = region or self._origin
+        watch = self._service.watch(where)
 
         def away(words: str) -> None:
             self._observer.progress(where, self._at_step.get(where, "preparing"), words)
 
-        waiter = Waiter(self._settings.limits, self._service.stop, away)
-        return Patient(self._service.clients, where, waiter)
+        waiter = Waiter(self._settings.limits, self._service.stop, away, watch)
+        if watch is None:
+            return Patient(self._service.clients, where, waiter)
+        return Patient(self._service.clients, where, waiter, keys_at_fault=watch.keys_at_fault)
 
     def _progress(self, region: str, step: str, detail: str = "") -> None:
         self._at_step[region] = step

@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-import pytest
-
-from fedimg.aws import kernels, patience
+from fedimg.aws import patience
 from fedimg.aws.clients import Clients
 from fedimg.aws.kernels import Kernels, paravirtual_kernel
 from tests.aws.conftest import FURTHER, NO_KERNEL, ORIGIN, REGIONS, Account
@@ -72,16 +70,6 @@ def test_region_that_hangs_is_not_waited_for(clients: Clients, account: Account)
     assert set(found(Kernels(), clients)) == {ORIGIN, NO_KERNEL}
     # A time-out of the call would take five seconds, and the first pause follows that.
     assert time.monotonic() - began < 4
-
-
-def test_region_that_hangs_does_not_keep_others_from_being_asked(
-    clients: Clients, account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernels, "_STRAGGLERS_SECONDS", 60)
-    follow(account.url, [hanging(FURTHER)])
-    known = found(Kernels(), clients, away=lambda region: region == FURTHER)
-    assert set(known) == {ORIGIN, NO_KERNEL}
-    assert account.calls().get("DescribeImages")
 
 
 def test_asking_keeps_no_process_from_ending(clients: Clients, account: Account) -> None:

@@ -56,6 +56,83 @@ def test_region_that_was_away_gets_its_amis_by_itself(site: Deployment) -> None:
     assert len(said(site, "image.publish")) == sum(AMIS.values())
 
 
+def restart(site: Deployment, old: str, new: str) -> None:
+    """Change the configuration, and have the worker read it."""
+    config = site.site.fedimg_config
+    assert old in config.read_text()
+    site.stop("worker")
+    config.write_text(config.read_text().replace(old, new, 1))
+    site.start_worker()
+
+
+@pytest.fixture
+def patient(site: Deployment) -> Deployment:
+    """One job at a time, and whoever waits for a region holds its place for hours."""
+    config = site.site.fedimg_config
+    text = config.read_text().replace("outage = 2\n", "outage = 36000\njobs = 1\n")
+    config.write_text(text)
+    return site
+
+
+def incomplete(site: Deployment, count: int) -> None:
+    """Wait until so many jobs have ended without the region, and will run again."""
+
+    def look() -> bool | None:
+        rows = [row for row in site.jobs() if row.state == "incomplete" and row.next]
+        return len(rows) == count or None
+
+    site.until(look, f"{count} jobs incomplete, and to run again")
+
+
+def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
+    site = patient
+    url = site.site.ec2.url
+    follow(url, [{"fault": "slow", "seconds": 100_000, "region": AWAY}])
+    site.start_worker()
+    site.start_hub()
+    announce_build(site)
+    announce_build(site, release="2.1", image={"random_mib": 2})
+    incomplete(site, 2)
+    assert f"{AWAY} is away since" in site.noted("status")
+    assert "runs again when eu-west-1 is back" in site._command("status").stdout
+    live = [row for row in site.live() if row["kind"] == "image"]
+    assert len(live) == 2 * sum(REST.values())
+    assert all(row["public"] for row in live)
+
+    follow(url, [])
+    site.until(
+        lambda: {row.state for row in site.jobs()} == {"complete"} or None, "both jobs complete"
+    )
+    assert {job["error"] for job in site.ended(2)} == {None}
+    published = {region: 2 * count for region, count in AMIS.items()}
+    live = [row for row in site.live() if row["kind"] == "image"]
+    assert {r: sum(1 for i in live if i["region"] == r) for r in AMIS} == published
+    assert all(row["public"] for row in site.live() if row["kind"] in ("image", "snapshot"))
+    log = site.log("worker")
+    assert log.count(f"region {AWAY} is away") == 1
+    assert log.count(f"region {AWAY} is back") == 1
+
+
+def test_region_that_is_excluded_when_it_has_gone_lets_jobs_end(patient: Deployment) -> None:
+    site = patient
+    denied = {"fault": "refused", "code": "AuthFailure", "region": AWAY, "action": "*"}
+    follow(site.site.ec2.url, [denied])
+    site.start_worker()
+    site.start_hub()
+    announce_build(site)
+    incomplete(site, 1)
+    restart(site, "[ec2]\n", f'[ec2]\nexclude_regions = ["{AWAY}"]\n')
+    site.until(lambda: site.jobs()[0].state == "complete" or None, "the job complete")
+    (job,) = site.ended()
+    assert job["error"] is None
+    site.nothing_but_published(REST)
+    assert "clean-up failed" not in site.log("worker")
+    assert site.log("worker").count("is let be") == 1
+    said_of_it = site.noted("cleanup")
+    assert f"not looked at: {AWAY}" in said_of_it
+    assert job["job"] in said_of_it
+
+
 def test_ec2_that_refuses_connections_is_waited_for_and_said(deployment: Deployment) -> None:
     ec2 = deployment.site.ec2
     ec2.down()

@@ -1,0 +1,182 @@
+"""A further region that is gone, hangs or takes no call: the others never wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedimg.aws.clients import Clients
+from fedimg.config import Limits
+from fedimg.images import RawImage
+from fedimg.outages import Outages
+from fedimg.services.ec2 import EC2Service, Result
+from fedimg.store import Store
+from tests.plans import follow, struck
+from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
+
+GONE, WELL = "us-east-2", "eu-west-1"
+SETTINGS: dict[str, Any] = {
+    "amis": {"types": ["hvm-gp2"]},
+    # Whoever waits for the region waits for longer than a test may take.
+    "limits": {"outage": 36_000, "settle": 60, "attempts": 3},
+}
+HANGS = {"fault": "slow", "seconds": 100_000, "region": GONE}
+
+
+@pytest.fixture
+def outages(tmp_path: Path) -> Iterator[Outages]:
+    store = Store(tmp_path)
+    yield Outages(store, Limits())
+    store.close()
+
+
+def publish(
+    lab: Lab,
+    outages: Outages,
+    image: RawImage,
+    observer: Recorder | None = None,
+    *,
+    again: bool = False,
+    clients: Clients | None = None,
+    **settings: Any,
+) -> Result:
+    """Publish an image, knowing what is known of regions."""
+    service = EC2Service(
+        lab.settings(**{**SETTINGS, **settings}),
+        site=SITE,
+        checks=(),
+        clients=clients or lab.clients,
+        outages=outages,
+    )
+    return service.upload(image, observer or Recorder(), again=again)
+
+
+def holds(lab: Lab, image: RawImage, regions: set[str]) -> None:
+    """One public AMI and its snapshot in each of these regions, and nothing else."""
+    lab.clean(image)
+    live = [row for row in lab.live() if row["tags"].get("fedimg:job") == image.job]
+    there = sorted((row["region"], row["kind"]) for row in live)
+    assert there == sorted((r, kind) for r in regions for kind in ("image", "snapshot"))
+
+
+def test_region_that_hangs_holds_up_no_job_and_gets_its_amis_when_it_is_back(
+    lab: Lab, outages: Outages
+) -> None:
+    image = lab.image()
+    follow(lab.url, [HANGS])
+    result = publish(lab, outages, image)
+    assert set(result.published) == {ORIGIN, WELL}
+    assert result.away == [GONE]
+    assert "the job goes on there when it is back" in result.failed[GONE]
+    assert outages.away(GONE)
+    follow(lab.url, [])
+    (outage,) = outages.all()
+    outages.end(outage)
+    result = publish(lab, outages, image, again=True)
+    assert (result.failed, result.away) == ({}, [])
+    holds(lab, image, {ORIGIN, WELL, GONE})
+
+
+def test_region_that_is_known_to_be_away_is_asked_by_no_further_job(
+    lab: Lab, outages: Outages
+) -> None:
+    follow(lab.url, [HANGS])
+    outages.begin(GONE, "no answer")
+    for types in (["hvm-gp2"], ["hvm-gp2", "paravirtual-gp2"]):
+        result = publish(lab, outages, lab.image(), clients=Clients(), amis={"types": types})
+        assert result.away == [GONE]
+    assert struck(lab.url) == [0]
+
+
+def test_region_that_hangs_is_known_by_the_plan_already(lab: Lab, outages: Outages) -> None:
+    follow(lab.url, [{**HANGS, "action": "DescribeImages"}])
+    types = {"types": ["hvm-gp2", "paravirtual-gp2"]}
+    publish(lab, outages, lab.image(), clients=Clients(), amis=types)
+    (outage,) = outages.all()
+    assert outage.region == GONE
+
+
+@pytest.mark.parametrize("code", ["AuthFailure", "OptInRequired", "UnauthorizedOperation"])
+def test_region_that_takes_no_call_is_away_and_the_keys_are_not_at_fault(
+    lab: Lab, outages: Outages, code: str
+) -> None:
+    follow(lab.url, [{"fault": "refused", "code": code, "region": GONE}])
+    clients = Clients()
+    session = clients._session
+    result = publish(lab, outages, lab.image(), clients=clients)
+    assert result.away == [GONE]
+    assert set(result.published) == {ORIGIN, WELL}
+    (outage,) = outages.all()
+    assert code in outage.reason
+    # Neither read anew nor made anew.
+    assert clients._session is session
+
+
+def test_refusal_of_one_call_alone_is_not_the_regions(lab: Lab, outages: Outages) -> None:
+    refused = {"fault": "refused", "code": "UnauthorizedOperation", "region": GONE}
+    follow(lab.url, [{**refused, "action": "CopySnapshot"}])
+    result = publish(lab, outages, lab.image())
+    assert list(result.failed) == [GONE]
+    assert (result.away, outages.all()) == ([], [])
+
+
+def test_credentials_that_the_origin_does_not_take_either_are_at_fault(
+    lab: Lab, outages: Outages
+) -> None:
+    image, observer = lab.image(), Recorder()
+    expired = {"fault": "refused", "code": "RequestExpired", "until": 15}
+    observer.when[f"progress {GONE} register"] = lambda: follow(lab.url, [expired])
+    result = publish(lab, outages, image, observer)
+    assert (result.failed, outages.all()) == ({}, [])
+
+
+def test_region_that_is_back_while_another_goes_on_is_gone_on_with(
+    lab: Lab, outages: Outages
+) -> None:
+    image, observer = lab.image(), Recorder()
+    outages.begin(GONE, "no answer")
+    (outage,) = outages.all()
+    observer.when[f"progress {GONE} copy waiting"] = lambda: outages.end(outage)
+    result = publish(lab, outages, image, observer)
+    assert result.failed == {}
+    holds(lab, image, {ORIGIN, WELL, GONE})
+
+
+@pytest.mark.parametrize(
+    "action", ["RegisterImage", "ModifySnapshotAttribute", "DescribeSnapshots"]
+)
+def test_region_that_begins_to_hang_in_the_middle_is_left_for_later(
+    lab: Lab, outages: Outages, action: str
+) -> None:
+    image, observer = lab.image(), Recorder()
+    follow(lab.url, [{**HANGS, "action": action}])
+    result = publish(lab, outages, image, observer)
+    assert result.away == [GONE]
+    assert set(result.published) == {ORIGIN, WELL}
+    follow(lab.url, [])
+    outages.end(outages.all()[0])
+    assert publish(lab, outages, image, again=True).failed == {}
+    holds(lab, image, {ORIGIN, WELL, GONE})
+
+
+def test_lines_that_could_not_all_begin_are_not_waited_for_either(
+    lab: Lab, outages: Outages
+) -> None:
+    outages.begin(GONE, "no answer")
+    limits = {**SETTINGS["limits"], "regions": 2}
+    result = publish(lab, outages, lab.image(), limits=limits)
+    assert result.away == [GONE]
+    assert set(result.published) == {ORIGIN, WELL}
+
+
+def test_jobs_side_by_side_learn_of_it_from_each_other(lab: Lab, outages: Outages) -> None:
+    follow(lab.url, [HANGS])
+    first = publish(lab, outages, lab.image())
+    asked = struck(lab.url)
+    second = publish(replace(lab, clients=Clients()), outages, lab.image())
+    assert first.away == second.away == [GONE]
+    assert struck(lab.url) == asked
