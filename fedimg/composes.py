@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from productmd.composeinfo import ComposeInfo
 from productmd.images import Image, Images
 
-from fedimg import config, web
+from fedimg import config, json_bounds, web
+from fedimg.exceptions import exhausted
 from fedimg.found import Found, Refused, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
 
@@ -148,8 +149,12 @@ class Composes:
             raise ComposeUnavailable(str(error)) from error
         metadata = kind()
         try:
-            metadata.loads(found.body.decode())
+            text_of_it = found.body.decode()
+            json_bounds.check(text_of_it)
+            metadata.loads(text_of_it)
         except Exception as error:
+            if exhausted(error):
+                raise
             # Of any kind: productmd raises nearly anything on what is not its own.
             raise ComposeRefused(f"{url} is no metadata of a compose: {error!r:.300}") from error
         if metadata.compose.id != name:
@@ -172,7 +177,8 @@ class Composes:
                     size=image.size,
                     checksum=_checksum(image.checksums),
                 )
-            except ValueError as error:
+            except (ValueError, TypeError, AttributeError) as error:
+                # A field of another type than productmd looks at.
                 _log.info("%s, %.200r is left out: %s", name, image.path, error)
 
 

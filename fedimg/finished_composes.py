@@ -6,9 +6,11 @@ Which of it was missed is fedimg.catchup's to say, what a compose holds fedimg.c
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from html.parser import HTMLParser
+from html import unescape
 
 from fedimg import config, web
 from fedimg.composes import COMPOSE_ID, FINISHED, STATUS_LIMIT, text
@@ -22,6 +24,14 @@ _INDEX_LIMIT = 4 * 1024 * 1024
 _LONGEST = 14 * 86400.0
 #: So many composes whose status the server does not tell, and it is down.
 _PATIENCE = 3
+#: One look at a location, in seconds: each of many composes may take its server a minute.
+_LOOK_SECONDS = 1800.0
+
+#: A link's attributes. None holds `<` or `>`, so that nothing of the page is looked at twice.
+_LINK = re.compile(r"<a\s([^<>]{0,2000})>", re.IGNORECASE)
+_TARGET = re.compile(
+    r"""(?:^|\s)href=(?:"([^"]{1,200})"|'([^']{1,200})'|([^\s"']{1,200})(?=\s|$))""", re.IGNORECASE
+)
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +65,18 @@ class ComposeLists:
         """
         found: list[Finished] = []
         silent: list[Unavailable] = []
+        end = time.monotonic() + _LOOK_SECONDS
         for each in self._links():
             if _day(each) + _LONGEST <= after:
                 continue
+            if time.monotonic() > end:
+                silent.append(
+                    Unavailable(
+                        f"{self._location}/ lists more composes than its server tells the status "
+                        f"of in {_LOOK_SECONDS:g} s; {each} and older ones were not looked at"
+                    )
+                )
+                break
             try:
                 one = self._finished(each)
             except Unavailable as error:
@@ -75,14 +94,9 @@ class ComposeLists:
         yield Page(found, max([after, *(one.completed for one in found)]))
 
     def _links(self) -> list[str]:
-        reader = _Links()
-        try:
-            reader.feed(self._index().body.decode(errors="replace"))
-            reader.close()
-        except AssertionError as error:
-            # By which html.parser tells of some marked sections that it cannot read.
-            raise Refused(f"{self._location}/ is no index page: {error}") from error
-        return sorted(reader.composes)
+        found = links(self._index().body.decode(errors="replace"))
+        # The newest first: they are the likeliest to have been missed.
+        return sorted(found, key=lambda name: (_day(name), name), reverse=True)
 
     def _index(self) -> web.Answer:
         # Without the slash a server answers with a redirect, and none is followed.
@@ -116,18 +130,18 @@ class ComposeLists:
         return Finished(f"compose:{name}", completed, name, owner="")
 
 
-class _Links(HTMLParser):
-    """The ids of composes among the links of an index page; all else on it counts for nothing."""
+def links(page: str) -> set[str]:
+    """Return the ids of composes among the links of an index page; all else counts for nothing.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.composes: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Notice a link."""
-        name = (dict(attrs).get("href") or "").removesuffix("/")
-        if tag == "a" and COMPOSE_ID.fullmatch(name) and _day(name):
-            self.composes.add(name)
+    It takes time in proportion to the page, whatever is on it, which html.parser does not.
+    """
+    found = set()
+    for tag in _LINK.finditer(page):
+        if target := _TARGET.search(tag[1]):
+            name = unescape(target[1] or target[2] or target[3] or "").removesuffix("/")
+            if COMPOSE_ID.fullmatch(name) and _day(name):
+                found.add(name)
+    return found
 
 
 def _day(name: str) -> float:

@@ -90,8 +90,11 @@ class Hub:
         if not is_scratch(info.get("request")):
             raise KojiRefused(f"task {task} is no scratch build: its build is announced apart")
         holders = _closed_children(task, children, METHODS[method]) or [task]
+        owner = info.get("owner")
+        if type(owner) is not int or not 0 < owner <= LARGEST_ID:
+            raise KojiRefused(f"the hub gives {owner!r:.80} as the owner of task {task}")
         user, *results = self._ask(
-            ("getUser", info.get("owner")), *(("getTaskResult", holder) for holder in holders)
+            ("getUser", owner), *(("getTaskResult", holder) for holder in holders)
         )
         return Found(
             entry=f"task:{task}",
@@ -250,6 +253,8 @@ def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
         number, state = row.get("id"), row.get("state")
         if method is None or row.get("method") != method or type(number) is not int:
             continue
+        if not 0 < number <= LARGEST_ID:
+            raise KojiRefused(f"a child of task {task} has the impossible id {number!r:.20}")
         # An architecture may be optional: it fails, and the parent is closed all the same.
         if type(state) is int and state == TASK_CLOSED:
             found.append(number)

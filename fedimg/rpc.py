@@ -7,16 +7,19 @@ from typing import Any
 
 import requests
 
-from fedimg import web
-from fedimg.exceptions import exhausted
+from fedimg import rpc_answer, web
 from fedimg.web import NoAnswer
 
 #: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.
 ANSWER_LIMIT = 16 * 1024 * 1024
 
 
+#: What reading an answer may take.
+BOUNDS = rpc_answer.Bounds()
+
+
 class Garbled(NoAnswer):
-    """The answer is the server's own, and holds what XML forbids: asked anew, it will be again."""
+    """The answer is the server's own, and is none that is read: asked anew, it will be the same."""
 
 
 class Client:
@@ -53,23 +56,17 @@ class Client:
 
     def _ask(self, method: str, *params: Any) -> tuple[Any, str | None]:
         """What the method returns, and the answer's Date."""
-        answer = ""
+        answer, date = self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode())
         try:
-            answer, date = self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode())
-            (value,), _ = xmlrpc.client.loads(answer, use_builtin_types=True)
-        except (xmlrpc.client.Fault, NoAnswer):
-            raise
-        except Exception as error:
-            if exhausted(error):
-                raise
-            # A proxy's error page, say; the parser raises nearly anything on what is no XML-RPC.
-            whole = answer.startswith("<?xml") and answer.rstrip().endswith("</methodResponse>")
+            return rpc_answer.value(answer, BOUNDS), date
+        except rpc_answer.Malformed as error:
+            # A proxy's error page, say, or the hub's own.
+            whole = answer.startswith(b"<?xml") and answer.rstrip().endswith(b"</methodResponse>")
             raise (Garbled if whole else NoAnswer)(
-                f"{self._address} answered {method} with something that is not XML-RPC: {error!r}"
+                f"{self._address} answered {method} with something that is not read: {error}"
             ) from error
-        return value, date
 
-    def _post(self, document: bytes) -> tuple[str, str | None]:
+    def _post(self, document: bytes) -> tuple[bytes, str | None]:
         with (
             web.asking(self._address, self._timeout) as session,
             session.post(
@@ -88,4 +85,4 @@ class Client:
                     + (f" to {response.next.url}" if response.next else "")
                 )
             answer = web.body(response, ANSWER_LIMIT)
-        return answer.decode(), response.headers.get("Date")
+        return answer, response.headers.get("Date")

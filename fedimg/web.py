@@ -11,9 +11,13 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from fedimg import __version__, deadline
+from fedimg.exceptions import exhausted
 
 #: What is sent with every request. A compressed answer would get past the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
+
+#: In characters; those that the standards name have some thirty.
+_LONGEST_DATE = 100
 
 
 class NoAnswer(Exception):
@@ -50,6 +54,9 @@ def asking(url: str, seconds: float) -> Iterator[requests.Session]:
         raise NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
     except (requests.RequestException, HTTPError) as error:
         raise NoAnswer(f"{url} does not answer: {error}") from error
+    except ValueError as error:
+        # A redirect is looked at by requests though none is followed, and may lead to no URL.
+        raise NoAnswer(f"{url} answers with something that cannot be read") from error
 
 
 def body(response: requests.Response, limit: int) -> bytes:
@@ -101,8 +108,11 @@ def size(url: str, seconds: float) -> int | None:
 def seconds_of(date: str | None) -> float:
     """A Date or Last-Modified header in seconds since the epoch. Raises ValueError."""
     try:
-        return parsedate_to_datetime(date or "").timestamp()
-    except (ValueError, OverflowError) as error:
+        return parsedate_to_datetime((date or "")[:_LONGEST_DATE]).timestamp()
+    except Exception as error:
+        # Of any kind: the library raises nearly anything on what is no date.
+        if exhausted(error):
+            raise
         raise ValueError(f"{date!r:.80} is no time") from error
 
 

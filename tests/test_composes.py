@@ -197,6 +197,23 @@ def test_more_images_than_a_compose_has_are_refused_in_no_time(
 
 
 @pytest.mark.parametrize(
+    ("limit", "words"), [("DEEPEST", "nested more than 3 deep"), ("MOST_VALUES", "more than 3 val")]
+)
+def test_metadata_of_more_than_is_read_are_refused(
+    koji: Koji,
+    composes: Composes,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(f"fedimg.json_bounds.{limit}", 3)
+    add_compose(koji.root, NAME, {"x86_64": [image]})
+    with pytest.raises(ComposeRefused, match=words):
+        composes.find(f"compose:{NAME}")
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "../secret-20260101.0",

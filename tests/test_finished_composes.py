@@ -11,7 +11,7 @@ import pytest
 
 from fedimg import config
 from fedimg.catchup import CatchUp, replay
-from fedimg.finished_composes import ComposeLists
+from fedimg.finished_composes import ComposeLists, links
 from fedimg.found import Refused, Unavailable
 from fedimg.jobs import Entry, Jobs
 from fedimg.later import LaterEntries, Why
@@ -191,10 +191,55 @@ def test_compose_whose_status_cannot_be_read_hides_no_other(
     assert list(found) == []
 
 
-@pytest.mark.parametrize("index", [b"<![endif-->", b"<![foo[ x ]]>"])
-def test_page_that_is_no_html_is_no_index(location: Serve, index: bytes) -> None:
-    with pytest.raises(Refused, match="no index page"):
-        entries(location(lambda _path: (200, index)), THEN)
+@pytest.mark.parametrize(
+    "line",
+    [
+        '<img src="x"><a href="{}/">{}/</a>   20-Nov-2026 05:00   -',
+        "<tr><td><A class=\"x\" HREF='./none'></A><a\nhref='{}'>{}</a></td></tr>",
+        "<li><a href={}/> {}</a>",
+        '<a title="later" href="{}">{}</a>',
+    ],
+)
+def test_links_are_found_on_the_pages_of_any_server(line: str) -> None:
+    names = [f"Fedora-Cloud-43-202611{day}.n.0" for day in range(10, 30)]
+    page = "<!DOCTYPE html><html><!-- index\n" + "\n".join(line.format(n, n) for n in names)
+    assert links(page) == set(names)
+
+
+def test_page_is_read_in_time_in_proportion_to_its_length() -> None:
+    """Pages of links that never end: each begins where the one before is still looked at."""
+
+    def seconds(length: int) -> float:
+        page = ("<a " * length) + ("<a href='" * length) + "<a " + "x" * length
+        began = time.process_time()
+        assert links(page) == set()
+        return time.process_time() - began
+
+    seconds(1000)
+    # 64 times as long: by the square it would be 4096 times.
+    assert seconds(64_000) < 64 * 10 * max(seconds(1000), 0.001)
+
+
+def test_look_at_slow_location_ends_and_says_so(
+    location: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedimg.finished_composes._LOOK_SECONDS", 0.3)
+    asked: list[str] = []
+
+    def pages(path: str) -> tuple[int, bytes]:
+        if not path.endswith("STATUS"):
+            return 200, b"".join(b'<a href="Fedora-43-20261120.%d/">' % n for n in range(100))
+        asked.append(path)
+        time.sleep(0.1)
+        return 200, b"FINISHED"
+
+    read = location(pages, THEN + HOUR)
+    found = read.since(read.names[0], THEN)
+    page = next(found)
+    assert page.until == THEN
+    assert 0 < len(page.found) == len(asked) < 100
+    with pytest.raises(Unavailable, match="were not looked at"):
+        next(found)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import hashlib
 import socket
 import threading
 import time
+import xmlrpc.client
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +240,8 @@ def test_hostile_archive_is_left_out(
         {"request": None},
         {"owner": 999},
         {"owner": {"name": "releng"}},
+        {"owner": True},
+        {"owner": -1},
     ],
 )
 def test_hostile_task_is_refused(
@@ -327,6 +330,44 @@ def test_answers_that_are_none(status: str, body: str, error: type[Exception]) -
     with Listener([answer]) as listener, pytest.raises(error):
         Hub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
     assert "fedimg/" in listener.request
+
+
+def whole(inner: str) -> str:
+    params = f"<params><param>{inner}</param></params>"
+    return f"<?xml version='1.0'?><methodResponse>{params}</methodResponse>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        whole("<value><array><data>" * 40 + "</data></array></value>" * 40),
+        whole("<value/>").replace("<methodR", "<!DOCTYPE methodResponse><methodR", 1),
+        whole("<value><int>a</int></value>"),
+    ],
+    ids=["deep", "document type", "no number"],
+)
+def test_answer_that_is_not_read_is_a_stumble_of_the_hub(body: str) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}".encode()
+    with (
+        Listener([answer]) as listener,
+        pytest.raises(KojiStumbles, match="with something that is not read: its? "),
+    ):
+        Hub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
+
+
+def answering(*answers: object) -> str:
+    """An answer to a multiCall."""
+    return xmlrpc.client.dumps((list(answers),), methodresponse=True, allow_none=True)
+
+
+@pytest.mark.parametrize("child", [-5, 2**33])
+def test_child_with_an_impossible_id_is_refused(child: int) -> None:
+    task = {"id": 5, "method": "image", "state": 2, "owner": 1, "request": [{"scratch": True}]}
+    body = answering([task], [[{"id": 77, "method": "createImage", "state": 2}]])
+    body = body.replace("<int>77</int>", f"<i8>{child}</i8>")
+    answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}".encode()
+    with Listener([answer]) as listener, pytest.raises(KojiRefused, match="impossible id"):
+        Hub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
 
 
 def test_silent_dripping_and_endless_hubs_are_given_up() -> None:

@@ -116,6 +116,36 @@ def test_body_that_ends_early_is_no_answer(dribbling: Dribble) -> None:
         web.get(address, 5, BUSY)
 
 
+@pytest.mark.parametrize("target", ["http://[", "\xff\xfe", "http://\xff/", "http://h:none/"])
+def test_redirect_to_what_is_no_url_is_an_answer_in_words(dribbling: Dribble, target: str) -> None:
+    answer = f"HTTP/1.1 302 So\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+    for ask in (
+        lambda url: web.get(url, 5, BUSY),
+        lambda url: web.size(url, BUSY),
+        lambda url: rpc.Client(url, BUSY).call("getAPIVersion"),
+    ):
+        with pytest.raises((web.NoAnswer, web.NotThere)):
+            ask(dribbling(answer.encode("latin-1"), b"", b""))
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        None,
+        "",
+        "now",
+        "Fri, 20 Nov 99999 05:00:00 GMT",
+        "Fri, 20 Nov 2026 99:00:00 GMT",
+        "Fri, 20 Nov 2026 05:00:00 -99999999",
+        "(",
+        "1" * 500,
+    ],
+)
+def test_date_that_cannot_be_is_no_time(date: str | None) -> None:
+    with pytest.raises(ValueError, match="is no time"):
+        web.seconds_of(date)
+
+
 @pytest.mark.parametrize(
     ("status", "raised"), [(404, web.NotThere), (302, web.NotThere), (503, web.NoAnswer)]
 )

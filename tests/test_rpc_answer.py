@@ -1,0 +1,91 @@
+"""XML-RPC answers within bounds; each bound is tried by a small one and a harmless text."""
+
+from __future__ import annotations
+
+import xmlrpc.client
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from fedimg.rpc_answer import Bounds, Malformed, value
+
+BOUNDS = Bounds(depth=30, elements=200, seconds=30)
+
+
+def answer(inner: str, before: str = "") -> bytes:
+    whole = f"<methodResponse><params><param>{inner}</param></params></methodResponse>"
+    return f"<?xml version='1.0'?>{before}{whole}".encode()
+
+
+def nested(levels: int) -> str:
+    return "<value><array><data>" * levels + "</data></array></value>" * levels
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        True,
+        5,
+        2**31 - 1,
+        1.5,
+        "a<&>\u20ac",
+        b"bytes",
+        [],
+        [[1], {"a": [None]}],
+        {"a": {"b": 1}},
+    ],
+)
+def test_values_are_what_the_server_said(said: Any) -> None:
+    document = xmlrpc.client.dumps((said,), methodresponse=True, allow_none=True).encode()
+    assert value(document, BOUNDS) == said
+
+
+def test_date_is_a_date() -> None:
+    then = datetime(2026, 11, 20, 5, 0, 1)
+    assert value(xmlrpc.client.dumps((then,), methodresponse=True).encode(), BOUNDS) == then
+
+
+def test_fault_is_raised_as_one() -> None:
+    document = xmlrpc.client.dumps(xmlrpc.client.Fault(1000, "no"), methodresponse=True).encode()
+    with pytest.raises(xmlrpc.client.Fault) as caught:
+        value(document, BOUNDS)
+    assert (caught.value.faultCode, caught.value.faultString) == (1000, "no")
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (answer("<value/>", "<!DOCTYPE methodResponse>"), "document type"),
+        (answer("<value>&a;</value>", "<!DOCTYPE m [<!ENTITY a 'a'>]>"), "document type"),
+        (answer(nested(10)), "nested more than 30 elements deep"),
+        (answer(f"<value><array><data>{'<value/>' * 200}</data></array></value>"), "than 200 elem"),
+        (answer("<value><int>five</int></value>"), "cannot be read"),
+        (answer("<value><int/></value>"), "cannot be read"),
+        (answer("<value><dateTime.iso8601>20269999T99:99:99</dateTime.iso8601></value>"), "cannot"),
+        (answer("<value><boolean>2</boolean></value>"), "cannot be read"),
+        (answer("<value><struct><member><name>a</name></member></struct></value>"), "cannot"),
+        (answer("<value/><value/>"), "2 values in place of one"),
+        (answer("").replace(b"params", b"fault"), "cannot be read"),
+        (b"<html>a proxy's page</html>", "cannot be read|0 values"),
+        (b"\xff\xfe", "no XML"),
+        (b"", "no XML"),
+    ],
+)
+def test_whatever_else_it_is_is_refused_in_words(document: bytes, words: str) -> None:
+    with pytest.raises(Malformed, match=words):
+        value(document, BOUNDS)
+
+
+def test_reading_has_its_time() -> None:
+    with pytest.raises(Malformed, match="longer than 0 s"):
+        value(answer("<value/>"), Bounds(seconds=0))
+
+
+def test_values_as_deep_as_koji_has_are_read() -> None:
+    said: Any = 1
+    for _ in range(25):
+        said = {"within": said} if isinstance(said, list) else [said]
+    document = xmlrpc.client.dumps((said,), methodresponse=True).encode()
+    assert value(document, Bounds()) == said
