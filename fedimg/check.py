@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError
 
-from fedimg import intake
+from fedimg import intake, revocation
 from fedimg.aws.account import Account, merged
 from fedimg.aws.clients import Clients
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
@@ -37,6 +37,8 @@ _READ_SECONDS = 15.0
 # Queue and outbox take a few MiB; a full disk stops the worker.
 _FREE_MIB = 256
 _REFUSED_DAYS = 7
+#: Before a list of revoked certificates ends, in days, somebody should know.
+_STALE_DAYS = 7
 _NO_CREDENTIALS = ("credentials", Status.PROBLEM)
 # fedimg.consumers.KojiConsumer's own; importing that would start half a hub.
 _CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
@@ -262,6 +264,7 @@ def bus(topics: Sequence[str]) -> list[Finding]:
     return [
         _consumer(config),
         _signatures(config, topics),
+        *_revocations(config),
         _relay("bus, to the relay", [inbound] if isinstance(inbound, str) else inbound),
         _relay("bus, from the relay", config["endpoints"]["relay_outbound"]),
     ]
@@ -296,6 +299,37 @@ def _signatures(config: dict[str, Any], topics: Sequence[str]) -> Finding:
         return Finding(name, Status.PROBLEM, text, hint)
     signers = sorted({signer for topic in heard for signer in policy[topic]})
     return Finding(name, Status.OK, f"builds are heard from {', '.join(signers)} alone")
+
+
+def _revocations(config: dict[str, Any]) -> list[Finding]:
+    """Until when the lists of revoked certificates are good; nothing where none can be read."""
+    places = [str(config.get(key) or "") for key in ("ca_cert_location", "crl_location")]
+    if not config.get("validate_signatures") or not all(os.access(p, os.R_OK) for p in places):
+        return []
+    name, hint = (
+        "bus, revocations",
+        "fetch a fresh list from the bus's authority; see docs/security.md",
+    )
+    authority, text = (Path(place).read_text(errors="replace") for place in places)
+    try:
+        found = revocation.lists(text, authority)
+    except revocation.NoList as error:
+        return [Finding(name, Status.PROBLEM, f"nothing is heard: {places[1]}: {error}", hint)]
+    return [_freshness(name, each, hint) for each in found]
+
+
+def _freshness(name: str, found: revocation.RevocationList, hint: str) -> Finding:
+    left = revocation.left(found)
+    if left is None or found.next_update is None:
+        return Finding(name, Status.OK, f"the list of {found.issuer} does not say when it ends")
+    when = f"{found.next_update:%Y-%m-%d %H:%M} UTC"
+    if left <= 0:
+        text = f"nothing is heard: the list of {found.issuer} had its next update at {when}"
+        return Finding(name, Status.PROBLEM, text, hint)
+    text = f"the list of {found.issuer} has its next update at {when}"
+    if left < _STALE_DAYS * 86400:
+        return Finding(name, Status.WARNING, f"{text}; after that nothing is heard", hint)
+    return Finding(name, Status.OK, text)
 
 
 def refused(settings: Settings) -> list[Finding]:

@@ -15,6 +15,8 @@ from typing import Any
 import fedmsg.crypto
 import fedmsg.crypto.utils
 
+from fedimg import revocation
+
 #: What fedmsg says of a message may hold the whole of it.
 _LONGEST_REASON = 200
 
@@ -42,14 +44,19 @@ class Refused(Exception):
 class Signatures:
     """Judges messages by fedmsg's own configuration.
 
-    Stricter than fedmsg in two things: a topic for which `routing_policy` names nobody is nobody's
-    to send, whether `routing_nitpicky` is set or not; and a list of revoked certificates counts
-    from the moment it is in its file, where fedmsg reads it once and again after a failure.
+    Stricter than fedmsg in three things: a topic for which `routing_policy` names nobody is
+    nobody's to send, whether `routing_nitpicky` is set or not; a list of revoked certificates
+    counts from the moment it is in its file, where fedmsg reads it once and again after a failure;
+    and without such a list of the authority's nobody is believed, where fedmsg takes an empty file
+    for none.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = dict(config)
         self._files: dict[str, Any] = {}
+        #: What fedmsg has read, and what is wrong with its list of revoked certificates.
+        self._loaded: object = None
+        self._unlisted = ""
         self._said = _Said()
         crypto = logging.getLogger("fedmsg.crypto")
         crypto.addHandler(self._said)
@@ -67,6 +74,7 @@ class Signatures:
         if not isinstance(topic, str) or not policy.get(topic):
             raise Refused(Fault.NO_POLICY, f"routing_policy has no signer for {topic!r:.100}")
         self._look_at_files()
+        self._look_at_lists()
         self._said.last.text = ""
         try:
             valid = fedmsg.crypto.validate(message, **self._config)
@@ -75,6 +83,8 @@ class Signatures:
             raise Refused(Fault.CERTIFICATE, repr(error)) from error
         if not valid:
             raise self._refused(self._said.last.text)
+        # fedmsg may have read its files anew meanwhile.
+        self._look_at_lists()
 
     def _refused(self, said: str) -> Refused:
         if "invalid signature" in said:
@@ -92,6 +102,20 @@ class Signatures:
                 fedmsg.crypto.utils.load_certificates(*places.values(), invalidate_cache=True)
             except Exception as error:
                 raise Refused(Fault.CERTIFICATE, f"cannot read {places}: {error}") from error
+
+    def _look_at_lists(self) -> None:
+        places = (self._config.get("ca_cert_location"), self._config.get("crl_location"))
+        loaded = fedmsg.crypto.utils.load_certificates(*places)
+        if loaded is not self._loaded:
+            authority, revoked = loaded
+            try:
+                revocation.lists(revoked or "", authority or "")
+                self._unlisted = ""
+            except revocation.NoList as error:
+                self._unlisted = f"{places[1]}: {error}"
+            self._loaded = loaded
+        if self._unlisted:
+            raise Refused(Fault.CERTIFICATE, self._unlisted)
 
 
 class _Said(logging.Handler):

@@ -104,13 +104,18 @@ class Authority:
         made = builder.sign(self._key, hashes.SHA256())  # type: ignore[arg-type]
         return made.public_bytes(serialization.Encoding.PEM)
 
-    def _write_crl(self, serial_numbers: list[int]) -> None:
+    def renew(self, lifetime: timedelta) -> None:
+        """Issue the list anew; it has its next update after `lifetime`."""
+        before = x509.load_pem_x509_crl(self.crl.read_bytes())
+        self._write_crl([revoked.serial_number for revoked in before], lifetime)
+
+    def _write_crl(self, serial_numbers: list[int], lifetime: timedelta = LIFETIME) -> None:
         now = datetime.now(UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._issuer)
             .last_update(now - timedelta(days=1))
-            .next_update(now + LIFETIME)
+            .next_update(now + lifetime)
         )
         for number in serial_numbers:
             builder = builder.add_revoked_certificate(

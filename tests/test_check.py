@@ -91,6 +91,7 @@ def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
         "announcements",
         "bus, listening",
         "bus, refused",
+        "bus, revocations",
         "bus, signatures",
         "bus, to the relay",
         "bus, from the relay",

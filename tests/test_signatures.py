@@ -4,6 +4,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,52 @@ def test_revoked_certificate_is_refused_from_then_on(tmp_path: Path) -> None:
     assert fault(signatures, message) is Fault.CERTIFICATE
     bus.authority.crl.unlink()
     assert fault(signatures, message) is Fault.CERTIFICATE
+
+
+@pytest.mark.parametrize("what", ["nothing", "no list", "another's list", "half a list"])
+def test_without_a_list_of_the_authoritys_nobody_is_believed(
+    tmp_path: Path, foreign: Authority, what: str
+) -> None:
+    bus = Bus(tmp_path)
+    good = bus.authority.crl.read_text()
+    bus.authority.crl.write_text(
+        {
+            "nothing": "",
+            "no list": bus.authority.certificate.read_text(),
+            "another's list": foreign.crl.read_text(),
+            "half a list": good.replace("-----END", "AAAA\n-----END"),
+        }[what]
+    )
+    signatures = Signatures(bus.config())
+    message = signed(bus.authority.folder, "koji")
+    assert fault(signatures, message) is Fault.CERTIFICATE
+    # The second one finds what the first has read.
+    assert fault(signatures, message) is Fault.CERTIFICATE
+    bus.authority.crl.write_text(good)
+    assert fault(signatures, message) is None
+
+
+def test_check_tells_when_the_list_is_to_be_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = Bus(tmp_path)
+    path = bus.state / "checked.py"
+    path.write_text(f"config = {bus.config()!r}\n")
+    monkeypatch.setenv("FEDMSG_CONFIG", str(path))
+
+    def found() -> tuple[Status, str]:
+        (one,) = (each for each in check.bus(TOPICS) if each.name == "bus, revocations")
+        return one.status, one.text
+
+    assert found()[0] is Status.OK
+    for days, expected in ((30, Status.OK), (3, Status.WARNING), (-0.5, Status.PROBLEM)):
+        bus.authority.renew(timedelta(days=days))
+        status, text = found()
+        assert status is expected
+        assert f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}" in text
+    bus.authority.crl.write_text("")
+    status, text = found()
+    assert (status, "no list" in text) == (Status.PROBLEM, True)
 
 
 def test_reason_holds_nothing_long_and_no_line_ends() -> None:
