@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,12 +16,16 @@ import typer
 from fedimg.command import Call, Code, Refused, app, command
 
 if TYPE_CHECKING:
+    from fedimg.identity import Known
     from fedimg.images import Architecture, RawImage
     from fedimg.rows import JobRow
     from fedimg.store import Store
+    from fedimg.twins import Submission
 
 _ARCHITECTURE = re.compile(r"(?<![A-Za-z0-9_])(x86_64|aarch64|arm64)(?![A-Za-z0-9_])")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+#: How long an upload waits for the file server's word on the image, before it is queued without.
+_MEASURE_SECONDS = 20.0
 
 JobArgument = Annotated[str, typer.Argument(help="A job, or as much of its name as is unique.")]
 URLArgument = Annotated[str, typer.Argument(help="Of a NAME.raw.xz, for all to download.")]
@@ -60,6 +65,9 @@ def upload(
     checksum: Annotated[
         str | None, typer.Option(help="Of the .xz file: sha256:HEX, or a bare SHA-256.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Publish it once more, though a job has it already.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the job; exit by how it ended.")
     ] = False,
@@ -67,8 +75,9 @@ def upload(
     """Queue the publishing of an image, and print its job.
 
     An image that has a job already gets no second one: that job is shown, and the exit status
-    is by its state. A job that came to nothing is run again when its checksum or architecture
-    is now said otherwise.
+    is by its state. It is the same image when the checksums of one kind are equal; else when the
+    URL is, and the file has the size, ETag and Last-Modified that it had; else when the file's
+    name and size are. A job that came to nothing is run again when its image is another now.
     """
     from fedimg import show
     from fedimg.follow import follow, going_on
@@ -76,18 +85,18 @@ def upload(
 
     image = _image(url, arch, checksum)
     store = call.store(create=True)
+    known = _measured(call, image)
     with closing(Jobs(store)) as jobs:
-        job = jobs.submit(image)
-        if job is None and _said_otherwise(store, image) and jobs.correct(image):
-            job = image.job
-    row = _find(store, job) if job else _of_image(store, image)
-    if job is None:
-        call.output.note(f"this image has a job already, {row.job}, which is {row.state}")
+        taken = jobs.upload(known, on_purpose=again)
+    row = _find(store, taken.job)
+    if taken.run is None:
+        _refuse_contradiction(row, image, taken)
+        call.output.note(_has_it(row, taken))
     if going_on(row):
         _mind_the_worker(call)
         if wait:
             return _by_state(follow(store, [row.job], call.output)[0])
-    call.output.answer(show.submitted(row))
+    call.output.answer(show.submitted(row, new=taken.run is not None))
     return _by_state(row)
 
 
@@ -378,31 +387,55 @@ def _find(store: Store, text: str) -> JobRow:
     return found[0]
 
 
-def _said_otherwise(store: Store, image: RawImage) -> bool:
-    """Whether the image's own job was described with another checksum or architecture."""
-    row = store.job(image.job)
-    return row is not None and (row.image.checksum, row.image.architecture) != (
-        image.checksum or row.image.checksum,
-        image.architecture,
+def _measured(call: Call, image: RawImage) -> Known:
+    """The image with its size and validator, as far as its file server tells them now."""
+    from fedimg import web
+    from fedimg.aws.file_server import Trusted
+    from fedimg.identity import Known
+    from fedimg.measure import measure
+
+    try:
+        found = measure(image.url, _MEASURE_SECONDS, Trusted.of(call.settings.ec2, image))
+    except (web.NotThere, web.NoAnswer) as error:
+        why = str(error)
+    else:
+        if found.size is not None:
+            return Known(replace(image, size=found.size), found.validator)
+        why = "its server does not tell it"
+    call.output.note(
+        f"the size of {image.file_name} is not known: {why}. The same image under another URL is "
+        "recognised by an equal checksum alone"
     )
+    return Known(image)
 
 
-def _of_image(store: Store, image: RawImage) -> JobRow:
-    """The job that an image was refused for: its own, or the one of the same bytes."""
-    row = store.job(image.job)
-    if row is None:
-        return next(row for row in store.jobs() if row.image.checksum == image.checksum)
-    for what, old, new in (
-        ("checksum", row.image.checksum, image.checksum),
-        ("architecture", row.image.architecture, image.architecture),
-    ):
+def _refuse_contradiction(row: JobRow, image: RawImage, taken: Submission) -> None:
+    """Raise Refused when a person says of a URL what its job was not told."""
+    said: list[tuple[str, str | None, str | None]]
+    said = [("architecture", row.image.architecture, image.architecture)]
+    if not taken.sure:
+        said += [("checksum", row.image.checksum, image.checksum)]
+    for what, old, new in said if row.image.given_by_hand else ():
         if new and new != old:
             raise Refused(
                 Code.NOT_NOW,
                 f"the job of this URL, {row.job}, has the {what} {old or '(none)'}, not {new}; "
-                "an image's job cannot be changed: give changed bytes a URL of their own",
+                "an image's job cannot be changed: 'fedimg upload --again' makes another",
             )
-    return row
+
+
+def _has_it(row: JobRow, taken: Submission) -> str:
+    """What a person is told who uploads an image that a job has."""
+    from fedimg.rows import LIVE
+    from fedimg.show import when
+
+    text = f"{row.job} has this image already ({taken.common}), and is {row.state}"
+    once_more = "'fedimg upload --again' publishes it once more"
+    if row.state in LIVE or row.state == "complete":
+        return f"{text}: nothing is queued; {once_more}"
+    if row.next is not None:
+        text += f", to run again at {when(row.next)}"
+    return f"{text}: 'fedimg retry {row.job}' runs it now; {once_more} as a job of its own"
 
 
 def _by_state(row: JobRow) -> Code:

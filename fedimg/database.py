@@ -93,10 +93,12 @@ class Database:
     def serialise(self, connection: sa.Connection, what: str) -> None:
         """Let one transaction at a time go on from here, of those about the same thing.
 
-        On SQLite the first write of a transaction does so by itself.
+        It comes first in its transaction: SQLite has one lock, for all that is written.
         """
         if self.shared:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(what))))
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def on_failure(self, tell: Callable[[BaseException], object]) -> None:
         """Have `tell` called with the reason, in any thread, when the database fails.
@@ -125,10 +127,7 @@ class Database:
     def _begin_making(self) -> Iterator[sa.Connection]:
         """Bus and worker may both be the first: the second finds the tables made."""
         with self.engine.begin() as connection:
-            if self.shared:
-                self.serialise(connection, "tables")
-            else:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self.serialise(connection, "tables")
             yield connection
 
     @property

@@ -21,15 +21,15 @@ class Overdue(Exception):
 
 
 @contextmanager
-def session(seconds: float) -> Iterator[requests.Session]:
-    """A session whose connections are broken off after so many seconds.
+def session(seconds: float, plain: requests.Session | None = None) -> Iterator[requests.Session]:
+    """A session, the `plain` one if it is given, whose connections end after so many seconds.
 
     Raises Overdue then, whatever was made of the broken answer: a head that breaks off looks whole.
     """
     adapter = _Adapter()
     timer = Timer(seconds, adapter.break_off)
     timer.daemon = True
-    with requests.Session() as session:
+    with plain or requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, adapter)
         timer.start()

@@ -16,12 +16,12 @@ RAW_SUFFIX = ".raw.xz"
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 #: Of root volumes, by EC2's names.
 VOLUME_TYPES = ("standard", "gp2", "gp3")
-#: How the source of an image begins that a person named by its address.
-_BY_HAND = "url-"
-# EC2's volumes end here, and so does every file that unpacks onto one; a database holds it.
-_LARGEST = 2**46
+#: EC2's volumes end here, and so does every file that unpacks onto one; a database holds it.
+LARGEST = 2**46
 # What a job made is found again by a tag that holds the job's whole name; EC2's limit.
 _JOB_LENGTH = 256
+# How the source of an image begins that a person named by its address.
+_BY_HAND = "url-"
 
 
 class Architecture(StrEnum):
@@ -83,7 +83,7 @@ class RawImage:
                 raise ValueError(f"image {what} {value!r} is not a name that Koji makes")
         if len(self.job) > _JOB_LENGTH:
             raise ValueError(f"image source {self.source!r} is too long a name")
-        if self.size is not None and not 0 < self.size <= _LARGEST:
+        if self.size is not None and not 0 < self.size <= LARGEST:
             raise ValueError(f"image {self.file_name} has an impossible size of {self.size} bytes")
         if self.checksum is not None:
             algorithm, _, digits = self.checksum.partition(":")
@@ -113,6 +113,20 @@ class RawImage:
     def given_by_hand(self) -> bool:
         """Whether a person named its address, and not Koji or a compose."""
         return self.source.startswith(_BY_HAND)
+
+    def other_than(self, size: int) -> str | None:
+        """Why the file at the URL, of `size` bytes, is not this image; None when it may be."""
+        if self.size in (None, size):
+            return None
+        if self.given_by_hand:
+            return (
+                f"{self.url} has {size} bytes, and had {self.size} when it was uploaded: the file "
+                "was changed since; run 'fedimg upload' again for the file that is there now"
+            )
+        return (
+            f"{self.url} has {size} bytes, and Koji says {self.size}: it is not the file that was "
+            "built"
+        )
 
     @classmethod
     def at(

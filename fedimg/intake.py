@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 
 from fedimg import web
+from fedimg.aws.file_server import Trusted
 from fedimg.composes import COMPOSE_ID, FINISHED, Composes
 from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
@@ -19,6 +20,7 @@ from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import Architecture, RawImage
 from fedimg.koji import LARGEST_ID, METHODS, Hub
 from fedimg.later import Later, Why, whom
+from fedimg.measure import measure
 
 #: Topics, after the bus's prefix and environment.
 TASK_TOPIC = "buildsys.task.state.change"
@@ -140,7 +142,7 @@ def ask(entry: str, sources: Sources, settings: Settings, stop: threading.Event)
     while not stop.is_set():
         why, reason = Why.SILENT, ""
         try:
-            return [_measured(image, koji) for image in wanted(sources.find(entry), koji)]
+            return [_measured(image, settings) for image in wanted(sources.find(entry), koji)]
         except Refused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []
@@ -159,7 +161,7 @@ def ask(entry: str, sources: Sources, settings: Settings, stop: threading.Event)
     raise Cancelled(f"{entry} waits for {whom(entry)} until the worker runs again")
 
 
-def _measured(image: RawImage, koji: Koji) -> RawImage:
+def _measured(image: RawImage, settings: Settings) -> RawImage:
     """The image with its size, which Koji does not tell of scratch tasks' files.
 
     By name and size it is known again when somebody else announces it.
@@ -167,8 +169,9 @@ def _measured(image: RawImage, koji: Koji) -> RawImage:
     if image.size is not None:
         return image
     try:
-        return replace(image, size=web.size(image.url, koji.timeout) or None)
+        found = measure(image.url, settings.koji.timeout, Trusted.of(settings.ec2, image))
     except web.NotThere as error:
         # The job says so, to whoever reads it.
         _log.warning("the size of %s is not known: %s", image.name, error)
         return image
+    return replace(image, size=found.size)

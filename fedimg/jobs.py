@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from fedimg.again import Again, Turn, What
+from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.serialization import SERIALIZER
 from fedimg.store import Store
+from fedimg.twins import Submission
 
 #: The queues and workflows that fedimg.worker serves; jobs wait under these names in the
 #: database, so a change orphans what is waiting.
@@ -87,6 +89,17 @@ class Jobs:
             image, queue=lambda connection, run: self._publish(connection, image.job, run)
         )
 
+    def upload(self, known: Known, *, on_purpose: bool = False) -> Submission:
+        """Queue the publishing of an image that a person named by its URL.
+
+        Unless another job has the image, or it is to be published once more `on_purpose`.
+        """
+        taken = self._store.add_upload(known, queue=self._publish, on_purpose=on_purpose)
+        if taken.run is not None:
+            # A run that was to come by itself had another image.
+            self._again.forget(taken.job)
+        return taken
+
     def retry(self, job: str) -> int | None:
         """Queue an ended job's next run; its number, or None when there is nothing to retry."""
         run = self._store.next_run(
@@ -123,18 +136,6 @@ class Jobs:
             return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *given)
 
         return self._store.clean_again(turn.job, turn.run, queue=queue)
-
-    def correct(self, image: RawImage) -> int | None:
-        """Queue the next run of an image's job that came to nothing, its image described anew.
-
-        The run's number, or None when the job is live, has published, or has a twin that did.
-        """
-        run = self._store.correct(
-            image, queue=lambda connection, run: self._publish(connection, image.job, run)
-        )
-        if run is not None:
-            self._again.forget(image.job)
-        return run
 
     def cancel(self, job: str) -> bool:
         """End a live job and queue its clean-up, or have an ended one not run again by itself.

@@ -133,9 +133,12 @@ def test_value(test: BootTestRow) -> dict[str, Any]:
     return {**vars(test), "checks": checks, "updated": when(test.updated)}
 
 
-def submitted(row: JobRow) -> Answer:
-    """An uploaded image's job: a JSON object, or its name alone."""
-    return Answer(job_value(row), [[row.job]], [Text(row.job)])
+def submitted(row: JobRow, *, new: bool) -> Answer:
+    """An uploaded image's job: a JSON object, or its name alone.
+
+    `new` says that a run of it was queued just now.
+    """
+    return Answer(job_value(row) | {"new": new}, [[row.job]], [Text(row.job)])
 
 
 def job(row: JobRow) -> Answer:

@@ -16,129 +16,20 @@ from fedimg.published import AMIs
 from fedimg.refusals import REFUSED_KEPT, Refusals
 from fedimg.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
 from fedimg.tables import again
-from fedimg.tables import amis as _amis
 from fedimg.tables import jobs as _jobs
 from fedimg.tables import regions as _regions
 from fedimg.tables import tests as _tests
+from fedimg.twins import Queue, Twins
 
 __all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
-
-#: Puts a job's run on the queue within the given transaction, so that both happen or neither.
-Queue = Callable[[sa.Connection, int], object]
-#: What a transaction is about that must see no other job of the same bytes slip in.
-_TWINS = "twins"
 
 
 #: How a region's line ends by itself.
 _LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
 
-#: A job's checksum, image name and size, or the columns that hold them.
-Identity = tuple[
-    str | sa.Column[str | None] | None,
-    str | sa.Column[str],
-    int | sa.ColumnElement[int | None] | None,
-]
 
-
-class Store(Outbox, AMIs, Refusals):
+class Store(Twins, Outbox, AMIs, Refusals):
     """Everything, in one database: see fedimg.database for where that is."""
-
-    def add_job(self, image: RawImage, *, queue: Queue) -> str | None:
-        """Remember a job and queue its first run; None when its image has a job already.
-
-        The same bytes announced by a second source are the first source's job, unless that one
-        failed or was cancelled.
-        """
-        now = time.time()
-        with self.engine.connect() as connection, connection.begin() as transaction:
-            self.serialise(connection, _TWINS)
-            # The insert comes first: on SQLite that takes the lock, so that no twin slips in.
-            added = connection.execute(
-                self.insert(_jobs)
-                .values(
-                    job=image.job,
-                    image=image.name,
-                    raw_image=image.to_json(),
-                    checksum=image.checksum,
-                    run=1,
-                    tries=0,
-                    state="queued",
-                    step="queued",
-                    created=now,
-                    updated=now,
-                )
-                .on_conflict_do_nothing()
-                .returning(_jobs.c.job)
-            ).first()
-            if added is None or connection.execute(_twins(image.job, *_identity(image))).first():
-                transaction.rollback()
-                return None
-            queue(connection, 1)
-        return image.job
-
-    def twin(self, image: RawImage) -> str | None:
-        """Another image's job for the same bytes, which has published them or still may."""
-        with self.engine.connect() as connection:
-            found = connection.execute(_twins(image.job, *_identity(image))).first()
-        return None if found is None else str(found.job)
-
-    def correct(self, image: RawImage, *, queue: Queue) -> int | None:
-        """Queue the next run of a job that came to nothing, with what is said of its image now.
-
-        None when the job is live or has published something, or a twin has.
-        """
-        return self._next_run(
-            image.job,
-            _jobs.c.state.in_(("failed", "cancelled")) & ~_published(image.job),
-            {"raw_image": image.to_json(), "checksum": image.checksum},
-            _identity(image),
-            queue,
-        )
-
-    def next_run(self, job: str, *, queue: Queue, behind: int | None = None) -> int | None:
-        """Queue an ended job's next run, only `behind` a certain one if that is named.
-
-        None when the job is live or complete already.
-
-        So it is when another source's job for the same bytes is, and until a cancelled job is
-        cleaned up: its next run must not meet that.
-        """
-        which = sa.and_(
-            _jobs.c.state.in_(("incomplete", "failed", "cancelled")),
-            sa.true() if behind is None else _jobs.c.run == behind,
-        )
-        return self._next_run(
-            job, which, {}, (_jobs.c.checksum, _jobs.c.image, _size(_jobs)), queue
-        )
-
-    def _next_run(
-        self,
-        job: str,
-        which: sa.ColumnElement[bool],
-        values: dict[str, Any],
-        identity: Identity,
-        queue: Queue,
-    ) -> int | None:
-        with self.engine.begin() as connection:
-            self.serialise(connection, _TWINS)
-            changed = connection.execute(
-                sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.step != CLEANING, which)
-                .where(~_twins(_jobs.c.job, *identity).exists())
-                .values(
-                    run=_jobs.c.run + 1,
-                    state="queued",
-                    step="queued",
-                    error=None,
-                    updated=time.time(),
-                    **values,
-                )
-                .returning(_jobs.c.run)
-            ).first()
-            if changed is None:
-                return None
-            queue(connection, int(changed.run))
-            return int(changed.run)
 
     def begin(self, job: str, run: int) -> int | None:
         """Note that a run is worked on; how often the job was by now, 1 the first time.
@@ -336,45 +227,3 @@ class Store(Outbox, AMIs, Refusals):
                 results = [CheckResult.from_json(check) for check in test.pop("checks")]
                 mine.tests.append(BootTestRow(checks=results, **test))
         return list(rows.values())
-
-
-def _published(job: str) -> sa.Exists:
-    return sa.exists().where(_amis.c.job == job, _amis.c.public)
-
-
-def _twins(
-    job: str | sa.Column[str],
-    checksum: str | sa.Column[str | None] | None,
-    name: str | sa.Column[str],
-    size: int | sa.ColumnElement[int | None] | None,
-) -> sa.Select[tuple[str]]:
-    """Other jobs for the same bytes, which have published them or still may.
-
-    Where two checksums cannot be compared, as one is missing or of another algorithm, the same
-    are a file of the same name and size.
-    """
-    other = _jobs.alias()
-    given = sa.cast(checksum, sa.String)
-    # Of each algorithm the length is another.
-    comparable = sa.func.length(other.c.checksum) == sa.func.length(given)
-    return sa.select(other.c.job).where(
-        sa.or_(
-            other.c.checksum == given,
-            sa.and_(
-                other.c.image == name,
-                _size(other) == sa.cast(size, sa.BigInteger),
-                ~sa.func.coalesce(comparable, sa.false()),
-            ),
-        ),
-        other.c.job != job,
-        other.c.state.not_in(("failed", "cancelled")),
-    )
-
-
-def _size(jobs: sa.FromClause) -> sa.ColumnElement[int | None]:
-    return sa.cast(jobs.c.raw_image["size"].as_string(), sa.BigInteger)
-
-
-def _identity(image: RawImage) -> Identity:
-    """What other jobs are recognised by as being for the same bytes."""
-    return image.checksum, image.name, image.size

@@ -30,6 +30,11 @@ jobs = sa.Table(
     sa.Column("raw_image", sa.JSON, nullable=False),
     # Each new job asks whether there is another of the same bytes, and none is ever forgotten.
     sa.Column("checksum", sa.String, index=True),
+    # The file server's word on the version of the file, where it was asked.
+    sa.Column("etag", sa.String),
+    sa.Column("last_modified", sa.String),
+    # Whether a person wants the image published once more, though another job has it.
+    sa.Column("on_purpose", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("run", sa.Integer, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("state", sa.String, nullable=False),

@@ -90,21 +90,6 @@ def get(url: str, limit: int, seconds: float) -> Answer:
         )
 
 
-def size(url: str, seconds: float) -> int | None:
-    """How many bytes the file at `url` has; None when its server does not say.
-
-    Raises NotThere, NoAnswer.
-    """
-    with (
-        asking(url, seconds) as session,
-        session.head(url, headers=HEADERS, timeout=seconds, allow_redirects=False) as response,
-    ):
-        _mind_status(response)
-        length = response.headers.get("Content-Length", "")
-    # EC2's volumes end at 2**46 bytes, and so does every honest file.
-    return int(length) if length.isascii() and length.isdecimal() and len(length) < 15 else None
-
-
 def seconds_of(date: str | None) -> float:
     """A Date or Last-Modified header in seconds since the epoch. Raises ValueError."""
     try:

@@ -160,3 +160,13 @@ def test_ami_survives_json():
     kind = AMIType(Virtualization.HVM, "gp3")
     ami = AMI("ami-0123456789abcdef0", "Fedora", "us-east-1", kind, "snap-0123456789abcdef0")
     assert AMI.from_json(ami.to_json()) == ami
+
+
+def test_file_that_was_replaced_behind_an_upload_is_not_the_image_that_was_uploaded() -> None:
+    built, uploaded = replace(IMAGE, size=5), RawImage.at(URL, Architecture.X86_64, None, size=5)
+    assert [built.other_than(5), uploaded.other_than(5)] == [None, None]
+    assert replace(IMAGE, size=None).other_than(7) is None
+    assert "has 7 bytes, and Koji says 5: it is not the file" in str(built.other_than(7))
+    said = str(uploaded.other_than(7))
+    assert "has 7 bytes, and had 5 when it was uploaded" in said
+    assert "run 'fedimg upload' again" in said

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from fedimg import schema
 from fedimg.database import Database
+from fedimg.identity import Known, Validator
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
 from fedimg.store import Store, StoreError
@@ -112,6 +113,27 @@ def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: 
         rows = connection.execute(sa.select(mine.c.later, mine.c.sure)).all()
         assert rows == [(None, 7), (None, 7)]
         assert schema.lacks(connection, newer) == []
+
+
+def test_version_before_reads_the_images_of_uploads(store: Store, jobs: Jobs) -> None:
+    given = RawImage.at("https://x.example/a.raw.xz", Architecture.X86_64, None, size=5)
+    jobs.upload(Known(given, Validator('"one"')))
+    with store.engine.connect() as connection:
+        row = connection.execute(sa.select(metadata.tables["fedimg_jobs"])).one()
+    # A key that it does not know is an error to it: what came later has columns of its own.
+    assert set(row.raw_image) == {"url", "architecture", "build", "source", "size", "checksum"}
+    assert (row.etag, row.on_purpose) == ('"one"', False)
+
+
+def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: Jobs) -> None:
+    assert jobs.submit(image(1))
+    columns = ("etag", "last_modified", "on_purpose")
+    make_older(store.engine, *(f"ALTER TABLE fedimg_jobs DROP COLUMN {c}" for c in columns))
+    with opened(store, make=store.shared) as grown:
+        queue = Jobs(grown)
+        again = RawImage.at(image(1).url, Architecture.X86_64, None, size=1)
+        assert queue.upload(Known(again, Validator('"one"'))).job == image(1).job
+        queue.close()
 
 
 def test_who_reads_two_tables_that_grow_is_not_in_the_way(

@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from fedimg.identity import Known, Validator
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.rows import CLEANING
 from fedimg.store import Store, StoreError
+from fedimg.twins import Submission
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(
@@ -344,23 +346,222 @@ def test_job_whose_twin_took_over_gets_no_next_run(store, job, queue):
     assert queue.runs == []
 
 
+# Uploads
+
+SAYS = Validator('"one"', "Sat, 28 Nov 2026 10:00:00 GMT")
+#: As a person names them: by the URL alone, without a checksum unless one is given.
+UPLOADED = RawImage.at(URL, Architecture.X86_64, None, size=5)
+MIRRORED = RawImage.at(URL.replace("koji", "mirror"), Architecture.X86_64, None, size=5)
+
+
+class Upload:
+    """Submits images as `fedimg upload` does, and remembers which runs of which jobs it queued."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.runs: list[tuple[str, int]] = []
+
+    def __call__(self, image: RawImage, said: Validator = SAYS, **given: bool) -> Submission:
+        return self.store.add_upload(
+            Known(image, said), queue=lambda _, job, run: self.runs.append((job, run)), **given
+        )
+
+
+@pytest.fixture
+def upload(store) -> Upload:
+    return Upload(store)
+
+
+def second(image: RawImage) -> str:
+    return replace(image, source=f"{image.source}.2").job
+
+
+@pytest.mark.parametrize("checksum", [None, MD5, "sha256:" + "0" * 64])
+@pytest.mark.parametrize("uploaded", [UPLOADED, MIRRORED])
+@pytest.mark.parametrize("given", [None, "sha256:" + "0" * 64])
+def test_image_that_koji_announced_is_not_uploaded(store, queue, upload, checksum, uploaded, given):
+    store.add_job(replace(IMAGE, checksum=checksum), queue=queue)
+    found = upload(replace(uploaded, checksum=given))
+    assert (found.job, found.run) == (IMAGE.job, None)
+    assert upload.runs == []
+    assert len(store.jobs()) == 1
+
+
+@pytest.mark.parametrize("checksum", [None, MD5, "sha256:" + "0" * 64])
+@pytest.mark.parametrize("uploaded", [UPLOADED, MIRRORED])
+@pytest.mark.parametrize("given", [None, "sha256:" + "0" * 64])
+@pytest.mark.parametrize("source", ["build-7", "task-8", "compose-Fedora-28-20261128.0"])
+def test_image_that_was_uploaded_is_not_taken_from_koji(
+    store, queue, upload, checksum, uploaded, given, source
+):
+    job = upload(replace(uploaded, checksum=given)).job
+    announced = replace(IMAGE, source=source, checksum=checksum)
+    assert store.twin(announced) == job
+    assert store.add_job(announced, queue=queue) is None
+    assert queue.runs == []
+
+
+@pytest.mark.parametrize("size", [5, None])
+def test_same_url_uploaded_twice_is_one_job(store, upload, size):
+    image = replace(UPLOADED, size=size)
+    assert upload(image) == Submission(image.job, 1)
+    found = upload(image)
+    assert (found.job, found.run, found.sure) == (image.job, None, size is not None)
+    assert upload.runs == [(image.job, 1)]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (replace(UPLOADED, size=6), SAYS),
+        (UPLOADED, replace(SAYS, etag='"two"')),
+        (UPLOADED, Validator(None, "Sat, 28 Nov 2026 11:00:00 GMT")),
+    ],
+)
+def test_respin_under_one_url_is_another_image(store, upload, image, said):
+    assert upload(UPLOADED) == Submission(UPLOADED.job, 1)
+    again = upload(image, said)
+    assert again == Submission(second(UPLOADED), 1)
+    # Each is known again.
+    assert upload(image, said).job == again.job
+    assert upload(UPLOADED).job == UPLOADED.job
+    assert upload.runs == [(UPLOADED.job, 1), (again.job, 1)]
+
+
+def test_two_checksums_of_one_kind_are_two_images(store, upload, queue):
+    first = upload(replace(UPLOADED, checksum=SHA256))
+    other = upload(replace(UPLOADED, checksum=OTHER))
+    assert [first.job, other.job] == [UPLOADED.job, second(UPLOADED)]
+    third = replace(IMAGE, checksum="sha256:" + "4" * 64)
+    assert store.add_job(third, queue=queue) == third.job
+
+
+def test_image_of_unknown_size_is_told_by_its_url(store, upload, queue):
+    store.add_job(IMAGE, queue=queue)
+    assert upload(replace(UPLOADED, size=None)).job == IMAGE.job
+    assert upload(replace(MIRRORED, size=None)) == Submission(MIRRORED.job, 1)
+
+
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
-def test_image_of_a_job_that_came_to_nothing_can_be_described_anew(store, job, queue, ended):
-    store.begin(job, 1)
-    store.end(job, 1, ended, None)
-    right = replace(IMAGE, checksum="sha256:" + "1" * 64)
-    assert store.correct(right, queue=queue) == 2
-    row = store.job(job)
+def test_job_of_another_source_that_came_to_nothing_blocks_no_upload(store, upload, queue, ended):
+    store.add_job(IMAGE, queue=queue)
+    store.end(IMAGE.job, 1, ended, None)
+    assert upload(UPLOADED) == Submission(UPLOADED.job, 1)
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+def test_upload_that_came_to_nothing_is_named_and_can_be_published_again(store, upload, ended):
+    upload(UPLOADED)
+    store.end(UPLOADED.job, 1, ended, None)
+    found = upload(UPLOADED)
+    assert (found.job, found.run) == (UPLOADED.job, None)
+    assert upload(UPLOADED, on_purpose=True) == Submission(second(UPLOADED), 1)
+    # That one lives now.
+    assert upload(UPLOADED).job == second(UPLOADED)
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"checksum": "sha256:" + "1" * 64},
+        {"checksum": "sha256:" + "1" * 64, "size": None},
+        {"architecture": Architecture.ARM64},
+        {"size": 6},
+    ],
+)
+def test_image_of_an_upload_that_came_to_nothing_can_be_described_anew(
+    store, upload, ended, changed
+):
+    upload(UPLOADED)
+    store.begin(UPLOADED.job, 1)
+    store.end(UPLOADED.job, 1, ended, None)
+    right = replace(UPLOADED, **changed)
+    found = upload(right)
+    assert (found.job, found.run) == (UPLOADED.job, 2)
+    row = store.job(UPLOADED.job)
     assert (row.state, row.run, row.image) == ("queued", 2, right)
 
 
-def test_image_of_a_job_that_published_cannot(store, job, queue):
-    store.begin(job, 1)
-    store.record_ami(IMAGE, AMI_0)
+def test_image_of_an_upload_that_published_cannot(store, upload):
+    upload(UPLOADED)
+    store.begin(UPLOADED.job, 1)
+    store.record_ami(UPLOADED, AMI_0)
     store.publish_ami(AMI_0)
-    store.end(job, 1, "failed", None)
-    assert store.correct(replace(IMAGE, checksum=None), queue=queue) is None
-    assert store.job(job).image == IMAGE
+    store.end(UPLOADED.job, 1, "failed", None)
+    found = upload(replace(UPLOADED, checksum=OTHER, architecture=Architecture.ARM64))
+    assert (found.job, found.run) == (UPLOADED.job, None)
+    # Other bytes are another image.
+    assert upload(replace(UPLOADED, size=6)) == Submission(second(UPLOADED), 1)
+    assert store.job(UPLOADED.job).image == UPLOADED
+
+
+def test_upload_on_purpose_is_a_job_of_its_own_and_runs_again_beside_the_others(
+    store, upload, queue
+):
+    store.add_job(IMAGE, queue=queue)
+    queue.runs.clear()
+    jobs = [upload(UPLOADED, on_purpose=True).job for _ in range(3)]
+    assert jobs == [replace(UPLOADED, source=UPLOADED.source + n).job for n in ("", ".2", ".3")]
+    for ended in ("failed", "incomplete"):
+        run = store.job(jobs[1]).run
+        store.begin(jobs[1], run)
+        store.end(jobs[1], run, ended, None)
+        assert store.twin(store.job(jobs[1]).image) is None
+        assert store.next_run(jobs[1], queue=queue) == run + 1
+
+
+def test_retry_of_a_respin_is_not_in_the_way_of_the_first(store, upload, queue):
+    upload(UPLOADED)
+    upload(UPLOADED, replace(SAYS, etag='"two"'))
+    for job in (UPLOADED.job, second(UPLOADED)):
+        store.begin(job, 1)
+        store.end(job, 1, "incomplete", None)
+        assert store.next_run(job, queue=queue) == 2
+
+
+def test_threads_that_upload_and_announce_one_image_make_one_job(store, upload, queue):
+    images = [replace(IMAGE, source=f"task-{number}", checksum=None) for number in range(6)]
+    made = at_once(
+        *[lambda image=image: store.add_job(image, queue=queue) for image in images],
+        *[lambda image=image: upload(image).run for image in (UPLOADED, MIRRORED) * 3],
+    )
+    assert len([each for each in made if each]) == 1
+    assert len(store.jobs()) == 1
+    assert len(queue.runs) + len(upload.runs) == 1
+
+
+UPLOAD = """
+import json, sys
+from pathlib import Path
+from fedimg.identity import Known
+from fedimg.images import RawImage
+from fedimg.jobs import Jobs
+from fedimg.store import Store
+store = Store(Path(sys.argv[1]), sys.argv[2])
+image = RawImage.from_json(json.loads(sys.argv[3]))
+print("ready", flush=True)
+sys.stdin.read()
+jobs = Jobs(store)
+print((jobs.upload(Known(image)).run if image.given_by_hand else jobs.submit(image)) or "")
+"""
+
+
+def test_processes_that_upload_and_announce_one_image_make_one_job(store):
+    url = store.queue_url if store.shared else ""
+    adding = [
+        processes(UPLOAD, store.directory, url, json.dumps(image.to_json()))[0]
+        for image in (UPLOADED, MIRRORED, replace(IMAGE, checksum=MD5))
+    ]
+    ready = [process.stdout.readline() for process in adding]
+    for process in adding:
+        process.stdin.close()
+    added = [process.stdout.read().strip() for process in adding]
+    for process in adding:
+        process.wait()
+    assert ready == ["ready\n"] * 3
+    assert len([each for each in added if each]) == 1
+    assert len(store.jobs()) == 1
 
 
 def test_twin_is_named(store, job, queue):

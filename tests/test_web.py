@@ -10,6 +10,8 @@ from threading import Event, Thread
 import pytest
 
 from fedimg import rpc, web
+from fedimg.aws.file_server import Trusted
+from fedimg.measure import measure
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 #: Far from each other: what a request may take, what a server that dribbles takes, and what a busy
@@ -82,9 +84,9 @@ def test_answer_that_comes_byte_by_byte_has_its_time(
     assert said == f"{address} has not ended its answer after 1 s"
 
 
-def test_size_and_calls_have_their_time_too(dribbling: Dribble) -> None:
+def test_measuring_and_calls_have_their_time_too(dribbling: Dribble) -> None:
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
-    assert "after 1 s" in asked(lambda: web.size(address, SECONDS))
+    assert "after 1 s" in asked(lambda: measure(address, SECONDS, Trusted()))
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
     assert "after 1 s" in asked(lambda: rpc.Client(address, SECONDS).call("getAPIVersion"))
 
@@ -100,8 +102,6 @@ def test_proxy_that_dribbles_has_its_time_too(
 def test_answer_in_time_is_read_whole(dribbling: Dribble) -> None:
     address = dribbling(HEAD + b"Last-Modified: then\r\nDate: now\r\n\r\nbytes", b"", b"")
     assert web.get(address, 5, BUSY) == web.Answer(b"bytes", "then", "now")
-    address = dribbling(HEAD + b"\r\n", b"", b"")
-    assert web.size(address, BUSY) == 5
 
 
 def test_more_than_is_read_is_too_long(dribbling: Dribble) -> None:
@@ -153,6 +153,5 @@ def test_other_answers_are_told_apart(
     dribbling: Dribble, status: int, raised: type[Exception]
 ) -> None:
     answer = f"HTTP/1.1 {status} So\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
-    for ask in (lambda url: web.get(url, 5, BUSY), lambda url: web.size(url, BUSY)):
-        with pytest.raises(raised, match=f"answers {status} So"):
-            ask(dribbling(answer.encode(), b"", b""))
+    with pytest.raises(raised, match=f"answers {status} So"):
+        web.get(dribbling(answer.encode(), b"", b""), 5, BUSY)

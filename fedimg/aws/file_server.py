@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.utils import requote_uri
-from urllib3.exceptions import ProtocolError, SSLError
+from urllib3.exceptions import NewConnectionError, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from fedimg.config import EC2
@@ -133,7 +133,9 @@ def reason(error: BaseException) -> str:
     causes = list(_causes(error))
     if any(isinstance(each, (requests.exceptions.SSLError, SSLError)) for each in causes):
         return "its server's certificate is not valid for it, or TLS with it failed"
-    if any(isinstance(each, (requests.Timeout, HTTPTimeout, TimeoutError)) for each in causes):
+    # A connection that was refused is a time-out by its kind, and none.
+    late = [each for each in causes if not isinstance(each, NewConnectionError)]
+    if any(isinstance(each, (requests.Timeout, HTTPTimeout, TimeoutError)) for each in late):
         return "its server did not answer in time"
     for each in causes:
         if isinstance(each, OSError) and each.errno and each.strerror:

@@ -142,11 +142,8 @@ def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize
         crew.start("image size", measure)
         crew.join()
     (size,) = sizes
-    if image.size not in (None, size.compressed_size):
-        raise ImageUnusable(
-            f"{image.url} has {size.compressed_size} bytes, and Koji says {image.size}: "
-            "it is not the file that was built"
-        )
+    if other := image.other_than(size.compressed_size):
+        raise ImageUnusable(other)
     return size
 
 
