@@ -18,6 +18,7 @@ BENCHMARKS = {
     "queue": "waiting_jobs",
     "intake": "intake",
     "regions": "regions",
+    "away": "away",
     "scale": "several_workers",
 }
 

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,8 @@ class Deployment:
                 )
             return self.until(lambda: heard[0] if heard else None)
 
-    def ended(self, count: int) -> list[JobRow]:
-        """The jobs, when there are `count` and all have ended, their clean-up too."""
+    def ended(self, count: int, states: Collection[str] = ("complete",)) -> list[JobRow]:
+        """The jobs, when there are `count` and all have ended so, their clean-up too."""
 
         def look() -> list[JobRow] | None:
             jobs = self._jobs()
@@ -98,7 +98,7 @@ class Deployment:
 
         jobs = until(look, self.worker.check, _JOBS_LOOK_SECONDS)
         for job in jobs:
-            if job.state != "complete":
+            if job.state not in states:
                 raise RuntimeError(f"job {job.job} is {job.state}: {job.error}")
         return jobs
 
@@ -110,9 +110,9 @@ class Deployment:
         """The calls by now, less those to other services."""
         return [call for call in self.calls() if call.action]
 
-    def public_at(self, count: int) -> float:
-        """When the last AMI of `count` jobs became public; all have ended then."""
-        self.ended(count)
+    def public_at(self, count: int, states: Collection[str] = ("complete",)) -> float:
+        """When the last AMI of `count` jobs became public; all have ended so then."""
+        self.ended(count, states)
         published = [call for call in self.calls() if call.action == "ModifyImageAttribute"]
         return max(call.ended for call in published)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ class Clients:
         self._made: dict[tuple[str, str, int, int, float], Client] = {}
         self._renewed = time.monotonic()
         self._sights: dict[str, Sights] = {}
+        self._answered: dict[str, float] = {}
         #: The regions' PV-GRUB kernels, as far as any job has asked for them.
         self.kernels = Kernels()
 
@@ -85,6 +87,13 @@ class Clients:
                 return []
             return list(self._session.get_available_regions("ec2", partition_name=partition))
 
+    def silent_for(self, region: str) -> float:
+        """How many seconds ago the region has last answered any call; infinite if none yet."""
+        return time.monotonic() - self._answered.get(region, -math.inf)
+
+    def _heard(self, region: str) -> None:
+        self._answered[region] = time.monotonic()
+
     def sights(self, region: str) -> Sights:
         """What is waited for in a region, by all jobs together."""
         with self._lock:
@@ -119,5 +128,6 @@ class Clients:
                     ),
                 )
                 made.meta.events.register("before-send", lambda **_: self._before(service, region))
+                made.meta.events.register("after-call", lambda **_: self._heard(region))
                 self._made[key] = made
             return self._made[key]

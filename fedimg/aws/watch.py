@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from fedimg.aws.clients import Clients
 from fedimg.aws.refusals import (
     FAILURES,
     expired,
+    in_doubt,
     region_may_refuse,
     silence_told_after,
 )
@@ -21,6 +23,8 @@ from fedimg.exceptions import EC2ServiceException
 
 #: How long it is believed that the origin takes the worker's keys, in seconds.
 _BELIEVED_SECONDS = 10.0
+#: What has answered within so many seconds is there.
+_HEARD_SECONDS = 60.0
 #: A region that takes no credentials which the origin takes may be about to learn of new ones.
 _KEYS_SECONDS = 10.0
 
@@ -53,6 +57,17 @@ class Watch:
                 later=True,
                 away=True,
             )
+
+    def meet(self) -> None:
+        """Ask a region that nobody has heard of lately; raises as `check` does.
+
+        A call that makes something is not to be the first that hangs: it is waited for longer.
+        """
+        self.check()
+        if self._clients.silent_for(self._region) > _HEARD_SECONDS:
+            error = probe(self._clients, self._region)
+            if error is not None and in_doubt(error):
+                self.failed(error, 0.0, math.inf)
 
     def failed(self, error: Exception, seconds: float, limit: float) -> None:
         """Judge an error that has come for some seconds; raises as `check` does.

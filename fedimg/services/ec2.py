@@ -494,7 +494,7 @@ class _Upload:
         while watch is not None:
             try:
                 with self._at(step, region=region):
-                    watch.check()
+                    watch.meet()
                     try:
                         return effect()
                     except EC2ServiceException as error:

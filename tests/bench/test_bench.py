@@ -25,6 +25,7 @@ KEYS = {
     },
     "intake": {"messages_a_second", "cpu_microseconds_a_message"},
     "scale": {"jobs_an_hour_1", "takeover_seconds_2", "commits_a_job_2"},
+    "away": {"in_a_row_over_without", "alone_over_without"},
     "regions": {"wall_seconds_2", "calls_per_ami_2"},
 }
 

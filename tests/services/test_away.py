@@ -180,3 +180,12 @@ def test_jobs_side_by_side_learn_of_it_from_each_other(lab: Lab, outages: Outage
     second = publish(replace(lab, clients=Clients()), outages, lab.image())
     assert first.away == second.away == [GONE]
     assert struck(lab.url) == asked
+
+
+def test_nothing_is_made_where_nobody_answers(lab: Lab, outages: Outages) -> None:
+    """A call that makes something may have taken effect when its answer is given up."""
+    follow(lab.url, [{**HANGS, "action": "CopySnapshot"}, HANGS])
+    publish(lab, outages, lab.image(), clients=Clients())
+    copies, others = struck(lab.url)
+    assert copies == 0
+    assert others > 0
