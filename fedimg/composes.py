@@ -17,7 +17,7 @@ from productmd.images import Image, Images
 from fedimg import config, json_bounds, web
 from fedimg.exceptions import exhausted
 from fedimg.found import Found, Refused, Unavailable, Unfinished
-from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
+from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 
 #: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
 #: productmd makes it.
@@ -195,7 +195,7 @@ def _safe(path: str) -> str:
     parts = path.split("/")
     if len(parts) > _DEEPEST or not all(FILE_NAME.fullmatch(p) and p.strip(".") for p in parts):
         raise ValueError("its path is none that Pungi makes")
-    return path
+    return "/".join(map(in_url, parts))
 
 
 def _checksum(checksums: dict[Any, Any]) -> str:

@@ -7,10 +7,11 @@ import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-#: Koji's own file names stay within these; anything else never reaches a path, a tag or a shell.
-FILE_NAME = re.compile(r"[A-Za-z0-9._+-]{1,200}")
+#: Koji's own file names, and what RPM allows in a version or release, stay within these; anything
+#: else never reaches a path, a tag or a shell.
+FILE_NAME = re.compile(r"[A-Za-z0-9._+-][A-Za-z0-9._+~^-]{0,199}")
 RAW_SUFFIX = ".raw.xz"
 #: A checksum is `<algorithm>:<hex digits>`; these are the algorithms that Koji and composes use.
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
@@ -22,6 +23,11 @@ LARGEST = 2**46
 _JOB_LENGTH = 256
 # How the source of an image begins that a person named by its address.
 _BY_HAND = "url-"
+
+
+def in_url(name: str) -> str:
+    """Return a file's or folder's name as it is written in a URL."""
+    return quote(name, safe="+")
 
 
 class Architecture(StrEnum):
@@ -97,7 +103,7 @@ class RawImage:
     @property
     def file_name(self) -> str:
         """The file's name, `NAME.raw.xz`."""
-        return urlsplit(self.url).path.rsplit("/", 1)[-1]
+        return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
     @property
     def name(self) -> str:
@@ -133,7 +139,9 @@ class RawImage:
         cls, url: str, architecture: Architecture, checksum: str | None, *, size: int | None = None
     ) -> RawImage:
         """An image that a person named by its URL alone; the URL is its identity."""
-        name = urlsplit(url).path.rsplit("/", 1)[-1].removesuffix(RAW_SUFFIX)
+        # The one character of such names that no URL may hold as it is.
+        url = url.replace("^", quote("^"))
+        name = unquote(urlsplit(url).path.rsplit("/", 1)[-1]).removesuffix(RAW_SUFFIX)
         source = _BY_HAND + hashlib.sha256(url.encode()).hexdigest()[:10]
         return cls(url, architecture, name, source, size, checksum)
 

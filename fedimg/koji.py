@@ -12,7 +12,7 @@ from typing import Any
 
 from fedimg.config import Koji
 from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
-from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage
+from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.rpc import Client, Garbled
 from fedimg.web import NoAnswer, TooLong
 
@@ -120,7 +120,7 @@ class Hub:
             try:
                 parts = [_name(result.get(key), key) for key in ("name", "version", "release")]
                 yield RawImage(
-                    url=f"{folder}/{_name(name, 'file')}",
+                    url=f"{folder}/{in_url(_name(name, 'file'))}",
                     architecture=_architecture(result.get("arch")),
                     build="-".join(parts),
                     source=f"task-{task}",
@@ -155,7 +155,7 @@ class Hub:
         self, build: int, parts: list[str], archives: list[Any]
     ) -> Iterable[RawImage]:
         # Koji's pathinfo.imagebuild.
-        folder = f"{self._settings.topurl}/packages/{'/'.join(parts)}/images"
+        folder = f"{self._settings.topurl}/packages/{'/'.join(map(in_url, parts))}/images"
         for archive in archives:
             name = archive.get("filename") if isinstance(archive, dict) else None
             if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
@@ -165,7 +165,7 @@ class Hub:
                 continue
             try:
                 yield RawImage(
-                    url=f"{folder}/{_name(name, 'file')}",
+                    url=f"{folder}/{in_url(_name(name, 'file'))}",
                     architecture=_architecture(archive.get("arch")),
                     build="-".join(parts),
                     source=f"build-{build}",

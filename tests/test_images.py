@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedimg.aws.tags import ami_name
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 
 URL = "https://kojipkgs.example.org/work/tasks/65/10410065/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
@@ -102,6 +103,23 @@ def test_checksum_that_is_none_is_refused(checksum):
 @given(raw_images)
 def test_image_survives_json(image):
     assert RawImage.from_json(image.to_json()) == image
+
+
+@pytest.mark.parametrize("written", ["^", "%5E", "%5e"])
+def test_name_that_rpm_allows_is_the_same_however_its_address_is_written(written: str) -> None:
+    url = f"https://koji.example/44~rc1/Fedora-44~rc1-1{written}git5.x86_64.raw.xz"
+    image = RawImage.at(url, Architecture.X86_64, None)
+    assert image.name == image.build == "Fedora-44~rc1-1^git5.x86_64"
+    assert "^" not in image.url
+    assert ami_name(image.name, AMIType.parse("hvm-gp2"), "us-east-1", 0) == (
+        "Fedora-44-rc1-1-git5.x86_64-hvm-us-east-1-gp2-0"
+    )
+
+
+@pytest.mark.parametrize("name", ["~a", "^a", "a%2F..%2Fb", "%2e%2e%2fb", "a%00", "a%20b", "a%"])
+def test_other_signs_are_in_no_name(name: str) -> None:
+    with pytest.raises(ValueError, match="does not end in a file name|is not a name"):
+        RawImage.at(f"https://koji.example/{name}.raw.xz", Architecture.X86_64, None)
 
 
 def test_job_is_what_koji_made_and_which_file():

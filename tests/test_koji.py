@@ -92,6 +92,27 @@ def test_build_gives_its_archives_with_size_and_checksum(
         assert image.checksum == f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+@pytest.mark.parametrize("scratch", [True, False])
+def test_names_that_rpm_allows_are_quoted_in_the_address_alone(
+    koji: Koji, hub: Hub, tmp_path: Path, scratch: bool
+) -> None:
+    path = tmp_path / "Fedora-Cloud-Base-44~rc1-1^git5+2.x86_64.raw.xz"
+    path.write_bytes(b"image")
+    about: tuple[str, str, str, dict[str, list[Path]]] = (
+        NAME,
+        "44~rc1",
+        "1^git5+2",
+        {"x86_64": [path]},
+    )
+    made = koji.add_task if scratch else koji.add_build
+    entry = f"{'task' if scratch else 'build'}:{made(*about).id}"
+    (image,) = hub.find(entry).images
+    assert image.build == f"{NAME}-44~rc1-1^git5+2"
+    assert image.file_name == path.name
+    assert image.url.endswith("/Fedora-Cloud-Base-44~rc1-1%5Egit5+2.x86_64.raw.xz")
+    assert requests.get(image.url, timeout=5).content == b"image"
+
+
 @pytest.mark.parametrize("kind", ["md5", "sha1", "sha256"])
 def test_build_checksums_of_every_type(
     koji: Koji, hub: Hub, files: dict[str, list[Path]], kind: str
