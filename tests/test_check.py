@@ -13,6 +13,8 @@ import boto3
 import pytest
 
 from fedimg import check, config
+from fedimg.aws.account import Account
+from fedimg.aws.clients import Clients
 from fedimg.config import Settings
 from fedimg.findings import Finding, Status, gather
 from fedimg.later import LaterEntries, Why
@@ -22,6 +24,7 @@ from fedimg.store import Store
 from lab.bus import Ports
 from lab.ec2.world import Quotas
 from lab.site import Site
+from tests.plans import follow
 
 REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
 EXAMPLE = Path(__file__).parent.parent / "fedimg.toml.example"
@@ -361,3 +364,26 @@ def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:
         "raises": [Finding("raises", Status.PROBLEM, "two lines")],
         "well": well,
     }
+
+
+def test_ebs_direct_is_tried_where_images_are_written_by_it(settings: Settings, site: Site) -> None:
+    def found(direct: Settings) -> list[Finding]:
+        look = Account(Clients(), direct.ec2).looks([]).get("EBS direct")
+        return look() if look else []
+
+    assert found(settings) == []
+    direct = changed(settings, write_via="direct")
+    (one,) = found(direct)
+    assert one.status is Status.OK, one.text
+    url = site.environment["AWS_ENDPOINT_URL"]
+    for code, expected in (
+        ("UnknownOperationException", Status.PROBLEM),
+        ("AccessDeniedException", Status.OK),
+    ):
+        follow(url, [{"fault": "refused", "action": "ListSnapshotBlocks", "code": code}])
+        try:
+            (one,) = found(direct)
+        finally:
+            follow(url, [])
+        assert one.status is expected
+        assert ("ListSnapshotBlocks" in one.text) == (expected is Status.PROBLEM)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from botocore.exceptions import EndpointConnectionError, HTTPClientError
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 from botocore.parsers import ResponseParserError
 
 from fedimg.aws import regions
 from fedimg.aws.clients import Client, Clients
-from fedimg.aws.refusals import FAILURES, code
+from fedimg.aws.error_codes import Meaning
+from fedimg.aws.refusals import FAILURES, code, meaning_of
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.findings import Finding, Look, Status
 from fedimg.images import Architecture, Virtualization
@@ -20,6 +21,15 @@ from fedimg.images import Architecture, Virtualization
 _ATTEMPTS = 2
 # Service Quotas' code for a region's "Public AMIs".
 _PUBLIC_AMIS = "L-0E3CBAB9"
+#: A snapshot that cannot be, and how EBS answers about it, allowed or not.
+_NO_SNAPSHOT = "snap-00000000000000000"
+_EBS_ANSWERS = {
+    "ResourceNotFoundException",
+    "ValidationException",
+    "AccessDeniedException",
+}
+#: How an EC2 says that it lacks an API, or one of its calls.
+_NO_SUCH_CALL = {"InvalidAction", "NoSuchResourceException", "UnknownOperationException"}
 
 
 class Account:
@@ -40,6 +50,8 @@ class Account:
             "regions": self._regions,
             "network": self._network,
         }
+        if self._settings.write_via == "direct":
+            looks["EBS direct"] = self._ebs_direct
         for architecture in architectures:
             machine = self._settings.machine(architecture)
             section = "ec2.x86_64" if isinstance(machine, X86Machine) else "ec2.aarch64"
@@ -94,6 +106,24 @@ class Account:
         if not found:
             return _problem(name, f"{vpc} has no subnet", "make one, or set ec2.network.subnet")
         return _ok(name, f"{len(found)} subnets of {vpc}")
+
+    def _ebs_direct(self) -> list[Finding]:
+        """Whether the origin has the API that snapshots are written by: any answer of its own."""
+        name = "EBS direct"
+        ebs = self._client("ebs", self._settings.origin)
+        try:
+            ebs.list_snapshot_blocks(SnapshotId=_NO_SNAPSHOT)
+        except ClientError as error:
+            if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS):
+                return _unknown(name, error)
+            # A worker's policy need not allow this look.
+            if code(error) not in _EBS_ANSWERS:
+                return _no_api(name, "ListSnapshotBlocks", error)
+        except ResponseParserError as error:
+            return _no_api(name, "ListSnapshotBlocks", error)
+        except FAILURES as error:
+            return _unknown(name, error)
+        return _ok(name, f"answers in {self._settings.origin}")
 
     def _machine(
         self, machine: Machine, architecture: Architecture
@@ -269,9 +299,19 @@ def _problem(name: str, text: str, hint: str) -> list[Finding]:
     return [Finding(name, Status.PROBLEM, text, hint)]
 
 
+def _no_api(name: str, call: str, error: Exception) -> list[Finding]:
+    text = f"{call} got no answer of EBS's: {error}"
+    hint = 'this EC2 lacks the API, or a proxy stands before it: set ec2.write_via = "utility"'
+    return _problem(name, text, hint)
+
+
 def _unknown(name: str, error: Exception) -> list[Finding]:
     why = code(error) or type(error).__name__
-    hint = "allow the worker's IAM identity this look, or see in the AWS console"
-    if isinstance(error, ResponseParserError):
+    hint = "see in the AWS console"
+    if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS, None):
+        hint = "look again when EC2 answers"
+    elif "Unauthorized" in why or "AccessDenied" in why:
+        hint = "allow the worker's IAM identity this look, or see in the AWS console"
+    if isinstance(error, ResponseParserError) or why in _NO_SUCH_CALL:
         hint = "no answer of AWS: this EC2 does not have it, or a proxy stands in between"
     return [Finding(name, Status.WARNING, f"not known ({why})", hint)]

@@ -157,7 +157,8 @@ def explained(
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
         advice = _advice(error, step)
         raise kind(
-            f"{doing}: EC2 refused with {code(error)}: {message}{advice or _unsure(error)}",
+            f"{doing}: EC2 refused {error.operation_name} with {code(error)}: "
+            f"{message or 'it gives no reason'}{advice or _unsure(error)}",
             image=image,
             region=region,
             step=step,
@@ -176,6 +177,9 @@ def explained(
         ) from error
 
 
+_LACKING = "this EC2 does not have that call, or a proxy stands before it; see 'fedimg check'"
+
+
 def _advice(error: ClientError, step: str) -> str:
     advice = {
         "OperationNotPermitted": "block public access may be on there; see 'fedimg check'",
@@ -186,7 +190,12 @@ def _advice(error: ClientError, step: str) -> str:
         # Elsewhere it is one of the job's own.
         "InvalidAMIID.NotFound": "check utility_ami in fedimg.toml" if step == "write" else "",
         "OptInRequired": "enable the region for the account, or exclude it in fedimg.toml",
+        "InvalidAction": _LACKING,
+        "UnknownOperationException": _LACKING,
     }.get(code(error))
+    # Where the answer is none of AWS's, botocore has HTTP's status for a code.
+    if not advice and code(error).isdigit():
+        advice = _LACKING
     return f" ({advice})" if advice else ""
 
 

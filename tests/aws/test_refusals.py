@@ -145,6 +145,13 @@ def test_unknown_ami_is_the_utility_ami_only_while_writing():
     assert "utility_ami" not in str(told(unknown))
 
 
+def test_call_that_an_ec2_lacks_is_named_with_its_answer():
+    error = told(refusal("400", ""))
+    assert "EC2 refused CopySnapshot with 400: it gives no reason" in str(error)
+    assert "does not have that call" in str(error)
+    assert (error.later, error.unknown) == (False, "")
+
+
 def test_refusal_without_words_is_told_by_its_code():
     bare = ClientError({"Error": {"Code": "Strange"}}, "CopySnapshot")
     assert "Strange" in str(told(bare))
