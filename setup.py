@@ -30,6 +30,7 @@ REQUIREMENTS = [
     "botocore>=1.44.5,<1.45",
     "paramiko>=5.1.0,<6",
     "productmd>=1.51,<2",
+    "google-re2>=1.1.20251105,<2",
     "requests>=2.34.2,<3",
     "urllib3>=2.8.0,<3",
     "python-xz>=0.7.0,<0.8",

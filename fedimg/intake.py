@@ -6,12 +6,11 @@ Who listens is in fedimg.consumers, and the queue between the two in fedimg.jobs
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from dataclasses import replace
 
-from fedimg import web
+from fedimg import patterns, web
 from fedimg.aws.file_server import Trusted
 from fedimg.composes import COMPOSE_ID, FINISHED, Composes
 from fedimg.config import Koji, Settings
@@ -122,10 +121,10 @@ def wanted(found: Found, koji: Koji) -> list[RawImage]:
 def _unwanted(image: RawImage, koji: Koji) -> str | None:
     if image.architecture not in map(Architecture.from_koji, koji.architectures):
         return f"{image.architecture} is not in koji.architectures"
-    if not any(re.search(pattern, image.file_name) for pattern in koji.name_patterns):
+    if not any(patterns.found(pattern, image.file_name) for pattern in koji.name_patterns):
         return "its name matches none of koji.name_patterns"
     for pattern in koji.exclude_patterns:
-        if re.search(pattern, image.file_name):
+        if patterns.found(pattern, image.file_name):
             return f"its name matches {pattern!r} of koji.exclude_patterns"
     return None
 

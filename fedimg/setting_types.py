@@ -9,14 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
+from fedimg import patterns
 from fedimg.images import VOLUME_TYPES, AMIType, Virtualization
 
 
 def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
+    patterns.check(text)
     return text
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedimg import ssh
+from fedimg import patterns, ssh
 from fedimg.aws import scripts
 from fedimg.config import Check, Checking, ShippedCheck
 from fedimg.images import AMIType, Architecture
@@ -64,7 +63,7 @@ class Probe:
             raise BrokenOff(
                 self.name, started, str(error), error.output, broke=error.broke
             ) from error
-        matches = re.search(self.output, finished.output, re.MULTILINE)
+        matches = patterns.found(self.output, finished.output)
         if finished.status == self.status and matches:
             state = CheckState.PASSED
         elif finished.status == NOT_APPLICABLE != self.status:
