@@ -16,6 +16,7 @@ import typer
 from fedimg.command import Call, Code, Refused, app, command
 
 if TYPE_CHECKING:
+    from fedimg.aws.cleanup import Leftover, Survey
     from fedimg.identity import Known
     from fedimg.images import Architecture, RawImage
     from fedimg.rows import JobRow
@@ -267,8 +268,21 @@ def cleanup(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be removed.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--remove",
+            metavar="ID",
+            help="Remove this alone, though it was public or is of a job that is not known; may be "
+            "given again.",
+        ),
+    ] = None,
 ) -> Code:
-    """Remove what this site's jobs left in EC2: all that is not public and of no live job."""
+    """Remove what this site's jobs left in EC2: all that was never public and is of no live job.
+
+    What was public and is private now stays, and is listed apart. Nothing is removed where the
+    database is younger than what the site has in EC2. Either can be removed by its id.
+    """
     from fedimg import show
     from fedimg.aws import cleanup as leavings
     from fedimg.aws import regions, watch
@@ -291,31 +305,41 @@ def cleanup(
     silent = watch.probed(clients, everywhere)
     unseen: list[Exception] = []
     # Asked before the look and after it: a job may end or begin meanwhile.
-    found = leavings.leftovers(
+    spared = live()
+    there = leavings.survey(
         clients,
         settings.site,
         [region for region in everywhere if region not in silent],
-        spare=live(),
-        recorded=leavings.private(store.amis()),
+        spare=spared,
+        recorded=leavings.recorded(row for row in store.amis() if row.job not in spared),
+        published=store.ever_public(),
         unseen=unseen.append,
     )
-    begun = live()
-    found = [item for item in found if item.job not in begun]
+    there = there.without(live())
+    strange = leavings.of_unknown_jobs(there, {row.job for row in store.jobs()}, store.made())
+    found = _named(there, only) if only else there.left
+    refused = bool(strange) and not only
 
     def forget(item: leavings.Leftover) -> None:
         if item.kind == leavings.IMAGE:
             store.forget_ami(item.id, item.region)
+        store.withdraw(item.region, [item.id])
 
-    if found and not dry_run:
-        call.output.note(f"removing {len(found)} leftovers")
+    removing = bool(found) and not (dry_run or refused)
+    if removing:
+        call.output.note(f"removing {len(found)} {'things' if only else 'leftovers'}")
         leavings.remove(
             clients,
             Waiter(settings.ec2.limits, threading.Event()),
             found,
             limit=settings.ec2.limits.instance_gone,
             removed=forget,
+            once_public=bool(only),
         )
-    call.output.answer(show.leftovers(found, removed=not dry_run))
+    once_public = [] if only else there.once_public
+    call.output.answer(show.leftovers(found, once_public, removed=removing))
+    for text in show.once_public(once_public):
+        call.output.note(text)
     for error in unseen:
         call.output.note(f"not looked at: {error}")
     left = may_be_left(store, set(everywhere) - set(silent))
@@ -323,6 +347,9 @@ def cleanup(
         why = silent.get(region) or "the account does not have it enabled"
         what = f"there may be left {left[region]}" if region in left else "nothing is known of it"
         call.output.note(f"not looked at: {region}: {why}; {what}")
+    if refused:
+        call.output.note(show.unknown_jobs(strange, store.place))
+        return Code.NOT_NOW
     missed = [region for region in silent if regions.chosen(region, settings.ec2)]
     return Code.FAILED if unseen or missed else Code.OK
 
@@ -338,6 +365,24 @@ def check(call: Call) -> Code:
     call.output.answer(show.findings(found))
     bad = any(finding.status is Status.PROBLEM for finding in found)
     return Code.FAILED if bad else Code.OK
+
+
+def _named(there: Survey, ids: Sequence[str]) -> list[Leftover]:
+    """What has these ids. Raises Refused where it is public, or nothing that may be removed."""
+    candidates = {item.id: item for item in (*there.left, *there.once_public)}
+    public = {item.id for item in there.public}
+    for id in ids:
+        if id in public:
+            raise Refused(
+                Code.NOT_NOW, f"{id} is public: make it, or the AMI that uses it, private first"
+            )
+        if id not in candidates:
+            raise Refused(
+                Code.UNUSABLE,
+                f"{id} is nothing that can be removed: not this site's, of a live job, or in a "
+                "region that cannot be looked at; 'fedimg cleanup --dry-run' lists what can be",
+            )
+    return [candidates[id] for id in dict.fromkeys(ids)]
 
 
 def _image(url: str, arch: str | None, checksum: str | None) -> RawImage:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fedimg import schema
+from fedimg import schema, tables
 from fedimg.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -118,8 +118,11 @@ class Database:
             # Slow to import, and needed this once: `fedimg status` should not wait for it.
             from dbos import DBOS
 
+            new = not sa.inspect(self.engine).has_table(tables.jobs.name)
             DBOS.migrate(self.queue_url)
             schema.grow(self._begin_making)
+            if new:
+                self.write(self.insert(tables.made).values(at=time.time()))
         except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 

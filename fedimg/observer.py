@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -74,6 +74,15 @@ class Observer(Protocol):
 
     def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
         """It did not; `output` is what the instance printed."""
+
+    def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        """AMIs and a snapshot of a region are about to become public.
+
+        Those of which this was not told before.
+        """
+
+    def unpublished(self, region: str, ids: Collection[str]) -> None:
+        """These have never become public after all."""
 
     def published(self, ami: AMI) -> None:
         """An AMI is public, and so is its snapshot."""

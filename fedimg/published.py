@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from fedimg.database import Database
 from fedimg.images import AMI, RawImage
 from fedimg.rows import AMIRow
 from fedimg.tables import amis as _amis
+from fedimg.tables import offered as _offered
 
 
 class AMIs(Database):
@@ -37,10 +41,40 @@ class AMIs(Database):
             .values(public=True)
         )
 
+    def offer(self, job: str, region: str, ids: Collection[str]) -> set[str]:
+        """Remember that AMIs and a snapshot of a job are about to become public.
+
+        Return those of which that was not known.
+        """
+        new = set(ids) - self.ever_public(job)
+        now = time.time()
+        if new:
+            rows = [{"id": id, "region": region, "job": job, "at": now} for id in sorted(new)]
+            self.write(self.insert(_offered).values(rows).on_conflict_do_nothing())
+        return new
+
+    def withdraw(self, region: str, ids: Collection[str]) -> None:
+        """Remember that these did not become public, or are no more."""
+        self.write(
+            sa.delete(_offered).where(_offered.c.region == region, _offered.c.id.in_(list(ids)))
+        )
+
+    def ever_public(self, job: str | None = None) -> set[str]:
+        """The AMIs and snapshots, of one job or of all, that anybody may use or may have used."""
+        public = sa.select(_amis.c.ami, _amis.c.snapshot).where(_amis.c.public)
+        offered = sa.select(_offered.c.id)
+        if job is not None:
+            public = public.where(_amis.c.job == job)
+            offered = offered.where(_offered.c.job == job)
+        with self.engine.connect() as connection:
+            found = {id for row in connection.execute(public) for id in row}
+            return found | set(connection.execute(offered).scalars())
+
     def forget_ami(self, ami: str, region: str) -> None:
         """Remember that an AMI was removed again."""
         with self.engine.begin() as connection:
             connection.execute(sa.delete(_amis).where(_amis.c.ami == ami, _amis.c.region == region))
+        self.withdraw(region, [ami])
 
     def amis(self) -> list[AMIRow]:
         """Every AMI that there is, by image, region and name."""

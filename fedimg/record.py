@@ -6,7 +6,7 @@ How a message looks is in fedimg.messages, how it leaves the outbox in fedimg.me
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +78,17 @@ class Record:
             "".join(f"\n    | {line}" for line in output.splitlines()[-_LOGGED_LINES:]),
         )
         self._test("failed", ami, checks, output)
+
+    def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        """AMIs and a snapshot of a region are about to become public.
+
+        Those of which this was not told before.
+        """
+        return self._store.offer(self._image.job, region, ids)
+
+    def unpublished(self, region: str, ids: Collection[str]) -> None:
+        """These have never become public after all."""
+        self._store.withdraw(region, ids)
 
     def published(self, ami: AMI) -> None:
         """An AMI is public, and so is its snapshot."""

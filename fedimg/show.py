@@ -42,6 +42,8 @@ _CHECK_STYLES = {
 }
 #: How much of what a failed test instance printed is shown; JSON has all that is kept.
 _TOLD_LINES = 30
+#: Of what is refused, so many are named; all are in the list.
+_NAMED = 5
 _MARKS = {
     Status.OK: ("✓", "+", "green"),
     Status.WARNING: ("!", "!", "yellow"),
@@ -297,14 +299,50 @@ def plan(image: RawImage, made: Plan) -> Answer:
     return Answer(value, lines, [Text(image.job, style="bold"), table])
 
 
-def leftovers(found: Sequence[Leftover], *, removed: bool) -> Answer:
-    """What was left over in EC2."""
+def leftovers(
+    found: Sequence[Leftover], once_public: Sequence[Leftover], *, removed: bool
+) -> Answer:
+    """What was left over in EC2; in JSON also what was public once, where it says `was_public`."""
     lines = [[item.region, item.kind, item.id, item.job, item.name] for item in found]
     table = _table("Region", "Kind", "Id", "Job")
     for item in found:
         table.add_row(item.region, item.kind, item.id, item.job)
-    value = [{**asdict(item), "removed": removed} for item in found]
+    value = [{**_leftover_value(item), "removed": removed} for item in found]
+    value += [
+        {**_leftover_value(item), "removed": False, "was_public": True} for item in once_public
+    ]
     return Answer(value, lines, [table], "nothing is left over")
+
+
+def _leftover_value(item: Leftover) -> dict[str, Any]:
+    return {key: value for key, value in asdict(item).items() if key != "created"}
+
+
+def once_public(items: Sequence[Leftover]) -> list[str]:
+    """What a person is told of things that were public, and may do about them."""
+    if not items:
+        return []
+    lines = [
+        f"was public, is private now: {item.kind} {item.id} in {item.region}, of {item.job}"
+        for item in items
+    ]
+    return [
+        *lines,
+        "these stay, as others may use them: make them public again by hand, or remove them with "
+        "'fedimg cleanup --remove ID', an AMI with its snapshot",
+    ]
+
+
+def unknown_jobs(items: Sequence[Leftover], place: str) -> str:
+    """Why nothing is cleaned up, and what a person may do."""
+    named = ", ".join(f"{item.kind} {item.id} in {item.region}" for item in items[:_NAMED])
+    more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return (
+        f"nothing is removed: the database {place} is younger than what the site has in EC2, and "
+        f"does not know the jobs of {named}{more}. Nobody can tell whether any of that was public. "
+        "If the former database is lost, remove what you know is not needed with 'fedimg cleanup "
+        "--remove ID'; if it is not, put it back, or give each of two fedimgs a `site` of its own"
+    )
 
 
 def replayed(found: Sequence[Replayed]) -> Answer:

@@ -17,6 +17,7 @@ from fedimg.refusals import REFUSED_KEPT, Refusals
 from fedimg.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
 from fedimg.tables import again
 from fedimg.tables import jobs as _jobs
+from fedimg.tables import made as _made
 from fedimg.tables import regions as _regions
 from fedimg.tables import tests as _tests
 from fedimg.twins import Queue, Twins
@@ -174,6 +175,17 @@ class Store(Twins, Outbox, AMIs, Refusals):
                 .values(**key, **values)
                 .on_conflict_do_update(index_elements=list(key), set_=values)
             )
+
+    def made(self) -> float | None:
+        """When this database was made, as far as it tells; no job of it is older.
+
+        One that an older version made tells when its first job came; without any, nothing.
+        """
+        with self.engine.connect() as connection:
+            made = connection.execute(sa.select(sa.func.min(_made.c.at))).scalar()
+            first = connection.execute(sa.select(sa.func.min(_jobs.c.created))).scalar()
+        known = [float(each) for each in (made, first) if each is not None]
+        return min(known) if known else None
 
     def job(self, job: str) -> JobRow | None:
         """One job with its regions and boot checks."""

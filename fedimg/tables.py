@@ -69,6 +69,21 @@ amis = sa.Table(
     sa.Column("snapshot", sa.String, nullable=False),
     sa.Column("public", sa.Boolean, nullable=False),
 )
+#: AMIs and snapshots that are public, may be, or once were.
+offered = sa.Table(
+    "fedimg_offered",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True, autoincrement=False),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("job", sa.String, nullable=False, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
+#: One row: when the database was made. None where a version before this table made it.
+made = sa.Table(
+    "fedimg_made",
+    metadata,
+    sa.Column("at", sa.Float, primary_key=True),
+)
 tests = sa.Table(
     "fedimg_tests",
     metadata,

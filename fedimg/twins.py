@@ -15,6 +15,7 @@ from fedimg.images import RawImage
 from fedimg.rows import CLEANING
 from fedimg.tables import amis as _amis
 from fedimg.tables import jobs as _jobs
+from fedimg.tables import offered as _offered
 
 #: Puts a job's run on the queue within the given transaction, so that both happen or neither.
 Queue = Callable[[sa.Connection, int], object]
@@ -203,7 +204,9 @@ class Twins(Database):
         assert own is not None
         image = replace(known.image, source=own.known.image.source)
         public = sa.exists().where(_amis.c.job == job, _amis.c.public)
-        which = _jobs.c.state.in_(_NOTHING) & ~public
+        # After a crash, or where it is private again, it may be public without our knowing.
+        offered = sa.exists().where(_offered.c.job == job)
+        which = _jobs.c.state.in_(_NOTHING) & ~public & ~offered
         return self._run_again(connection, job, which, _columns(replace(known, image=image)))
 
     def _run_again(

@@ -80,7 +80,8 @@ class Uploader:
         self._later = LaterEntries(store)
         self._live: dict[tuple[str, int], _Live] = {}
         # Jobs that this process has planned and taken to their end in one go, none but that one.
-        self._at_first: set[str] = set()
+        # Beside each, where a snapshot may have been copied twice.
+        self._at_first: dict[str, set[str]] = {}
         self._steps = DurableSteps(gate)
         #: Set, it ends the waiting for Koji and for composes.
         self.stopping = threading.Event()
@@ -146,6 +147,7 @@ class Uploader:
             if tries is None:
                 return
             record = Record(self._store, row.image, run, self._settings.ec2.origin)
+            doubted: set[str] = set()
             service = EC2Service(
                 self._settings.ec2,
                 site=self._settings.site,
@@ -154,6 +156,7 @@ class Uploader:
                 stop=stop,
                 slots=self._slots,
                 outages=self._outages,
+                doubted=doubted,
             )
             try:
                 result = service.upload(row.image, record, self._steps, again=tries > 1)
@@ -175,7 +178,7 @@ class Uploader:
                 later, unknown = bool(reasons), False
                 _log.info("job %s: %s", job, state)
             if run == tries == 1:
-                self._at_first.add(job)
+                self._at_first[job] = doubted
             self._steps.run(
                 "finish",
                 lambda: self._queue.finish(
@@ -203,7 +206,7 @@ class Uploader:
         while self._members.stop_elsewhere(self._name, job, run):
             time.sleep(_LOOK_SECONDS)
         problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
-        self._at_first.discard(job)
+        self._at_first.pop(job, None)
         before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
         reason = "\n".join([*before, *([problem] if problem else [])])
 
@@ -293,9 +296,7 @@ class Uploader:
             spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
         if state == "failed" and ec2.keep_failed_instances:
             spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
-        # What EC2 shows may lag behind what was made public a moment ago.
-        made = [ami for ami in self._store.amis() if ami.job == job]
-        published = {each for ami in made if ami.public for each in (ami.ami, ami.snapshot)}
+        made = [ami for ami in self._store.amis() if ami.job == job and not ami.public]
         problems: list[Exception] = []
 
         def unseen(error: EC2ServiceException) -> None:
@@ -313,13 +314,15 @@ class Uploader:
                 sorted(name for name in {ec2.origin, *steps} if not self._outages.away(name)),
                 job=job,
                 kinds=lambda region: self._may_hold(job, region, steps.get(region)),
-                recorded=cleanup.private(made),
+                recorded=cleanup.recorded(made),
+                # What EC2 shows may lag behind what was made public a moment ago.
+                published=self._store.ever_public(job),
                 unseen=unseen,
             )
             cleanup.remove(
                 self._clients,
                 Waiter(_brief(ec2.limits), threading.Event()),
-                [item for item in found if not (item.kind in spared or item.id in published)],
+                [item for item in found if item.kind not in spared],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
@@ -343,16 +346,19 @@ class Uploader:
         ec2 = self._settings.ec2
         if job not in self._at_first or region in (ec2.origin, *ec2.test.regions):
             return cleanup.KINDS
+        if step != PUBLIC:
+            return (cleanup.IMAGE, cleanup.SNAPSHOT)
         # Where all AMIs are public, only a copy that was made twice can be in excess.
-        return (cleanup.SNAPSHOT,) if step == PUBLIC else (cleanup.IMAGE, cleanup.SNAPSHOT)
+        return (cleanup.SNAPSHOT,) if region in self._at_first[job] else ()
 
     def _forget_removed(self, job: str, spared: set[str]) -> None:
-        """What is private and was not spared is gone, also when a crash kept that unrecorded."""
+        """What was never public, nor spared, is gone, also when a crash kept that unrecorded."""
+        published = self._store.ever_public(job)
         for ami in self._store.amis():
             if self._outages.away(ami.region) or not regions.chosen(ami.region, self._settings.ec2):
                 # Perhaps nobody has looked.
                 continue
-            if ami.job == job and not ami.public and cleanup.IMAGE not in spared:
+            if ami.job == job and ami.ami not in published and cleanup.IMAGE not in spared:
                 self._store.forget_ami(ami.ami, ami.region)
 
     def _removed(self, item: cleanup.Leftover) -> None:

@@ -705,6 +705,82 @@ def test_clean_up_spares_live_jobs_and_other_sites(
     assert everything()["volumes"] == {live, foreign}
 
 
+def leave_snapshot(site: str, image: RawImage) -> str:
+    """A finished snapshot of a job."""
+    ec2 = client()
+    volume = leave_volume(site, image)
+    ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig={"Delay": 1})
+    labels = Labels.of(site, image)
+    made = ec2.create_snapshot(
+        VolumeId=volume, TagSpecifications=labels.specifications(["snapshot"], "snapshot")
+    )["SnapshotId"]
+    ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[made], WaiterConfig={"Delay": 1})
+    ec2.delete_volume(VolumeId=volume)
+    return str(made)
+
+
+def snapshots_left() -> set[str]:
+    held = client().describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    return {each["SnapshotId"] for each in held}
+
+
+@pytest.mark.usefixtures("aws")
+def test_clean_up_spares_what_was_public_and_tells_what_to_do(
+    run: Run, config: Path, store: Store, x86_job: str
+) -> None:
+    config.write_text('site = "kept"\n' + config.read_text())
+    finish(store, x86_job, "complete")
+    snapshot = leave_snapshot("kept", X86)
+    store.offer(x86_job, "us-east-1", [snapshot])
+
+    result = run("cleanup", "--json")
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert (row["id"], row["was_public"], row["removed"]) == (snapshot, True, False)
+    assert f"was public, is private now: snapshot {snapshot} in us-east-1" in result.stderr
+    assert "--remove ID" in result.stderr
+    assert snapshot in snapshots_left()
+
+    result = run("cleanup", "--remove", snapshot, "--json")
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)
+    assert (row["id"], row["removed"]) == (snapshot, True)
+    assert snapshot not in snapshots_left()
+    assert store.ever_public() == set()
+    again = run("cleanup", "--remove", snapshot)
+    assert again.exit_code == 2
+    assert f"{snapshot} is nothing that can be removed" in again.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_clean_up_refuses_with_a_database_younger_than_what_is_there(
+    run: Run, config: Path
+) -> None:
+    config.write_text('site = "young"\n' + config.read_text())
+    # The database that knew of it is lost.
+    left, other = leave_volume("young", X86), leave_volume("young", X86)
+    time.sleep(1.1)  # EC2 tells whole seconds.
+    with contextlib.closing(Store(config.parent / "state")):
+        pass
+    result = run("cleanup", "--json")
+    assert result.exit_code == 5
+    assert {row["id"]: row["removed"] for row in json.loads(result.stdout)} == {
+        left: False,
+        other: False,
+    }
+    assert "is younger than what the site has" in result.stderr
+    assert left in result.stderr
+    assert {left, other} <= everything()["volumes"]
+
+    # On purpose, by its id, and that one alone.
+    result = run("cleanup", "--remove", left, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert left not in everything()["volumes"]
+    assert other in everything()["volumes"]
+    assert run("cleanup", "--remove", other).exit_code == 0
+    assert run("cleanup").exit_code == 0
+
+
 @pytest.mark.usefixtures("aws")
 def test_aws_that_does_not_answer_is_said_in_a_paragraph(
     run: Run, monkeypatch: pytest.MonkeyPatch

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedimg.aws import amis, snapshots
+from fedimg.aws import amis, snapshots, tags
 from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
 from fedimg.aws.sights import Sights
@@ -33,12 +34,14 @@ def copied(
     source: Source,
     *,
     look_first: bool,
+    doubted: Callable[[], object] = lambda: None,
     limits: Limits,
     sights: Sights | None = None,
 ) -> str:
     """The copy of a completed snapshot in the clients' region, when it holds all of its bytes.
 
-    A copy that EC2 gives up is removed and made again. Raises EC2ServiceException when the last
+    A copy that EC2 gives up is removed and made again. `doubted` is told when there may be one more
+    than is returned. Raises EC2ServiceException when the last
     of `limits.attempts` fails, or one takes longer than `limits.copy_` seconds.
     """
     for attempt in range(limits.attempts):
@@ -52,6 +55,7 @@ def copied(
             ),
             lambda: _find(ec2, labels, source),
             look_first=look_first,
+            doubted=doubted,
         )
         try:
             snapshots.completed(ec2, waiter, copy, limit=limits.copy_, sights=sights)
@@ -75,7 +79,11 @@ def _find(ec2: Client, labels: Labels, source: Source) -> str | None:
     published = {each for image in images for each in amis.snapshots_of(image)}
     told = source.description(labels)
     return snapshots.find(
-        ec2, labels, lambda found: found["SnapshotId"] in published
+        ec2,
+        labels,
+        lambda found: (
+            found["SnapshotId"] in published or tags.ever_published(tags.read(found.get("Tags")))
+        ),
     ) or snapshots.find(ec2, labels, lambda found: found.get("Description") == told)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ SITE = "fedimg:site"
 JOB = "fedimg:job"
 ROLE = "fedimg:role"
 IMAGE = "fedimg:image"
+#: Since when an AMI, or its snapshot, may have been public; set before it is.
+PUBLISHED = "fedimg:published"
+#: Its value where EC2 refused the permission: nothing was ever public.
+NEVER = "never"
 
 # EC2 RegisterImage: 3 to 128 characters out of these.
 _NAME_LENGTH = 128
@@ -69,6 +73,11 @@ class Labels:
 def read(tags: Iterable[dict[str, str]] | None) -> dict[str, str]:
     """EC2's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in tags or ()}
+
+
+def ever_published(values: Mapping[str, str]) -> bool:
+    """Whether a resource with these tags is public, or may once have been."""
+    return values.get(PUBLISHED, NEVER) != NEVER
 
 
 def ami_name(image: str, kind: AMIType, region: str, number: int) -> str:

@@ -161,13 +161,22 @@ class Waiter:
         """A thing that exists, once EC2 shows it. Raises EC2ServiceException if it never does."""
         return self.until(find, what=f"{what} shown by EC2", limit=self._settle)
 
-    def make(self, make: Callable[[], T], find: Callable[[], T | None], *, look_first: bool) -> T:
+    def make(
+        self,
+        make: Callable[[], T],
+        find: Callable[[], T | None],
+        *,
+        look_first: bool,
+        doubted: Callable[[], object] = lambda: None,
+    ) -> T:
         """Make a thing once by a call that EC2 gives no client token for.
 
         When an earlier try may have taken effect (`look_first`, or a call whose outcome is in
-        doubt), `find` is asked before `make` is called again.
+        doubt), `find` is asked before `make` is called again; `doubted` is told of such a call.
         """
         doubt = look_first
+        if doubt:
+            doubted()
         failing_since: float | None = None
         pause = self._minimum
         while True:
@@ -185,6 +194,7 @@ class Waiter:
                 if not (passing(error) or not_found(error)) or failing >= patience:
                     raise
             doubt = True
+            doubted()
             self.pause(pause)
             pause = min(pause * _GROWTH, self._maximum)
 

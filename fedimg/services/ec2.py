@@ -90,6 +90,7 @@ class EC2Service:
     It knows nothing of bus and queue: effects run through `steps`, and an observer is told
     what happens. Setting `stop` ends whatever the service does, with Cancelled. A failed boot
     check sets it, too: after a failure the next upload is for a new service, with a new `stop`.
+    `doubted` gets the regions where the snapshot may have been copied twice.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class EC2Service:
         stop: threading.Event | None = None,
         slots: Slots | None = None,
         outages: Outages | None = None,
+        doubted: set[str] | None = None,
     ) -> None:
         self.settings = settings
         self.site = site
@@ -110,6 +112,7 @@ class EC2Service:
         self.stop = stop or threading.Event()
         self.slots = slots
         self.outages = outages
+        self.doubted = set() if doubted is None else doubted
         self._origin = Origin(clients, settings.origin)
 
     def watch(self, region: str) -> Watch | None:
@@ -370,6 +373,7 @@ class _Upload:
                 self._labels,
                 copies.Source(self._origin, snapshot),
                 look_first=self._again or region in self._resumed,
+                doubted=lambda: self._service.doubted.add(region),
                 limits=self._settings.limits,
                 sights=self._sights(region),
             )
@@ -466,11 +470,7 @@ class _Upload:
                         self._observer.dropped(ami, "its virtualization type failed the boot check")
                 if good:
                     publish.publish_all(
-                        self._ec2(region),
-                        self._waiter(region),
-                        snapshot,
-                        good,
-                        self._observer.published,
+                        self._ec2(region), self._waiter(region), snapshot, good, self._observer
                     )
             dropped = sorted({str(ami.type) for ami in made if ami not in good})
             detail = f"without {', '.join(dropped)}: not booted" if dropped else ""

@@ -100,6 +100,15 @@ def test_recorded_ami_that_is_public_is_not_left_over(clients, labels, ami, orig
     assert left(clients, labels, ami) == []
 
 
+def test_recorded_ami_that_was_public_stays_by_the_record_alone(clients, labels, ami, origin):
+    known = cleanup.Leftover(cleanup.IMAGE, ami.id, ORIGIN, labels.job, ami.name)
+    seen = cleanup.survey(
+        clients, labels.site, [ORIGIN], job=labels.job, recorded=[known], published={ami.id}
+    )
+    assert not shown(origin, ami.id)["Public"]
+    assert (seen.left, seen.once_public) == ([], [known])
+
+
 def test_key_pairs_are_removed_by_their_names(clients, waiter, labels, origin):
     for role in ("test-hvm", "test-paravirtual"):
         key_pairs.imported(origin, waiter, labels, role, ssh.new_identity("test"))

@@ -4,7 +4,7 @@ import boto3
 import pytest
 
 from fedimg import ssh
-from fedimg.aws import amis, cleanup, instances, key_pairs, publish, security_group
+from fedimg.aws import amis, cleanup, instances, key_pairs, publish, security_group, tags
 from fedimg.aws.cleanup import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
 from fedimg.config import AMIs, Network
 from fedimg.exceptions import EC2ServiceException
@@ -162,6 +162,90 @@ def test_ami_that_becomes_public_meanwhile_is_spared(
     with pytest.raises(EC2ServiceException, match=f"{ami.id} has become public"):
         cleanup.remove(clients, waiter, left, limit=1)
     assert account.kinds(labels.site) == ["image", "snapshot"]
+
+
+def mark(ec2, *ids, value="2026-11-28T12:00:00+00:00"):
+    ec2.create_tags(Resources=list(ids), Tags=[{"Key": tags.PUBLISHED, "Value": value}])
+
+
+@pytest.mark.parametrize("by", ["tag", "record"])
+def test_what_was_public_once_is_listed_apart_and_stays(
+    clients, waiter, labels, published, origin, account, by
+):
+    ami = published(labels)
+    record = {ami.id, ami.snapshot} if by == "record" else set()
+    if by == "tag":
+        mark(origin, ami.id, ami.snapshot)
+    # By hand.
+    origin.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Remove": [{"Group": "all"}]})
+    seen = cleanup.survey(clients, labels.site, REGIONS, published=record)
+    assert (seen.left, seen.public) == ([], [])
+    assert [(item.kind, item.id) for item in seen.once_public] == [
+        (IMAGE, ami.id),
+        (SNAPSHOT, ami.snapshot),
+    ]
+    cleanup.remove(clients, waiter, seen.left, limit=5)
+    assert account.kinds(labels.site) == ["image", "snapshot"]
+    # On purpose, it goes.
+    cleanup.remove(clients, waiter, seen.once_public, limit=5, once_public=True)
+    assert account.live(labels.site) == []
+
+
+def test_snapshot_of_an_ami_that_was_public_stays_whatever_its_own_mark(
+    clients, labels, register, origin
+):
+    ami = register(labels)
+    mark(origin, ami.id)
+    seen = cleanup.survey(clients, labels.site, REGIONS)
+    assert seen.left == []
+    assert {item.id for item in seen.once_public} == {ami.id, ami.snapshot}
+
+
+def test_snapshot_that_was_public_stays_when_its_amis_are_gone(clients, labels, published, origin):
+    ami = published(labels)
+    mark(origin, ami.id, ami.snapshot)
+    amis.deregister(origin, ami)
+    seen = cleanup.survey(clients, labels.site, REGIONS)
+    assert seen.left == []
+    assert [item.id for item in seen.once_public] == [ami.snapshot]
+
+
+def test_what_ec2_refused_to_publish_is_left_over(clients, labels, register, origin):
+    ami = register(labels)
+    mark(origin, ami.id, ami.snapshot, value=tags.NEVER)
+    assert found(clients, labels) == [(IMAGE, ami.id), (SNAPSHOT, ami.snapshot)]
+
+
+def test_ami_that_is_marked_meanwhile_is_spared(clients, waiter, labels, register, account, origin):
+    ami = register(labels)
+    left = cleanup.leftovers(clients, labels.site, REGIONS)
+    mark(origin, ami.id, ami.snapshot)
+    with pytest.raises(EC2ServiceException, match=f"{ami.id} has become public"):
+        cleanup.remove(clients, waiter, left[:1], limit=1)
+    assert account.kinds(labels.site) == ["image", "snapshot"]
+
+
+def test_things_of_jobs_that_the_database_is_too_young_to_know_are_told(
+    clients, labels, register, make_volume
+):
+    public_or_not = register(labels)
+    later = replace(labels, job="build-8-Fedora")
+    seen = cleanup.survey(clients, labels.site, REGIONS)
+    made = seen.left[0].created
+    assert made is not None
+
+    def strange(jobs, made):
+        there = cleanup.survey(clients, labels.site, REGIONS)
+        return {item.id for item in cleanup.of_unknown_jobs(there, jobs, made)}
+
+    assert strange({labels.job}, made + 60) == set()
+    assert strange(set(), made + 60) == {public_or_not.id, public_or_not.snapshot}
+    # No job of any kind: nobody knows how old the database is.
+    assert strange(set(), None) == {public_or_not.id, public_or_not.snapshot}
+    # The database is older.
+    assert strange(set(), made - 60) == set()
+    make_volume(later)
+    assert len(strange({labels.job}, None)) == 1
 
 
 def test_disabled_ami_is_left_over(clients, labels, register, origin):

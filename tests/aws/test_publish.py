@@ -1,6 +1,9 @@
-import pytest
+from dataclasses import dataclass, field
 
-from fedimg.aws import amis, publish
+import pytest
+from botocore.exceptions import ConnectTimeoutError
+
+from fedimg.aws import amis, publish, tags
 from fedimg.aws.refusals import explained
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
@@ -49,6 +52,37 @@ def published(origin):
     return published
 
 
+@dataclass
+class Noted:
+    """A record of what becomes public."""
+
+    ids: set = field(default_factory=set)
+    published_: list = field(default_factory=list)
+
+    def publishing(self, region, ids):
+        assert region == ORIGIN
+        new = set(ids) - self.ids
+        self.ids |= set(ids)
+        return new
+
+    def unpublished(self, region, ids):
+        assert region == ORIGIN
+        self.ids -= set(ids)
+
+    def published(self, ami):
+        self.published_.append(ami)
+
+
+def marks(origin, amis) -> set[str]:
+    """Which of the AMIs and their snapshots are marked as having been public."""
+    ids = [id for ami in amis for id in (ami.id, ami.snapshot)]
+    shown = origin.describe_tags(Filters=[{"Name": "resource-id", "Values": ids}])["Tags"]
+    held: dict[str, dict[str, str]] = {}
+    for tag in shown:
+        held.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
+    return {id for id, values in held.items() if tags.ever_published(values)}
+
+
 def refused(call) -> str:
     with (
         pytest.raises(EC2ServiceException) as caught,
@@ -94,16 +128,108 @@ def test_of_several_at_once_what_became_public_is_told_and_the_rest_fails(
     origin, waiter, register, published
 ):
     both = [register("gp2"), register("gp3")]
-    told = []
-
-    def publish_both():
-        publish.publish_all(origin, waiter, both[0].snapshot, both, told.append)
-
+    noted = Noted()
     # The quota is one: which of the two is first, nobody knows.
-    assert "ResourceLimitExceeded" in refused(publish_both)
-    assert [ami for ami in both if published(ami)[0]] == told
-    assert len(told) == 1
+    said = refused(lambda: publish.publish_all(origin, waiter, both[0].snapshot, both, noted))
+    assert "ResourceLimitExceeded" in said
+    assert [ami for ami in both if published(ami)[0]] == noted.published_
+    assert len(noted.published_) == 1
     assert published(both[0])[1]
+    # The other one was never public, and may go; the snapshot is used.
+    assert marks(origin, both) == noted.ids == {both[0].snapshot, noted.published_[0].id}
+
+
+def test_mark_is_set_before_anything_is_public(origin, waiter, register, published):
+    ami = register()
+
+    class Watching(Noted):
+        def publishing(self, region, ids):
+            assert (published(ami), marks(origin, [ami])) == ((False, False), set())
+            return super().publishing(region, ids)
+
+    class Stopped(Exception):
+        pass
+
+    class Between:
+        """EC2, with which nothing more can be done once the mark is set: as after `kill -9`."""
+
+        def __getattr__(self, name):
+            if name == "modify_snapshot_attribute":
+                raise Stopped
+            return getattr(origin, name)
+
+    noted = Watching()
+    with pytest.raises(Stopped):
+        publish.publish_all(Between(), waiter, ami.snapshot, [ami], noted)
+    assert published(ami) == (False, False)
+    assert marks(origin, [ami]) == noted.ids == {ami.snapshot, ami.id}
+
+
+def test_all_of_a_region_are_marked_by_one_call(origin, waiter, register, account):
+    ami = register()
+    before = account.calls()
+    publish.publish_all(origin, waiter, ami.snapshot, [ami], Noted())
+    made = {name: count - before.get(name, 0) for name, count in account.calls().items()}
+    assert {name: count for name, count in made.items() if count} == {
+        "CreateTags": 1,
+        "ModifySnapshotAttribute": 1,
+        "ModifyImageAttribute": 1,
+    }
+
+
+def test_snapshot_whose_amis_are_all_refused_is_private_and_unmarked_again(
+    origin, waiter, register, published, account
+):
+    ami = register()
+    account.refuse(ORIGIN, ModifyImageAttribute="ResourceLimitExceeded")
+    noted = Noted()
+    refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted))
+    assert published(ami) == (False, False)
+    assert marks(origin, [ami]) == noted.ids == set()
+
+
+def test_mark_of_an_ami_that_was_public_before_stays_though_it_is_refused_now(
+    origin, waiter, register, published, account
+):
+    ami = register()
+    noted = Noted()
+    publish.publish_all(origin, waiter, ami.snapshot, [ami], noted)
+    account.refuse(ORIGIN, ModifyImageAttribute="OperationNotPermitted")
+
+    def again(noted):
+        return lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted)
+
+    # With and without the record of the first time.
+    for record in (noted, Noted()):
+        refused(again(record))
+        assert marks(origin, [ami]) == record.ids == {ami.snapshot, ami.id}
+    assert published(ami) == (True, True)
+
+
+def test_mark_stays_where_nobody_knows_what_came_of_the_call(origin, waiter, register):
+    ami = register()
+    noted = Noted()
+
+    class Unanswering:
+        """EC2, of whose answers the last is lost."""
+
+        def __getattr__(self, name):
+            if name == "modify_image_attribute":
+                raise ConnectTimeoutError(endpoint_url="https://ec2.test")
+            return getattr(origin, name)
+
+    refused(lambda: publish.publish_all(Unanswering(), waiter, ami.snapshot, [ami], noted))
+    assert marks(origin, [ami]) == noted.ids == {ami.snapshot, ami.id}
+
+
+def test_nothing_is_published_that_cannot_be_marked(origin, waiter, register, published, account):
+    ami = register()
+    account.refuse(ORIGIN, CreateTags="UnauthorizedOperation")
+    noted = Noted()
+    said = refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted))
+    assert "IAM policy" in said
+    assert published(ami) == (False, False)
+    assert noted.ids == set()
 
 
 def test_blocked_public_amis_are_told_with_what_to_do(origin, waiter, register, published):

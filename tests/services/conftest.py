@@ -7,7 +7,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,14 @@ class Recorder:
 
     def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
         self._note(Told("test failed", ami.region, ami, output=output, checks=checks))
+
+    def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        before = {id for told in self.of("publishing") for id in told.detail.split()}
+        self._note(Told("publishing", region, detail=" ".join(ids)))
+        return set(ids) - before
+
+    def unpublished(self, region: str, ids: Collection[str]) -> None:
+        self._note(Told("unpublished", region, detail=" ".join(ids)))
 
     def published(self, ami: AMI) -> None:
         self._note(Told("published", ami.region, ami))

@@ -125,6 +125,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
     "MakeImages": direct,
     "TagWhatIsMade": utility,
     "TagFinishedSnapshots": direct,
+    "MarkWhatIsPublished": direct,
     "UseWhatIsTheSites": utility,
 }
 
