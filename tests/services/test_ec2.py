@@ -736,7 +736,8 @@ def test_quota_of_public_amis_is_told_and_what_is_missing_is_made_later(lab: Lab
     lab.clean(before)
     lab.clean(image)
     assert len(lab.live("image")) == 4
-    assert len(lab.live("snapshot")) == 2
+    # Those of the AMIs that were deregistered by hand, too: they are public, and anybody's.
+    assert len(lab.live("snapshot")) == 4
 
 
 def test_origin_that_refuses_publication_fails_the_job(lab: Lab) -> None:
