@@ -210,6 +210,49 @@ def test_nothing_is_made_for_another_site(worker: User, site: Lab, site_of: str 
     assert site.live() == before
 
 
+def test_no_snapshot_is_written_on_top_of_another(worker: User, site: Lab, other: Other) -> None:
+    """Made public, it would show what its parent holds: another site's things, or nobody's."""
+    before = site.live()
+    ebs = worker.lab.clients.client("ebs", ORIGIN)
+    with pytest.raises(ClientError, match=rf"{REFUSED}: ebs:StartSnapshot") as refusal:
+        ebs.start_snapshot(VolumeSize=1, ParentSnapshotId=other.snapshot, Tags=tags(SITE))
+    assert refusal.value.response["Error"]["Code"] == "AccessDeniedException"
+    assert site.live() == before
+
+
+@pytest.fixture
+def strangers(site: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A snapshot that another account shares with everybody."""
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", "210987654321")
+    ec2 = site.ec2()
+    volume = ec2.create_volume(AvailabilityZone=f"{ORIGIN}a", Size=1)["VolumeId"]
+    ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig={"Delay": 1})
+    made = str(ec2.create_snapshot(VolumeId=volume)["SnapshotId"])
+    ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[made], WaiterConfig={"Delay": 1})
+    ec2.modify_snapshot_attribute(
+        SnapshotId=made,
+        Attribute="createVolumePermission",
+        CreateVolumePermission={"Add": [{"Group": "all"}]},
+    )
+    ec2.delete_volume(VolumeId=volume)
+    monkeypatch.delenv("MOTO_ACCOUNT_ID")
+    yield made
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", "210987654321")
+    ec2.delete_snapshot(SnapshotId=made)
+
+
+def test_no_snapshot_of_another_account_is_copied(worker: User, site: Lab, strangers: str) -> None:
+    """One that its owner shares with everybody is readable, and its copy would be ours."""
+    ec2 = worker.lab.ec2()
+    assert ec2.describe_snapshots(SnapshotIds=[strangers])["Snapshots"]
+    copy = {"SourceRegion": ORIGIN, "SourceSnapshotId": strangers}
+    with pytest.raises(ClientError, match=rf"{REFUSED}: ec2:CopySnapshot on .*{strangers}"):
+        ec2.copy_snapshot(TagSpecifications=tagged(SITE, "snapshot"), **copy)
+    # It is the policy's doing: who may do everything gets the copy.
+    made = site.ec2().copy_snapshot(TagSpecifications=tagged(SITE, "snapshot"), **copy)
+    site.ec2().delete_snapshot(SnapshotId=made["SnapshotId"])
+
+
 @pytest.mark.parametrize(
     "weaker",
     [{"MetadataOptions": {"HttpTokens": "optional"}}, {"IamInstanceProfile": {"Name": "admin"}}],
