@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError
 
-from fedimg import intake, revocation
+from fedimg import intake, permissions, revocation
 from fedimg.aws.account import Account, merged
 from fedimg.aws.clients import Clients
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
@@ -46,11 +46,16 @@ _CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
 
 def run(settings: Settings) -> list[Finding]:
     """Look at everything; each look stands alone, and none takes long."""
-    looks: dict[str, Look] = {
+    # Before others open the database: whoever does closes what is open there.
+    at_first: dict[str, Look] = {
         "configuration": partial(configuration, settings),
         "state directory": partial(database, settings)
         if settings.database
         else partial(state_directory, settings.state_directory),
+        "AWS's keys": partial(keys, settings.state_directory),
+    }
+    found = _flat(gather(at_first, _ROUND_SECONDS))
+    looks: dict[str, Look] = {
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
         "announcements": partial(announcements, settings),
@@ -71,9 +76,9 @@ def run(settings: Settings) -> list[Finding]:
         problem = Finding(
             "credentials", Status.PROBLEM, str(error), "correct boto3's configuration"
         )
-        return [*_flat(gather(looks, _ROUND_SECONDS)), problem]
+        return [*found, *_flat(gather(looks, _ROUND_SECONDS)), problem]
     looks |= account.looks(map(Architecture.from_koji, settings.koji.architectures))
-    found = _said_once(_flat(gather(looks, _ROUND_SECONDS)))
+    found += _said_once(_flat(gather(looks, _ROUND_SECONDS)))
     return found + merged(gather(account.region_looks(), _ROUND_SECONDS))
 
 
@@ -141,8 +146,24 @@ def state_directory(directory: Path) -> list[Finding]:
     if free < _FREE_MIB:
         hint = "make room: the worker ends when the disk is full"
         return [Finding(name, Status.WARNING, f"{there} has {free} MiB left", hint)]
+    hint = "the worker closes what is its own when it starts; the rest is for you to close"
+    if opened := [
+        Finding(name, Status.PROBLEM if writable else Status.WARNING, text, hint)
+        for text, writable in permissions.too_open(directory).items()
+    ]:
+        return opened
     made = "" if there == directory else ", which the worker will make"
     return [Finding(name, Status.OK, f"{directory}{made}")]
+
+
+def keys(directory: Path) -> list[Finding]:
+    """Whether AWS's keys lie where the hub could read them: it shares the state directory."""
+    place = directory / ".aws/credentials"
+    if not place.exists():
+        return []
+    text = f"{place} can be read by fedmsg-hub and fedimg-consumer, which run as the worker's user"
+    hint = "move the keys to /etc/fedimg/aws.env, which root alone may read; see README.md"
+    return [Finding("AWS's keys", Status.WARNING, text, hint)]
 
 
 def database(settings: Settings) -> list[Finding]:
@@ -160,7 +181,7 @@ def database(settings: Settings) -> list[Finding]:
 
 def _has_database(settings: Settings) -> bool:
     # Opening a file makes what is missing, owned by whoever looks.
-    return bool(settings.database) or (settings.state_directory / "fedimg.db").exists()
+    return bool(settings.database) or (settings.state_directory / permissions.DATABASE).exists()
 
 
 def koji_hub(koji: Koji) -> list[Finding]:

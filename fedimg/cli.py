@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedimg.command import Call, Code, Refused, app, command
+from fedimg.hardening import hide_memory
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover, Survey
@@ -37,6 +38,7 @@ ArchOption = Annotated[
 
 def main() -> None:
     """Run what the command line says, and exit."""
+    hide_memory()
     # What others wrote, in an error for one, may hold characters that the terminal has not.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedimg.permissions import DATABASE
+
 if TYPE_CHECKING:
     from fedimg.config import Settings
     from fedimg.show import Output
     from fedimg.store import Store
 
 # What a command needs is imported when it runs: a look at the database loads no AWS and no bus.
-
-_DATABASE = "fedimg.db"
 
 app = typer.Typer(
     name="fedimg",
@@ -96,7 +96,7 @@ class Call:
         directory = self.settings.state_directory
         # Opening makes what is missing, owned by whoever asked: a look must not do that.
         url = self.settings.database
-        if not create and not url and not (directory / _DATABASE).exists():
+        if not create and not url and not (directory / DATABASE).exists():
             raise Refused(
                 Code.UNUSABLE,
                 f"there is no database in {directory} yet: check state_directory in the "

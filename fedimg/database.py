@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fedimg import schema, tables
+from fedimg import permissions, schema, tables
 from fedimg.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Database:
         still_seconds: float = _STILL_SECONDS,
     ) -> None:
         self.directory = directory
-        self.path = directory / "fedimg.db"
+        self.path = directory / permissions.DATABASE
         self.shared = bool(url)
         self.engine = _postgresql(url, still_seconds) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
@@ -141,6 +141,9 @@ class Database:
     def _make_file(self) -> None:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            permissions.close_to_others(self.directory)
+            # SQLite gives the files that it makes beside this one the same mode.
+            permissions.create(self.path)
             # The queue's own tables come first: a consumer may well start before any worker.
             if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks():
                 self._prepare()
@@ -169,6 +172,8 @@ class Database:
                 f"the database {self.place} was made by an older fedimg, and its rows have nothing "
                 f"for {error}: it cannot be brought up to date; install that version again"
             )
+        if isinstance(error, permissions.TooOpen):
+            return StoreError(f"the database {self.path} is not used while {error}")
         reason = str(getattr(error, "orig", None) or error).strip()
         if not self.shared:
             return StoreError(

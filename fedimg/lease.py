@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
+from fedimg import permissions
 from fedimg.database import StoreError
 
 if TYPE_CHECKING:
@@ -51,9 +52,12 @@ class FileLease:
         self.name = ALONE
         self.leads = threading.Event()
         self.leads.set()
-        path = directory / "worker.lock"
+        path = directory / permissions.LOCK
         try:
-            self._file: IO[str] = path.open("a+")
+            permissions.create(path)
+            # Not through a link: another file would be emptied.
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
+            self._file: IO[str] = os.fdopen(descriptor, "a+")
         except OSError as error:
             raise StoreError(f"cannot open {path}: {error.strerror}") from error
         try:
@@ -86,7 +90,7 @@ def living(store: Store, names: Sequence[str]) -> set[str]:
 
         return alive(store.engine, names)
     try:
-        os.kill(int((store.directory / "worker.lock").read_text()), 0)
+        os.kill(int((store.directory / permissions.LOCK).read_text()), 0)
     except (ValueError, FileNotFoundError, ProcessLookupError):
         return set()
     except OSError:

@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from fedimg import check, config
-from fedimg.aws.account import Account
+from fedimg.aws.account import AS_THE_WORKER, Account
 from fedimg.aws.clients import Clients
 from fedimg.config import Settings
 from fedimg.findings import Finding, Status, gather
@@ -290,6 +290,7 @@ def test_missing_credentials_are_said_and_hide_nothing_else(
     found = {one.name: one for one in all_found}
     assert found["credentials"].status is Status.PROBLEM
     assert "instance profile" in found["credentials"].hint
+    assert f"as root: {AS_THE_WORKER} fedimg check" in found["credentials"].hint
     assert found["Koji hub"].status is Status.OK
     assert [one.name for one in all_found if "locate credentials" in one.text] == ["credentials"]
 
@@ -345,6 +346,17 @@ def test_the_state_directory_has_to_be_a_place_to_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (found,) = check.state_directory(tmp_path / "file")
     assert found.status is Status.PROBLEM
+
+
+def test_keys_where_the_hub_can_read_them_are_said(settings: Settings, tmp_path: Path) -> None:
+    shared = settings.model_copy(update={"state_directory": tmp_path})
+    assert "AWS's keys" not in bad(check.run(shared))
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/credentials").write_text("[default]\n")
+    assert (
+        f"{tmp_path}/.aws/credentials can be read by fedmsg-hub"
+        in bad(check.run(shared))["AWS's keys"]
+    )
 
 
 def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:

@@ -2,9 +2,11 @@
 
 import ast
 import configparser
+import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -22,6 +24,7 @@ from pydantic import BaseModel
 
 import fedimg
 from fedimg import config, intake
+from fedimg.aws.account import AS_THE_WORKER
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "fedimg.toml.example"
@@ -213,21 +216,95 @@ def unit(name: str) -> configparser.ConfigParser:
     return parser
 
 
+def every(name: str, key: str) -> list[str]:
+    """All values of a key that a unit may have several times, word by word."""
+    text = (ROOT / "systemd" / name).read_text()
+    return [word for value in re.findall(rf"(?m)^{key}=(.*)$", text) for word in value.split()]
+
+
+WORKER, CONSUMER = "fedimg-worker.service", "fedimg-consumer.service"
+HUB = "fedmsg-hub.service.d/fedimg.conf"
+
+
 def test_hub_and_worker_share_user_state_directory_and_configuration() -> None:
-    worker = unit("fedimg-worker.service")["Service"]
-    hub = unit("fedmsg-hub.service.d/fedimg.conf")["Service"]
-    shared = ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask", "EnvironmentFile")
-    for key in (*shared, "Environment"):
+    worker, hub = unit(WORKER)["Service"], unit(HUB)["Service"]
+    for key in ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask"):
         assert worker[key] == hub[key], key
-    assert worker["Environment"] == f"{config.PATH_VARIABLE}={config.DEFAULT_PATH}"
+    assert every(HUB, "Environment") == [f"{config.PATH_VARIABLE}={config.DEFAULT_PATH}"]
+    assert set(every(HUB, "Environment")) <= set(every(WORKER, "Environment"))
     assert f"/var/lib/{worker['StateDirectory']}" == str(config.Settings().state_directory)
+
+
+def test_keys_are_given_to_the_worker_alone() -> None:
+    database, keys = "-/etc/fedimg/environment", "-/etc/fedimg/aws.env"
+    assert every(WORKER, "EnvironmentFile") == [database, keys]
+    for name in (HUB, CONSUMER):
+        assert every(name, "EnvironmentFile") == [database], name
+        # Nor what an older installation has in the other file, or in the directory that they share.
+        unset = set(every(name, "UnsetEnvironment"))
+        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} <= unset
+        hidden = every(name, "InaccessiblePaths")
+        assert {keys, database, "-/var/lib/fedimg/.aws"} <= set(hidden), name
+        assert "169.254.169.254" in every(name, "IPAddressDeny"), name
+
+
+def test_variables_by_which_boto3_finds_credentials_reach_no_hub() -> None:
+    """Those that botocore itself knows, in the version that runs."""
+    known = set()
+    for module in ("credentials", "configprovider", "utils", "tokens"):
+        text = Path(importlib.import_module(f"botocore.{module}").__file__ or "").read_text()
+        known |= set(re.findall(r"AWS_[A-Z_]+[A-Z]", text))
+    secret = re.compile(r"KEY|TOKEN|PROFILE$|CREDENTIALS_(FULL|RELATIVE|FILE)|CREDENTIALS_FILE")
+    of_keys = {name for name in known if secret.search(name)}
+    assert "AWS_SESSION_TOKEN" in of_keys
+    for name in (HUB, CONSUMER):
+        assert of_keys <= set(every(name, "UnsetEnvironment")), name
+
+
+def test_units_leave_no_core_and_have_a_limit_of_memory() -> None:
+    for name in (WORKER, HUB, CONSUMER):
+        service = unit(name)["Service"]
+        assert service["LimitCORE"] == "0", name
+        assert re.fullmatch(r"\dG", service["MemoryMax"]), name
+        # systemd's own choice, SIGABRT, is there to leave one.
+        if "WatchdogSec" in service:
+            assert service["WatchdogSignal"] == "SIGKILL", name
+
+
+def test_documented_line_gives_a_command_the_workers_user_and_environment() -> None:
+    options = shlex.split(AS_THE_WORKER)
+    given = [options[n + 1] for n, word in enumerate(options) if word == "-p"]
+    service = unit(WORKER)["Service"]
+    for key in ("User", "Group", "UMask", "StateDirectory", "StateDirectoryMode"):
+        assert f"{key}={service[key]}" in given, key
+    files = [one.partition("=")[2] for one in given if one.startswith("EnvironmentFile=")]
+    assert files == every(WORKER, "EnvironmentFile")
+    environment = [options[n + 1] for n, word in enumerate(options) if word == "-E"]
+    assert environment == every(WORKER, "Environment")
+    text = " ".join((ROOT / "README.md").read_text().replace("\\\n", " ").split())
+    assert f"{AS_THE_WORKER} fedimg check" in text
+
+
+def test_systemd_run_takes_the_documented_line() -> None:
+    """As far as it goes without a systemd: every option and property is understood."""
+    done = subprocess.run(
+        [*shlex.split(AS_THE_WORKER), "true"],
+        # Nobody listens there.
+        env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "unrecognized option" not in done.stderr
+    assert "invalid option" not in done.stderr
 
 
 def test_consumer_unit_is_the_workers_and_finds_the_shipped_configuration() -> None:
     worker = unit("fedimg-worker.service")["Service"]
     consumer = unit("fedimg-consumer.service")["Service"]
-    shared = ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask", "EnvironmentFile")
-    for key in shared:
+    for key in ("User", "Group", "StateDirectory", "StateDirectoryMode", "UMask"):
         assert worker[key] == consumer[key], key
     # Where README.md has fedimg installed.
     program = "/opt/fedimg/bin/fedora-messaging"

@@ -30,6 +30,19 @@ _EBS_ANSWERS = {
 }
 #: How an EC2 says that it lacks an API, or one of its calls.
 _NO_SUCH_CALL = {"InvalidAction", "NoSuchResourceException", "UnknownOperationException"}
+#: What gives a command the user, directory and environment of the worker's unit: root alone may
+#: read the keys, and a shell has none of it.
+AS_THE_WORKER = (
+    "systemd-run --quiet --pipe --pty --wait --collect -p User=fedimg -p Group=fedimg "
+    "-p UMask=0027 -p StateDirectory=fedimg -p StateDirectoryMode=0750 "
+    "-E FEDIMG_CONFIG=/etc/fedimg/fedimg.toml "
+    "-E FEDORA_MESSAGING_CONF=/etc/fedora-messaging/fedimg.toml "
+    "-p EnvironmentFile=-/etc/fedimg/environment -p EnvironmentFile=-/etc/fedimg/aws.env"
+)
+_NO_CREDENTIALS = (
+    "put the worker's keys into /etc/fedimg/aws.env, or give its machine an instance profile; by "
+    f"hand, run the command with the worker's environment, as root: {AS_THE_WORKER} fedimg check"
+)
 
 
 class Account:
@@ -76,8 +89,7 @@ class Account:
         except (EndpointConnectionError, HTTPClientError) as error:
             return _problem(name, str(error), "mend the way to AWS, or boto3's configuration of it")
         except FAILURES as error:
-            hint = "give the worker an instance profile, ~/.aws/credentials or AWS's variables"
-            return _problem(name, str(error), hint)
+            return _problem(name, str(error), _NO_CREDENTIALS)
         return _ok(name, f"{who['Arn']} of account {who['Account']}")
 
     def _regions(self) -> list[Finding]:
