@@ -24,6 +24,7 @@ from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.outages import Outages
+from fedimg.quoting import one_line, reason
 from fedimg.rpc import Client
 from fedimg.store import Store, StoreError
 from fedimg.unanswered import unanswered
@@ -192,7 +193,7 @@ def koji_hub(koji: Koji) -> list[Finding]:
     except NoAnswer as error:
         return [Finding(name, Status.PROBLEM, str(error), hint)]
     except xmlrpc.client.Fault as fault:
-        text = f"{koji.hub} answers, though with {fault.faultString}"
+        text = f"{koji.hub} answers, though with {one_line(fault.faultString)}"
         return [Finding(name, Status.WARNING, text, hint)]
     return [Finding(name, Status.OK, f"{koji.hub} answers")]
 
@@ -203,10 +204,10 @@ def koji_files(koji: Koji) -> list[Finding]:
     try:
         answer = requests.head(koji.topurl, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
     except requests.RequestException as error:
-        text = f"{koji.topurl} does not answer: {error}"
+        text = f"{koji.topurl} does not answer: {reason(error)}"
         return [Finding(name, Status.PROBLEM, text, hint)]
     if answer.status_code >= requests.codes.server_error:
-        text = f"{koji.topurl} answers {answer.status_code} {answer.reason}"
+        text = f"{koji.topurl} answers {answer.status_code} {one_line(answer.reason or '')}"
         return [Finding(name, Status.PROBLEM, text, hint)]
     return [Finding(name, Status.OK, f"{koji.topurl} answers")]
 
@@ -253,7 +254,7 @@ def composes(location: str) -> list[Finding]:
     except requests.RequestException as error:
         return [Finding(name, Status.PROBLEM, f"{location} does not answer: {error}", hint)]
     if answer.status_code not in (requests.codes.ok, requests.codes.forbidden):
-        text = f"{location} answers {answer.status_code} {answer.reason}"
+        text = f"{location} answers {answer.status_code} {one_line(answer.reason or '')}"
         return [Finding(name, Status.PROBLEM, text, hint)]
     return [Finding(name, Status.OK, f"{location} answers")]
 

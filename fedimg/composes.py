@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from productmd.composeinfo import ComposeInfo
@@ -18,6 +19,7 @@ from fedimg import config, json_bounds, web
 from fedimg.exceptions import exhausted
 from fedimg.found import Found, Refused, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
+from fedimg.quoting import one_line
 
 #: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
 #: productmd makes it.
@@ -98,7 +100,8 @@ class Composes:
         kind, _, name = entry.partition(":")
         if kind != "compose" or not COMPOSE_ID.fullmatch(name):
             raise ComposeRefused(f"{entry!r:.200} is no compose:ID")
-        place = self._place(name)
+        place, status = self._place(name)
+        times = _times(name, status)
         info = self._read(ComposeInfo, f"{place}/compose/metadata/composeinfo.json", name)
         images = self._read(_RawImages, f"{place}/compose/metadata/images.json", name)
         chosen = self._settings
@@ -108,17 +111,19 @@ class Composes:
         ):
             if value not in allowed:
                 _log.info("%s is left out: its %.80r is not in %s", entry, value, what)
-                return Found(entry, None, False, ())
-        return Found(entry, None, False, tuple(self._raw_images(name, place, images)))
+                return Found(entry, None, False, (), *times)
+        raw = tuple(self._raw_images(name, place, images))
+        return Found(entry, None, False, raw, *times)
 
-    def _place(self, name: str) -> str:
-        """The address of the finished compose, at the first location that has it."""
+    def _place(self, name: str) -> tuple[str, web.Answer]:
+        """The finished compose at the first location that has it: address and STATUS."""
         silent: list[str] = []
         unfinished: list[str] = []
         for location in self._settings.locations:
             place = f"{location}/{name}"
             try:
-                status = self.status(place)
+                answer = self._status(place)
+                status = text(answer)
             except web.NotThere as error:
                 unfinished.append(str(error))
                 continue
@@ -126,17 +131,20 @@ class Composes:
                 silent.append(str(error))
                 continue
             if status in FINISHED:
-                return place
+                return place, answer
             if status in _BROKEN:
                 raise ComposeRefused(f"{place} is {status}")
-            unfinished.append(f"{place} is {status:.80}")
+            unfinished.append(f"{place} is {one_line(status, 80)}")
         if silent:
             raise ComposeUnavailable("; ".join(silent))
         raise ComposeUnfinished("; ".join(unfinished) or "composes.locations is empty")
 
     def status(self, place: str) -> str:
         """Pungi's word on the compose at an address. Raises web.NotThere, web.NoAnswer."""
-        return text(web.get(f"{place}/STATUS", STATUS_LIMIT, self._settings.timeout))
+        return text(self._status(place))
+
+    def _status(self, place: str) -> web.Answer:
+        return web.get(f"{place}/STATUS", STATUS_LIMIT, self._settings.timeout)
 
     def _read(self, kind: Callable[[], Metadata], url: str, name: str) -> Metadata:
         try:
@@ -185,6 +193,23 @@ class Composes:
 def text(answer: web.Answer) -> str:
     """What a STATUS file says."""
     return answer.body.decode(errors="replace").strip()
+
+
+def _times(name: str, status: web.Answer) -> tuple[float, float | None]:
+    """When a compose finished, by its STATUS or else by its id, and what time it is there."""
+    found = COMPOSE_ID.fullmatch(name)
+    assert found
+    try:
+        completed = web.seconds_of(status.modified)
+    except ValueError:
+        try:
+            completed = datetime.strptime(found[1], "%Y%m%d").replace(tzinfo=UTC).timestamp()
+        except ValueError as error:
+            raise ComposeRefused(f"{name} has no date, and its STATUS no Last-Modified") from error
+    try:
+        return completed, web.seconds_of(status.date)
+    except ValueError:
+        return completed, None
 
 
 def _path(image: Any) -> str:

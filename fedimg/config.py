@@ -99,6 +99,16 @@ class Composes(Section):
     timeout: PositiveFloat = Field(60, description="Seconds to wait for one file of a compose.")
 
 
+class Intake(Section):
+    """What is taken of what a bus announces."""
+
+    max_age_days: PositiveFloat = Field(
+        14,
+        description="What finished longer ago, by Koji's or the compose's own word, is not "
+        "published for an announcement: an old message can be sent again.",
+    )
+
+
 class CatchUp(Section):
     """How Koji, and the composes' locations, are asked for what the bus may have lost."""
 
@@ -413,6 +423,7 @@ class Settings(Section):
     )
     koji: Koji = Koji()
     composes: Composes = Composes()
+    intake: Intake = Intake()
     catch_up: CatchUp = CatchUp()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(

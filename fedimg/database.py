@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fedimg import permissions, schema, tables
 from fedimg.group_commit import GroupCommit
+from fedimg.quoting import Told
 
 if TYPE_CHECKING:
     # It loads libpq.
@@ -39,7 +40,7 @@ _STILL_SECONDS = 15.0
 _NAMED = 5
 
 
-class StoreError(Exception):
+class StoreError(Told):
     """The database cannot be used; the text says where it is and what to do."""
 
 

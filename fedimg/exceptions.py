@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from fedimg.secrets import hide
+from fedimg.quoting import LONGEST, one_line, plain
 
 #: The bus contract's limit for what a failure quotes, in bytes.
 OUTPUT_TAIL = 32 * 1024
@@ -43,20 +43,20 @@ class EC2ServiceException(Exception):
         unknown: str = "",
         away: bool = False,
     ) -> None:
-        # Libraries quote addresses, which may hold a proxy's password.
-        problem = hide(problem)
+        # AWS, servers and libraries are quoted: anybody's words, and a proxy's password perhaps.
+        problem = one_line(problem, LONGEST)
         super().__init__(problem)
         self.problem = problem
         self.image = image
         self.region = region
         self.step = step
-        self.request_id = request_id
+        self.request_id = one_line(request_id)
         self.later = later
         self.unknown = unknown
         self.away = away
         # Half a character at the cut goes; what was no text to begin with shows as question marks.
         tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]
-        self.output = tail.decode(errors="ignore")
+        self.output = plain(tail.decode(errors="ignore"))
 
     def __str__(self) -> str:
         where = ", ".join(part for part in (self.image, self.region, self.step) if part)

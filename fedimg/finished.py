@@ -24,6 +24,7 @@ from fedimg.koji import (
     no_answer,
     refusal,
 )
+from fedimg.quoting import one_line
 from fedimg.rpc import Client
 from fedimg.web import NoAnswer
 
@@ -84,7 +85,9 @@ class Lists:
         try:
             return self._client.clock()
         except xmlrpc.client.Fault as fault:
-            raise KojiUnavailable(f"{self._hub} answers with {fault.faultString!s:.500}") from fault
+            raise KojiUnavailable(
+                f"{self._hub} answers with {one_line(str(fault.faultString))}"
+            ) from fault
         except NoAnswer as error:
             raise KojiUnavailable(str(error)) from error
 

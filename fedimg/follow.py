@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from fedimg.observer import PUBLIC
+from fedimg.quoting import plain
 from fedimg.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.show import Output, fields, job_line, job_value, region_line
 from fedimg.store import Store
@@ -63,7 +64,7 @@ def _lines(looks: Iterator[list[JobRow]], output: Output) -> list[JobRow]:
                 output.value(job_value(row))
             elif not output.as_json:
                 for line in news.values():
-                    print("  ".join(fields(line)).rstrip(), flush=True)
+                    print(plain("  ".join(fields(line))).rstrip(), flush=True)
     return rows
 
 

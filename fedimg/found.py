@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedimg.images import RawImage
+from fedimg.quoting import Told
 
 
-class Unavailable(Exception):
+class Unavailable(Told):
     """No answer; it has to be asked again."""
 
 
@@ -18,11 +19,11 @@ class Stumbles(Unavailable):
     """Whoever is asked answers, and fails at this one, perhaps for good."""
 
 
-class Unfinished(Exception):
+class Unfinished(Told):
     """It is known, and is not finished, or is not there yet."""
 
 
-class Refused(Exception):
+class Refused(Told):
     """There will never be images here: no such thing, not an image, failed, or malformed."""
 
 
@@ -31,10 +32,13 @@ class Found:
     """One entry by the word of who made it.
 
     Not `scratch` is a build that has been through Koji's policy. Of a compose `owner` is None:
-    whoever may write to its location may publish.
+    whoever may write to its location may publish. `completed` is when it finished, and `now`
+    what time it is there, in seconds since the epoch; None where nobody tells.
     """
 
     entry: str
     owner: str | None
     scratch: bool
     images: tuple[RawImage, ...]
+    completed: float | None = None
+    now: float | None = None

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from fedimg import patterns, web
 from fedimg.aws.file_server import Trusted
@@ -30,6 +31,7 @@ COMPOSE_TOPIC = "pungi.compose.status.change"
 PATIENCE = 60.0
 #: The first pause before the hub is asked again, in seconds; each is twice as long as the last.
 FIRST_PAUSE = 1.0
+_DAY = 86400.0
 
 _log = logging.getLogger(__name__)
 
@@ -129,10 +131,36 @@ def _unwanted(image: RawImage, koji: Koji) -> str | None:
     return None
 
 
-def ask(entry: str, sources: Sources, settings: Settings, stop: threading.Event) -> list[RawImage]:
+def too_old(found: Found, days: float) -> str | None:
+    """Why an announcement of this is not believed any more; None when it is.
+
+    An announcement that was signed once can be sent again by anybody who heard it.
+    """
+    if found.completed is None:
+        return "nobody tells when it finished; to publish it all the same, run 'fedimg replay'"
+    now = time.time() if found.now is None else found.now
+    age = (now - found.completed) / _DAY
+    if age <= days:
+        return None
+    when = datetime.fromtimestamp(found.completed, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (
+        f"it finished at {when}, {age:.0f} days ago, and intake.max_age_days is {days:g}; to "
+        "publish it all the same, run 'fedimg replay --since' with a time before that"
+    )
+
+
+def ask(
+    entry: str,
+    sources: Sources,
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    however_old: bool = False,
+) -> list[RawImage]:
     """The images of an entry that the site publishes; empty when there will never be any.
 
-    Who does not answer is asked again, for PATIENCE. Raises Later when that is over, Cancelled
+    Who does not answer is asked again, for PATIENCE. With `however_old` there may be images of what
+    finished long ago. Raises Later when that is over, Cancelled
     when `stop` is set.
     """
     koji = settings.koji
@@ -141,7 +169,12 @@ def ask(entry: str, sources: Sources, settings: Settings, stop: threading.Event)
     while not stop.is_set():
         why, reason = Why.SILENT, ""
         try:
-            return [_measured(image, settings) for image in wanted(sources.find(entry), koji)]
+            found = sources.find(entry)
+            days = settings.intake.max_age_days
+            if not however_old and (old := too_old(found, days)):
+                _log.warning("%s is dropped: %s", entry, old)
+                return []
+            return [_measured(image, settings) for image in wanted(found, koji)]
         except Refused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []

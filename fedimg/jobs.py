@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from dbos import DBOSClient
 
 from fedimg.again import Again, Turn, What
+from fedimg.exempt import Exempt
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.serialization import SERIALIZER
@@ -48,6 +49,7 @@ class Jobs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._again = Again(store)
+        self._exempt = Exempt(store)
         self._client = DBOSClient(
             system_database_engine=store.engine,
             serializer=SERIALIZER,
@@ -59,14 +61,16 @@ class Jobs:
         """Let go of the queue."""
         self._client.destroy()
 
-    def take_in(self, entry: str) -> Entry:
+    def take_in(self, entry: str, *, however_old: bool = False) -> Entry:
         """Store what finished in Koji, `task:<id>` or `build:<id>`, once however often.
 
         An entry that failed or came to nothing is asked for again when it is announced again: a
-        forger who was early must not take an id from the build that gets it. Returns what had
-        become of it before.
+        forger who was early must not take an id from the build that gets it. `however_old` says, on
+        purpose, that it may have finished long ago. Returns what had become of it before.
         """
         before = self.known(entry)
+        if however_old and before is not Entry.TAKEN:
+            self._exempt.add(entry)
         if before is Entry.EMPTY:
             self._client.delete_workflow(entry)
         if before in (Entry.NEW, Entry.EMPTY):

@@ -13,6 +13,7 @@ from typing import Any
 from fedimg.config import Koji
 from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
+from fedimg.quoting import one_line
 from fedimg.rpc import Client, Garbled
 from fedimg.web import NoAnswer, TooLong
 
@@ -38,6 +39,8 @@ _SAYS_LATER = (1009, 1014)
 LARGEST_ID = 2**31 - 1
 #: koji.CHECKSUM_TYPES.
 _CHECKSUM_TYPES = {0: "md5", 1: "sha1", 2: "sha256"}
+#: Behind any time that can be: the year 5138, in seconds.
+_NO_TIME = 1e11
 #: More than Koji has architectures, by far.
 _MOST_CHILDREN = 100
 
@@ -93,7 +96,7 @@ class Hub:
         owner = info.get("owner")
         if type(owner) is not int or not 0 < owner <= LARGEST_ID:
             raise KojiRefused(f"the hub gives {owner!r:.80} as the owner of task {task}")
-        user, *results = self._ask(
+        (user, *results), now = self._dated(
             ("getUser", owner), *(("getTaskResult", holder) for holder in holders)
         )
         return Found(
@@ -105,6 +108,8 @@ class Hub:
                 for holder, result in zip(holders, results, strict=True)
                 for image in self._scratch_images(holder, result)
             ),
+            completed=_time(info.get("completion_ts")),
+            now=now,
         )
 
     def _scratch_images(self, task: int, result: Any) -> Iterable[RawImage]:
@@ -129,7 +134,7 @@ class Hub:
                 _log.info("task %d, file %.200r is left out: %s", task, name, error)
 
     def _build(self, build: int) -> Found:
-        info, archives = self._ask(
+        (info, archives), now = self._dated(
             ("getBuild", build),
             # Koji's way to pass keyword arguments.
             ("listArchives", {"buildID": build, "type": "image", "__starstar": True}),
@@ -149,6 +154,8 @@ class Hub:
             owner=_text(info.get("owner_name"), f"owner of build {build}"),
             scratch=False,
             images=tuple(self._build_images(build, parts, archives)),
+            completed=_time(info.get("completion_ts")),
+            now=now,
         )
 
     def _build_images(
@@ -177,8 +184,12 @@ class Hub:
 
     def _ask(self, *calls: tuple[Any, ...]) -> list[Any]:
         """The hub's answers to some calls, in one request (Koji's multiCall)."""
+        return self._dated(*calls)[0]
+
+    def _dated(self, *calls: tuple[Any, ...]) -> tuple[list[Any], float | None]:
+        """The same, and what time it is by the hub."""
         try:
-            answers = self._client.call(
+            answers, now = self._client.dated(
                 "multiCall",
                 [{"methodName": method, "params": list(params)} for method, *params in calls],
             )
@@ -199,7 +210,7 @@ class Hub:
             if not isinstance(answer, list) or len(answer) != 1:
                 raise KojiUnavailable(f"{self._settings.hub} gave no answer to {method}")
             values.append(answer[0])
-        return values
+        return values, now
 
 
 def refusal(hub: str, method: str, code: object, text: object) -> Exception:
@@ -209,7 +220,7 @@ def refusal(hub: str, method: str, code: object, text: object) -> Exception:
         kind = KojiRefused
     elif code in _SAYS_LATER:
         kind = KojiUnavailable
-    return kind(f"{hub} refuses {method} ({code!r:.20}): {text!s:.500}")
+    return kind(f"{hub} refuses {method} ({code!r:.20}): {one_line(str(text))}")
 
 
 def no_answer(error: NoAnswer) -> KojiUnavailable:
@@ -261,6 +272,13 @@ def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
         else:
             _log.info("task %d, child %d is left out: its state is %.80r", task, number, state)
     return found
+
+
+def _time(value: Any) -> float | None:
+    """A time of the hub's, in seconds since the epoch; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < _NO_TIME else None
 
 
 def _name(value: Any, what: str) -> str:

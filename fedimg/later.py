@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from fedimg.quoting import Told
 from fedimg.store import Store
 from fedimg.tables import waiting
 
@@ -40,7 +41,7 @@ def whom(entry: str) -> str:
     return "its location" if entry.startswith("compose:") else "Koji"
 
 
-class Later(Exception):
+class Later(Told):
     """An entry has to be asked for again later."""
 
     def __init__(self, why: Why, reason: str) -> None:

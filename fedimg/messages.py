@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import AMI, RawImage
 from fedimg.observer import CheckResult, CheckState
+from fedimg.quoting import plain
 
 UPLOAD = "image.upload"
 TEST = "image.test"
@@ -19,17 +19,6 @@ SERVICE = "EC2"
 
 Status = Literal["started", "completed", "failed"]
 Message = dict[str, Any]
-
-#: What an instance may print that is no business of the bus's: private keys, passwords in URLs,
-#: AWS keys.
-_SECRETS = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|(?<=://)[^/\s@]+(?=@)"
-    r"|\b(AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|(?i:(?<=secret_access_key)|(?<=session_token)|(?<=x-amz-signature)"
-    r"|(?<=x-amz-security-token))\W{1,4}[A-Za-z0-9/+=%]+",
-    re.DOTALL,
-)
 
 
 def image_upload(image: RawImage, origin: str, status: Status, extra: Message) -> Message:
@@ -103,7 +92,7 @@ def of_failure(output: str) -> Message:
 
 def without_secrets(output: str) -> str:
     """What an instance printed, less what nobody else should read."""
-    return _SECRETS.sub("[removed]", output)
+    return plain(output)
 
 
 def _with_status(image: RawImage, region: str, status: Status, extra: Message) -> Message:

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Any, Protocol
 
 from fedimg.config import FEDMSG
+from fedimg.quoting import Told
 
 
-class BusError(Exception):
+class BusError(Told):
     """A bus's own configuration does not lead to it; the text says what is missing."""
 
 
-class NotTaken(Exception):
+class NotTaken(Told):
     """The bus takes nothing at the moment; the text says why."""
 
 

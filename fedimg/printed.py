@@ -6,20 +6,14 @@ None of it can be trusted; where it comes from is fedimg.ssh's affair.
 from __future__ import annotations
 
 import codecs
-import re
 from collections import deque
 from collections.abc import Callable
 
 from fedimg.exceptions import OUTPUT_TAIL
+from fedimg.quoting import printable
 
 #: A line longer than this many characters becomes several: output without line ends stays bounded.
 LONGEST_LINE = 4096
-
-_ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
-    r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC: window titles, links
-    r"|\x1b[ -/]*[0-~]"
-)
 
 
 class Printed:
@@ -63,9 +57,3 @@ class Printed:
             while self._size > OUTPUT_TAIL:
                 self._size -= len(self._lines.popleft().encode()) + 1
             self._heard(line)
-
-
-def printable(text: str) -> str:
-    """A line that an instance printed, without what would move a terminal's cursor."""
-    plain = _ESCAPES.sub("", text)
-    return "".join(c for c in plain if c.isprintable() or c == "\t")

@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from fedimg import rpc_answer, web
+from fedimg.quoting import one_line
 from fedimg.web import NoAnswer
 
 #: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.
@@ -40,6 +41,14 @@ class Client:
         Raises xmlrpc.client.Fault when the server says no, NoAnswer when nothing usable came.
         """
         return self._ask(method, *params)[0]
+
+    def dated(self, method: str, *params: Any) -> tuple[Any, float | None]:
+        """What the method returns, and what time it is by the server; None when it does not say."""
+        value, date = self._ask(method, *params)
+        try:
+            return value, web.seconds_of(date)
+        except ValueError:
+            return value, None
 
     def clock(self) -> float:
         """What time it is by the server, in seconds since the epoch: the Date of an answer.
@@ -80,9 +89,10 @@ class Client:
             ) as response,
         ):
             if response.status_code != requests.codes.ok:
+                said = one_line(response.reason or "")
                 raise NoAnswer(
-                    f"{self._address} answers {response.status_code} {response.reason}"
-                    + (f" to {response.next.url}" if response.next else "")
+                    f"{self._address} answers {response.status_code} {said}"
+                    + (" to another address" if response.next else "")
                 )
             answer = web.body(response, ANSWER_LIMIT)
         return answer, response.headers.get("Date")

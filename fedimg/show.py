@@ -17,6 +17,7 @@ from rich.text import Text
 
 from fedimg.findings import Finding, Status
 from fedimg.observer import AWAY, PUBLIC, CheckState
+from fedimg.quoting import plain, plain_values
 from fedimg.secrets import hide
 
 if TYPE_CHECKING:
@@ -80,24 +81,27 @@ class Output:
             self.note(answer.nothing)
         elif self.live:
             console = Console(markup=False, highlight=False)
-            for part in answer.page:
-                # Lines may be longer than the terminal is wide: a name is copied in one piece.
-                console.print(part, soft_wrap=isinstance(part, Text))
+            with console.capture() as drawn:
+                for part in answer.page:
+                    # Lines may be longer than the terminal is wide: a name is copied in one piece.
+                    console.print(part, soft_wrap=isinstance(part, Text))
+            # Rich leaves no control character of others; its own colours have to stay.
+            print(hide(drawn.get()), end="", flush=True)
         else:
             for line in _aligned(answer.rows):
-                print(line, flush=True)
+                print(plain(line), flush=True)
 
     def value(self, value: Any) -> None:
         """Print a line of JSON on standard output."""
-        print(json.dumps(value), flush=True)
+        print(json.dumps(plain_values(value)), flush=True)
 
     def note(self, text: str) -> None:
         """Tell a person something that is no part of the answer, on standard error."""
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
         """Say what went wrong: on standard error, and as `{"error": text}` where JSON is read."""
-        text = hide(text)
+        text = plain(text)
         if self.as_json:
             self.value({"error": text})
         print(f"fedimg: {text}", file=sys.stderr, flush=True)

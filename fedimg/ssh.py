@@ -25,8 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
-from fedimg.printed import printable
-from fedimg.secrets import hide
+from fedimg.quoting import Told, plain, printable
 from fedimg.ssh_messages import (
     GRACE,
     LONGEST,
@@ -67,7 +66,7 @@ _PROBLEM = 1000
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
 
 
-class SSHError(Exception):
+class SSHError(Told):
     """A login or a command failed; `output` is the tail of what the command had printed.
 
     `broke` says that the connection ended before its command did.
@@ -344,4 +343,4 @@ def _ending(status: int | None) -> str:
 
 def _told(text: str) -> str:
     """What a process tells of a machine, fit to be shown: of it, too, nothing is believed."""
-    return hide("\n".join(map(printable, text[-OUTPUT_TAIL:].splitlines())))
+    return plain("\n".join(map(printable, text[-OUTPUT_TAIL:].splitlines())))

@@ -19,6 +19,7 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.ending import end_exhausted
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
+from fedimg.exempt import Exempt
 from fedimg.images import RawImage
 from fedimg.intake import Sources
 from fedimg.jobs import Jobs
@@ -78,6 +79,7 @@ class Uploader:
         self._outages = Outages(store, settings.ec2.limits)
         self._name = name
         self._later = LaterEntries(store)
+        self._exempt = Exempt(store)
         self._live: dict[tuple[str, int], _Live] = {}
         # Jobs that this process has planned and taken to their end in one go, none but that one.
         # Beside each, where a snapshot may have been copied twice.
@@ -99,12 +101,21 @@ class Uploader:
             self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
             for image in map(RawImage.from_json, images)
         ]
+        # Not in the step: after a crash before its record it is asked for again.
+        if not any(row.entry == entry for row in self._later.all()):
+            self._exempt.drop(entry)
         return [job for job in submitted if job]
 
     def _ask(self, entry: str) -> list[RawImage]:
         """The entry's images; none, too, when they have to be asked for again later."""
         try:
-            images = intake.ask(entry, self._sources, self._settings, self.stopping)
+            images = intake.ask(
+                entry,
+                self._sources,
+                self._settings,
+                self.stopping,
+                however_old=self._exempt.has(entry),
+            )
         except Later as error:
             waiting = self._later.postpone(entry, error.why, str(error))
             if not waiting.hopeless:

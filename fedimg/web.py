@@ -12,6 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from fedimg import __version__, deadline
 from fedimg.exceptions import exhausted
+from fedimg.quoting import Told, one_line, reason
 
 #: What is sent with every request. A compressed answer would get past the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
@@ -20,7 +21,7 @@ HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
 _LONGEST_DATE = 100
 
 
-class NoAnswer(Exception):
+class NoAnswer(Told):
     """The server could not be asked, or its answer could not be read; later it may be."""
 
 
@@ -28,7 +29,7 @@ class TooLong(NoAnswer):
     """The answer has more bytes than are read."""
 
 
-class NotThere(Exception):
+class NotThere(Told):
     """The server answers, and has no such file, or does not show it."""
 
 
@@ -53,7 +54,7 @@ def asking(url: str, seconds: float) -> Iterator[requests.Session]:
     except deadline.Overdue as error:
         raise NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
     except (requests.RequestException, HTTPError) as error:
-        raise NoAnswer(f"{url} does not answer: {error}") from error
+        raise NoAnswer(f"{url} does not answer: {reason(error)}") from error
     except ValueError as error:
         # A redirect is looked at by requests though none is followed, and may lead to no URL.
         raise NoAnswer(f"{url} answers with something that cannot be read") from error
@@ -105,7 +106,7 @@ def _mind_status(response: requests.Response) -> None:
     status = response.status_code
     if status == requests.codes.ok:
         return
-    text = f"{response.url} answers {status} {response.reason}"
+    text = f"{response.url} answers {status} {one_line(response.reason or '')}"
     # A redirect leads away from the place that the configuration trusts.
     if status < requests.codes.server_error and status not in (408, 429):
         raise NotThere(text)

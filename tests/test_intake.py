@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fedimg import config, intake
 from fedimg.exceptions import Cancelled
+from fedimg.found import Found
 from fedimg.intake import Sources
 from fedimg.koji import METHODS
 from fedimg.later import Later, Why
@@ -232,3 +234,58 @@ def test_entry_that_koji_does_not_know_is_dropped(
 ) -> None:
     assert ask(koji, "build:999") == []
     assert "build:999 is dropped" in caplog.text
+
+
+# Age
+
+
+def add_old(koji: Koji, folder: Path, days: float, *, scratch: bool = False) -> str:
+    """A build or a scratch task that finished so many days ago; its entry."""
+    koji.clock = lambda: time.time() - days * 86400
+    try:
+        if scratch:
+            return f"task:{koji.add_task(NAME, VERSION, RELEASE, files(folder)).id}"
+        return f"build:{koji.add_build(NAME, VERSION, RELEASE, files(folder)).id}"
+    finally:
+        koji.clock = time.time
+
+
+@pytest.mark.parametrize("scratch", [True, False])
+def test_announcement_of_what_finished_long_ago_publishes_nothing_and_is_told(
+    koji: Koji, tmp_path: Path, caplog: pytest.LogCaptureFixture, scratch: bool
+) -> None:
+    entry = add_old(koji, tmp_path, 15, scratch=scratch)
+    assert ask(koji, entry) == []
+    (told,) = [each for each in caplog.messages if "is dropped" in each]
+    assert f"{entry} is dropped: it finished at " in told
+    assert "15 days ago" in told
+    assert "fedimg replay --since" in told
+
+
+@pytest.mark.parametrize("scratch", [True, False])
+def test_announcement_of_what_finished_lately_publishes(
+    koji: Koji, tmp_path: Path, scratch: bool
+) -> None:
+    assert len(ask(koji, add_old(koji, tmp_path, 13, scratch=scratch))) == 1
+
+
+def test_largest_age_is_the_sites_to_say(koji: Koji, tmp_path: Path) -> None:
+    entry = add_old(koji, tmp_path, 15)
+    for days, count in ((10.0, 0), (20.0, 1)):
+        chosen = settings(koji).model_copy(update={"intake": config.Intake(max_age_days=days)})
+        images = intake.ask(entry, Sources(chosen), chosen, threading.Event())
+        assert len(images) == count
+
+
+def test_what_is_asked_for_on_purpose_may_be_of_any_age(koji: Koji, tmp_path: Path) -> None:
+    entry = add_old(koji, tmp_path, 400)
+    chosen = settings(koji)
+    sources = Sources(chosen)
+    assert intake.ask(entry, sources, chosen, threading.Event(), however_old=True)
+
+
+def test_age_is_told_by_the_hubs_clock_where_it_has_one() -> None:
+    old = Found("build:1", "releng", False, (), completed=1000.0, now=1000.0 + 13 * 86400)
+    assert intake.too_old(old, 14) is None
+    assert intake.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
+    assert intake.too_old(replace(old, completed=None), 14)

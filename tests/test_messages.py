@@ -123,6 +123,6 @@ def test_data_is_the_tail_of_at_most_32_kib(letter: str) -> None:
 def test_secrets_stay_here(secret: str) -> None:
     data = messages.of_failure(f"before {secret} after")["data"]
     assert data.startswith("before ")
-    assert "[removed]" in data
+    assert "[hidden]" in data
     for part in ("b3BlbnNz", "AKIA", "wJalr", "user:pass", "0123456789abcdef"):
         assert part not in data

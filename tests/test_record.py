@@ -106,7 +106,7 @@ def test_latest_boot_check_of_an_ami_type_is_kept_with_its_job(store: Store) -> 
         ("runs a command", CheckState.PASSED),
         ("proxied", CheckState.FAILED),
     ]
-    assert test.output == "panic at http://[removed]@example.org"
+    assert test.output == "panic at http://[hidden]@example.org"
     assert "secret" not in test.checks[1].output
 
     # The next run's AMI is another one of the same type.

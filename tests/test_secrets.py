@@ -4,13 +4,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from fedimg import config
 from fedimg.exceptions import EC2UtilityException
 from fedimg.images import Architecture, RawImage
-from fedimg.secrets import hide
+from fedimg.secrets import HIDDEN, hide
 
 FEDIMG = Path(sys.executable).parent / "fedimg"
 KEY = """-----BEGIN OPENSSH PRIVATE KEY-----
@@ -34,6 +35,79 @@ def test_passwords_of_urls_are_hidden(text: str, shown: str) -> None:
     assert hide(text) == shown
 
 
+KEY_ID, SECRET = "AKIA" + "IOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"aws_secret_access_key = {SECRET}",
+        f"AWS_SECRET_ACCESS_KEY={SECRET}",
+        f"aws configure set aws_secret_access_key {SECRET}",
+        f"{KEY_ID} {SECRET}",
+        f"{KEY_ID}:{SECRET}",
+        f"{KEY_ID}\n{SECRET}",
+        f'{{"AccessKeyId": "{KEY_ID}", "SecretAccessKey": "{SECRET}"}}',
+        f'{{\\"AccessKeyId\\": \\"{KEY_ID}\\", \\"SecretAccessKey\\": \\"{SECRET}\\"}}',
+        f"<AccessKeyId>{KEY_ID}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>",
+        f"aws_secret_access_key%3D{SECRET.replace('/', '%2F')}",
+        f"AccessKeyId=ASIA{KEY_ID[4:]}&SecretAccessKey={SECRET.replace('/', '%2F')}",
+        f"SessionToken: {SECRET}",
+        f"export AWS_SESSION_TOKEN='{SECRET}'",
+        f"a token of its own, IQoJb3JpZ2luX2VjEAAaCXVzLWVhc3{SECRET}, is shown",
+        f"Authorization: AWS4-HMAC-SHA256 Credential={KEY_ID}/1/us-east-1, Signature={SECRET}",
+        f"authorization: Bearer {SECRET}",
+        f"password: {SECRET}",
+        f"db_password='{SECRET}'",
+    ],
+)
+def test_keys_and_tokens_are_hidden_in_every_shape(text: str) -> None:
+    shown = hide(text)
+    assert SECRET[:10] not in shown
+    assert SECRET[-10:] not in shown
+    assert KEY_ID[4:] not in shown
+    assert HIDDEN in shown
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=c&X-Amz-Signature=s3cr3t",
+        "AWSAccessKeyId=c&Expires=1&Signature=s3cr3t%3D",
+        "Policy=s3cr3t&Signature=s3cr3t&Key-Pair-Id=s3cr3t",
+        "sv=2024-01-01&se=2026-01-01&sr=b&sp=r&sig=s3cr3t%3D",
+        "token=s3cr3t",
+        "X-Goog-Signature=s3cr3t",
+    ],
+)
+@pytest.mark.parametrize(
+    "shape", ["https://h/f?{}", "Max retries exceeded with url: /f?{} (x)", "<a href='/f?{}'>"]
+)
+def test_signed_queries_are_hidden(query: str, shape: str) -> None:
+    assert "s3cr3t" not in hide(shape.format(query))
+    encoded = quote(shape.format(query), safe="")
+    assert "s3cr3t" not in hide(encoded)
+    assert "s3cr3t" not in hide(quote(encoded, safe=""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://koji.example/koji/taskinfo?taskID=4",
+        "InvalidClientTokenId: The security token included in the request is invalid",
+        f"checksum: the file has sha256:{'ab' * 32} in place of md5:{'cd' * 16}",
+        f"sha1 {'0f' * 20} of Fedora-Cloud-Base-28-1.1.x86_64.raw.xz",
+        "a signal killed the command (out of memory?)",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert hide(text) == text
+
+
+def test_openssh_key_is_hidden_without_its_frame() -> None:
+    assert "c2VjcmV0" not in hide("b3BlbnNzaC1rZXktdjEA\nc2VjcmV0\n")
+
+
 @pytest.mark.parametrize("start", [0, 10, 40, 60])
 @pytest.mark.parametrize("end", [None, -10, -40])
 def test_private_keys_are_hidden_whole_or_cut(start: int, end: int | None) -> None:
@@ -45,7 +119,14 @@ def test_private_keys_are_hidden_whole_or_cut(start: int, end: int | None) -> No
     assert shown.endswith("after") is text.endswith("after")
 
 
-@pytest.mark.parametrize("piece", ["-", "BEGIN ", "-----BEGIN ", "://", "://u:p", "-----END A"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("-", "BEGIN ", "-----BEGIN ", "://", "://u:p", "://a@", "-----END A", "token:", "?"),
+        *("%3F", "AKIA", f"{KEY_ID} ", "password='", "authorization: ", "bearer a", "secret_"),
+        *("b3BlbnNzaC1rZXktdjEA", "a_pass", "x-amz-", "secret_key "),
+    ],
+)
 def test_nothing_takes_long(piece: str) -> None:
     text = piece * (2**21 // len(piece)) + "-----END PRIVATE KEY-----"
     began = time.process_time()

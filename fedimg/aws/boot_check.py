@@ -16,7 +16,7 @@ from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
 from fedimg.observer import CheckResult, CheckState
-from fedimg.printed import printable
+from fedimg.quoting import printable
 from fedimg.ssh import Reached
 
 ROLE = "test"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedimg.printed import printable
+from fedimg.quoting import printable
 from fedimg.ssh import Reached
 
 #: Of a line of the console, so much is quoted.

@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from fedimg.aws.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.aws.image_size import PATIENCE, ImageUnreachable, ImageUnusable
+from fedimg.quoting import one_line
 
 # In bytes. Large enough that Python's part of a download is nothing.
 _PIECE = 256 * 1024
@@ -147,8 +148,9 @@ class Download:
         version = [response.headers.get(name) for name in ("ETag", "Last-Modified")]
         if total != str(self._size) or _differ(self._version, version):
             raise ImageUnreachable(
-                f"download: {self._url} has {total} bytes now in place of {self._size}, or was "
-                "written anew meanwhile; try again when its upload is complete"
+                f"download: {self._url} has {one_line(total, 20)} bytes now in place of "
+                f"{self._size}, or was written anew meanwhile; try again when its upload is "
+                "complete"
             )
         self._version = version
         if begin < self._received and not self._past_caches:

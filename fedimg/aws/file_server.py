@@ -14,6 +14,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from fedimg.config import EC2
 from fedimg.images import RawImage
+from fedimg.quoting import Told
 
 #: How often in a row a server may send its clients elsewhere.
 MOST_REDIRECTS = 5
@@ -27,7 +28,7 @@ _AUTHORITY = re.compile(
 )
 
 
-class RedirectRefused(Exception):
+class RedirectRefused(Told):
     """An address is none that may be asked; the text says why, and never where it led."""
 
 

@@ -25,6 +25,7 @@ from fedimg.aws.xz_blocks import Block
 from fedimg.aws.xz_dictionary import LARGEST, MIB
 from fedimg.config import EC2
 from fedimg.images import RawImage
+from fedimg.quoting import Told
 
 GIB = 1024**3
 
@@ -47,7 +48,7 @@ _HEADER = 12
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
-class ImageUnusable(Exception):
+class ImageUnusable(Told):
     """The file cannot become an AMI; the text says what is wrong with it."""
 
 

@@ -14,7 +14,7 @@ from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
-from fedimg.secrets import hide
+from fedimg.quoting import plain
 
 #: What EC2 says of an instance that was shut down from within (EC2, StateReason).
 _ENDED_ITSELF = "Client.InstanceInitiatedShutdown"
@@ -170,7 +170,7 @@ def console(ec2: Client, instance: str) -> str:
             if not code(error):
                 raise
         else:
-            return hide(str(answer.get("Output") or ""))
+            return plain(str(answer.get("Output") or ""))
     return ""
 
 

@@ -21,6 +21,7 @@ from botocore.parsers import ResponseParserError
 
 from fedimg.aws.error_codes import UNKNOWN_RUNS, Meaning, meaning
 from fedimg.exceptions import EC2ServiceException, exhausted
+from fedimg.quoting import one_line
 
 #: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
 #: a proxy's page, or that of an EC2 that does not have the action.
@@ -28,6 +29,8 @@ FAILURES = (ClientError, BotoCoreError, ResponseParserError)
 
 #: By which EC2 says that it, and not the account or the call, is at fault.
 _UNWELL = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
+#: The most characters of AWS's words in an error.
+AWS_SAYS = 1000
 
 
 def code(error: Exception) -> str:
@@ -153,7 +156,7 @@ def explained(
             away=error.away,
         ) from error
     except ClientError as error:
-        message = error.response["Error"].get("Message", "")
+        message = one_line(str(error.response["Error"].get("Message", "")), AWS_SAYS)
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
         advice = _advice(error, step)
         raise kind(
@@ -169,7 +172,7 @@ def explained(
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise kind(
-            f"{doing}: could not reach EC2: {error}",
+            f"{doing}: could not reach EC2: {one_line(str(error), AWS_SAYS)}",
             image=image,
             region=region,
             step=step,

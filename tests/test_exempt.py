@@ -1,0 +1,128 @@
+"""What finished long ago is published when somebody says so, and never for a message."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from fedimg import catchup, config, intake
+from fedimg.catchup import CatchUp
+from fedimg.exempt import Exempt
+from fedimg.finished import Lists
+from fedimg.intake import Sources
+from fedimg.jobs import Jobs
+from fedimg.steps import Gate, PlainSteps
+from fedimg.store import Store
+from fedimg.uploader import Uploader
+from lab.koji import Koji
+from lab.koji.composes import LOCATION, add_compose
+
+DAY = 86400.0
+COMPOSE = "Fedora-Cloud-43-20261127.0"
+NAME = "Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "state")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[Jobs]:
+    jobs = Jobs(store)
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / NAME
+    path.write_bytes(b"an image")
+    return path
+
+
+@pytest.fixture
+def settings(koji: Koji) -> config.Settings:
+    return config.Settings(
+        koji=config.Koji(hub=koji.hub_url, topurl=koji.top_url, timeout=20, retry_seconds=0.2),
+        composes=config.Composes(locations=[f"{koji.top_url}/{LOCATION}"], timeout=20),
+    )
+
+
+@pytest.fixture
+def old(koji: Koji, image: Path) -> str:
+    """The entry of a build that finished 20 days ago."""
+    build = koji.add_build("Fedora-Cloud-Base", "28", "1.1", {"x86_64": [image]})
+    koji.advance(20 * DAY)
+    return f"build:{build.id}"
+
+
+def asked(store: Store, jobs: Jobs, settings: config.Settings, entry: str) -> list[str]:
+    """What a worker makes of an entry: its jobs."""
+    uploader = Uploader(settings, store, jobs, cast(Any, None), Sources(settings), Gate(print))
+    uploader._steps = cast(Any, PlainSteps())
+    return uploader.intake(entry)
+
+
+def test_message_about_an_old_build_publishes_nothing(
+    store: Store, jobs: Jobs, settings: config.Settings, old: str
+) -> None:
+    jobs.take_in(old)
+    assert asked(store, jobs, settings, old) == []
+
+
+def test_replay_that_a_person_types_publishes_an_old_build_once(
+    store: Store, jobs: Jobs, settings: config.Settings, old: str
+) -> None:
+    lists = Lists(settings.koji)
+    (found,) = catchup.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=False)
+    assert found.stored
+    assert len(asked(store, jobs, settings, old)) == 1
+    # What was asked for is held to the limit again.
+    assert not Exempt(store).has(old)
+
+
+def test_replay_that_is_only_shown_exempts_nothing(
+    store: Store, jobs: Jobs, settings: config.Settings, old: str
+) -> None:
+    lists = Lists(settings.koji)
+    list(catchup.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=True))
+    assert not Exempt(store).has(old)
+
+
+def test_what_was_missed_for_longer_than_the_limit_is_published(
+    store: Store, jobs: Jobs, settings: config.Settings, old: str
+) -> None:
+    looking = config.CatchUp(look_back=30 * DAY)
+    assert CatchUp(store, jobs, Lists(settings.koji), looking, threading.Event()).look()
+    assert len(asked(store, jobs, settings, old)) == 1
+
+
+def test_entry_that_has_to_wait_stays_exempt(
+    koji: Koji, store: Store, jobs: Jobs, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 0.1)
+    entry = "build:77"
+    jobs.take_in(entry, however_old=True)
+    koji.close()
+    assert asked(store, jobs, settings, entry) == []
+    assert Exempt(store).has(entry)
+
+
+@pytest.mark.parametrize(("days", "count"), [(13, 1), (15, 0)])
+def test_age_of_a_compose_is_that_of_its_status(
+    koji: Koji, settings: config.Settings, image: Path, days: float, count: int
+) -> None:
+    add_compose(koji.root, COMPOSE, {"x86_64": [image]})
+    (status,) = koji.root.glob(f"**/{COMPOSE}/STATUS")
+    finished = koji.clock() - days * DAY
+    os.utime(status, (finished, finished))
+    found = intake.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
+    assert len(found) == count
