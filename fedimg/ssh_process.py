@@ -17,6 +17,7 @@ import sys
 import threading
 
 from fedimg.exceptions import exhausted
+from fedimg.hardening import hide_memory
 from fedimg.ssh_messages import (
     GRACE,
     OUT_OF_MEMORY,
@@ -38,6 +39,8 @@ def main() -> None:
     threading.stack_size(_STACK)
     threading.excepthook = _end_with_thread
     threading.Thread(target=_end_with_worker, daemon=True).start()
+    # It is told a private key.
+    hide_memory()
     _limit(resource.RLIMIT_CORE, 0)
     # paramiko imports it where it is there, for what a client's configuration file may run: half of
     # the time that this process takes to start, and a quarter of its memory.
