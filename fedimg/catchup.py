@@ -142,7 +142,7 @@ class CatchUp:
         the hub sees that it is finished: the next look will tell.
         """
         # By the list's own word it was missed, however long nobody looked.
-        before = self._jobs.take_in(one.entry, however_old=True)
+        before = self._jobs.take_in(one.entry, any_age=True)
         if before in (Entry.NEW, Entry.EMPTY):
             _log.info(
                 "%s (%s by %s) finished at %s, and is stored",
@@ -176,9 +176,7 @@ def replay(lists: Lists, jobs: Jobs, since: float, *, dry_run: bool) -> Iterator
     for name in lists.names:
         for page in lists.since(name, since):
             for one in page.found:
-                before = (
-                    jobs.known(one.entry) if dry_run else jobs.take_in(one.entry, however_old=True)
-                )
+                before = jobs.known(one.entry) if dry_run else jobs.take_in(one.entry, any_age=True)
                 missed = before in (Entry.NEW, Entry.EMPTY)
                 yield Replayed(one, before, stored=missed and not dry_run)
             if page.more:

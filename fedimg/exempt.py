@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from fedimg.store import Store
-from fedimg.tables import however_old
+from fedimg.tables import age_exempt
 
 
 class Exempt:
@@ -19,18 +19,18 @@ class Exempt:
         """Let an entry be as old as it is."""
         with self._engine.begin() as connection:
             connection.execute(
-                self._insert(however_old).values(entry=entry).on_conflict_do_nothing()
+                self._insert(age_exempt).values(entry=entry).on_conflict_do_nothing()
             )
 
     def has(self, entry: str) -> bool:
         """Whether an entry may be as old as it is."""
         with self._engine.connect() as connection:
             found = connection.execute(
-                sa.select(however_old.c.entry).where(however_old.c.entry == entry)
+                sa.select(age_exempt.c.entry).where(age_exempt.c.entry == entry)
             )
             return found.first() is not None
 
     def drop(self, entry: str) -> None:
         """Hold an entry to the limit again, when it is announced once more."""
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(however_old).where(however_old.c.entry == entry))
+            connection.execute(sa.delete(age_exempt).where(age_exempt.c.entry == entry))

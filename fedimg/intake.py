@@ -155,11 +155,11 @@ def ask(
     settings: Settings,
     stop: threading.Event,
     *,
-    however_old: bool = False,
+    any_age: bool = False,
 ) -> list[RawImage]:
     """The images of an entry that the site publishes; empty when there will never be any.
 
-    Who does not answer is asked again, for PATIENCE. With `however_old` there may be images of what
+    Who does not answer is asked again, for PATIENCE. With `any_age` there may be images of what
     finished long ago. Raises Later when that is over, Cancelled
     when `stop` is set.
     """
@@ -171,7 +171,7 @@ def ask(
         try:
             found = sources.find(entry)
             days = settings.intake.max_age_days
-            if not however_old and (old := too_old(found, days)):
+            if not any_age and (old := too_old(found, days)):
                 _log.warning("%s is dropped: %s", entry, old)
                 return []
             return [_measured(image, settings) for image in wanted(found, koji)]

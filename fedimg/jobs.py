@@ -61,15 +61,15 @@ class Jobs:
         """Let go of the queue."""
         self._client.destroy()
 
-    def take_in(self, entry: str, *, however_old: bool = False) -> Entry:
+    def take_in(self, entry: str, *, any_age: bool = False) -> Entry:
         """Store what finished in Koji, `task:<id>` or `build:<id>`, once however often.
 
         An entry that failed or came to nothing is asked for again when it is announced again: a
-        forger who was early must not take an id from the build that gets it. `however_old` says, on
+        forger who was early must not take an id from the build that gets it. `any_age` says, on
         purpose, that it may have finished long ago. Returns what had become of it before.
         """
         before = self.known(entry)
-        if however_old and before is not Entry.TAKEN:
+        if any_age and before is not Entry.TAKEN:
             self._exempt.add(entry)
         if before is Entry.EMPTY:
             self._client.delete_workflow(entry)

@@ -207,8 +207,8 @@ outages = sa.Table(
     sa.Column("back", sa.Float),
 )
 #: The table of fedimg.exempt.
-however_old = sa.Table(
-    "fedimg_however_old",
+age_exempt = sa.Table(
+    "fedimg_age_exempt",
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
 )

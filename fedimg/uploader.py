@@ -114,7 +114,7 @@ class Uploader:
                 self._sources,
                 self._settings,
                 self.stopping,
-                however_old=self._exempt.has(entry),
+                any_age=self._exempt.has(entry),
             )
         except Later as error:
             waiting = self._later.postpone(entry, error.why, str(error))

@@ -232,11 +232,11 @@ class Failing(Jobs):
         super().__init__(store)
         self._left, self._before = nth, before
 
-    def take_in(self, entry: str, *, however_old: bool = False) -> Entry:
+    def take_in(self, entry: str, *, any_age: bool = False) -> Entry:
         self._left -= 1
         if self._left == 0 and self._before:
             raise Power
-        was = super().take_in(entry, however_old=however_old)
+        was = super().take_in(entry, any_age=any_age)
         if self._left == 0:
             raise Power
         return was

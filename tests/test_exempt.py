@@ -110,7 +110,7 @@ def test_entry_that_has_to_wait_stays_exempt(
 ) -> None:
     monkeypatch.setattr(intake, "PATIENCE", 0.1)
     entry = "build:77"
-    jobs.take_in(entry, however_old=True)
+    jobs.take_in(entry, any_age=True)
     koji.close()
     assert asked(store, jobs, settings, entry) == []
     assert Exempt(store).has(entry)

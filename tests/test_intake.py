@@ -281,7 +281,7 @@ def test_what_is_asked_for_on_purpose_may_be_of_any_age(koji: Koji, tmp_path: Pa
     entry = add_old(koji, tmp_path, 400)
     chosen = settings(koji)
     sources = Sources(chosen)
-    assert intake.ask(entry, sources, chosen, threading.Event(), however_old=True)
+    assert intake.ask(entry, sources, chosen, threading.Event(), any_age=True)
 
 
 def test_age_is_told_by_the_hubs_clock_where_it_has_one() -> None:
