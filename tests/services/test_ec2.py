@@ -457,7 +457,8 @@ def test_download_that_breaks_off_midway_fails(lab: Lab, manner: Any, words: str
     image, observer = lab.image(), Recorder()
     observer.when["runs at"] = lambda: setattr(lab.web, "manner", manner)
     with pytest.raises(EC2UtilityException, match=words) as failure:
-        lab.upload(image, observer, **{**SMALL, "limits": {"write_idle": 3}})
+        # It is asked again for what is missing, of which each connection brings half.
+        lab.upload(image, observer, **{**SMALL, "limits": {"write_idle": 3, "write": 240}})
     assert "failed download" in failure.value.output
     assert lab.made_for(image, "snapshot") == []
     lab.leaves_nothing(image)
