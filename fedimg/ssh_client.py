@@ -45,6 +45,8 @@ MOST_LINES = 1_000_000
 
 #: How much later than a login is given up, in seconds, paramiko would by itself.
 _PARAMIKO_LATER = 5.0
+#: How long a connection may outlast a command that its machine's end has killed, in seconds.
+_GOING_DOWN = 2.0
 #: Of a stream so many bytes are taken at once.
 _CHUNK = 32768
 #: paramiko logs a traceback a failed try; the reason is in our message instead.
@@ -143,6 +145,9 @@ class Session:
             status, reason = -1, f": {error}"
         if status >= 0:
             return Finished(status, output.tail, errors.tail)
+        if not reason:
+            # A machine that goes down ends what runs before it ends its connections.
+            self._transport.join(_GOING_DOWN)
         killed = self._transport.is_active()
         if exhausted(self._transport.get_exception()):
             raise MemoryError
