@@ -133,7 +133,7 @@ def test_probe_leaves_no_lock(postgresql: PostgreSQL) -> None:
 def test_server_that_does_not_answer_may_do_so_later() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(Unreachable, match=r"cannot use the database postgresql://fedimg@127"):
+    with pytest.raises(Unreachable, match=r"cannot use the database postgresql://\[hidden\]@127"):
         refuse_shared_connections(f"postgresql://fedimg@127.0.0.1:{port}/fedimg")
 
 
