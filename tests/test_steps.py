@@ -200,7 +200,8 @@ in_turns(lambda: once(work).get_result())
 def test_failure_of_a_branch_is_remembered_with_all_it_says(tmp_path):
     told = run(tmp_path, FAILING, "in end")
     where = {"image": "i", "region": "b", "step": "copy", "request_id": ""}
-    assert told == {"problem": "refused", "output": "o", "later": False, **where}
+    kind = {"later": False, "away": False, "unknown": ""}
+    assert told == {"problem": "refused", "output": "o", **kind, **where}
     counts = Counter(line for line in happened(tmp_path) if not line.startswith("recorded "))
     assert counts == {"copy:a": 1, "copy:b": 1, "copy:c": 1, "end": 2}
 
