@@ -21,7 +21,8 @@ help:
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make install-test  the installation of README.md, into an empty environment, on each of these'
 	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
-	@echo 'make audit        known vulnerabilities of what is installed (asks PyPI; no part of the tests)'
+	@echo 'make audit        known vulnerabilities of what is installed, by PyPI; no part of the tests'
+	@echo 'make audit ADVISORIES=all.zip  the same without the network: docs/operations.md'
 	@echo 'make requirements write requirements/ anew, with hashes, after setup.py or constraints.txt changed'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
@@ -70,8 +71,12 @@ build/tools: Makefile
 	    'build==1.*'
 	@touch build/tools
 
-audit: build/tools
-	@tools/audit build/tools/bin/pip-audit requirements/fedimg.txt
+# PyPI is asked, or a set of advisories read that was downloaded before: a site without the network has
+# pip's own libraries, and no build/tools.
+audit: $(if $(ADVISORIES),,build/tools)
+	@$(or $(wildcard $(RUN)),python3) tools/audit \
+	    $(if $(ADVISORIES),--advisories '$(ADVISORIES)',--pip-audit build/tools/bin/pip-audit) \
+	    requirements/fedimg.txt
 
 requirements: build/tools
 	@build/tools/bin/python tools/hash-requirements build/tools/bin/uv

@@ -410,36 +410,6 @@ def test_what_builds_is_hashed_too() -> None:
         assert one.specifier.contains(pinned.version), one
 
 
-@pytest.mark.parametrize(
-    ("answer", "status", "said"),
-    [
-        ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', 0, "0 with holes"),
-        (
-            '{"dependencies": [{"name": "a", "version": "1", "vulns": '
-            '[{"id": "CVE-1", "fix_versions": ["2"]}]}]}',
-            1,
-            "a 1: CVE-1, fixed in 2",
-        ),
-        ('{"dependencies": [{"name": "a", "skip_reason": "not found"}]}', 2, "nothing is known"),
-        ("no connection", 2, "could not be reached"),
-    ],
-)
-def test_audit_says_when_nothing_is_known(
-    tmp_path: Path, answer: str, status: int, said: str
-) -> None:
-    program = tmp_path / "pip-audit"
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
-    program.chmod(0o755)
-    ran = subprocess.run(
-        [sys.executable, ROOT / "tools/audit", program, "requirements.txt"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ran.returncode == status
-    assert said in ran.stdout + ran.stderr
-
-
 def test_make_has_a_rule_for_all_that_its_help_names() -> None:
     named = re.findall(r"echo 'make (\S+)", (ROOT / "Makefile").read_text())
     assert {"demo", "test", "bench"} <= set(named)
