@@ -17,7 +17,7 @@ from fedora_messaging.exceptions import Nack, ValidationError
 from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 
-from fedimg import config, intake, listening
+from fedimg import config, intake, listening, logs
 from fedimg.broker import look_often
 from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
@@ -44,6 +44,7 @@ class Callback:
     """
 
     def __init__(self) -> None:
+        logs.one_line_each()
         try:
             self._settings = config.load()
         except config.ConfigError as error:

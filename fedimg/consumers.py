@@ -66,6 +66,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             threading.Thread(target=self._count, name="refused", daemon=True).start()
         else:
             self.log.warning("validate_signatures is off: anybody's messages are taken")
+        hub.log_one_line_each()
         hub.stop_on_signals(moksha_hub, self.untaken)
         self._done_before = 0
         hub.keep_alive(self._moves)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from fedimg import watchdog
+from fedimg import logs, watchdog
 
 #: How long the hub may take to stop, in seconds, before it is ended where it stands.
 STOP_SECONDS = 0.8
@@ -43,6 +43,13 @@ def _check_consumers() -> None:
         )
         # The reactor swallows SystemExit.
         os._exit(1)
+
+
+def log_one_line_each() -> None:
+    """Log each event as one line once the hub runs; before that it tells of this machine alone."""
+    from moksha.hub.reactor import reactor
+
+    reactor.callWhenRunning(logs.one_line_each)
 
 
 def stop_on_signals(hub: Any, untaken: Callable[[], Sequence[str]]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,24 @@ for line in sys.stdin:
     except Nack:
         print("back to the queue", flush=True)
 """
+
+SET_UP_LOGGING = """
+from fedora_messaging import config
+config.conf.setup_logging()
+"""
+#: Ends the process, and a thread before that, by an error whose text has two lines.
+RAISE = """
+import threading
+
+def fail():
+    raise RuntimeError("one\\n<3>two")
+
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+ROOT = Path(__file__).parent.parent
 
 
 class Consumer:
@@ -115,6 +136,44 @@ def test_what_cannot_be_stored_goes_back_until_it_can(koji: Koji, consumer: Cons
     consumer.state.unlink()
     assert consumer.given(*given) == "acknowledged"
     assert consumer.known(f"build:{build.id}") is Entry.QUEUED
+
+
+def test_consumer_logs_one_line_an_event_whatever_others_say(koji: Koji, tmp_path: Path) -> None:
+    shipped = (ROOT / "fedora-messaging/fedimg.toml").read_text()
+    configuration = tmp_path / "fedora-messaging.toml"
+    configuration.write_text(shipped[shipped.index("[log_config]") :])
+    Store(tmp_path / "state").close()
+    with closing(sqlite3.connect(tmp_path / "state" / "fedimg.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER trouble BEFORE INSERT ON workflow_status "
+            "BEGIN SELECT RAISE(ABORT, 'no room\n<3>forged: all is well\npassword=hunter2'); END"
+        )
+    (tmp_path / "fedimg.toml").write_text(f'state_directory = "{tmp_path}/state"\n')
+    build = koji.add_build("Fedora-Cloud-Base", "43", "1", {}, method="kiwiBuild")
+    topic, body = valid(BuildStateChangeV1, koji.build_message(build.id))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{SET_UP_LOGGING}{CONSUMER}{RAISE}"],
+        env={
+            **os.environ,
+            "FEDIMG_CONFIG": str(tmp_path / "fedimg.toml"),
+            "FEDORA_MESSAGING_CONF": str(configuration),
+        },
+        input=json.dumps([f"org.fedoraproject.prod.{topic}", body]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    assert "back to the queue" in lines
+    logged = [line for line in lines if line != "back to the queue"]
+    assert [
+        line for line in logged if not re.match(r"(INFO|WARNING|ERROR|CRITICAL) \S+: ", line)
+    ] == []
+    (told,) = (line for line in logged if "cannot store" in line)
+    assert "no room | <3>forged: all is well" in told
+    # What nobody caught, in whichever thread.
+    assert len([line for line in logged if "RuntimeError: one | <3>two" in line]) == 2
+    assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_what_is_not_for_us_is_acknowledged_and_forgotten(consumer: Consumer) -> None:

@@ -197,6 +197,27 @@ def test_announcement_is_held_while_the_database_is_in_trouble(
     assert process.wait(30) == 0
 
 
+def test_hub_logs_one_line_an_event_whatever_others_say(
+    publisher: Publisher, hub: HubProcess
+) -> None:
+    process = hub.start_listening()
+    began = len(hub.log)
+    hub.execute(
+        "CREATE TRIGGER trouble BEFORE INSERT ON workflow_status "
+        "BEGIN SELECT RAISE(ABORT, 'no room\n<3>forged: all is well\npassword=hunter2'); END"
+    )
+    publisher.publish(TASK_TOPIC, task_message(1))
+    wait_until(lambda: "cannot store task:1" in hub.log, 60)
+    # What a line of the log has in front by the bus's own configuration, fedmsg's.
+    lines = hub.log[began:].splitlines()
+    assert [line for line in lines if not line.startswith("[")] == []
+    told = next(line for line in lines if "cannot store task:1 in" in line)
+    assert "no room | <3>forged: all is well" in told
+    assert "hunter2" not in hub.log
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+
+
 def test_stopping_names_what_could_not_be_stored(publisher: Publisher, hub: HubProcess) -> None:
     process = hub.start_listening()
     publisher.publish(TASK_TOPIC, task_message(99))
