@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from productmd.composeinfo import ComposeInfo
@@ -157,9 +158,7 @@ class Composes:
             raise ComposeUnavailable(str(error)) from error
         metadata = kind()
         try:
-            text_of_it = found.body.decode()
-            json_bounds.check(text_of_it)
-            metadata.loads(text_of_it)
+            web.parsed(found.body, partial(_load, metadata))
         except Exception as error:
             if exhausted(error):
                 raise
@@ -188,6 +187,13 @@ class Composes:
             except (ValueError, TypeError, AttributeError) as error:
                 # A field of another type than productmd looks at.
                 _log.info("%s, %.200r is left out: %s", name, image.path, error)
+
+
+def _load(metadata: ComposeInfo | _RawImages, body: bytes) -> None:
+    """Fill in metadata from a file of it. Raises nearly anything on what is none."""
+    content = body.decode()
+    json_bounds.check(content)
+    metadata.loads(content)
 
 
 def text(answer: web.Answer) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 #: An images.json of a whole Fedora has some 30,000 values, within each other six deep. Each takes a
-#: tenth of a kilobyte of memory, or less.
-MOST_VALUES = 1_000_000
+#: quarter of a kilobyte of memory, or less.
+MOST_VALUES = 300_000
 DEEPEST = 50
 
 # A string that does not end is one, too: each character is looked at once, whatever the text.

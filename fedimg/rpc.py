@@ -67,7 +67,7 @@ class Client:
         """What the method returns, and the answer's Date."""
         answer, date = self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode())
         try:
-            return rpc_answer.value(answer, BOUNDS), date
+            return web.parsed(answer, lambda document: rpc_answer.value(document, BOUNDS)), date
         except rpc_answer.Malformed as error:
             # A proxy's error page, say, or the hub's own.
             whole = answer.startswith(b"<?xml") and answer.rstrip().endswith(b"</methodResponse>")

@@ -1,11 +1,13 @@
 """Reading an XML-RPC answer of somebody who may mean harm, within bounds of depth, number and time.
 
 The standard library's Unmarshaller gives the values their types; what it is fed is bounded here.
-The standard library's parser is not: it takes declarations of entities, and nesting of any depth.
+The standard library's parser is not: it takes declarations of entities, nesting of any depth, and
+millions of attributes. tests/test_answer_memory.py measures what the largest answers cost.
 """
 
 from __future__ import annotations
 
+import re
 import time
 import xmlrpc.client
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from fedimg.exceptions import exhausted
 
 # In bytes: between two looks at the clock.
 _PIECE = 64 * 1024
+# The parser collects all attributes of a tag before anybody can count them: 16 MiB of them would
+# take 400 MiB. A tag contains no "<", so that the search takes linear time.
+_ATTRIBUTE = re.compile(rb"<[^\s<>/!?]+\s+[^\s<>/]")
 
 
 class Malformed(Exception):
@@ -52,6 +57,8 @@ def value(document: bytes, bounds: Bounds) -> Any:
         if exhausted(error):
             raise
         raise Malformed("it holds a value that cannot be read") from error
+    finally:
+        reading.close()
 
 
 class _Reading:
@@ -70,6 +77,8 @@ class _Reading:
         self._until = time.monotonic() + bounds.seconds
 
     def run(self, document: bytes) -> Any:
+        if _ATTRIBUTE.search(document):
+            raise Malformed("a tag of it has an attribute, which XML-RPC has none of")
         for start in range(0, len(document), _PIECE):
             self._parser.Parse(document[start : start + _PIECE], False)
             if time.monotonic() > self._until:
@@ -79,6 +88,17 @@ class _Reading:
         if len(values) != 1:
             raise Malformed(f"it has {len(values)} values in place of one")
         return values[0]
+
+    def close(self) -> None:
+        """Let go of the handlers, which refer to this object.
+
+        In a cycle with the parser it would keep all values until Python next looks for cycles, and
+        that is after a number of objects, however large they are.
+        """
+        self._parser.StartDoctypeDeclHandler = None
+        self._parser.StartElementHandler = None
+        self._parser.EndElementHandler = None
+        self._parser.CharacterDataHandler = None
 
     def _refuse_doctype(self, *_declaration: Any) -> None:
         raise Malformed("it declares a document type, which XML-RPC has none of")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -16,6 +18,14 @@ from fedimg.quoting import Told, one_line, reason
 
 #: What is sent with every request. A compressed answer would get past the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
+
+#: In bytes. Parsing an answer can take a dozen times its length of memory, and twenty threads may
+#: have an answer each. One thread parses the larger ones, one after the other: the C library keeps
+#: for each thread the memory that it has once used.
+_LARGE = 1024 * 1024
+_PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
+
+T = TypeVar("T")
 
 #: In characters; those that the standards name have some thirty.
 _LONGEST_DATE = 100
@@ -70,6 +80,13 @@ def body(response: requests.Response, limit: int) -> bytes:
         if len(read) > limit:
             raise TooLong(f"{response.url} answers with over {limit} bytes")
     return bytes(read)
+
+
+def parsed(answer: bytes, parse: Callable[[bytes], T]) -> T:
+    """Return what `parse` makes of an answer, or raise what it raises; see _LARGE."""
+    if len(answer) <= _LARGE:
+        return parse(answer)
+    return _PARSER.submit(parse, answer).result()
 
 
 def get(url: str, limit: int, seconds: float) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import xmlrpc.client
 from datetime import datetime
 from typing import Any
@@ -42,6 +44,12 @@ def test_values_are_what_the_server_said(said: Any) -> None:
     assert value(document, BOUNDS) == said
 
 
+def test_blanks_within_tags_are_no_attributes() -> None:
+    assert value(
+        answer("<value ><string\n>a b = 'c' &lt;d e='f'></string ></value\t>"), BOUNDS
+    ) == ("a b = 'c' <d e='f'>")
+
+
 def test_date_is_a_date() -> None:
     then = datetime(2026, 11, 20, 5, 0, 1)
     assert value(xmlrpc.client.dumps((then,), methodresponse=True).encode(), BOUNDS) == then
@@ -59,6 +67,9 @@ def test_fault_is_raised_as_one() -> None:
     [
         (answer("<value/>", "<!DOCTYPE methodResponse>"), "document type"),
         (answer("<value>&a;</value>", "<!DOCTYPE m [<!ENTITY a 'a'>]>"), "document type"),
+        (answer('<value type="int">5</value>'), "attribute"),
+        (answer("<value\n a = '>'/>"), "attribute"),
+        (answer("<param><value />5</param><m:n\tx:y=''></m:n>"), "attribute"),
         (answer(nested(10)), "nested more than 30 elements deep"),
         (answer(f"<value><array><data>{'<value/>' * 200}</data></array></value>"), "than 200 elem"),
         (answer("<value><int>five</int></value>"), "cannot be read"),
@@ -76,6 +87,21 @@ def test_fault_is_raised_as_one() -> None:
 def test_whatever_else_it_is_is_refused_in_words(document: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=words):
         value(document, BOUNDS)
+
+
+@pytest.mark.parametrize(
+    "document", [answer("<value>a</value>"), answer("<value/><value/>"), b"<a>"]
+)
+def test_nothing_of_an_answer_is_kept(document: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(Malformed):
+            value(document, BOUNDS)
+        kept = [each for each in gc.get_objects() if type(each).__module__ == Bounds.__module__]
+        assert [each for each in kept if not isinstance(each, Bounds)] == []
+    finally:
+        gc.enable()
 
 
 def test_reading_has_its_time() -> None:
