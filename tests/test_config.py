@@ -66,6 +66,14 @@ def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
     assert f"did you mean {nearest!r}?" in said
 
 
+@pytest.mark.parametrize("key", ["aws_access_key_id", "aws_secret_access_key", "aws_profile"])
+@pytest.mark.parametrize("table", ["", "[ec2]\n"])
+def test_credentials_are_no_setting(toml, table: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=key) as raised:
+        load(toml(f'{table}{key} = "planted"\n'))
+    assert "planted" not in str(raised.value)
+
+
 def test_key_like_none_is_told_what_there_is(toml):
     said = complaint(toml("[announcing]\nzzz = 1"))
     assert "unknown key 'announcing.zzz'; known here: confirm_seconds" in said

@@ -271,6 +271,29 @@ def test_units_leave_no_core_and_have_a_limit_of_memory() -> None:
             assert service["WatchdogSignal"] == "SIGKILL", name
 
 
+def test_units_have_no_privileges() -> None:
+    for name in (WORKER, HUB, CONSUMER):
+        service = unit(name)["Service"]
+        for key, value in {
+            "User": "fedimg",
+            "AmbientCapabilities": "",
+            "CapabilityBoundingSet": "",
+            "NoNewPrivileges": "yes",
+            "PrivateDevices": "yes",
+            "ProtectHome": "yes",
+            "ProtectSystem": "strict",
+            "RestrictNamespaces": "yes",
+            "RestrictSUIDSGID": "yes",
+        }.items():
+            assert service[key] == value, (name, key)
+        # The first list is what is permitted, a later one with ~ is taken out of it.
+        allowed, *taken = every(name, "SystemCallFilter")
+        assert (allowed, taken[0]) == ("@system-service", "~@privileged"), name
+        # Nothing but the state directory is writable.
+        assert "ReadWritePaths" not in service, name
+        assert service["StateDirectory"] == "fedimg", name
+
+
 def test_documented_line_gives_a_command_the_workers_user_and_environment() -> None:
     options = shlex.split(AS_THE_WORKER)
     given = [options[n + 1] for n, word in enumerate(options) if word == "-p"]

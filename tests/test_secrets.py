@@ -155,9 +155,10 @@ def test_image_with_credentials_is_refused_without_a_word_of_them(url: str) -> N
     assert "ter2" not in str(refused.value)
 
 
-def test_koji_with_credentials_is_refused_without_a_word_of_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["hub", "topurl"])
+def test_koji_with_credentials_is_refused_without_a_word_of_them(tmp_path: Path, key: str) -> None:
     path = tmp_path / "fedimg.toml"
-    path.write_text('[koji]\nhub = "https://user:hunter2@koji.example/kojihub"\n')
+    path.write_text(f'[koji]\n{key} = "https://user:hunter2@koji.example/kojihub"\n')
     with pytest.raises(config.ConfigError, match="credentials") as refused:
         config.load(path)
     assert "hunter2" not in str(refused.value)

@@ -1,5 +1,6 @@
 """Which messages KojiConsumer believes: a real fedmsg-hub, and an authority's real certificates."""
 
+import base64
 import copy
 import json
 import time
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import fedmsg.crypto
+import fedmsg.encoding
 import pytest
 import zmq
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedimg import check
 from fedimg.config import Settings
@@ -161,6 +166,37 @@ def test_check_tells_when_the_list_is_to_be_renewed(
     bus.authority.crl.write_text("")
     status, text = found()
     assert (status, "no list" in text) == (Status.PROBLEM, True)
+
+
+def test_list_that_is_past_its_next_update_vouches_for_nobody(tmp_path: Path) -> None:
+    bus = Bus(tmp_path)
+    signatures = Signatures(bus.config())
+    message = signed(bus.authority.folder, "koji")
+    bus.authority.renew(timedelta(hours=-1))
+    assert fault(signatures, message) is Fault.CERTIFICATE
+    bus.authority.renew(timedelta(hours=1))
+    assert fault(signatures, message) is None
+
+
+def test_elliptic_curve_verifies_no_message(tmp_path: Path) -> None:
+    """The authority has issued the certificate, and the signature is right."""
+    bus = Bus(tmp_path)
+    bus.authority.issue_tls("koji-curve")
+    config = bus.config()
+    config["routing_policy"] = {BUILD: ["koji-curve", "koji"]}
+    signatures = Signatures(config)
+    assert fault(signatures, signed(bus.authority.folder, "koji")) is None
+    message = signed(bus.authority.folder, "koji")
+    content = {k: v for k, v in message.items() if k not in ("signature", "certificate")}
+    key = load_pem_private_key((bus.authority.folder / "koji-curve.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    said = fedmsg.encoding.dumps(fedmsg.crypto.strip_credentials(content)).encode()
+    certificate = (bus.authority.folder / "koji-curve.crt").read_bytes()
+    message |= {
+        "signature": base64.b64encode(key.sign(said, ec.ECDSA(hashes.SHA1()))).decode(),
+        "certificate": base64.b64encode(certificate).decode(),
+    }
+    assert fault(signatures, message) is Fault.CERTIFICATE
 
 
 def test_reason_holds_nothing_long_and_no_line_ends() -> None:

@@ -503,18 +503,19 @@ class Memory:
                     self.most = max(self.most, int(status.split("VmHWM:")[1].split()[0]) / 1024)
 
 
+@pytest.mark.parametrize(("given", "mib"), [({}, 256), ({"memory": 100 << 20}, 100)])
 def test_the_process_has_limits_and_nothing_of_the_workers(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, given: dict[str, int], mib: int
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-    with connect(server.port, memory=100 << 20):
+    with connect(server.port, **given):
         place = Path(f"/proc/{alone()}")
         assert (place / "environ").read_bytes() == b""
         assert b"PRIVATE" not in (place / "cmdline").read_bytes()
         assert os.readlink(place / "cwd") == "/"
         limits = (place / "limits").read_text()
     assert re.search(r"Max core file size +0 +0 ", limits)
-    assert re.search(rf"Max data size +{100 << 20} +{100 << 20} ", limits)
+    assert re.search(rf"Max data size +{mib << 20} +{mib << 20} ", limits)
 
 
 def test_endless_words_before_the_login_end_at_once_and_take_no_memory() -> None:
