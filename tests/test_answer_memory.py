@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fedimg.config import Composes as Settings
 from fedimg.composes import Composes
+from fedimg.finished_composes import ComposeLists
 from fedimg.rpc import Client
 from fedimg.web import NoAnswer
 
@@ -43,6 +44,8 @@ ask = {
     "compose": lambda: Composes(Settings(locations=[url], timeout=120)).find(
         "compose:Fedora-43-20261101.n.0"
     ),
+    # All of them are older than that, and none is asked for.
+    "index": lambda: list(ComposeLists(Settings(locations=[url]), url).since(url, 1e10)),
 }[what]
 Path("/proc/self/clear_refs").write_text("5")
 before = peak()
@@ -207,3 +210,10 @@ def test_metadata_of_a_compose_costs_bounded_memory(server: Server, kind: str) -
     assert "no metadata of a compose" in said
     assert "more than" not in said
     assert mib < MOST_MIB
+
+
+def test_index_page_of_composes_costs_bounded_memory(server: Server) -> None:
+    page = WIDE + "".join(f'<a href="F{n}-20261101.0">' for n in range(145_000))
+    mib, said = asked(server, "index", page)
+    assert said == "list"
+    assert mib < MOST_MIB / 2
