@@ -17,6 +17,7 @@ from bench.results import Result
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
 from fedimg.store import Store
+from lab.access_keys import AccessKey
 from lab.bus import Bus
 from lab.clients import aws_environment
 from lab.postgresql import PostgreSQL, serving
@@ -65,7 +66,7 @@ def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, 
         bus.start_relay()
         with _silent() as endpoint:
             environment = {
-                **aws_environment(folder / "aws", endpoint, "us-east-1"),
+                **aws_environment(folder / "aws", endpoint, "us-east-1", AccessKey.new()),
                 **bus.environment,
                 "FEDIMG_CONFIG": str(folder / "fedimg.toml"),
             }

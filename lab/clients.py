@@ -9,31 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lab.access_keys import AccessKey
+
 # Whose builds the site's fedimg takes; anybody else's are there to be refused.
 BUILD_OWNERS = ("releng",)
 SCRATCH_OWNERS = ("ausil",)
 
-
-# The account's own key, which may do everything.
-ACCOUNT_KEY = ("AKIALABLABLABLABLAB0", "lab")
 # What fedimg calls the site.
 SITE_NAME = "lab"
 
 
-def aws_environment(
-    folder: Path, endpoint: str, region: str, keys: tuple[str, str] = ACCOUNT_KEY
-) -> dict[str, str]:
+def aws_environment(folder: Path, endpoint: str, region: str, key: AccessKey) -> dict[str, str]:
     """Write AWS's two files into `folder`; the variables that lead every SDK to the endpoint.
 
     The keys are given as variables too, since those go before files: keys of the user's own never
     reach the lab, nor the lab's calls AWS.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key, secret = keys
     config, credentials = folder / "config", folder / "credentials"
     config.write_text(f"[default]\nregion = {region}\nendpoint_url = {endpoint}\n")
-    credentials.write_text(
-        f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+    write_secret(
+        credentials,
+        f"[default]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n",
     )
     return {
         "AWS_ENDPOINT_URL": endpoint,
@@ -41,11 +38,20 @@ def aws_environment(
         "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
         "AWS_PROFILE": "default",
         "AWS_DEFAULT_REGION": region,
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
         "AWS_EC2_METADATA_DISABLED": "true",
         "NO_PROXY": "127.0.0.1,localhost",
     }
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Write a file that its owner alone may read, whoever could read the one before."""
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600, exist_ok=False)
+    new.write_text(text)
+    new.replace(file)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ class Control:
     """What may be asked of a site, at a loopback address.
 
     Other users of the machine can reach that address too, and `koji.add_build` copies any file that
-    the site's user can read: a call has to carry `token`.
+    the site's user can read: a call has to carry `token`, as one for EC2's pages below /lab/ has.
     """
 
     def __init__(self, koji: Koji, bus: Bus, ec2: EC2, port: int = 0) -> None:
-        self.token = secrets.token_urlsafe(24)
+        self.token = ec2.token
         self._koji = koji
         self._bus = bus
         self._actions: dict[str, Callable[..., Any]] = {

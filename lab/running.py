@@ -43,25 +43,37 @@ def call(site: Mapping[str, Any], action: str, **arguments: Any) -> Any:
     """
     return _open(
         urllib.request.Request(
-            site["control"] + action,
-            data=json.dumps(arguments).encode(),
-            headers={"Authorization": f"Bearer {site['control_token']}"},
+            site["control"] + action, json.dumps(arguments).encode(), _admission(site)
         )
     )
 
 
 def ask(site: Mapping[str, Any], page: str) -> Any:
     """One of the pages that the site's EC2 has below /lab/, such as `ledger/live`."""
-    return _open(urllib.request.Request(f"{site['ec2']}/lab/{page}"))
+    return _open(urllib.request.Request(f"{site['ec2']}/lab/{page}", headers=_admission(site)))
+
+
+def post(site: Mapping[str, Any], page: str) -> Any:
+    """Do what one of those pages is for, such as `calls/reset`. Raises SiteError."""
+    return _open(
+        urllib.request.Request(f"{site['ec2']}/lab/{page}", b"", _admission(site), method="POST")
+    )
 
 
 def tell(site: Mapping[str, Any], page: str, value: Any) -> Any:
     """Put a value on one of those pages. Raises SiteError with the site's reason if refused."""
     return _open(
         urllib.request.Request(
-            f"{site['ec2']}/lab/{page}", data=json.dumps(value).encode(), method="PUT"
+            f"{site['ec2']}/lab/{page}",
+            data=json.dumps(value).encode(),
+            headers=_admission(site),
+            method="PUT",
         )
     )
+
+
+def _admission(site: Mapping[str, Any]) -> dict[str, str]:
+    return {"Authorization": f"Bearer {site['control_token']}"}
 
 
 def remove(state: Path) -> None:

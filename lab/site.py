@@ -18,8 +18,9 @@ from typing import Any
 from zlib import crc32
 
 from lab import disk, image
+from lab.access_keys import AccessKey
 from lab.bus import Bus, BusError, Ports
-from lab.clients import ACCOUNT_KEY, SITE_NAME, Deployment, aws_environment, fedimg_toml
+from lab.clients import SITE_NAME, Deployment, aws_environment, fedimg_toml, write_secret
 from lab.control import Control
 from lab.ec2.faults import Plan
 from lab.ec2.iam.documents import Malformed
@@ -32,7 +33,7 @@ from lab.machines.process import NoExecution, ProcessMachines
 from lab.machines.programs import MissingProgram, NoNamespaces
 from lab.machines.vm import VirtualMachines
 from lab.processes import ProcessError
-from lab.running import SITE_FILE, SiteError, alone, read
+from lab.running import LOCK_FILE, SITE_FILE, SiteError, alone, read
 
 ORIGIN = "us-east-1"
 LOGIN_USER = "fedora"
@@ -62,7 +63,8 @@ class Site:
     """Everything that a fedimg talks to. It runs from its making until `close`.
 
     `state` may be the folder of an earlier site: Koji still knows its builds, the ports are the
-    same where they are still free, and EC2 starts empty. `faults` are what goes
+    same where they are still free, and so is the account's own key; EC2 starts empty. Nobody but
+    the folder's owner may look into it, since the keys are there. `faults` are what goes
     wrong there. With `vm`, instances are virtual machines, and utility instances run the image of
     lab.image, which is built when it is not in the cache; `boot_seconds` is for the others. With
     the text of an IAM `policy`, the environment's keys are those of a user who has it; without,
@@ -87,14 +89,19 @@ class Site:
         self.fedimg_config = self.state / "fedimg.toml"
         self.logs = self.state / "logs"
         self.regions = tuple(regions) if regions else commercial()
-        self.logs.mkdir(parents=True, exist_ok=True)
+        _lock_away(self.state)
         with ExitStack() as running:
             running.enter_context(alone(self.state))
-            ports = _Ports.like(read(self.state) if self.file.exists() else {})
+            self.logs.mkdir(exist_ok=True)
+            before = read(self.state) if self.file.exists() else {}
+            ports = _Ports.like(before)
             self.file.unlink(missing_ok=True)
             settings = Settings(
                 state=self.state / "ec2",
                 port=ports.ec2,
+                key=AccessKey(*before["account_key"])
+                if "account_key" in before
+                else AccessKey.new(),
                 regions=self.regions,
                 delays=delays or Delays(),
                 faults=faults or Plan(),
@@ -145,10 +152,10 @@ class Site:
             relay_started.result()
         self.control = Control(self.koji, self.bus, self.ec2, port=ports.control)
         running.callback(self.control.close)
-        keys = ACCOUNT_KEY if self._policy is None else self.ec2.user("fedimg", self._policy)
+        key = self.ec2.key if self._policy is None else self.ec2.user("fedimg", self._policy)
         # What leads clients here: AWS's variables, fedmsg's and fedimg's.
         self.environment = {
-            **aws_environment(self.state / "aws", self.ec2.url, ORIGIN, keys),
+            **aws_environment(self.state / "aws", self.ec2.url, ORIGIN, key),
             **self.bus.environment,
             "FEDIMG_CONFIG": str(self.fedimg_config),
         }
@@ -197,8 +204,9 @@ class Site:
         )
         self.fedimg_config.write_text(fedimg_toml(deployment))
         # For a shell: `. env.sh`.
-        (self.state / "env.sh").write_text(
-            "".join(f"export {name}={quote(value)}\n" for name, value in self.environment.items())
+        write_secret(
+            self.state / "env.sh",
+            "".join(f"export {name}={quote(value)}\n" for name, value in self.environment.items()),
         )
         told = {
             "pid": os.getpid(),
@@ -209,6 +217,8 @@ class Site:
             "koji_files": self.koji.top_url,
             "control": self.control.url,
             "control_token": self.control.token,
+            # Good for everything, also where those of the environment are a user's.
+            "account_key": list(self.ec2.key),
             "relay": {"inbound": self.bus.inbound, "outbound": self.bus.outbound},
             "fedmsg_config": str(self.bus.folder),
             "fedmsg_config_file": str(self.bus.config_file),
@@ -224,16 +234,34 @@ class Site:
             "image": None if self.image is None else str(self.image.packed),
             "ports": dataclasses.asdict(ports),
         }
-        new = self.file.with_suffix(".new")
-        # The control token is in it.
-        new.touch(mode=0o600)
-        new.write_text(json.dumps(told, indent=2) + "\n")
-        os.replace(new, self.file)
+        write_secret(self.file, json.dumps(told, indent=2) + "\n")
 
 
 def shipped_policy() -> str:
     """The policy that the repository ships, for the site's fedimg."""
     return SHIPPED_POLICY.read_text().replace(f'"{EXAMPLE_SITE}"', f'"{SITE_NAME}"')
+
+
+def _lock_away(folder: Path) -> None:
+    """Let nobody but its owner into a site's folder, which is made where there is none.
+
+    Raises SiteError for one that others use, too: that is not the lab's to close.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.stat().st_mode & 0o077:
+        return
+    if any(folder.iterdir()) and not (folder / LOCK_FILE).exists():
+        raise SiteError(
+            f"{folder} is open to other users and holds what is no lab site's; the site's keys "
+            "will lie there: name a folder that is new, or chmod 700 this one"
+        )
+    try:
+        folder.chmod(0o700)
+    except OSError as error:
+        raise SiteError(
+            f"{folder} cannot be closed to other users ({error.strerror}), and the site's keys "
+            "will lie there: name another folder"
+        ) from error
 
 
 def _say(text: str) -> None:

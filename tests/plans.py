@@ -1,16 +1,32 @@
-"""Plans of faults for the lab's EC2, as tests put them."""
+"""What tests ask and tell a lab's EC2 below /lab/: its books, and plans of faults for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-import requests
-
+from lab import running
 from lab.ec2.faults import COMPLETIONS
 
-#: Generous: other tests may keep the machine busy.
-_SECONDS = 60
+
+class Told(Protocol):
+    """An EC2 of the lab, or whatever knows where it is and which token it asks for."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def token(self) -> str: ...
+
+
+def ask(ec2: Told, page: str) -> Any:
+    """What the lab tells on a page such as `ledger/live`."""
+    return running.ask(_site(ec2), page)
+
+
+def forget_calls(ec2: Told) -> None:
+    """Have the lab count calls anew."""
+    running.post(_site(ec2), "calls/reset")
 
 
 def refusing(codes: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -27,14 +43,15 @@ def refusing(codes: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-def follow(url: str, faults: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
-    """Have the EC2 at `url` follow these faults from now on, and no others."""
-    plan = {"seed": seed, "faults": list(faults)}
-    answer = requests.put(f"{url}/lab/faults", json=plan, timeout=_SECONDS)
-    assert answer.ok, answer.text
+def follow(ec2: Told, faults: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
+    """Have the EC2 follow these faults from now on, and no others."""
+    running.tell(_site(ec2), "faults", {"seed": seed, "faults": list(faults)})
 
 
-def struck(url: str) -> list[int]:
+def struck(ec2: Told) -> list[int]:
     """How often each rule of the plan has struck."""
-    told = requests.get(f"{url}/lab/faults", timeout=_SECONDS).json()
-    return [rule["struck"] for rule in told["faults"]]
+    return [rule["struck"] for rule in ask(ec2, "faults")["faults"]]
+
+
+def _site(ec2: Told) -> dict[str, str]:
+    return {"ec2": ec2.url, "control_token": ec2.token}

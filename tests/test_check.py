@@ -387,15 +387,14 @@ def test_ebs_direct_is_tried_where_images_are_written_by_it(settings: Settings, 
     direct = changed(settings, write_via="direct")
     (one,) = found(direct)
     assert one.status is Status.OK, one.text
-    url = site.environment["AWS_ENDPOINT_URL"]
     for code, expected in (
         ("UnknownOperationException", Status.PROBLEM),
         ("AccessDeniedException", Status.OK),
     ):
-        follow(url, [{"fault": "refused", "action": "ListSnapshotBlocks", "code": code}])
+        follow(site.ec2, [{"fault": "refused", "action": "ListSnapshotBlocks", "code": code}])
         try:
             (one,) = found(direct)
         finally:
-            follow(url, [])
+            follow(site.ec2, [])
         assert one.status is expected
         assert ("ListSnapshotBlocks" in one.text) == (expected is Status.PROBLEM)

@@ -624,8 +624,8 @@ def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
 def aws(ec2: EC2, monkeypatch: pytest.MonkeyPatch) -> EC2:
     for name, value in {
         "AWS_ENDPOINT_URL": ec2.url,
-        "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_ACCESS_KEY_ID": ec2.key.id,
+        "AWS_SECRET_ACCESS_KEY": ec2.key.secret,
         "AWS_CONFIG_FILE": "/dev/null",
         "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
     }.items():

@@ -82,7 +82,7 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answ
     params = json.loads(request.body or b"{}") if name == "StartSnapshot" else {}
 
     def acted(call: Call) -> Answer:
-        authorization.check_ebs(call, signer, request, places[0] if places else None, params)
+        authorization.check_ebs(call, signer, places[0] if places else None, params)
         return act(call, request, *places)
 
     return answered(call, places, acted)
@@ -209,7 +209,7 @@ def _put(call: Call, request: Request, id: str, place: str) -> Answer:
     algorithm = request.header("x-amz-Checksum-Algorithm")
     if algorithm != "SHA256":
         raise _bad("INVALID_PARAMETER_VALUE", f"Checksum algorithm {algorithm} is not SHA256.")
-    digest = hashlib.sha256(data).digest()
+    digest = request.sha256
     checksum = base64.b64encode(digest).decode()
     if request.header("x-amz-Checksum") != checksum:
         raise _bad("INVALID_PARAMETER_VALUE", f"The checksum of block {index} does not match.")

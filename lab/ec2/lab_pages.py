@@ -1,6 +1,8 @@
 """What the server tells of itself below /lab/: calls, ledger, decisions of IAM, faults."""
 
 import json
+import secrets
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,7 +14,14 @@ from lab.ec2.request import Answer, Request
 from lab.ec2.world import AMAZON, World
 
 
-def serve(world: World, calls: Calls, request: Request) -> Answer:
+def serve(world: World, calls: Calls, request: Request, token: str) -> Answer:
+    """The answer to whoever has the token, which a header gives as `Authorization: Bearer …`."""
+    given = request.header("Authorization") or ""
+    if not secrets.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        words = f"{request.path} asks for the header 'Authorization: Bearer …' with the token of "
+        return _json(
+            {"error": words + "the site, control_token in site.json."}, HTTPStatus.FORBIDDEN
+        )
     match request.method, request.path.rstrip("/"):
         case "GET", "/lab/calls":
             by = parse_qs(request.query).get("by", ["action"])[0]

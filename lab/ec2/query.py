@@ -25,7 +25,7 @@ def account_of(access_key: str) -> str:
     return os.environ.get("MOTO_ACCOUNT_ID") or str(get_account_id_from(access_key))
 
 
-def serve(world: World, calls: Calls, request: Request, signer: Signer | None) -> Answer:
+def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answer:
     try:
         return _serve(world, calls, request, signer)
     except EC2Error as refusal:
@@ -42,12 +42,12 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer | None) -
         return Answer(500, wire.error(request.id, broken))
 
 
-def _serve(world: World, calls: Calls, request: Request, signer: Signer | None) -> Answer:
+def _serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answer:
     form = wire.form_of(request.query, request.body)
     name = form.get("Action", "")
-    region = signer.region if signer else "unsigned"
+    region = signer.region
     calls.count("EC2", name or "none", region)
-    if signer is None or region not in world.regions:
+    if region not in world.regions:
         raise NOBODY
     if not name:
         raise missing("Action")
@@ -58,7 +58,7 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer | None) 
     call = Call(world, account_of(signer.access_key), region, name, params)
 
     def act(call: Call) -> Answer:
-        authorization.check_ec2(call, signer, request)
+        authorization.check_ec2(call, signer)
         return _act(call, action, request)
 
     return answered(call, (), act)

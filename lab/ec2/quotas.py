@@ -23,7 +23,7 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
     try:
         arn = f"arn:aws:servicequotas:{call.region}:{call.account}:"
         arn += f"{asked.get('ServiceCode', '*')}/{asked.get('QuotaCode', '*')}"
-        authorization.check_plain(call, signer, request, f"servicequotas:{action}", arn)
+        authorization.check_plain(call, signer, f"servicequotas:{action}", arn)
     except EC2Error as refusal:
         return _json({"__type": "AccessDeniedException", "Message": refusal.message}, 400)
     if asked.get("ServiceCode") != "ec2":

@@ -1,6 +1,7 @@
 """Starts and stops the lab's EC2 on loopback, and hands each request to the service it is for."""
 
 import logging
+import secrets
 import socket
 import struct
 import threading
@@ -23,7 +24,9 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from lab.access_keys import AccessKey
 from lab.ec2 import (
+    auth_errors,
     disks,
     ebs_direct,
     instance_types,
@@ -32,12 +35,13 @@ from lab.ec2 import (
     quotas,
     request,
     s3,
+    signatures,
     striking,
     wire,
 )
 from lab.ec2.calls import Calls
 from lab.ec2.faults import Plan
-from lab.ec2.iam import callers
+from lab.ec2.iam import account_calls, callers
 from lab.ec2.regions import KERNEL_REGIONS, commercial, kernels
 from lab.ec2.request import Answer, Request
 from lab.ec2.states import Delays
@@ -46,12 +50,22 @@ from lab.machines import Machines
 
 log = logging.getLogger(__name__)
 
+# Pages of moto's own, which ask nobody for a signature.
+_SIGNER = "lab.signer"
+_MOTOS_PAGES = ("/moto-api", "/latest/", "/favicon.ico")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """A site's EC2. `regions` None is every region of the commercial partition."""
+    """A site's EC2. `regions` None is every region of the commercial partition.
+
+    `key` is the account's own, which may do everything; `token` is asked of who wants the pages
+    below /lab/.
+    """
 
     state: Path
+    key: AccessKey = field(default_factory=AccessKey.new, repr=False)
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     port: int = 0
     regions: tuple[str, ...] | None = None
     delays: Delays = field(default_factory=Delays)
@@ -89,6 +103,7 @@ class EC2:
             chosen, {name: [(z.name, z.zone_id) for z in zones[name]] for name in chosen}
         )
         self._machines = machines
+        self.key, self.token = settings.key, settings.token
         self._world = World(
             settings.state,
             machines,
@@ -104,7 +119,7 @@ class EC2:
         self._calls = Calls()
         self._originals: dict[Path, Path] = {}
         self._closed = False
-        self._moto = DomainDispatcherApplication(_moto_app)
+        self._moto = _Moto(_moto_app)
         # Loaded now rather than in the first caller's time.
         wire.model()
         ec2_backends[query.account_of("")][chosen[0]].describe_vpcs()
@@ -159,8 +174,8 @@ class EC2:
         self._world.close()
         _forget()
 
-    def user(self, name: str, policy: str) -> tuple[str, str]:
-        """Make an IAM user with a policy, as any IAM client might; its access key and secret.
+    def user(self, name: str, policy: str) -> AccessKey:
+        """Make an IAM user with a policy, as any IAM client might; the user's access key.
 
         Raises ValueError for a policy that IAM or the lab cannot take.
         """
@@ -259,26 +274,44 @@ class EC2:
         """The answer, or None for a service that is moto's alone."""
         world, calls = self._world, self._calls
         if asked.path.startswith("/lab/"):
-            return lab_pages.serve(world, calls, asked)
-        signer = asked.signer()
-        service = signer.service if signer else ""
-        if service == "ec2" or (signer is None and _looks_like_ec2(asked)):
-            return query.serve(world, calls, asked, signer)
-        if signer and service == "ebs":
-            return ebs_direct.serve(world, calls, asked, signer)
-        if signer and service == "servicequotas":
-            answer = quotas.serve(world, calls, asked, signer)
-            if answer:
-                return answer
-        elif signer:
-            calls.count(service.upper(), _action(asked), signer.region)
-            if service == "s3":
-                return s3.answer(self._moto, asked, signer)
-        return None
+            return lab_pages.serve(world, calls, asked, self.token)
+        if asked.path.startswith(_MOTOS_PAGES):
+            return Answer(HTTPStatus.NOT_FOUND, b"", "text/plain")
+        try:
+            signer = signatures.verify(asked, self._credentials)
+        except signatures.NotVerified as refused:
+            return auth_errors.answer(asked, refused)
+        asked.environ[_SIGNER] = signer
+        # By this header moto lets a caller be of any account.
+        asked.environ.pop("HTTP_X_MOTO_ACCOUNT_ID", None)
+        match signer.service:
+            case "ec2":
+                return query.serve(world, calls, asked, signer)
+            case "ebs":
+                return ebs_direct.serve(world, calls, asked, signer)
+            case "servicequotas":
+                return quotas.serve(world, calls, asked, signer)
+        calls.count(signer.service.upper(), _action(asked), signer.region)
+        refusal = account_calls.refusal(world, asked, signer)
+        if refusal:
+            return refusal
+        return s3.answer(self._moto, asked, signer) if signer.service == "s3" else None
+
+    def _credentials(self, access_key: str) -> signatures.Credentials | None:
+        if access_key == self.key.id:
+            return signatures.Credentials(self.key.secret)
+        return callers.credentials(access_key)
 
 
-def _looks_like_ec2(asked: Request) -> bool:
-    return asked.path == "/" and b"Version=2016-11-15" in asked.body + asked.query.encode()
+class _Moto(DomainDispatcherApplication):
+    """Chooses by the signature alone, in a URL too, where moto itself guesses by path and body."""
+
+    def infer_service_region_host(self, environ: dict[str, Any], path: str) -> str | None:
+        if "HTTP_AUTHORIZATION" not in environ and _SIGNER in environ:
+            signer = environ[_SIGNER]
+            return f"{signer.service}.{signer.region}.amazonaws.com"
+        host: str | None = super().infer_service_region_host(environ, path)
+        return host
 
 
 def _action(asked: Request) -> str:

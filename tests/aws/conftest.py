@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import requests
 
 from fedimg.aws.clients import Clients
 from fedimg.aws.tags import SITE, Labels
@@ -19,7 +18,7 @@ from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.machines.process import ProcessMachines
 from tests.hands import Hands
-from tests.plans import follow, refusing
+from tests.plans import ask, follow, refusing
 
 #: Two with PV kernels, one without.
 ORIGIN, FURTHER, NO_KERNEL = REGIONS = ("us-east-1", "eu-west-1", "ap-east-1")
@@ -45,21 +44,21 @@ class Account:
 
     clients: Clients
     url: str
+    token: str = field(repr=False)
     _refused: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def refuse(self, region: str, **codes: str) -> None:
         """From now on, let a region answer these actions with these errors."""
         self._refused[region] = codes
-        follow(self.url, refusing(self._refused))
+        follow(self, refusing(self._refused))
 
     def refuse_nothing(self) -> None:
         self._refused.clear()
-        follow(self.url, [])
+        follow(self, [])
 
     def live(self, site: str) -> list[dict[str, Any]]:
         """What exists and carries a site's tag, by EC2's own books."""
-        rows = requests.get(f"{self.url}/lab/ledger/live", timeout=5).json()
-        return [row for row in rows if row["tags"].get(SITE) == site]
+        return [row for row in ask(self, "ledger/live") if row["tags"].get(SITE) == site]
 
     def kinds(self, site: str) -> list[str]:
         """The kinds of what `live` tells."""
@@ -67,12 +66,11 @@ class Account:
 
     def removals(self) -> list[dict[str, Any]]:
         """Everything that was ever removed, in order."""
-        rows = requests.get(f"{self.url}/lab/ledger", timeout=5).json()
-        return [row for row in rows if row["event"] == "delete"]
+        return [row for row in ask(self, "ledger") if row["event"] == "delete"]
 
     def calls(self) -> dict[str, int]:
         """EC2's actions, and how often each was called by now."""
-        return requests.get(f"{self.url}/lab/calls", timeout=5).json().get("EC2", {})
+        return dict(ask(self, "calls").get("EC2", {}))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +88,8 @@ def ec2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def clients(ec2: EC2) -> Iterator[Clients]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", ec2.url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_ACCESS_KEY_ID", ec2.key.id)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", ec2.key.secret)
         patch.setenv("AWS_CONFIG_FILE", "/dev/null")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
         patch.delenv("AWS_PROFILE", raising=False)
@@ -106,7 +104,7 @@ def hands(clients: Clients) -> Hands:
 
 @pytest.fixture
 def account(ec2: EC2, clients: Clients) -> Iterator[Account]:
-    account = Account(clients, ec2.url)
+    account = Account(clients, ec2.url, ec2.token)
     yield account
     account.refuse_nothing()
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup, direct, snapshots
@@ -32,6 +31,7 @@ from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
 from tests.aws.conftest import ORIGIN, Account, wait_until
 from tests.aws.web import Web, serve
 from tests.aws.xz_files import with_a_block_of_nothing
+from tests.plans import ask
 from tests.system.proxy import Proxy
 
 NOISE = random.Random(6).randbytes(BLOCK + 300_000)
@@ -210,7 +210,7 @@ def test_snapshot_is_found_as_the_jobs_own(writer: Writer) -> None:
 
 def puts(writer: Writer) -> int:
     """How many blocks EBS was sent by now."""
-    calls = requests.get(f"{writer.account.url}/lab/calls", timeout=5).json()
+    calls = ask(writer.account, "calls")
     return int(calls.get("EBS", {}).get("PutSnapshotBlock", 0))
 
 

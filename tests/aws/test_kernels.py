@@ -65,7 +65,7 @@ def test_every_region_is_asked_once_a_process(clients: Clients, account: Account
 
 
 def test_region_that_hangs_is_not_waited_for(clients: Clients, account: Account) -> None:
-    follow(account.url, [hanging(FURTHER)])
+    follow(account, [hanging(FURTHER)])
     began = time.monotonic()
     assert set(found(Kernels(), clients)) == {ORIGIN, NO_KERNEL}
     # A time-out of the call would take five seconds, and the first pause follows that.
@@ -73,7 +73,7 @@ def test_region_that_hangs_is_not_waited_for(clients: Clients, account: Account)
 
 
 def test_asking_keeps_no_process_from_ending(clients: Clients, account: Account) -> None:
-    follow(account.url, [hanging(FURTHER)])
+    follow(account, [hanging(FURTHER)])
     found(Kernels(), clients)
     asking = [each for each in threading.enumerate() if each.name == "kernels"]
     assert all(each.daemon for each in asking)

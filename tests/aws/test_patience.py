@@ -1,5 +1,6 @@
 """Clients that wait for an EC2 that is away, in the lab's EC2."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fedimg.aws.clients import Clients
 from fedimg.aws.patience import Patient, once
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits
+from lab.ec2.server import EC2
 from tests.aws.conftest import ORIGIN, Account
 from tests.plans import follow
 
@@ -42,7 +44,7 @@ def patient(account: Account, heard: list[str]) -> Patient:
 def test_calls_wait_until_the_outage_is_over(
     account: Account, patient: Patient, heard: list[str], fault: dict[str, str]
 ) -> None:
-    follow(account.url, [{**fault, "count": 6}])
+    follow(account, [{**fault, "count": 6}])
     assert patient.describe_regions()["Regions"]
     assert "waiting for EC2" in heard[0]
     assert heard[-1] == ""
@@ -59,7 +61,7 @@ def test_refused_connections_are_waited_for(ec2, account: Account, patient: Pati
 
 
 def test_pages_begin_anew_when_one_fails(account: Account, patient: Patient) -> None:
-    follow(account.url, [{"fault": "reset", "action": "DescribeInstances", "count": 3}])
+    follow(account, [{"fault": "reset", "action": "DescribeInstances", "count": 3}])
     pages = patient.get_paginator("describe_instances").paginate()
     assert [page["Reservations"] for page in pages] == [[]]
 
@@ -70,37 +72,39 @@ def test_other_refusals_are_told_at_once(account: Account, patient: Patient) -> 
 
 
 def test_single_try_is_a_single_try(account: Account) -> None:
-    follow(account.url, [{"fault": "reset", "action": "DescribeImages", "count": 1}])
+    follow(account, [{"fault": "reset", "action": "DescribeImages", "count": 1}])
     with pytest.raises(HTTPClientError):
         once(account.clients, ORIGIN).describe_images(Owners=["self"])
     once(account.clients, ORIGIN).describe_images(Owners=["self"])
 
 
 def test_keys_that_were_changed_in_their_file_are_read_again(
-    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ec2: EC2, account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """boto3 reads a file of keys once; the worker is not to be restarted for new ones."""
+    allowed = {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    older, newer = ec2.user("older", policy), ec2.user("newer", policy)
     keys = tmp_path / "credentials"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
     monkeypatch.setattr(made, "_RENEW_SECONDS", 0)
-    # AWS gives keys to accounts; the lab knows whose a key is by its form.
-    written = "[default]\naws_access_key_id = {}\naws_secret_access_key = secret\n"
-    keys.write_text(written.format("AKIAIOSFODNN7OLDER00"))
+    written = "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
+    keys.write_text(written.format(*older))
     own = Clients()
     limits = Limits(wait_minimum=0.05, wait_maximum=0.2, outage=OUTAGE)
     seen: list[str] = []
 
     def change(words: str) -> None:
         seen.append(words)
-        keys.write_text(written.format("AKIAIOSFODNN7NEWER00"))
-        follow(account.url, [])
+        keys.write_text(written.format(*newer))
+        follow(account, [])
 
     patient = Patient(own, ORIGIN, Waiter(limits, threading.Event(), change))
-    follow(account.url, [{"fault": "refused", "code": "ExpiredToken"}])
+    follow(account, [{"fault": "refused", "code": "ExpiredToken"}])
     patient.describe_regions()
     assert "credentials" in seen[0]
     held = own.ec2(ORIGIN)._request_signer._credentials.access_key
-    assert held == "AKIAIOSFODNN7NEWER00"
+    assert held == newer.id
     assert boto3.Session().get_credentials().access_key == held

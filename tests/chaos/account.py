@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
-import requests
 
+from tests.plans import ask
 from tests.system.deployment import Deployment
 
 #: Region, virtualization and volume type of one AMI.
@@ -135,7 +135,7 @@ def _messages(
 def _leaks(deployment: Deployment, verdict: Verdict) -> None:
     left = [row for row in deployment.live() if not row["public"]]
     verdict.problems += [f"left: {row['kind']} {row['id']} in {row['region']}" for row in left]
-    rows = requests.get(f"{deployment.site.ec2.url}/lab/ledger", timeout=60).json()
+    rows = ask(deployment.site.ec2, "ledger")
     made = Counter(row["kind"] for row in rows if row["event"] == "create")
     verdict.figures |= {f"{kind}s made": n for kind, n in sorted(made.items())}
     verdict.figures["things left"] = len(left)

@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from lab.site import Site
 from tests.chaos.account import Kind, Verdict, amis_of, judge, kinds
 from tests.chaos.builds import Builds
 from tests.chaos.strikes import WORKFLOWS, Database, Strike, Striker
+from tests.plans import ask, follow
 from tests.system.deployment import Deployment
 from tests.system.proxy import Proxy
 
@@ -88,7 +87,7 @@ class Campaign:
         self._builds.until_all_ended()
         (amis,) = amis_of(self._deployment).values()
         self._planned = kinds(amis)
-        calls = requests.get(f"{self._site.ec2.url}/lab/calls", timeout=60).json()["EC2"]
+        calls = ask(self._site.ec2, "calls")["EC2"]
         changing = [c for c in sorted(calls) if not c.startswith(("Describe", "Get"))]
         self._deployment.kill("worker")
         return self._database.steps(), changing
@@ -167,8 +166,7 @@ class Campaign:
     def go_wrong(self, faults: Path) -> None:
         """From now on EC2 misbehaves as a plan of the lab says, too."""
         plan = tomllib.loads(faults.read_text())
-        answer = requests.put(f"{self._site.ec2.url}/lab/faults", json=plan, timeout=60)
-        answer.raise_for_status()
+        follow(self._site.ec2, plan["faults"], plan.get("seed", 0))
 
     def _patience(self, *, feed: bool) -> Callable[[], bool]:
         """Whether to wait on for a strike's moment; asked often, it keeps jobs under way."""

@@ -9,12 +9,14 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from lab.access_keys import AccessKey
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.machines import Disk, Launch
 
 # One for all tests: a session keeps the parsed models of its services, which take half a second.
-SESSION = boto3.Session(aws_access_key_id="AKIAIOSFODNN7EXAMPLE", aws_secret_access_key="secret")
+KEY = AccessKey.new()
+SESSION = boto3.Session(aws_access_key_id=KEY.id, aws_secret_access_key=KEY.secret)
 
 QUICK = Delays(
     instance_start=0.1,
@@ -97,7 +99,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     def start_one(**settings: Any) -> Site:
         machines = RecordedMachines()
         folder = tmp_path / f"ec2-{len(started)}"
-        ec2 = EC2(Settings(state=folder, **{"delays": QUICK, **settings}), machines)
+        ec2 = EC2(Settings(state=folder, **{"delays": QUICK, "key": KEY, **settings}), machines)
         started.append(ec2)
         return Site(ec2, machines, folder)
 

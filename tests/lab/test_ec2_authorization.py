@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from lab.ec2.iam.documents import Malformed
 from lab.ec2.server import EC2, Settings
-from tests.lab.conftest import QUICK, SESSION, RecordedMachines, Site
+from tests.lab.conftest import KEY, QUICK, SESSION, RecordedMachines, Site
+from tests.plans import ask
 
 ACCOUNT = "123456789012"
+FORM = "application/x-www-form-urlencoded"
 # Between two looks, in seconds.
 SOON = {"Delay": 0.05}
 LAUNCH = {"InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1}
@@ -24,7 +29,7 @@ LAUNCH = {"InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1}
 def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One for all: every test makes users of its own, and things of its own."""
     folder, machines = tmp_path_factory.mktemp("ec2"), RecordedMachines()
-    settings = Settings(folder, regions=("us-east-1", "eu-west-1"), delays=QUICK)
+    settings = Settings(folder, KEY, regions=("us-east-1", "eu-west-1"), delays=QUICK)
     with EC2(settings, machines) as running:
         yield Site(running, machines, folder)
 
@@ -71,7 +76,7 @@ class User:
 
     def judged(self, action: str) -> list[str]:
         """What kinds of resources an action was judged by, as often as it was."""
-        rows = requests.get(f"{self.ec2.ec2.url}/lab/decisions", timeout=10).json()
+        rows = ask(self.ec2.ec2, "decisions")
         return sorted(
             kind
             for row in rows
@@ -387,6 +392,136 @@ def test_roles_and_groups_have_their_policies(ec2: Site) -> None:
     iam.put_group_policy(GroupName="lookers", PolicyName="looks", PolicyDocument=looks)
     iam.add_user_to_group(GroupName="lookers", UserName="ann")
     assert "Volumes" in ann.describe_volumes()
+
+
+def denied(call: Callable[..., Any], words: str = "", **given: Any) -> None:
+    """The call is refused as IAM, STS and S3 refuse, with these words in it."""
+    with pytest.raises(ClientError) as error:
+        call(**given)
+    response = error.value.response
+    assert response["Error"]["Code"] in ("AccessDenied", "AccessDeniedException", "403")
+    assert words in response["Error"].get("Message", "")
+
+
+def test_iam_is_judged_by_what_is_acted_on(ec2: Site) -> None:
+    ann = user(
+        ec2,
+        allow(["iam:CreateUser", "iam:TagUser"], f"arn:aws:iam::{ACCOUNT}:user/mine/*"),
+        allow("iam:CreateAccessKey", f"arn:aws:iam::{ACCOUNT}:user/${{aws:username}}"),
+        allow(
+            "iam:AttachUserPolicy",
+            StringEquals={"iam:PolicyARN": f"arn:aws:iam::{ACCOUNT}:policy/narrow"},
+        ),
+        allow("iam:AddUserToGroup", f"arn:aws:iam::{ACCOUNT}:group/readers"),
+        allow("iam:DeleteUser", StringEquals={"aws:ResourceTag/site": "mine"}),
+    )
+    mine, iam = ann("iam"), ec2.client("iam")
+    where = f"iam:CreateUser on resource: arn:aws:iam::{ACCOUNT}:user/bob because no identity-based"
+    denied(mine.create_user, where, UserName="bob")
+    mine.create_user(UserName="bob", Path="/mine/")
+    # What is there has its own path, whichever the request gives.
+    iam.create_user(UserName="carl")
+    denied(mine.tag_user, UserName="carl", Tags=pairs(site="mine"))
+    mine.tag_user(UserName="bob", Tags=pairs(site="mine"))
+    denied(mine.list_users, "iam:ListUsers because")
+
+    # A user who is not named is the caller; a key of another's would be a way out.
+    denied(mine.create_access_key, UserName="bob")
+    mine.create_access_key()
+
+    documents = {name: policy(allow("ec2:*")) for name in ("narrow", "wide")}
+    arns = {
+        name: iam.create_policy(PolicyName=name, PolicyDocument=text)["Policy"]["Arn"]
+        for name, text in documents.items()
+    }
+    denied(mine.attach_user_policy, UserName=ann.name, PolicyArn=arns["wide"])
+    mine.attach_user_policy(UserName=ann.name, PolicyArn=arns["narrow"])
+    for name in ("readers", "writers"):
+        iam.create_group(GroupName=name)
+    denied(mine.add_user_to_group, GroupName="writers", UserName=ann.name)
+    mine.add_user_to_group(GroupName="readers", UserName=ann.name)
+    denied(mine.delete_user, UserName="carl")
+    mine.delete_user(UserName="bob")
+    assert ann.judged("iam:AddUserToGroup") == ["group", "group"]
+
+
+def test_denial_in_iam_wins(ec2: Site) -> None:
+    boss = f"arn:aws:iam::{ACCOUNT}:user/boss"
+    deny = {"Effect": "Deny", "Action": "iam:*", "Resource": boss}
+    mine = user(ec2, allow("iam:*"), deny)("iam")
+    ec2.client("iam").create_user(UserName="boss")
+    assert mine.list_users()["Users"]
+    denied(mine.create_access_key, "with an explicit deny", UserName="boss")
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "content_type"),
+    [
+        ("Action=GetUser&Version=2010-05-08", "Action=ListUsers&Version=2010-05-08", FORM),
+        ("", "Action=ListUsers&Action=GetUser&Version=2010-05-08", FORM),
+        ("", "Action=listUsers&Version=2010-05-08", FORM),
+        ("", "Action=ListUsers&Version=2010-05-08", "text/plain"),
+        ("", "Version=2010-05-08", FORM),
+    ],
+)
+def test_request_that_may_be_read_in_two_ways_is_refused(
+    ec2: Site, query: str, body: str, content_type: str
+) -> None:
+    mine = user(ec2, allow("iam:*"))
+    url = f"{ec2.ec2.url}/?{query}".rstrip("?")
+    asked = AWSRequest("POST", url, {"Content-Type": content_type}, body)
+    SigV4Auth(Credentials(mine.key, mine.secret), "iam", "us-east-1").add_auth(asked)
+    answer = requests.post(url, body, headers=dict(asked.headers.items()), timeout=10)
+    assert answer.status_code == 403
+    assert "<Code>AccessDenied</Code>" in answer.text
+
+
+def test_roles_are_assumed_by_who_may(ec2: Site) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/"
+    mine = user(ec2, allow("sts:AssumeRole", f"{role}mine"))("sts")
+    assert mine.get_caller_identity()["Account"] == ACCOUNT
+    denied(mine.assume_role, RoleArn=f"{role}other", RoleSessionName="session")
+    given = mine.assume_role(RoleArn=f"{role}mine", RoleSessionName="session")["Credentials"]
+    # There is no such role, and so it may do nothing.
+    keys = given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]
+    refusal(User(ec2, "mine", *keys)().describe_volumes)
+
+
+def test_s3_is_judged_by_bucket_and_object(ec2: Site) -> None:
+    everything = ec2.client("s3")
+    for name in ("open", "shut"):
+        everything.create_bucket(Bucket=name)
+        everything.put_object(Bucket=name, Key="a/b", Body=b"text")
+    mine = user(
+        ec2,
+        allow("s3:ListBucket", "arn:aws:s3:::open"),
+        allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], "arn:aws:s3:::open/a/*"),
+    )("s3")
+    assert mine.get_object(Bucket="open", Key="a/b")["Body"].read() == b"text"
+    assert mine.list_objects_v2(Bucket="open", Prefix="a")["KeyCount"] == 1
+    assert mine.head_object(Bucket="open", Key="a/b")["ContentLength"] == 4
+    about = {"Bucket": "open", "Key": "a/large"}
+    upload = mine.create_multipart_upload(**about)["UploadId"]
+    tag = mine.upload_part(**about, UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    parts = {"Parts": [{"PartNumber": 1, "ETag": tag}]}
+    mine.complete_multipart_upload(**about, UploadId=upload, MultipartUpload=parts)
+    both = {"Objects": [{"Key": "a/large"}, {"Key": "c"}]}
+    denied(mine.delete_objects, Bucket="open", Delete=both)
+    mine.delete_objects(Bucket="open", Delete={"Objects": both["Objects"][:1]})
+    denied(mine.get_object, "s3:GetObject on resource: arn:aws:s3:::open/c", Bucket="open", Key="c")
+    denied(mine.head_object, Bucket="shut", Key="a/b")
+    denied(mine.list_objects_v2, Bucket="shut")
+    denied(mine.list_buckets)
+    stolen = {"Bucket": "shut", "Key": "a/b"}
+    denied(mine.copy_object, Bucket="open", Key="a/c", CopySource=stolen)
+    denied(mine.get_bucket_acl, "The lab knows no policies", Bucket="open")
+    assert everything.list_buckets()["Buckets"]
+
+
+def test_services_of_which_the_lab_knows_no_policies_are_the_accounts(ec2: Site) -> None:
+    mine = user(ec2, allow("*"))("sns")
+    denied(mine.list_topics, "sns, of which the lab evaluates no policies")
+    assert ec2.client("sns").list_topics()["Topics"] == []
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def until(so: Callable[[], object]) -> None:
 def test_region_refuses_an_action_until_the_plan_changes(ec2: Site) -> None:
     client = ec2.client(region="eu-west-1")
     follow(
-        ec2.ec2.url,
+        ec2.ec2,
         [
             {"fault": "refused", "code": "UnauthorizedOperation", "action": "DescribeImages"}
             | {"region": "eu-west-1"}
@@ -73,8 +73,8 @@ def test_region_refuses_an_action_until_the_plan_changes(ec2: Site) -> None:
     assert code_of(client.describe_images) == "UnauthorizedOperation"
     assert code_of(client.describe_volumes) == ""
     assert code_of(ec2.client().describe_images) == ""
-    assert struck(ec2.ec2.url) == [1]
-    follow(ec2.ec2.url, [])
+    assert struck(ec2.ec2) == [1]
+    follow(ec2.ec2, [])
     assert code_of(client.describe_images) == ""
 
 
@@ -92,7 +92,7 @@ def test_region_refuses_an_action_until_the_plan_changes(ec2: Site) -> None:
     ],
 )
 def test_refusals_have_ec2s_own_status(ec2: Site, code: str, status: int) -> None:
-    follow(ec2.ec2.url, [{"fault": "refused", "code": code}])
+    follow(ec2.ec2, [{"fault": "refused", "code": code}])
     with pytest.raises(ClientError) as refused:
         ec2.client().describe_images()
     assert refused.value.response["Error"]["Code"] == code
@@ -102,7 +102,7 @@ def test_refusals_have_ec2s_own_status(ec2: Site, code: str, status: int) -> Non
 
 def test_ebs_direct_refuses_in_its_own_words(ec2: Site) -> None:
     follow(
-        ec2.ec2.url,
+        ec2.ec2,
         [
             {"fault": "refused", "code": "RequestLimitExceeded", "count": 2},
             {"fault": "refused", "code": "ExpiredToken"},
@@ -117,14 +117,14 @@ def test_ebs_direct_refuses_in_its_own_words(ec2: Site) -> None:
 
 def test_count_and_skip_are_for_each_action_in_each_region(ec2: Site) -> None:
     follow(
-        ec2.ec2.url,
+        ec2.ec2,
         [{"fault": "refused", "code": "AuthFailure", "skip": 1, "count": 2}],
     )
     for client in (ec2.client(), ec2.client(region="eu-west-1")):
         for call in (client.describe_images, client.describe_volumes):
             refused = [bool(code_of(call)) for _ in range(5)]
             assert refused == [False, True, True, False, False]
-    assert struck(ec2.ec2.url) == [8]
+    assert struck(ec2.ec2) == [8]
 
 
 def decisions(plan: Plan, calls: list[tuple[str, str]]) -> dict[tuple[str, str], list[bool]]:
@@ -149,7 +149,7 @@ def test_seed_alone_decides_whatever_the_order_of_regions() -> None:
 def test_times_count_from_when_the_plan_was_set(ec2: Site) -> None:
     client = ec2.client()
     rule = {"fault": "refused", "code": "RequestExpired", "after": 0.3, "until": 0.8}
-    follow(ec2.ec2.url, [rule])
+    follow(ec2.ec2, [rule])
     began = time.monotonic()
     seen = []
     while (passed := time.monotonic() - began) < 2:
@@ -157,7 +157,7 @@ def test_times_count_from_when_the_plan_was_set(ec2: Site) -> None:
     # When exactly it began is between two moments; what is clear of them has to be right.
     assert {code for passed, code in seen if passed > 1.5} == {""}
     assert "RequestExpired" in {code for _, code in seen}
-    assert struck(ec2.ec2.url)[0] == len([code for _, code in seen if code])
+    assert struck(ec2.ec2)[0] == len([code for _, code in seen if code])
 
 
 # What happens
@@ -167,7 +167,7 @@ def test_reset_call_has_no_effect_and_a_late_one_has(ec2: Site) -> None:
     client = once(ec2)
     held = volume(client)
     for late in (False, True):
-        follow(ec2.ec2.url, [{"fault": "reset", "late": late, "action": "DeleteVolume"}])
+        follow(ec2.ec2, [{"fault": "reset", "late": late, "action": "DeleteVolume"}])
         with pytest.raises(HTTPClientError):
             client.delete_volume(VolumeId=held)
         assert state(client, held) == ("" if late else "available")
@@ -177,14 +177,14 @@ def test_late_refusal_takes_effect(ec2: Site) -> None:
     client = ec2.client()
     source = volume(client)
     refusal = {"fault": "refused", "code": "UnauthorizedOperation", "late": True}
-    follow(ec2.ec2.url, [{**refusal, "action": "CreateSnapshot"}])
+    follow(ec2.ec2, [{**refusal, "action": "CreateSnapshot"}])
     assert code_of(lambda: client.create_snapshot(VolumeId=source)) == "UnauthorizedOperation"
     assert len(client.describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 1
 
 
 def test_slow_call_takes_its_seconds(ec2: Site) -> None:
     client = ec2.client()
-    follow(ec2.ec2.url, [{"fault": "slow", "seconds": 0.5, "action": "DescribeImages"}])
+    follow(ec2.ec2, [{"fault": "slow", "seconds": 0.5, "action": "DescribeImages"}])
     began = time.monotonic()
     client.describe_images()
     assert time.monotonic() - began >= 0.5
@@ -192,8 +192,8 @@ def test_slow_call_takes_its_seconds(ec2: Site) -> None:
 
 def test_call_that_hangs_breaks_off_with_its_plan(ec2: Site) -> None:
     client = ec2.client()
-    follow(ec2.ec2.url, [{"fault": "slow", "seconds": 100_000, "action": "DescribeImages"}])
-    calm = threading.Timer(0.5, follow, (ec2.ec2.url, []))
+    follow(ec2.ec2, [{"fault": "slow", "seconds": 100_000, "action": "DescribeImages"}])
+    calm = threading.Timer(0.5, follow, (ec2.ec2, []))
     calm.start()
     # boto3 tries once more, and the second try is not delayed.
     assert "Images" in client.describe_images()
@@ -202,7 +202,7 @@ def test_call_that_hangs_breaks_off_with_its_plan(ec2: Site) -> None:
 
 def test_fresh_resource_is_unknown_for_some_seconds(ec2: Site) -> None:
     client = ec2.client()
-    follow(ec2.ec2.url, [{"fault": "unknown", "seconds": 1}])
+    follow(ec2.ec2, [{"fault": "unknown", "seconds": 1}])
     began = time.monotonic()
     made = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     said = {
@@ -220,38 +220,38 @@ def test_fresh_resource_is_unknown_for_some_seconds(ec2: Site) -> None:
 def test_fresh_resource_is_unknown_to_the_first_calls_that_name_it(ec2: Site) -> None:
     client = ec2.client()
     made = volume(client)
-    follow(ec2.ec2.url, [{"fault": "unknown", "answers": 2}])
+    follow(ec2.ec2, [{"fault": "unknown", "answers": 2}])
     asked = [code_of(lambda: client.describe_volumes(VolumeIds=[made])) for _ in range(3)]
     assert asked == ["InvalidVolume.NotFound", "InvalidVolume.NotFound", ""]
-    assert struck(ec2.ec2.url) == [2]
+    assert struck(ec2.ec2) == [2]
 
 
 def test_fresh_group_is_unknown_and_not_shown(ec2: Site) -> None:
     client = ec2.client()
-    follow(ec2.ec2.url, [{"fault": "unknown", "seconds": 600, "region": "us-east-1"}])
+    follow(ec2.ec2, [{"fault": "unknown", "seconds": 600, "region": "us-east-1"}])
     made = client.create_security_group(GroupName="mine", Description="mine")["GroupId"]
     named = {"GroupIds": [made]}
     assert code_of(lambda: client.describe_security_groups(**named)) == "InvalidGroup.NotFound"
     shown = {group["GroupName"] for group in client.describe_security_groups()["SecurityGroups"]}
     assert "mine" not in shown
     assert "default" in shown
-    follow(ec2.ec2.url, [])
+    follow(ec2.ec2, [])
     assert client.describe_security_groups(**named)["SecurityGroups"][0]["GroupName"] == "mine"
 
 
 def test_fresh_snapshot_is_unknown_to_ebs_direct(ec2: Site) -> None:
     ebs = ec2.client("ebs")
-    follow(ec2.ec2.url, [{"fault": "unknown", "seconds": 600}])
+    follow(ec2.ec2, [{"fault": "unknown", "seconds": 600}])
     made = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
     complete = lambda: ebs.complete_snapshot(SnapshotId=made, ChangedBlocksCount=0)  # noqa: E731
     assert code_of(complete) == "ResourceNotFoundException"
-    follow(ec2.ec2.url, [])
+    follow(ec2.ec2, [])
     assert code_of(complete) == ""
 
 
 def test_stale_answer_is_how_things_were(ec2: Site) -> None:
     client = ec2.client()
-    follow(ec2.ec2.url, [{"fault": "stale", "seconds": 1, "action": "DescribeVolumes"}])
+    follow(ec2.ec2, [{"fault": "stale", "seconds": 1, "action": "DescribeVolumes"}])
     began = time.monotonic()
     made = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     before = state(client, made)
@@ -272,7 +272,7 @@ def test_snapshot_may_fail_and_the_next_one_never_end(ec2: Site) -> None:
     source = volume(client)
     completion = {"action": "SnapshotCompletion"}
     follow(
-        ec2.ec2.url,
+        ec2.ec2,
         [
             {"fault": "failed", "message": "disk broken", "count": 1, **completion},
             {"fault": "unfinished", "count": 1, **completion},
@@ -300,7 +300,7 @@ def test_whole_ec2_refuses_connections_and_comes_back_where_it_was(ec2: Site) ->
 
 def test_many_calls_at_once_lose_nothing_to_resets(ec2: Site) -> None:
     """A reset ends its own connection and no other."""
-    follow(ec2.ec2.url, [{"fault": "reset", "action": "DescribeImages"}])
+    follow(ec2.ec2, [{"fault": "reset", "action": "DescribeImages"}])
     ended: list[str] = []
 
     client = once(ec2)

@@ -18,7 +18,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from lab.bus import Bus, Ports
-from lab.running import SiteError, call, read, remove
+from lab.running import SiteError, ask, call, read, remove
 from lab.site import Site
 
 REPOSITORY = Path(__file__).parents[2]
@@ -89,13 +89,8 @@ def test_site_json_leads_to_everything(running: Running) -> None:
     assert site["region"] == "us-east-1"
     assert site["regions"] == list(REGIONS)
     assert site["pid"] == running.popen.pid
-    assert (running.state / "site.json").stat().st_mode & 0o077 == 0
-    ec2 = boto3.Session().client(
-        "ec2",
-        endpoint_url=site["ec2"],
-        region_name="us-east-1",
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
+    ec2 = boto3.Session(*site["account_key"]).client(
+        "ec2", endpoint_url=site["ec2"], region_name="us-east-1"
     )
     assert {row["RegionName"] for row in ec2.describe_regions()["Regions"]} == set(REGIONS)
     for architecture, of_ec2 in (("x86_64", "x86_64"), ("aarch64", "arm64")):
@@ -104,6 +99,51 @@ def test_site_json_leads_to_everything(running: Running) -> None:
         assert image["Architecture"] == of_ec2
     assert requests.head(f"{site['koji_files']}/nothing", timeout=5).status_code == 404
     assert Path(site["fedmsg_config"], "fedimg.py").exists()
+
+
+def test_nobody_else_can_read_the_keys(running: Running) -> None:
+    site, state = running.site, running.state
+
+    assert state.stat().st_mode & 0o077 == 0
+    secret = site["environment"]["AWS_SECRET_ACCESS_KEY"]
+    holding = [path for path in state.rglob("*") if path.is_file() and secret in text(path)]
+    assert {path.name for path in holding} == {"site.json", "env.sh", "credentials"}
+    assert [path for path in holding if path.stat().st_mode & 0o077] == []
+
+
+def text(path: Path) -> str:
+    return path.read_bytes()[:65536].decode(errors="replace")
+
+
+def test_folder_that_others_use_is_not_closed_to_them(tmp_path: Path) -> None:
+    shared, fresh = tmp_path / "shared", tmp_path / "fresh"
+    for folder in (shared, fresh):
+        folder.mkdir(mode=0o755)
+    (shared / "thesis.tex").touch()
+
+    with pytest.raises(SiteError, match="is open to other users"):
+        Site(shared, REGIONS)
+    assert shared.stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in shared.iterdir()] == ["thesis.tex"]
+    with Site(fresh, REGIONS) as site:
+        assert fresh.stat().st_mode & 0o777 == 0o700
+    with Site(fresh, REGIONS) as again:
+        assert again.ec2.key == site.ec2.key
+
+
+def test_every_site_has_a_key_of_its_own(running: Running, tmp_path: Path) -> None:
+    mine = running.site
+    with Site(tmp_path / "other", REGIONS) as other:
+        theirs = read(other.state)
+        assert other.ec2.key.secret not in json.dumps(mine)
+        with pytest.raises(SiteError, match="control_token"):
+            ask({**theirs, "control_token": mine["control_token"]}, "ledger")
+        assert ask(theirs, "ledger") == []
+        client = boto3.Session(*mine["account_key"]).client(
+            "ec2", endpoint_url=theirs["ec2"], region_name="us-east-1"
+        )
+        with pytest.raises(ClientError, match="AuthFailure"):
+            client.describe_regions()
 
 
 def test_only_loopback_is_bound(running: Running) -> None:

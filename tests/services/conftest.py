@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from fedimg.aws import cleanup
 from fedimg.aws.clients import Clients
@@ -28,9 +27,9 @@ from lab.ec2 import server
 from lab.ec2.states import Delays
 from lab.ec2.world import Quotas
 from lab.machines.process import ProcessMachines
+from tests import plans
 from tests.aws import web as webs
 from tests.hands import Hands
-from tests.plans import follow, refusing
 
 SITE = "tests"
 ORIGIN = "us-east-1"
@@ -143,6 +142,7 @@ class Lab:
     """The running EC2, and what tests ask of it."""
 
     url: str
+    token: str = field(repr=False)
     snapshots: Path
     made: Path
     web: webs.Web
@@ -208,13 +208,13 @@ class Lab:
 
     def ask(self, page: str) -> Any:
         """What the lab tells of itself."""
-        return requests.get(f"{self.url}/lab/{page}", timeout=PATIENCE).json()
+        return plans.ask(self, page)
 
     def refuse(self, refused: dict[str, dict[str, str]]) -> None:
-        follow(self.url, refusing(refused))
+        plans.follow(self, plans.refusing(refused))
 
     def forget_calls(self) -> None:
-        requests.post(f"{self.url}/lab/calls/reset", timeout=PATIENCE)
+        plans.forget_calls(self)
 
     def live(self, kind: str | None = None) -> list[dict[str, Any]]:
         """What exists in the account, by the lab's word, of one kind or all."""
@@ -353,13 +353,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 folder / "ec2", delays=DELAYS, quotas=Quotas(public_images=PUBLIC_AMIS)
             )
             with server.EC2(settings, machines) as ec2:
-                for name, value in aws_environment(folder / "aws", ec2.url, ORIGIN).items():
+                for name, value in aws_environment(
+                    folder / "aws", ec2.url, ORIGIN, ec2.key
+                ).items():
                     patched.setenv(name, value)
                 raw = disk.make_image(folder / "utility.raw", size_mib=24, random_mib=1)
                 utility = ec2.default_image(ORIGIN, raw, name="utility")
                 (folder / "made").mkdir()
                 yield Lab(
                     ec2.url,
+                    ec2.token,
                     folder / "ec2" / "snapshots",
                     folder / "made",
                     web,

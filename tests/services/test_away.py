@@ -67,13 +67,13 @@ def test_region_that_hangs_holds_up_no_job_and_gets_its_amis_when_it_is_back(
     lab: Lab, outages: Outages
 ) -> None:
     image = lab.image()
-    follow(lab.url, [HANGS])
+    follow(lab, [HANGS])
     result = publish(lab, outages, image)
     assert set(result.published) == {ORIGIN, WELL}
     assert result.away == [GONE]
     assert "the job goes on there when it is back" in result.failed[GONE]
     assert outages.away(GONE)
-    follow(lab.url, [])
+    follow(lab, [])
     (outage,) = outages.all()
     outages.end(outage)
     result = publish(lab, outages, image, again=True)
@@ -84,16 +84,16 @@ def test_region_that_hangs_holds_up_no_job_and_gets_its_amis_when_it_is_back(
 def test_region_that_is_known_to_be_away_is_asked_by_no_further_job(
     lab: Lab, outages: Outages
 ) -> None:
-    follow(lab.url, [HANGS])
+    follow(lab, [HANGS])
     outages.begin(GONE, "no answer")
     for types in (["hvm-gp2"], ["hvm-gp2", "paravirtual-gp2"]):
         result = publish(lab, outages, lab.image(), clients=Clients(), amis={"types": types})
         assert result.away == [GONE]
-    assert struck(lab.url) == [0]
+    assert struck(lab) == [0]
 
 
 def test_region_that_hangs_is_known_by_the_plan_already(lab: Lab, outages: Outages) -> None:
-    follow(lab.url, [{**HANGS, "action": "DescribeImages"}])
+    follow(lab, [{**HANGS, "action": "DescribeImages"}])
     types = {"types": ["hvm-gp2", "paravirtual-gp2"]}
     publish(lab, outages, lab.image(), clients=Clients(), amis=types)
     (outage,) = outages.all()
@@ -104,7 +104,7 @@ def test_region_that_hangs_is_known_by_the_plan_already(lab: Lab, outages: Outag
 def test_region_that_takes_no_call_is_away_and_the_keys_are_not_at_fault(
     lab: Lab, outages: Outages, code: str
 ) -> None:
-    follow(lab.url, [{"fault": "refused", "code": code, "region": GONE}])
+    follow(lab, [{"fault": "refused", "code": code, "region": GONE}])
     clients = Clients()
     session = clients._session
     result = publish(lab, outages, lab.image(), clients=clients)
@@ -118,7 +118,7 @@ def test_region_that_takes_no_call_is_away_and_the_keys_are_not_at_fault(
 
 def test_refusal_of_one_call_alone_is_not_the_regions(lab: Lab, outages: Outages) -> None:
     refused = {"fault": "refused", "code": "UnauthorizedOperation", "region": GONE}
-    follow(lab.url, [{**refused, "action": "CopySnapshot"}])
+    follow(lab, [{**refused, "action": "CopySnapshot"}])
     result = publish(lab, outages, lab.image())
     assert list(result.failed) == [GONE]
     assert (result.away, outages.all()) == ([], [])
@@ -129,7 +129,7 @@ def test_credentials_that_the_origin_does_not_take_either_are_at_fault(
 ) -> None:
     image, observer = lab.image(), Recorder()
     expired = {"fault": "refused", "code": "RequestExpired", "until": 15}
-    observer.when[f"progress {GONE} register"] = lambda: follow(lab.url, [expired])
+    observer.when[f"progress {GONE} register"] = lambda: follow(lab, [expired])
     result = publish(lab, outages, image, observer)
     assert (result.failed, outages.all()) == ({}, [])
 
@@ -153,11 +153,11 @@ def test_region_that_begins_to_hang_in_the_middle_is_left_for_later(
     lab: Lab, outages: Outages, action: str
 ) -> None:
     image, observer = lab.image(), Recorder()
-    follow(lab.url, [{**HANGS, "action": action}])
+    follow(lab, [{**HANGS, "action": action}])
     result = publish(lab, outages, image, observer)
     assert result.away == [GONE]
     assert set(result.published) == {ORIGIN, WELL}
-    follow(lab.url, [])
+    follow(lab, [])
     outages.end(outages.all()[0])
     assert publish(lab, outages, image, again=True).failed == {}
     holds(lab, image, {ORIGIN, WELL, GONE})
@@ -174,18 +174,18 @@ def test_lines_that_could_not_all_begin_are_not_waited_for_either(
 
 
 def test_jobs_side_by_side_learn_of_it_from_each_other(lab: Lab, outages: Outages) -> None:
-    follow(lab.url, [HANGS])
+    follow(lab, [HANGS])
     first = publish(lab, outages, lab.image())
-    asked = struck(lab.url)
+    asked = struck(lab)
     second = publish(replace(lab, clients=Clients()), outages, lab.image())
     assert first.away == second.away == [GONE]
-    assert struck(lab.url) == asked
+    assert struck(lab) == asked
 
 
 def test_nothing_is_made_where_nobody_answers(lab: Lab, outages: Outages) -> None:
     """A call that makes something may have taken effect when its answer is given up."""
-    follow(lab.url, [{**HANGS, "action": "CopySnapshot"}, HANGS])
+    follow(lab, [{**HANGS, "action": "CopySnapshot"}, HANGS])
     publish(lab, outages, lab.image(), clients=Clients())
-    copies, others = struck(lab.url)
+    copies, others = struck(lab)
     assert copies == 0
     assert others > 0

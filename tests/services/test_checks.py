@@ -160,7 +160,7 @@ def test_instance_that_ec2_takes_away_is_not_held_against_the_image(lab: Lab) ->
     image, observer = lab.image(), Recorder()
     lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
     # The utility instance comes first.
-    plans.follow(lab.url, [{**lost, "skip": 1, "count": 1}])
+    plans.follow(lab, [{**lost, "skip": 1, "count": 1}])
     result = lab.upload(image, observer, **{**SMALL, "limits": {"attempts": 2}})
     assert set(result.published) == {ORIGIN}
     assert len(observer.of("test started")) == len(observer.of("test completed")) == 1
@@ -174,7 +174,7 @@ def test_instance_that_ec2_takes_away_is_not_held_against_the_image(lab: Lab) ->
 def test_ec2_that_takes_every_instance_away_fails_the_job_for_now(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
-    plans.follow(lab.url, [{**lost, "skip": 1}])
+    plans.follow(lab, [{**lost, "skip": 1}])
     words = "could not check .* test instance i-.* was ended: Server.InternalError: Internal error"
     with pytest.raises(EC2TestException, match=words) as failure:
         lab.upload(image, observer, **{**SMALL, "limits": {"attempts": 2}})

@@ -260,13 +260,13 @@ def holds(lab: Lab, image: RawImage, result: Result, regions: set[str]) -> None:
 @pytest.mark.parametrize("case", PASSING, ids=name_of)
 def test_job_outlasts_what_passes(lab: Lab, case: Case) -> None:
     image = lab.image()
-    follow(lab.url, case.faults, seed=1)
+    follow(lab, case.faults, seed=1)
     result = publish(lab, image, case)
     assert result.failed == {}
     clean(lab, image, result)
-    assert sum(struck(lab.url)) > 0
+    assert sum(struck(lab)) > 0
     # EC2 settles, and the second clean-up sees what the first one could not.
-    follow(lab.url, [])
+    follow(lab, [])
     clean(lab, image, result)
     holds(lab, image, result, {ORIGIN, FURTHER})
 
@@ -274,7 +274,7 @@ def test_job_outlasts_what_passes(lab: Lab, case: Case) -> None:
 @pytest.mark.parametrize("case", LASTING, ids=name_of)
 def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: Case) -> None:
     image = lab.image()
-    follow(lab.url, case.faults, seed=1)
+    follow(lab, case.faults, seed=1)
     if case.failed == ALL:
         with pytest.raises(EC2ServiceException, match=case.words) as failure:
             publish(lab, image, case)
@@ -287,8 +287,8 @@ def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: 
         for region, reason in result.failed.items():
             assert region in reason
             assert any(words in reason for words in case.words.split("|"))
-    assert sum(struck(lab.url)) > 0
-    follow(lab.url, [])
+    assert sum(struck(lab)) > 0
+    follow(lab, [])
     clean(lab, image, result)
     holds(lab, image, result, {ORIGIN, FURTHER} - set(case.failed))
 
@@ -301,8 +301,8 @@ def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: 
 def test_region_that_did_not_answer_the_plan_gets_the_types_that_it_can_have(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     hangs = {"fault": "slow", "seconds": 100_000, "action": "DescribeImages"}
-    follow(lab.url, [{**hangs, "region": list(REGIONS[1:])}])
-    observer.when["started"] = lambda: follow(lab.url, [])
+    follow(lab, [{**hangs, "region": list(REGIONS[1:])}])
+    observer.when["started"] = lambda: follow(lab, [])
     # A process of its own has asked nobody yet.
     fresh = replace(lab, clients=Clients())
     types = {"types": ["hvm-gp2", "paravirtual-gp2"]}
@@ -326,20 +326,20 @@ def test_refusal_that_is_not_known_to_pass_fails_at_once(
     lab: Lab, fault: dict[str, Any], unknown: str
 ) -> None:
     image, observer = lab.image(), Recorder()
-    follow(lab.url, [fault])
+    follow(lab, [fault])
     with pytest.raises(EC2UtilityException, match=fault["code"]) as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert (failure.value.later, failure.value.unknown) == (False, unknown)
     assert ("runs again by itself" in str(failure.value)) == bool(unknown)
     assert "starting afresh" not in observer.words()
-    follow(lab.url, [])
+    follow(lab, [])
     lab.leaves_nothing(image)
 
 
 def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     away = refused("ServiceUnavailable", action="PutSnapshotBlock", until=3)
-    observer.when["starts"] = lambda: follow(lab.url, [away])
+    observer.when["starts"] = lambda: follow(lab, [away])
     result = lab.upload(image, observer, write_via="direct", limits=LIMITS, **SETTINGS)
     assert "write waiting for EC2 since " in observer.words()
     assert "attempt 1 failed" not in observer.words()
@@ -393,11 +393,11 @@ SPOILS = {
 @pytest.mark.parametrize("fault", SPOILS)
 def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fault: str) -> None:
     image, observer = lab.image(), Recorder()
-    follow(lab.url, [{"fault": fault, "count": 1}])
+    follow(lab, [{"fault": fault, "count": 1}])
     result = lab.upload(image, observer, limits={**LIMITS, "write_idle": 3}, **SETTINGS)
     said = f"write attempt 1 failed, starting afresh: .*{SPOILS[fault]}"
     assert re.search(said, observer.words())
-    assert struck(lab.url) == [1]
+    assert struck(lab) == [1]
     assert utility_instances(lab, image) == 2
     assert len(lab.made_for(image, "snapshot")) == 2
     clean(lab, image, result)
@@ -407,21 +407,21 @@ def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fa
 @pytest.mark.parametrize("fault", SPOILS)
 def test_write_that_every_instance_spoils_fails_for_now(lab: Lab, fault: str) -> None:
     image = lab.image()
-    follow(lab.url, [{"fault": fault}])
+    follow(lab, [{"fault": fault}])
     with pytest.raises(EC2UtilityException) as failure:
         lab.upload(image, limits={**LIMITS, "write_idle": 3}, **SETTINGS)
     assert failure.value.later
     assert utility_instances(lab, image) == LIMITS["attempts"]
-    follow(lab.url, [])
+    follow(lab, [])
     lab.leaves_nothing(image)
 
 
 @pytest.mark.parametrize("fault", ["foreign", "dropped"])
 def test_boot_check_whose_connection_is_spoilt_is_made_again(lab: Lab, fault: str) -> None:
     image, observer = lab.image(), Recorder()
-    observer.when["test started"] = lambda: follow(lab.url, [{"fault": fault, "count": 1}])
+    observer.when["test started"] = lambda: follow(lab, [{"fault": fault, "count": 1}])
     result = lab.upload(image, observer, limits=LIMITS, **SETTINGS)
-    assert struck(lab.url) == [1]
+    assert struck(lab) == [1]
     assert "boot-check:hvm attempt 1 failed, starting afresh: " in observer.words()
     assert observer.of("test failed") == []
     assert len(observer.of("test completed")) == 1
@@ -431,27 +431,27 @@ def test_boot_check_whose_connection_is_spoilt_is_made_again(lab: Lab, fault: st
 
 def test_boot_check_whose_connections_all_break_is_not_held_against_the_image(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
-    observer.when["test started"] = lambda: follow(lab.url, [{"fault": "dropped"}])
+    observer.when["test started"] = lambda: follow(lab, [{"fault": "dropped"}])
     words = "the connection broke while a command ran"
     with pytest.raises(EC2TestException, match=words) as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert failure.value.later
     assert "login:" in failure.value.output
-    assert struck(lab.url) == [LIMITS["attempts"]]
+    assert struck(lab) == [LIMITS["attempts"]]
     (failed,) = observer.of("test failed")
     assert words in failed.output
-    follow(lab.url, [])
+    follow(lab, [])
     lab.leaves_nothing(image)
 
 
 def test_image_that_shows_another_host_key_each_time_fails_for_good(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
-    observer.when["test started"] = lambda: follow(lab.url, [{"fault": "foreign"}])
+    observer.when["test started"] = lambda: follow(lab, [{"fault": "foreign"}])
     with pytest.raises(EC2TestException, match="shows another host key") as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert not failure.value.later
-    assert struck(lab.url) == [LIMITS["attempts"]]
-    follow(lab.url, [])
+    assert struck(lab) == [LIMITS["attempts"]]
+    follow(lab, [])
     lab.leaves_nothing(image)
 
 

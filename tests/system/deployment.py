@@ -14,14 +14,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import requests
-
 from fedimg.rows import CLEANING, ENDED, JobRow
 from fedimg.store import Store
 from lab import disk
 from lab.bus import Heard
 from lab.processes import Process
 from lab.site import Site
+from tests.plans import ask
 
 BIN = Path(sys.executable).parent
 #: A few regions keep a test short; us-east-1 and eu-west-1 have PV, us-east-2 has not.
@@ -212,8 +211,9 @@ class Deployment:
 
     def live(self) -> list[dict[str, Any]]:
         """What exists in the account, by the ledger of the lab."""
-        rows = requests.get(f"{self.site.ec2.url}/lab/ledger/live", timeout=30).json()
-        return [row for row in rows if row.get("state") != "terminated"]
+        return [
+            row for row in ask(self.site.ec2, "ledger/live") if row.get("state") != "terminated"
+        ]
 
     def nothing_but_published(self, amis: dict[str, int]) -> None:
         """The ledger holds these numbers of public AMIs, each region's one snapshot, no more."""

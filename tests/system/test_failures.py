@@ -24,7 +24,7 @@ def announce(deployment: Deployment, file: Path, **attributes: Any) -> dict[str,
 
 
 def refuse(deployment: Deployment, refused: dict[str, dict[str, str]]) -> None:
-    follow(deployment.site.ec2.url, refusing(refused))
+    follow(deployment.site.ec2, refusing(refused))
 
 
 def corrupt(file: Path) -> None:

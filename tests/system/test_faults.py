@@ -32,8 +32,8 @@ def site(tmp_path: Path) -> Iterator[Deployment]:
 
 
 def test_region_that_was_away_gets_its_amis_by_itself(site: Deployment) -> None:
-    url = site.site.ec2.url
-    follow(url, [{"fault": "reset", "region": AWAY}])
+    ec2 = site.site.ec2
+    follow(ec2, [{"fault": "reset", "region": AWAY}])
     site.start_worker()
     site.start_hub()
     announce_build(site)
@@ -46,7 +46,7 @@ def test_region_that_was_away_gets_its_amis_by_itself(site: Deployment) -> None:
     assert AWAY in (site.jobs()[0].error or "")
     assert len([row for row in site.live() if row["kind"] == "image"]) == sum(REST.values())
 
-    follow(url, [])
+    follow(ec2, [])
     site.until(lambda: site.jobs()[0].state == "complete" or None, "the job complete")
     (job,) = site.ended()
     assert job["error"] is None
@@ -86,8 +86,8 @@ def incomplete(site: Deployment, count: int) -> None:
 
 def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
     site = patient
-    url = site.site.ec2.url
-    follow(url, [{"fault": "slow", "seconds": 100_000, "region": AWAY}])
+    ec2 = site.site.ec2
+    follow(ec2, [{"fault": "slow", "seconds": 100_000, "region": AWAY}])
     site.start_worker()
     site.start_hub()
     announce_build(site)
@@ -99,7 +99,7 @@ def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
     assert len(live) == 2 * sum(REST.values())
     assert all(row["public"] for row in live)
 
-    follow(url, [])
+    follow(ec2, [])
     site.until(
         lambda: {row.state for row in site.jobs()} == {"complete"} or None, "both jobs complete"
     )
@@ -116,7 +116,7 @@ def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
 def test_region_that_is_excluded_when_it_has_gone_lets_jobs_end(patient: Deployment) -> None:
     site = patient
     denied = {"fault": "refused", "code": "AuthFailure", "region": AWAY, "action": "*"}
-    follow(site.site.ec2.url, [denied])
+    follow(site.site.ec2, [denied])
     site.start_worker()
     site.start_hub()
     announce_build(site)

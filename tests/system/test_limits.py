@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import requests
 
 from lab.ec2.states import Delays
 from tests.chaos.builds import Builds
+from tests.plans import Told, ask
 from tests.postgresql import PostgreSQL
 from tests.system.deployment import Deployment
 from tests.system.several import several, workers
@@ -74,7 +74,7 @@ def published(deployment: Deployment, count: int) -> None:
 
 
 def ledger(deployment: Deployment) -> list[dict[str, Any]]:
-    rows = requests.get(f"{deployment.site.ec2.url}/lab/ledger", timeout=30).json()
+    rows = ask(deployment.site.ec2, "ledger")
     return [row | {"at": datetime.fromisoformat(row["time"]).timestamp()} for row in rows]
 
 
@@ -138,8 +138,8 @@ def test_jobs_instances_and_copies_are_never_more_than_allowed(
 class Counted:
     """How many calls a region had had by which time: by turns from before it was asked to after."""
 
-    def __init__(self, url: str, region: str) -> None:
-        self._url = f"{url}/lab/calls?by=region"
+    def __init__(self, ec2: Told, region: str) -> None:
+        self._ec2 = ec2
         self._region = region
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -157,7 +157,7 @@ class Counted:
     def _look(self) -> None:
         while not self._stop.wait(0.1):
             before = time.monotonic()
-            told = requests.get(self._url, timeout=30).json()
+            told = ask(self._ec2, "calls?by=region")
             calls = sum(told.get(self._region, {}).get("EC2", {}).values())
             self.looks.append((before, time.monotonic(), calls))
 
@@ -170,7 +170,7 @@ def test_calls_a_second_are_divided_by_the_workers(tmp_path: Path, postgresql: P
         limited(jobs=JOBS, calls=CALLS),
         regions=(ORIGIN,),
     ) as deployment:
-        counted = Counted(deployment.site.ec2.url, ORIGIN)
+        counted = Counted(deployment.site.ec2, ORIGIN)
         with counted.looking():
             published(deployment, 3)
         for number, (begin, _, before) in enumerate(counted.looks):

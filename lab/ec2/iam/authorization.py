@@ -10,23 +10,23 @@ from lab.ec2.iam.callers import Caller, caller
 from lab.ec2.iam.documents import Asked, Malformed, decide
 from lab.ec2.iam.reference import UNKNOWN, kinds
 from lab.ec2.iam.resources import Resource
-from lab.ec2.request import Request, Signer
+from lab.ec2.request import Signer
 from lab.ec2.world import Call
 
 
-def check_ec2(call: Call, signer: Signer, request: Request) -> None:
+def check_ec2(call: Call, signer: Signer) -> None:
     """Raises UnauthorizedOperation unless the caller's policies allow an EC2 call.
 
     Every resource that it touches has to be allowed, and CreateTags on what it makes with tags.
     """
-    who = _caller(call, signer, request)
+    who = caller_of(call, signer)
     if who is None:
         return
     with call.world.lock:
         found = resources.touched(call)
     try:
         for resource in found:
-            _demand(call, who, f"ec2:{call.action}", resource)
+            demand(call, who, f"ec2:{call.action}", resource)
         for resource in found:
             if resource.new:
                 _demand_tagging(call, who, resource)
@@ -35,11 +35,9 @@ def check_ec2(call: Call, signer: Signer, request: Request) -> None:
         raise EC2Error(refusal.code, message) from None
 
 
-def check_ebs(
-    call: Call, signer: Signer, request: Request, snapshot: str | None, params: Mapping[str, Any]
-) -> None:
+def check_ebs(call: Call, signer: Signer, snapshot: str | None, params: Mapping[str, Any]) -> None:
     """The same for the EBS direct API: about a snapshot, or the one that `params` make."""
-    who = _caller(call, signer, request)
+    who = caller_of(call, signer)
     if who is None:
         return
     with call.world.lock:
@@ -56,21 +54,25 @@ def check_ebs(
             }
             arn = contexts.arn(call, "snapshot", "*")
             resource = Resource("snapshot", arn, keys, new=True)
-    _demand(call, who, f"ebs:{call.action}", resource)
+    demand(call, who, f"ebs:{call.action}", resource)
     if resource.new:
         _demand_tagging(call, who, resource)
 
 
-def check_plain(call: Call, signer: Signer, request: Request, action: str, arn: str) -> None:
+def check_plain(call: Call, signer: Signer, action: str, arn: str) -> None:
     """The same for an action of another service, of which nothing but its resource is known."""
-    who = _caller(call, signer, request)
+    who = caller_of(call, signer)
     if who:
-        _demand(call, who, action, Resource("", arn, {}))
+        demand(call, who, action, Resource("", arn, {}))
 
 
-def _caller(call: Call, signer: Signer, request: Request) -> Caller | None:
+def caller_of(call: Call, signer: Signer) -> Caller | None:
+    """Whose policies count for a call; None for the account's own key.
+
+    Raises UnauthorizedOperation when the lab cannot evaluate one of them.
+    """
     try:
-        return caller(call.account, signer.access_key, request.header("X-Amz-Security-Token"))
+        return caller(call.account, signer.access_key, signer.session_token)
     except Malformed as error:
         raise EC2Error(
             "UnauthorizedOperation", f"The lab cannot evaluate the caller's policy: {error}"
@@ -80,10 +82,10 @@ def _caller(call: Call, signer: Signer, request: Request) -> Caller | None:
 def _demand_tagging(call: Call, who: Caller, resource: Resource) -> None:
     if resource.keys.get("aws:TagKeys"):
         keys = {**resource.keys, "ec2:CreateAction": call.action}
-        _demand(call, who, "ec2:CreateTags", replace(resource, keys=keys))
+        demand(call, who, "ec2:CreateTags", replace(resource, keys=keys))
 
 
-def _demand(call: Call, who: Caller, action: str, resource: Resource) -> None:
+def demand(call: Call, who: Caller, action: str, resource: Resource) -> None:
     general = {
         "aws:PrincipalAccount": call.account,
         "aws:PrincipalArn": who.arn,

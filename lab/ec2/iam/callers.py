@@ -1,14 +1,18 @@
-"""Who makes a call, by the key that signed it, and which policies are theirs."""
+"""Which keys IAM and STS have given out, whose they are, and which policies their owners have."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 from moto.core.exceptions import ServiceException
 from moto.iam.access_control import CreateAccessKeyFailure, create_access_key
 from moto.iam.models import Policy, iam_backends
+from moto.sts.models import sts_backends
 
+from lab.access_keys import AccessKey
 from lab.ec2.iam.documents import Malformed, Statement, parse
+from lab.ec2.signatures import Credentials
 
 PARTITION = "aws"
 
@@ -21,8 +25,28 @@ class Caller:
     statements: Sequence[Statement]
 
 
+def credentials(access_key: str) -> Credentials | None:
+    """A user's active key, or that of a role's session; None for any other."""
+    for account, backends in list(iam_backends.items()):
+        key = backends[PARTITION].access_keys.get(access_key)
+        if key is None:
+            continue
+        if key.user_name is None:
+            return _session(account, access_key)
+        return Credentials(key.secret_access_key) if key.status == "Active" else None
+    return None
+
+
+def _session(account: str, access_key: str) -> Credentials | None:
+    role = sts_backends[account][PARTITION].get_assumed_role_from_access_key(access_key)
+    if role is None:
+        return None
+    expires = role.expiration.replace(tzinfo=UTC)
+    return Credentials(role.secret_access_key, role.session_token, expires)
+
+
 def caller(account: str, access_key: str, session_token: str | None) -> Caller | None:
-    """Whose key it is; None for the account's own, and for one that IAM has not given out.
+    """Whose key it is, once its signature is verified; None for the account's own.
 
     Raises Malformed when one of its policies cannot be evaluated.
     """
@@ -31,10 +55,12 @@ def caller(account: str, access_key: str, session_token: str | None) -> Caller |
         found = create_access_key(account, PARTITION, access_key, headers)
     except CreateAccessKeyFailure:
         return None
-    return Caller(
-        found.arn,
-        [each for policy in found.collect_policies() for each in parse(_document(policy))],
-    )
+    try:
+        policies = found.collect_policies()
+    except ServiceException:
+        # STS gives out sessions of roles that there are not; those may do nothing.
+        policies = []
+    return Caller(found.arn, [each for policy in policies for each in parse(_document(policy))])
 
 
 def _document(policy: Any) -> str:
@@ -44,8 +70,8 @@ def _document(policy: Any) -> str:
     return policy if isinstance(policy, str) else str(policy["policy_document"])
 
 
-def user(account: str, name: str, policy: str) -> tuple[str, str]:
-    """Make a user with a managed policy of the same name; its access key and secret.
+def user(account: str, name: str, policy: str) -> AccessKey:
+    """Make a user with a managed policy of the same name; the user's access key.
 
     Raises Malformed for a policy that IAM does not take, or that the lab cannot evaluate.
     """
@@ -58,4 +84,6 @@ def user(account: str, name: str, policy: str) -> tuple[str, str]:
     iam.create_user("us-east-1", name)
     iam.attach_user_policy(made.arn, name)
     key = iam.create_access_key(name)
-    return key.access_key_id, key.secret_access_key
+    # moto's own secrets are not meant to be ones.
+    key.secret_access_key = AccessKey.new().secret
+    return AccessKey(key.access_key_id, key.secret_access_key)

@@ -66,6 +66,10 @@ FILLED = {
         "ebs:Description",
         "ebs:ParentSnapshot",
         "ebs:VolumeSize",
+        "iam:PermissionsBoundary",
+        "iam:PolicyARN",
+        "sts:ExternalId",
+        "sts:RoleSessionName",
     },
 }
 
