@@ -27,7 +27,11 @@ def aws_environment(folder: Path, endpoint: str, region: str, key: AccessKey) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     config, credentials = folder / "config", folder / "credentials"
-    config.write_text(f"[default]\nregion = {region}\nendpoint_url = {endpoint}\n")
+    # In some regions an SDK signs URLs as S3 takes them for old buckets alone.
+    config.write_text(
+        f"[default]\nregion = {region}\nendpoint_url = {endpoint}\n"
+        "s3 =\n    signature_version = s3v4\n"
+    )
     write_secret(
         credentials,
         f"[default]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n",

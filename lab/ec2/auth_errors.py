@@ -27,6 +27,7 @@ _Said = tuple[str, int, str | None]
 
 _EC2: dict[Reason, _Said] = {
     Reason.UNSIGNED: ("MissingAuthenticationToken", 403, _NO_TOKEN),
+    Reason.OLD_VERSION: ("IncompleteSignature", 400, None),
     Reason.INCOMPLETE: ("IncompleteSignature", 400, None),
     Reason.UNKNOWN_KEY: ("AuthFailure", 401, _NOBODY),
     Reason.TOKEN: ("AuthFailure", 401, _NOBODY),
@@ -38,6 +39,7 @@ _EC2: dict[Reason, _Said] = {
 # IAM, STS and all others that take forms.
 _QUERY: dict[Reason, _Said] = {
     Reason.UNSIGNED: ("MissingAuthenticationToken", 403, _NO_TOKEN),
+    Reason.OLD_VERSION: ("IncompleteSignature", 403, None),
     Reason.INCOMPLETE: ("IncompleteSignature", 403, None),
     Reason.UNKNOWN_KEY: ("InvalidClientTokenId", 403, _BAD_TOKEN),
     Reason.TOKEN: ("InvalidClientTokenId", 403, _BAD_TOKEN),
@@ -49,6 +51,7 @@ _QUERY: dict[Reason, _Said] = {
 # EBS direct, Service Quotas and all others that take JSON.
 _JSON: dict[Reason, _Said] = {
     Reason.UNSIGNED: ("MissingAuthenticationTokenException", 403, _NO_TOKEN),
+    Reason.OLD_VERSION: ("IncompleteSignatureException", 403, None),
     Reason.INCOMPLETE: ("IncompleteSignatureException", 403, None),
     Reason.UNKNOWN_KEY: ("UnrecognizedClientException", 403, _BAD_TOKEN),
     Reason.TOKEN: ("UnrecognizedClientException", 403, _BAD_TOKEN),
@@ -59,6 +62,7 @@ _JSON: dict[Reason, _Said] = {
 }
 _S3: dict[Reason, _Said] = {
     Reason.UNSIGNED: ("AccessDenied", 403, "Access Denied"),
+    Reason.OLD_VERSION: ("InvalidRequest", 400, None),
     Reason.INCOMPLETE: ("AuthorizationHeaderMalformed", 400, None),
     Reason.UNKNOWN_KEY: (
         "InvalidAccessKeyId",

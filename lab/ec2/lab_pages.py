@@ -18,10 +18,11 @@ def serve(world: World, calls: Calls, request: Request, token: str) -> Answer:
     """The answer to whoever has the token, which a header gives as `Authorization: Bearer …`."""
     given = request.header("Authorization") or ""
     if not secrets.compare_digest(given.encode(), f"Bearer {token}".encode()):
-        words = f"{request.path} asks for the header 'Authorization: Bearer …' with the token of "
-        return _json(
-            {"error": words + "the site, control_token in site.json."}, HTTPStatus.FORBIDDEN
+        words = (
+            f"{request.path} asks for the header 'Authorization: Bearer TOKEN' with the site's "
+            "token, which is control_token in site.json."
         )
+        return _json({"error": words}, HTTPStatus.FORBIDDEN)
     match request.method, request.path.rstrip("/"):
         case "GET", "/lab/calls":
             by = parse_qs(request.query).get("by", ["action"])[0]

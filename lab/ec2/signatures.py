@@ -43,6 +43,7 @@ class Reason(Enum):
     """Why a call is not known to be its caller's; each service has its own words for it."""
 
     UNSIGNED = auto()
+    OLD_VERSION = auto()
     INCOMPLETE = auto()
     UNKNOWN_KEY = auto()
     TOKEN = auto()
@@ -151,6 +152,12 @@ def _check_time(signed: _Signed, now: datetime) -> None:
 def _read(request: Request) -> _Signed:
     """The parts of a signature. Raises NotVerified."""
     header = request.environ.get("HTTP_AUTHORIZATION")
+    if str(header).startswith("AWS ") or (not header and "AWSAccessKeyId=" in request.query):
+        raise NotVerified(
+            Reason.OLD_VERSION,
+            "The authorization mechanism you have provided is not supported. "
+            f"Please use {ALGORITHM}.",
+        )
     if header is not None:
         return _in_header(request, str(header))
     if "X-Amz-Signature" in request.query:

@@ -299,6 +299,9 @@ def test_url_that_was_signed_is_good_until_it_expires(ec2: Site) -> None:
     assert code(requests.get(url + "&versionId=x", timeout=10))[1] == "SignatureDoesNotMatch"
     other = url.replace("/signed/", "/others/")
     assert code(requests.get(other, timeout=10))[1] == "SignatureDoesNotMatch"
+    old = ec2.client("s3").generate_presigned_url("get_object", Params=about)
+    assert "X-Amz-Signature" not in old
+    assert code(requests.get(old, timeout=10)) == (400, "InvalidRequest")
     time.sleep(2.1)
     assert code(requests.get(url, timeout=10))[1] == "RequestTimeTooSkewed"
 

@@ -162,6 +162,8 @@ def test_environment_leads_every_client_to_the_site(running: Running) -> None:
     program = """
 import boto3, os, fedmsg.config
 print(boto3.client("ec2").meta.endpoint_url, boto3.client("sts").meta.endpoint_url)
+url = boto3.client("s3").generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
+print("X-Amz-Signature" in url)
 print(fedmsg.config.conf["endpoints"]["relay_outbound"][0])
 print(fedmsg.config.load_config()["relay_inbound"])
 """
@@ -177,7 +179,7 @@ print(fedmsg.config.load_config()["relay_inbound"])
     ).stdout.split()
 
     relay = site["relay"]
-    assert said == [site["ec2"], site["ec2"], relay["outbound"], relay["inbound"]]
+    assert said == [site["ec2"], site["ec2"], "True", relay["outbound"], relay["inbound"]]
 
 
 def test_fedimg_toml_fits_the_site(running: Running) -> None:

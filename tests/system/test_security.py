@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from lab.site import Site
@@ -20,11 +21,8 @@ from tests.system.deployment import AMIS, REGIONS, Deployment
 from tests.system.proxy import Proxy
 from tests.system.test_main_path import IMAGE, NAME, RELEASE, VERSION
 
-#: Planted where an operator's would be.
+#: Planted where an operator's would be, beside the keys that the worker signs with.
 SECRETS = {
-    "access key": "AKIAPLANTEDPLANTED00",
-    "secret key": "planted-secret-key-5f1c",
-    "session token": "planted-session-token-77ab",
     "proxy password": "planted-proxy-password-03de",
     "URL password": "planted-url-password-e19a",
     "database password": "planted-database-password-b4c8",
@@ -39,6 +37,7 @@ class Ran:
 
     deployment: Deployment
     calls: list[dict[str, str]]
+    secrets: dict[str, str]
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
@@ -54,11 +53,18 @@ class Ran:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     state = tmp_path_factory.mktemp("security") / "site"
     with Site(state, regions=REGIONS) as site, Proxy(site.ec2.url) as proxy:
+        session = session_of(site)
+        secrets = {
+            "access key": session["AccessKeyId"],
+            "secret key": session["SecretAccessKey"],
+            "session token": session["SessionToken"],
+            **SECRETS,
+        }
         credentials = {
             "AWS_ENDPOINT_URL": proxy.url,
-            "AWS_ACCESS_KEY_ID": SECRETS["access key"],
-            "AWS_SECRET_ACCESS_KEY": SECRETS["secret key"],
-            "AWS_SESSION_TOKEN": SECRETS["session token"],
+            "AWS_ACCESS_KEY_ID": session["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": session["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": session["SessionToken"],
             # Nobody listens there; what is on this machine is reached without.
             "HTTP_PROXY": f"http://somebody:{SECRETS['proxy password']}@127.0.0.1:9",
             "HTTPS_PROXY": f"http://somebody:{SECRETS['proxy password']}@127.0.0.1:9",
@@ -71,9 +77,23 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
             try:
                 deployment.start_worker()
                 deployment.start_hub()
-                yield play(Ran(deployment, proxy.calls))
+                yield play(Ran(deployment, proxy.calls, secrets))
             finally:
                 deployment.close()
+
+
+def session_of(site: Site) -> dict[str, str]:
+    """The credentials of a role that may do everything, as an instance profile would have them."""
+    account = boto3.Session(*site.ec2.key, region_name=REGIONS[0])
+    iam, sts = (account.client(name, endpoint_url=site.ec2.url) for name in ("iam", "sts"))
+    trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}
+    allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    trusted, allowed = (
+        json.dumps({"Version": "2012-10-17", "Statement": [each]}) for each in (trust, allow)
+    )
+    role = iam.create_role(RoleName="worker", AssumeRolePolicyDocument=trusted)["Role"]["Arn"]
+    iam.put_role_policy(RoleName="worker", PolicyName="all", PolicyDocument=allowed)
+    return dict(sts.assume_role(RoleArn=role, RoleSessionName="worker")["Credentials"])
 
 
 def play(ran: Ran) -> Ran:
@@ -194,7 +214,7 @@ def test_planted_secrets_are_nowhere(ran: Ran) -> None:
     names = {Path(name).name for name, _ in written(ran)}
     assert {"fedimg.db", "worker.log", "hub.log", "commands", "bus"} <= names
     for name, content in written(ran):
-        for what, secret in SECRETS.items():
+        for what, secret in ran.secrets.items():
             assert secret.encode() not in content, f"{what} in {name}"
 
 
