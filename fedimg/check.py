@@ -24,10 +24,10 @@ from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.outages import Outages
-from fedimg.quoting import one_line, reason
 from fedimg.rpc import Client
 from fedimg.store import Store, StoreError
 from fedimg.unanswered import unanswered
+from fedimg.untrusted.quoting import one_line, reason
 from fedimg.web import NoAnswer
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in

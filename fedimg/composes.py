@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from productmd.composeinfo import ComposeInfo
 from productmd.images import Image, Images
 
-from fedimg import config, json_bounds, web
+from fedimg import config, web
 from fedimg.exceptions import exhausted
 from fedimg.found import Found, Refused, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
-from fedimg.quoting import one_line
+from fedimg.untrusted import json_bounds
+from fedimg.untrusted.quoting import one_line
 
 #: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
 #: productmd makes it.

@@ -20,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fedimg import permissions, schema, tables
 from fedimg.group_commit import GroupCommit
-from fedimg.quoting import Told
+from fedimg.untrusted.quoting import Told
 
 if TYPE_CHECKING:
     # It loads libpq.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from fedimg.quoting import LONGEST, one_line, plain
+from fedimg.untrusted.quoting import LONGEST, one_line, plain
 
 #: The bus contract's limit for what a failure quotes, in bytes.
 OUTPUT_TAIL = 32 * 1024

@@ -24,8 +24,8 @@ from fedimg.koji import (
     no_answer,
     refusal,
 )
-from fedimg.quoting import one_line
 from fedimg.rpc import Client
+from fedimg.untrusted.quoting import one_line
 from fedimg.web import NoAnswer
 
 #: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.

@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from fedimg.observer import PUBLIC
-from fedimg.quoting import plain
 from fedimg.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.show import Output, fields, job_line, job_value, region_line
 from fedimg.store import Store
+from fedimg.untrusted.quoting import plain
 
 # The database is a local file: looking twice a second costs a few milliseconds.
 _PAUSE_SECONDS = 0.5

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedimg.images import RawImage
-from fedimg.quoting import Told
+from fedimg.untrusted.quoting import Told
 
 
 class Unavailable(Told):

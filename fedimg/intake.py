@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from fedimg import patterns, web
+from fedimg import web
 from fedimg.aws.file_server import Trusted
 from fedimg.composes import COMPOSE_ID, FINISHED, Composes
 from fedimg.config import Koji, Settings
@@ -21,6 +21,7 @@ from fedimg.images import Architecture, RawImage
 from fedimg.koji import LARGEST_ID, METHODS, Hub
 from fedimg.later import Later, Why, whom
 from fedimg.measure import measure
+from fedimg.untrusted import patterns
 
 #: Topics, after the bus's prefix and environment.
 TASK_TOPIC = "buildsys.task.state.change"

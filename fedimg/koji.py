@@ -13,8 +13,8 @@ from typing import Any
 from fedimg.config import Koji
 from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
-from fedimg.quoting import one_line
 from fedimg.rpc import Client, Garbled
+from fedimg.untrusted.quoting import one_line
 from fedimg.web import NoAnswer, TooLong
 
 #: Koji's image methods, and the method of the children that hold the files, one a child; a task

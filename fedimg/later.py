@@ -9,9 +9,9 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from fedimg.quoting import Told
 from fedimg.store import Store
 from fedimg.tables import waiting
+from fedimg.untrusted.quoting import Told
 
 #: The first pause, in seconds; each is twice as long as the last, up to Why's limit.
 FIRST_PAUSE = 60.0

@@ -10,7 +10,7 @@ import threading
 import time
 from types import TracebackType
 
-from fedimg.quoting import plain
+from fedimg.untrusted.quoting import plain
 
 #: Libraries that tell each call, or print a traceback a try; fedimg's own lines say what matters.
 _TALKATIVE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import AMI, RawImage
 from fedimg.observer import CheckResult, CheckState
-from fedimg.quoting import plain
+from fedimg.untrusted.quoting import plain
 
 UPLOAD = "image.upload"
 TEST = "image.test"

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from fedimg.config import FEDMSG
-from fedimg.quoting import Told
+from fedimg.untrusted.quoting import Told
 
 
 class BusError(Told):

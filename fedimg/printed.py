@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from fedimg.exceptions import OUTPUT_TAIL
-from fedimg.quoting import printable
+from fedimg.untrusted.quoting import printable
 
 #: A line longer than this many characters becomes several: output without line ends stays bounded.
 LONGEST_LINE = 4096

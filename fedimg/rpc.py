@@ -8,7 +8,7 @@ from typing import Any
 import requests
 
 from fedimg import rpc_answer, web
-from fedimg.quoting import one_line
+from fedimg.untrusted.quoting import one_line
 from fedimg.web import NoAnswer
 
 #: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
-from fedimg import patterns
 from fedimg.images import VOLUME_TYPES, AMIType, Virtualization
+from fedimg.untrusted import patterns
 
 
 def _pattern(text: str) -> str:

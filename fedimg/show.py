@@ -17,8 +17,8 @@ from rich.text import Text
 
 from fedimg.findings import Finding, Status
 from fedimg.observer import AWAY, PUBLIC, CheckState
-from fedimg.quoting import plain, plain_values
-from fedimg.secrets import hide
+from fedimg.untrusted.quoting import plain, plain_values
+from fedimg.untrusted.redaction import hide
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover

@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
-from fedimg.quoting import Told, plain, printable
 from fedimg.ssh_messages import (
     GRACE,
     LONGEST,
@@ -41,6 +40,7 @@ from fedimg.ssh_messages import (
     Reply,
     encoded,
 )
+from fedimg.untrusted.quoting import Told, plain, printable
 
 __all__ = [
     "Finished",

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.quoting import plain, plain_values
+from fedimg.untrusted.quoting import plain, plain_values
 
 
 class Text(sa.TypeDecorator[str]):

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from fedimg import __version__, deadline
 from fedimg.exceptions import exhausted
-from fedimg.quoting import Told, one_line, reason
+from fedimg.untrusted.quoting import Told, one_line, reason
 
 #: What is sent with every request. A compressed answer would get past the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}

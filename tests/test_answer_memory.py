@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from fedimg import json_bounds
 from fedimg.rpc import ANSWER_LIMIT, BOUNDS
+from fedimg.untrusted import json_bounds
 
 #: In MiB, above what the process had before it asked: for one answer, and for the largest number of
 #: answers that a worker asks for at once. docs/security.md tells both.

@@ -207,7 +207,7 @@ def test_metadata_of_more_than_is_read_are_refused(
     limit: str,
     words: str,
 ) -> None:
-    monkeypatch.setattr(f"fedimg.json_bounds.{limit}", 3)
+    monkeypatch.setattr(f"fedimg.untrusted.json_bounds.{limit}", 3)
     add_compose(koji.root, NAME, {"x86_64": [image]})
     with pytest.raises(ComposeRefused, match=words):
         composes.find(f"compose:{NAME}")

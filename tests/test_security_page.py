@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fedimg import finished_composes, json_bounds
+from fedimg import finished_composes
 from fedimg.composes import _METADATA_LIMIT
 from fedimg.rpc import ANSWER_LIMIT, BOUNDS
+from fedimg.untrusted import json_bounds
 from tests import test_answer_memory
 
 ROOT = Path(__file__).parent.parent

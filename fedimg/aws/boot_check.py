@@ -16,8 +16,8 @@ from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
 from fedimg.observer import CheckResult, CheckState
-from fedimg.quoting import printable
 from fedimg.ssh import Reached
+from fedimg.untrusted.quoting import printable
 
 ROLE = "test"
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedimg import patterns, ssh
+from fedimg import ssh
 from fedimg.aws import scripts
 from fedimg.config import Check, Checking, ShippedCheck
 from fedimg.images import AMIType, Architecture
 from fedimg.observer import CheckResult, CheckState
+from fedimg.untrusted import patterns
 
 #: A check that ends with this status says that the image has nothing for it, as a test does to
 #: automake; unless it is the status that was expected.

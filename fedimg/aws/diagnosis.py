@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedimg.quoting import printable
 from fedimg.ssh import Reached
+from fedimg.untrusted.quoting import printable
 
 #: Of a line of the console, so much is quoted.
 _QUOTED = 160

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from fedimg.aws.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.aws.image_size import PATIENCE, ImageUnreachable, ImageUnusable
-from fedimg.quoting import one_line
+from fedimg.untrusted.quoting import one_line
 
 # In bytes. Large enough that Python's part of a download is nothing.
 _PIECE = 256 * 1024

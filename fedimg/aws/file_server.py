@@ -14,7 +14,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from fedimg.config import EC2
 from fedimg.images import RawImage
-from fedimg.quoting import Told
+from fedimg.untrusted.quoting import Told
 
 #: How often in a row a server may send its clients elsewhere.
 MOST_REDIRECTS = 5

@@ -25,7 +25,7 @@ from fedimg.aws.xz_blocks import Block
 from fedimg.aws.xz_dictionary import LARGEST, MIB
 from fedimg.config import EC2
 from fedimg.images import RawImage
-from fedimg.quoting import Told
+from fedimg.untrusted.quoting import Told
 
 GIB = 1024**3
 

@@ -14,7 +14,7 @@ from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
-from fedimg.quoting import plain
+from fedimg.untrusted.quoting import plain
 
 #: What EC2 says of an instance that was shut down from within (EC2, StateReason).
 _ENDED_ITSELF = "Client.InstanceInitiatedShutdown"

@@ -21,7 +21,7 @@ from botocore.parsers import ResponseParserError
 
 from fedimg.aws.error_codes import UNKNOWN_RUNS, Meaning, meaning
 from fedimg.exceptions import EC2ServiceException, exhausted
-from fedimg.quoting import one_line
+from fedimg.untrusted.quoting import one_line
 
 #: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
 #: a proxy's page, or that of an EC2 that does not have the action.

@@ -11,7 +11,7 @@ import pytest
 from fedimg import config
 from fedimg.exceptions import EC2UtilityException
 from fedimg.images import Architecture, RawImage
-from fedimg.secrets import HIDDEN, hide
+from fedimg.untrusted.redaction import HIDDEN, hide
 
 FEDIMG = Path(sys.executable).parent / "fedimg"
 KEY = """-----BEGIN OPENSSH PRIVATE KEY-----

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fedimg import config, intake, patterns
+from fedimg import config, intake
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.found import Found
 from fedimg.images import Architecture, RawImage
+from fedimg.untrusted import patterns
 
 
 def image(name: str) -> RawImage:

@@ -1,6 +1,6 @@
 """What others said, made fit to be quoted: printable, on one line, bounded, without secrets.
 
-A server's reason phrase or an SSH banner is anybody's text. What is secret, fedimg.secrets knows.
+A server's reason phrase or an SSH banner is anybody's text. What is secret, fedimg.untrusted.redaction knows.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fedimg.secrets import hide
+from fedimg.untrusted.redaction import hide
 
 #: The most characters of what somebody else said that one of our texts quotes, …
 QUOTED = 300

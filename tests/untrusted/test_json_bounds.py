@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fedimg import json_bounds
+from fedimg.untrusted import json_bounds
 
 
 def test_usual_texts_pass() -> None:

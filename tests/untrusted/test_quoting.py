@@ -24,10 +24,10 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Architecture, RawImage
 from fedimg.koji import Hub, refusal
 from fedimg.outlets import BusError
-from fedimg.quoting import LONGEST, QUOTED, one_line, plain, plain_values
 from fedimg.rpc import Client
 from fedimg.show import Output
 from fedimg.store import Store, StoreError
+from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values
 
 #: A colour, a second line with a priority of its own, a secret, and more than anybody reads.
 HOSTILE = (
