@@ -17,10 +17,11 @@ from fedora_messaging.exceptions import Nack, ValidationError
 from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 
-from fedimg import config, intake, listening, logs
+from fedimg import config, intake, listening
 from fedimg.broker import look_often
 from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
+from fedimg.process import logs
 from fedimg.store import Store
 
 #: Pauses before what could not be stored goes back to the broker, in seconds: it comes again at

@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError
 
-from fedimg import intake, permissions, revocation
+from fedimg import intake, revocation
 from fedimg.aws.account import Account, merged
 from fedimg.aws.clients import Clients
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.findings import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.outages import Outages
+from fedimg.process import permissions
 from fedimg.rpc import Client
 from fedimg.store import Store, StoreError
 from fedimg.unanswered import unanswered

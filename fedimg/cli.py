@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedimg.command import Call, Code, Refused, app, command
-from fedimg.hardening import hide_memory
+from fedimg.process.hardening import hide_memory
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover, Survey
@@ -52,7 +52,7 @@ def main() -> None:
 def worker(call: Call) -> int:
     """Publish what is announced and uploaded, until told to stop (SIGTERM, SIGINT)."""
     settings = call.settings
-    from fedimg import logs
+    from fedimg.process import logs
 
     logs.to_standard_error()
     from fedimg.worker import run_worker

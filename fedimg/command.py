@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedimg.permissions import DATABASE
+from fedimg.process.permissions import DATABASE
 
 if TYPE_CHECKING:
     from fedimg.config import Settings

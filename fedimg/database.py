@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fedimg import permissions, schema, tables
+from fedimg import schema, tables
 from fedimg.group_commit import GroupCommit
+from fedimg.process import permissions
 from fedimg.untrusted.quoting import Told
 
 if TYPE_CHECKING:

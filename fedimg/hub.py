@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from fedimg import logs, watchdog
+from fedimg.process import logs, systemd
 
 #: How long the hub may take to stop, in seconds, before it is ended where it stands.
 STOP_SECONDS = 0.8
@@ -65,7 +65,7 @@ def stop_on_signals(hub: Any, untaken: Callable[[], Sequence[str]]) -> None:
         reactor.callFromThread(stop)
 
     def stop() -> None:
-        watchdog.notify("STOPPING=1")
+        systemd.notify("STOPPING=1")
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         timer = threading.Timer(STOP_SECONDS, leave)
@@ -96,15 +96,15 @@ def keep_alive(moves: Callable[[], bool]) -> None:
     """
     from moksha.hub.reactor import reactor
 
-    seconds = watchdog.limit()
+    seconds = systemd.limit()
 
     def beat() -> None:
         if moves():
-            watchdog.notify("WATCHDOG=1")
+            systemd.notify("WATCHDOG=1")
         reactor.callLater((seconds or 0) / 4, beat)
 
     def begin() -> None:
-        watchdog.notify("READY=1")
+        systemd.notify("READY=1")
         if seconds:
             beat()
 

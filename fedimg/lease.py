@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from fedimg import permissions
 from fedimg.database import StoreError
+from fedimg.process import permissions
 
 if TYPE_CHECKING:
     from fedimg.store import Store

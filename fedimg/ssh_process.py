@@ -17,7 +17,7 @@ import sys
 import threading
 
 from fedimg.exceptions import exhausted
-from fedimg.hardening import hide_memory
+from fedimg.process.hardening import hide_memory
 from fedimg.ssh_messages import (
     GRACE,
     OUT_OF_MEMORY,

@@ -17,7 +17,6 @@ from fedimg.aws.clients import Clients
 from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits, Settings
-from fedimg.ending import end_exhausted
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.exempt import Exempt
 from fedimg.images import RawImage
@@ -28,6 +27,7 @@ from fedimg.lease import ALONE
 from fedimg.members import Members
 from fedimg.observer import AWAY, LEFT_OUT, PUBLIC
 from fedimg.outages import Outages
+from fedimg.process.abort import end_exhausted
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.slots import Slots

@@ -10,13 +10,12 @@ from functools import partial
 
 from sqlalchemy import event
 
-from fedimg import __version__, queues, watchdog
+from fedimg import __version__, queues
 from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.throttle import Throttle
 from fedimg.config import Settings
 from fedimg.database import Unreachable
-from fedimg.ending import end_exhausted, end_with_database, end_without_lease
 from fedimg.fellows import Fellows
 from fedimg.intake import Sources
 from fedimg.jobs import Jobs
@@ -24,9 +23,11 @@ from fedimg.lease import FileLease, Lease
 from fedimg.members import Members
 from fedimg.messenger import Messenger, thread_name
 from fedimg.periodic import Periodic, beside
+from fedimg.process import systemd
+from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
+from fedimg.process.signals import told_to_stop
 from fedimg.shared_lease import SharedLease, alive
 from fedimg.steps import Gate
-from fedimg.stop_signals import told_to_stop
 from fedimg.store import Store, StoreError
 from fedimg.uploader import Uploader
 
@@ -62,9 +63,9 @@ def run_worker(settings: Settings) -> int:
         return 0
     worker = _Worker(settings, store, _lease(settings, store), told)
     worker.start()
-    watchdog.notify("READY=1")
-    watchdog.wait(told, worker.silent)
-    watchdog.notify("STOPPING=1")
+    systemd.notify("READY=1")
+    systemd.wait(told, worker.silent)
+    systemd.notify("STOPPING=1")
     status = worker.stop()
     logging.shutdown()
     # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
@@ -87,7 +88,7 @@ class _Worker:
         self._queue = Jobs(store)
         self._members = Members(store)
         _refuse_other_steps(store, self._queue, self._members, lease.name)
-        self._pulse = watchdog.Pulse(store.engine, queues.LOOPS)
+        self._pulse = systemd.Pulse(store.engine, queues.LOOPS)
         self._gate = Gate(end_exhausted)
         self._throttle = Throttle(settings.ec2.limits.calls)
         self._clients = Clients(self._before_call)
@@ -230,7 +231,7 @@ def _opened(settings: Settings, told: threading.Event) -> Store | None:
                 raise
             _log.warning("waiting for the database, tried again in %g s: %s", pause, error)
         # systemd would take it for a start that hangs.
-        watchdog.notify(f"EXTEND_TIMEOUT_USEC={round((pause + _STARTING_SECONDS) * 1e6)}")
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={round((pause + _STARTING_SECONDS) * 1e6)}")
         if told.wait(pause):
             return None
         pause = min(pause * 2, _LONGEST_PAUSE)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from fedimg import watchdog
+from fedimg.process import systemd as watchdog
 from lab.bus import Bus
 from tests.test_consumers import INSTALLED, START_SECONDS, HubProcess
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 #: By systemd's own scale of 0 to 10.
 MOST_EXPOSURE = 2.5
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fedimg import check, permissions
+from fedimg import check
 from fedimg.findings import Status
 from fedimg.lease import FileLease
+from fedimg.process import permissions
 from fedimg.store import Store, StoreError
 
 FILES = ("fedimg.db", "fedimg.db-wal", "fedimg.db-shm", "worker.lock")

@@ -24,7 +24,7 @@ except PermissionError:
 def test_keys_in_the_environment_are_hidden_from_the_users_other_processes(
     hidden: bool, seen: str
 ) -> None:
-    begin = "from fedimg.hardening import hide_memory; hide_memory();" if hidden else ""
+    begin = "from fedimg.process.hardening import hide_memory; hide_memory();" if hidden else ""
     script = f"import sys; {begin} print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [*AS_USER, sys.executable, "-c", script],

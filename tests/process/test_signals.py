@@ -9,7 +9,7 @@ import pytest
 
 PROCESS = """
 import os, signal, sys, threading, time
-from fedimg.stop_signals import told_to_stop
+from fedimg.process.signals import told_to_stop
 
 told = told_to_stop()
 print("ready", flush=True)
