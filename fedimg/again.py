@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
-from fedimg.observer import AWAY
+from fedimg.progress import AWAY
 from fedimg.store import Store
 from fedimg.tables import again, outages, regions
 

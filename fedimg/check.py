@@ -21,7 +21,7 @@ from fedimg import intake, revocation
 from fedimg.aws.account import Account, merged
 from fedimg.aws.clients import Clients
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
-from fedimg.findings import Finding, Look, Status, gather
+from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.outages import Outages
 from fedimg.process import permissions

@@ -361,7 +361,7 @@ def check(call: Call) -> Code:
     """Look for what would keep images from being published, and say what to do about it."""
     from fedimg import check as looks
     from fedimg import show
-    from fedimg.findings import Status
+    from fedimg.diagnostics import Status
 
     found = looks.run(call.settings)
     call.output.answer(show.findings(found))

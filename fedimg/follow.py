@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from fedimg.observer import PUBLIC
+from fedimg.progress import PUBLIC
 from fedimg.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.show import Output, fields, job_line, job_value, region_line
 from fedimg.store import Store

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import AMI, RawImage
-from fedimg.observer import CheckResult, CheckState
+from fedimg.progress import CheckResult, CheckState
 from fedimg.untrusted.quoting import plain
 
 UPLOAD = "image.upload"

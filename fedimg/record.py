@@ -13,7 +13,7 @@ from typing import Any
 from fedimg import messages
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, RawImage
-from fedimg.observer import CheckResult
+from fedimg.progress import CheckResult
 from fedimg.store import Store
 
 #: How much of what a test instance printed goes to the log; the rest is on the bus.

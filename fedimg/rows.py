@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedimg.images import RawImage
-from fedimg.observer import CheckResult
+from fedimg.progress import CheckResult
 
 #: States in which a job still has work queued or running.
 LIVE = ("queued", "running")

@@ -15,8 +15,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fedimg.findings import Finding, Status
-from fedimg.observer import AWAY, PUBLIC, CheckState
+from fedimg.diagnostics import Finding, Status
+from fedimg.progress import AWAY, PUBLIC, CheckState
 from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
 

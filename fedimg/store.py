@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from fedimg.database import StoreError
 from fedimg.images import AMI, RawImage
-from fedimg.observer import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
 from fedimg.outbox import Outbox
+from fedimg.progress import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
 from fedimg.published import AMIs
 from fedimg.refusals import REFUSED_KEPT, Refusals
 from fedimg.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow

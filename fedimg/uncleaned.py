@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fedimg.observer import PUBLIC
+from fedimg.progress import PUBLIC
 from fedimg.store import Store
 
 

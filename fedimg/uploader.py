@@ -25,9 +25,9 @@ from fedimg.jobs import Jobs
 from fedimg.later import Later, LaterEntries, whom
 from fedimg.lease import ALONE
 from fedimg.members import Members
-from fedimg.observer import AWAY, LEFT_OUT, PUBLIC
 from fedimg.outages import Outages
 from fedimg.process.abort import end_exhausted
+from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.slots import Slots

@@ -10,8 +10,8 @@ from fedimg.again import Again, Turn
 from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import CLEAN, PUBLISH, Jobs, workflow_id
-from fedimg.observer import AWAY
 from fedimg.outages import Outages
+from fedimg.progress import AWAY
 from fedimg.rows import CLEANING
 from fedimg.store import Store
 from tests.test_jobs import queued

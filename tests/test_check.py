@@ -16,7 +16,7 @@ from fedimg import check, config
 from fedimg.aws.account import AS_THE_WORKER, Account
 from fedimg.aws.clients import Clients
 from fedimg.config import Settings
-from fedimg.findings import Finding, Status, gather
+from fedimg.diagnostics import Finding, Status, gather
 from fedimg.later import LaterEntries, Why
 from fedimg.marks import Marks
 from fedimg.outages import Outages

@@ -24,7 +24,7 @@ from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries, Why
 from fedimg.lease import FileLease
 from fedimg.marks import Marks
-from fedimg.observer import CheckResult, CheckState
+from fedimg.progress import CheckResult, CheckState
 from fedimg.store import Store
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings

@@ -6,7 +6,7 @@ import pytest
 
 from fedimg import messages
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.observer import CheckResult, CheckState
+from fedimg.progress import CheckResult, CheckState
 
 URL = "https://koji.test/packages/x/images/Fedora-Cloud-Base-24-20160710.0.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-24-20160710.0", "build-5")

@@ -19,7 +19,7 @@ import pytest
 from fedimg.check import database
 from fedimg.config import Settings
 from fedimg.database import StoreError, Unreachable
-from fedimg.findings import Status
+from fedimg.diagnostics import Status
 from fedimg.pooler import refuse_shared_connections
 from lab.processes import Process
 from tests.postgresql import PostgreSQL

@@ -6,7 +6,7 @@ from typing import Any
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs import Jobs
-from fedimg.observer import CheckResult, CheckState, Observer
+from fedimg.progress import CheckResult, CheckState, Observer
 from fedimg.record import Record
 from fedimg.rows import JobRow
 from fedimg.store import Store

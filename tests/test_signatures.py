@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedimg import check
 from fedimg.config import Settings
-from fedimg.findings import Status
+from fedimg.diagnostics import Status
 from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
 from fedimg.signatures import Fault, Refused, Signatures
 from fedimg.store import Store

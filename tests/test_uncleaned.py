@@ -1,7 +1,7 @@
 """What the record says may be left in regions that cannot be asked."""
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.observer import AWAY, PUBLIC
+from fedimg.progress import AWAY, PUBLIC
 from fedimg.store import Store
 from fedimg.uncleaned import may_be_left
 

@@ -14,7 +14,7 @@ from fedimg.aws.clients import Client, Clients
 from fedimg.aws.error_codes import Meaning
 from fedimg.aws.refusals import FAILURES, code, meaning_of
 from fedimg.config import EC2, Machine, X86Machine
-from fedimg.findings import Finding, Look, Status
+from fedimg.diagnostics import Finding, Look, Status
 from fedimg.images import Architecture, Virtualization
 
 # A person waits for the answer: one more try rides out a throttled call, and no more.

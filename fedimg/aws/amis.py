@@ -16,7 +16,7 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.side_by_side import side_by_side
+from fedimg.parallel import side_by_side
 
 ROLE = "ami"
 #: A taken name gets the next number; more than this many builds of one name is a mistake.

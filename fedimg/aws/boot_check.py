@@ -15,7 +15,7 @@ from fedimg.aws.diagnosis import Evidence, diagnose
 from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
-from fedimg.observer import CheckResult, CheckState
+from fedimg.progress import CheckResult, CheckState
 from fedimg.ssh import Reached
 from fedimg.untrusted.quoting import printable
 

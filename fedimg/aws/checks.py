@@ -10,7 +10,7 @@ from fedimg import ssh
 from fedimg.aws import scripts
 from fedimg.config import Check, Checking, ShippedCheck
 from fedimg.images import AMIType, Architecture
-from fedimg.observer import CheckResult, CheckState
+from fedimg.progress import CheckResult, CheckState
 from fedimg.untrusted import patterns
 
 #: A check that ends with this status says that the image has nothing for it, as a test does to

@@ -20,7 +20,7 @@ from fedimg.aws.tags import NEVER, PUBLISHED
 from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI
-from fedimg.side_by_side import side_by_side
+from fedimg.parallel import side_by_side
 
 
 class Publications(Protocol):

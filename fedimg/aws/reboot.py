@@ -9,7 +9,7 @@ from fedimg.aws import scripts
 from fedimg.aws.attempts import Attempts, Started
 from fedimg.aws.checks import BrokenOff, result
 from fedimg.exceptions import EC2ServiceException
-from fedimg.observer import CheckResult, CheckState
+from fedimg.progress import CheckResult, CheckState
 
 NAME = "reboot"
 #: Pause between two looks at which boot answers, in seconds.

@@ -18,7 +18,7 @@ from fedimg.aws.security_group import Place
 from fedimg.config import Check
 from fedimg.exceptions import Cancelled, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
-from fedimg.observer import Observer
+from fedimg.progress import Observer
 from fedimg.steps import Branch, Steps
 
 #: The attempts of a role in a region, at a place there.

@@ -38,7 +38,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
-from fedimg.observer import AWAY, FAILED, PUBLIC, Observer
+from fedimg.progress import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
 from fedimg.services.lines import Lines
 from fedimg.steps import Branch, PlainSteps, Steps

@@ -18,7 +18,7 @@ from fedimg.aws import amis, cleanup, key_pairs
 from fedimg.aws.account import Account
 from fedimg.aws.clients import Clients
 from fedimg.config import EC2, AMIs
-from fedimg.findings import Status
+from fedimg.diagnostics import Status
 from fedimg.images import AMIType, Virtualization
 from tests.aws.conftest import ORIGIN, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedimg import check
-from fedimg.findings import Status
+from fedimg.diagnostics import Status
 from fedimg.lease import FileLease
 from fedimg.process import permissions
 from fedimg.store import Store, StoreError

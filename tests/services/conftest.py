@@ -19,7 +19,7 @@ from fedimg.aws.clients import Clients
 from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2, Check
 from fedimg.images import AMI, Architecture, RawImage
-from fedimg.observer import CheckResult
+from fedimg.progress import CheckResult
 from fedimg.services.ec2 import EC2Service, Result
 from lab import disk
 from lab.clients import aws_environment

@@ -8,7 +8,7 @@ import pytest
 
 from fedimg.config import Check
 from fedimg.exceptions import EC2TestException
-from fedimg.observer import CheckState
+from fedimg.progress import CheckState
 from tests import plans
 from tests.services.conftest import ORIGIN, Lab, Recorder
 

@@ -22,7 +22,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, Architecture, RawImage, Virtualization
-from fedimg.observer import CheckState
+from fedimg.progress import CheckState
 from fedimg.services.ec2 import UTILITIES, Result
 from fedimg.slots import Slots
 from fedimg.store import Store

@@ -17,8 +17,8 @@ from fedimg.aws.account import Account
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
+from fedimg.diagnostics import Status
 from fedimg.exceptions import EC2ServiceException, EC2TestException
-from fedimg.findings import Status
 from fedimg.images import Architecture
 from tests.services.conftest import ORIGIN, REGIONS, SITE, Lab
 from tests.services.policies import FILE, REFUSED, policy, user
