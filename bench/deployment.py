@@ -17,8 +17,8 @@ import zmq
 
 from bench import recording, site_process
 from bench.processes import cpu_seconds, memory_mib
-from fedimg.rows import CLEANING, ENDED, JobRow
-from fedimg.store import Store
+from fedimg.store.rows import CLEANING, ENDED, JobRow
+from fedimg.store.store import Store
 from lab import running
 from lab.announcing import build_image
 from lab.koji.announce import MODNAME

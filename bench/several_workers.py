@@ -15,7 +15,7 @@ from bench.processes import cpu_seconds
 from bench.results import Result, bars
 from fedimg.members import Members
 from fedimg.shared_lease import alive
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.postgresql import PostgreSQL, serving
 from lab.processes import Process
 

@@ -16,7 +16,7 @@ from bench.processes import cpu_seconds, memory_mib
 from bench.results import Result
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.access_keys import AccessKey
 from lab.bus import Bus
 from lab.clients import aws_environment

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from fedimg.aws.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
 from fedimg.progress import AWAY
-from fedimg.store import Store
-from fedimg.tables import again, outages, regions
+from fedimg.store.store import Store
+from fedimg.store.tables import again, outages, regions
 
 #: The longest pause between two clean-ups, in seconds: what is left over costs money.
 _LONGEST_UNCLEAN = 4 * 3600.0

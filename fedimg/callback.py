@@ -22,7 +22,7 @@ from fedimg.broker import look_often
 from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
 from fedimg.process import logs
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 #: Pauses before what could not be stored goes back to the broker, in seconds: it comes again at
 #: once. SIGTERM waits for the end of a pause.

@@ -20,7 +20,7 @@ from fedimg.found import Refused, Stumbles, Unavailable
 from fedimg.jobs import Entry, Jobs
 from fedimg.later import LaterEntries
 from fedimg.marks import Mark, Marks
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 _AGE = re.compile(r"(\d{1,6})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}

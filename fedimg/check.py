@@ -26,7 +26,7 @@ from fedimg.images import Architecture, Virtualization
 from fedimg.outages import Outages
 from fedimg.process import permissions
 from fedimg.rpc import Client
-from fedimg.store import Store, StoreError
+from fedimg.store.store import Store, StoreError
 from fedimg.unanswered import unanswered
 from fedimg.untrusted.quoting import one_line, reason
 from fedimg.web import NoAnswer

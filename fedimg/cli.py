@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover, Survey
     from fedimg.identity import Known
     from fedimg.images import Architecture, RawImage
-    from fedimg.rows import JobRow
-    from fedimg.store import Store
-    from fedimg.twins import Submission
+    from fedimg.store.rows import JobRow
+    from fedimg.store.store import Store
+    from fedimg.store.twins import Submission
 
 _ARCHITECTURE = re.compile(r"(?<![A-Za-z0-9_])(x86_64|aarch64|arm64)(?![A-Za-z0-9_])")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -291,7 +291,7 @@ def cleanup(
     from fedimg.aws.clients import Clients
     from fedimg.aws.waiting import Waiter
     from fedimg.follow import going_on
-    from fedimg.uncleaned import may_be_left
+    from fedimg.store.uncleaned import may_be_left
 
     settings = call.settings
     store = call.store()
@@ -473,8 +473,8 @@ def _refuse_contradiction(row: JobRow, image: RawImage, taken: Submission) -> No
 
 def _has_it(row: JobRow, taken: Submission) -> str:
     """What a person is told who uploads an image that a job has."""
-    from fedimg.rows import LIVE
     from fedimg.show import when
+    from fedimg.store.rows import LIVE
 
     text = f"{row.job} has this image already ({taken.common}), and is {row.state}"
     once_more = "'fedimg upload --again' publishes it once more"

@@ -45,7 +45,7 @@ def migrate(call: Call) -> Code:
     """Prepare the PostgreSQL of `database`: add what this version needs and it lacks."""
     from fedimg import show
     from fedimg.pooler import refuse_shared_connections
-    from fedimg.store import Store
+    from fedimg.store.store import Store
 
     if not call.settings.database:
         raise Refused(
@@ -67,7 +67,7 @@ def move(call: Call) -> Code:
     from fedimg import show
     from fedimg.lease import FileLease
     from fedimg.move import move as copy
-    from fedimg.store import Store
+    from fedimg.store.store import Store
 
     directory, url = call.settings.state_directory, call.settings.database
     if not url:

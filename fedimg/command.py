@@ -18,7 +18,7 @@ from fedimg.process.permissions import DATABASE
 if TYPE_CHECKING:
     from fedimg.config import Settings
     from fedimg.show import Output
-    from fedimg.store import Store
+    from fedimg.store.store import Store
 
 # What a command needs is imported when it runs: a look at the database loads no AWS and no bus.
 
@@ -102,7 +102,7 @@ class Call:
                 f"there is no database in {directory} yet: check state_directory in the "
                 "configuration, or start 'fedimg worker', which makes it",
             )
-        from fedimg.store import Store
+        from fedimg.store.store import Store
 
         return Store(directory, url)
 
@@ -194,7 +194,7 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     from fedimg.lease import WorkerRunning
     from fedimg.move import MoveRefused
     from fedimg.outlets import BusError
-    from fedimg.store import StoreError
+    from fedimg.store.store import StoreError
 
     if isinstance(error, WorkerRunning | MoveRefused):
         return Code.NOT_NOW, str(error)

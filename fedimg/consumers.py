@@ -15,7 +15,7 @@ from fedmsg.consumers import FedmsgConsumer
 from fedimg import config, hub, intake
 from fedimg.jobs import Jobs
 from fedimg.signatures import Fault, Refused, Signatures
-from fedimg.store import Store, StoreError
+from fedimg.store.store import Store, StoreError
 
 #: Pauses before an entry that could not be stored is tried again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0

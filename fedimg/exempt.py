@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from fedimg.store import Store
-from fedimg.tables import age_exempt
+from fedimg.store.store import Store
+from fedimg.store.tables import age_exempt
 
 
 class Exempt:

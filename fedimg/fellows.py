@@ -14,7 +14,7 @@ from fedimg.lease import Lease
 from fedimg.left_behind import left_behind, words
 from fedimg.members import Member, Members
 from fedimg.shared_lease import alive, connect, try_lock, worker_key
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 #: Between two looks, in seconds.
 _PAUSE = 0.5

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column
 
 from fedimg.progress import PUBLIC
-from fedimg.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.show import Output, fields, job_line, job_value, region_line
-from fedimg.store import Store
+from fedimg.store.rows import CLEANING, LIVE, JobRow, RegionRow
+from fedimg.store.store import Store
 from fedimg.untrusted.quoting import plain
 
 # The database is a local file: looking twice a second costs a few milliseconds.

@@ -10,7 +10,7 @@ import logging
 import time
 
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 _DAY = 86400.0
 

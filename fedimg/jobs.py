@@ -14,8 +14,8 @@ from fedimg.exempt import Exempt
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.serialization import SERIALIZER
-from fedimg.store import Store
-from fedimg.twins import Submission
+from fedimg.store.store import Store
+from fedimg.store.twins import Submission
 
 #: The queues and workflows that fedimg.worker serves; jobs wait under these names in the
 #: database, so a change orphans what is waiting.

@@ -9,8 +9,8 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from fedimg.store import Store
-from fedimg.tables import waiting
+from fedimg.store.store import Store
+from fedimg.store.tables import waiting
 from fedimg.untrusted.quoting import Told
 
 #: The first pause, in seconds; each is twice as long as the last, up to Why's limit.

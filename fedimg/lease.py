@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from fedimg.database import StoreError
 from fedimg.process import permissions
+from fedimg.store.database import StoreError
 
 if TYPE_CHECKING:
-    from fedimg.store import Store
+    from fedimg.store.store import Store
 
 #: The one worker's name on a state directory.
 ALONE = "worker"

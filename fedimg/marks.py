@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from fedimg.store import Store
-from fedimg.tables import caught, lists, looks
+from fedimg.store.store import Store
+from fedimg.store.tables import caught, lists, looks
 
 if TYPE_CHECKING:
     # Which loads an HTTP client: `fedimg status` does without.

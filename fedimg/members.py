@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from fedimg.store import Store
-from fedimg.tables import running, workers
+from fedimg.store.store import Store
+from fedimg.store.tables import running, workers
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import sqlalchemy.exc
 from fedimg import outlets
 from fedimg.config import FEDMSG
 from fedimg.outlets import NotTaken, Outlet
-from fedimg.rows import Announcement
-from fedimg.store import Store
+from fedimg.store.rows import Announcement
+from fedimg.store.store import Store
 
 #: Messages that may be under way at once; ZeroMQ drops what exceeds 1000 in a queue.
 WINDOW = 200

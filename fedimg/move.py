@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg import tables
-from fedimg.database import StoreError
 from fedimg.jobs import Jobs
-from fedimg.rows import CLEANING
-from fedimg.store import Store
+from fedimg.store import tables
+from fedimg.store.database import StoreError
+from fedimg.store.rows import CLEANING
+from fedimg.store.store import Store
 
 #: Of workers, and of what they do: nothing that lasts.
 _PASSING = {tables.workers.name, tables.running.name, tables.slots.name}

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from fedimg.config import Limits
-from fedimg.store import Store
-from fedimg.tables import outages
+from fedimg.store.store import Store
+from fedimg.store.tables import outages
 
 #: How long what was read is believed: every job asks before each of its calls.
 _FRESH_SECONDS = 1.0

@@ -17,7 +17,7 @@ from fedimg.finished_composes import ComposeLists
 from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries
 from fedimg.outages import Outages
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 #: Between two looks at the entries, and the jobs, whose turn may have come again.
 _LATER_SECONDS = 2.0

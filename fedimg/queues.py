@@ -18,7 +18,7 @@ from dbos import error as queue_error
 from fedimg import jobs
 from fedimg.jobs import Jobs
 from fedimg.serialization import SERIALIZER
-from fedimg.store import Store, StoreError
+from fedimg.store.store import Store, StoreError
 from fedimg.uploader import Uploader
 
 #: Jobs of one version are taken on by any worker that says the same; raise it, by one, when a

@@ -14,7 +14,7 @@ from fedimg import messages
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, RawImage
 from fedimg.progress import CheckResult
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 #: How much of what a test instance printed goes to the log; the rest is on the bus.
 _LOGGED_LINES = 30

@@ -15,7 +15,7 @@ from typing import NoReturn
 import psycopg
 import sqlalchemy as sa
 
-from fedimg.database import StoreError, connecting, lock_key
+from fedimg.store.database import StoreError, connecting, lock_key
 
 #: Pings within the time that a server waits for one, and the longest pause between two, in seconds.
 _PINGS = 5

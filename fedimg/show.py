@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fedimg.images import RawImage
     from fedimg.members import Member
     from fedimg.move import Moved
-    from fedimg.rows import AMIRow, BootTestRow, JobRow, RegionRow
+    from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
 
 _STATE_STYLES = {
     "running": "cyan",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from fedimg.store import Store
-from fedimg.tables import slots
+from fedimg.store.store import Store
+from fedimg.store.tables import slots
 
 
 class Slots:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from fedimg.later import LaterEntries, whom
 from fedimg.marks import Marks
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 
 def unanswered(store: Store) -> list[str]:

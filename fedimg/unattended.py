@@ -7,8 +7,8 @@ from contextlib import closing
 
 from fedimg import lease
 from fedimg.members import Members
-from fedimg.rows import JobRow
-from fedimg.store import Store
+from fedimg.store.rows import JobRow
+from fedimg.store.store import Store
 
 
 def unattended(store: Store, live: Sequence[JobRow] = ()) -> list[str]:

@@ -32,7 +32,7 @@ from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
 from fedimg.slots import Slots
 from fedimg.steps import DurableSteps, Gate
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30

@@ -15,7 +15,6 @@ from fedimg.aws import patience, regions
 from fedimg.aws.clients import Clients
 from fedimg.aws.throttle import Throttle
 from fedimg.config import Settings
-from fedimg.database import Unreachable
 from fedimg.fellows import Fellows
 from fedimg.intake import Sources
 from fedimg.jobs import Jobs
@@ -28,7 +27,8 @@ from fedimg.process.abort import end_exhausted, end_with_database, end_without_l
 from fedimg.process.signals import told_to_stop
 from fedimg.shared_lease import SharedLease, alive
 from fedimg.steps import Gate
-from fedimg.store import Store, StoreError
+from fedimg.store.database import Unreachable
+from fedimg.store.store import Store, StoreError
 from fedimg.uploader import Uploader
 
 #: The exit status of a worker that was drained, which is not to be started again by itself.

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab import image
 from lab.image import Image
 from lab.koji import Koji

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from fedimg.database import Database
+from fedimg.store.database import Database
 from lab.postgresql import PostgreSQL as _PostgreSQL
 
 #: The prepared database that each test's is a copy of.

@@ -12,8 +12,8 @@ from fedimg.images import Architecture, RawImage
 from fedimg.jobs import CLEAN, PUBLISH, Jobs, workflow_id
 from fedimg.outages import Outages
 from fedimg.progress import AWAY
-from fedimg.rows import CLEANING
-from fedimg.store import Store
+from fedimg.store.rows import CLEANING
+from fedimg.store.store import Store
 from tests.test_jobs import queued
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"

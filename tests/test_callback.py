@@ -19,7 +19,7 @@ from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
 from fedimg.jobs import Entry, Jobs
 from fedimg.koji import METHODS
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.koji import Koji
 
 #: Says of each message that it gets what becomes of it. Its reactor is no affair of other tests'.

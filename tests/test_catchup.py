@@ -18,7 +18,7 @@ from fedimg.found import Unavailable
 from fedimg.jobs import Entry, Jobs
 from fedimg.koji import METHODS
 from fedimg.marks import Marks
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.koji import Koji
 
 NAME, VERSION = "Fedora-Cloud-Base", "43"

@@ -20,7 +20,7 @@ from fedimg.diagnostics import Finding, Status, gather
 from fedimg.later import LaterEntries, Why
 from fedimg.marks import Marks
 from fedimg.outages import Outages
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.bus import Ports
 from lab.ec2.world import Quotas
 from lab.site import Site

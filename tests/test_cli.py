@@ -25,7 +25,7 @@ from fedimg.later import LaterEntries, Why
 from fedimg.lease import FileLease
 from fedimg.marks import Marks
 from fedimg.progress import CheckResult, CheckState
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines

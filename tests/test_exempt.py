@@ -17,7 +17,7 @@ from fedimg.finished import Lists
 from fedimg.intake import Sources
 from fedimg.jobs import Jobs
 from fedimg.steps import Gate, PlainSteps
-from fedimg.store import Store
+from fedimg.store.store import Store
 from fedimg.uploader import Uploader
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose

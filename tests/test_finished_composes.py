@@ -16,7 +16,7 @@ from fedimg.found import Refused, Unavailable
 from fedimg.jobs import Entry, Jobs
 from fedimg.later import LaterEntries, Why
 from fedimg.marks import Marks
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
 

@@ -12,7 +12,7 @@ import pytest
 from fedimg.history import forget
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
@@ -27,7 +27,7 @@ from dbos import DBOS
 
 from fedimg import jobs, queues
 from fedimg.steps import DurableSteps, Gate
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 store = Store(Path(sys.argv[1]))
 

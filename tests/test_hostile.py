@@ -31,7 +31,7 @@ from fedimg.aws.tags import Labels, ami_name
 from fedimg.consumers import KojiConsumer
 from fedimg.images import FILE_NAME, AMIType, Architecture, RawImage
 from fedimg.koji import Hub, KojiRefused, KojiUnavailable, KojiUnfinished
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.koji import Koji
 from tests.test_consumers import INSTALLED, HubProcess, build_message, wait_until

@@ -3,7 +3,7 @@ import sqlalchemy as sa
 
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import CLEAN, CLEAN_QUEUE, INTAKE_QUEUE, JOBS_QUEUE, PUBLISH, Jobs, workflow_id
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")

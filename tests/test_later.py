@@ -3,7 +3,7 @@
 import pytest
 
 from fedimg.later import FIRST_PAUSE, LaterEntries, Why
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 #: What is remembered is the same in both.
 DATABASES = ("sqlite", "postgresql")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedimg.lease import FileLease, WorkerRunning
-from fedimg.store import StoreError
+from fedimg.store.store import StoreError
 
 LEASE = """
 import pathlib, sys

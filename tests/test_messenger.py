@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from fedimg.bus import configuration
 from fedimg.messenger import Messenger
 from fedimg.outlets import BusError
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.bus import Bus, Ports
 
 CONFIRM = 1.0
@@ -131,7 +131,7 @@ def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: Messenge
     program = (
         "import pathlib, sys, time\n"
         "from fedimg.messenger import Messenger\n"
-        "from fedimg.store import Store\n"
+        "from fedimg.store.store import Store\n"
         f"Messenger(Store(pathlib.Path(sys.argv[1])), {CONFIRM}).start()\n"
         "print('runs', flush=True)\n"
         "time.sleep(60)\n"

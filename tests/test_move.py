@@ -12,7 +12,7 @@ import pytest
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs import Entry, Jobs
 from fedimg.move import MoveRefused, move
-from fedimg.store import Store
+from fedimg.store.store import Store
 from tests.postgresql import PostgreSQL
 
 FEDIMG = Path(sys.executable).parent / "fedimg"

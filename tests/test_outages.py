@@ -8,7 +8,7 @@ import pytest
 
 from fedimg.config import Limits
 from fedimg.outages import Outage, Outages
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 DATABASES = ("sqlite", "postgresql")
 REGION = "ap-east-1"

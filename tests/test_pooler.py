@@ -18,9 +18,9 @@ import pytest
 
 from fedimg.check import database
 from fedimg.config import Settings
-from fedimg.database import StoreError, Unreachable
 from fedimg.diagnostics import Status
 from fedimg.pooler import refuse_shared_connections
+from fedimg.store.database import StoreError, Unreachable
 from lab.processes import Process
 from tests.postgresql import PostgreSQL
 

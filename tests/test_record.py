@@ -8,8 +8,8 @@ from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs import Jobs
 from fedimg.progress import CheckResult, CheckState, Observer
 from fedimg.record import Record
-from fedimg.rows import JobRow
-from fedimg.store import Store
+from fedimg.store.rows import JobRow
+from fedimg.store.store import Store
 
 IMAGE = RawImage(
     "https://koji.test/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz",

@@ -23,7 +23,7 @@ from fedimg.exceptions import (
 )
 from fedimg.jobs import INTAKE, Jobs
 from fedimg.serialization import SERIALIZER, NotData, as_json, original
-from fedimg.store import Store
+from fedimg.store.store import Store
 from tests.test_steps import happened, run
 
 KINDS = [EC2ServiceException, EC2UtilityException, EC2TestException, SnapshotFailed]

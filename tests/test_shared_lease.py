@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from fedimg.database import Database, StoreError, postgresql_url
 from fedimg.shared_lease import SharedLease, alive
+from fedimg.store.database import Database, StoreError, postgresql_url
 from tests.postgresql import PostgreSQL
 
 HOST = socket.gethostname()
@@ -112,7 +112,7 @@ def test_connection_that_the_server_ends_loses_the_lease(take: Any, url: str) ->
 
 FROZEN = """
 import sys, time
-from fedimg.database import postgresql_url
+from fedimg.store.database import postgresql_url
 from fedimg.shared_lease import SharedLease
 def lost(reason):
     import os

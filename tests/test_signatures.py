@@ -22,7 +22,7 @@ from fedimg.config import Settings
 from fedimg.diagnostics import Status
 from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
 from fedimg.signatures import Fault, Refused, Signatures
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.certificates import Authority
 from tests.test_consumers import INSTALLED, HubProcess, build_message, task_message, wait_until

@@ -26,7 +26,7 @@ from dbos import DBOS, SetWorkflowID
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.serialization import SERIALIZER
 from fedimg.steps import Branch, DurableSteps, Gate
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 state, points = Path(sys.argv[1]), sys.argv[2:]
 steps = DurableSteps(Gate(print))

@@ -20,7 +20,7 @@ from fedimg.command import app
 from fedimg.images import Architecture, RawImage
 from fedimg.intake import Sources
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.koji import Koji
 
 DATABASES = ("sqlite", "postgresql")

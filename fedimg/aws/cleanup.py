@@ -20,7 +20,7 @@ from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
 
 if TYPE_CHECKING:
-    from fedimg.rows import AMIRow
+    from fedimg.store.rows import AMIRow
 
 INSTANCE = "instance"
 IMAGE = "image"

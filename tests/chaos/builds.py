@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fedimg.rows import CLEANING, ENDED
+from fedimg.store.rows import CLEANING, ENDED
 from tests.system.deployment import Deployment
 
 #: How long all may take to come to its end when nobody is killed any more.

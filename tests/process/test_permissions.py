@@ -16,7 +16,7 @@ from fedimg import check
 from fedimg.diagnostics import Status
 from fedimg.lease import FileLease
 from fedimg.process import permissions
-from fedimg.store import Store, StoreError
+from fedimg.store.store import Store, StoreError
 
 FILES = ("fedimg.db", "fedimg.db-wal", "fedimg.db-shm", "worker.lock")
 SOMEBODY = 65534

@@ -14,7 +14,7 @@ from fedimg.config import Limits
 from fedimg.images import RawImage
 from fedimg.outages import Outages
 from fedimg.services.ec2 import EC2Service, Result
-from fedimg.store import Store
+from fedimg.store.store import Store
 from tests.plans import follow, struck
 from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
 

@@ -25,7 +25,7 @@ from fedimg.images import AMI, Architecture, RawImage, Virtualization
 from fedimg.progress import CheckState
 from fedimg.services.ec2 import UTILITIES, Result
 from fedimg.slots import Slots
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab import disk
 from tests.services.conftest import (
     ORIGIN,

@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedimg.rows import CLEANING, ENDED, JobRow
-from fedimg.store import Store
+from fedimg.store.rows import CLEANING, ENDED, JobRow
+from fedimg.store.store import Store
 from lab import disk
 from lab.bus import Heard
 from lab.processes import Process

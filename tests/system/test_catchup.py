@@ -15,7 +15,7 @@ import pytest
 
 from fedimg.finished import LISTS
 from fedimg.marks import Marks
-from fedimg.store import Store
+from fedimg.store.store import Store
 from lab.koji import Koji
 from lab.koji.builds import METHODS
 from lab.site import Site

@@ -10,8 +10,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 import fedimg
-from fedimg import tables
 from fedimg.members import Member
+from fedimg.store import tables
 from tests.chaos.builds import Builds
 from tests.postgresql import PostgreSQL
 from tests.system.deployment import Deployment

@@ -26,7 +26,7 @@ from fedimg.koji import Hub, refusal
 from fedimg.outlets import BusError
 from fedimg.rpc import Client
 from fedimg.show import Output
-from fedimg.store import Store, StoreError
+from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values
 
 #: A colour, a second line with a priority of its own, a secret, and more than anybody reads.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fedimg.progress import PUBLIC
-from fedimg.store import Store
+from fedimg.store.store import Store
 
 
 def may_be_left(store: Store, asked: Collection[str]) -> dict[str, str]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.database import Database
 from fedimg.identity import Known, Likeness, Validator, compare, same, same_url
 from fedimg.images import RawImage
-from fedimg.rows import CLEANING
-from fedimg.tables import amis as _amis
-from fedimg.tables import jobs as _jobs
-from fedimg.tables import offered as _offered
+from fedimg.store.database import Database
+from fedimg.store.rows import CLEANING
+from fedimg.store.tables import amis as _amis
+from fedimg.store.tables import jobs as _jobs
+from fedimg.store.tables import offered as _offered
 
 #: Puts a job's run on the queue within the given transaction, so that both happen or neither.
 Queue = Callable[[sa.Connection, int], object]

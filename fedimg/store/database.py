@@ -1,6 +1,6 @@
 """The database behind queue and outbox: one SQLite file, or a PostgreSQL that workers share.
 
-What is read and written there is in fedimg.store, and in the modules that it names.
+What is read and written there is in fedimg.store.store, and in the modules that it names.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fedimg import schema, tables
-from fedimg.group_commit import GroupCommit
 from fedimg.process import permissions
+from fedimg.store import schema, tables
+from fedimg.store.group_commit import GroupCommit
 from fedimg.untrusted.quoting import Told
 
 if TYPE_CHECKING:

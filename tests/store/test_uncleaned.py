@@ -2,8 +2,8 @@
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.progress import AWAY, PUBLIC
-from fedimg.store import Store
-from fedimg.uncleaned import may_be_left
+from fedimg.store.store import Store
+from fedimg.store.uncleaned import may_be_left
 
 DATABASES = ("sqlite",)
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"

@@ -1,7 +1,7 @@
 """The tables of the database, which holds DBOS's own beside them.
 
 They only grow, by tables, by indexes, and by columns that may be NULL or have a `server_default`:
-so fedimg.schema can add what a database of an older version lacks.
+so fedimg.store.schema can add what a database of an older version lacks.
 """
 
 from __future__ import annotations

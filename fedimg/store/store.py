@@ -8,19 +8,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.database import StoreError
 from fedimg.images import AMI, RawImage
-from fedimg.outbox import Outbox
 from fedimg.progress import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
-from fedimg.published import AMIs
-from fedimg.refusals import REFUSED_KEPT, Refusals
-from fedimg.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
-from fedimg.tables import again
-from fedimg.tables import jobs as _jobs
-from fedimg.tables import made as _made
-from fedimg.tables import regions as _regions
-from fedimg.tables import tests as _tests
-from fedimg.twins import Queue, Twins
+from fedimg.store.amis import AMIs
+from fedimg.store.database import StoreError
+from fedimg.store.outbox import Outbox
+from fedimg.store.rejections import REFUSED_KEPT, Refusals
+from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
+from fedimg.store.tables import again
+from fedimg.store.tables import jobs as _jobs
+from fedimg.store.tables import made as _made
+from fedimg.store.tables import regions as _regions
+from fedimg.store.tables import tests as _tests
+from fedimg.store.twins import Queue, Twins
 
 __all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
 
@@ -30,7 +30,7 @@ _LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
 
 
 class Store(Twins, Outbox, AMIs, Refusals):
-    """Everything, in one database: see fedimg.database for where that is."""
+    """Everything, in one database: see fedimg.store.database for where that is."""
 
     def begin(self, job: str, run: int) -> int | None:
         """Note that a run is worked on; how often the job was by now, 1 the first time.

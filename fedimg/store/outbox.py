@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.database import Database
-from fedimg.rows import Announcement
-from fedimg.tables import delivered as _delivered
-from fedimg.tables import outbox as _outbox
+from fedimg.store.database import Database
+from fedimg.store.rows import Announcement
+from fedimg.store.tables import delivered as _delivered
+from fedimg.store.tables import outbox as _outbox
 
 
 class Outbox(Database):

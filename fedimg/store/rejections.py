@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from fedimg.database import Database
-from fedimg.rows import RefusedRow
-from fedimg.tables import refused as _refused
+from fedimg.store.database import Database
+from fedimg.store.rows import RefusedRow
+from fedimg.store.tables import refused as _refused
 
 #: How long, in seconds, it is remembered that messages were refused.
 REFUSED_KEPT = 30 * 86400

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from fedimg.identity import Known, Validator
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.rows import CLEANING
-from fedimg.store import Store, StoreError
-from fedimg.twins import Submission
+from fedimg.store.rows import CLEANING
+from fedimg.store.store import Store, StoreError
+from fedimg.store.twins import Submission
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(
@@ -165,7 +165,7 @@ def test_threads_that_add_twins_make_one_job(store, queue):
 ADD = """
 import dataclasses, json, os, pathlib, sys
 from fedimg.images import RawImage
-from fedimg.store import Store
+from fedimg.store.store import Store
 store = Store(pathlib.Path(sys.argv[1]))
 image = RawImage.from_json(json.loads(sys.argv[2]))
 image = dataclasses.replace(image, source=f"task-{os.getpid()}")
@@ -537,7 +537,7 @@ from pathlib import Path
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.jobs import Jobs
-from fedimg.store import Store
+from fedimg.store.store import Store
 store = Store(Path(sys.argv[1]), sys.argv[2])
 image = RawImage.from_json(json.loads(sys.argv[3]))
 print("ready", flush=True)

@@ -7,11 +7,11 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from fedimg.database import Database
 from fedimg.images import AMI, RawImage
-from fedimg.rows import AMIRow
-from fedimg.tables import amis as _amis
-from fedimg.tables import offered as _offered
+from fedimg.store.database import Database
+from fedimg.store.rows import AMIRow
+from fedimg.store.tables import amis as _amis
+from fedimg.store.tables import offered as _offered
 
 
 class AMIs(Database):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from fedimg import schema
-from fedimg.database import Database
 from fedimg.identity import Known, Validator
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs import Jobs
-from fedimg.store import Store, StoreError
-from fedimg.tables import metadata
+from fedimg.store import schema
+from fedimg.store.database import Database
+from fedimg.store.store import Store, StoreError
+from fedimg.store.tables import metadata
 from tests.postgresql import PostgreSQL
 
 DATABASES = ("sqlite", "postgresql")

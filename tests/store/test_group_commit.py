@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from fedimg.group_commit import GroupCommit
+from fedimg.store.group_commit import GroupCommit
 
 WRITERS = 16
 table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer, primary_key=True))

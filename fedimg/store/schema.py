@@ -1,7 +1,7 @@
-"""What a database that an older version made lacks of fedimg.tables, and how it gets that.
+"""What a database that an older version made lacks of fedimg.store.tables, and how it gets that.
 
 Found by comparison, and not by a number that is kept in the database: such a number can be wrong
-about what is there, and a list of steps behind it would tell fedimg.tables once more. It is enough
+about what is there, and a list of steps behind it would tell fedimg.store.tables once more. It is enough
 as tables only grow: a new column may be NULL or has a `server_default`, so that workers of the
 version before, which know nothing of it, go on beside the new one's. What has to rewrite rows
 needs more than this. The queue's own tables are its library's to bring up to date.
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import DDLCompiler
 
-from fedimg.tables import metadata
+from fedimg.store.tables import metadata
 
 
 class CannotGrow(Exception):
