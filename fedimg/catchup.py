@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from fedimg import config
-from fedimg.finished import Finished, Page
-from fedimg.found import Refused, Stumbles, Unavailable
 from fedimg.jobs import Entry, Jobs
 from fedimg.later import LaterEntries
 from fedimg.marks import Mark, Marks
+from fedimg.sources.koji_listing import Finished, Page
+from fedimg.sources.lookup import Refused, Stumbles, Unavailable
 from fedimg.store.store import Store
 
 _AGE = re.compile(r"(\d{1,6})([hdw])")

@@ -25,11 +25,11 @@ from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.outages import Outages
 from fedimg.process import permissions
-from fedimg.rpc import Client
+from fedimg.sources.http import NoAnswer
+from fedimg.sources.xmlrpc import Client
 from fedimg.store.store import Store, StoreError
 from fedimg.unanswered import unanswered
 from fedimg.untrusted.quoting import one_line, reason
-from fedimg.web import NoAnswer
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in
 # all, even when nothing answers.

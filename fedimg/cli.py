@@ -120,9 +120,9 @@ def replay(
     came of it), queued (asked for already) or taken (it has jobs); the first two are stored.
     """
     from fedimg import catchup, show
-    from fedimg.finished import Lists
-    from fedimg.finished_composes import ComposeLists
     from fedimg.jobs import Jobs
+    from fedimg.sources.compose_listing import ComposeLists
+    from fedimg.sources.koji_listing import Lists
 
     koji, composes = Lists(call.settings.koji), call.settings.composes
     try:
@@ -436,14 +436,14 @@ def _find(store: Store, text: str) -> JobRow:
 
 def _measured(call: Call, image: RawImage) -> Known:
     """The image with its size and validator, as far as its file server tells them now."""
-    from fedimg import web
-    from fedimg.aws.file_server import Trusted
     from fedimg.identity import Known
-    from fedimg.measure import measure
+    from fedimg.sources import http
+    from fedimg.sources.file_server import Trusted
+    from fedimg.sources.measure import measure
 
     try:
         found = measure(image.url, _MEASURE_SECONDS, Trusted.of(call.settings.ec2, image))
-    except (web.NotThere, web.NoAnswer) as error:
+    except (http.NotThere, http.NoAnswer) as error:
         why = str(error)
     else:
         if found.size is not None:

@@ -189,11 +189,11 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
 
     from fedimg.aws.refusals import FAILURES
     from fedimg.exceptions import EC2ServiceException
-    from fedimg.found import Refused as NotListed
-    from fedimg.found import Unavailable
     from fedimg.lease import WorkerRunning
     from fedimg.move import MoveRefused
     from fedimg.outlets import BusError
+    from fedimg.sources.lookup import Refused as NotListed
+    from fedimg.sources.lookup import Unavailable
     from fedimg.store.store import StoreError
 
     if isinstance(error, WorkerRunning | MoveRefused):

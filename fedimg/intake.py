@@ -11,16 +11,16 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from fedimg import web
-from fedimg.aws.file_server import Trusted
-from fedimg.composes import COMPOSE_ID, FINISHED, Composes
 from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
-from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import Architecture, RawImage
-from fedimg.koji import LARGEST_ID, METHODS, Hub
 from fedimg.later import Later, Why, whom
-from fedimg.measure import measure
+from fedimg.sources import http
+from fedimg.sources.composes import COMPOSE_ID, FINISHED, Composes
+from fedimg.sources.file_server import Trusted
+from fedimg.sources.koji import LARGEST_ID, METHODS, Hub
+from fedimg.sources.lookup import Found, Refused, Stumbles, Unavailable, Unfinished
+from fedimg.sources.measure import measure
 from fedimg.untrusted import patterns
 
 #: Topics, after the bus's prefix and environment.
@@ -184,7 +184,7 @@ def ask(
             why, reason = Why.UNFINISHED, str(error)
         except Stumbles as error:
             why, reason = Why.STUMBLES, str(error)
-        except (Unavailable, web.NoAnswer) as error:
+        except (Unavailable, http.NoAnswer) as error:
             reason = str(error)
         if time.monotonic() + pause > until:
             raise Later(why, reason)
@@ -203,7 +203,7 @@ def _measured(image: RawImage, settings: Settings) -> RawImage:
         return image
     try:
         found = measure(image.url, settings.koji.timeout, Trusted.of(settings.ec2, image))
-    except web.NotThere as error:
+    except http.NotThere as error:
         # The job says so, to whoever reads it.
         _log.warning("the size of %s is not known: %s", image.name, error)
         return image

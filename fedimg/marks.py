@@ -17,7 +17,7 @@ from fedimg.store.tables import caught, lists, looks
 
 if TYPE_CHECKING:
     # Which loads an HTTP client: `fedimg status` does without.
-    from fedimg.finished import Finished
+    from fedimg.sources.koji_listing import Finished
 
 
 @dataclass(frozen=True)

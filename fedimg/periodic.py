@@ -12,11 +12,11 @@ from fedimg.aws import regions, watch
 from fedimg.aws.clients import Clients
 from fedimg.catchup import CatchUp
 from fedimg.config import Settings
-from fedimg.finished import Lists
-from fedimg.finished_composes import ComposeLists
 from fedimg.jobs import Jobs
 from fedimg.later import LaterEntries
 from fedimg.outages import Outages
+from fedimg.sources.compose_listing import ComposeLists
+from fedimg.sources.koji_listing import Lists
 from fedimg.store.store import Store
 
 #: Between two looks at the entries, and the jobs, whose turn may have come again.

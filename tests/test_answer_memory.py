@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from fedimg.rpc import ANSWER_LIMIT, BOUNDS
+from fedimg.sources.xmlrpc import ANSWER_LIMIT, BOUNDS
 from fedimg.untrusted import json_bounds
 
 #: In MiB, above what the process had before it asked: for one answer, and for the largest number of
@@ -29,10 +29,10 @@ import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fedimg.config import Composes as Settings
-from fedimg.composes import Composes
-from fedimg.finished_composes import ComposeLists
-from fedimg.rpc import Client
-from fedimg.web import NoAnswer
+from fedimg.sources.composes import Composes
+from fedimg.sources.compose_listing import ComposeLists
+from fedimg.sources.xmlrpc import Client
+from fedimg.sources.http import NoAnswer
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from fedimg import config, finished
+from fedimg import config
 from fedimg.catchup import CatchUp, moment, replay
-from fedimg.finished import BUILDS, LISTS, Lists
-from fedimg.found import Unavailable
 from fedimg.jobs import Entry, Jobs
-from fedimg.koji import METHODS
 from fedimg.marks import Marks
+from fedimg.sources import koji_listing
+from fedimg.sources.koji import METHODS
+from fedimg.sources.koji_listing import BUILDS, LISTS, Lists
+from fedimg.sources.lookup import Unavailable
 from fedimg.store.store import Store
 from lab.koji import Koji
 
@@ -247,7 +248,7 @@ class Failing(Jobs):
 def test_look_that_is_cut_off_goes_on(
     site: Site, monkeypatch: pytest.MonkeyPatch, nth: int, before: bool
 ) -> None:
-    monkeypatch.setattr(finished, "PAGE", 5)
+    monkeypatch.setattr(koji_listing, "PAGE", 5)
     missed = []
     for _ in range(12):
         site.koji.advance(60)
@@ -265,7 +266,7 @@ def test_look_that_is_cut_off_goes_on(
 def test_mark_stands_behind_what_is_stored_and_no_further(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finished, "PAGE", 5)
+    monkeypatch.setattr(koji_listing, "PAGE", 5)
     for _ in range(12):
         site.koji.advance(60)
         site.build(method=None)
@@ -404,8 +405,8 @@ def test_replay_stores_what_has_no_job(site: Site) -> None:
 def test_replay_of_more_than_is_listed_at_once_says_where_to_go_on(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finished, "PAGE", 2)
-    monkeypatch.setattr(finished, "_MOST_PAGES", 2)
+    monkeypatch.setattr(koji_listing, "PAGE", 2)
+    monkeypatch.setattr(koji_listing, "_MOST_PAGES", 2)
     for _ in range(6):
         site.koji.advance(60)
         site.build()

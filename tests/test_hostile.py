@@ -30,7 +30,7 @@ from fedimg import config, intake
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.consumers import KojiConsumer
 from fedimg.images import FILE_NAME, AMIType, Architecture, RawImage
-from fedimg.koji import Hub, KojiRefused, KojiUnavailable, KojiUnfinished
+from fedimg.sources.koji import Hub, KojiRefused, KojiUnavailable, KojiUnfinished
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.koji import Koji

@@ -11,10 +11,10 @@ import pytest
 
 from fedimg import config, intake
 from fedimg.exceptions import Cancelled
-from fedimg.found import Found
 from fedimg.intake import Sources
-from fedimg.koji import METHODS
 from fedimg.later import Later, Why
+from fedimg.sources.koji import METHODS
+from fedimg.sources.lookup import Found
 from lab.koji import Koji
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fedimg import finished_composes
-from fedimg.composes import _METADATA_LIMIT
-from fedimg.rpc import ANSWER_LIMIT, BOUNDS
+from fedimg.sources import compose_listing
+from fedimg.sources.composes import _METADATA_LIMIT
+from fedimg.sources.xmlrpc import ANSWER_LIMIT, BOUNDS
 from fedimg.untrusted import json_bounds
 from tests import test_answer_memory
 
@@ -148,5 +148,5 @@ def test_page_tells_the_bounds_of_an_answer() -> None:
         f"less than {test_answer_memory.MOST_AT_ONCE_MIB} MiB",
     ):
         assert told in page
-    assert finished_composes._LOOK_SECONDS == 1800
+    assert compose_listing._LOOK_SECONDS == 1800
     assert "ends after half an hour" in page

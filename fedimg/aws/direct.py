@@ -14,7 +14,6 @@ from fedimg.aws.blocks import BLOCK, Blocks, count
 from fedimg.aws.clients import Client, Clients
 from fedimg.aws.crew import Crew, TooSlow
 from fedimg.aws.download import Download
-from fedimg.aws.file_server import Trusted
 from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.pace import Pace
 from fedimg.aws.refusals import in_doubt, not_found
@@ -24,6 +23,7 @@ from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import RawImage
+from fedimg.sources.file_server import Trusted
 
 #: A snapshot that is being written. EC2 shows it as pending, like one that only has to be waited
 #: for; its role tells them apart until it is sealed.

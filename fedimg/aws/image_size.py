@@ -20,11 +20,11 @@ from xz import XZError
 
 from fedimg.aws import xz_blocks
 from fedimg.aws.crew import Crew
-from fedimg.aws.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.aws.xz_blocks import Block
 from fedimg.aws.xz_dictionary import LARGEST, MIB
 from fedimg.config import EC2
 from fedimg.images import RawImage
+from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.untrusted.quoting import Told
 
 GIB = 1024**3

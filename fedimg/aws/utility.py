@@ -10,11 +10,11 @@ from fedimg import ssh
 from fedimg.aws import snapshots, writing
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.clients import Client
-from fedimg.aws.file_server import Trusted
 from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.pace import Pace
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
+from fedimg.sources.file_server import Trusted
 
 ROLE = "utility"
 #: The name that RunInstances wants for the volume; the instance finds it by its id alone.

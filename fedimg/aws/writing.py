@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fedimg.aws import scripts
-from fedimg.aws.file_server import LONGEST_ADDRESS, Trusted
+from fedimg.sources.file_server import LONGEST_ADDRESS, Trusted
 
 _URL = re.compile(rf"https?://[!-~]{{1,{LONGEST_ADDRESS}}}")
 _HOST = re.compile(r"[a-z0-9._:-]{1,253}")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from fedimg.aws import image_size as sizes
-from fedimg.aws.file_server import RedirectRefused, Trusted
 from fedimg.aws.image_size import (
     GIB,
     WINDOW,
@@ -28,6 +27,7 @@ from fedimg.aws.xz_dictionary import MIB
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled
 from fedimg.images import Architecture, RawImage
+from fedimg.sources.file_server import RedirectRefused, Trusted
 from tests.aws.web import Web, serve
 
 NOISE = random.Random(4).randbytes(600_000)

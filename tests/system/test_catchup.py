@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from fedimg.finished import LISTS
 from fedimg.marks import Marks
+from fedimg.sources.koji_listing import LISTS
 from fedimg.store.store import Store
 from lab.koji import Koji
 from lab.koji.builds import METHODS

@@ -6,8 +6,8 @@ import pytest
 
 from fedimg import config, intake
 from fedimg.exceptions import OUTPUT_TAIL
-from fedimg.found import Found
 from fedimg.images import Architecture, RawImage
+from fedimg.sources.lookup import Found
 from fedimg.untrusted import patterns
 
 

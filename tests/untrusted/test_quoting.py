@@ -15,17 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimg import found, ssh, web
+from fedimg import ssh
 from fedimg.aws.download import Download
-from fedimg.aws.file_server import Trusted
 from fedimg.aws.image_size import ImageUnusable, image_size
 from fedimg.config import Koji
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Architecture, RawImage
-from fedimg.koji import Hub, refusal
 from fedimg.outlets import BusError
-from fedimg.rpc import Client
 from fedimg.show import Output
+from fedimg.sources import http, lookup
+from fedimg.sources.file_server import Trusted
+from fedimg.sources.koji import Hub, refusal
+from fedimg.sources.xmlrpc import Client
 from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values
 
@@ -62,11 +63,11 @@ def test_escape_codes_hide_no_secret_from_the_filter() -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        web.NoAnswer,
-        web.NotThere,
-        found.Refused,
-        found.Unavailable,
-        found.Unfinished,
+        http.NoAnswer,
+        http.NotThere,
+        lookup.Refused,
+        lookup.Unavailable,
+        lookup.Unfinished,
         ImageUnusable,
         ssh.SSHError,
         EC2ServiceException,
@@ -143,7 +144,7 @@ def test_reason_phrase_of_a_server_is_quoted_as_one_short_line(
 ) -> None:
     url = answering(refused(status))
     asks: list[Callable[[], object]] = [
-        lambda: web.get(url, 100, 20),
+        lambda: http.get(url, 100, 20),
         lambda: Client(url, 20).call("getBuild", 1),
         lambda: Hub(Koji(hub=url)).find("build:1"),
         lambda: image_size(url, maximum=1),

@@ -13,7 +13,7 @@ import requests
 
 from fedimg import config
 from fedimg.images import Architecture, RawImage
-from fedimg.koji import (
+from fedimg.sources.koji import (
     METHODS,
     Hub,
     KojiRefused,
@@ -306,7 +306,7 @@ def test_build_that_the_hub_cannot_describe_is_no_silence_of_the_hub(
 def test_task_too_long_to_be_read_is_no_silence_of_the_hub(
     koji: Koji, hub: Hub, files: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.rpc.ANSWER_LIMIT", 40_000)
+    monkeypatch.setattr("fedimg.sources.xmlrpc.ANSWER_LIMIT", 40_000)
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     koji.records.add([replace(task, request=["long" * 12_000, {"scratch": True}])])
     with pytest.raises(KojiStumbles):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.rpc_answer import Bounds, Malformed, value
+from fedimg.sources.xmlrpc_answer import Bounds, Malformed, value
 
 BOUNDS = Bounds(depth=30, elements=200, seconds=30)
 

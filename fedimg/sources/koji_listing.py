@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.config import Koji
-from fedimg.koji import (
+from fedimg.sources.http import NoAnswer
+from fedimg.sources.koji import (
     BUILD_COMPLETE,
     LARGEST_ID,
     METHODS,
@@ -24,9 +25,8 @@ from fedimg.koji import (
     no_answer,
     refusal,
 )
-from fedimg.rpc import Client
+from fedimg.sources.xmlrpc import Client
 from fedimg.untrusted.quoting import one_line
-from fedimg.web import NoAnswer
 
 #: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.
 BUILDS = "builds"

@@ -7,16 +7,16 @@ from typing import Any
 
 import requests
 
-from fedimg import rpc_answer, web
+from fedimg.sources import http, xmlrpc_answer
+from fedimg.sources.http import NoAnswer
 from fedimg.untrusted.quoting import one_line
-from fedimg.web import NoAnswer
 
 #: The largest answer that is read, in bytes. A busy build's archives take some 100 KiB.
 ANSWER_LIMIT = 16 * 1024 * 1024
 
 
 #: What reading an answer may take.
-BOUNDS = rpc_answer.Bounds()
+BOUNDS = xmlrpc_answer.Bounds()
 
 
 class Garbled(NoAnswer):
@@ -46,7 +46,7 @@ class Client:
         """What the method returns, and what time it is by the server; None when it does not say."""
         value, date = self._ask(method, *params)
         try:
-            return value, web.seconds_of(date)
+            return value, http.seconds_of(date)
         except ValueError:
             return value, None
 
@@ -57,7 +57,7 @@ class Client:
         """
         _, date = self._ask("getAPIVersion")
         try:
-            return web.seconds_of(date)
+            return http.seconds_of(date)
         except ValueError as error:
             raise NoAnswer(
                 f"{self._address} does not tell the time: its answer's Date {error}"
@@ -67,8 +67,8 @@ class Client:
         """What the method returns, and the answer's Date."""
         answer, date = self._post(xmlrpc.client.dumps(params, method, allow_none=True).encode())
         try:
-            return web.parsed(answer, lambda document: rpc_answer.value(document, BOUNDS)), date
-        except rpc_answer.Malformed as error:
+            return http.parsed(answer, lambda document: xmlrpc_answer.value(document, BOUNDS)), date
+        except xmlrpc_answer.Malformed as error:
             # A proxy's error page, say, or the hub's own.
             whole = answer.startswith(b"<?xml") and answer.rstrip().endswith(b"</methodResponse>")
             raise (Garbled if whole else NoAnswer)(
@@ -77,11 +77,11 @@ class Client:
 
     def _post(self, document: bytes) -> tuple[bytes, str | None]:
         with (
-            web.asking(self._address, self._timeout) as session,
+            http.asking(self._address, self._timeout) as session,
             session.post(
                 self._address,
                 document,
-                headers={**web.HEADERS, "Content-Type": "text/xml"},
+                headers={**http.HEADERS, "Content-Type": "text/xml"},
                 timeout=self._timeout,
                 stream=True,
                 # A redirected POST becomes a GET, whose answer would be a page for people.
@@ -94,5 +94,5 @@ class Client:
                     f"{self._address} answers {response.status_code} {said}"
                     + (" to another address" if response.next else "")
                 )
-            answer = web.body(response, ANSWER_LIMIT)
+            answer = http.body(response, ANSWER_LIMIT)
         return answer, response.headers.get("Date")

@@ -1,6 +1,6 @@
 """What asking about an announced entry comes to: whose it is and its images, or why there are none.
 
-Koji is asked in fedimg.koji, composes in fedimg.composes.
+Koji is asked in fedimg.sources.koji, composes in fedimg.sources.composes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a Koji hub says of a task or build: whose it is, and which raw images it made.
 
-Which of them are published is fedimg.intake's to say; how a hub is called is in fedimg.rpc.
+Which of them are published is fedimg.intake's to say; how a hub is called is in fedimg.sources.xmlrpc.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedimg.config import Koji
-from fedimg.found import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
-from fedimg.rpc import Client, Garbled
+from fedimg.sources.http import NoAnswer, TooLong
+from fedimg.sources.lookup import Found, Refused, Stumbles, Unavailable, Unfinished
+from fedimg.sources.xmlrpc import Client, Garbled
 from fedimg.untrusted.quoting import one_line
-from fedimg.web import NoAnswer, TooLong
 
 #: Koji's image methods, and the method of the children that hold the files, one a child; a task
 #: that has no such child holds them itself.

@@ -11,11 +11,11 @@ import pytest
 
 from fedimg import config
 from fedimg.catchup import CatchUp, replay
-from fedimg.finished_composes import ComposeLists, links
-from fedimg.found import Refused, Unavailable
 from fedimg.jobs import Entry, Jobs
 from fedimg.later import LaterEntries, Why
 from fedimg.marks import Marks
+from fedimg.sources.compose_listing import ComposeLists, links
+from fedimg.sources.lookup import Refused, Unavailable
 from fedimg.store.store import Store
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
@@ -223,7 +223,7 @@ def test_page_is_read_in_time_in_proportion_to_its_length() -> None:
 def test_look_at_slow_location_ends_and_says_so(
     location: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.finished_composes._LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("fedimg.sources.compose_listing._LOOK_SECONDS", 0.3)
     asked: list[str] = []
 
     def pages(path: str) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
 """What the composes' locations list as finished since a moment, by their own index pages.
 
-Which of it was missed is fedimg.catchup's to say, what a compose holds fedimg.composes'.
+Which of it was missed is fedimg.catchup's to say, what a compose holds fedimg.sources.composes'.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from html import unescape
 
-from fedimg import config, web
-from fedimg.composes import COMPOSE_ID, FINISHED, STATUS_LIMIT, text
-from fedimg.finished import Finished, Page
-from fedimg.found import Refused, Unavailable
+from fedimg import config
+from fedimg.sources import http
+from fedimg.sources.composes import COMPOSE_ID, FINISHED, STATUS_LIMIT, text
+from fedimg.sources.koji_listing import Finished, Page
+from fedimg.sources.lookup import Refused, Unavailable
 
 #: Most bytes that are read of an index page; one line of Apache's for each of 10,000 composes.
 _INDEX_LIMIT = 4 * 1024 * 1024
@@ -53,7 +54,7 @@ class ComposeLists:
         Raises found.Unavailable, or found.Refused when it shows no index.
         """
         try:
-            return web.seconds_of(self._index().date)
+            return http.seconds_of(self._index().date)
         except ValueError as error:
             raise Unavailable(f"{self._location} tells no time: {error}") from error
 
@@ -98,32 +99,32 @@ class ComposeLists:
         # The newest first: they are the likeliest to have been missed.
         return sorted(found, key=lambda name: (_day(name), name), reverse=True)
 
-    def _index(self) -> web.Answer:
+    def _index(self) -> http.Answer:
         # Without the slash a server answers with a redirect, and none is followed.
         address = f"{self._location}/"
         try:
-            return web.get(address, _INDEX_LIMIT, self._seconds)
-        except web.NotThere as error:
+            return http.get(address, _INDEX_LIMIT, self._seconds)
+        except http.NotThere as error:
             raise Refused(f"no index page, so what the bus loses is not found: {error}") from error
-        except web.NoAnswer as error:
+        except http.NoAnswer as error:
             raise Unavailable(str(error)) from error
 
     def _finished(self, name: str) -> Finished | None:
         place = f"{self._location}/{name}/STATUS"
         try:
-            answer = web.get(place, STATUS_LIMIT, self._seconds)
-        except web.NotThere:
+            answer = http.get(place, STATUS_LIMIT, self._seconds)
+        except http.NotThere:
             # It has only just begun, or is being removed.
             return None
-        except web.TooLong as error:
+        except http.TooLong as error:
             _log.info("%s is left out: %s", place, error)
             return None
-        except web.NoAnswer as error:
+        except http.NoAnswer as error:
             raise Unavailable(str(error)) from error
         if text(answer) not in FINISHED:
             return None
         try:
-            completed = web.seconds_of(answer.modified)
+            completed = http.seconds_of(answer.modified)
         except ValueError as error:
             _log.info("%s is left out: its time: %s", place, error)
             return None

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 from productmd.composeinfo import ComposeInfo
 from productmd.images import Image, Images
 
-from fedimg import config, web
+from fedimg import config
 from fedimg.exceptions import exhausted
-from fedimg.found import Found, Refused, Unavailable, Unfinished
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
+from fedimg.sources import http
+from fedimg.sources.lookup import Found, Refused, Unavailable, Unfinished
 from fedimg.untrusted import json_bounds
 from fedimg.untrusted.quoting import one_line
 
@@ -117,7 +118,7 @@ class Composes:
         raw = tuple(self._raw_images(name, place, images))
         return Found(entry, None, False, raw, *times)
 
-    def _place(self, name: str) -> tuple[str, web.Answer]:
+    def _place(self, name: str) -> tuple[str, http.Answer]:
         """The finished compose at the first location that has it: address and STATUS."""
         silent: list[str] = []
         unfinished: list[str] = []
@@ -126,10 +127,10 @@ class Composes:
             try:
                 answer = self._status(place)
                 status = text(answer)
-            except web.NotThere as error:
+            except http.NotThere as error:
                 unfinished.append(str(error))
                 continue
-            except web.NoAnswer as error:
+            except http.NoAnswer as error:
                 silent.append(str(error))
                 continue
             if status in FINISHED:
@@ -145,21 +146,21 @@ class Composes:
         """Pungi's word on the compose at an address. Raises web.NotThere, web.NoAnswer."""
         return text(self._status(place))
 
-    def _status(self, place: str) -> web.Answer:
-        return web.get(f"{place}/STATUS", STATUS_LIMIT, self._settings.timeout)
+    def _status(self, place: str) -> http.Answer:
+        return http.get(f"{place}/STATUS", STATUS_LIMIT, self._settings.timeout)
 
     def _read(self, kind: Callable[[], Metadata], url: str, name: str) -> Metadata:
         try:
-            found = web.get(url, _METADATA_LIMIT, self._settings.timeout)
-        except web.NotThere as error:
+            found = http.get(url, _METADATA_LIMIT, self._settings.timeout)
+        except http.NotThere as error:
             raise ComposeRefused(
                 f"the compose is finished and lacks its metadata: {error}"
             ) from error
-        except web.NoAnswer as error:
+        except http.NoAnswer as error:
             raise ComposeUnavailable(str(error)) from error
         metadata = kind()
         try:
-            web.parsed(found.body, partial(_load, metadata))
+            http.parsed(found.body, partial(_load, metadata))
         except Exception as error:
             if exhausted(error):
                 raise
@@ -197,24 +198,24 @@ def _load(metadata: ComposeInfo | _RawImages, body: bytes) -> None:
     metadata.loads(content)
 
 
-def text(answer: web.Answer) -> str:
+def text(answer: http.Answer) -> str:
     """What a STATUS file says."""
     return answer.body.decode(errors="replace").strip()
 
 
-def _times(name: str, status: web.Answer) -> tuple[float, float | None]:
+def _times(name: str, status: http.Answer) -> tuple[float, float | None]:
     """When a compose finished, by its STATUS or else by its id, and what time it is there."""
     found = COMPOSE_ID.fullmatch(name)
     assert found
     try:
-        completed = web.seconds_of(status.modified)
+        completed = http.seconds_of(status.modified)
     except ValueError:
         try:
             completed = datetime.strptime(found[1], "%Y%m%d").replace(tzinfo=UTC).timestamp()
         except ValueError as error:
             raise ComposeRefused(f"{name} has no date, and its STATUS no Last-Modified") from error
     try:
-        return completed, web.seconds_of(status.date)
+        return completed, http.seconds_of(status.date)
     except ValueError:
         return completed, None
 

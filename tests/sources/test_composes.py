@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedimg import config, intake
-from fedimg.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
 from fedimg.images import Architecture
+from fedimg.sources.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose, compose_message
 

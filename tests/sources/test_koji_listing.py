@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from fedimg import config, finished
-from fedimg.finished import BUILDS, LISTS, Finished, Lists
-from fedimg.koji import METHODS, KojiRefused, KojiUnavailable
+from fedimg import config
+from fedimg.sources import koji_listing
+from fedimg.sources.koji import METHODS, KojiRefused, KojiUnavailable
+from fedimg.sources.koji_listing import BUILDS, LISTS, Finished, Lists
 from lab.koji import Koji
 
 NAME, VERSION = "Fedora-Cloud-Base", "43"
@@ -101,7 +102,7 @@ def many(koji: Koji, files: Any, times: list[float]) -> list[str]:
 def test_every_page_is_read_once(
     koji: Koji, files: Any, monkeypatch: pytest.MonkeyPatch, times: list[float]
 ) -> None:
-    monkeypatch.setattr(finished, "PAGE", 5)
+    monkeypatch.setattr(koji_listing, "PAGE", 5)
     expected = many(koji, files, times)
     assert entries(lists(koji), BUILDS, START - 1) == expected
 
@@ -109,7 +110,7 @@ def test_every_page_is_read_once(
 def test_list_that_changes_while_it_is_read(
     koji: Koji, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finished, "PAGE", 5)
+    monkeypatch.setattr(koji_listing, "PAGE", 5)
     expected = many(koji, files, [START + 60 * n for n in range(20)])
     pages = lists(koji).since(BUILDS, START - 1)
     found = [one.entry for one in next(pages).found]
@@ -133,7 +134,7 @@ def test_build_that_the_hub_cannot_describe_hides_no_other(
     fault: str,
     which: set[int],
 ) -> None:
-    monkeypatch.setattr(finished, "PAGE", 5)
+    monkeypatch.setattr(koji_listing, "PAGE", 5)
     made = many(koji, files, [START + 60 * n for n in range(12)])
     for number in which:
         koji.wordless(int(made[number].removeprefix("build:")), fault)
@@ -145,7 +146,7 @@ def test_build_that_the_hub_cannot_describe_hides_no_other(
 def test_row_too_long_to_be_read_hides_no_other(
     koji: Koji, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.rpc.ANSWER_LIMIT", 40_000)
+    monkeypatch.setattr("fedimg.sources.xmlrpc.ANSWER_LIMIT", 40_000)
     made = []
     for number in range(5):
         at(koji, START + 60 * number)
@@ -271,17 +272,17 @@ def test_what_is_no_list_is_no_answer(hub: Any, answer: Any) -> None:
 
 
 def test_hub_that_repeats_itself_is_given_up(hub: Any) -> None:
-    rows = [row(number, START + 1) for number in range(1, finished.PAGE + 1)]
+    rows = [row(number, START + 1) for number in range(1, koji_listing.PAGE + 1)]
     with pytest.raises(KojiUnavailable, match="again and again"):
         entries(hub(lambda method, params: rows), BUILDS, START)
 
 
 def test_endless_list_ends(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished, "_MOST_PAGES", 7)
+    monkeypatch.setattr(koji_listing, "_MOST_PAGES", 7)
     given = iter(range(1, 10**6))
 
     def answer(method: str, params: Any) -> Any:
-        return [row(n, START + n) for n, _ in zip(given, range(finished.PAGE), strict=False)]
+        return [row(n, START + n) for n, _ in zip(given, range(koji_listing.PAGE), strict=False)]
 
     pages = list(hub(answer).since(BUILDS, START))
     assert [page.more for page in pages] == [False] * 6 + [True]
@@ -291,7 +292,7 @@ def test_rows_too_long_for_one_answer_are_asked_for_one_by_one(
     hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever builds a scratch image says what is in its request.
-    monkeypatch.setattr("fedimg.rpc.ANSWER_LIMIT", 50_000)
+    monkeypatch.setattr("fedimg.sources.xmlrpc.ANSWER_LIMIT", 50_000)
     made = [
         {"id": n, "completion_ts": START + n, "owner_name": "ausil"}
         | {"request": ["name", {"scratch": True, "comment": "x" * 30_000}]}

@@ -9,9 +9,9 @@ from threading import Event, Thread
 
 import pytest
 
-from fedimg import rpc, web
-from fedimg.aws.file_server import Trusted
-from fedimg.measure import measure
+from fedimg.sources import http, xmlrpc
+from fedimg.sources.file_server import Trusted
+from fedimg.sources.measure import measure
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"
 #: Far from each other: what a request may take, what a server that dribbles takes, and what a busy
@@ -64,7 +64,7 @@ def dribbling() -> Iterator[Dribble]:
 def asked(ask: Callable[[], object]) -> str:
     """What is said of a server that takes too long."""
     began = time.monotonic()
-    with pytest.raises(web.NoAnswer) as raised:
+    with pytest.raises(http.NoAnswer) as raised:
         ask()
     assert time.monotonic() - began < BUSY
     return str(raised.value)
@@ -85,7 +85,7 @@ def test_answer_that_comes_byte_by_byte_has_its_time(
     dribbling: Dribble, at_once: bytes, slowly: bytes
 ) -> None:
     address = dribbling(at_once, slowly, b"")
-    said = asked(lambda: web.get(address, 65536, SECONDS))
+    said = asked(lambda: http.get(address, 65536, SECONDS))
     assert said == f"{address} has not ended its answer after 1 s"
 
 
@@ -93,7 +93,7 @@ def test_measuring_and_calls_have_their_time_too(dribbling: Dribble) -> None:
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
     assert "after 1 s" in asked(lambda: measure(address, SECONDS, Trusted()))
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
-    assert "after 1 s" in asked(lambda: rpc.Client(address, SECONDS).call("getAPIVersion"))
+    assert "after 1 s" in asked(lambda: xmlrpc.Client(address, SECONDS).call("getAPIVersion"))
 
 
 def test_proxy_that_dribbles_has_its_time_too(
@@ -101,35 +101,35 @@ def test_proxy_that_dribbles_has_its_time_too(
 ) -> None:
     proxy = dribbling(b"HTTP/1.1 200 OK\r\n", b"X-Some: thing\r\n", b"").removesuffix("/file")
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    assert "after 1 s" in asked(lambda: web.get("https://composes.example.org/", 5, SECONDS))
+    assert "after 1 s" in asked(lambda: http.get("https://composes.example.org/", 5, SECONDS))
 
 
 def test_answer_in_time_is_read_whole(dribbling: Dribble) -> None:
     address = dribbling(HEAD + b"Last-Modified: then\r\nDate: now\r\n\r\nbytes", b"", b"")
-    assert web.get(address, 5, BUSY) == web.Answer(b"bytes", "then", "now")
+    assert http.get(address, 5, BUSY) == http.Answer(b"bytes", "then", "now")
 
 
 def test_more_than_is_read_is_too_long(dribbling: Dribble) -> None:
     address = dribbling(HEAD + b"\r\nbytes", b"", b"")
-    with pytest.raises(web.TooLong, match="over 4 bytes"):
-        web.get(address, 4, BUSY)
+    with pytest.raises(http.TooLong, match="over 4 bytes"):
+        http.get(address, 4, BUSY)
 
 
 def test_body_that_ends_early_is_no_answer(dribbling: Dribble) -> None:
     address = dribbling(HEAD + b"\r\nbyt", b"", b"")
-    with pytest.raises(web.NoAnswer, match="does not answer"):
-        web.get(address, 5, BUSY)
+    with pytest.raises(http.NoAnswer, match="does not answer"):
+        http.get(address, 5, BUSY)
 
 
 @pytest.mark.parametrize("target", ["http://[", "\xff\xfe", "http://\xff/", "http://h:none/"])
 def test_redirect_to_what_is_no_url_is_an_answer_in_words(dribbling: Dribble, target: str) -> None:
     answer = f"HTTP/1.1 302 So\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
     for ask in (
-        lambda url: web.get(url, 5, BUSY),
+        lambda url: http.get(url, 5, BUSY),
         lambda url: measure(url, BUSY, Trusted()),
-        lambda url: rpc.Client(url, BUSY).call("getAPIVersion"),
+        lambda url: xmlrpc.Client(url, BUSY).call("getAPIVersion"),
     ):
-        with pytest.raises((web.NoAnswer, web.NotThere)):
+        with pytest.raises((http.NoAnswer, http.NotThere)):
             ask(dribbling(answer.encode("latin-1"), b"", b""))
 
 
@@ -148,15 +148,15 @@ def test_redirect_to_what_is_no_url_is_an_answer_in_words(dribbling: Dribble, ta
 )
 def test_date_that_cannot_be_is_no_time(date: str | None) -> None:
     with pytest.raises(ValueError, match="is no time"):
-        web.seconds_of(date)
+        http.seconds_of(date)
 
 
 @pytest.mark.parametrize(
-    ("status", "raised"), [(404, web.NotThere), (302, web.NotThere), (503, web.NoAnswer)]
+    ("status", "raised"), [(404, http.NotThere), (302, http.NotThere), (503, http.NoAnswer)]
 )
 def test_other_answers_are_told_apart(
     dribbling: Dribble, status: int, raised: type[Exception]
 ) -> None:
     answer = f"HTTP/1.1 {status} So\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
     with pytest.raises(raised, match=f"answers {status} So"):
-        web.get(dribbling(answer.encode(), b"", b""), 5, BUSY)
+        http.get(dribbling(answer.encode(), b"", b""), 5, BUSY)

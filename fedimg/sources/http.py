@@ -12,8 +12,9 @@ from typing import TypeVar
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg import __version__, deadline
+from fedimg import __version__
 from fedimg.exceptions import exhausted
+from fedimg.sources import deadline
 from fedimg.untrusted.quoting import Told, one_line, reason
 
 #: What is sent with every request. A compressed answer would get past the size limit.

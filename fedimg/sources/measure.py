@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg import deadline, web
-from fedimg.aws.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.identity import Validator
 from fedimg.images import LARGEST
+from fedimg.sources import deadline, http
+from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
 
 _TOTAL = re.compile(r"bytes (?:\d{1,15}-\d{1,15}|\*)/(\d{1,15})")
 _DIGITS = re.compile(r"\d{1,15}")
-_HEADERS = {**web.HEADERS, "Range": "bytes=0-0"}
+_HEADERS = {**http.HEADERS, "Range": "bytes=0-0"}
 #: Refusals that do not last.
 _PASSING = (408, 429)
 
@@ -45,11 +45,11 @@ def measure(url: str, seconds: float, trusted: Trusted) -> Measured:
         ):
             return _read(url, response)
     except RedirectRefused as error:
-        raise web.NotThere(str(error)) from error
+        raise http.NotThere(str(error)) from error
     except deadline.Overdue as error:
-        raise web.NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
+        raise http.NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
     except (requests.RequestException, HTTPError) as error:
-        raise web.NoAnswer(f"{url} does not answer: {reason(error)}") from error
+        raise http.NoAnswer(f"{url} does not answer: {reason(error)}") from error
 
 
 def _read(url: str, response: requests.Response) -> Measured:
@@ -59,7 +59,7 @@ def _read(url: str, response: requests.Response) -> Measured:
     if status == 416:
         # A file of nothing has no first byte.
         return Measured()
-    raise (web.NoAnswer if status >= 500 or status in _PASSING else web.NotThere)(
+    raise (http.NoAnswer if status >= 500 or status in _PASSING else http.NotThere)(
         f"{url} answers {status}"
     )
 
