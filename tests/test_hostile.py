@@ -363,7 +363,7 @@ def test_fedimg_starts_no_program_but_its_own_python() -> None:
                 for node in ast.walk(tree)
                 if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess.")
             )
-            command = "[sys.executable, '-I', '-m', 'fedimg.ssh_process']"
+            command = "[sys.executable, '-I', '-m', 'fedimg.ssh.process']"
             assert ast.unparse(started.args[0]) == command
             assert "shell" not in [keyword.arg for keyword in started.keywords]
         for node in ast.walk(tree):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedimg import ssh
 from fedimg.aws import instances, key_pairs
 from fedimg.aws.clients import Client
 from fedimg.aws.error_codes import Meaning
@@ -20,6 +19,7 @@ from fedimg.aws.user_data import user_data
 from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
+from fedimg.ssh import client
 
 #: EC2's code for a full subnet; the others of its zone may have room.
 _FULL_SUBNET = "InsufficientFreeAddressesInSubnet"
@@ -34,8 +34,8 @@ class Started:
     """An instance on its way, and the two keys that live only as long as the attempt."""
 
     id: str
-    host_key: ssh.Identity
-    client_key: ssh.Identity
+    host_key: client.Identity
+    client_key: client.Identity
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class Attempts:
         Raises NoRoom, EC2ServiceException where no zone offers what it needs, and botocore's
         ClientError when EC2 refuses otherwise.
         """
-        host_key, client_key = ssh.new_identity("fedimg-host"), ssh.new_identity("fedimg-client")
+        host_key, client_key = (
+            client.new_identity("fedimg-host"),
+            client.new_identity("fedimg-client"),
+        )
         wanted = Launch(
             ami=ami,
             kind=kind,
@@ -129,11 +132,11 @@ class Attempts:
             f"EC2 has no room for the instance in {', '.join(refused)} just now: {last}", later=True
         ) from last
 
-    def _key_pair(self, key: ssh.Identity) -> str:
+    def _key_pair(self, key: client.Identity) -> str:
         return key_pairs.imported(self.ec2, self.waiter, self.labels, self.role, key)
 
     @contextmanager
-    def login(self, started: Started, user: str) -> Iterator[tuple[Instance, ssh.Session]]:
+    def login(self, started: Started, user: str) -> Iterator[tuple[Instance, client.Session]]:
         """The instance once it runs, and a session on it.
 
         Raises EC2ServiceException when it does not come to run, SSHError when it does not let
@@ -148,7 +151,7 @@ class Attempts:
             limit=limits.instance_running,
             sights=self.sights,
         )
-        with ssh.connect(
+        with client.connect(
             instance.address,
             self.settings.network.ssh_port,
             user,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg import ssh
 from fedimg.aws import amis, reboot
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.checks import BrokenOff, Probe, probes, result
@@ -16,7 +15,8 @@ from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
 from fedimg.progress import CheckResult, CheckState
-from fedimg.ssh import Reached
+from fedimg.ssh import client
+from fedimg.ssh.client import Reached
 from fedimg.untrusted.quoting import printable
 
 ROLE = "test"
@@ -127,9 +127,9 @@ class BootCheck:
         asked = probes(self.checks, testing, ami.type, architecture)
         try:
             self._ask(started, asked, results, said)
-        except ssh.SSHError as error:
+        except client.SSHError as error:
             said.append(error.output)
-            foreign = isinstance(error, ssh.HostKeyMismatch)
+            foreign = isinstance(error, client.HostKeyMismatch)
             verdict = self._failed(ami, started, self._explained(started, error), said, results)
             if error.broke or foreign:
                 # An image whose cloud-init installs no key shows another one every time.
@@ -172,7 +172,7 @@ class BootCheck:
         except BrokenOff as error:
             results.append(error.result)
             raise
-        except (ssh.SSHError, EC2ServiceException) as error:
+        except (client.SSHError, EC2ServiceException) as error:
             results.append(result(LOGIN, CheckState.FAILED, began, str(error)))
             raise
 
@@ -185,7 +185,7 @@ class BootCheck:
             else settings.x86_64.test_type_paravirtual
         )
 
-    def _explained(self, started: Started, error: ssh.SSHError) -> str:
+    def _explained(self, started: Started, error: client.SSHError) -> str:
         """An SSH error, and why it came to that where nobody could log in."""
         if error.reached is Reached.LOGIN:
             return str(error)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedimg import ssh
 from fedimg.aws import scripts
 from fedimg.config import Check, Checking, ShippedCheck
 from fedimg.images import AMIType, Architecture
 from fedimg.progress import CheckResult, CheckState
+from fedimg.ssh import client
 from fedimg.untrusted import patterns
 
 #: A check that ends with this status says that the image has nothing for it, as a test does to
@@ -50,7 +50,7 @@ class Probe:
     output: str = ""
     timeout: float = 60
 
-    def run(self, session: ssh.Session) -> tuple[CheckResult, str]:
+    def run(self, session: client.Session) -> tuple[CheckResult, str]:
         """How the check went, and all that was said.
 
         Raises BrokenOff when the command did not come to its end.
@@ -60,7 +60,7 @@ class Probe:
             finished = session.run(
                 self.command, given=self.given, limit=self.timeout, idle=self.timeout
             )
-        except ssh.SSHError as error:
+        except client.SSHError as error:
             raise BrokenOff(
                 self.name, started, str(error), error.output, broke=error.broke
             ) from error
@@ -82,7 +82,7 @@ def result(name: str, state: CheckState, started: float, said: str) -> CheckResu
     return CheckResult(name, state, seconds, said.strip()[-SHORT:])
 
 
-class BrokenOff(ssh.SSHError):
+class BrokenOff(client.SSHError):
     """A check did not come to its end, and its session is over; `result` is what it comes to."""
 
     def __init__(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedimg.ssh import Reached
+from fedimg.ssh.client import Reached
 from fedimg.untrusted.quoting import printable
 
 #: Of a line of the console, so much is quoted.

@@ -6,7 +6,7 @@ from fedimg.aws.clients import Client
 from fedimg.aws.refusals import code
 from fedimg.aws.tags import Labels
 from fedimg.aws.waiting import Waiter
-from fedimg.ssh import Identity
+from fedimg.ssh.client import Identity
 
 
 def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identity) -> str:

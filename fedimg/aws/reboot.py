@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from fedimg import ssh
 from fedimg.aws import scripts
 from fedimg.aws.attempts import Attempts, Started
 from fedimg.aws.checks import BrokenOff, result
 from fedimg.exceptions import EC2ServiceException
 from fedimg.progress import CheckResult, CheckState
+from fedimg.ssh import client
 
 NAME = "reboot"
 #: Pause between two looks at which boot answers, in seconds.
@@ -18,7 +18,9 @@ _PAUSE = 1.0
 _LOOK = 60.0
 
 
-def survived(attempts: Attempts, started: Started, user: str, session: ssh.Session) -> CheckResult:
+def survived(
+    attempts: Attempts, started: Started, user: str, session: client.Session
+) -> CheckResult:
     """Reboot the instance that `session` is on, and log in again.
 
     EC2 reboots as its own users have it done, and by force what does not shut down for some
@@ -33,7 +35,7 @@ def survived(attempts: Attempts, started: Started, user: str, session: ssh.Sessi
 
     try:
         marked = session.run(command, given=b"mark\n", limit=_LOOK, idle=_LOOK)
-    except ssh.SSHError as error:
+    except client.SSHError as error:
         raise failed(str(error), broke=error.broke) from error
     if marked.status != 0:
         raise failed(f"could not tell one boot from the next: {marked.output}{marked.errors}")
@@ -47,9 +49,9 @@ def survived(attempts: Attempts, started: Started, user: str, session: ssh.Sessi
         try:
             with attempts.login(started, user) as (_, fresh):
                 asked = fresh.run(command, given=b"ask\n", limit=_LOOK, idle=_LOOK)
-        except ssh.HostKeyMismatch as error:
+        except client.HostKeyMismatch as error:
             raise failed(f"after the reboot: {error}") from error
-        except ssh.SSHError as error:
+        except client.SSHError as error:
             # The login was to the boot that is just ending, or nobody could log in at all.
             reason = str(error)
         except EC2ServiceException as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fedimg.ssh import Identity
+from fedimg.ssh.client import Identity
 
 
 def user_data(*, host_key: Identity, client_key: Identity | None, early: str = "") -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg import ssh
 from fedimg.aws import snapshots, writing
 from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.clients import Client
@@ -15,6 +14,7 @@ from fedimg.aws.pace import Pace
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
 from fedimg.sources.file_server import Trusted
+from fedimg.ssh import client
 
 ROLE = "utility"
 #: The name that RunInstances wants for the volume; the instance finds it by its id alone.
@@ -73,7 +73,7 @@ class Utility:
                 self.heard(f"instance {started.id} runs at {instance.address}")
                 volume = instance.volumes[_DEVICE]
                 self._stream(session, image, size, volume)
-        except ssh.SSHError as error:
+        except client.SSHError as error:
             raise self._lost(started, str(error), error.output) from error
         except EC2UtilityException:
             raise
@@ -110,7 +110,9 @@ class Utility:
             [{"DeviceName": _DEVICE, "Ebs": blank}],
         )
 
-    def _stream(self, session: ssh.Session, image: RawImage, size: ImageSize, volume: str) -> None:
+    def _stream(
+        self, session: client.Session, image: RawImage, size: ImageSize, volume: str
+    ) -> None:
         limits = self.attempts.settings.limits
         total = size.uncompressed_size
         pace = Pace(total)

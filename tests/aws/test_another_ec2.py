@@ -13,13 +13,13 @@ from contextlib import closing
 
 import pytest
 
-from fedimg import ssh
 from fedimg.aws import amis, cleanup, key_pairs
 from fedimg.aws.account import Account
 from fedimg.aws.clients import Clients
 from fedimg.config import EC2, AMIs
 from fedimg.diagnostics import Status
 from fedimg.images import AMIType, Virtualization
+from fedimg.ssh import client
 from tests.aws.conftest import ORIGIN, wait_until
 
 HVM = AMIType(Virtualization.HVM, "gp2")
@@ -111,7 +111,7 @@ def test_recorded_ami_that_was_public_stays_by_the_record_alone(clients, labels,
 
 def test_key_pairs_are_removed_by_their_names(clients, waiter, labels, origin):
     for role in ("test-hvm", "test-paravirtual"):
-        key_pairs.imported(origin, waiter, labels, role, ssh.new_identity("test"))
+        key_pairs.imported(origin, waiter, labels, role, client.new_identity("test"))
     key_pairs.remove(origin, labels, "test-hvm")
     found = cleanup.leftovers(clients, labels.site, [ORIGIN], job=labels.job)
     assert [item.kind for item in found] == ["key-pair"]

@@ -3,12 +3,12 @@ from dataclasses import replace
 import boto3
 import pytest
 
-from fedimg import ssh
 from fedimg.aws import amis, cleanup, instances, key_pairs, publish, security_group, tags
 from fedimg.aws.cleanup import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
 from fedimg.config import AMIs, Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Virtualization
+from fedimg.ssh import client
 from tests.aws.conftest import FURTHER, ORIGIN, REGIONS
 
 NETWORK = Network(allowed_source="127.0.0.0/8")
@@ -67,7 +67,7 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
         subnet=instances.subnets_for(origin, place, "t3.small", 0)[0],
     )
     instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
-    name = key_pairs.imported(origin, waiter, labels, "test", ssh.new_identity("test"))
+    name = key_pairs.imported(origin, waiter, labels, "test", client.new_identity("test"))
     return {
         INSTANCE: instance,
         KEY_PAIR: name,

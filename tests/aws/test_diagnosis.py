@@ -3,7 +3,7 @@
 import pytest
 
 from fedimg.aws.diagnosis import Evidence, diagnose
-from fedimg.ssh import Reached
+from fedimg.ssh.client import Reached
 
 SEABIOS = """\
 \x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2-debian-1.16.2-1)\r

@@ -1,7 +1,7 @@
-from fedimg import ssh
 from fedimg.aws import key_pairs
+from fedimg.ssh import client
 
-KEY = ssh.new_identity("test")
+KEY = client.new_identity("test")
 
 
 def test_a_repeated_import_is_one_tagged_pair(origin, waiter, labels, account):

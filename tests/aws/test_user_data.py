@@ -3,12 +3,12 @@ from dataclasses import replace
 import asyncssh
 import yaml
 
-from fedimg import ssh
 from fedimg.aws import scripts
 from fedimg.aws.user_data import user_data
+from fedimg.ssh import client
 
-HOST = ssh.new_identity("host")
-CLIENT = ssh.new_identity("client")
+HOST = client.new_identity("host")
+CLIENT = client.new_identity("client")
 
 
 def test_the_instance_gets_the_host_key_made_for_it_and_no_other() -> None:

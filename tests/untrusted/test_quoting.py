@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimg import ssh
 from fedimg.aws.download import Download
 from fedimg.aws.image_size import ImageUnusable, image_size
 from fedimg.config import Koji
@@ -27,6 +26,7 @@ from fedimg.sources import http, lookup
 from fedimg.sources.file_server import Trusted
 from fedimg.sources.koji import Hub, refusal
 from fedimg.sources.xmlrpc import Client
+from fedimg.ssh import client
 from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values
 
@@ -69,7 +69,7 @@ def test_escape_codes_hide_no_secret_from_the_filter() -> None:
         lookup.Unavailable,
         lookup.Unfinished,
         ImageUnusable,
-        ssh.SSHError,
+        client.SSHError,
         EC2ServiceException,
         BusError,
         StoreError,

@@ -1,6 +1,6 @@
 """What a machine prints, made fit to be shown: in lines, bounded, and without control characters.
 
-None of it can be trusted; where it comes from is fedimg.ssh's affair.
+None of it can be trusted; where it comes from is fedimg.ssh.client's affair.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process that talks SSH to one machine for the worker: `python -I -m fedimg.ssh_process`.
+"""The process that talks SSH to one machine for the worker: `python -I -m fedimg.ssh.process`.
 
 A machine that breaks it, or what it is made of, has broken a process with little memory, no
 environment, and one machine's keys. It is told what to do on standard input, one login and then
@@ -18,7 +18,7 @@ import threading
 
 from fedimg.exceptions import exhausted
 from fedimg.process.hardening import hide_memory
-from fedimg.ssh_messages import (
+from fedimg.ssh.protocol import (
     GRACE,
     OUT_OF_MEMORY,
     Command,
@@ -45,7 +45,7 @@ def main() -> None:
     # paramiko imports it where it is there, for what a client's configuration file may run: half of
     # the time that this process takes to start, and a quarter of its memory.
     sys.modules["invoke"] = None  # type: ignore[assignment]
-    from fedimg import ssh_client
+    from fedimg.ssh import connection
 
     asked = sys.stdin.buffer
     _say(Ready())
@@ -55,8 +55,8 @@ def main() -> None:
     _limit(resource.RLIMIT_DATA, login.memory)
     try:
         _end_after(login.limit)
-        keys = ssh_client.keys(login.host_key, login.client_key)
-        session = ssh_client.connect(login.address, login.port, login.user, keys, login.limit)
+        keys = connection.keys(login.host_key, login.client_key)
+        session = connection.connect(login.address, login.port, login.user, keys, login.limit)
         signal.alarm(0)
         _say(LoggedIn())
         while message := asked.readline():
@@ -66,7 +66,7 @@ def main() -> None:
             finished = session.run(command, given, lambda lines: _say(Lines(lines)))
             signal.alarm(0)
             _say(finished)
-    except ssh_client.GaveUp as gave_up:
+    except connection.GaveUp as gave_up:
         _say(gave_up.failed)
     except MemoryError:
         # At once: words would take memory, and so may the threads' ending.

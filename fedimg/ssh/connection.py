@@ -21,8 +21,8 @@ import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
 from fedimg.exceptions import exhausted
-from fedimg.printed import Printed
-from fedimg.ssh_messages import Command, Failed, Finished, Reached
+from fedimg.ssh.output import Printed
+from fedimg.ssh.protocol import Command, Failed, Finished, Reached
 
 #: Longest wait for a TCP connection, in seconds. A fresh try a second finds a booting machine
 #: sooner than the kernel's own, ever rarer ones.

@@ -1,7 +1,7 @@
 """Runs commands on an instance over SSH with a pinned host key; which ones, the caller knows.
 
 An instance may say anything, of any length. Whatever it says is read in a process of its own, one
-for each login (fedimg.ssh_process): it has limits of memory and time, nothing of the worker's
+for each login (fedimg.ssh.process): it has limits of memory and time, nothing of the worker's
 environment, and answers with data.
 """
 
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
-from fedimg.ssh_messages import (
+from fedimg.ssh.protocol import (
     GRACE,
     LONGEST,
     OUT_OF_MEMORY,
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 #: What a process may have in memory, in bytes: it was seen to take 23 MB for itself, and holds no
-#: more than fedimg.ssh_client.LARGEST_OUTPUT of what an instance sends.
+#: more than fedimg.ssh.connection.LARGEST_OUTPUT of what an instance sends.
 MEMORY = 256 * 1024 * 1024
 #: How often a wait looks for cancellation, in seconds.
 GLANCE = 0.2
@@ -231,7 +231,7 @@ class _Process:
         self._stop = stop
         self._said = bytearray()
         self._popen = subprocess.Popen(
-            [sys.executable, "-I", "-m", "fedimg.ssh_process"],
+            [sys.executable, "-I", "-m", "fedimg.ssh.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

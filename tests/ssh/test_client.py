@@ -16,13 +16,13 @@ from typing import Any
 import asyncssh
 import pytest
 
-from fedimg import printed, ssh
 from fedimg.exceptions import OUTPUT_TAIL, Cancelled
+from fedimg.ssh import client, output
 from lab.machines.link import Link
 
-HOST = ssh.new_identity("host")
-CLIENT = ssh.new_identity("client")
-STRANGER = ssh.new_identity("stranger")
+HOST = client.new_identity("host")
+CLIENT = client.new_identity("client")
+STRANGER = client.new_identity("stranger")
 
 
 class Server:
@@ -155,14 +155,14 @@ def server(loop: asyncio.AbstractEventLoop) -> Iterator[Server]:
 
 
 @pytest.fixture
-def session(server: Server) -> Iterator[ssh.Session]:
+def session(server: Server) -> Iterator[client.Session]:
     with connect(server.port) as session:
         yield session
 
 
-def connect(port: int, *, limit: float = 10, **other: Any) -> ssh.Session:
+def connect(port: int, *, limit: float = 10, **other: Any) -> client.Session:
     usual = {"host_key": HOST, "client_key": CLIENT, "stop": threading.Event()}
-    return ssh.connect("127.0.0.1", port, "fedora", limit=limit, **{**usual, **other})
+    return client.connect("127.0.0.1", port, "fedora", limit=limit, **{**usual, **other})
 
 
 class Cable:
@@ -218,11 +218,11 @@ def test_an_identity_keeps_its_private_half_out_of_sight() -> None:
         == HOST.public.encode().split()[:2]
     )
     assert "PRIVATE" not in repr(HOST)
-    assert HOST.private_text != ssh.new_identity("host").private_text
+    assert HOST.private_text != client.new_identity("host").private_text
 
 
 def test_a_wrong_host_key_ends_at_once_and_sees_no_login(server: Server) -> None:
-    with takes(0, 20), pytest.raises(ssh.HostKeyMismatch, match="another host key"):
+    with takes(0, 20), pytest.raises(client.HostKeyMismatch, match="another host key"):
         connect(server.port, host_key=STRANGER)
     assert server.logins == 0
 
@@ -232,14 +232,14 @@ def test_a_server_with_keys_of_other_kinds_alone_is_not_ours(
 ) -> None:
     ecdsa = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_private_key().decode()
     server = Server(loop).start(host_key=ecdsa)
-    with takes(0, 20), pytest.raises(ssh.HostKeyMismatch, match="no ssh-ed25519 host key"):
+    with takes(0, 20), pytest.raises(client.HostKeyMismatch, match="no ssh-ed25519 host key"):
         connect(server.port)
     server.stop()
 
 
 def test_a_refused_key_is_tried_until_the_limit_and_said(server: Server) -> None:
     server.authorized = []
-    with takes(1.5, 20), pytest.raises(ssh.SSHError, match="refused the key of user 'fedora'"):
+    with takes(1.5, 20), pytest.raises(client.SSHError, match="refused the key of user 'fedora'"):
         connect(server.port, limit=3)
     assert server.logins >= 2
 
@@ -252,7 +252,7 @@ def test_a_key_that_cloud_init_installs_late(server: Server) -> None:
 
 def test_a_closed_port(server: Server) -> None:
     server.stop()
-    with pytest.raises(ssh.SSHError, match=r"fedora@127\.0\.0\.1 port .*Connection refused"):
+    with pytest.raises(client.SSHError, match=r"fedora@127\.0\.0\.1 port .*Connection refused"):
         connect(server.port, limit=1.5)
 
 
@@ -268,7 +268,7 @@ def test_a_server_that_comes_late(loop: asyncio.AbstractEventLoop) -> None:
 def test_a_port_that_accepts_and_never_says_a_word() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with takes(1.5, 20), pytest.raises(ssh.SSHError, match="no SSH server answered"):
+        with takes(1.5, 20), pytest.raises(client.SSHError, match="no SSH server answered"):
             connect(port, limit=2)
 
 
@@ -285,7 +285,7 @@ def test_a_port_that_speaks_something_else() -> None:
                 peer.close()
 
         threading.Thread(target=greet, daemon=True).start()
-        with pytest.raises(ssh.SSHError, match="no SSH handshake"):
+        with pytest.raises(client.SSHError, match="no SSH handshake"):
             connect(other.getsockname()[1], limit=1.5)
 
 
@@ -305,9 +305,9 @@ def test_cancelled_while_the_machine_boots() -> None:
 def test_failed_tries_print_nothing(
     server: Server, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ssh.SSHError):
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(client.SSHError):
         connect(silent.getsockname()[1], limit=0.5)
-    with pytest.raises(ssh.SSHError):
+    with pytest.raises(client.SSHError):
         connect(server.port, host_key=STRANGER)
     assert [r for r in caplog.records if r.levelno > logging.INFO] == []
     assert capfd.readouterr() == ("", "")
@@ -316,7 +316,7 @@ def test_failed_tries_print_nothing(
 # --- Running commands
 
 
-def test_input_output_errors_and_status(session: ssh.Session) -> None:
+def test_input_output_errors_and_status(session: client.Session) -> None:
     heard: list[str] = []
     done = session.run(
         "cat; echo oops >&2; printf end; exit 7",
@@ -325,12 +325,12 @@ def test_input_output_errors_and_status(session: ssh.Session) -> None:
         idle=9,
         heard=heard.append,
     )
-    assert done == ssh.Finished(7, "one\ntwo\nend", "oops")
+    assert done == client.Finished(7, "one\ntwo\nend", "oops")
     assert heard == ["one", "two", "end"]
     assert session.run("echo again", limit=9, idle=9).output == "again"
 
 
-def test_lines_are_heard_as_they_come(session: ssh.Session) -> None:
+def test_lines_are_heard_as_they_come(session: client.Session) -> None:
     times: list[float] = []
     session.run(
         "for i in 1 2 3; do echo $i; sleep 0.5; done",
@@ -341,18 +341,18 @@ def test_lines_are_heard_as_they_come(session: ssh.Session) -> None:
     assert times[2] - times[0] > 0.8
 
 
-def test_large_input_goes_both_ways(session: ssh.Session) -> None:
+def test_large_input_goes_both_ways(session: client.Session) -> None:
     given = b"0123456789abcde\n" * 300_000
     done = session.run("tee /dev/stderr | wc -c", given=given, limit=30, idle=10)
     assert (done.status, done.output) == (0, str(len(given)))
 
 
-def test_input_that_nobody_reads(session: ssh.Session) -> None:
+def test_input_that_nobody_reads(session: client.Session) -> None:
     done = session.run("exit 4", given=bytes(10_000_000), limit=9, idle=9)
     assert done.status == 4
 
 
-def test_huge_output_keeps_its_tail(session: ssh.Session) -> None:
+def test_huge_output_keeps_its_tail(session: client.Session) -> None:
     lines = 0
 
     def count(line: str) -> None:
@@ -366,17 +366,17 @@ def test_huge_output_keeps_its_tail(session: ssh.Session) -> None:
         assert OUTPUT_TAIL - 10 < len(tail) <= OUTPUT_TAIL
 
 
-def test_output_without_line_ends_is_bounded(session: ssh.Session) -> None:
+def test_output_without_line_ends_is_bounded(session: client.Session) -> None:
     heard: list[str] = []
     done = session.run(
         "head -c 1000000 /dev/zero | tr '\\0' x", limit=20, idle=9, heard=heard.append
     )
-    assert max(map(len, heard)) == printed.LONGEST_LINE
+    assert max(map(len, heard)) == output.LONGEST_LINE
     assert sum(map(len, heard)) == 1_000_000
     assert len(done.output) <= OUTPUT_TAIL
 
 
-def test_hostile_output_is_made_harmless(session: ssh.Session) -> None:
+def test_hostile_output_is_made_harmless(session: client.Session) -> None:
     hostile = (
         r"\033[31mred\033[0m \033]0;title\007 bell\007 nul\000 \233 \377\376 \342\200\256 "
         r"caf\303\251\ttab\r50%%\r\nlast\033["
@@ -385,44 +385,44 @@ def test_hostile_output_is_made_harmless(session: ssh.Session) -> None:
     assert done.output == "red  bell nul � ��  café\ttab\n50%\nlast"
 
 
-def test_a_quiet_command_ends_at_the_idle_limit(session: ssh.Session) -> None:
-    with takes(0.9, 20), pytest.raises(ssh.SSHError, match="nothing was heard") as caught:
+def test_a_quiet_command_ends_at_the_idle_limit(session: client.Session) -> None:
+    with takes(0.9, 20), pytest.raises(client.SSHError, match="nothing was heard") as caught:
         session.run("echo before; echo why >&2; exec sleep 60", limit=60, idle=1)
     assert caught.value.output == "before\nwhy"
 
 
-def test_any_byte_puts_the_idle_limit_off(session: ssh.Session) -> None:
+def test_any_byte_puts_the_idle_limit_off(session: client.Session) -> None:
     command = "for i in 1 2 3 4 5; do sleep 0.4; printf .; done; sleep 0.4; echo >&2"
     assert session.run(command, limit=9, idle=1.2).output == "....."
 
 
-def test_a_long_command_ends_at_its_limit(session: ssh.Session) -> None:
-    with takes(0.9, 20), pytest.raises(ssh.SSHError, match="not done after 1 s"):
+def test_a_long_command_ends_at_its_limit(session: client.Session) -> None:
+    with takes(0.9, 20), pytest.raises(client.SSHError, match="not done after 1 s"):
         session.run("while sleep 0.1; do echo; done", limit=1, idle=60)
 
 
 def test_a_link_that_freezes_midway(cable: Cable) -> None:
     with connect(cable.port) as session:
         threading.Timer(0.5, cable.freeze).start()
-        with takes(1, 20), pytest.raises(ssh.SSHError, match="frozen"):
+        with takes(1, 20), pytest.raises(client.SSHError, match="frozen"):
             session.run("while sleep 0.1; do echo; done", limit=60, idle=1)
 
 
 def test_a_link_that_is_frozen_before_the_command(cable: Cable) -> None:
     with connect(cable.port) as session:
         cable.freeze()
-        with takes(0.9, 20), pytest.raises(ssh.SSHError, match="frozen"):
+        with takes(0.9, 20), pytest.raises(client.SSHError, match="frozen"):
             session.run("true", limit=60, idle=1)
 
 
-def test_a_connection_that_drops_midway(session: ssh.Session) -> None:
-    with takes(0, 20), pytest.raises(ssh.SSHError, match="connection broke") as caught:
+def test_a_connection_that_drops_midway(session: client.Session) -> None:
+    with takes(0, 20), pytest.raises(client.SSHError, match="connection broke") as caught:
         session.run("drop", limit=60, idle=60)
     assert caught.value.output == "half a line"
 
 
-def test_a_command_killed_by_a_signal(session: ssh.Session) -> None:
-    with pytest.raises(ssh.SSHError, match="a signal killed") as caught:
+def test_a_command_killed_by_a_signal(session: client.Session) -> None:
+    with pytest.raises(client.SSHError, match="a signal killed") as caught:
         session.run("echo before; kill -9 $$", limit=9, idle=9)
     assert caught.value.output == "before"
 
@@ -435,7 +435,7 @@ def test_cancelled_midway(server: Server) -> None:
             session.run("exec sleep 60", limit=60, idle=60)
 
 
-def test_a_listener_that_fails_is_not_swallowed(session: ssh.Session) -> None:
+def test_a_listener_that_fails_is_not_swallowed(session: client.Session) -> None:
     def heard(line: str) -> None:
         raise OSError("disk full")
 
@@ -443,10 +443,10 @@ def test_a_listener_that_fails_is_not_swallowed(session: ssh.Session) -> None:
         session.run("echo; sleep 60", limit=9, idle=9, heard=heard)
 
 
-def test_a_session_can_be_closed_twice_and_runs_nothing_after(session: ssh.Session) -> None:
+def test_a_session_can_be_closed_twice_and_runs_nothing_after(session: client.Session) -> None:
     session.close()
     session.close()
-    with pytest.raises(ssh.SSHError):
+    with pytest.raises(client.SSHError):
         session.run("true", limit=5, idle=5)
 
 
@@ -469,7 +469,7 @@ def talking(parent: int | None = None) -> list[int]:
         with suppress(OSError, ValueError):
             parts = (entry / "stat").read_text().rpartition(")")[2].split()
             ours = int(parts[1]) == (parent or os.getpid())
-            if ours and b"fedimg.ssh_process" in (entry / "cmdline").read_bytes():
+            if ours and b"fedimg.ssh.process" in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
     return found
 
@@ -529,22 +529,26 @@ def test_endless_words_before_the_login_end_at_once_and_take_no_memory() -> None
 
         threading.Thread(target=pour, daemon=True).start()
         words = "sent more than 256 KiB before it"
-        with takes(0, 20), Memory() as memory, pytest.raises(ssh.SSHError, match=words) as caught:
+        with (
+            takes(0, 20),
+            Memory() as memory,
+            pytest.raises(client.SSHError, match=words) as caught,
+        ):
             connect(endless.getsockname()[1], limit=60)
-    assert caught.value.reached is ssh.Reached.PORT
+    assert caught.value.reached is client.Reached.PORT
     assert not caught.value.broke
     assert 0 < memory.most < 60
 
 
-def test_endless_output_ends_in_time_and_takes_no_memory(session: ssh.Session) -> None:
-    with takes(0.9, 20), Memory() as memory, pytest.raises(ssh.SSHError, match="not done after"):
+def test_endless_output_ends_in_time_and_takes_no_memory(session: client.Session) -> None:
+    with takes(0.9, 20), Memory() as memory, pytest.raises(client.SSHError, match="not done after"):
         session.run("yes", limit=1, idle=60)
     assert 0 < memory.most < 60
 
 
-def test_more_output_than_a_command_may_have_is_said_in_words(session: ssh.Session) -> None:
+def test_more_output_than_a_command_may_have_is_said_in_words(session: client.Session) -> None:
     words = "the machine sent more than 32768 KiB"
-    with Memory() as memory, pytest.raises(ssh.SSHError, match=words) as caught:
+    with Memory() as memory, pytest.raises(client.SSHError, match=words) as caught:
         session.run("head -c 50000000 /dev/zero | tr '\\0' x", limit=120, idle=60)
     assert not caught.value.broke
     assert 0 < memory.most < 60
@@ -560,7 +564,7 @@ def test_machine_that_fills_the_memory_fails_and_is_not_replaced(server: Server)
     session = connect(server.port, memory=40 << 20)
     process = alone()
     threading.Thread(target=lambda: (settle(process), filled.set())).start()
-    with session, Memory() as memory, pytest.raises(ssh.SSHError, match="more memory") as caught:
+    with session, Memory() as memory, pytest.raises(client.SSHError, match="more memory") as caught:
         session.run("flood", limit=120, idle=60, heard=heard)
     assert not caught.value.broke
     assert 0 < memory.most < 80
@@ -581,7 +585,7 @@ def settle(process: int) -> None:
 
 
 @pytest.mark.parametrize("byte", ["\\n", '"', "\\\\", "\\377", "\\t"])
-def test_lines_of_any_bytes_fit_into_messages(session: ssh.Session, byte: str) -> None:
+def test_lines_of_any_bytes_fit_into_messages(session: client.Session, byte: str) -> None:
     heard: list[str] = []
     command = f"head -c 200000 /dev/zero | tr '\\0' '{byte}'"
     done = session.run(command, limit=60, idle=30, heard=heard.append)
@@ -589,9 +593,9 @@ def test_lines_of_any_bytes_fit_into_messages(session: ssh.Session, byte: str) -
     assert sum(map(len, heard)) + (len(heard) if byte == "\\n" else 0) == 200_000
 
 
-def test_process_that_hangs_is_ended_at_its_deadline(session: ssh.Session) -> None:
+def test_process_that_hangs_is_ended_at_its_deadline(session: client.Session) -> None:
     os.kill(alone(), signal.SIGSTOP)
-    with takes(0, 40), pytest.raises(ssh.SSHError, match="ended at its deadline") as caught:
+    with takes(0, 40), pytest.raises(client.SSHError, match="ended at its deadline") as caught:
         session.run("true", limit=0.5, idle=5)
     assert not caught.value.broke
     assert talking() == []
@@ -607,9 +611,9 @@ def test_cancelled_while_the_process_hangs(server: Server) -> None:
     assert talking() == []
 
 
-def test_process_that_the_system_kills_is_not_the_machines_fault(session: ssh.Session) -> None:
+def test_process_that_the_system_kills_is_not_the_machines_fault(session: client.Session) -> None:
     threading.Timer(0.5, lambda: os.kill(alone(), signal.SIGKILL)).start()
-    with pytest.raises(ssh.SSHError, match=r"ended \(signal 9\)") as caught:
+    with pytest.raises(client.SSHError, match=r"ended \(signal 9\)") as caught:
         session.run("exec sleep 60", limit=60, idle=60)
     assert caught.value.broke
 
@@ -631,7 +635,7 @@ def test_of_what_the_process_says_nothing_is_believed(
     other.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{says}\nsleep 20\n")
     other.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(other))
-    with takes(0, 15), pytest.raises(ssh.SSHError, match=words):
+    with takes(0, 15), pytest.raises(client.SSHError, match=words):
         connect(1)
 
 

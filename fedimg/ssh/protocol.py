@@ -1,6 +1,6 @@
 """What the worker and its SSH processes say to each other: JSON, one message a line.
 
-fedimg.ssh is the worker's end, fedimg.ssh_process the other.
+fedimg.ssh.client is the worker's end, fedimg.ssh.process the other.
 """
 
 from __future__ import annotations
