@@ -11,9 +11,9 @@ import time
 
 from bench.processes import memory_mib
 from fedimg.aws import direct
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2
 from fedimg.images import Architecture, RawImage
 

@@ -20,10 +20,10 @@ from bench.file_system import MIB, packed
 from bench.results import Result
 from fedimg.aws import security_group, utility, writing
 from fedimg.aws.attempts import Attempts
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.image_size import NOBODY, gib, image_size
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import load
 from lab import running
 from lab.processes import Process

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from fedimg.aws.error_codes import UNKNOWN_RUNS
+from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
 from fedimg.progress import AWAY
 from fedimg.store.store import Store

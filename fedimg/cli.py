@@ -252,7 +252,7 @@ def cancel(call: Call, job: JobArgument) -> Code:
 def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> Code:
     """Show what would be made of an image, and where; nothing is touched."""
     from fedimg import show
-    from fedimg.aws.clients import Clients
+    from fedimg.aws.client.clients import Clients
     from fedimg.services.ec2 import EC2Service
 
     image = _image(url, arch, None)
@@ -287,9 +287,10 @@ def cleanup(
     """
     from fedimg import show
     from fedimg.aws import cleanup as leavings
-    from fedimg.aws import regions, watch
-    from fedimg.aws.clients import Clients
-    from fedimg.aws.waiting import Waiter
+    from fedimg.aws import regions
+    from fedimg.aws.client import availability as watch
+    from fedimg.aws.client.clients import Clients
+    from fedimg.aws.client.waiter import Waiter
     from fedimg.follow import going_on
     from fedimg.store.uncleaned import may_be_left
 

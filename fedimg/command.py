@@ -187,7 +187,7 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
 
     import sqlalchemy as sa
 
-    from fedimg.aws.refusals import FAILURES
+    from fedimg.aws.client.errors import FAILURES
     from fedimg.exceptions import EC2ServiceException
     from fedimg.lease import WorkerRunning
     from fedimg.move import MoveRefused

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from functools import partial
 
 from fedimg import catchup, history
-from fedimg.aws import regions, watch
-from fedimg.aws.clients import Clients
+from fedimg.aws import regions
+from fedimg.aws.client import availability
+from fedimg.aws.client.clients import Clients
 from fedimg.catchup import CatchUp
 from fedimg.config import Settings
 from fedimg.jobs import Jobs
@@ -112,7 +113,7 @@ def beside(
         return _LATER_SECONDS
 
     def probe(region: str) -> str:
-        return " ".join(str(watch.probe(clients, region) or "").split())
+        return " ".join(str(availability.probe(clients, region) or "").split())
 
     def look_at_regions() -> float:
         outages.look(probe, partial(regions.unwanted, clients, settings.ec2))

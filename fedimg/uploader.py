@@ -13,9 +13,9 @@ from functools import partial
 from fedimg import intake
 from fedimg.again import Again
 from fedimg.aws import cleanup, regions
-from fedimg.aws.clients import Clients
-from fedimg.aws.error_codes import UNKNOWN_RUNS
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.error_codes import UNKNOWN_RUNS
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.exempt import Exempt

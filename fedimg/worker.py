@@ -11,9 +11,10 @@ from functools import partial
 from sqlalchemy import event
 
 from fedimg import __version__, queues
-from fedimg.aws import patience, regions
-from fedimg.aws.clients import Clients
-from fedimg.aws.throttle import Throttle
+from fedimg.aws import regions
+from fedimg.aws.client import retrying
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.rate_limit import Throttle
 from fedimg.config import Settings
 from fedimg.fellows import Fellows
 from fedimg.intake import Sources
@@ -128,7 +129,7 @@ class _Worker:
             messenger.start()
         # The first client takes long to make, and all a while; no job is to wait for that.
         expected = partial(regions.expected, self._clients, self._settings.ec2)
-        patience.prepare(self._clients, expected)
+        retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
         queues.serve(self._store, self._lease.name, self._uploader, at_once)
         for each in self._beside:

@@ -2,7 +2,7 @@
 
 import boto3
 
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 
 
 class Hands(Clients):

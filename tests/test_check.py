@@ -14,7 +14,7 @@ import pytest
 
 from fedimg import check, config
 from fedimg.aws.account import AS_THE_WORKER, Account
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.config import Settings
 from fedimg.diagnostics import Finding, Status, gather
 from fedimg.later import LaterEntries, Why

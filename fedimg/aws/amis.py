@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fedimg.aws.clients import Client
-from fedimg.aws.gone import gone
-from fedimg.aws.refusals import code, missing
-from fedimg.aws.sights import Sights
+from fedimg.aws.client.already_gone import gone
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.errors import code, missing
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels, ami_name
-from fedimg.aws.waiting import Waiter
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from fedimg.aws.clients import Client
-from fedimg.aws.refusals import code, passing
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.errors import code, passing
+from fedimg.aws.client.waiter import Waiter
 
 #: In bytes; the only block size that EBS has.
 BLOCK = 512 * 1024

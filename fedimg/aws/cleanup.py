@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from fedimg.aws import amis, tags
-from fedimg.aws.clients import Client, Clients
-from fedimg.aws.gone import gone
-from fedimg.aws.refusals import code, explained
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.already_gone import gone
+from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.errors import code, explained
+from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedimg.aws import amis, snapshots, tags
-from fedimg.aws.clients import Client
-from fedimg.aws.refusals import code
-from fedimg.aws.sights import Sights
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.errors import code
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits
 
 

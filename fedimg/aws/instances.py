@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg.aws.clients import Client
-from fedimg.aws.refusals import code
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.errors import code
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.security_group import Place
-from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.untrusted.quoting import plain

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg.aws import patience, regions
-from fedimg.aws.clients import Clients
+from fedimg.aws import regions
+from fedimg.aws.client import retrying
+from fedimg.aws.client.availability import Watch
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.tags import ami_name
-from fedimg.aws.watch import Watch
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, RawImage, Virtualization
@@ -67,12 +68,12 @@ def make(
     EC2ServiceException when nothing can be made in the origin, and botocore's errors when that
     cannot be asked.
     """
-    wanted = regions.wanted(patience.briefly(clients, settings.origin), settings)
+    wanted = regions.wanted(retrying.briefly(clients, settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
     found = (
         clients.kernels.found(
-            lambda region: patience.briefly(clients, region, watch(region)),
+            lambda region: retrying.briefly(clients, region, watch(region)),
             wanted,
             settings.amis.paravirtual_kernels,
             origin=settings.origin,

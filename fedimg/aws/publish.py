@@ -14,10 +14,10 @@ from typing import Protocol
 
 from botocore.exceptions import ClientError
 
-from fedimg.aws.clients import Client
-from fedimg.aws.refusals import FAILURES, passing
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.errors import FAILURES, passing
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import NEVER, PUBLISHED
-from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI
 from fedimg.parallel import side_by_side

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedimg.aws.clients import Client
-from fedimg.aws.refusals import code
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.errors import code
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fedimg.aws.clients import Client
-from fedimg.aws.gone import gone
-from fedimg.aws.sights import Sights
+from fedimg.aws.client.already_gone import gone
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.clients import Client
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.exceptions import EC2ServiceException
 
 ROLE = "snapshot"

@@ -8,29 +8,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from fedimg.aws import (
-    amis,
-    copies,
-    direct,
-    patience,
-    plan,
-    publish,
-    security_group,
-    snapshots,
-    utility,
-)
+from fedimg.aws import amis, copies, direct, plan, publish, security_group, snapshots, utility
 from fedimg.aws.attempts import Attempts
-from fedimg.aws.clients import Client, Clients
+from fedimg.aws.client import retrying
+from fedimg.aws.client.availability import Origin, Outages, Watch
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.errors import explained
+from fedimg.aws.client.retrying import Patient
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.direct import Direct
-from fedimg.aws.patience import Patient
 from fedimg.aws.plan import Plan
-from fedimg.aws.refusals import explained
 from fedimg.aws.security_group import Place
-from fedimg.aws.sights import Sights
 from fedimg.aws.tags import Labels
 from fedimg.aws.utility import Utility
-from fedimg.aws.waiting import Waiter
-from fedimg.aws.watch import Origin, Outages, Watch
 from fedimg.config import EC2, Check
 from fedimg.exceptions import (
     EC2ServiceException,
@@ -159,7 +150,7 @@ class EC2Service:
         )
         planned = Plan.from_json(steps.run("plan", lambda: self.plan(image, waiter).to_json()))
         # While the image is written there is time for it.
-        patience.prepare(self.clients, lambda: planned.types)
+        retrying.prepare(self.clients, lambda: planned.types)
         upload = _Upload(self, image, observer, planned, again)
         place = Place(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))
@@ -351,7 +342,7 @@ class _Upload:
 
         clients = self._service.clients
         if self._settings.write_via == "utility":
-            return Utility(attempts, patience.once(clients, self._origin), heard)
+            return Utility(attempts, retrying.once(clients, self._origin), heard)
         return Direct(
             self._ec2(),
             direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
@@ -368,7 +359,7 @@ class _Upload:
             self._place(slot, self._settings.limits.copies, region)
             copied = copies.copied(
                 self._ec2(region),
-                patience.once(self._service.clients, region, self._service.watch(region)),
+                retrying.once(self._service.clients, region, self._service.watch(region)),
                 self._waiter(region),
                 self._labels,
                 copies.Source(self._origin, snapshot),

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import SITE, Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
 from lab.ec2.server import EC2, Settings

@@ -5,7 +5,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import amis
-from fedimg.aws.kernels import paravirtual_kernel
+from fedimg.aws.client.kernels import paravirtual_kernel
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, Virtualization

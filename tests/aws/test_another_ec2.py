@@ -15,7 +15,7 @@ import pytest
 
 from fedimg.aws import amis, cleanup, key_pairs
 from fedimg.aws.account import Account
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.config import EC2, AMIs
 from fedimg.diagnostics import Status
 from fedimg.images import AMIType, Virtualization

@@ -4,7 +4,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from fedimg.aws import amis, copies, publish, snapshots
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import AMIs, Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMIType

@@ -21,10 +21,10 @@ from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup, direct, snapshots
 from fedimg.aws.blocks import BLOCK
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.direct import UNFINISHED, Direct
 from fedimg.aws.tags import ROLE, Labels, read
-from fedimg.aws.waiting import Waiter
 from fedimg.config import EC2 as Settings
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
@@ -587,9 +587,9 @@ MOST_MIB = 256
 MEASURED = """
 import json, sys, threading
 from fedimg.aws import direct
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import EC2
 from fedimg.images import RawImage
 

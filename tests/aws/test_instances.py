@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from fedimg.aws import instances, security_group
-from fedimg.aws.refusals import code, no_room
+from fedimg.aws.client.errors import code, no_room
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 from tests.aws.conftest import ORIGIN, wait_until

@@ -2,7 +2,7 @@ import pytest
 
 from fedimg.aws import pace, utility
 from fedimg.aws.pace import Pace
-from tests.aws.test_waiting import Clock
+from tests.aws.client.test_waiter import Clock
 
 MB = 1_000_000
 

@@ -5,7 +5,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import plan
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.plan import Plan
 from fedimg.config import EC2, AMIs, Checking
 from fedimg.exceptions import EC2ServiceException

@@ -4,7 +4,7 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 
 from fedimg.aws import amis, publish, tags
-from fedimg.aws.refusals import explained
+from fedimg.aws.client.errors import explained
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Virtualization

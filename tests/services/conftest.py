@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fedimg.aws import cleanup
-from fedimg.aws.clients import Clients
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import EC2, Check
 from fedimg.images import AMI, Architecture, RawImage
 from fedimg.progress import CheckResult

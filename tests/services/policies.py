@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 from tests.hands import Hands
 from tests.services.conftest import ORIGIN, SITE, Lab
 

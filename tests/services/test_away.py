@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws.clients import Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.config import Limits
 from fedimg.images import RawImage
 from fedimg.outages import Outages

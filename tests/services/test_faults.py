@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fedimg.aws import cleanup
-from fedimg.aws.clients import Clients
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException, EC2TestException, EC2UtilityException
 from fedimg.images import RawImage
 from fedimg.services.ec2 import Result

@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup, security_group
 from fedimg.aws.account import Account
+from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
-from fedimg.aws.waiting import Waiter
 from fedimg.config import Network
 from fedimg.diagnostics import Status
 from fedimg.exceptions import EC2ServiceException, EC2TestException

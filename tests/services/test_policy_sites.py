@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 from tests.services.conftest import ORIGIN, SITE, Lab
 from tests.services.policies import REFUSED, User, policy, tagged, tags, user

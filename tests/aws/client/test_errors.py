@@ -9,7 +9,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from fedimg.aws.refusals import code, explained, in_doubt, not_found
+from fedimg.aws.client.errors import code, explained, in_doubt, not_found
 from fedimg.exceptions import (
     Cancelled,
     EC2ServiceException,

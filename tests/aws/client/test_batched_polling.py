@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import sights, snapshots, waiting
-from fedimg.aws.sights import Sights
-from fedimg.aws.waiting import Waiter
+from fedimg.aws import snapshots
+from fedimg.aws.client import batched_polling
+from fedimg.aws.client import waiter as waiting
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
-from tests.aws.test_waiting import Clock
+from tests.aws.client.test_waiter import Clock
 
 
 class Snapshots:
@@ -42,7 +44,7 @@ class Snapshots:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(waiting, "time", clock)
-    monkeypatch.setattr(sights, "time", clock)
+    monkeypatch.setattr(batched_polling, "time", clock)
     return clock
 
 

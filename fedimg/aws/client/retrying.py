@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fedimg.aws.clients import Client, Clients
-from fedimg.aws.refusals import expired
-from fedimg.aws.waiting import Waiter
-from fedimg.aws.watch import Watch
+from fedimg.aws.client.availability import Watch
+from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.errors import expired
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 
 #: For how long a call is tried again where others do not wait for its region, in seconds.

@@ -12,8 +12,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from fedimg.aws import waiting
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client import waiter as waiting
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
 

@@ -7,8 +7,8 @@ import botocore.session
 from botocore import xform_name
 
 import fedimg
-from fedimg.aws.clients import Clients
-from fedimg.aws.model import OPERATIONS
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.service_model import OPERATIONS
 
 SOURCE = Path(fedimg.__file__).parent
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedimg.aws.error_codes import Meaning, meaning
+from fedimg.aws.client.error_codes import Meaning, meaning
 
 #: Each class with codes that EC2, EBS or Service Quotas document, and some that none of them does.
 CODES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-from fedimg.aws import patience
-from fedimg.aws.clients import Clients
-from fedimg.aws.kernels import Kernels, paravirtual_kernel
+from fedimg.aws.client import retrying
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.kernels import Kernels, paravirtual_kernel
 from tests.aws.conftest import FURTHER, NO_KERNEL, ORIGIN, REGIONS, Account
 from tests.plans import follow
 
@@ -48,7 +48,7 @@ def test_newest_kernel_is_taken_whatever_the_order():
 def found(known: Kernels, clients: Clients, **more) -> dict[str, str | None]:
     """What is learnt of all regions."""
     given = {"origin": ORIGIN, "at_once": 40, **more}
-    return known.found(lambda region: patience.briefly(clients, region), REGIONS, {}, **given)
+    return known.found(lambda region: retrying.briefly(clients, region), REGIONS, {}, **given)
 
 
 def hanging(region: str) -> dict[str, object]:

@@ -19,7 +19,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.parsers import ResponseParserError
 
-from fedimg.aws.error_codes import UNKNOWN_RUNS, Meaning, meaning
+from fedimg.aws.client.error_codes import UNKNOWN_RUNS, Meaning, meaning
 from fedimg.exceptions import EC2ServiceException, exhausted
 from fedimg.untrusted.quoting import one_line
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedimg.aws.refusals import FAILURES
+from fedimg.aws.client.errors import FAILURES
 from fedimg.exceptions import EC2ServiceException
 
 # PV-GRUB for a partitioned disk; `pv-grub-hd0_` would be for a bare file system.

@@ -1,4 +1,4 @@
-from fedimg.aws.throttle import Throttle
+from fedimg.aws.client.rate_limit import Throttle
 
 
 class Clock:

@@ -8,10 +8,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
-from fedimg.aws import clients as made
-from fedimg.aws.clients import Clients
-from fedimg.aws.patience import Patient, once
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client import clients as made
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.retrying import Patient, once
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from lab.ec2.server import EC2
 from tests.aws.conftest import ORIGIN, Account

@@ -12,9 +12,9 @@ from botocore.config import Config
 from botocore.exceptions import UnknownRegionError
 
 from fedimg import __version__
-from fedimg.aws import model
-from fedimg.aws.kernels import Kernels
-from fedimg.aws.sights import Sights
+from fedimg.aws.client import service_model
+from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.kernels import Kernels
 
 #: boto3 builds a client's methods at run time; no static type tells them.
 Client = Any
@@ -27,7 +27,7 @@ _ONCE_SECONDS = 20
 # A look that can do without an answer: a region that does not answer by then is not waited for.
 _BRIEF_SECONDS = 5
 # Back-off doubles from under a second: five tries take some ten seconds. Who can wait for longer
-# does so by himself (fedimg.aws.patience), and nobody else is to wait for a region that is away.
+# does so by himself (fedimg.aws.client.retrying), and nobody else is to wait for a region that is away.
 _ATTEMPTS = 5
 _CONNECTIONS = 20
 # Many threads see their credentials refused at once; a session takes half a second to make.
@@ -43,7 +43,7 @@ class Clients:
 
     def __init__(self, before: Callable[[str, str], None] = lambda *_: None) -> None:
         self._before = before
-        self._session: Any = model.session()
+        self._session: Any = service_model.session()
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, int, int, float], Client] = {}
         self._renewed = time.monotonic()
@@ -61,7 +61,7 @@ class Clients:
             if time.monotonic() - self._renewed < _RENEW_SECONDS:
                 return
             self._renewed = time.monotonic()
-            self._session = model.session()
+            self._session = service_model.session()
             self._made.clear()
 
     def ec2(self, region: str) -> Client:

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from botocore.exceptions import ClientError
 
-from fedimg.aws.clients import Clients
-from fedimg.aws.refusals import (
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import (
     FAILURES,
     expired,
     in_doubt,

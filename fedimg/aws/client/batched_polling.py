@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedimg.aws.refusals import missing
-from fedimg.aws.waiting import Waiter
+from fedimg.aws.client.errors import missing
+from fedimg.aws.client.waiter import Waiter
 
 if TYPE_CHECKING:
-    from fedimg.aws.clients import Client
+    from fedimg.aws.client.clients import Client
 
 T = TypeVar("T")
 #: A resource as EC2 describes it.

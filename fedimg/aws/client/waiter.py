@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
-from fedimg.aws.refusals import expired, not_found, passing
+from fedimg.aws.client.errors import expired, not_found, passing
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
 
