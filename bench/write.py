@@ -18,11 +18,12 @@ from unittest.mock import patch
 from bench.deployment import PATIENCE, site
 from bench.file_system import MIB, packed
 from bench.results import Result
-from fedimg.aws import security_group, utility, writing
-from fedimg.aws.attempts import Attempts
+from fedimg.aws import utility, writing
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.image_size import NOBODY, gib, image_size
+from fedimg.aws.instance import network
+from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.tags import Labels
 from fedimg.config import load
 from lab import running
@@ -144,7 +145,7 @@ class _Instance:
         ec2 = self._clients.ec2(settings.origin)
         waiter = Waiter(settings.limits, threading.Event())
         labels = Labels("bench", "write", "image")
-        place = security_group.prepare(ec2, waiter, labels, settings.network)
+        place = network.prepare(ec2, waiter, labels, settings.network)
         self._attempts = Attempts(ec2, waiter, labels, settings, place, utility.ROLE)
         blank = {"VolumeSize": gib(size_mib * MIB), "DeleteOnTermination": True}
         self._started = self._attempts.start(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws import amis, reboot
-from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.checks import BrokenOff, Probe, probes, result
 from fedimg.aws.diagnosis import Evidence, diagnose
+from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
 from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedimg.aws import scripts
+from fedimg.aws.instance import scripts
 from fedimg.config import Check, Checking, ShippedCheck
 from fedimg.images import AMIType, Architecture
 from fedimg.progress import CheckResult, CheckState

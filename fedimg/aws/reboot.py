@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from fedimg.aws import scripts
-from fedimg.aws.attempts import Attempts, Started
 from fedimg.aws.checks import BrokenOff, result
+from fedimg.aws.instance import scripts
+from fedimg.aws.instance.attempts import Attempts, Started
 from fedimg.exceptions import EC2ServiceException
 from fedimg.progress import CheckResult, CheckState
 from fedimg.ssh import client

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws import snapshots, writing
-from fedimg.aws.attempts import Attempts, NoRoom, Started
 from fedimg.aws.client.clients import Client
 from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
 from fedimg.aws.pace import Pace
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage

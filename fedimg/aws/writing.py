@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fedimg.aws import scripts
+from fedimg.aws.instance import scripts
 from fedimg.sources.file_server import LONGEST_ADDRESS, Trusted
 
 _URL = re.compile(rf"https?://[!-~]{{1,{LONGEST_ADDRESS}}}")

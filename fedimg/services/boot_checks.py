@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedimg.aws import amis, boot_check
-from fedimg.aws.attempts import Attempts
 from fedimg.aws.boot_check import BootCheck, Verdict
 from fedimg.aws.checks import looks_early
 from fedimg.aws.client.errors import explained
+from fedimg.aws.instance.attempts import Attempts
+from fedimg.aws.instance.network import Place
 from fedimg.aws.plan import Plan
-from fedimg.aws.security_group import Place
 from fedimg.config import Check
 from fedimg.exceptions import Cancelled, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, AMIType, RawImage, Virtualization

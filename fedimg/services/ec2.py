@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from fedimg.aws import amis, copies, direct, plan, publish, security_group, snapshots, utility
-from fedimg.aws.attempts import Attempts
+from fedimg.aws import amis, copies, direct, plan, publish, snapshots, utility
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Origin, Outages, Watch
 from fedimg.aws.client.batched_polling import Sights
@@ -18,8 +17,10 @@ from fedimg.aws.client.errors import explained
 from fedimg.aws.client.retrying import Patient
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.direct import Direct
+from fedimg.aws.instance import network as security_group
+from fedimg.aws.instance.attempts import Attempts
+from fedimg.aws.instance.network import Place
 from fedimg.aws.plan import Plan
-from fedimg.aws.security_group import Place
 from fedimg.aws.tags import Labels
 from fedimg.aws.utility import Utility
 from fedimg.config import EC2, Check

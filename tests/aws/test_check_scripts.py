@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedimg.aws import scripts
+from fedimg.aws.instance import scripts
 
 ROOT = Path(__file__).parents[2]
 #: What the scripts look at; a machine's own in place of this host's.

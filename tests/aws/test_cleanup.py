@@ -3,8 +3,9 @@ from dataclasses import replace
 import boto3
 import pytest
 
-from fedimg.aws import amis, cleanup, instances, key_pairs, publish, security_group, tags
+from fedimg.aws import amis, cleanup, publish, tags
 from fedimg.aws.cleanup import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
+from fedimg.aws.instance import key_pairs, launch, network
 from fedimg.config import AMIs, Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Virtualization
@@ -57,16 +58,16 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
     """One of each kind, all in use by one another."""
     ami = register(labels)
     volume = make_volume(labels)
-    place = security_group.prepare(origin, waiter, labels, NETWORK)
-    wanted = instances.Launch(
+    place = network.prepare(origin, waiter, labels, NETWORK)
+    wanted = launch.Launch(
         ami=utility_ami,
         kind="t3.small",
         user_data="",
         token=labels.token("utility"),
         group=place.group,
-        subnet=instances.subnets_for(origin, place, "t3.small", 0)[0],
+        subnet=launch.subnets_for(origin, place, "t3.small", 0)[0],
     )
-    instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
+    instance = launch.launch(origin, waiter, labels, "utility", wanted, NETWORK)
     name = key_pairs.imported(origin, waiter, labels, "test", client.new_identity("test"))
     return {
         INSTANCE: instance,

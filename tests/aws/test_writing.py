@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fedimg.aws.image_size import NOBODY
-from fedimg.aws.user_data import user_data
+from fedimg.aws.instance.user_data import user_data
 from fedimg.aws.writing import Failure, Progress, Written, given, progress, verdict, write_command
 from fedimg.sources.file_server import Trusted
 from fedimg.ssh import client as ssh

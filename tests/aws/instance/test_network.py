@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import security_group
+from fedimg.aws.instance import network as security_group
 from fedimg.config import Network
 from fedimg.exceptions import Cancelled, EC2ServiceException
 

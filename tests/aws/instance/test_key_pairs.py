@@ -1,4 +1,4 @@
-from fedimg.aws import key_pairs
+from fedimg.aws.instance import key_pairs
 from fedimg.ssh import client
 
 KEY = client.new_identity("test")

@@ -10,7 +10,7 @@ from fedimg.aws.client.batched_polling import Sights
 from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.security_group import Place
+from fedimg.aws.instance.network import Place
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException

@@ -3,8 +3,8 @@ from dataclasses import replace
 import asyncssh
 import yaml
 
-from fedimg.aws import scripts
-from fedimg.aws.user_data import user_data
+from fedimg.aws.instance import scripts
+from fedimg.aws.instance.user_data import user_data
 from fedimg.ssh import client
 
 HOST = client.new_identity("host")
