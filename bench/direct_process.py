@@ -10,10 +10,10 @@ import threading
 import time
 
 from bench.processes import memory_mib
-from fedimg.aws import direct
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
+from fedimg.aws.write import ebs_direct
 from fedimg.config import EC2
 from fedimg.images import Architecture, RawImage
 
@@ -23,9 +23,9 @@ def main() -> None:
     settings = EC2(write_via="direct")
     clients, region = Clients(), settings.origin
     image = RawImage.at(sys.argv[1], Architecture.X86_64, None)
-    writer = direct.Direct(
+    writer = ebs_direct.Direct(
         clients.ec2(region),
-        direct.client(clients, region, jobs=1),
+        ebs_direct.client(clients, region, jobs=1),
         Waiter(settings.limits, threading.Event()),
         Labels.of("bench", image),
         settings,

@@ -18,13 +18,13 @@ from unittest.mock import patch
 from bench.deployment import PATIENCE, site
 from bench.file_system import MIB, packed
 from bench.results import Result
-from fedimg.aws import utility, writing
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.image_size import NOBODY, gib, image_size
 from fedimg.aws.instance import network
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.tags import Labels
+from fedimg.aws.write import utility_instance, write_script
+from fedimg.aws.write.image_size import NOBODY, gib, image_size
 from fedimg.config import load
 from lab import running
 from lab.processes import Process
@@ -146,7 +146,7 @@ class _Instance:
         waiter = Waiter(settings.limits, threading.Event())
         labels = Labels("bench", "write", "image")
         place = network.prepare(ec2, waiter, labels, settings.network)
-        self._attempts = Attempts(ec2, waiter, labels, settings, place, utility.ROLE)
+        self._attempts = Attempts(ec2, waiter, labels, settings, place, utility_instance.ROLE)
         blank = {"VolumeSize": gib(size_mib * MIB), "DeleteOnTermination": True}
         self._started = self._attempts.start(
             settings.x86_64.utility_ami,
@@ -168,7 +168,7 @@ class _Instance:
     def write(self, url: str) -> float:
         """Seconds that the script takes, from the command to its last word."""
         size = image_size(url, maximum=2**40)
-        given = writing.given(
+        given = write_script.given(
             url=url,
             trusted=NOBODY,
             volume=self._volume,
@@ -180,10 +180,10 @@ class _Instance:
         )
         began = time.monotonic()
         finished = self._session.run(
-            writing.write_command(), given=given, limit=PATIENCE, idle=PATIENCE
+            write_script.write_command(), given=given, limit=PATIENCE, idle=PATIENCE
         )
         seconds = time.monotonic() - began
-        if not isinstance(writing.verdict(finished.output), writing.Written):
+        if not isinstance(write_script.verdict(finished.output), write_script.Written):
             raise RuntimeError(f"the image was not written: {finished}")
         return seconds
 

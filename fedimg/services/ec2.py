@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from fedimg.aws import amis, copies, direct, plan, publish, snapshots, utility
+from fedimg.aws import amis, copies, plan, publish, snapshots
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Origin, Outages, Watch
 from fedimg.aws.client.batched_polling import Sights
@@ -16,13 +16,14 @@ from fedimg.aws.client.clients import Client, Clients
 from fedimg.aws.client.errors import explained
 from fedimg.aws.client.retrying import Patient
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.direct import Direct
 from fedimg.aws.instance import network as security_group
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import Place
 from fedimg.aws.plan import Plan
 from fedimg.aws.tags import Labels
-from fedimg.aws.utility import Utility
+from fedimg.aws.write import ebs_direct, utility_instance
+from fedimg.aws.write.ebs_direct import Direct
+from fedimg.aws.write.utility_instance import Utility
 from fedimg.config import EC2, Check
 from fedimg.exceptions import (
     EC2ServiceException,
@@ -232,7 +233,7 @@ class _Upload:
 
     def write(self, place: Place) -> str:
         """The image's bytes become a snapshot; its id."""
-        attempts = self._attempts(self._origin, utility.ROLE, place)
+        attempts = self._attempts(self._origin, utility_instance.ROLE, place)
         with self._at("write", EC2UtilityException):
             if self._settings.write_via == "utility":
                 self._place(UTILITIES, self._settings.limits.utilities)
@@ -258,7 +259,7 @@ class _Upload:
     def release(self, place: Place) -> None:
         """The utility instance has done its work and goes."""
         with self._at("release"):
-            self._attempts(self._origin, utility.ROLE, place).dismiss()
+            self._attempts(self._origin, utility_instance.ROLE, place).dismiss()
             self._give_back(UTILITIES)
 
     def register(self, snapshot: str) -> list[dict[str, Any]]:
@@ -333,7 +334,7 @@ class _Upload:
         return Branch([copy, register, *tests, f"publish:{region}"], body)
 
     def _written(self) -> str | None:
-        return snapshots.find(self._ec2(), self._labels) or direct.recovered(
+        return snapshots.find(self._ec2(), self._labels) or ebs_direct.recovered(
             self._ec2(), self._waiter(), self._labels
         )
 
@@ -346,7 +347,7 @@ class _Upload:
             return Utility(attempts, retrying.once(clients, self._origin), heard)
         return Direct(
             self._ec2(),
-            direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
+            ebs_direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
             self._waiter(),
             self._labels,
             self._settings,

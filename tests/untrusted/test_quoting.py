@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimg.aws.download import Download
-from fedimg.aws.image_size import ImageUnusable, image_size
+from fedimg.aws.write.download import Download
+from fedimg.aws.write.image_size import ImageUnusable, image_size
 from fedimg.config import Koji
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Architecture, RawImage

@@ -58,7 +58,7 @@ class Failure:
 
 def write_command() -> str:
     """The command that runs the script as root. It is the same for every image and volume."""
-    return scripts.as_root("write_image.sh", "bash")
+    return scripts.as_root("write/write_image.sh", "bash")
 
 
 def given(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from fedimg.aws.image_size import gib
+from fedimg.aws.write.image_size import gib
 
 #: The speed is that of about the last so many seconds: what matters is how it goes now.
 _WINDOW_SECONDS = 20.0

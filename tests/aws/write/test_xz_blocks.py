@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from xz import XZError
 from xz.common import crc32, create_xz_header, create_xz_index_footer, parse_xz_index
 
-from fedimg.aws import xz_blocks
-from fedimg.aws.xz_blocks import Block, DictionaryTooLarge, TooManyBlocks
+from fedimg.aws.write import xz_blocks
+from fedimg.aws.write.xz_blocks import Block, DictionaryTooLarge, TooManyBlocks
 from tests.aws.xz_files import with_a_block_of_nothing
 
 NOISE = random.Random(9).randbytes(250_000)

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws import xz_blocks
-from fedimg.aws.blocks import BLOCK, count
-from fedimg.aws.crew import Crew, TooSlow
-from fedimg.aws.download import Download
-from fedimg.aws.image_size import NOBODY, ImageSize, ImageUnusable
-from fedimg.aws.streaming import Bounds, stream
+from fedimg.aws.write import xz_blocks
+from fedimg.aws.write.blocks import BLOCK, count
+from fedimg.aws.write.download import Download
+from fedimg.aws.write.image_size import NOBODY, ImageSize, ImageUnusable
+from fedimg.aws.write.pipeline import Bounds, stream
+from fedimg.aws.write.thread_group import Crew, TooSlow
 from fedimg.exceptions import Cancelled
 from tests.aws.web import Web, serve
 
@@ -227,10 +227,10 @@ def test_all_that_wait_end_when_it_is_stopped_or_too_slow(
 MOST_MIB = 256
 MEASURED = """
 import sys, threading, time
-from fedimg.aws.crew import Crew
-from fedimg.aws.download import Download
-from fedimg.aws.image_size import NOBODY, image_size
-from fedimg.aws.streaming import Bounds, stream
+from fedimg.aws.write.thread_group import Crew
+from fedimg.aws.write.download import Download
+from fedimg.aws.write.image_size import NOBODY, image_size
+from fedimg.aws.write.pipeline import Bounds, stream
 
 url = sys.argv[1]
 stop = threading.Event()
@@ -253,7 +253,7 @@ def test_memory_is_bounded_with_four_full_dictionaries(web: Web) -> None:
     url = web.put("image.raw.xz", block * 24)
     given: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, url], cwd=Path(__file__).parents[2], check=True, **given
+        [sys.executable, "-c", MEASURED, url], cwd=Path(__file__).parents[3], check=True, **given
     )
     print(done.stdout)
     assert float(done.stdout) < MOST_MIB

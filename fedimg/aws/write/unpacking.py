@@ -8,10 +8,10 @@ from itertools import chain
 
 from xz.common import create_xz_header, create_xz_index_footer
 
-from fedimg.aws import xz_dictionary
-from fedimg.aws.crew import Bytes
-from fedimg.aws.image_size import ImageUnusable
-from fedimg.aws.xz_blocks import Block
+from fedimg.aws.write import xz_dictionary
+from fedimg.aws.write.image_size import ImageUnusable
+from fedimg.aws.write.thread_group import Bytes
+from fedimg.aws.write.xz_blocks import Block
 
 #: In bytes: what liblzma takes for the largest dictionary.
 MEMORY = xz_dictionary.LARGEST + 1024 * 1024

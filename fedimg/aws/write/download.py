@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg.aws.image_size import PATIENCE, ImageUnreachable, ImageUnusable
+from fedimg.aws.write.image_size import PATIENCE, ImageUnreachable, ImageUnusable
 from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.untrusted.quoting import one_line
 

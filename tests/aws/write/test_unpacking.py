@@ -9,13 +9,13 @@ from itertools import chain
 
 import pytest
 
-from fedimg.aws import unpacking, xz_blocks
-from fedimg.aws.blocks import BLOCK
-from fedimg.aws.crew import Bytes, Crew, Room
-from fedimg.aws.gathering import Gathered
-from fedimg.aws.image_size import ImageUnusable
-from fedimg.aws.unpacking import Cut, unpacked
-from fedimg.aws.xz_blocks import Block
+from fedimg.aws.write import unpacking, xz_blocks
+from fedimg.aws.write.blocks import BLOCK
+from fedimg.aws.write.image_size import ImageUnusable
+from fedimg.aws.write.reassembly import Gathered
+from fedimg.aws.write.thread_group import Bytes, Crew, Room
+from fedimg.aws.write.unpacking import Cut, unpacked
+from fedimg.aws.write.xz_blocks import Block
 from tests.aws.xz_files import with_a_block_of_nothing
 
 NOISE = random.Random(5).randbytes(2 * BLOCK + 1000)

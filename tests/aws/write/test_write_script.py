@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws.image_size import NOBODY
 from fedimg.aws.instance.user_data import user_data
-from fedimg.aws.writing import Failure, Progress, Written, given, progress, verdict, write_command
+from fedimg.aws.write.image_size import NOBODY
+from fedimg.aws.write.write_script import (
+    Failure,
+    Progress,
+    Written,
+    given,
+    progress,
+    verdict,
+    write_command,
+)
 from fedimg.sources.file_server import Trusted
 from fedimg.ssh import client as ssh
 from lab.machines import Disk, Launch

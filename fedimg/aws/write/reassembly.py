@@ -6,8 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from fedimg.aws.blocks import BLOCK
-from fedimg.aws.crew import Crew, Room
+from fedimg.aws.write.blocks import BLOCK
+from fedimg.aws.write.thread_group import Crew, Room
 
 
 class Gathered:

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup, direct, snapshots
-from fedimg.aws.blocks import BLOCK
+from fedimg.aws import cleanup, snapshots
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.direct import UNFINISHED, Direct
 from fedimg.aws.tags import ROLE, Labels, read
+from fedimg.aws.write import ebs_direct
+from fedimg.aws.write.blocks import BLOCK
+from fedimg.aws.write.ebs_direct import UNFINISHED, Direct
 from fedimg.config import EC2 as Settings
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
@@ -92,7 +93,7 @@ class Writer:
         )
         return Direct(
             self.clients.ec2(ORIGIN),
-            direct.client(self.clients, ORIGIN, jobs=1),
+            ebs_direct.client(self.clients, ORIGIN, jobs=1),
             Waiter(made.limits, self.stop),
             self.labels,
             made,
@@ -548,7 +549,7 @@ def cut() -> None:
 
 def recovered(writer: Writer) -> str | None:
     made = writer.direct()
-    return direct.recovered(made.ec2, made.waiter, made.labels)
+    return ebs_direct.recovered(made.ec2, made.waiter, made.labels)
 
 
 def test_snapshot_that_a_crash_left_pending_is_removed(writer: Writer) -> None:
@@ -619,7 +620,7 @@ def test_memory_is_bounded_whatever_the_images_size(
         text=True,
         check=True,
         timeout=120,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     measured = json.loads(ran.stdout.splitlines()[-1])
     print(ran.stdout)

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 from xz import XZError
 from xz.common import crc32, decode_mbi, parse_xz_footer, parse_xz_header, round_up
 
-from fedimg.aws import xz_dictionary
+from fedimg.aws.write import xz_dictionary
 
 #: Koji's largest images have some hundreds. Each takes a fifth of a kilobyte of memory.
 MOST_BLOCKS = 128 * 1024

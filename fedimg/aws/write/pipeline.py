@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fedimg.aws.blocks import count
-from fedimg.aws.crew import Bytes, Crew, Pipe, Room
-from fedimg.aws.download import Download
-from fedimg.aws.gathering import Gathered
-from fedimg.aws.image_size import ImageSize
-from fedimg.aws.unpacking import MEMORY, Cut, unpacked
-from fedimg.aws.xz_blocks import Block
+from fedimg.aws.write.blocks import count
+from fedimg.aws.write.download import Download
+from fedimg.aws.write.image_size import ImageSize
+from fedimg.aws.write.reassembly import Gathered
+from fedimg.aws.write.thread_group import Bytes, Crew, Pipe, Room
+from fedimg.aws.write.unpacking import MEMORY, Cut, unpacked
+from fedimg.aws.write.xz_blocks import Block
 
 # The image's blocks that wait for a connection.
 _BLOCKS_WAITING = 16

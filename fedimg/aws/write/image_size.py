@@ -18,10 +18,10 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 from xz import XZError
 
-from fedimg.aws import xz_blocks
-from fedimg.aws.crew import Crew
-from fedimg.aws.xz_blocks import Block
-from fedimg.aws.xz_dictionary import LARGEST, MIB
+from fedimg.aws.write import xz_blocks
+from fedimg.aws.write.thread_group import Crew
+from fedimg.aws.write.xz_blocks import Block
+from fedimg.aws.write.xz_dictionary import LARGEST, MIB
 from fedimg.config import EC2
 from fedimg.images import RawImage
 from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason

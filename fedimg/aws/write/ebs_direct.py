@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from fedimg.aws import snapshots
-from fedimg.aws.blocks import BLOCK, Blocks, count
 from fedimg.aws.client.clients import Client, Clients
 from fedimg.aws.client.errors import in_doubt, not_found
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.crew import Crew, TooSlow
-from fedimg.aws.download import Download
-from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
-from fedimg.aws.pace import Pace
-from fedimg.aws.streaming import Bounds, stream
 from fedimg.aws.tags import ROLE, Labels
+from fedimg.aws.write.blocks import BLOCK, Blocks, count
+from fedimg.aws.write.download import Download
+from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.write.pipeline import Bounds, stream
+from fedimg.aws.write.progress import Pace
+from fedimg.aws.write.thread_group import Crew, TooSlow
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import RawImage

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg.aws import snapshots, writing
+from fedimg.aws import snapshots
 from fedimg.aws.client.clients import Client
-from fedimg.aws.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
-from fedimg.aws.pace import Pace
+from fedimg.aws.write import write_script
+from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.write.progress import Pace
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
 from fedimg.sources.file_server import Trusted
@@ -117,8 +118,8 @@ class Utility:
         total = size.uncompressed_size
         pace = Pace(total)
         finished = session.run(
-            writing.write_command(),
-            given=writing.given(
+            write_script.write_command(),
+            given=write_script.given(
                 url=image.url,
                 trusted=Trusted.of(self.attempts.settings, image),
                 volume=volume,
@@ -132,19 +133,19 @@ class Utility:
             idle=limits.write_idle,
             heard=lambda line: self._progress(line, pace),
         )
-        verdict = writing.verdict(finished.output)
-        if isinstance(verdict, writing.Written) and finished.status == 0:
+        verdict = write_script.verdict(finished.output)
+        if isinstance(verdict, write_script.Written) and finished.status == 0:
             return
         error = EC2UtilityException(
             f"the image was not written: {verdict or f'exit status {finished.status}'}",
             output=f"{finished.output}{finished.errors}",
         )
-        if isinstance(verdict, writing.Failure) and verdict.part in _IMAGES_FAULT:
+        if isinstance(verdict, write_script.Failure) and verdict.part in _IMAGES_FAULT:
             raise error
         raise _WorthAnother(error)
 
     def _progress(self, line: str, pace: Pace) -> None:
-        if progress := writing.progress(line):
+        if progress := write_script.progress(line):
             self.heard(pace.words(progress.written))
 
     def _lost(self, started: Started, problem: str, output: str) -> _WorthAnother:

@@ -1,7 +1,7 @@
 import pytest
 
-from fedimg.aws import pace, utility
-from fedimg.aws.pace import Pace
+from fedimg.aws.write import progress, utility_instance
+from fedimg.aws.write.progress import Pace
 from tests.aws.client.test_waiter import Clock
 
 MB = 1_000_000
@@ -10,7 +10,7 @@ MB = 1_000_000
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(progress, "time", clock)
     return clock
 
 
@@ -47,5 +47,5 @@ def test_first_word_comes_before_any_time_has_passed(clock: Clock) -> None:
 def test_volume_is_as_fast_as_its_size_allows(
     size: int, wanted: int, iops: int, throughput: int
 ) -> None:
-    made = utility._blank(size, throughput=wanted)
+    made = utility_instance._blank(size, throughput=wanted)
     assert (made["Iops"], made["Throughput"]) == (iops, throughput)
