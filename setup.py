@@ -87,7 +87,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["fedimg", "fedimg.*"]),
-    package_data={"fedimg.aws.write": ["*.sh"], "fedimg.aws": ["check_scripts/*.sh"]},
+    package_data={"fedimg.aws.write": ["*.sh"], "fedimg.aws.boot": ["check_scripts/*.sh"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     options={"build": {"build_base": BUILD}, "egg_info": {"egg_base": BUILD}},

@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedimg.aws import amis, boot_check
-from fedimg.aws.boot_check import BootCheck, Verdict
-from fedimg.aws.checks import looks_early
+from fedimg.aws import amis
+from fedimg.aws.boot import boot_check
+from fedimg.aws.boot.boot_check import BootCheck, Verdict
+from fedimg.aws.boot.checks import looks_early
 from fedimg.aws.client.errors import explained
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import Place

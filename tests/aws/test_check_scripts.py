@@ -42,7 +42,7 @@ def run(machine: Path) -> Run:
     """Runs a script on the machine; its exit status and output."""
 
     def run(name: str, *values: tuple[str, object], given: bytes | None = None) -> tuple[int, str]:
-        script = scripts.text(f"check_scripts/{name}")
+        script = scripts.text(f"boot/check_scripts/{name}")
         mounts = " && ".join(f'mount --bind "$0/{folder}" /{folder}' for folder in FOLDERS)
         done = subprocess.run(
             [*_NAMESPACE, f'{mounts} && exec sh -c "$1"', str(machine), script],

@@ -41,7 +41,7 @@ def test_a_key_pair_takes_the_client_keys_place() -> None:
 
 
 def test_what_runs_early_is_the_script_as_it_is() -> None:
-    script = scripts.text("check_scripts/shipped.sh")
+    script = scripts.text("boot/check_scripts/shipped.sh")
     text = user_data(host_key=HOST, client_key=None, early=script)
     assert yaml.safe_load(text)["bootcmd"] == [["/bin/sh", "-c", script]]
     assert len(text.encode()) < 8192

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg.aws import amis, reboot
-from fedimg.aws.checks import BrokenOff, Probe, probes, result
-from fedimg.aws.diagnosis import Evidence, diagnose
+from fedimg.aws import amis
+from fedimg.aws.boot import reboot
+from fedimg.aws.boot.checks import BrokenOff, Probe, probes, result
+from fedimg.aws.boot.diagnosis import Evidence, diagnose
 from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
 from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException

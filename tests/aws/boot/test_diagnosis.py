@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedimg.aws.diagnosis import Evidence, diagnose
+from fedimg.aws.boot.diagnosis import Evidence, diagnose
 from fedimg.ssh.client import Reached
 
 SEABIOS = """\

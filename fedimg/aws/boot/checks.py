@@ -26,7 +26,7 @@ _SCRIPTS: dict[ShippedCheck, str] = {
     "clock": "clock.sh",
     "selinux": "selinux.sh",
 }
-_FOLDER = "check_scripts"
+_FOLDER = "boot/check_scripts"
 #: Those that wait for the end of the boot, and how long that and the others may take, in seconds.
 _WAITING = ("units", "cloud-init")
 _BOOT_SECONDS = 600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fedimg.aws.checks import BrokenOff, result
+from fedimg.aws.boot.checks import BrokenOff, result
 from fedimg.aws.instance import scripts
 from fedimg.aws.instance.attempts import Attempts, Started
 from fedimg.exceptions import EC2ServiceException
@@ -28,7 +28,7 @@ def survived(
     another host key.
     """
     began = time.monotonic()
-    command = scripts.as_root("check_scripts/boot.sh", "sh")
+    command = scripts.as_root("boot/check_scripts/boot.sh", "sh")
 
     def failed(problem: str, *, broke: bool = False) -> BrokenOff:
         return BrokenOff(NAME, began, problem, broke=broke)
