@@ -18,8 +18,8 @@ import requests
 from botocore.exceptions import BotoCoreError
 
 from fedimg import intake, revocation
-from fedimg.aws.account import Account, merged
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.preflight import Account, merged
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization

@@ -13,8 +13,8 @@ import boto3
 import pytest
 
 from fedimg import check, config
-from fedimg.aws.account import AS_THE_WORKER, Account
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.preflight import AS_THE_WORKER, Account
 from fedimg.config import Settings
 from fedimg.diagnostics import Finding, Status, gather
 from fedimg.later import LaterEntries, Why

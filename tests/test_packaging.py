@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 import fedimg
 from fedimg import config, intake
-from fedimg.aws.account import AS_THE_WORKER
+from fedimg.aws.preflight import AS_THE_WORKER
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "fedimg.toml.example"

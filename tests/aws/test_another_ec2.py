@@ -14,9 +14,9 @@ from contextlib import closing
 import pytest
 
 from fedimg.aws import amis, cleanup
-from fedimg.aws.account import Account
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.instance import key_pairs
+from fedimg.aws.preflight import Account
 from fedimg.config import EC2, AMIs
 from fedimg.diagnostics import Status
 from fedimg.images import AMIType, Virtualization

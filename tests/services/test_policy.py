@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup
-from fedimg.aws.account import Account
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import network as security_group
+from fedimg.aws.preflight import Account
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
 from fedimg.diagnostics import Status
