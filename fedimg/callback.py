@@ -17,8 +17,9 @@ from fedora_messaging.exceptions import Nack, ValidationError
 from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 
-from fedimg import config, intake, listening
-from fedimg.broker import look_often
+from fedimg import config, intake
+from fedimg.bus import amqp_liveness
+from fedimg.bus.amqp_publisher import look_often
 from fedimg.exceptions import exhausted
 from fedimg.jobs import Jobs
 from fedimg.process import logs
@@ -62,7 +63,7 @@ class Callback:
         look_often()
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
-        listening.watch(bus.conf)
+        amqp_liveness.watch(bus.conf)
         topics = ", ".join(intake.topics(self._settings))
         _log.info("fedimg listens for %s", topics)
 

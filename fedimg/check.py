@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError
 
-from fedimg import intake, revocation
+from fedimg import intake
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.preflight import Account, merged
+from fedimg.bus import revocation
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
@@ -262,8 +263,8 @@ def composes(location: str) -> list[Finding]:
 
 def broker() -> list[Finding]:
     """Whether fedora-messaging's configuration opens a broker, and the schemas are here."""
-    from fedimg.broker_login import log_in
-    from fedimg.outlets import BusError
+    from fedimg.bus.amqp_login import log_in
+    from fedimg.bus.publisher import BusError
 
     name = "broker"
     try:
@@ -276,8 +277,8 @@ def broker() -> list[Finding]:
 
 def bus(topics: Sequence[str]) -> list[Finding]:
     """Whether fedmsg listens for `topics`, and reaches its relay on both of its sides."""
-    from fedimg.bus import configuration
-    from fedimg.outlets import BusError
+    from fedimg.bus.fedmsg_publisher import configuration
+    from fedimg.bus.publisher import BusError
 
     try:
         config = configuration()

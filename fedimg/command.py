@@ -188,10 +188,10 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     import sqlalchemy as sa
 
     from fedimg.aws.client.errors import FAILURES
+    from fedimg.bus.publisher import BusError
     from fedimg.exceptions import EC2ServiceException
     from fedimg.lease import WorkerRunning
     from fedimg.move import MoveRefused
-    from fedimg.outlets import BusError
     from fedimg.sources.lookup import Refused as NotListed
     from fedimg.sources.lookup import Unavailable
     from fedimg.store.store import StoreError

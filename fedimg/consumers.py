@@ -12,9 +12,10 @@ from typing import Any
 
 from fedmsg.consumers import FedmsgConsumer
 
-from fedimg import config, hub, intake
+from fedimg import config, intake
+from fedimg.bus import hub
+from fedimg.bus.signatures import Fault, Refused, Signatures
 from fedimg.jobs import Jobs
-from fedimg.signatures import Fault, Refused, Signatures
 from fedimg.store.store import Store, StoreError
 
 #: Pauses before an entry that could not be stored is tried again, in seconds.

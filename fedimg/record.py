@@ -1,6 +1,6 @@
 """What a job tells, kept: its AMIs and progress in the store, its announcements in the outbox.
 
-How a message looks is in fedimg.messages, how it leaves the outbox in fedimg.messenger.
+How a message looks is in fedimg.bus.messages, how it leaves the outbox in fedimg.bus.outbox_relay.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedimg import messages
+from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, RawImage
 from fedimg.progress import CheckResult

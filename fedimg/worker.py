@@ -15,13 +15,13 @@ from fedimg.aws import regions
 from fedimg.aws.client import retrying
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.rate_limit import Throttle
+from fedimg.bus.outbox_relay import Messenger, thread_name
 from fedimg.config import Settings
 from fedimg.fellows import Fellows
 from fedimg.intake import Sources
 from fedimg.jobs import Jobs
 from fedimg.lease import FileLease, Lease
 from fedimg.members import Members
-from fedimg.messenger import Messenger, thread_name
 from fedimg.periodic import Periodic, beside
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease

@@ -39,6 +39,6 @@ config = {
 
 # Every fedmsg program runs this file; only in the hub may it cost, or do, anything.
 if os.path.basename(sys.argv[0]).startswith("fedmsg-hub"):
-    from fedimg.hub import require_consumer
+    from fedimg.bus.hub import require_consumer
 
     require_consumer()

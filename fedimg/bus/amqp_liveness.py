@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from threading import Event
 from typing import Any
 
-from fedimg.broker_login import connected
-from fedimg.outlets import BusError
+from fedimg.bus.amqp_login import connected
+from fedimg.bus.publisher import BusError
 from fedimg.periodic import Periodic
 
 #: How often the broker is asked, in seconds: seldom enough for a consumer that looks for its broker

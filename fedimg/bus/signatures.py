@@ -15,7 +15,7 @@ from typing import Any
 import fedmsg.crypto
 import fedmsg.crypto.utils
 
-from fedimg import revocation
+from fedimg.bus import revocation
 
 #: What fedmsg says of a message may hold the whole of it.
 _LONGEST_REASON = 200

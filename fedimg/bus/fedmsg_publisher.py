@@ -1,6 +1,6 @@
 """The fedmsg bus that announcements go to: a way in through the relay, and what comes out of it.
 
-What is sent when, and sent again, is fedimg.messenger's to say.
+What is sent when, and sent again, is fedimg.bus.outbox_relay's to say.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import fedmsg.config
 import fedmsg.core
 import zmq
 
-from fedimg.outlets import BusError
-from fedimg.signing import sign
+from fedimg.bus.publisher import BusError
+from fedimg.bus.signing import sign
 
 MODNAME = "fedimg"
 #: fedmsg's name for what a publisher connects to.

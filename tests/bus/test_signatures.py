@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedimg import check
+from fedimg.bus.signatures import Fault, Refused, Signatures
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
 from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
-from fedimg.signatures import Fault, Refused, Signatures
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.certificates import Authority

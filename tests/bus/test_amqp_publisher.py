@@ -9,21 +9,23 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fedimg import broker
-from fedimg.broker_login import log_in
-from fedimg.outlets import BusError
+from fedimg.bus import amqp_publisher
+from fedimg.bus.amqp_login import log_in
+from fedimg.bus.publisher import BusError
 
 BODY: dict[str, Any] = {"image_name": "y", "extra": {"id": "ami-0123456789abcdef0"}}
 
 
 def test_what_is_sent_again_has_its_id_again_and_nothing_else_has_it() -> None:
-    first = broker.message("image.publish", BODY, "job/publish/us-east-1").id
+    first = amqp_publisher.message("image.publish", BODY, "job/publish/us-east-1").id
     reordered = dict(reversed(BODY.items()))
-    assert broker.message("image.publish", reordered, "job/publish/us-east-1").id == first
+    assert amqp_publisher.message("image.publish", reordered, "job/publish/us-east-1").id == first
     others = {
-        broker.message("image.copy", BODY, "job/publish/us-east-1").id,
-        broker.message("image.publish", BODY, "job/publish/us-east-2").id,
-        broker.message("image.publish", {**BODY, "image_name": "z"}, "job/publish/us-east-1").id,
+        amqp_publisher.message("image.copy", BODY, "job/publish/us-east-1").id,
+        amqp_publisher.message("image.publish", BODY, "job/publish/us-east-2").id,
+        amqp_publisher.message(
+            "image.publish", {**BODY, "image_name": "z"}, "job/publish/us-east-1"
+        ).id,
     }
     assert len(others) == 3
     assert first not in others
@@ -66,7 +68,7 @@ def test_table_that_lacks_a_key_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_message_that_its_schema_does_not_allow_is_no_fault_of_the_brokers() -> None:
     with pytest.raises(jsonschema.ValidationError):
-        broker.Broker(1).send("image.publish", BODY, "key")
+        amqp_publisher.Broker(1).send("image.publish", BODY, "key")
 
 
 def unused() -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import fedmsg.crypto.x509_ng
 import pytest
 
-from fedimg import signing
-from tests.test_messenger import write_certificate
+from fedimg.bus import signing
+from tests.bus.test_outbox_relay import write_certificate
 
 MESSAGE = {"topic": "org.fedoraproject.prod.fedimg.image.upload", "msg": {"é": [1, None]}, "i": 1}
 

@@ -18,9 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from fedimg.bus import configuration
-from fedimg.messenger import Messenger
-from fedimg.outlets import BusError
+from fedimg.bus.fedmsg_publisher import configuration
+from fedimg.bus.outbox_relay import Messenger
+from fedimg.bus.publisher import BusError
 from fedimg.store.store import Store
 from lab.bus import Bus, Ports
 
@@ -130,7 +130,7 @@ def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: Messenge
     put(store, 5)
     program = (
         "import pathlib, sys, time\n"
-        "from fedimg.messenger import Messenger\n"
+        "from fedimg.bus.outbox_relay import Messenger\n"
         "from fedimg.store.store import Store\n"
         f"Messenger(Store(pathlib.Path(sys.argv[1])), {CONFIRM}).start()\n"
         "print('runs', flush=True)\n"

@@ -10,8 +10,8 @@ from typing import Any
 import pika
 import pika.exceptions
 
-from fedimg.broker import configuration
-from fedimg.outlets import BusError
+from fedimg.bus.amqp_publisher import configuration
+from fedimg.bus.publisher import BusError
 
 #: What pika calls a broker's refusal of who we are.
 _STRANGERS = (

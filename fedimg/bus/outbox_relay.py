@@ -1,6 +1,6 @@
 """From the outbox to a bus: each message is sent until the bus has been seen to take it.
 
-What a message says is in fedimg.messages, how each bus is reached in a module that fedimg.outlets
+What a message says is in fedimg.bus.messages, how each bus is reached in a module that fedimg.bus.publisher
 names.
 """
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import sqlalchemy.exc
 
-from fedimg import outlets
+from fedimg.bus import publisher
+from fedimg.bus.publisher import NotTaken, Outlet
 from fedimg.config import FEDMSG
-from fedimg.outlets import NotTaken, Outlet
 from fedimg.store.rows import Announcement
 from fedimg.store.store import Store
 
@@ -94,7 +94,7 @@ class Messenger:
 
     def start(self) -> None:
         """Begin. Raises BusError when the bus's own configuration does not lead to it."""
-        self._connect = outlets.outlet(self._bus, self._confirm)
+        self._connect = publisher.outlet(self._bus, self._confirm)
         self._store.delivered((), self._bus, self._buses)
         self._thread.start()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedimg import messages
+from fedimg.bus import messages
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.progress import CheckResult, CheckState
 

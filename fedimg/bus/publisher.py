@@ -1,6 +1,6 @@
 """The buses that announcements go to, by their names in the configuration.
 
-What is sent when, and sent again, is fedimg.messenger's to say.
+What is sent when, and sent again, is fedimg.bus.outbox_relay's to say.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def outlet(bus: str, confirm_seconds: float) -> Callable[[], Outlet]:
     Raises BusError when what is configured, or installed, does not lead to it.
     """
     if bus == FEDMSG:
-        from fedimg import bus as fedmsg
+        from fedimg.bus import fedmsg_publisher as fedmsg
 
         return partial(fedmsg.Bus, fedmsg.configuration())
-    from fedimg import broker
+    from fedimg.bus import amqp_publisher
 
-    broker.configuration()
-    return partial(broker.Broker, confirm_seconds)
+    amqp_publisher.configuration()
+    return partial(amqp_publisher.Broker, confirm_seconds)

@@ -1,6 +1,6 @@
 """The AMQP broker that announcements go to, as fedora-messaging's configuration names it.
 
-What is sent when, and sent again, is fedimg.messenger's to say; what the messages look like to
+What is sent when, and sent again, is fedimg.bus.outbox_relay's to say; what the messages look like to
 others is the package fedimg-messages'.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fedora_messaging import config, exceptions
 from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
-from fedimg.outlets import BusError, NotTaken
+from fedimg.bus.publisher import BusError, NotTaken
 
 if TYPE_CHECKING:
     from fedora_messaging.message import Message
