@@ -15,7 +15,7 @@ from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds, memory_mib
 from bench.results import Result
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store
 from lab.access_keys import AccessKey
 from lab.bus import Bus

@@ -21,7 +21,7 @@ from fedimg import config, intake
 from fedimg.bus import amqp_liveness
 from fedimg.bus.amqp_publisher import look_often
 from fedimg.exceptions import exhausted
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.process import logs
 from fedimg.store.store import Store
 

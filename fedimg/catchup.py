@@ -1,7 +1,7 @@
 """What finished while nobody listened: looked for at the start and at intervals.
 
 The bus repeats nothing. What is found goes through the same door as what is announced,
-fedimg.jobs.Jobs.take_in, and who made it is asked about each as about any other.
+fedimg.jobs.queue.Jobs.take_in, and who made it is asked about each as about any other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from fedimg import config
-from fedimg.jobs import Entry, Jobs
+from fedimg.jobs.queue import Entry, Jobs
 from fedimg.later import LaterEntries
 from fedimg.marks import Mark, Marks
 from fedimg.sources.koji_listing import Finished, Page

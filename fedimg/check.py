@@ -24,7 +24,7 @@ from fedimg.bus import revocation
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
-from fedimg.outages import Outages
+from fedimg.jobs.outages import Outages
 from fedimg.process import permissions
 from fedimg.sources.http import NoAnswer
 from fedimg.sources.xmlrpc import Client

@@ -84,7 +84,7 @@ def upload(
     """
     from fedimg import show
     from fedimg.follow import follow, going_on
-    from fedimg.jobs import Jobs
+    from fedimg.jobs.queue import Jobs
 
     image = _image(url, arch, checksum)
     store = call.store(create=True)
@@ -120,7 +120,7 @@ def replay(
     came of it), queued (asked for already) or taken (it has jobs); the first two are stored.
     """
     from fedimg import catchup, show
-    from fedimg.jobs import Jobs
+    from fedimg.jobs.queue import Jobs
     from fedimg.sources.compose_listing import ComposeLists
     from fedimg.sources.koji_listing import Lists
 
@@ -155,7 +155,7 @@ def status(
     """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
     from fedimg import show
     from fedimg.follow import follow, going_on
-    from fedimg.outages import Outages
+    from fedimg.jobs.outages import Outages
     from fedimg.unanswered import unanswered
 
     store = call.store()
@@ -202,7 +202,7 @@ def amis(
 def retry(call: Call, job: JobArgument) -> Code:
     """Queue an incomplete, failed or cancelled job again; what is done already stays."""
     from fedimg import show
-    from fedimg.jobs import Jobs
+    from fedimg.jobs.queue import Jobs
 
     store = call.store()
     name = _find(store, job).job
@@ -227,7 +227,7 @@ def retry(call: Call, job: JobArgument) -> Code:
 def cancel(call: Call, job: JobArgument) -> Code:
     """End a queued or running job; the worker removes what it made."""
     from fedimg import show
-    from fedimg.jobs import Jobs
+    from fedimg.jobs.queue import Jobs
 
     store = call.store()
     name = _find(store, job).job

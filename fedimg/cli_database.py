@@ -65,8 +65,8 @@ def move(call: Call) -> Code:
     Jobs that wait go on waiting there. The file is kept, as fedimg.db.moved.
     """
     from fedimg import show
+    from fedimg.jobs.migration import move as copy
     from fedimg.lease import FileLease
-    from fedimg.move import move as copy
     from fedimg.store.store import Store
 
     directory, url = call.settings.state_directory, call.settings.database

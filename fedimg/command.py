@@ -190,8 +190,8 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     from fedimg.aws.client.errors import FAILURES
     from fedimg.bus.publisher import BusError
     from fedimg.exceptions import EC2ServiceException
+    from fedimg.jobs.migration import MoveRefused
     from fedimg.lease import WorkerRunning
-    from fedimg.move import MoveRefused
     from fedimg.sources.lookup import Refused as NotListed
     from fedimg.sources.lookup import Unavailable
     from fedimg.store.store import StoreError

@@ -15,7 +15,7 @@ from fedmsg.consumers import FedmsgConsumer
 from fedimg import config, intake
 from fedimg.bus import hub
 from fedimg.bus.signatures import Fault, Refused, Signatures
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store, StoreError
 
 #: Pauses before an entry that could not be stored is tried again, in seconds.

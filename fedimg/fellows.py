@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import psycopg
 
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.lease import Lease
 from fedimg.left_behind import left_behind, words
 from fedimg.members import Member, Members

@@ -1,6 +1,6 @@
 """What an announcement means, whatever the bus: first which id, then which images to publish.
 
-Who listens is in fedimg.consumers, and the queue between the two in fedimg.jobs.
+Who listens is in fedimg.consumers, and the queue between the two in fedimg.jobs.queue.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.members import Member
 
 

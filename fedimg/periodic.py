@@ -7,15 +7,16 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from fedimg import catchup, history
+from fedimg import catchup
 from fedimg.aws import regions
 from fedimg.aws.client import availability
 from fedimg.aws.client.clients import Clients
 from fedimg.catchup import CatchUp
 from fedimg.config import Settings
-from fedimg.jobs import Jobs
+from fedimg.jobs import retention
+from fedimg.jobs.outages import Outages
+from fedimg.jobs.queue import Jobs
 from fedimg.later import LaterEntries
-from fedimg.outages import Outages
 from fedimg.sources.compose_listing import ComposeLists
 from fedimg.sources.koji_listing import Lists
 from fedimg.store.store import Store
@@ -120,7 +121,7 @@ def beside(
         return _LATER_SECONDS
 
     def forget() -> float:
-        history.forget(store, queue, settings.worker.history_days)
+        retention.forget(store, queue, settings.worker.history_days)
         return _HISTORY_SECONDS
 
     return [

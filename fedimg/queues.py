@@ -1,6 +1,6 @@
 """Serving the queues: DBOS as a worker runs it, from its start to the end of what was begun.
 
-What is queued is fedimg.jobs' to say, what is done about it fedimg.uploader's.
+What is queued is fedimg.jobs.queue' to say, what is done about it fedimg.uploader's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from functools import partial
 from dbos import DBOS
 from dbos import error as queue_error
 
-from fedimg import jobs
-from fedimg.jobs import Jobs
-from fedimg.serialization import SERIALIZER
+from fedimg.jobs import queue as jobs
+from fedimg.jobs.queue import Jobs
+from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store, StoreError
 from fedimg.uploader import Uploader
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fedimg.aws.plan import Plan
     from fedimg.catchup import Replayed
     from fedimg.images import RawImage
+    from fedimg.jobs.migration import Moved
     from fedimg.members import Member
-    from fedimg.move import Moved
     from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
 
 _STATE_STYLES = {

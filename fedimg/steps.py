@@ -12,8 +12,8 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from dbos import DBOS, PortableWorkflowError
 
 from fedimg.exceptions import Cancelled, exhausted
+from fedimg.jobs.serialization import as_json, original
 from fedimg.parallel import side_by_side
-from fedimg.serialization import as_json, original
 
 T = TypeVar("T")
 Effect = Callable[[], T]

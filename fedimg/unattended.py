@@ -23,7 +23,7 @@ def unattended(store: Store, live: Sequence[JobRow] = ()) -> list[str]:
     if all(row.state == "queued" or row.job in at_work for row in live):
         return []
     # Slow to import, and seldom needed.
-    from fedimg.jobs import Jobs
+    from fedimg.jobs.queue import Jobs
     from fedimg.left_behind import left_behind, words
 
     with closing(Jobs(store)) as queue:

@@ -11,26 +11,26 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from fedimg import intake
-from fedimg.again import Again
 from fedimg.aws import cleanup, regions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
-from fedimg.exempt import Exempt
 from fedimg.images import RawImage
 from fedimg.intake import Sources
-from fedimg.jobs import Jobs
+from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.outages import Outages
+from fedimg.jobs.queue import Jobs
+from fedimg.jobs.recorder import Record
+from fedimg.jobs.retries import Again
+from fedimg.jobs.semaphores import Slots
 from fedimg.later import Later, LaterEntries, whom
 from fedimg.lease import ALONE
 from fedimg.members import Members
-from fedimg.outages import Outages
 from fedimg.process.abort import end_exhausted
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
-from fedimg.record import Record
 from fedimg.services.ec2 import EC2Service
-from fedimg.slots import Slots
 from fedimg.steps import DurableSteps, Gate
 from fedimg.store.store import Store
 

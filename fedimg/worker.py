@@ -19,7 +19,7 @@ from fedimg.bus.outbox_relay import Messenger, thread_name
 from fedimg.config import Settings
 from fedimg.fellows import Fellows
 from fedimg.intake import Sources
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.lease import FileLease, Lease
 from fedimg.members import Members
 from fedimg.periodic import Periodic, beside

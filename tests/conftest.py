@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store
 from lab import image
 from lab.image import Image

@@ -17,7 +17,7 @@ import pytest
 from koji_fedoramessaging_messages.build import BuildStateChangeV1
 from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
-from fedimg.jobs import Entry, Jobs
+from fedimg.jobs.queue import Entry, Jobs
 from fedimg.sources.koji import METHODS
 from fedimg.store.store import Store
 from lab.koji import Koji

@@ -13,7 +13,7 @@ import pytest
 
 from fedimg import config
 from fedimg.catchup import CatchUp, moment, replay
-from fedimg.jobs import Entry, Jobs
+from fedimg.jobs.queue import Entry, Jobs
 from fedimg.marks import Marks
 from fedimg.sources import koji_listing
 from fedimg.sources.koji import METHODS

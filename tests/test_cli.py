@@ -20,7 +20,7 @@ import fedimg.cli  # noqa: F401 (defines the commands)
 from fedimg.aws.tags import Labels
 from fedimg.command import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.later import LaterEntries, Why
 from fedimg.lease import FileLease
 from fedimg.marks import Marks

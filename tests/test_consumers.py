@@ -14,7 +14,7 @@ import pytest
 from fedmsg.core import FedMsgContext  # type: ignore[import-untyped]
 
 from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
-from fedimg.jobs import INTAKE, INTAKE_QUEUE
+from fedimg.jobs.queue import INTAKE, INTAKE_QUEUE
 from lab.bus import Bus
 
 INSTALLED = Path(__file__).parent.parent / "fedmsg.d" / "fedimg.py"

@@ -24,7 +24,7 @@ from pathlib import Path
 from dbos import DBOS, SetWorkflowID
 
 from fedimg.exceptions import Cancelled, EC2ServiceException
-from fedimg.serialization import SERIALIZER
+from fedimg.jobs.serialization import SERIALIZER
 from fedimg.steps import Branch, DurableSteps, Gate
 from fedimg.store.store import Store
 

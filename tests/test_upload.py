@@ -19,7 +19,7 @@ from fedimg import config, intake
 from fedimg.command import app
 from fedimg.images import Architecture, RawImage
 from fedimg.intake import Sources
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store
 from lab.koji import Koji
 

@@ -12,7 +12,7 @@ import pytest
 
 from fedimg.follow import going_on
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.queues import VERSION
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store

@@ -1,4 +1,4 @@
-"""The four messages that fedimg publishes, field by field; when each is sent is fedimg.record's."""
+"""The four messages that fedimg publishes, field by field; when each is sent is fedimg.jobs.recorder's."""
 
 from __future__ import annotations
 

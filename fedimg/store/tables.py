@@ -141,7 +141,7 @@ refused = sa.Table(
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("at", sa.Float, nullable=False, index=True),
 )
-#: The table of fedimg.again.
+#: The table of fedimg.jobs.retries.
 again = sa.Table(
     "fedimg_again",
     metadata,
@@ -195,7 +195,7 @@ waiting = sa.Table(
     sa.Column("pause", sa.Float, nullable=False),
     sa.Column("waited", sa.Float, nullable=False),
 )
-#: The table of fedimg.outages; a region that was away and is `back` is remembered for its looks.
+#: The table of fedimg.jobs.outages; a region that was away and is `back` is remembered for its looks.
 outages = sa.Table(
     "fedimg_outages",
     metadata,
@@ -206,7 +206,7 @@ outages = sa.Table(
     sa.Column("due", sa.Float),
     sa.Column("back", sa.Float),
 )
-#: The table of fedimg.exempt.
+#: The table of fedimg.jobs.age_exemptions.
 age_exempt = sa.Table(
     "fedimg_age_exempt",
     metadata,
@@ -232,7 +232,7 @@ running = sa.Table(
     sa.Column("worker", sa.String, nullable=False),
     sa.Column("stop", sa.Boolean, nullable=False),
 )
-#: The table of fedimg.slots.
+#: The table of fedimg.jobs.semaphores.
 slots = sa.Table(
     "fedimg_slots",
     metadata,

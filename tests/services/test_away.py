@@ -12,7 +12,7 @@ import pytest
 from fedimg.aws.client.clients import Clients
 from fedimg.config import Limits
 from fedimg.images import RawImage
-from fedimg.outages import Outages
+from fedimg.jobs.outages import Outages
 from fedimg.services.ec2 import EC2Service, Result
 from fedimg.store.store import Store
 from tests.plans import follow, struck

@@ -22,9 +22,9 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, Architecture, RawImage, Virtualization
+from fedimg.jobs.semaphores import Slots
 from fedimg.progress import CheckState
 from fedimg.services.ec2 import UTILITIES, Result
-from fedimg.slots import Slots
 from fedimg.store.store import Store
 from lab import disk
 from tests.services.conftest import (

@@ -11,7 +11,7 @@ import pytest
 
 from fedimg import config
 from fedimg.catchup import CatchUp, replay
-from fedimg.jobs import Entry, Jobs
+from fedimg.jobs.queue import Entry, Jobs
 from fedimg.later import LaterEntries, Why
 from fedimg.marks import Marks
 from fedimg.sources.compose_listing import ComposeLists, links

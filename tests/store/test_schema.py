@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from fedimg.identity import Known, Validator
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store import schema
 from fedimg.store.database import Database
 from fedimg.store.store import Store, StoreError

@@ -536,7 +536,7 @@ import json, sys
 from pathlib import Path
 from fedimg.identity import Known
 from fedimg.images import RawImage
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store
 store = Store(Path(sys.argv[1]), sys.argv[2])
 image = RawImage.from_json(json.loads(sys.argv[3]))

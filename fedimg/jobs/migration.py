@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store import tables
 from fedimg.store.database import StoreError
 from fedimg.store.rows import CLEANING

@@ -5,9 +5,9 @@ from typing import Any
 
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
+from fedimg.jobs.recorder import Record
 from fedimg.progress import CheckResult, CheckState, Observer
-from fedimg.record import Record
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
 

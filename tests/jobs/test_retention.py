@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fedimg.history import forget
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
+from fedimg.jobs.retention import forget
 from fedimg.store.store import Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from fedimg.again import Again, Turn
 from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import CLEAN, PUBLISH, Jobs, workflow_id
-from fedimg.outages import Outages
+from fedimg.jobs.outages import Outages
+from fedimg.jobs.queue import CLEAN, PUBLISH, Jobs, workflow_id
+from fedimg.jobs.retries import Again, Turn
 from fedimg.progress import AWAY
 from fedimg.store.rows import CLEANING
 from fedimg.store.store import Store
-from tests.test_jobs import queued
+from tests.jobs.test_queue import queued
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")

@@ -9,11 +9,11 @@ from enum import StrEnum
 import sqlalchemy as sa
 from dbos import DBOSClient
 
-from fedimg.again import Again, Turn, What
-from fedimg.exempt import Exempt
 from fedimg.identity import Known
 from fedimg.images import RawImage
-from fedimg.serialization import SERIALIZER
+from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.retries import Again, Turn, What
+from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.jobs import Entry, Jobs
-from fedimg.move import MoveRefused, move
+from fedimg.jobs.migration import MoveRefused, move
+from fedimg.jobs.queue import Entry, Jobs
 from fedimg.store.store import Store
 from tests.postgresql import PostgreSQL
 

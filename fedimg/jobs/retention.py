@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from fedimg.jobs import Jobs
+from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store
 
 _DAY = 86400.0

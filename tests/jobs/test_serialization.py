@@ -21,8 +21,8 @@ from fedimg.exceptions import (
     EC2TestException,
     EC2UtilityException,
 )
-from fedimg.jobs import INTAKE, Jobs
-from fedimg.serialization import SERIALIZER, NotData, as_json, original
+from fedimg.jobs.queue import INTAKE, Jobs
+from fedimg.jobs.serialization import SERIALIZER, NotData, as_json, original
 from fedimg.store.store import Store
 from tests.test_steps import happened, run
 

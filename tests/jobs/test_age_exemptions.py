@@ -12,9 +12,9 @@ import pytest
 
 from fedimg import catchup, config, intake
 from fedimg.catchup import CatchUp
-from fedimg.exempt import Exempt
 from fedimg.intake import Sources
-from fedimg.jobs import Jobs
+from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.queue import Jobs
 from fedimg.sources.koji_listing import Lists
 from fedimg.steps import Gate, PlainSteps
 from fedimg.store.store import Store

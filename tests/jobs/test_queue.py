@@ -2,7 +2,15 @@ import pytest
 import sqlalchemy as sa
 
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs import CLEAN, CLEAN_QUEUE, INTAKE_QUEUE, JOBS_QUEUE, PUBLISH, Jobs, workflow_id
+from fedimg.jobs.queue import (
+    CLEAN,
+    CLEAN_QUEUE,
+    INTAKE_QUEUE,
+    JOBS_QUEUE,
+    PUBLISH,
+    Jobs,
+    workflow_id,
+)
 from fedimg.store.store import Store
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"

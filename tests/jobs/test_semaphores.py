@@ -1,6 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
-from fedimg.slots import Slots
+from fedimg.jobs.semaphores import Slots
 
 DATABASES = ("sqlite", "postgresql")
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import pytest
 
 from fedimg.config import Limits
-from fedimg.outages import Outage, Outages
+from fedimg.jobs.outages import Outage, Outages
 from fedimg.store.store import Store
 
 DATABASES = ("sqlite", "postgresql")
