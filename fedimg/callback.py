@@ -1,6 +1,6 @@
 """From the AMQP broker to the queue: a thin adapter that runs inside `fedora-messaging consume`.
 
-What a message means is fedimg.intake's to say, what is done about it the worker's.
+What a message means is fedimg.intake.announcement's to say, what is done about it the worker's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from fedora_messaging.exceptions import Nack, ValidationError
 from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 
-from fedimg import config, intake
+from fedimg import config
 from fedimg.bus import amqp_liveness
 from fedimg.bus.amqp_publisher import look_often
 from fedimg.exceptions import exhausted
+from fedimg.intake import announcement
 from fedimg.jobs.queue import Jobs
 from fedimg.process import logs
 from fedimg.store.store import Store
@@ -64,12 +65,12 @@ class Callback:
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
         amqp_liveness.watch(bus.conf)
-        topics = ", ".join(intake.topics(self._settings))
+        topics = ", ".join(announcement.topics(self._settings))
         _log.info("fedimg listens for %s", topics)
 
     def __call__(self, message: Message) -> None:
         """Store what a message announces. Raises Nack when that cannot be done now."""
-        entry = intake.entry(self._topic(message.topic), message.body, self._settings)
+        entry = announcement.entry(self._topic(message.topic), message.body, self._settings)
         if entry is None:
             _log.info("%s announces no image, and is dropped", _told(message))
             return

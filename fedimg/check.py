@@ -17,19 +17,19 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError
 
-from fedimg import intake
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.preflight import Account, merged
 from fedimg.bus import revocation
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
+from fedimg.intake import announcement
+from fedimg.intake.backlog import unanswered
 from fedimg.jobs.outages import Outages
 from fedimg.process import permissions
 from fedimg.sources.http import NoAnswer
 from fedimg.sources.xmlrpc import Client
 from fedimg.store.store import Store, StoreError
-from fedimg.unanswered import unanswered
 from fedimg.untrusted.quoting import one_line, reason
 
 # Two rounds of looks, the second one at the regions that the first one found: under a minute in
@@ -66,7 +66,7 @@ def run(settings: Settings) -> list[Finding]:
     }
     # Whoever announces on fedora-messaging alone need not have fedmsg.
     if FEDMSG in settings.bus:
-        looks |= {"bus": partial(bus, intake.topics(settings))}
+        looks |= {"bus": partial(bus, announcement.topics(settings))}
         looks |= {"bus, refused": partial(refused, settings)}
     if FEDORA_MESSAGING in settings.bus:
         looks |= {"broker": broker}

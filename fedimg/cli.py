@@ -119,21 +119,22 @@ def replay(
     again for what the site's policy had left out. Of each: whether it was new, empty (nothing
     came of it), queued (asked for already) or taken (it has jobs); the first two are stored.
     """
-    from fedimg import catchup, show
+    from fedimg import show
+    from fedimg.intake import catch_up
     from fedimg.jobs.queue import Jobs
     from fedimg.sources.compose_listing import ComposeLists
     from fedimg.sources.koji_listing import Lists
 
     koji, composes = Lists(call.settings.koji), call.settings.composes
     try:
-        begin = catchup.moment(since, koji.now())
+        begin = catch_up.moment(since, koji.now())
     except ValueError as error:
         raise Refused(Code.UNUSABLE, f"--since: {error}") from error
-    places: list[catchup.Lists] = [koji]
+    places: list[catch_up.Lists] = [koji]
     places += [ComposeLists(composes, each) for each in composes.locations]
     with closing(Jobs(call.store(create=not dry_run))) as jobs:
         found = [
-            one for lists in places for one in catchup.replay(lists, jobs, begin, dry_run=dry_run)
+            one for lists in places for one in catch_up.replay(lists, jobs, begin, dry_run=dry_run)
         ]
     if any(one.stored for one in found):
         _mind_the_worker(call)
@@ -155,8 +156,8 @@ def status(
     """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
     from fedimg import show
     from fedimg.follow import follow, going_on
+    from fedimg.intake.backlog import unanswered
     from fedimg.jobs.outages import Outages
-    from fedimg.unanswered import unanswered
 
     store = call.store()
     rows = [_find(store, job)] if job else store.jobs()

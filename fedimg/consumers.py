@@ -1,6 +1,6 @@
 """From the fedmsg bus to the queue: a thin adapter that runs inside fedmsg-hub.
 
-What a message means is fedimg.intake's to say, what is done about it the worker's.
+What a message means is fedimg.intake.announcement's to say, what is done about it the worker's.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 
 from fedmsg.consumers import FedmsgConsumer
 
-from fedimg import config, intake
+from fedimg import config
 from fedimg.bus import hub
 from fedimg.bus.signatures import Fault, Refused, Signatures
+from fedimg.intake import announcement
 from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store, StoreError
 
@@ -55,7 +56,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             sys.exit(f"fedimg: {error}")
         self._jobs = Jobs(self._store)
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
-        self.topic = [self._prefix + each for each in intake.topics(settings)]
+        self.topic = [self._prefix + each for each in announcement.topics(settings)]
         self._stopping = threading.Event()
         self._in_hand: set[str] = set()
         self._given_up: list[str] = []
@@ -124,7 +125,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             return None
         body = message.get("body")
         content = body.get("msg") if isinstance(body, dict) else None
-        return intake.entry(str(topic).removeprefix(self._prefix), content, self._settings)
+        return announcement.entry(str(topic).removeprefix(self._prefix), content, self._settings)
 
     def _keep(self, entry: str) -> None:
         pause = _FIRST_PAUSE

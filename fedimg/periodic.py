@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from fedimg import catchup
 from fedimg.aws import regions
 from fedimg.aws.client import availability
 from fedimg.aws.client.clients import Clients
-from fedimg.catchup import CatchUp
 from fedimg.config import Settings
+from fedimg.intake import catch_up as catchup
+from fedimg.intake.catch_up import CatchUp
+from fedimg.intake.deferred import LaterEntries
 from fedimg.jobs import retention
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import Jobs
-from fedimg.later import LaterEntries
 from fedimg.sources.compose_listing import ComposeLists
 from fedimg.sources.koji_listing import Lists
 from fedimg.store.store import Store

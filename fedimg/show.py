@@ -23,8 +23,8 @@ from fedimg.untrusted.redaction import hide
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover
     from fedimg.aws.plan import Plan
-    from fedimg.catchup import Replayed
     from fedimg.images import RawImage
+    from fedimg.intake.catch_up import Replayed
     from fedimg.jobs.migration import Moved
     from fedimg.members import Member
     from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow

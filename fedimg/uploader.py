@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from fedimg import intake
 from fedimg.aws import cleanup, regions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS
@@ -18,14 +17,15 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
-from fedimg.intake import Sources
+from fedimg.intake import announcement
+from fedimg.intake.announcement import Sources
+from fedimg.intake.deferred import Later, LaterEntries, whom
 from fedimg.jobs.age_exemptions import Exempt
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import Jobs
 from fedimg.jobs.recorder import Record
 from fedimg.jobs.retries import Again
 from fedimg.jobs.semaphores import Slots
-from fedimg.later import Later, LaterEntries, whom
 from fedimg.lease import ALONE
 from fedimg.members import Members
 from fedimg.process.abort import end_exhausted
@@ -109,7 +109,7 @@ class Uploader:
     def _ask(self, entry: str) -> list[RawImage]:
         """The entry's images; none, too, when they have to be asked for again later."""
         try:
-            images = intake.ask(
+            images = announcement.ask(
                 entry,
                 self._sources,
                 self._settings,

@@ -18,7 +18,7 @@ from fedimg.aws.client.rate_limit import Throttle
 from fedimg.bus.outbox_relay import Messenger, thread_name
 from fedimg.config import Settings
 from fedimg.fellows import Fellows
-from fedimg.intake import Sources
+from fedimg.intake.announcement import Sources
 from fedimg.jobs.queue import Jobs
 from fedimg.lease import FileLease, Lease
 from fedimg.members import Members

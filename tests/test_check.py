@@ -17,9 +17,9 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.preflight import AS_THE_WORKER, Account
 from fedimg.config import Settings
 from fedimg.diagnostics import Finding, Status, gather
+from fedimg.intake.deferred import LaterEntries, Why
+from fedimg.intake.watermarks import Marks
 from fedimg.jobs.outages import Outages
-from fedimg.later import LaterEntries, Why
-from fedimg.marks import Marks
 from fedimg.store.store import Store
 from lab.bus import Ports
 from lab.ec2.world import Quotas

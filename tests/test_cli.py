@@ -20,10 +20,10 @@ import fedimg.cli  # noqa: F401 (defines the commands)
 from fedimg.aws.tags import Labels
 from fedimg.command import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
+from fedimg.intake.deferred import LaterEntries, Why
+from fedimg.intake.watermarks import Marks
 from fedimg.jobs.queue import Jobs
-from fedimg.later import LaterEntries, Why
 from fedimg.lease import FileLease
-from fedimg.marks import Marks
 from fedimg.progress import CheckResult, CheckState
 from fedimg.store.store import Store
 from lab.ec2.server import EC2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fedmsg.core import FedMsgContext  # type: ignore[import-untyped]
 
-from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
+from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
 from fedimg.jobs.queue import INTAKE, INTAKE_QUEUE
 from lab.bus import Bus
 

@@ -26,10 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moksha.hub.zeromq.zeromq import ZMQMessage  # type: ignore[import-untyped]
 
-from fedimg import config, intake
+from fedimg import config
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.consumers import KojiConsumer
 from fedimg.images import FILE_NAME, AMIType, Architecture, RawImage
+from fedimg.intake import announcement
 from fedimg.sources.koji import Hub, KojiRefused, KojiUnavailable, KojiUnfinished
 from fedimg.store.store import Store
 from lab.bus import Bus
@@ -38,7 +39,7 @@ from tests.test_consumers import INSTALLED, HubProcess, build_message, wait_unti
 
 CORPUS = sorted((Path(__file__).parent / "corpus" / "messages").glob("*.json"))
 PREFIX = "org.fedoraproject.dev."
-TOPICS = [PREFIX + intake.TASK_TOPIC, PREFIX + intake.BUILD_TOPIC]
+TOPICS = [PREFIX + announcement.TASK_TOPIC, PREFIX + announcement.BUILD_TOPIC]
 FUZZED, AT_ONCE = 10_000, 10
 #: What tends to break somebody.
 NASTY: list[Any] = [
@@ -225,10 +226,10 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
 
     # What the worker does about them.
     chosen = config.load(toml)
-    asking = intake.Sources(chosen)
+    asking = announcement.Sources(chosen)
     with visiting() as visited:
         for entry in entries:
-            assert intake.ask(entry, asking, chosen, threading.Event()) == []
+            assert announcement.ask(entry, asking, chosen, threading.Event()) == []
         hosts = {each[0] for each in visited}
     assert hosts == {"127.0.0.1"}
     assert {each[1] for each in visited} == {koji.port}

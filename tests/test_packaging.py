@@ -23,8 +23,9 @@ from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import fedimg
-from fedimg import config, intake
+from fedimg import config
 from fedimg.aws.preflight import AS_THE_WORKER
+from fedimg.intake import announcement
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "fedimg.toml.example"
@@ -340,7 +341,7 @@ def test_consumer_unit_is_the_workers_and_finds_the_shipped_configuration() -> N
     (queue,) = shipped["queues"].values()
     assert (queue["durable"], queue["auto_delete"], queue["exclusive"]) == (True, False, False)
     (binding,) = shipped["bindings"]
-    topics = intake.topics(config.Settings(composes=config.Composes(locations=["https://x"])))
+    topics = announcement.topics(config.Settings(composes=config.Composes(locations=["https://x"])))
     assert set(binding["routing_keys"]) == {f"{shipped['topic_prefix']}.{each}" for each in topics}
 
 

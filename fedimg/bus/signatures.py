@@ -1,6 +1,6 @@
 """Which messages the bus's certificates vouch for: fedmsg's validation, made strict, with reasons.
 
-Who may sign what is fedmsg's configuration; what a message means is fedimg.intake's to say.
+Who may sign what is fedmsg's configuration; what a message means is fedimg.intake.announcement's to say.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the composes' locations list as finished since a moment, by their own index pages.
 
-Which of it was missed is fedimg.catchup's to say, what a compose holds fedimg.sources.composes'.
+Which of it was missed is fedimg.intake.catch_up's to say, what a compose holds fedimg.sources.composes'.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a Pungi compose holds: its raw images, read from the places that the site trusts.
 
-Which of them are published is fedimg.intake's to say. Nothing that a message tells of a compose
+Which of them are published is fedimg.intake.announcement's to say. Nothing that a message tells of a compose
 but its id is used.
 """
 

@@ -1,6 +1,6 @@
 """What a Koji hub says of a task or build: whose it is, and which raw images it made.
 
-Which of them are published is fedimg.intake's to say; how a hub is called is in fedimg.sources.xmlrpc.
+Which of them are published is fedimg.intake.announcement's to say; how a hub is called is in fedimg.sources.xmlrpc.
 """
 
 from __future__ import annotations

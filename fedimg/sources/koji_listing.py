@@ -1,6 +1,6 @@
 """What a Koji hub lists as finished since a moment: image builds, and scratch tasks that make some.
 
-Which of it was missed is fedimg.catchup's to say, what is published of it fedimg.intake's.
+Which of it was missed is fedimg.intake.catch_up's to say, what is published of it fedimg.intake.announcement's.
 """
 
 from __future__ import annotations

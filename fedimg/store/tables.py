@@ -162,7 +162,7 @@ sa.Index(
     postgresql_where=outbox.c.announced.is_(None),
 )
 
-#: The tables of fedimg.marks.
+#: The tables of fedimg.intake.watermarks.
 lists = sa.Table(
     "fedimg_lists",
     metadata,
@@ -184,7 +184,7 @@ looks = sa.Table(
     sa.Column("succeeded", sa.Float),
     sa.Column("error", Text),
 )
-#: The table of fedimg.later.
+#: The table of fedimg.intake.deferred.
 waiting = sa.Table(
     "fedimg_waiting",
     metadata,

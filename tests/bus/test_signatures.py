@@ -21,7 +21,7 @@ from fedimg import check
 from fedimg.bus.signatures import Fault, Refused, Signatures
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
-from fedimg.intake import BUILD_TOPIC, TASK_TOPIC
+from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.certificates import Authority

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from fedimg import catchup, config, intake
-from fedimg.catchup import CatchUp
-from fedimg.intake import Sources
+from fedimg import config
+from fedimg.intake import announcement, catch_up
+from fedimg.intake.announcement import Sources
+from fedimg.intake.catch_up import CatchUp
 from fedimg.jobs.age_exemptions import Exempt
 from fedimg.jobs.queue import Jobs
 from fedimg.sources.koji_listing import Lists
@@ -82,7 +83,7 @@ def test_replay_that_a_person_types_publishes_an_old_build_once(
     store: Store, jobs: Jobs, settings: config.Settings, old: str
 ) -> None:
     lists = Lists(settings.koji)
-    (found,) = catchup.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=False)
+    (found,) = catch_up.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=False)
     assert found.stored
     assert len(asked(store, jobs, settings, old)) == 1
     # What was asked for is held to the limit again.
@@ -93,7 +94,7 @@ def test_replay_that_is_only_shown_exempts_nothing(
     store: Store, jobs: Jobs, settings: config.Settings, old: str
 ) -> None:
     lists = Lists(settings.koji)
-    list(catchup.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=True))
+    list(catch_up.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=True))
     assert not Exempt(store).has(old)
 
 
@@ -108,7 +109,7 @@ def test_what_was_missed_for_longer_than_the_limit_is_published(
 def test_entry_that_has_to_wait_stays_exempt(
     koji: Koji, store: Store, jobs: Jobs, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "PATIENCE", 0.1)
+    monkeypatch.setattr(announcement, "PATIENCE", 0.1)
     entry = "build:77"
     jobs.take_in(entry, any_age=True)
     koji.close()
@@ -124,5 +125,5 @@ def test_age_of_a_compose_is_that_of_its_status(
     (status,) = koji.root.glob(f"**/{COMPOSE}/STATUS")
     finished = koji.clock() - days * DAY
     os.utime(status, (finished, finished))
-    found = intake.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
+    found = announcement.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
     assert len(found) == count

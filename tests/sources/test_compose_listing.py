@@ -10,10 +10,10 @@ from threading import Event, Thread
 import pytest
 
 from fedimg import config
-from fedimg.catchup import CatchUp, replay
+from fedimg.intake.catch_up import CatchUp, replay
+from fedimg.intake.deferred import LaterEntries, Why
+from fedimg.intake.watermarks import Marks
 from fedimg.jobs.queue import Entry, Jobs
-from fedimg.later import LaterEntries, Why
-from fedimg.marks import Marks
 from fedimg.sources.compose_listing import ComposeLists, links
 from fedimg.sources.lookup import Refused, Unavailable
 from fedimg.store.store import Store

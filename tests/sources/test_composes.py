@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedimg import config, intake
+from fedimg import config
 from fedimg.images import Architecture
+from fedimg.intake import announcement
 from fedimg.sources.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose, compose_message
@@ -43,7 +44,9 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     assert found.checksum is not None
     assert found.checksum.startswith("sha256:")
     everything = config.Settings(composes=settings(koji))
-    ask = intake.ask(f"compose:{NAME}", intake.Sources(everything), everything, threading.Event())
+    ask = announcement.ask(
+        f"compose:{NAME}", announcement.Sources(everything), everything, threading.Event()
+    )
     assert ask == [found]
 
 
@@ -245,9 +248,9 @@ def test_name_that_pungi_does_not_make_reaches_no_address(composes: Composes, na
 )
 def test_entry_of_a_compose_message(message: object, entry: str | None) -> None:
     chosen = config.Settings(composes=config.Composes(locations=["https://composes"]))
-    assert intake.entry(intake.COMPOSE_TOPIC, message, chosen) == entry
-    assert intake.entry(intake.COMPOSE_TOPIC, message, config.Settings()) is None
+    assert announcement.entry(announcement.COMPOSE_TOPIC, message, chosen) == entry
+    assert announcement.entry(announcement.COMPOSE_TOPIC, message, config.Settings()) is None
 
 
 def test_site_without_locations_listens_to_koji_alone() -> None:
-    assert intake.COMPOSE_TOPIC not in intake.topics(config.Settings())
+    assert announcement.COMPOSE_TOPIC not in announcement.topics(config.Settings())

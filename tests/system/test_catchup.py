@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.marks import Marks
+from fedimg.intake.watermarks import Marks
 from fedimg.sources.koji_listing import LISTS
 from fedimg.store.store import Store
 from lab.koji import Koji

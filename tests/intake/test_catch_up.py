@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fedimg import config
-from fedimg.catchup import CatchUp, moment, replay
+from fedimg.intake.catch_up import CatchUp, moment, replay
+from fedimg.intake.watermarks import Marks
 from fedimg.jobs.queue import Entry, Jobs
-from fedimg.marks import Marks
 from fedimg.sources import koji_listing
 from fedimg.sources.koji import METHODS
 from fedimg.sources.koji_listing import BUILDS, LISTS, Lists

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedimg.later import FIRST_PAUSE, LaterEntries, Why
+from fedimg.intake.deferred import FIRST_PAUSE, LaterEntries, Why
 from fedimg.store.store import Store
 
 #: What is remembered is the same in both.

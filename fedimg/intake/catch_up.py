@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from fedimg import config
+from fedimg.intake.deferred import LaterEntries
+from fedimg.intake.watermarks import Mark, Marks
 from fedimg.jobs.queue import Entry, Jobs
-from fedimg.later import LaterEntries
-from fedimg.marks import Mark, Marks
 from fedimg.sources.koji_listing import Finished, Page
 from fedimg.sources.lookup import Refused, Stumbles, Unavailable
 from fedimg.store.store import Store

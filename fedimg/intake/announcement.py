@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
 from fedimg.images import Architecture, RawImage
-from fedimg.later import Later, Why, whom
+from fedimg.intake.deferred import Later, Why, whom
 from fedimg.sources import http
 from fedimg.sources.composes import COMPOSE_ID, FINISHED, Composes
 from fedimg.sources.file_server import Trusted

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from fedimg.later import LaterEntries, whom
-from fedimg.marks import Marks
+from fedimg.intake.deferred import LaterEntries, whom
+from fedimg.intake.watermarks import Marks
 from fedimg.store.store import Store
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from fedimg import config, intake
+from fedimg import config
 from fedimg.exceptions import Cancelled
-from fedimg.intake import Sources
-from fedimg.later import Later, Why
+from fedimg.intake import announcement
+from fedimg.intake.announcement import Sources
+from fedimg.intake.deferred import Later, Why
 from fedimg.sources.koji import METHODS
 from fedimg.sources.lookup import Found
 from lab.koji import Koji
@@ -38,7 +39,7 @@ def settings(koji: Koji, **changes: Any) -> config.Settings:
 
 def ask(koji: Koji, entry: str, **changes: Any) -> list[str]:
     chosen = settings(koji, **changes)
-    images = intake.ask(entry, Sources(chosen), chosen, threading.Event())
+    images = announcement.ask(entry, Sources(chosen), chosen, threading.Event())
     return [image.file_name for image in images]
 
 
@@ -56,7 +57,7 @@ def build_message(**changes: object) -> dict[str, object]:
 def test_entry_of_a_task_message_of_every_method(koji: Koji, tmp_path: Path, method: str) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), method=method)
     message = koji.task_message(task.id)
-    assert intake.entry(intake.TASK_TOPIC, message, SETTINGS) == f"task:{task.id}"
+    assert announcement.entry(announcement.TASK_TOPIC, message, SETTINGS) == f"task:{task.id}"
 
 
 @pytest.mark.parametrize("method", [*METHODS, None])
@@ -65,7 +66,7 @@ def test_entry_of_a_build_message_of_every_method(
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path), method=method)
     message = koji.build_message(build.id)
-    assert intake.entry(intake.BUILD_TOPIC, message, SETTINGS) == f"build:{build.id}"
+    assert announcement.entry(announcement.BUILD_TOPIC, message, SETTINGS) == f"build:{build.id}"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_entry_of_a_build_message_of_every_method(
     ],
 )
 def test_task_messages_that_are_none_of_ours(message: object) -> None:
-    assert intake.entry(intake.TASK_TOPIC, message, SETTINGS) is None
+    assert announcement.entry(announcement.TASK_TOPIC, message, SETTINGS) is None
 
 
 @pytest.mark.parametrize(
@@ -115,12 +116,12 @@ def test_task_messages_that_are_none_of_ours(message: object) -> None:
     ],
 )
 def test_build_messages_that_are_none_of_ours(message: object) -> None:
-    assert intake.entry(intake.BUILD_TOPIC, message, SETTINGS) is None
+    assert announcement.entry(announcement.BUILD_TOPIC, message, SETTINGS) is None
 
 
 def test_other_topics_are_none_of_ours() -> None:
-    assert intake.entry("buildsys.repo.done", task_message(), SETTINGS) is None
-    assert intake.entry(intake.BUILD_TOPIC, task_message(), SETTINGS) is None
+    assert announcement.entry("buildsys.repo.done", task_message(), SETTINGS) is None
+    assert announcement.entry(announcement.BUILD_TOPIC, task_message(), SETTINGS) is None
 
 
 def test_images_that_the_default_policy_takes(koji: Koji, tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_stopping_leaves_an_entry_that_waits(koji: Koji) -> None:
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        intake.ask("build:5", Sources(chosen), chosen, stop)
+        announcement.ask("build:5", Sources(chosen), chosen, stop)
     assert time.monotonic() - began < 20
     timer.join()
 
@@ -213,7 +214,7 @@ def test_entry_that_the_hub_does_not_see_finished_yet_is_asked_for_again(
 def test_entry_without_an_answer_gives_up_its_place(
     koji: Koji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "PATIENCE", 0.5)
+    monkeypatch.setattr(announcement, "PATIENCE", 0.5)
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
     with pytest.raises(Later, match="not finished yet") as caught:
         ask(koji, f"task:{task.id}")
@@ -273,7 +274,7 @@ def test_largest_age_is_the_sites_to_say(koji: Koji, tmp_path: Path) -> None:
     entry = add_old(koji, tmp_path, 15)
     for days, count in ((10.0, 0), (20.0, 1)):
         chosen = settings(koji).model_copy(update={"intake": config.Intake(max_age_days=days)})
-        images = intake.ask(entry, Sources(chosen), chosen, threading.Event())
+        images = announcement.ask(entry, Sources(chosen), chosen, threading.Event())
         assert len(images) == count
 
 
@@ -281,11 +282,11 @@ def test_what_is_asked_for_on_purpose_may_be_of_any_age(koji: Koji, tmp_path: Pa
     entry = add_old(koji, tmp_path, 400)
     chosen = settings(koji)
     sources = Sources(chosen)
-    assert intake.ask(entry, sources, chosen, threading.Event(), any_age=True)
+    assert announcement.ask(entry, sources, chosen, threading.Event(), any_age=True)
 
 
 def test_age_is_told_by_the_hubs_clock_where_it_has_one() -> None:
     old = Found("build:1", "releng", False, (), completed=1000.0, now=1000.0 + 13 * 86400)
-    assert intake.too_old(old, 14) is None
-    assert intake.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
-    assert intake.too_old(replace(old, completed=None), 14)
+    assert announcement.too_old(old, 14) is None
+    assert announcement.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
+    assert announcement.too_old(replace(old, completed=None), 14)
