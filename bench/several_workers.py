@@ -13,9 +13,9 @@ from bench.critical_path import table
 from bench.deployment import Deployment, deployed, site
 from bench.processes import cpu_seconds
 from bench.results import Result, bars
-from fedimg.members import Members
-from fedimg.shared_lease import alive
 from fedimg.store.store import Store
+from fedimg.worker.registry import Members
+from fedimg.worker.shared_lease import alive
 from lab.postgresql import PostgreSQL, serving
 from lab.processes import Process
 
@@ -88,7 +88,7 @@ def _taken_over(fedimg: Deployment, store: Store, further: Sequence[Process]) ->
     further[0].kill()
     began = time.monotonic()
     while any(each.name == mine for each in members.all()):
-        fedimg.worker.check()
+        fedimg.worker.process.check()
         time.sleep(0.01)
     return time.monotonic() - began
 

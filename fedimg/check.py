@@ -173,7 +173,7 @@ def database(settings: Settings) -> list[Finding]:
     """Whether the PostgreSQL answers, gives each client its own connection, and is prepared."""
     name = "database"
     try:
-        from fedimg.pooler import refuse_shared_connections
+        from fedimg.worker.pooler import refuse_shared_connections
 
         refuse_shared_connections(settings.database)
         with closing(Store(settings.state_directory, settings.database)) as store:

@@ -55,7 +55,7 @@ def worker(call: Call) -> int:
     from fedimg.process import logs
 
     logs.to_standard_error()
-    from fedimg.worker import run_worker
+    from fedimg.worker.process import run_worker
 
     return run_worker(settings)
 
@@ -497,7 +497,7 @@ def _by_state(row: JobRow) -> Code:
 
 def _mind_the_worker(call: Call, live: Sequence[JobRow] = ()) -> None:
     """Tell a person when nothing will happen, or nothing more of these jobs, and why."""
-    from fedimg.unattended import unattended
+    from fedimg.worker.idle_reasons import unattended
 
     for text in unattended(call.store(), live):
         call.output.note(text)

@@ -13,8 +13,8 @@ from fedimg.command import Call, Code, Refused, command, command_of, store_app
 def workers(call: Call) -> Code:
     """List the workers: whether each lives, and which jobs it has."""
     from fedimg import show
-    from fedimg.lease import living
-    from fedimg.members import Members
+    from fedimg.worker.lease import living
+    from fedimg.worker.registry import Members
 
     store = call.store()
     members = Members(store).all()
@@ -28,8 +28,8 @@ def drain(
 ) -> Code:
     """Have a worker take no new job, and end when those that it has are done."""
     from fedimg import show
-    from fedimg.lease import living
-    from fedimg.members import Members
+    from fedimg.worker.lease import living
+    from fedimg.worker.registry import Members
 
     store = call.store()
     members = Members(store)
@@ -44,8 +44,8 @@ def drain(
 def migrate(call: Call) -> Code:
     """Prepare the PostgreSQL of `database`: add what this version needs and it lacks."""
     from fedimg import show
-    from fedimg.pooler import refuse_shared_connections
     from fedimg.store.store import Store
+    from fedimg.worker.pooler import refuse_shared_connections
 
     if not call.settings.database:
         raise Refused(
@@ -66,8 +66,8 @@ def move(call: Call) -> Code:
     """
     from fedimg import show
     from fedimg.jobs.migration import move as copy
-    from fedimg.lease import FileLease
     from fedimg.store.store import Store
+    from fedimg.worker.lease import FileLease
 
     directory, url = call.settings.state_directory, call.settings.database
     if not url:

@@ -191,10 +191,10 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     from fedimg.bus.publisher import BusError
     from fedimg.exceptions import EC2ServiceException
     from fedimg.jobs.migration import MoveRefused
-    from fedimg.lease import WorkerRunning
     from fedimg.sources.lookup import Refused as NotListed
     from fedimg.sources.lookup import Unavailable
     from fedimg.store.store import StoreError
+    from fedimg.worker.lease import WorkerRunning
 
     if isinstance(error, WorkerRunning | MoveRefused):
         return Code.NOT_NOW, str(error)

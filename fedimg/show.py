@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fedimg.images import RawImage
     from fedimg.intake.catch_up import Replayed
     from fedimg.jobs.migration import Moved
-    from fedimg.members import Member
     from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
+    from fedimg.worker.registry import Member
 
 _STATE_STYLES = {
     "running": "cyan",

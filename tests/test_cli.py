@@ -23,9 +23,9 @@ from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.intake.deferred import LaterEntries, Why
 from fedimg.intake.watermarks import Marks
 from fedimg.jobs.queue import Jobs
-from fedimg.lease import FileLease
 from fedimg.progress import CheckResult, CheckState
 from fedimg.store.store import Store
+from fedimg.worker.lease import FileLease
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines

@@ -17,7 +17,7 @@ from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
 
-#: The queues and workflows that fedimg.worker serves; jobs wait under these names in the
+#: The queues and workflows that fedimg.worker.process serves; jobs wait under these names in the
 #: database, so a change orphans what is waiting.
 INTAKE_QUEUE = "fedimg.intake"
 JOBS_QUEUE = "fedimg.jobs"

@@ -212,7 +212,7 @@ age_exempt = sa.Table(
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
 )
-#: The tables of fedimg.members: who works, and on what.
+#: The tables of fedimg.worker.registry: who works, and on what.
 workers = sa.Table(
     "fedimg_workers",
     metadata,

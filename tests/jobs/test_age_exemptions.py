@@ -19,7 +19,7 @@ from fedimg.jobs.queue import Jobs
 from fedimg.sources.koji_listing import Lists
 from fedimg.steps import Gate, PlainSteps
 from fedimg.store.store import Store
-from fedimg.uploader import Uploader
+from fedimg.worker.workflows import Uploader
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
 

@@ -14,9 +14,9 @@ import pytest
 
 from fedimg import check
 from fedimg.diagnostics import Status
-from fedimg.lease import FileLease
 from fedimg.process import permissions
 from fedimg.store.store import Store, StoreError
+from fedimg.worker.lease import FileLease
 
 FILES = ("fedimg.db", "fedimg.db-wal", "fedimg.db-shm", "worker.lock")
 SOMEBODY = 65534

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedimg.lease import living
-from fedimg.members import Member, Members
+from fedimg.worker.lease import living
+from fedimg.worker.registry import Member, Members
 from lab.site import Site
 from tests.system.deployment import REGIONS, Deployment, impatient
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 import fedimg
-from fedimg.members import Member
 from fedimg.store import tables
+from fedimg.worker.registry import Member
 from tests.chaos.builds import Builds
 from tests.postgresql import PostgreSQL
 from tests.system.deployment import Deployment

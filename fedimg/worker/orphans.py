@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fedimg.jobs.queue import Jobs
-from fedimg.members import Member
+from fedimg.worker.registry import Member
 
 
 def left_behind(queue: Jobs, living: Iterable[Member]) -> list[str]:

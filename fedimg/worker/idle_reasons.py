@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
-from fedimg import lease
-from fedimg.members import Members
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
+from fedimg.worker import lease
+from fedimg.worker.registry import Members
 
 
 def unattended(store: Store, live: Sequence[JobRow] = ()) -> list[str]:
@@ -24,7 +24,7 @@ def unattended(store: Store, live: Sequence[JobRow] = ()) -> list[str]:
         return []
     # Slow to import, and seldom needed.
     from fedimg.jobs.queue import Jobs
-    from fedimg.left_behind import left_behind, words
+    from fedimg.worker.orphans import left_behind, words
 
     with closing(Jobs(store)) as queue:
         left = left_behind(queue, living)

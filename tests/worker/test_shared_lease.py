@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from fedimg.shared_lease import SharedLease, alive
 from fedimg.store.database import Database, StoreError, postgresql_url
+from fedimg.worker.shared_lease import SharedLease, alive
 from tests.postgresql import PostgreSQL
 
 HOST = socket.gethostname()
@@ -113,7 +113,7 @@ def test_connection_that_the_server_ends_loses_the_lease(take: Any, url: str) ->
 FROZEN = """
 import sys, time
 from fedimg.store.database import postgresql_url
-from fedimg.shared_lease import SharedLease
+from fedimg.worker.shared_lease import SharedLease
 def lost(reason):
     import os
     print(reason, flush=True)
@@ -147,7 +147,7 @@ def test_lease_that_no_server_answers_for_is_lost_by_its_own_clock(
 ) -> None:
     lease = take(60, Lost())
     monkeypatch.setattr(
-        "fedimg.shared_lease._now", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 61
+        "fedimg.worker.shared_lease._now", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 61
     )
     with pytest.raises(SystemExit):
         lease.check()

@@ -16,8 +16,8 @@ from typing import Any
 
 import psycopg
 
-from fedimg.shared_lease import connect
 from fedimg.store.database import StoreError, Unreachable, postgresql_url
+from fedimg.worker.shared_lease import connect
 
 #: Until the lock of a connection that was closed must be gone, in seconds, on a busy server.
 _GONE_SECONDS = 10.0

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fedimg.lease import FileLease, WorkerRunning
 from fedimg.store.store import StoreError
+from fedimg.worker.lease import FileLease, WorkerRunning
 
 LEASE = """
 import pathlib, sys
-from fedimg.lease import FileLease
+from fedimg.worker.lease import FileLease
 lease = FileLease(pathlib.Path(sys.argv[1]))
 print("leased", flush=True)
 sys.stdin.read()

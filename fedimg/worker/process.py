@@ -10,27 +10,28 @@ from functools import partial
 
 from sqlalchemy import event
 
-from fedimg import __version__, queues
+from fedimg import __version__
 from fedimg.aws import regions
 from fedimg.aws.client import retrying
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.rate_limit import Throttle
 from fedimg.bus.outbox_relay import Messenger, thread_name
 from fedimg.config import Settings
-from fedimg.fellows import Fellows
 from fedimg.intake.announcement import Sources
 from fedimg.jobs.queue import Jobs
-from fedimg.lease import FileLease, Lease
-from fedimg.members import Members
-from fedimg.periodic import Periodic, beside
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
 from fedimg.process.signals import told_to_stop
-from fedimg.shared_lease import SharedLease, alive
 from fedimg.steps import Gate
 from fedimg.store.database import Unreachable
 from fedimg.store.store import Store, StoreError
-from fedimg.uploader import Uploader
+from fedimg.worker import executor
+from fedimg.worker.background_tasks import Periodic, beside
+from fedimg.worker.failover import Fellows
+from fedimg.worker.lease import FileLease, Lease
+from fedimg.worker.registry import Members
+from fedimg.worker.shared_lease import SharedLease, alive
+from fedimg.worker.workflows import Uploader
 
 #: The exit status of a worker that was drained, which is not to be started again by itself.
 DRAINED = 6
@@ -89,7 +90,7 @@ class _Worker:
         self._queue = Jobs(store)
         self._members = Members(store)
         _refuse_other_steps(store, self._queue, self._members, lease.name)
-        self._pulse = systemd.Pulse(store.engine, queues.LOOPS)
+        self._pulse = systemd.Pulse(store.engine, executor.LOOPS)
         self._gate = Gate(end_exhausted)
         self._throttle = Throttle(settings.ec2.limits.calls)
         self._clients = Clients(self._before_call)
@@ -115,7 +116,7 @@ class _Worker:
             share=self._throttle.share,
             heed=self._uploader.heed,
             drain=self._drain,
-            take=queues.take_what_is_new,
+            take=executor.take_what_is_new,
         )
         self._beside = [
             *beside(settings, store, self._queue, self._clients, told, lease.leads),
@@ -124,14 +125,14 @@ class _Worker:
 
     def start(self) -> None:
         """Begin with everything. Raises BusError, and StoreError for older tables of the queue."""
-        self._members.enter(self._lease.name, __version__, int(queues.VERSION))
+        self._members.enter(self._lease.name, __version__, int(executor.VERSION))
         for messenger in self._messengers:
             messenger.start()
         # The first client takes long to make, and all a while; no job is to wait for that.
         expected = partial(regions.expected, self._clients, self._settings.ec2)
         retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
-        queues.serve(self._store, self._lease.name, self._uploader, at_once)
+        executor.serve(self._store, self._lease.name, self._uploader, at_once)
         for each in self._beside:
             each.start()
         threading.Thread(target=self._expect_announcing, daemon=True).start()
@@ -167,7 +168,7 @@ class _Worker:
         )
         self._gate.close()
         self._uploader.stopping.set()
-        queues.take_no_more(seconds)
+        executor.take_no_more(seconds)
         if not self._gate.quiet(seconds):
             _log.info("worker stopped in the middle of steps, which are begun again")
         for each in self._beside:
@@ -194,8 +195,8 @@ class _Worker:
     def _drain(self) -> None:
         name = self._lease.name
         _log.info("worker %s is drained: it takes no new job, and ends behind those it has", name)
-        self._pulse.excuse(queues.LOOPS)
-        queues.finish(self._store, self._queue, name, alone=self._alone)
+        self._pulse.excuse(executor.LOOPS)
+        executor.finish(self._store, self._queue, name, alone=self._alone)
         self._drained.set()
         self._told.set()
 
@@ -219,7 +220,7 @@ def _opened(settings: Settings, told: threading.Event) -> Store | None:
         try:
             if settings.database:
                 # Loads libpq, which a worker on a file has no use for.
-                from fedimg.pooler import refuse_shared_connections
+                from fedimg.worker.pooler import refuse_shared_connections
 
                 refuse_shared_connections(settings.database)
             return Store(
@@ -259,10 +260,10 @@ def _refuse_other_steps(store: Store, queue: Jobs, members: Members, name: str) 
     """
     others = [member.name for member in members.all() if member.name != name]
     living = alive(store.engine, others) if store.shared else ()
-    begun = queue.begun_otherwise(queues.VERSION, living)
+    begun = queue.begun_otherwise(executor.VERSION, living)
     if not store.shared:
         # What a start that came to nothing had put back; nobody else will take it.
-        begun += queue.left_to_others([queues.VERSION])
+        begun += queue.left_to_others([executor.VERSION])
     if begun:
         raise StoreError(
             f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "

@@ -1,6 +1,6 @@
 """The right to be one of several workers on a PostgreSQL, which ends when the worker does.
 
-What becomes of the jobs of a worker that lost it is fedimg.fellows' to do.
+What becomes of the jobs of a worker that lost it is fedimg.worker.failover' to do.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ import pytest
 from fedimg.check import database
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
-from fedimg.pooler import refuse_shared_connections
 from fedimg.store.database import StoreError, Unreachable
+from fedimg.worker.pooler import refuse_shared_connections
 from lab.processes import Process
 from tests.postgresql import PostgreSQL
 

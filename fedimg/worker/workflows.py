@@ -26,13 +26,13 @@ from fedimg.jobs.queue import Jobs
 from fedimg.jobs.recorder import Record
 from fedimg.jobs.retries import Again
 from fedimg.jobs.semaphores import Slots
-from fedimg.lease import ALONE
-from fedimg.members import Members
 from fedimg.process.abort import end_exhausted
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.services.ec2 import EC2Service
 from fedimg.steps import DurableSteps, Gate
 from fedimg.store.store import Store
+from fedimg.worker.lease import ALONE
+from fedimg.worker.registry import Members
 
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30

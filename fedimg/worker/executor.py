@@ -1,6 +1,6 @@
 """Serving the queues: DBOS as a worker runs it, from its start to the end of what was begun.
 
-What is queued is fedimg.jobs.queue' to say, what is done about it fedimg.uploader's.
+What is queued is fedimg.jobs.queue' to say, what is done about it fedimg.worker.workflows's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedimg.jobs import queue as jobs
 from fedimg.jobs.queue import Jobs
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store, StoreError
-from fedimg.uploader import Uploader
+from fedimg.worker.workflows import Uploader
 
 #: Jobs of one version are taken on by any worker that says the same; raise it, by one, when a
 #: change of the steps leaves running jobs behind, and only then: the worker refuses to start on

@@ -13,9 +13,9 @@ import pytest
 from fedimg.follow import going_on
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import Jobs
-from fedimg.queues import VERSION
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
+from fedimg.worker.executor import VERSION
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: Nothing here takes a tenth of this on an idle machine.

@@ -1,6 +1,6 @@
 """Who works on the database, and on what: the rows by which workers know of each other.
 
-That a worker lives is for fedimg.lease to say.
+That a worker lives is for fedimg.worker.lease to say.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Member:
     """One worker as its operator sees it; `started` is in seconds since the epoch.
 
     A worker that is `draining` takes no new job, and ends when those that it has are done. `jobs`
-    are what it works on, by name and run, and `steps` is which it knows: fedimg.queues.VERSION.
+    are what it works on, by name and run, and `steps` is which it knows: fedimg.worker.executor.VERSION.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The right to be a worker: the one on a state directory, or one of several on a PostgreSQL.
 
-The latter's is in fedimg.shared_lease.
+The latter's is in fedimg.worker.shared_lease.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def living(store: Store, names: Sequence[str]) -> set[str]:
     """Which of these workers run, as far as can be seen from here."""
     if store.shared:
         # It loads libpq.
-        from fedimg.shared_lease import alive
+        from fedimg.worker.shared_lease import alive
 
         return alive(store.engine, names)
     try:

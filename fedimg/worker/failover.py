@@ -10,11 +10,11 @@ from dataclasses import replace
 import psycopg
 
 from fedimg.jobs.queue import Jobs
-from fedimg.lease import Lease
-from fedimg.left_behind import left_behind, words
-from fedimg.members import Member, Members
-from fedimg.shared_lease import alive, connect, try_lock, worker_key
 from fedimg.store.store import Store
+from fedimg.worker.lease import Lease
+from fedimg.worker.orphans import left_behind, words
+from fedimg.worker.registry import Member, Members
+from fedimg.worker.shared_lease import alive, connect, try_lock, worker_key
 
 #: Between two looks, in seconds.
 _PAUSE = 0.5
