@@ -33,7 +33,7 @@ from fedimg.exceptions import (
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.progress import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
-from fedimg.services.lines import Lines
+from fedimg.services.region_lines import Lines
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
