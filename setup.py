@@ -92,7 +92,7 @@ setup(
     extras_require=EXTRAS,
     options={"build": {"build_base": BUILD}, "egg_info": {"egg_base": BUILD}},
     entry_points={
-        "console_scripts": ["fedimg = fedimg.cli:main"],
+        "console_scripts": ["fedimg = fedimg.cli.commands:main"],
         "moksha.consumer": ["KojiConsumer = fedimg.consumers:KojiConsumer"],
     },
     classifiers=[

@@ -112,11 +112,11 @@ def _record(file: Path) -> None:
 
 def main() -> None:
     """Be fedimg, and write down what it asks EC2."""
-    from fedimg import cli
+    from fedimg.cli import commands
 
     _record(Path(sys.argv[1]))
     sys.argv = ["fedimg", *sys.argv[2:]]
-    cli.main()
+    commands.main()
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_every_file_of_the_package_is_installed(installed: Path) -> None:
 def test_installed_package_brings_command_and_consumer(metadata: Distribution) -> None:
     points = {(point.group, point.name): point.value for point in metadata.entry_points}
     assert points == {
-        ("console_scripts", "fedimg"): "fedimg.cli:main",
+        ("console_scripts", "fedimg"): "fedimg.cli.commands:main",
         ("moksha.consumer", "KojiConsumer"): "fedimg.consumers:KojiConsumer",
     }
     for point in metadata.entry_points:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import fedimg.cli  # noqa: F401 (defines the commands)
+import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg import config
-from fedimg.command import app
+from fedimg.cli.app import app
 from fedimg.images import Architecture, RawImage
 from fedimg.intake import announcement
 from fedimg.intake.announcement import Sources

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from fedimg import check
 from fedimg.bus.signatures import Fault, Refused, Signatures
+from fedimg.cli import check
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
 from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC

@@ -49,7 +49,7 @@ def test_keys_in_the_environment_are_hidden_from_the_users_other_processes(
 
 def test_commands_hide_themselves_before_anything_else() -> None:
     script = (
-        "import ctypes, sys; from fedimg.cli import main\n"
+        "import ctypes, sys; from fedimg.cli.commands import main\n"
         "sys.argv = ['fedimg', '--version']\n"
         "try: main()\n"
         "finally: print(ctypes.CDLL(None).prctl(3))\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedimg import check
+from fedimg.cli import check
 from fedimg.diagnostics import Status
 from fedimg.process import permissions
 from fedimg.store.store import Store, StoreError

@@ -33,7 +33,7 @@ import sys
 from fedimg import finished, intake, later
 finished.PAGE = 5
 intake.PATIENCE, intake.FIRST_PAUSE, later.FIRST_PAUSE = 0.5, 0.2, 2.0
-from fedimg.cli import main
+from fedimg.cli.commands import main
 sys.argv = ["fedimg", "worker"]
 main()
 """

@@ -201,7 +201,9 @@ def test_installed_commands_run_outside_of_the_checkout(installed: Installed) ->
     assert checked.returncode == 1, checked.stdout
     assert "Traceback" not in checked.stdout
     assert "credentials" in checked.stdout
-    modules = "fedimg.worker.process, fedimg.consumers, fedimg.callback, fedimg.cli, moksha.hub"
+    modules = (
+        "fedimg.worker.process, fedimg.consumers, fedimg.callback, fedimg.cli.commands, moksha.hub"
+    )
     loaded = installed.run(f"/opt/fedimg/bin/python -c 'import {modules}; print(fedimg.__file__)'")
     assert loaded.returncode == 0, loaded.stdout
     assert loaded.stdout.splitlines()[-1].startswith(f"{root}/opt/fedimg/lib/")

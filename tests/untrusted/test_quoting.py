@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import ImageUnusable, image_size
 from fedimg.bus.publisher import BusError
+from fedimg.cli.output import Output
 from fedimg.config import Koji
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Architecture, RawImage
-from fedimg.show import Output
 from fedimg.sources import http, lookup
 from fedimg.sources.file_server import Trusted
 from fedimg.sources.koji import Hub, refusal

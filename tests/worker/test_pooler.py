@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from fedimg.check import database
+from fedimg.cli.check import database
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
 from fedimg.store.database import StoreError, Unreachable

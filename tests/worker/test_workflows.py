@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedimg.follow import going_on
+from fedimg.cli.follow import going_on
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import Jobs
 from fedimg.store.rows import JobRow

@@ -16,9 +16,9 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
-import fedimg.cli  # noqa: F401 (defines the commands)
+import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg.aws.tags import Labels
-from fedimg.command import app
+from fedimg.cli.app import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.intake.deferred import LaterEntries, Why
 from fedimg.intake.watermarks import Marks
@@ -172,7 +172,7 @@ def test_a_state_directory_that_cannot_be_used_is_said(config: Path, run: Run) -
 
 def test_a_look_at_the_database_loads_no_aws_and_no_bus(config: Path, store: Store) -> None:
     script = (
-        "import sys; from fedimg.cli import main\n"
+        "import sys; from fedimg.cli.commands import main\n"
         "sys.argv = ['fedimg', 'status', '--json']\n"
         "try: main()\n"
         "finally: print(*(m for m in ('boto3', 'botocore', 'fedmsg') if m in sys.modules))\n"

@@ -1,4 +1,4 @@
-"""The commands; what they share is in fedimg.command, how answers look in fedimg.show."""
+"""The commands; what they share is in fedimg.cli.app, how answers look in fedimg.cli.output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedimg.command import Call, Code, Refused, app, command
+from fedimg.cli.app import Call, Code, Refused, app, command
 from fedimg.process.hardening import hide_memory
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # Its commands stand behind these.
-    from fedimg import cli_database  # noqa: F401
+    from fedimg.cli import database_commands  # noqa: F401
 
     app()
 
@@ -82,8 +82,8 @@ def upload(
     URL is, and the file has the size, ETag and Last-Modified that it had; else when the file's
     name and size are. A job that came to nothing is run again when its image is another now.
     """
-    from fedimg import show
-    from fedimg.follow import follow, going_on
+    from fedimg.cli import output
+    from fedimg.cli.follow import follow, going_on
     from fedimg.jobs.queue import Jobs
 
     image = _image(url, arch, checksum)
@@ -99,7 +99,7 @@ def upload(
         _mind_the_worker(call)
         if wait:
             return _by_state(follow(store, [row.job], call.output)[0])
-    call.output.answer(show.submitted(row, new=taken.run is not None))
+    call.output.answer(output.submitted(row, new=taken.run is not None))
     return _by_state(row)
 
 
@@ -119,7 +119,7 @@ def replay(
     again for what the site's policy had left out. Of each: whether it was new, empty (nothing
     came of it), queued (asked for already) or taken (it has jobs); the first two are stored.
     """
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.intake import catch_up
     from fedimg.jobs.queue import Jobs
     from fedimg.sources.compose_listing import ComposeLists
@@ -138,7 +138,7 @@ def replay(
         ]
     if any(one.stored for one in found):
         _mind_the_worker(call)
-    call.output.answer(show.replayed(found))
+    call.output.answer(output.replayed(found))
     return Code.OK
 
 
@@ -154,8 +154,8 @@ def status(
     ] = False,
 ) -> Code:
     """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
-    from fedimg import show
-    from fedimg.follow import follow, going_on
+    from fedimg.cli import output
+    from fedimg.cli.follow import follow, going_on
     from fedimg.intake.backlog import unanswered
     from fedimg.jobs.outages import Outages
 
@@ -169,7 +169,7 @@ def status(
     if watch and live:
         rows = follow(store, [row.job for row in live], call.output)
     else:
-        call.output.answer(show.jobs(rows, details=job is not None))
+        call.output.answer(output.jobs(rows, details=job is not None))
     return _by_state(rows[0]) if watch and job else Code.OK
 
 
@@ -184,7 +184,7 @@ def amis(
     ] = None,
 ) -> Code:
     """List AMIs, by image and region."""
-    from fedimg import show
+    from fedimg.cli import output
 
     wanted = _architecture(arch) if arch else None
     rows = [
@@ -195,14 +195,14 @@ def amis(
         and wanted in (None, row.architecture)
         and kind in (None, row.virt_type, row.volume_type, f"{row.virt_type}-{row.volume_type}")
     ]
-    call.output.answer(show.amis(rows))
+    call.output.answer(output.amis(rows))
     return Code.OK
 
 
 @command
 def retry(call: Call, job: JobArgument) -> Code:
     """Queue an incomplete, failed or cancelled job again; what is done already stays."""
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.jobs.queue import Jobs
 
     store = call.store()
@@ -220,14 +220,14 @@ def retry(call: Call, job: JobArgument) -> Code:
         raise Refused(
             Code.NOT_NOW, f"{name} is {row.state} ({row.step}); only an ended job can be retried"
         )
-    call.output.answer(show.job(row))
+    call.output.answer(output.job(row))
     return Code.OK
 
 
 @command
 def cancel(call: Call, job: JobArgument) -> Code:
     """End a queued or running job; the worker removes what it made."""
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.jobs.queue import Jobs
 
     store = call.store()
@@ -245,15 +245,15 @@ def cancel(call: Call, job: JobArgument) -> Code:
         raise Refused(
             Code.NOT_NOW, f"{name} is {row.state} ({row.step}): nothing is left to cancel"
         )
-    call.output.answer(show.job(row))
+    call.output.answer(output.job(row))
     return Code.OK
 
 
 @command
 def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> Code:
     """Show what would be made of an image, and where; nothing is touched."""
-    from fedimg import show
     from fedimg.aws.client.clients import Clients
+    from fedimg.cli import output
     from fedimg.services.ec2 import EC2Service
 
     image = _image(url, arch, None)
@@ -261,7 +261,7 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> Code:
     service = EC2Service(
         settings.ec2, site=settings.site, checks=settings.checks, clients=Clients()
     )
-    call.output.answer(show.plan(image, service.plan(image)))
+    call.output.answer(output.plan(image, service.plan(image)))
     return Code.OK
 
 
@@ -286,13 +286,13 @@ def cleanup(
     What was public and is private now stays, and is listed apart. Nothing is removed where the
     database is younger than what the site has in EC2. Either can be removed by its id.
     """
-    from fedimg import show
     from fedimg.aws import cleanup as leavings
     from fedimg.aws import regions
     from fedimg.aws.client import availability as watch
     from fedimg.aws.client.clients import Clients
     from fedimg.aws.client.waiter import Waiter
-    from fedimg.follow import going_on
+    from fedimg.cli import output
+    from fedimg.cli.follow import going_on
     from fedimg.store.uncleaned import may_be_left
 
     settings = call.settings
@@ -341,8 +341,8 @@ def cleanup(
             once_public=bool(only),
         )
     once_public = [] if only else there.once_public
-    call.output.answer(show.leftovers(found, once_public, removed=removing))
-    for text in show.once_public(once_public):
+    call.output.answer(output.leftovers(found, once_public, removed=removing))
+    for text in output.once_public(once_public):
         call.output.note(text)
     for error in unseen:
         call.output.note(f"not looked at: {error}")
@@ -352,7 +352,7 @@ def cleanup(
         what = f"there may be left {left[region]}" if region in left else "nothing is known of it"
         call.output.note(f"not looked at: {region}: {why}; {what}")
     if refused:
-        call.output.note(show.unknown_jobs(strange, store.place))
+        call.output.note(output.unknown_jobs(strange, store.place))
         return Code.NOT_NOW
     missed = [region for region in silent if regions.chosen(region, settings.ec2)]
     return Code.FAILED if unseen or missed else Code.OK
@@ -361,12 +361,12 @@ def cleanup(
 @command
 def check(call: Call) -> Code:
     """Look for what would keep images from being published, and say what to do about it."""
-    from fedimg import check as looks
-    from fedimg import show
+    from fedimg.cli import check as looks
+    from fedimg.cli import output
     from fedimg.diagnostics import Status
 
     found = looks.run(call.settings)
-    call.output.answer(show.findings(found))
+    call.output.answer(output.findings(found))
     bad = any(finding.status is Status.PROBLEM for finding in found)
     return Code.FAILED if bad else Code.OK
 
@@ -475,7 +475,7 @@ def _refuse_contradiction(row: JobRow, image: RawImage, taken: Submission) -> No
 
 def _has_it(row: JobRow, taken: Submission) -> str:
     """What a person is told who uploads an image that a job has."""
-    from fedimg.show import when
+    from fedimg.cli.output import when
     from fedimg.store.rows import LIVE
 
     text = f"{row.job} has this image already ({taken.common}), and is {row.state}"

@@ -1,4 +1,4 @@
-"""The commands for several workers on one database, and for getting there; see fedimg.cli."""
+"""The commands for several workers on one database, and for getting there; see fedimg.cli.commands."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from fedimg.command import Call, Code, Refused, command, command_of, store_app
+from fedimg.cli.app import Call, Code, Refused, command, command_of, store_app
 
 
 @command
 def workers(call: Call) -> Code:
     """List the workers: whether each lives, and which jobs it has."""
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Members
 
     store = call.store()
     members = Members(store).all()
-    call.output.answer(show.workers(members, living(store, [each.name for each in members])))
+    call.output.answer(output.workers(members, living(store, [each.name for each in members])))
     return Code.OK
 
 
@@ -27,7 +27,7 @@ def drain(
     call: Call, worker: Annotated[str, typer.Argument(help="As 'fedimg workers' names it.")]
 ) -> Code:
     """Have a worker take no new job, and end when those that it has are done."""
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Members
 
@@ -36,14 +36,14 @@ def drain(
     if worker not in living(store, [worker]) or not members.drain(worker):
         raise Refused(Code.UNKNOWN, f"no worker {worker!r} is running; 'fedimg workers' lists them")
     rows = [each for each in members.all() if each.name == worker]
-    call.output.answer(show.workers(rows, {worker}))
+    call.output.answer(output.workers(rows, {worker}))
     return Code.OK
 
 
 @command_of(store_app)
 def migrate(call: Call) -> Code:
     """Prepare the PostgreSQL of `database`: add what this version needs and it lacks."""
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.store.store import Store
     from fedimg.worker.pooler import refuse_shared_connections
 
@@ -53,7 +53,7 @@ def migrate(call: Call) -> Code:
         )
     refuse_shared_connections(call.settings.database)
     store = Store(call.settings.state_directory, call.settings.database, make=True)
-    call.output.answer(show.migrated(store.place))
+    call.output.answer(output.migrated(store.place))
     return Code.OK
 
 
@@ -64,7 +64,7 @@ def move(call: Call) -> Code:
     Hub and worker have to be stopped, and no job may be under way: 'fedimg drain worker' first.
     Jobs that wait go on waiting there. The file is kept, as fedimg.db.moved.
     """
-    from fedimg import show
+    from fedimg.cli import output
     from fedimg.jobs.migration import move as copy
     from fedimg.store.store import Store
     from fedimg.worker.lease import FileLease
@@ -81,5 +81,5 @@ def move(call: Call) -> Code:
     source.close()
     source.path.rename(source.path.with_suffix(".db.moved"))
     lease.release()
-    call.output.answer(show.moved(moved, target.place))
+    call.output.answer(output.moved(moved, target.place))
     return Code.OK

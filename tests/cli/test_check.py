@@ -12,9 +12,10 @@ from typing import Any
 import boto3
 import pytest
 
-from fedimg import check, config
+from fedimg import config
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.preflight import AS_THE_WORKER, Account
+from fedimg.cli import check
 from fedimg.config import Settings
 from fedimg.diagnostics import Finding, Status, gather
 from fedimg.intake.deferred import LaterEntries, Why
@@ -27,7 +28,7 @@ from lab.site import Site
 from tests.plans import follow
 
 REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
-EXAMPLE = Path(__file__).parent.parent / "fedimg.toml.example"
+EXAMPLE = Path(__file__).parent.parent.parent / "fedimg.toml.example"
 
 
 @pytest.fixture(scope="module")

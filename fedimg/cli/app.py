@@ -16,8 +16,8 @@ import typer
 from fedimg.process.permissions import DATABASE
 
 if TYPE_CHECKING:
+    from fedimg.cli.output import Output
     from fedimg.config import Settings
-    from fedimg.show import Output
     from fedimg.store.store import Store
 
 # What a command needs is imported when it runs: a look at the database loads no AWS and no bus.
@@ -87,7 +87,7 @@ class Call:
     @cached_property
     def output(self) -> Output:
         """Where answers go."""
-        from fedimg.show import Output
+        from fedimg.cli.output import Output
 
         return Output(self._as_json)
 
