@@ -88,7 +88,7 @@ def _taken_over(fedimg: Deployment, store: Store, further: Sequence[Process]) ->
     further[0].kill()
     began = time.monotonic()
     while any(each.name == mine for each in members.all()):
-        fedimg.worker.process.check()
+        fedimg.worker.check()
         time.sleep(0.01)
     return time.monotonic() - began
 

@@ -18,7 +18,7 @@ from koji_fedoramessaging_messages.build import BuildStateChangeV1
 from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
 from fedimg.jobs.queue import Entry, Jobs
-from fedimg.sources.koji import METHODS
+from fedimg.sources.identifiers import METHODS
 from fedimg.store.store import Store
 from lab.koji import Koji
 

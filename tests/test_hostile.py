@@ -30,7 +30,7 @@ from fedimg import config
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.consumers import KojiConsumer
 from fedimg.images import FILE_NAME, AMIType, Architecture, RawImage
-from fedimg.intake import announcement
+from fedimg.intake import announcement, resolve
 from fedimg.sources.koji import Hub, KojiRefused, KojiUnavailable, KojiUnfinished
 from fedimg.store.store import Store
 from lab.bus import Bus
@@ -226,10 +226,10 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
 
     # What the worker does about them.
     chosen = config.load(toml)
-    asking = announcement.Sources(chosen)
+    asking = resolve.Sources(chosen)
     with visiting() as visited:
         for entry in entries:
-            assert announcement.ask(entry, asking, chosen, threading.Event()) == []
+            assert resolve.ask(entry, asking, chosen, threading.Event()) == []
         hosts = {each[0] for each in visited}
     assert hosts == {"127.0.0.1"}
     assert {each[1] for each in visited} == {koji.port}

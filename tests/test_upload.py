@@ -18,8 +18,8 @@ import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg import config
 from fedimg.cli.app import app
 from fedimg.images import Architecture, RawImage
-from fedimg.intake import announcement
-from fedimg.intake.announcement import Sources
+from fedimg.intake import resolve
+from fedimg.intake.resolve import Sources
 from fedimg.jobs.queue import Jobs
 from fedimg.store.store import Store
 from lab.koji import Koji
@@ -81,7 +81,7 @@ def announced(koji: Koji, jobs: Jobs, tmp_path: Path, kind: str = "build, sha256
         ec2=config.EC2(plain_http_hosts=["127.0.0.1"]),
     )
     entry = f"{'task' if scratch else 'build'}:{made.id}"
-    (image,) = announcement.ask(entry, Sources(chosen), chosen, threading.Event())
+    (image,) = resolve.ask(entry, Sources(chosen), chosen, threading.Event())
     return Announced(image.url, jobs.submit(image))
 
 

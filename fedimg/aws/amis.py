@@ -9,8 +9,8 @@ from typing import Any
 
 from fedimg.aws.client.already_gone import gone
 from fedimg.aws.client.batched_polling import Sights
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code, missing
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.config import AMIs

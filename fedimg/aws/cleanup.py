@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError
 
 from fedimg.aws import amis, tags
 from fedimg.aws.client.already_gone import gone
-from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code, explained
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 

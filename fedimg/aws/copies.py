@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fedimg.aws import amis, snapshots, tags
 from fedimg.aws.client.batched_polling import Sights
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.config import Limits

@@ -10,9 +10,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClient
 from botocore.parsers import ResponseParserError
 
 from fedimg.aws import regions
-from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, code, meaning_of
+from fedimg.aws.client.types import Client
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import Finding, Look, Status
 from fedimg.images import Architecture, Virtualization

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from botocore.exceptions import ClientError
 
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import FAILURES, passing
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import NEVER, PUBLISHED
 from fedimg.exceptions import Cancelled, EC2ServiceException

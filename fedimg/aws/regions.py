@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
+from fedimg.aws.client.types import Client
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedimg.aws.client.already_gone import gone
 from fedimg.aws.client.batched_polling import Sights
-from fedimg.aws.client.clients import Client
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.exceptions import EC2ServiceException

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedimg.bus.amqp_login import connected
 from fedimg.bus.publisher import BusError
-from fedimg.worker.background_tasks import Periodic
+from fedimg.process.periodic import Periodic
 
 #: How often the broker is asked, in seconds: seldom enough for a consumer that looks for its broker
 #: every half minute to have found it in between. And how long connecting may take.

@@ -1,7 +1,7 @@
 """The AMQP broker that announcements go to, as fedora-messaging's configuration names it.
 
-What is sent when, and sent again, is fedimg.bus.outbox_relay's to say; what the messages look like to
-others is the package fedimg-messages'.
+fedimg.bus.outbox_relay decides what is sent when, and sent again; the package fedimg-messages says
+what the messages look like to others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The four messages that fedimg publishes, field by field; when each is sent is fedimg.jobs.recorder's."""
+"""The four messages that fedimg publishes, field by field.
+
+fedimg.jobs.recorder decides when each is sent.
+"""
 
 from __future__ import annotations
 

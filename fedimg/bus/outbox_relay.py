@@ -1,7 +1,7 @@
 """From the outbox to a bus: each message is sent until the bus has been seen to take it.
 
-What a message says is in fedimg.bus.messages, how each bus is reached in a module that fedimg.bus.publisher
-names.
+What a message says is in fedimg.bus.messages, and how each bus is reached in a module that
+fedimg.bus.publishers names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy.exc
 
-from fedimg.bus import publisher
+from fedimg.bus import publishers
 from fedimg.bus.publisher import NotTaken, Outlet
 from fedimg.config import FEDMSG
 from fedimg.store.rows import Announcement
@@ -94,7 +94,7 @@ class Messenger:
 
     def start(self) -> None:
         """Begin. Raises BusError when the bus's own configuration does not lead to it."""
-        self._connect = publisher.outlet(self._bus, self._confirm)
+        self._connect = publishers.outlet(self._bus, self._confirm)
         self._store.delivered((), self._bus, self._buses)
         self._thread.start()
 

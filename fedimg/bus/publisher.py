@@ -1,15 +1,12 @@
-"""The buses that announcements go to, by their names in the configuration.
+"""A publisher: one connection to a bus that announcements go to, whichever bus it is.
 
 What is sent when, and sent again, is fedimg.bus.outbox_relay's to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
-from fedimg.config import FEDMSG
 from fedimg.untrusted.quoting import Told
 
 
@@ -38,18 +35,3 @@ class Outlet(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
-
-
-def outlet(bus: str, confirm_seconds: float) -> Callable[[], Outlet]:
-    """How to connect to a bus, of which nothing is loaded by a site that does without.
-
-    Raises BusError when what is configured, or installed, does not lead to it.
-    """
-    if bus == FEDMSG:
-        from fedimg.bus import fedmsg_publisher as fedmsg
-
-        return partial(fedmsg.Bus, fedmsg.configuration())
-    from fedimg.bus import amqp_publisher
-
-    amqp_publisher.configuration()
-    return partial(amqp_publisher.Broker, confirm_seconds)

@@ -1,6 +1,7 @@
 """Which messages the bus's certificates vouch for: fedmsg's validation, made strict, with reasons.
 
-Who may sign what is fedmsg's configuration; what a message means is fedimg.intake.announcement's to say.
+fedmsg's configuration says who may sign what; fedimg.intake.announcement reads what a message
+means.
 """
 
 from __future__ import annotations

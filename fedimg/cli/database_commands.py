@@ -1,4 +1,4 @@
-"""The commands for several workers on one database, and for getting there; see fedimg.cli.commands."""
+"""The commands for several workers on one database, and for getting there."""
 
 from __future__ import annotations
 

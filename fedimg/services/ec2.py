@@ -12,9 +12,10 @@ from fedimg.aws import amis, copies, plan, publish, snapshots
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Origin, Outages, Watch
 from fedimg.aws.client.batched_polling import Sights
-from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
 from fedimg.aws.client.retrying import Patient
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import network as security_group
 from fedimg.aws.instance.attempts import Attempts

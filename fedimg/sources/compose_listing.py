@@ -1,6 +1,6 @@
 """What the composes' locations list as finished since a moment, by their own index pages.
 
-Which of it was missed is fedimg.intake.catch_up's to say, what a compose holds fedimg.sources.composes'.
+fedimg.intake.catch_up finds what was missed, fedimg.sources.composes what a compose holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from html import unescape
 
 from fedimg import config
 from fedimg.sources import http
-from fedimg.sources.composes import COMPOSE_ID, FINISHED, STATUS_LIMIT, text
+from fedimg.sources.composes import STATUS_LIMIT, text
+from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
 from fedimg.sources.koji_listing import Finished, Page
 from fedimg.sources.lookup import Refused, Unavailable
 

@@ -1,13 +1,12 @@
 """What a Pungi compose holds: its raw images, read from the places that the site trusts.
 
-Which of them are published is fedimg.intake.announcement's to say. Nothing that a message tells of a compose
-but its id is used.
+fedimg.intake.resolve decides which of them are published. Of what a message tells of a compose,
+only the id is used.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -20,16 +19,12 @@ from fedimg import config
 from fedimg.exceptions import exhausted
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.sources import http
+from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
 from fedimg.sources.lookup import Found, Refused, Unavailable, Unfinished
 from fedimg.untrusted import json_bounds
 from fedimg.untrusted.quoting import one_line
 
-#: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
-#: productmd makes it.
-COMPOSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}-([0-9]{8})(\.[a-z]{1,8})?\.[0-9]{1,4}")
-#: Pungi's words for a compose that is whole, or lacks only what it may lack; and for one that
-#: never will be.
-FINISHED = ("FINISHED", "FINISHED_INCOMPLETE")
+#: Pungi's words for a compose that will never be whole.
 _BROKEN = ("DOOMED", "TERMINATED")
 #: Most bytes that are read of each file. The images.json of a whole Fedora has about 1 MiB.
 STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024

@@ -1,6 +1,6 @@
 """What a Koji hub says of a task or build: whose it is, and which raw images it made.
 
-Which of them are published is fedimg.intake.announcement's to say; how a hub is called is in fedimg.sources.xmlrpc.
+fedimg.intake.resolve decides which of them are published; fedimg.sources.xmlrpc calls the hub.
 """
 
 from __future__ import annotations
@@ -13,20 +13,10 @@ from typing import Any
 from fedimg.config import Koji
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.sources.http import NoAnswer, TooLong
+from fedimg.sources.identifiers import LARGEST_ID, METHODS
 from fedimg.sources.lookup import Found, Refused, Stumbles, Unavailable, Unfinished
 from fedimg.sources.xmlrpc import Client, Garbled
 from fedimg.untrusted.quoting import one_line
-
-#: Koji's image methods, and the method of the children that hold the files, one a child; a task
-#: that has no such child holds them itself.
-METHODS = {
-    "image": "createImage",
-    "kiwiBuild": "createKiwiImage",
-    "imageBuilderBuild": "imageBuilderBuildArch",
-    "osbuildImage": None,
-    "livemedia": "createLiveMedia",
-    "appliance": "createAppliance",
-}
 
 # koji.TASK_STATES and koji.BUILD_STATES.
 _TASK_UNFINISHED, TASK_CLOSED = (0, 1, 4), 2
@@ -35,8 +25,6 @@ _BUILD_UNFINISHED, BUILD_COMPLETE = (0,), 1
 _SAYS_NO = 1000
 #: … of which koji.RetryError and koji.ServerOffline concern all that is asked.
 _SAYS_LATER = (1009, 1014)
-#: Koji's ids are PostgreSQL integers.
-LARGEST_ID = 2**31 - 1
 #: koji.CHECKSUM_TYPES.
 _CHECKSUM_TYPES = {0: "md5", 1: "sha1", 2: "sha256"}
 #: Behind any time that can be: the year 5138, in seconds.

@@ -1,6 +1,6 @@
 """What a Koji hub lists as finished since a moment: image builds, and scratch tasks that make some.
 
-Which of it was missed is fedimg.intake.catch_up's to say, what is published of it fedimg.intake.announcement's.
+fedimg.intake.catch_up finds what was missed, fedimg.intake.resolve what is published of it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 from fedimg.config import Koji
 from fedimg.sources.http import NoAnswer
+from fedimg.sources.identifiers import LARGEST_ID, METHODS
 from fedimg.sources.koji import (
     BUILD_COMPLETE,
-    LARGEST_ID,
-    METHODS,
     TASK_CLOSED,
     KojiRefused,
     KojiStumbles,

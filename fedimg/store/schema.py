@@ -1,10 +1,10 @@
 """What a database that an older version made lacks of fedimg.store.tables, and how it gets that.
 
 Found by comparison, and not by a number that is kept in the database: such a number can be wrong
-about what is there, and a list of steps behind it would tell fedimg.store.tables once more. It is enough
-as tables only grow: a new column may be NULL or has a `server_default`, so that workers of the
-version before, which know nothing of it, go on beside the new one's. What has to rewrite rows
-needs more than this. The queue's own tables are its library's to bring up to date.
+about what is there, and a list of steps behind it would tell fedimg.store.tables once more. It
+is enough as tables only grow: a new column may be NULL or has a `server_default`, so that workers
+of the version before, which know nothing of it, go on beside the new one's. What has to rewrite
+rows needs more than this. The queue's own tables are its library's to bring up to date.
 """
 
 from __future__ import annotations

@@ -195,7 +195,8 @@ waiting = sa.Table(
     sa.Column("pause", sa.Float, nullable=False),
     sa.Column("waited", sa.Float, nullable=False),
 )
-#: The table of fedimg.jobs.outages; a region that was away and is `back` is remembered for its looks.
+#: The table of fedimg.jobs.outages; a region that was away and is `back` is remembered for its
+#: looks.
 outages = sa.Table(
     "fedimg_outages",
     metadata,

@@ -1,6 +1,7 @@
 """What others said, made fit to be quoted: printable, on one line, bounded, without secrets.
 
-A server's reason phrase or an SSH banner is anybody's text. What is secret, fedimg.untrusted.redaction knows.
+A server's reason phrase or an SSH banner is anybody's text. fedimg.untrusted.redaction knows what
+is secret.
 """
 
 from __future__ import annotations

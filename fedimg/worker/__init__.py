@@ -1,4 +1,4 @@
-"""The worker: its process, workflows and background tasks, and how several workers share one database.
+"""The worker: its process, workflows and background tasks, and several workers on one database.
 
 The package joins `intake`, `jobs`, `services` and `bus` into a process. Only `cli` imports it.
 """

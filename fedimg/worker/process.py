@@ -17,16 +17,17 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.rate_limit import Throttle
 from fedimg.bus.outbox_relay import Messenger, thread_name
 from fedimg.config import Settings
-from fedimg.intake.announcement import Sources
+from fedimg.intake.resolve import Sources
+from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.queue import Jobs
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
+from fedimg.process.periodic import Periodic
 from fedimg.process.signals import told_to_stop
-from fedimg.steps import Gate
 from fedimg.store.database import Unreachable
 from fedimg.store.store import Store, StoreError
 from fedimg.worker import executor
-from fedimg.worker.background_tasks import Periodic, beside
+from fedimg.worker.background_tasks import beside
 from fedimg.worker.failover import Fellows
 from fedimg.worker.lease import FileLease, Lease
 from fedimg.worker.registry import Members

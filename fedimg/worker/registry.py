@@ -21,7 +21,8 @@ class Member:
     """One worker as its operator sees it; `started` is in seconds since the epoch.
 
     A worker that is `draining` takes no new job, and ends when those that it has are done. `jobs`
-    are what it works on, by name and run, and `steps` is which it knows: fedimg.worker.executor.VERSION.
+    are what it works on, by name and run. `steps` says which steps it knows
+    (fedimg.worker.executor.VERSION).
     """
 
     name: str

@@ -17,10 +17,11 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
-from fedimg.intake import announcement
-from fedimg.intake.announcement import Sources
+from fedimg.intake import resolve
 from fedimg.intake.deferred import Later, LaterEntries, whom
+from fedimg.intake.resolve import Sources
 from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import Jobs
 from fedimg.jobs.recorder import Record
@@ -29,7 +30,6 @@ from fedimg.jobs.semaphores import Slots
 from fedimg.process.abort import end_exhausted
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.services.ec2 import EC2Service
-from fedimg.steps import DurableSteps, Gate
 from fedimg.store.store import Store
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Members
@@ -109,7 +109,7 @@ class Uploader:
     def _ask(self, entry: str) -> list[RawImage]:
         """The entry's images; none, too, when they have to be asked for again later."""
         try:
-            images = announcement.ask(
+            images = resolve.ask(
                 entry,
                 self._sources,
                 self._settings,

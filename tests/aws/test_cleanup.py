@@ -5,7 +5,7 @@ import pytest
 
 from fedimg.aws import amis, cleanup, publish, tags
 from fedimg.aws.cleanup import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
-from fedimg.aws.instance import key_pairs, launch, network
+from fedimg.aws.instance import instances, key_pairs, network
 from fedimg.config import AMIs, Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Virtualization
@@ -59,15 +59,15 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
     ami = register(labels)
     volume = make_volume(labels)
     place = network.prepare(origin, waiter, labels, NETWORK)
-    wanted = launch.Launch(
+    wanted = instances.Launch(
         ami=utility_ami,
         kind="t3.small",
         user_data="",
         token=labels.token("utility"),
         group=place.group,
-        subnet=launch.subnets_for(origin, place, "t3.small", 0)[0],
+        subnet=instances.subnets_for(origin, place, "t3.small", 0)[0],
     )
-    instance = launch.launch(origin, waiter, labels, "utility", wanted, NETWORK)
+    instance = instances.launch(origin, waiter, labels, "utility", wanted, NETWORK)
     name = key_pairs.imported(origin, waiter, labels, "test", client.new_identity("test"))
     return {
         INSTANCE: instance,

@@ -11,10 +11,10 @@ import pytest
 
 from fedimg import config
 from fedimg.exceptions import Cancelled
-from fedimg.intake import announcement
-from fedimg.intake.announcement import Sources
+from fedimg.intake import announcement, resolve
 from fedimg.intake.deferred import Later, Why
-from fedimg.sources.koji import METHODS
+from fedimg.intake.resolve import Sources
+from fedimg.sources.identifiers import METHODS
 from fedimg.sources.lookup import Found
 from lab.koji import Koji
 
@@ -39,7 +39,7 @@ def settings(koji: Koji, **changes: Any) -> config.Settings:
 
 def ask(koji: Koji, entry: str, **changes: Any) -> list[str]:
     chosen = settings(koji, **changes)
-    images = announcement.ask(entry, Sources(chosen), chosen, threading.Event())
+    images = resolve.ask(entry, Sources(chosen), chosen, threading.Event())
     return [image.file_name for image in images]
 
 
@@ -186,7 +186,7 @@ def test_stopping_leaves_an_entry_that_waits(koji: Koji) -> None:
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        announcement.ask("build:5", Sources(chosen), chosen, stop)
+        resolve.ask("build:5", Sources(chosen), chosen, stop)
     assert time.monotonic() - began < 20
     timer.join()
 
@@ -214,7 +214,7 @@ def test_entry_that_the_hub_does_not_see_finished_yet_is_asked_for_again(
 def test_entry_without_an_answer_gives_up_its_place(
     koji: Koji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(announcement, "PATIENCE", 0.5)
+    monkeypatch.setattr(resolve, "PATIENCE", 0.5)
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
     with pytest.raises(Later, match="not finished yet") as caught:
         ask(koji, f"task:{task.id}")
@@ -274,7 +274,7 @@ def test_largest_age_is_the_sites_to_say(koji: Koji, tmp_path: Path) -> None:
     entry = add_old(koji, tmp_path, 15)
     for days, count in ((10.0, 0), (20.0, 1)):
         chosen = settings(koji).model_copy(update={"intake": config.Intake(max_age_days=days)})
-        images = announcement.ask(entry, Sources(chosen), chosen, threading.Event())
+        images = resolve.ask(entry, Sources(chosen), chosen, threading.Event())
         assert len(images) == count
 
 
@@ -282,11 +282,11 @@ def test_what_is_asked_for_on_purpose_may_be_of_any_age(koji: Koji, tmp_path: Pa
     entry = add_old(koji, tmp_path, 400)
     chosen = settings(koji)
     sources = Sources(chosen)
-    assert announcement.ask(entry, sources, chosen, threading.Event(), any_age=True)
+    assert resolve.ask(entry, sources, chosen, threading.Event(), any_age=True)
 
 
 def test_age_is_told_by_the_hubs_clock_where_it_has_one() -> None:
     old = Found("build:1", "releng", False, (), completed=1000.0, now=1000.0 + 13 * 86400)
-    assert announcement.too_old(old, 14) is None
-    assert announcement.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
-    assert announcement.too_old(replace(old, completed=None), 14)
+    assert resolve.too_old(old, 14) is None
+    assert resolve.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
+    assert resolve.too_old(replace(old, completed=None), 14)

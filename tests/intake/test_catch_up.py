@@ -16,7 +16,7 @@ from fedimg.intake.catch_up import CatchUp, moment, replay
 from fedimg.intake.watermarks import Marks
 from fedimg.jobs.queue import Entry, Jobs
 from fedimg.sources import koji_listing
-from fedimg.sources.koji import METHODS
+from fedimg.sources.identifiers import METHODS
 from fedimg.sources.koji_listing import BUILDS, LISTS, Lists
 from fedimg.sources.lookup import Unavailable
 from fedimg.store.store import Store

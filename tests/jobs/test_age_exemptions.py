@@ -11,13 +11,14 @@ from typing import Any, cast
 import pytest
 
 from fedimg import config
-from fedimg.intake import announcement, catch_up
-from fedimg.intake.announcement import Sources
+from fedimg.intake import catch_up, resolve
 from fedimg.intake.catch_up import CatchUp
+from fedimg.intake.resolve import Sources
 from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.queue import Jobs
 from fedimg.sources.koji_listing import Lists
-from fedimg.steps import Gate, PlainSteps
+from fedimg.steps import PlainSteps
 from fedimg.store.store import Store
 from fedimg.worker.workflows import Uploader
 from lab.koji import Koji
@@ -109,7 +110,7 @@ def test_what_was_missed_for_longer_than_the_limit_is_published(
 def test_entry_that_has_to_wait_stays_exempt(
     koji: Koji, store: Store, jobs: Jobs, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(announcement, "PATIENCE", 0.1)
+    monkeypatch.setattr(resolve, "PATIENCE", 0.1)
     entry = "build:77"
     jobs.take_in(entry, any_age=True)
     koji.close()
@@ -125,5 +126,5 @@ def test_age_of_a_compose_is_that_of_its_status(
     (status,) = koji.root.glob(f"**/{COMPOSE}/STATUS")
     finished = koji.clock() - days * DAY
     os.utime(status, (finished, finished))
-    found = announcement.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
+    found = resolve.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
     assert len(found) == count

@@ -26,7 +26,7 @@ from pathlib import Path
 from dbos import DBOS
 
 from fedimg import jobs, queues
-from fedimg.steps import DurableSteps, Gate
+from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.store.store import Store
 
 store = Store(Path(sys.argv[1]))

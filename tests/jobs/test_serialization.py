@@ -24,7 +24,7 @@ from fedimg.exceptions import (
 from fedimg.jobs.queue import INTAKE, Jobs
 from fedimg.jobs.serialization import SERIALIZER, NotData, as_json, original
 from fedimg.store.store import Store
-from tests.test_steps import happened, run
+from tests.jobs.test_durable_steps import happened, run
 
 KINDS = [EC2ServiceException, EC2UtilityException, EC2TestException, SnapshotFailed]
 FIELDS: dict[str, Any] = {

@@ -8,7 +8,7 @@ import pytest
 
 from fedimg import config
 from fedimg.images import Architecture
-from fedimg.intake import announcement
+from fedimg.intake import announcement, resolve
 from fedimg.sources.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose, compose_message
@@ -44,9 +44,7 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     assert found.checksum is not None
     assert found.checksum.startswith("sha256:")
     everything = config.Settings(composes=settings(koji))
-    ask = announcement.ask(
-        f"compose:{NAME}", announcement.Sources(everything), everything, threading.Event()
-    )
+    ask = resolve.ask(f"compose:{NAME}", resolve.Sources(everything), everything, threading.Event())
     assert ask == [found]
 
 

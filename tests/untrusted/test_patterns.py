@@ -7,7 +7,7 @@ import pytest
 from fedimg import config
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import Architecture, RawImage
-from fedimg.intake import announcement
+from fedimg.intake import resolve
 from fedimg.sources.lookup import Found
 from fedimg.untrusted import patterns
 
@@ -88,8 +88,7 @@ def test_names_are_matched_by_several_threads_at_once() -> None:
     found = Found("build:1", "releng", scratch=False, images=images)
     taken: list[list[RawImage]] = []
     threads = [
-        threading.Thread(target=lambda: taken.append(announcement.wanted(found, koji)))
-        for _ in range(8)
+        threading.Thread(target=lambda: taken.append(resolve.wanted(found, koji))) for _ in range(8)
     ]
     for thread in threads:
         thread.start()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code, not_found
+from fedimg.aws.client.types import Client
 
 #: By an id's prefix: the call that lists such things, what its answer holds, the filter by id.
 _LISTED = {

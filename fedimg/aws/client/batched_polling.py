@@ -8,13 +8,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fedimg.aws.client.errors import missing
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
-
-if TYPE_CHECKING:
-    from fedimg.aws.client.clients import Client
 
 T = TypeVar("T")
 #: A resource as EC2 describes it.

@@ -15,9 +15,7 @@ from fedimg import __version__
 from fedimg.aws.client import service_model
 from fedimg.aws.client.batched_polling import Sights
 from fedimg.aws.client.kernels import Kernels
-
-#: boto3 builds a client's methods at run time; no static type tells them.
-Client = Any
+from fedimg.aws.client.types import Client
 
 # EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
 _CONNECT_SECONDS = 10
@@ -27,7 +25,8 @@ _ONCE_SECONDS = 20
 # A look that can do without an answer: a region that does not answer by then is not waited for.
 _BRIEF_SECONDS = 5
 # Back-off doubles from under a second: five tries take some ten seconds. Who can wait for longer
-# does so by himself (fedimg.aws.client.retrying), and nobody else is to wait for a region that is away.
+# does so by himself (fedimg.aws.client.retrying), and nobody else is to wait for a region that is
+# away.
 _ATTEMPTS = 5
 _CONNECTIONS = 20
 # Many threads see their credentials refused at once; a session takes half a second to make.

@@ -7,9 +7,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from fedimg.aws.client.errors import FAILURES
+from fedimg.aws.client.types import Client
 from fedimg.exceptions import EC2ServiceException
 
 # PV-GRUB for a partitioned disk; `pv-grub-hd0_` would be for a bare file system.
@@ -18,9 +18,6 @@ _VERSION = re.compile(r"_(\d+(?:\.\d+)*)")
 #: Regions that have not answered are waited for as long again as the others took, and this many
 #: seconds more: what is not known then is asked for when AMIs are registered there.
 _STRAGGLERS_SECONDS = 1.0
-
-#: boto3's client of a region, or one that waits for it.
-Client = Any
 
 
 class Kernels:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedimg.aws.client.batched_polling import Sights
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import code, meaning_of, no_room
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.instance import key_pairs
-from fedimg.aws.instance import launch as instances
-from fedimg.aws.instance.launch import Instance, Launch
+from fedimg.aws.instance import instances, key_pairs
+from fedimg.aws.instance.instances import Instance, Launch
 from fedimg.aws.instance.network import Place
 from fedimg.aws.instance.user_data import user_data
 from fedimg.aws.tags import Labels

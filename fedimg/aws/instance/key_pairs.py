@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.ssh.client import Identity

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code, passing
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 
 #: In bytes; the only block size that EBS has.

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from fedimg.aws import snapshots
-from fedimg.aws.client.clients import Client, Clients
+from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import in_doubt, not_found
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks, count

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws import snapshots
-from fedimg.aws.client.clients import Client
+from fedimg.aws.client.types import Client
 from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
 from fedimg.aws.write import write_script
 from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured

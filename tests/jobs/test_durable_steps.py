@@ -25,7 +25,8 @@ from dbos import DBOS, SetWorkflowID
 
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.jobs.serialization import SERIALIZER
-from fedimg.steps import Branch, DurableSteps, Gate
+from fedimg.jobs.durable_steps import DurableSteps, Gate
+from fedimg.steps import Branch
 from fedimg.store.store import Store
 
 state, points = Path(sys.argv[1]), sys.argv[2:]

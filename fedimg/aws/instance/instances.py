@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws.client.batched_polling import Sights
-from fedimg.aws.client.clients import Client
 from fedimg.aws.client.errors import code
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import Place
 from fedimg.aws.tags import Labels

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from fedimg.aws.client.errors import code, no_room
-from fedimg.aws.instance import launch as instances
+from fedimg.aws.instance import instances
 from fedimg.aws.instance import network as security_group
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
