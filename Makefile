@@ -17,7 +17,7 @@ help:
 	@echo 'make system-test  the tests of whole processes, on virtual machines too: half an hour'
 	@echo 'make vm-test      the tests with virtual machines alone, one by one: half an hour'
 	@echo 'make chaos        workers and hub killed hundreds of times: two hours; SEEDS="1 2" to choose'
-	@echo 'make lint         ruff and mypy'
+	@echo 'make lint         ruff, mypy, and the contracts of imports'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
 	@echo 'make install-test  the installation of README.md, into an empty environment, on each of these'
 	@echo 'make bench        how fast fedimg is, and against which limit: half an hour, BENCH=publish for one'
@@ -54,6 +54,7 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 # pyenv shows one Python at a time; tox is told of the others.
 PYENV := $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python)

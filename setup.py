@@ -64,6 +64,7 @@ EXTRAS = {
         "koji-fedoramessaging-messages>=1.3.0,<2",
     ],
     "lint": [
+        "import-linter>=2.17,<3",
         "mypy>=2.4.1,<2.5",
         "ruff>=0.17.6,<0.18",
         "boto3-stubs>=1.44.1,<1.45",

@@ -30,7 +30,7 @@ def _web_address(text: str) -> str:
 def _database_address(text: str) -> str:
     if text:
         # Slow to import, and most sites have none.
-        from fedimg.store.database import postgresql_url
+        from fedimg.store.url import postgresql_url
 
         postgresql_url(text)
     return text

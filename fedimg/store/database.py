@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from fedimg.process import permissions
 from fedimg.store import schema, tables
 from fedimg.store.group_commit import GroupCommit
+from fedimg.store.url import postgresql_url
 from fedimg.untrusted.quoting import Told
 
 if TYPE_CHECKING:
@@ -197,17 +198,6 @@ def lock_key(what: str) -> int:
     """The number of PostgreSQL's advisory lock for something; fedimg's own, by its hash."""
     digest = hashlib.sha256(f"fedimg:{what}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def postgresql_url(text: str) -> sa.URL:
-    """A `postgresql://` address. Raises ValueError when it is none."""
-    try:
-        url = sa.make_url(text)
-    except sa.exc.ArgumentError as error:
-        raise ValueError("is not an address such as postgresql://fedimg@host/fedimg") from error
-    if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise ValueError("is not a postgresql:// address")
-    return url.set(drivername="postgresql+psycopg")
 
 
 def _shown(url: sa.URL) -> str:

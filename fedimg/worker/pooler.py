@@ -16,7 +16,8 @@ from typing import Any
 
 import psycopg
 
-from fedimg.store.database import StoreError, Unreachable, postgresql_url
+from fedimg.store.database import StoreError, Unreachable
+from fedimg.store.url import postgresql_url
 from fedimg.worker.shared_lease import connect
 
 #: Until the lock of a connection that was closed must be gone, in seconds, on a busy server.

@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from fedimg.store.database import Database, StoreError, postgresql_url
+from fedimg.store.database import Database, StoreError
+from fedimg.store.url import postgresql_url
 from fedimg.worker.shared_lease import SharedLease, alive
 from tests.postgresql import PostgreSQL
 
@@ -112,7 +113,7 @@ def test_connection_that_the_server_ends_loses_the_lease(take: Any, url: str) ->
 
 FROZEN = """
 import sys, time
-from fedimg.store.database import postgresql_url
+from fedimg.store.url import postgresql_url
 from fedimg.worker.shared_lease import SharedLease
 def lost(reason):
     import os

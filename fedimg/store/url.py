@@ -1,0 +1,19 @@
+"""The address of a PostgreSQL, as the configuration has it."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+
+def postgresql_url(text: str) -> sa.URL:
+    """Return a `postgresql://` address with the driver that fedimg uses.
+
+    Raises ValueError when the text is no such address.
+    """
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise ValueError("is not an address such as postgresql://fedimg@host/fedimg") from error
+    if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
+        raise ValueError("is not a postgresql:// address")
+    return url.set(drivername="postgresql+psycopg")
