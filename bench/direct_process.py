@@ -23,7 +23,7 @@ def main() -> None:
     settings = EC2(write_via="direct")
     clients, region = Clients(), settings.origin
     image = RawImage.at(sys.argv[1], Architecture.X86_64, None)
-    writer = ebs_direct.Direct(
+    writer = ebs_direct.DirectWriter(
         clients.ec2(region),
         ebs_direct.client(clients, region, jobs=1),
         Waiter(settings.limits, threading.Event()),

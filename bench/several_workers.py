@@ -14,7 +14,7 @@ from bench.deployment import Deployment, deployed, site
 from bench.processes import cpu_seconds
 from bench.results import Result, bars
 from fedimg.store.store import Store
-from fedimg.worker.registry import Members
+from fedimg.worker.registry import Registry
 from fedimg.worker.shared_lease import alive
 from lab.postgresql import PostgreSQL, serving
 from lab.processes import Process
@@ -83,7 +83,7 @@ def _load(fedimg: Deployment, server: PostgreSQL, url: str, count: int) -> dict[
 
 def _taken_over(fedimg: Deployment, store: Store, further: Sequence[Process]) -> float:
     """Kill a worker; seconds until another has put back what it had."""
-    members = Members(store)
+    members = Registry(store)
     (mine,) = [each.name for each in members.all() if each.pid == further[0].pid]
     further[0].kill()
     began = time.monotonic()
@@ -94,7 +94,7 @@ def _taken_over(fedimg: Deployment, store: Store, further: Sequence[Process]) ->
 
 
 def _living(store: Store) -> set[str]:
-    return alive(store.engine, [each.name for each in Members(store).all()])
+    return alive(store.engine, [each.name for each in Registry(store).all()])
 
 
 def _commits(url: str) -> int:

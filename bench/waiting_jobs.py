@@ -15,7 +15,7 @@ from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds, memory_mib
 from bench.results import Result
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from lab.access_keys import AccessKey
 from lab.bus import Bus
@@ -54,7 +54,7 @@ def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, 
     (folder / "logs").mkdir()
     (folder / "fedimg.toml").write_text(f'database = "{url}"\n{_SETTINGS}')
     store = Store(folder / "state", url, make=True)
-    queue = Jobs(store)
+    queue = JobQueue(store)
     began = time.monotonic()
     for number in range(count):
         queue.submit(_image(number))

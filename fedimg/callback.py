@@ -22,7 +22,7 @@ from fedimg.bus import amqp_liveness
 from fedimg.bus.amqp_publisher import look_often
 from fedimg.exceptions import exhausted
 from fedimg.intake import announcement
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.process import logs
 from fedimg.store.store import Store
 
@@ -53,7 +53,7 @@ class Callback:
         except config.ConfigError as error:
             sys.exit(f"fedimg: {error}")
         self._prefix = str(bus.conf["topic_prefix"] or "").rstrip(".")
-        self._jobs: Jobs | None = None
+        self._jobs: JobQueue | None = None
         self._store: Store | None = None
         self._pause = _FIRST_PAUSE
         try:
@@ -95,10 +95,10 @@ class Callback:
         before, _, topic = whole.partition(f"{self._prefix}.")
         return "" if before else topic
 
-    def _open(self) -> Jobs:
+    def _open(self) -> JobQueue:
         if self._jobs is None:
             self._store = Store(self._settings.state_directory, self._settings.database)
-            self._jobs = Jobs(self._store)
+            self._jobs = JobQueue(self._store)
         return self._jobs
 
     def _close(self) -> None:

@@ -14,9 +14,9 @@ from fedmsg.consumers import FedmsgConsumer
 
 from fedimg import config
 from fedimg.bus import hub
-from fedimg.bus.signatures import Fault, Refused, Signatures
+from fedimg.bus.signatures import Fault, SignatureRefused, Signatures
 from fedimg.intake import announcement
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store, StoreError
 
 #: Pauses before an entry that could not be stored is tried again, in seconds.
@@ -54,7 +54,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             self._store = Store(self._directory, self._database)
         except (config.ConfigError, StoreError) as error:
             sys.exit(f"fedimg: {error}")
-        self._jobs = Jobs(self._store)
+        self._jobs = JobQueue(self._store)
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
         self.topic = [self._prefix + each for each in announcement.topics(settings)]
         self._stopping = threading.Event()
@@ -100,8 +100,8 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         try:
             self._signatures.check(body)
             if body["topic"] != topic:
-                raise Refused(Fault.SIGNER, "it was signed for another topic")
-        except Refused as refused:
+                raise SignatureRefused(Fault.SIGNER, "it was signed for another topic")
+        except SignatureRefused as refused:
             with self._counting:
                 self._refused[refused.fault] += 1
             raise RuntimeWarning(f"on {topic!a:.100}: refused, {refused}") from refused
@@ -181,4 +181,4 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             return
         self._jobs.close()
         self._store.close()
-        self._store, self._jobs = store, Jobs(store)
+        self._store, self._jobs = store, JobQueue(store)

@@ -12,7 +12,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-def side_by_side(bodies: Mapping[K, Callable[[], T]], at_once: int) -> dict[K, T]:
+def run_parallel(bodies: Mapping[K, Callable[[], T]], at_once: int) -> dict[K, T]:
     """What each returns, at most `at_once` of them at a time.
 
     What one raises is raised when all have ended; that one was Cancelled only when nothing else

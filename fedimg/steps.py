@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from fedimg.parallel import side_by_side
+from fedimg.parallel import run_parallel
 
 T = TypeVar("T")
 Effect = Callable[[], T]
@@ -55,6 +55,6 @@ class PlainSteps:
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
         """Every branch's result, by name."""
-        return side_by_side(
+        return run_parallel(
             {name: partial(branch.body, self) for name, branch in branches.items()}, at_once
         )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from lab import image
 from lab.image import Image
@@ -118,8 +118,8 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 @pytest.fixture
-def jobs(store: Store) -> Iterator[Jobs]:
-    jobs = Jobs(store)
+def jobs(store: Store) -> Iterator[JobQueue]:
+    jobs = JobQueue(store)
     yield jobs
     jobs.close()
 

@@ -17,7 +17,7 @@ import pytest
 from koji_fedoramessaging_messages.build import BuildStateChangeV1
 from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
-from fedimg.jobs.queue import Entry, Jobs
+from fedimg.jobs.queue import Entry, JobQueue
 from fedimg.sources.identifiers import METHODS
 from fedimg.store.store import Store
 from lab.koji import Koji
@@ -83,7 +83,7 @@ class Consumer:
 
     def known(self, entry: str) -> Entry:
         store = Store(self.state)
-        jobs = Jobs(store)
+        jobs = JobQueue(store)
         try:
             return jobs.known(entry)
         finally:

@@ -31,7 +31,7 @@ from fedimg.aws.tags import Labels, ami_name
 from fedimg.consumers import KojiConsumer
 from fedimg.images import FILE_NAME, AMIType, Architecture, RawImage
 from fedimg.intake import announcement, resolve
-from fedimg.sources.koji import Hub, KojiRefused, KojiUnavailable, KojiUnfinished
+from fedimg.sources.koji import KojiHub, KojiNotFinished, KojiRefused, KojiUnavailable
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.koji import Koji
@@ -294,7 +294,7 @@ def test_hostile_hub_names_no_file_but_its_own(
     hostile_hub: tuple[config.Koji, Callable[[list[Any]], None]],
 ) -> None:
     chosen, answer = hostile_hub
-    hub = Hub(chosen)
+    hub = KojiHub(chosen)
     harmless = re.compile(r"(?:[A-Za-z0-9._+~:/-]|%5E)+")
     found = 0
 
@@ -315,7 +315,7 @@ def test_hostile_hub_names_no_file_but_its_own(
         answer([*said, *said])
         try:
             images = hub.find(entry).images
-        except (KojiRefused, KojiUnfinished, KojiUnavailable):
+        except (KojiRefused, KojiNotFinished, KojiUnavailable):
             images = ()
         for image in images:
             found += 1

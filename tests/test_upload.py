@@ -20,7 +20,7 @@ from fedimg.cli.app import app
 from fedimg.images import Architecture, RawImage
 from fedimg.intake import resolve
 from fedimg.intake.resolve import Sources
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from lab.koji import Koji
 
@@ -62,12 +62,14 @@ Announce = Callable[[], Announced]
 
 
 @pytest.fixture(params=["scratch task", "build, md5", "build, sha256"])
-def announce(request: pytest.FixtureRequest, koji: Koji, jobs: Jobs, tmp_path: Path) -> Announce:
+def announce(
+    request: pytest.FixtureRequest, koji: Koji, jobs: JobQueue, tmp_path: Path
+) -> Announce:
     """Build the image in Koji, and let intake find it."""
     return lambda: announced(koji, jobs, tmp_path, request.param)
 
 
-def announced(koji: Koji, jobs: Jobs, tmp_path: Path, kind: str = "build, sha256") -> Announced:
+def announced(koji: Koji, jobs: JobQueue, tmp_path: Path, kind: str = "build, sha256") -> Announced:
     file = tmp_path / f"{IMAGE}.raw.xz"
     file.write_bytes(BYTES)
     scratch = kind == "scratch task"
@@ -142,7 +144,7 @@ def test_respin_under_the_same_url_is_another_image(
 
 
 def test_again_publishes_an_image_on_purpose_each_time(
-    run: Run, store: Store, jobs: Jobs, koji: Koji, tmp_path: Path
+    run: Run, store: Store, jobs: JobQueue, koji: Koji, tmp_path: Path
 ) -> None:
     found = announced(koji, jobs, tmp_path)
     url, job = found.url, found.job
@@ -190,7 +192,7 @@ def test_upload_that_failed_runs_again_for_the_file_that_is_there_now(
 
 
 def test_waiting_follows_the_job_that_has_the_image(
-    run: Run, store: Store, jobs: Jobs, koji: Koji, tmp_path: Path
+    run: Run, store: Store, jobs: JobQueue, koji: Koji, tmp_path: Path
 ) -> None:
     found = announced(koji, jobs, tmp_path)
     url, job = found.url, found.job
@@ -205,7 +207,7 @@ def test_waiting_follows_the_job_that_has_the_image(
 
 
 def test_image_whose_server_is_away_is_uploaded_and_that_is_said(
-    run: Run, store: Store, jobs: Jobs, koji: Koji, tmp_path: Path
+    run: Run, store: Store, jobs: JobQueue, koji: Koji, tmp_path: Path
 ) -> None:
     url = put(koji)
     koji.down(refusing=True)
@@ -220,7 +222,7 @@ def test_image_whose_server_is_away_is_uploaded_and_that_is_said(
 
 
 def test_upload_of_a_former_version_is_known_again_by_its_url(
-    run: Run, store: Store, jobs: Jobs, koji: Koji
+    run: Run, store: Store, jobs: JobQueue, koji: Koji
 ) -> None:
     # It noted neither size nor validator.
     former = RawImage.at(put(koji), Architecture.X86_64, None)

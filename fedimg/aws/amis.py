@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fedimg.aws.client.already_gone import gone
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.already_gone import already_gone
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code, missing
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
@@ -16,7 +16,7 @@ from fedimg.aws.tags import Labels, ami_name
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.parallel import side_by_side
+from fedimg.parallel import run_parallel
 
 ROLE = "ami"
 #: A taken name gets the next number; more than this many builds of one name is a mistake.
@@ -44,7 +44,7 @@ def register_all(
 
     What one of them raises is raised when the others are made: a clean-up finds those.
     """
-    made = side_by_side(
+    made = run_parallel(
         {kind: partial(register, ec2, waiter, labels, kind, basis) for kind in kinds}, len(kinds)
     )
     return list(made.values())
@@ -88,9 +88,9 @@ def available(
     amis: Sequence[AMI],
     *,
     limit: float,
-    sights: Sights | None = None,
+    polling: BatchedPolling | None = None,
 ) -> None:
-    """Wait until AMIs of one region can be launched, with whoever else waits in these `sights`.
+    """Wait until AMIs of one region can be launched, with whoever else waits in these `polling`.
 
     Raises EC2ServiceException when one fails or takes longer than `limit` seconds.
     """
@@ -105,7 +105,7 @@ def available(
                 )
         return True if all(image["State"] == "available" for image in images) else None
 
-    (sights or Sights()).images.wait(
+    (polling or BatchedPolling()).images.wait(
         ec2, waiter, wanted, judge, what=f"AMIs {', '.join(wanted)} available", limit=limit
     )
 
@@ -121,7 +121,7 @@ def deregister(ec2: Client, ami: AMI) -> None:
     try:
         ec2.deregister_image(ImageId=ami.id)
     except Exception as error:
-        if not gone(ec2, ami.id, error):
+        if not already_gone(ec2, ami.id, error):
             raise
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from fedimg.aws import amis, tags
-from fedimg.aws.client.already_gone import gone
+from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code, explained
 from fedimg.aws.client.types import Client
@@ -365,7 +365,7 @@ def _gone(ec2: Client, item: Leftover, once_public: bool) -> bool | None:
         else:
             ec2.delete_security_group(GroupId=item.id)
     except Exception as error:
-        if gone(ec2, item.id, error):
+        if already_gone(ec2, item.id, error):
             return True
         if code(error) in _NOT_YET:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedimg.aws import amis, snapshots, tags
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
@@ -36,7 +36,7 @@ def copied(
     look_first: bool,
     doubted: Callable[[], object] = lambda: None,
     limits: Limits,
-    sights: Sights | None = None,
+    polling: BatchedPolling | None = None,
 ) -> str:
     """The copy of a completed snapshot in the clients' region, when it holds all of its bytes.
 
@@ -58,7 +58,7 @@ def copied(
             doubted=doubted,
         )
         try:
-            snapshots.completed(ec2, waiter, copy, limit=limits.copy_, sights=sights)
+            snapshots.completed(ec2, waiter, copy, limit=limits.copy_, polling=polling)
             return copy
         except snapshots.SnapshotFailed:
             snapshots.delete(ec2, copy)

@@ -46,7 +46,7 @@ _NO_CREDENTIALS = (
 )
 
 
-class Account:
+class Preflight:
     """Looks at an account; each look stands alone, changes nothing, and raises what AWS says."""
 
     def __init__(self, clients: Clients, settings: EC2) -> None:

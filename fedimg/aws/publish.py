@@ -20,7 +20,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import NEVER, PUBLISHED
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI
-from fedimg.parallel import side_by_side
+from fedimg.parallel import run_parallel
 
 
 class Publications(Protocol):
@@ -79,7 +79,7 @@ def publish_all(
             if _surely_refused(error):
                 refused.update(ami.id for ami in amis)
             raise
-        side_by_side({ami.id: partial(publish, ami) for ami in amis}, len(amis))
+        run_parallel({ami.id: partial(publish, ami) for ami in amis}, len(amis))
     except Exception:
         # A mark that cannot be taken away stays: it only keeps a thing from being removed.
         with suppress(*FAILURES, EC2ServiceException, Cancelled):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fedimg.aws.client.already_gone import gone
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.already_gone import already_gone
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
@@ -33,9 +33,14 @@ def find(
 
 
 def completed(
-    ec2: Client, waiter: Waiter, snapshot: str, *, limit: float, sights: Sights | None = None
+    ec2: Client,
+    waiter: Waiter,
+    snapshot: str,
+    *,
+    limit: float,
+    polling: BatchedPolling | None = None,
 ) -> None:
-    """Wait until a snapshot holds all of its bytes, with whoever else waits in these `sights`.
+    """Wait until a snapshot holds all of its bytes, with whoever else waits in these `polling`.
 
     Raises SnapshotFailed when it fails, EC2ServiceException when it takes longer than `limit`
     seconds or turns out encrypted: no AMI made from it could be public.
@@ -55,7 +60,7 @@ def completed(
             )
         return True if state["State"] == "completed" else None
 
-    (sights or Sights()).snapshots.wait(
+    (polling or BatchedPolling()).snapshots.wait(
         ec2, waiter, [snapshot], judge, what=f"snapshot {snapshot} completed", limit=limit
     )
 
@@ -65,5 +70,5 @@ def delete(ec2: Client, snapshot: str) -> None:
     try:
         ec2.delete_snapshot(SnapshotId=snapshot)
     except Exception as error:
-        if not gone(ec2, snapshot, error):
+        if not already_gone(ec2, snapshot, error):
             raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fedora_messaging import config, exceptions
 from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
-from fedimg.bus.publisher import BusError, NotTaken
+from fedimg.bus.publisher import BusError, BusUnavailable
 
 if TYPE_CHECKING:
     from fedora_messaging.message import Message
@@ -69,7 +69,7 @@ def message(topic: str, body: dict[str, Any], key: str) -> Message:
     return made
 
 
-class Broker:
+class AMQPPublisher:
     """The way to the broker, which one thread of this process may use.
 
     Args:
@@ -90,7 +90,7 @@ class Broker:
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
         """Hand a message to the broker and return its id, once the broker has confirmed it.
 
-        Raises NotTaken when it has not, and what validation by the schema raises.
+        Raises BusUnavailable when it has not, and what validation by the schema raises.
         """
         # Importing it chooses Twisted's reactor, which in fedmsg-hub is another's business.
         from fedora_messaging import api
@@ -101,11 +101,11 @@ class Broker:
             api.publish(made, timeout=self._seconds)
         except Exception as error:
             # Of any kind: the libraries below let through whatever a connection may end with.
-            raise NotTaken(f"the AMQP broker has not confirmed it: {error!r:.300}") from error
+            raise BusUnavailable(f"the AMQP broker has not confirmed it: {error!r:.300}") from error
         self._taken.append((made.id, topic, body))
         return made.id
 
-    def heard(self, seconds: float) -> list[tuple[str, str, Any]]:
+    def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:
         """What the broker has confirmed since; waits up to `seconds` where that is nothing."""
         if not self._taken:
             self._closed.wait(seconds)

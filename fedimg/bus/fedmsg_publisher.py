@@ -63,7 +63,7 @@ def _files() -> list[str] | None:
     return [place]
 
 
-class Bus:
+class FedmsgPublisher:
     """One connection to the relay and one from it, for the thread that makes it.
 
     Args:
@@ -111,7 +111,7 @@ class Bus:
         self._publisher.publish(topic=topic, msg=body, modname=MODNAME, pre_fire_hook=complete)
         return sent[0]
 
-    def heard(self, seconds: float) -> list[tuple[str, str, Any]]:
+    def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:
         """What has come out of the relay: msg_id, topic and body of each of fedimg's messages.
 
         Waits up to `seconds` for the first.

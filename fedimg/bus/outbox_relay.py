@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import sqlalchemy.exc
 
 from fedimg.bus import publishers
-from fedimg.bus.publisher import NotTaken, Outlet
+from fedimg.bus.publisher import BusUnavailable, Publisher
 from fedimg.config import FEDMSG
 from fedimg.store.rows import Announcement
 from fedimg.store.store import Store
@@ -49,7 +49,7 @@ class _Sending:
     ids: set[str] = field(default_factory=set)
 
 
-class Messenger:
+class OutboxRelay:
     """A thread that empties the outbox, for one bus.
 
     A message leaves it when the bus was seen to have taken it: fedmsg's relay when it shows it on
@@ -83,7 +83,7 @@ class Messenger:
         self._thread = threading.Thread(target=self._run, name=thread_name(bus), daemon=True)
         self._stop = threading.Event()
         self._deadline = math.inf
-        self._connect: Callable[[], Outlet]
+        self._connect: Callable[[], Publisher]
         # Everything below belongs to the thread.
         self._sendings: dict[int, _Sending] = {}
         self._seen: set[int] = set()
@@ -94,7 +94,7 @@ class Messenger:
 
     def start(self) -> None:
         """Begin. Raises BusError when the bus's own configuration does not lead to it."""
-        self._connect = publishers.outlet(self._bus, self._confirm)
+        self._connect = publishers.publisher_for(self._bus, self._confirm)
         self._store.delivered((), self._bus, self._buses)
         self._thread.start()
 
@@ -157,7 +157,7 @@ class Messenger:
             if row.id not in self._seen
         }
 
-    def _send(self, connection: Outlet) -> None:
+    def _send(self, connection: Publisher) -> None:
         """Send what is due, oldest first; in doubt, one message: one that was tried least."""
         now = time.monotonic()
         due = [sending for sending in self._sendings.values() if sending.due <= now]
@@ -197,7 +197,7 @@ class Messenger:
                 reason,
             )
 
-    def _send_one(self, connection: Outlet, sending: _Sending, now: float) -> bool:
+    def _send_one(self, connection: Publisher, sending: _Sending, now: float) -> bool:
         """Send a message; False when the bus takes none at all."""
         sending.tries += 1
         # Silence of the whole bus is no reason to let a single message be.
@@ -207,7 +207,7 @@ class Messenger:
             row = sending.row
             sending.ids.add(connection.send(row.topic, row.body, row.key))
             sending.sent = now
-        except NotTaken as error:
+        except BusUnavailable as error:
             sending.sent, sending.due = now, time.monotonic() + _ERROR_PAUSE
             self._doubt_because(sending, str(error))
             return False
@@ -223,10 +223,10 @@ class Messenger:
             )
         return True
 
-    def _hear(self, connection: Outlet) -> None:
+    def _hear(self, connection: Publisher) -> None:
         """Notice which messages the bus has taken."""
         under_way = {each: sending for sending in self._sendings.values() for each in sending.ids}
-        for message_id, topic, body in connection.heard(_LOOK_SECONDS):
+        for message_id, topic, body in connection.confirmed(_LOOK_SECONDS):
             sending = under_way.get(message_id)
             if sending and (topic, body) == (sending.row.topic, sending.row.body):
                 self._seen.add(sending.row.id)

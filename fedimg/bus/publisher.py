@@ -7,27 +7,27 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from fedimg.untrusted.quoting import Told
+from fedimg.untrusted.quoting import QuotedError
 
 
-class BusError(Told):
+class BusError(QuotedError):
     """A bus's own configuration does not lead to it; the text says what is missing."""
 
 
-class NotTaken(Told):
+class BusUnavailable(QuotedError):
     """The bus takes nothing at the moment; the text says why."""
 
 
-class Outlet(Protocol):
+class Publisher(Protocol):
     """One connection to a bus, for the thread that makes it."""
 
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
         """Hand over a message and return its id, which for one `key` is one where the bus lets it.
 
-        Raises NotTaken, or what encoding raises.
+        Raises BusUnavailable, or what encoding raises.
         """
 
-    def heard(self, seconds: float) -> list[tuple[str, str, Any]]:
+    def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:
         """Id, topic and body of each message that the bus has been seen to take since.
 
         Waits up to `seconds` for the first.

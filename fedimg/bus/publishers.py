@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from fedimg.bus.publisher import Outlet
+from fedimg.bus.publisher import Publisher
 from fedimg.config import FEDMSG
 
 
-def outlet(bus: str, confirm_seconds: float) -> Callable[[], Outlet]:
+def publisher_for(bus: str, confirm_seconds: float) -> Callable[[], Publisher]:
     """How to connect to a bus, of which nothing is loaded by a site that does without.
 
     Raises BusError when what is configured, or installed, does not lead to it.
@@ -17,8 +17,8 @@ def outlet(bus: str, confirm_seconds: float) -> Callable[[], Outlet]:
     if bus == FEDMSG:
         from fedimg.bus import fedmsg_publisher as fedmsg
 
-        return partial(fedmsg.Bus, fedmsg.configuration())
+        return partial(fedmsg.FedmsgPublisher, fedmsg.configuration())
     from fedimg.bus import amqp_publisher
 
     amqp_publisher.configuration()
-    return partial(amqp_publisher.Broker, confirm_seconds)
+    return partial(amqp_publisher.AMQPPublisher, confirm_seconds)

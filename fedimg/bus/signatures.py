@@ -32,7 +32,7 @@ class Fault(StrEnum):
     NO_POLICY = "nobody is named who may send it"
 
 
-class Refused(Exception):
+class SignatureRefused(Exception):
     """A message is not believed; `fault` is the kind of reason, the text the whole of it."""
 
     def __init__(self, fault: Fault, said: str = "") -> None:
@@ -65,15 +65,17 @@ class Signatures:
         crypto.propagate = False
 
     def check(self, message: object) -> None:
-        """Raise Refused unless somebody who may send the message has signed it as it is."""
+        """Raise SignatureRefused unless one who may send the message has signed it as it is."""
         if not isinstance(message, dict):
-            raise Refused(Fault.UNSIGNED)
+            raise SignatureRefused(Fault.UNSIGNED)
         if not all(isinstance(message.get(key), str) for key in ("signature", "certificate")):
-            raise Refused(Fault.UNSIGNED)
+            raise SignatureRefused(Fault.UNSIGNED)
         topic = message.get("topic")
         policy = self._config.get("routing_policy") or {}
         if not isinstance(topic, str) or not policy.get(topic):
-            raise Refused(Fault.NO_POLICY, f"routing_policy has no signer for {topic!r:.100}")
+            raise SignatureRefused(
+                Fault.NO_POLICY, f"routing_policy has no signer for {topic!r:.100}"
+            )
         self._look_at_files()
         self._look_at_lists()
         self._said.last.text = ""
@@ -81,18 +83,18 @@ class Signatures:
             valid = fedmsg.crypto.validate(message, **self._config)
         except Exception as error:
             # Whatever is no certificate, no base64 or no PEM makes its libraries raise anything.
-            raise Refused(Fault.CERTIFICATE, repr(error)) from error
+            raise SignatureRefused(Fault.CERTIFICATE, repr(error)) from error
         if not valid:
             raise self._refused(self._said.last.text)
         # fedmsg may have read its files anew meanwhile.
         self._look_at_lists()
 
-    def _refused(self, said: str) -> Refused:
+    def _refused(self, said: str) -> SignatureRefused:
         if "invalid signature" in said:
-            return Refused(Fault.TAMPERED)
+            return SignatureRefused(Fault.TAMPERED)
         if said.startswith("Authorization"):
-            return Refused(Fault.SIGNER, said)
-        return Refused(Fault.CERTIFICATE, said)
+            return SignatureRefused(Fault.SIGNER, said)
+        return SignatureRefused(Fault.CERTIFICATE, said)
 
     def _look_at_files(self) -> None:
         places = {key: self._config.get(key) for key in ("ca_cert_location", "crl_location")}
@@ -102,7 +104,9 @@ class Signatures:
             try:
                 fedmsg.crypto.utils.load_certificates(*places.values(), invalidate_cache=True)
             except Exception as error:
-                raise Refused(Fault.CERTIFICATE, f"cannot read {places}: {error}") from error
+                raise SignatureRefused(
+                    Fault.CERTIFICATE, f"cannot read {places}: {error}"
+                ) from error
 
     def _look_at_lists(self) -> None:
         places = (self._config.get("ca_cert_location"), self._config.get("crl_location"))
@@ -116,7 +120,7 @@ class Signatures:
                 self._unlisted = f"{places[1]}: {error}"
             self._loaded = loaded
         if self._unlisted:
-            raise Refused(Fault.CERTIFICATE, self._unlisted)
+            raise SignatureRefused(Fault.CERTIFICATE, self._unlisted)
 
 
 class _Said(logging.Handler):

@@ -45,7 +45,7 @@ JSONOption = Annotated[
 ]
 
 
-class Code(IntEnum):
+class ExitCode(IntEnum):
     """How a command ended, for scripts; 130 is a command that was interrupted."""
 
     #: Done, or nothing was left to do.
@@ -62,10 +62,10 @@ class Code(IntEnum):
     NOT_NOW = 5
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """The command cannot do what was asked; `code` is its exit status."""
 
-    def __init__(self, code: Code, text: str) -> None:
+    def __init__(self, code: ExitCode, text: str) -> None:
         super().__init__(text)
         self.code = code
 
@@ -92,13 +92,13 @@ class Call:
         return Output(self._as_json)
 
     def store(self, *, create: bool = False) -> Store:
-        """The database. Raises Refused when there is none yet, unless `create`."""
+        """The database. Raises CommandRefused when there is none yet, unless `create`."""
         directory = self.settings.state_directory
         # Opening makes what is missing, owned by whoever asked: a look must not do that.
         url = self.settings.database
         if not create and not url and not (directory / DATABASE).exists():
-            raise Refused(
-                Code.UNUSABLE,
+            raise CommandRefused(
+                ExitCode.UNUSABLE,
                 f"there is no database in {directory} yet: check state_directory in the "
                 "configuration, or start 'fedimg worker', which makes it",
             )
@@ -176,14 +176,14 @@ def _command(group: typer.Typer, body: Callable[..., int]) -> Callable[..., int]
     return body
 
 
-def _explained(error: Exception) -> tuple[Code, str] | None:
+def _explained(error: Exception) -> tuple[ExitCode, str] | None:
     """The exit status and the text of an error that a person can act on; None for a bug."""
     from fedimg.config import ConfigError
 
-    if isinstance(error, Refused):
+    if isinstance(error, CommandRefused):
         return error.code, str(error)
     if isinstance(error, ConfigError):
-        return Code.UNUSABLE, str(error)
+        return ExitCode.UNUSABLE, str(error)
 
     import sqlalchemy as sa
 
@@ -191,24 +191,24 @@ def _explained(error: Exception) -> tuple[Code, str] | None:
     from fedimg.bus.publisher import BusError
     from fedimg.exceptions import EC2ServiceException
     from fedimg.jobs.migration import MoveRefused
-    from fedimg.sources.lookup import Refused as NotListed
-    from fedimg.sources.lookup import Unavailable
+    from fedimg.sources.lookup import LookupRefused as NotListed
+    from fedimg.sources.lookup import SourceUnavailable
     from fedimg.store.store import StoreError
     from fedimg.worker.lease import WorkerRunning
 
     if isinstance(error, WorkerRunning | MoveRefused):
-        return Code.NOT_NOW, str(error)
+        return ExitCode.NOT_NOW, str(error)
     if isinstance(error, StoreError | BusError):
-        return Code.UNUSABLE, str(error)
+        return ExitCode.UNUSABLE, str(error)
     if isinstance(error, sa.exc.DatabaseError):
-        return Code.UNUSABLE, (
+        return ExitCode.UNUSABLE, (
             f"the database failed: {error.orig}; check the owner of state_directory and the free "
             "space there, or, with `database`, that PostgreSQL runs"
         )
     if isinstance(error, EC2ServiceException):
-        return Code.FAILED, str(error)
-    if isinstance(error, NotListed | Unavailable):
-        return Code.FAILED, str(error)
+        return ExitCode.FAILED, str(error)
+    if isinstance(error, NotListed | SourceUnavailable):
+        return ExitCode.FAILED, str(error)
     if isinstance(error, FAILURES):
-        return Code.FAILED, f"AWS: {error}; 'fedimg check' looks for the reason"
+        return ExitCode.FAILED, f"AWS: {error}; 'fedimg check' looks for the reason"
     return None

@@ -18,17 +18,17 @@ import requests
 from botocore.exceptions import BotoCoreError
 
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.preflight import Account, merged
+from fedimg.aws.preflight import Preflight, merged
 from fedimg.bus import revocation
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.diagnostics import Finding, Look, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.intake import announcement
-from fedimg.intake.backlog import unanswered
+from fedimg.intake.backlog import backlog_problems
 from fedimg.jobs.outages import Outages
 from fedimg.process import permissions
 from fedimg.sources.http import NoAnswer
-from fedimg.sources.xmlrpc import Client
+from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import one_line, reason
 
@@ -73,7 +73,7 @@ def run(settings: Settings) -> list[Finding]:
     for location in settings.composes.locations:
         looks |= {f"composes, {location}": partial(composes, location)}
     try:
-        account = Account(Clients(), settings.ec2)
+        account = Preflight(Clients(), settings.ec2)
     except BotoCoreError as error:
         # Such as an AWS_PROFILE that ~/.aws/config does not have.
         problem = Finding(
@@ -191,7 +191,7 @@ def koji_hub(koji: Koji) -> list[Finding]:
     """Whether the hub answers."""
     name, hint = "Koji hub", "check koji.hub, and the way there"
     try:
-        Client(koji.hub, min(koji.timeout, _READ_SECONDS)).call("getAPIVersion")
+        XMLRPCClient(koji.hub, min(koji.timeout, _READ_SECONDS)).call("getAPIVersion")
     except NoAnswer as error:
         return [Finding(name, Status.PROBLEM, str(error), hint)]
     except xmlrpc.client.Fault as fault:
@@ -220,7 +220,7 @@ def announcements(settings: Settings) -> list[Finding]:
     if not _has_database(settings):
         return [Finding(name, Status.OK, "none yet")]
     with closing(Store(settings.state_directory, settings.database)) as store:
-        told = unanswered(store)
+        told = backlog_problems(store)
     hint = "nothing is lost, and Koji is asked again; see 'Koji hub', and tell Koji's operators"
     return [Finding(name, Status.WARNING, text, hint) for text in told] or [
         Finding(name, Status.OK, "Koji has answered about each")

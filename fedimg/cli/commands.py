@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedimg.cli.app import Call, Code, Refused, app, command
+from fedimg.cli.app import Call, CommandRefused, ExitCode, app, command
 from fedimg.process.hardening import hide_memory
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def upload(
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the job; exit by how it ended.")
     ] = False,
-) -> Code:
+) -> ExitCode:
     """Queue the publishing of an image, and print its job.
 
     An image that has a job already gets no second one: that job is shown, and the exit status
@@ -84,12 +84,12 @@ def upload(
     """
     from fedimg.cli import output
     from fedimg.cli.follow import follow, going_on
-    from fedimg.jobs.queue import Jobs
+    from fedimg.jobs.queue import JobQueue
 
     image = _image(url, arch, checksum)
     store = call.store(create=True)
     known = _measured(call, image)
-    with closing(Jobs(store)) as jobs:
+    with closing(JobQueue(store)) as jobs:
         taken = jobs.upload(known, on_purpose=again)
     row = _find(store, taken.job)
     if taken.run is None:
@@ -112,7 +112,7 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be stored.")
     ] = False,
-) -> Code:
+) -> ExitCode:
     """Ask Koji, and the composes' locations, what finished since then, and store what has no job.
 
     The worker does so by itself, from where it last looked; this goes back further, and asks
@@ -121,25 +121,25 @@ def replay(
     """
     from fedimg.cli import output
     from fedimg.intake import catch_up
-    from fedimg.jobs.queue import Jobs
-    from fedimg.sources.compose_listing import ComposeLists
-    from fedimg.sources.koji_listing import Lists
+    from fedimg.jobs.queue import JobQueue
+    from fedimg.sources.compose_listing import ComposeListing
+    from fedimg.sources.koji_listing import KojiListing
 
-    koji, composes = Lists(call.settings.koji), call.settings.composes
+    koji, composes = KojiListing(call.settings.koji), call.settings.composes
     try:
         begin = catch_up.moment(since, koji.now())
     except ValueError as error:
-        raise Refused(Code.UNUSABLE, f"--since: {error}") from error
-    places: list[catch_up.Lists] = [koji]
-    places += [ComposeLists(composes, each) for each in composes.locations]
-    with closing(Jobs(call.store(create=not dry_run))) as jobs:
+        raise CommandRefused(ExitCode.UNUSABLE, f"--since: {error}") from error
+    places: list[catch_up.Listing] = [koji]
+    places += [ComposeListing(composes, each) for each in composes.locations]
+    with closing(JobQueue(call.store(create=not dry_run))) as jobs:
         found = [
             one for lists in places for one in catch_up.replay(lists, jobs, begin, dry_run=dry_run)
         ]
     if any(one.stored for one in found):
         _mind_the_worker(call)
     call.output.answer(output.replayed(found))
-    return Code.OK
+    return ExitCode.OK
 
 
 @command
@@ -152,11 +152,11 @@ def status(
         bool,
         typer.Option("--watch", "-w", help="Follow until nothing is live; exit by JOB's state."),
     ] = False,
-) -> Code:
+) -> ExitCode:
     """Show jobs, oldest first; of one job, its regions and how its boot checks went."""
     from fedimg.cli import output
     from fedimg.cli.follow import follow, going_on
-    from fedimg.intake.backlog import unanswered
+    from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
 
     store = call.store()
@@ -164,13 +164,16 @@ def status(
     live = [row for row in rows if going_on(row)]
     if live:
         _mind_the_worker(call, live)
-    for text in [*unanswered(store), *map(str, Outages(store, call.settings.ec2.limits).all())]:
+    for text in [
+        *backlog_problems(store),
+        *map(str, Outages(store, call.settings.ec2.limits).all()),
+    ]:
         call.output.note(text)
     if watch and live:
         rows = follow(store, [row.job for row in live], call.output)
     else:
         call.output.answer(output.jobs(rows, details=job is not None))
-    return _by_state(rows[0]) if watch and job else Code.OK
+    return _by_state(rows[0]) if watch and job else ExitCode.OK
 
 
 @command
@@ -182,7 +185,7 @@ def amis(
     kind: Annotated[
         str | None, typer.Option("--type", help="hvm, paravirtual, gp2, … or both: hvm-gp2.")
     ] = None,
-) -> Code:
+) -> ExitCode:
     """List AMIs, by image and region."""
     from fedimg.cli import output
 
@@ -196,18 +199,18 @@ def amis(
         and kind in (None, row.virt_type, row.volume_type, f"{row.virt_type}-{row.volume_type}")
     ]
     call.output.answer(output.amis(rows))
-    return Code.OK
+    return ExitCode.OK
 
 
 @command
-def retry(call: Call, job: JobArgument) -> Code:
+def retry(call: Call, job: JobArgument) -> ExitCode:
     """Queue an incomplete, failed or cancelled job again; what is done already stays."""
     from fedimg.cli import output
-    from fedimg.jobs.queue import Jobs
+    from fedimg.jobs.queue import JobQueue
 
     store = call.store()
     name = _find(store, job).job
-    with closing(Jobs(store)) as jobs:
+    with closing(JobQueue(store)) as jobs:
         queued = jobs.retry(name) is not None
     row = _find(store, name)
     if queued:
@@ -217,22 +220,23 @@ def retry(call: Call, job: JobArgument) -> Code:
     elif twin := store.twin(row.image):
         call.output.note(f"nothing is left to do: {twin} has published the same file, or will")
     else:
-        raise Refused(
-            Code.NOT_NOW, f"{name} is {row.state} ({row.step}); only an ended job can be retried"
+        raise CommandRefused(
+            ExitCode.NOT_NOW,
+            f"{name} is {row.state} ({row.step}); only an ended job can be retried",
         )
     call.output.answer(output.job(row))
-    return Code.OK
+    return ExitCode.OK
 
 
 @command
-def cancel(call: Call, job: JobArgument) -> Code:
+def cancel(call: Call, job: JobArgument) -> ExitCode:
     """End a queued or running job; the worker removes what it made."""
     from fedimg.cli import output
-    from fedimg.jobs.queue import Jobs
+    from fedimg.jobs.queue import JobQueue
 
     store = call.store()
     name = _find(store, job).job
-    with closing(Jobs(store)) as jobs:
+    with closing(JobQueue(store)) as jobs:
         cancelled = jobs.cancel(name)
     row = _find(store, name)
     if cancelled and row.state != "cancelled":
@@ -242,15 +246,15 @@ def cancel(call: Call, job: JobArgument) -> Code:
     elif row.state == "cancelled":
         call.output.note(f"{name} is cancelled already")
     else:
-        raise Refused(
-            Code.NOT_NOW, f"{name} is {row.state} ({row.step}): nothing is left to cancel"
+        raise CommandRefused(
+            ExitCode.NOT_NOW, f"{name} is {row.state} ({row.step}): nothing is left to cancel"
         )
     call.output.answer(output.job(row))
-    return Code.OK
+    return ExitCode.OK
 
 
 @command
-def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> Code:
+def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     """Show what would be made of an image, and where; nothing is touched."""
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import output
@@ -262,7 +266,7 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> Code:
         settings.ec2, site=settings.site, checks=settings.checks, clients=Clients()
     )
     call.output.answer(output.plan(image, service.plan(image)))
-    return Code.OK
+    return ExitCode.OK
 
 
 @command
@@ -280,7 +284,7 @@ def cleanup(
             "given again.",
         ),
     ] = None,
-) -> Code:
+) -> ExitCode:
     """Remove what this site's jobs left in EC2: all that was never public and is of no live job.
 
     What was public and is private now stays, and is listed apart. Nothing is removed where the
@@ -353,13 +357,13 @@ def cleanup(
         call.output.note(f"not looked at: {region}: {why}; {what}")
     if refused:
         call.output.note(output.unknown_jobs(strange, store.place))
-        return Code.NOT_NOW
+        return ExitCode.NOT_NOW
     missed = [region for region in silent if regions.chosen(region, settings.ec2)]
-    return Code.FAILED if unseen or missed else Code.OK
+    return ExitCode.FAILED if unseen or missed else ExitCode.OK
 
 
 @command
-def check(call: Call) -> Code:
+def check(call: Call) -> ExitCode:
     """Look for what would keep images from being published, and say what to do about it."""
     from fedimg.cli import check as looks
     from fedimg.cli import output
@@ -368,21 +372,24 @@ def check(call: Call) -> Code:
     found = looks.run(call.settings)
     call.output.answer(output.findings(found))
     bad = any(finding.status is Status.PROBLEM for finding in found)
-    return Code.FAILED if bad else Code.OK
+    return ExitCode.FAILED if bad else ExitCode.OK
 
 
 def _named(there: Survey, ids: Sequence[str]) -> list[Leftover]:
-    """What has these ids. Raises Refused where it is public, or nothing that may be removed."""
+    """Return what has these ids.
+
+    Raises CommandRefused where one is public, or is nothing that may be removed.
+    """
     candidates = {item.id: item for item in (*there.left, *there.once_public)}
     public = {item.id for item in there.public}
     for id in ids:
         if id in public:
-            raise Refused(
-                Code.NOT_NOW, f"{id} is public: make it, or the AMI that uses it, private first"
+            raise CommandRefused(
+                ExitCode.NOT_NOW, f"{id} is public: make it, or the AMI that uses it, private first"
             )
         if id not in candidates:
-            raise Refused(
-                Code.UNUSABLE,
+            raise CommandRefused(
+                ExitCode.UNUSABLE,
                 f"{id} is nothing that can be removed: not this site's, of a live job, or in a "
                 "region that cannot be looked at; 'fedimg cleanup --dry-run' lists what can be",
             )
@@ -390,14 +397,14 @@ def _named(there: Survey, ids: Sequence[str]) -> list[Leftover]:
 
 
 def _image(url: str, arch: str | None, checksum: str | None) -> RawImage:
-    """The image that a person described. Raises Refused when no such image can be."""
+    """The image that a person described. Raises CommandRefused when no such image can be."""
     from fedimg.images import Architecture, RawImage
 
     said = {_architecture(name) for name in _ARCHITECTURE.findall(url.rsplit("/", 1)[-1])}
     given = _architecture(arch) if arch else None
     if given and said and given not in said:
-        raise Refused(
-            Code.UNUSABLE,
+        raise CommandRefused(
+            ExitCode.UNUSABLE,
             f"--arch {arch} contradicts the file name, which says {', '.join(sorted(said))}",
         )
     architecture = given or (said.pop() if len(said) == 1 else Architecture.X86_64)
@@ -406,7 +413,7 @@ def _image(url: str, arch: str | None, checksum: str | None) -> RawImage:
     try:
         return RawImage.at(url, architecture, checksum.lower() if checksum else None)
     except ValueError as error:
-        raise Refused(Code.UNUSABLE, str(error)) from error
+        raise CommandRefused(ExitCode.UNUSABLE, str(error)) from error
 
 
 def _architecture(name: str) -> Architecture:
@@ -415,8 +422,8 @@ def _architecture(name: str) -> Architecture:
     try:
         return Architecture.from_koji(name)
     except ValueError as error:
-        raise Refused(
-            Code.UNUSABLE, f"{name!r} is no architecture of EC2's: x86_64 or aarch64"
+        raise CommandRefused(
+            ExitCode.UNUSABLE, f"{name!r} is no architecture of EC2's: x86_64 or aarch64"
         ) from error
 
 
@@ -429,10 +436,12 @@ def _find(store: Store, text: str) -> JobRow:
         row for row in rows if text in row.job
     ]
     if not found:
-        raise Refused(Code.UNKNOWN, f"there is no job {text!r}; 'fedimg status' lists them")
+        raise CommandRefused(
+            ExitCode.UNKNOWN, f"there is no job {text!r}; 'fedimg status' lists them"
+        )
     if len(found) > 1:
         names = ", ".join(row.job for row in found)
-        raise Refused(Code.UNUSABLE, f"{text!r} may be any of these jobs: {names}")
+        raise CommandRefused(ExitCode.UNUSABLE, f"{text!r} may be any of these jobs: {names}")
     return found[0]
 
 
@@ -445,7 +454,7 @@ def _measured(call: Call, image: RawImage) -> Known:
 
     try:
         found = measure(image.url, _MEASURE_SECONDS, Trusted.of(call.settings.ec2, image))
-    except (http.NotThere, http.NoAnswer) as error:
+    except (http.NotFound, http.NoAnswer) as error:
         why = str(error)
     else:
         if found.size is not None:
@@ -459,15 +468,15 @@ def _measured(call: Call, image: RawImage) -> Known:
 
 
 def _refuse_contradiction(row: JobRow, image: RawImage, taken: Submission) -> None:
-    """Raise Refused when a person says of a URL what its job was not told."""
+    """Raise CommandRefused when a person says of a URL what its job was not told."""
     said: list[tuple[str, str | None, str | None]]
     said = [("architecture", row.image.architecture, image.architecture)]
     if not taken.sure:
         said += [("checksum", row.image.checksum, image.checksum)]
     for what, old, new in said if row.image.given_by_hand else ():
         if new and new != old:
-            raise Refused(
-                Code.NOT_NOW,
+            raise CommandRefused(
+                ExitCode.NOT_NOW,
                 f"the job of this URL, {row.job}, has the {what} {old or '(none)'}, not {new}; "
                 "an image's job cannot be changed: 'fedimg upload --again' makes another",
             )
@@ -487,17 +496,17 @@ def _has_it(row: JobRow, taken: Submission) -> str:
     return f"{text}: 'fedimg retry {row.job}' runs it now; {once_more} as a job of its own"
 
 
-def _by_state(row: JobRow) -> Code:
+def _by_state(row: JobRow) -> ExitCode:
     return {
-        "incomplete": Code.INCOMPLETE,
-        "failed": Code.FAILED,
-        "cancelled": Code.FAILED,
-    }.get(row.state, Code.OK)
+        "incomplete": ExitCode.INCOMPLETE,
+        "failed": ExitCode.FAILED,
+        "cancelled": ExitCode.FAILED,
+    }.get(row.state, ExitCode.OK)
 
 
 def _mind_the_worker(call: Call, live: Sequence[JobRow] = ()) -> None:
     """Tell a person when nothing will happen, or nothing more of these jobs, and why."""
-    from fedimg.worker.idle_reasons import unattended
+    from fedimg.worker.idle_reasons import idle_reasons
 
-    for text in unattended(call.store(), live):
+    for text in idle_reasons(call.store(), live):
         call.output.note(text)

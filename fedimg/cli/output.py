@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fedimg.intake.catch_up import Replayed
     from fedimg.jobs.migration import Moved
     from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
-    from fedimg.worker.registry import Member
+    from fedimg.worker.registry import RegisteredWorker
 
 _STATE_STYLES = {
     "running": "cyan",
@@ -370,7 +370,7 @@ def replayed(found: Sequence[Replayed]) -> Answer:
     return Answer(rows, lines, [table], "nothing finished since then")
 
 
-def workers(members: Sequence[Member], living: Collection[str]) -> Answer:
+def workers(members: Sequence[RegisteredWorker], living: Collection[str]) -> Answer:
     """Workers, by name, and what each does; one that is gone is being taken over from."""
     values = [
         {
@@ -393,7 +393,7 @@ def workers(members: Sequence[Member], living: Collection[str]) -> Answer:
     return Answer(values, rows, [table], "no worker is running")
 
 
-def _worker_state(member: Member, living: Collection[str]) -> str:
+def _worker_state(member: RegisteredWorker, living: Collection[str]) -> str:
     if member.name not in living:
         return "gone"
     return "draining" if member.draining else "working"

@@ -1,7 +1,7 @@
 """What finished while nobody listened: looked for at the start and at intervals.
 
 The bus repeats nothing. What is found goes through the same door as what is announced,
-fedimg.jobs.queue.Jobs.take_in, and who made it is asked about each as about any other.
+fedimg.jobs.queue.JobQueue.take_in, and who made it is asked about each as about any other.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from fedimg import config
-from fedimg.intake.deferred import LaterEntries
-from fedimg.intake.watermarks import Mark, Marks
-from fedimg.jobs.queue import Entry, Jobs
-from fedimg.sources.koji_listing import Finished, Page
-from fedimg.sources.lookup import Refused, Stumbles, Unavailable
+from fedimg.intake.deferred import DeferredEntries
+from fedimg.intake.watermarks import Watermark, Watermarks
+from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.sources.koji_listing import FinishedEntry, Page
+from fedimg.sources.lookup import LookupRefused, SourceFails, SourceUnavailable
 from fedimg.store.store import Store
 
 _AGE = re.compile(r"(\d{1,6})([hdw])")
@@ -28,7 +28,7 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 _log = logging.getLogger(__name__)
 
 
-class Lists(Protocol):
+class Listing(Protocol):
     """Lists of what finished at a Koji hub, or at a location of composes."""
 
     @property
@@ -42,13 +42,13 @@ class Lists(Protocol):
     def now(self) -> float:
         """What time it is there, in seconds since the epoch.
 
-        Raises found.Unavailable or Refused.
+        Raises found.SourceUnavailable or Refused.
         """
 
     def since(self, name: str, after: float) -> Iterator[Page]:
         """What finished after a moment of that clock, of the list `name`, oldest first.
 
-        Raises found.Unavailable, Stumbles or Refused.
+        Raises found.SourceUnavailable, SourceFails or Refused.
         """
 
 
@@ -63,64 +63,64 @@ class CatchUp:
     def __init__(
         self,
         store: Store,
-        jobs: Jobs,
-        lists: Lists,
+        jobs: JobQueue,
+        listing: Listing,
         settings: config.CatchUp,
         stop: threading.Event,
     ) -> None:
         self._jobs = jobs
-        self._lists = lists
+        self._listing = listing
         self._settings = settings
         self._stop = stop
-        self._marks = Marks(store)
-        self._later = LaterEntries(store)
+        self._watermarks = Watermarks(store)
+        self._deferred = DeferredEntries(store)
 
     def look(self) -> bool:
         """Store what was missed, of every list; False when it has to be done again soon."""
         try:
-            now = self._lists.now()
-        except Refused as error:
-            self._failed(self._lists.names, error)
+            now = self._listing.now()
+        except LookupRefused as error:
+            self._failed(self._listing.names, error)
             return True
-        except Unavailable as error:
-            self._failed(self._lists.names, error)
+        except SourceUnavailable as error:
+            self._failed(self._listing.names, error)
             return False
-        self._later.wake(self._lists.kinds)
+        self._deferred.wake(self._listing.kinds)
         # All before the first is read: what happens meanwhile must not have the others begin later.
-        begun = {name: self._begin(name, now) for name in self._lists.names}
+        begun = {name: self._begin(name, now) for name in self._listing.names}
         whole = True
-        for number, (name, mark) in enumerate(begun.items()):
+        for number, (name, watermark) in enumerate(begun.items()):
             try:
-                read = self._read(name, mark, now)
-            except (Refused, Stumbles) as error:
+                read = self._read(name, watermark, now)
+            except (LookupRefused, SourceFails) as error:
                 # Of this list alone: its turn comes again with the others'.
                 self._failed([name], error)
-            except Unavailable as error:
-                self._failed(self._lists.names[number:], error)
+            except SourceUnavailable as error:
+                self._failed(self._listing.names[number:], error)
                 return False
             else:
                 if self._stop.is_set():
                     return False
                 if read:
-                    self._marks.looked([name])
+                    self._watermarks.looked([name])
                 whole &= read
         return whole
 
-    def _begin(self, name: str, now: float) -> Mark:
+    def _begin(self, name: str, now: float) -> Watermark:
         """The mark of a list, set `look_back` ago when it answers for the first time."""
-        mark = self._marks.get(name)
+        watermark = self._watermarks.get(name)
         # A beginning that has not come yet was told by a clock that was wrong.
-        if mark is None or mark.begin > now:
+        if watermark is None or watermark.begin > now:
             begin = now - self._settings.look_back
-            mark = Mark(begin, begin)
-            self._marks.set(name, mark)
-        return mark
+            watermark = Watermark(begin, begin)
+            self._watermarks.set(name, watermark)
+        return watermark
 
-    def _read(self, name: str, mark: Mark, now: float) -> bool:
+    def _read(self, name: str, watermark: Watermark, now: float) -> bool:
         """Store what was missed of one list; whether that was all of it."""
-        after = max(mark.begin, min(mark.until, now) - self._settings.overlap)
-        stored = self._marks.stored(name)
-        for page in self._lists.since(name, after):
+        after = max(watermark.begin, min(watermark.until, now) - self._settings.overlap)
+        stored = self._watermarks.stored(name)
+        for page in self._listing.since(name, after):
             taken = []
             for one in page.found:
                 if self._stop.is_set():
@@ -128,14 +128,16 @@ class CatchUp:
                 if stored.get(one.entry) != one.completed and self._take_in(one):
                     taken.append(one)
             # A time that has not come yet, as a builder's clock may tell, moves nothing.
-            mark = Mark(mark.begin, max(min(mark.until, now), min(page.until, now)))
-            self._marks.set(name, mark, taken)
+            watermark = Watermark(
+                watermark.begin, max(min(watermark.until, now), min(page.until, now))
+            )
+            self._watermarks.set(name, watermark, taken)
             if page.more:
                 return False
-        self._marks.forget(name, after)
+        self._watermarks.forget(name, after)
         return True
 
-    def _take_in(self, one: Finished) -> bool:
+    def _take_in(self, one: FinishedEntry) -> bool:
         """Store an entry; whether it needs no further look.
 
         One that waits is asked for already, perhaps at this moment, and perhaps a moment before
@@ -155,32 +157,32 @@ class CatchUp:
 
     def _failed(self, names: Sequence[str], error: Exception) -> None:
         _log.warning("cannot see what was missed of %s: %s", ", ".join(names), error)
-        self._marks.looked(names, str(error))
+        self._watermarks.looked(names, str(error))
 
 
 @dataclass(frozen=True)
 class Replayed:
     """Something that finished, what had become of it before, and whether it is stored now."""
 
-    finished: Finished
+    finished: FinishedEntry
     before: Entry
     stored: bool
 
 
-def replay(lists: Lists, jobs: Jobs, since: float, *, dry_run: bool) -> Iterator[Replayed]:
+def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> Iterator[Replayed]:
     """Store all that finished since a moment of their clock and has no job; each as it is done.
 
     What came to nothing before is asked for again: the site's policy may be another by now.
-    Raises found.Unavailable or Refused.
+    Raises found.SourceUnavailable or Refused.
     """
-    for name in lists.names:
-        for page in lists.since(name, since):
+    for name in listing.names:
+        for page in listing.since(name, since):
             for one in page.found:
                 before = jobs.known(one.entry) if dry_run else jobs.take_in(one.entry, any_age=True)
                 missed = before in (Entry.NEW, Entry.EMPTY)
                 yield Replayed(one, before, stored=missed and not dry_run)
             if page.more:
-                raise Unavailable(
+                raise SourceUnavailable(
                     f"more {name} finished since then than are listed at once; go on with --since "
                     f"{_text(page.until)}"
                 )

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from fedimg.store.store import Store
 from fedimg.store.tables import waiting
-from fedimg.untrusted.quoting import Told
+from fedimg.untrusted.quoting import QuotedError
 
 #: The first pause, in seconds; each is twice as long as the last, up to Why's limit.
 FIRST_PAUSE = 60.0
@@ -20,7 +20,7 @@ FIRST_PAUSE = 60.0
 UNFINISHED_SECONDS = 600.0
 
 
-class Why(StrEnum):
+class DeferReason(StrEnum):
     """What an entry waits for."""
 
     #: The hub did not answer at all.
@@ -33,7 +33,7 @@ class Why(StrEnum):
     @property
     def longest(self) -> float:
         """The longest pause, in seconds."""
-        return 4 * 3600.0 if self is Why.STUMBLES else 600.0
+        return 4 * 3600.0 if self is DeferReason.STUMBLES else 600.0
 
 
 def whom(entry: str) -> str:
@@ -41,23 +41,23 @@ def whom(entry: str) -> str:
     return "its location" if entry.startswith("compose:") else "Koji"
 
 
-class Later(Told):
+class Defer(QuotedError):
     """An entry has to be asked for again later."""
 
-    def __init__(self, why: Why, reason: str) -> None:
+    def __init__(self, why: DeferReason, reason: str) -> None:
         super().__init__(reason)
         self.why = why
 
 
 @dataclass(frozen=True)
-class Waiting:
+class DeferredEntry:
     """An entry that waits; `asked` is when it was last asked for, by our clock, in seconds.
 
     `pause` and `waited`, in seconds, are how long it waits from then on, and has waited before.
     """
 
     entry: str
-    why: Why
+    why: DeferReason
     reason: str
     asked: float
     pause: float
@@ -66,29 +66,29 @@ class Waiting:
     @property
     def hopeless(self) -> bool:
         """Whether it is not worth waiting for."""
-        return self.why is Why.UNFINISHED and self.waited >= UNFINISHED_SECONDS
+        return self.why is DeferReason.UNFINISHED and self.waited >= UNFINISHED_SECONDS
 
     def due(self, now: float) -> bool:
         """Whether the pause is over; a clock that was set back ends it too."""
         return not self.asked <= now < self.asked + self.pause
 
 
-class LaterEntries:
+class DeferredEntries:
     """The entries that wait, in the database."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         self._insert = store.insert
 
-    def postpone(self, entry: str, why: Why, reason: str) -> Waiting:
+    def postpone(self, entry: str, why: DeferReason, reason: str) -> DeferredEntry:
         """Let an entry wait, longer each time that it does so for the same reason."""
         before = next((row for row in self.all() if row.entry == entry), None)
         now = time.time()
         if before is not None and before.why is why:
             pause = min(before.pause * 2, why.longest)
-            row = Waiting(entry, why, reason, now, pause, before.waited + before.pause)
+            row = DeferredEntry(entry, why, reason, now, pause, before.waited + before.pause)
         else:
-            row = Waiting(entry, why, reason, now, FIRST_PAUSE, 0.0)
+            row = DeferredEntry(entry, why, reason, now, FIRST_PAUSE, 0.0)
         values = {name: value for name, value in vars(row).items() if name != "entry"}
         with self._engine.begin() as connection:
             connection.execute(
@@ -103,20 +103,22 @@ class LaterEntries:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(waiting).where(waiting.c.entry == entry))
 
-    def all(self) -> list[Waiting]:
+    def all(self) -> list[DeferredEntry]:
         """Every entry that waits, the one that has waited longest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(
                 sa.select(waiting).order_by(sa.desc(waiting.c.waited), waiting.c.entry)
             ).mappings()
-            return [Waiting(**{**row, "why": Why(row["why"])}) for row in rows]
+            return [DeferredEntry(**{**row, "why": DeferReason(row["why"])}) for row in rows]
 
     def wake(self, kinds: Iterable[str]) -> None:
         """End the pauses of entries of these kinds that nobody spoke of: somebody does again."""
         ours = sa.or_(*(waiting.c.entry.startswith(f"{kind}:") for kind in kinds))
         with self._engine.begin() as connection:
             connection.execute(
-                sa.update(waiting).where(waiting.c.why == Why.SILENT, ours).values(asked=0.0)
+                sa.update(waiting)
+                .where(waiting.c.why == DeferReason.SILENT, ours)
+                .values(asked=0.0)
             )
 
     def take_in(self, take_in: Callable[[str], object]) -> None:

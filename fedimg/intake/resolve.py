@@ -14,12 +14,18 @@ from datetime import UTC, datetime
 from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
 from fedimg.images import Architecture, RawImage
-from fedimg.intake.deferred import Later, Why, whom
+from fedimg.intake.deferred import Defer, DeferReason, whom
 from fedimg.sources import http
 from fedimg.sources.composes import Composes
 from fedimg.sources.file_server import Trusted
-from fedimg.sources.koji import Hub
-from fedimg.sources.lookup import Found, Refused, Stumbles, Unavailable, Unfinished
+from fedimg.sources.koji import KojiHub
+from fedimg.sources.lookup import (
+    LookupRefused,
+    LookupResult,
+    NotFinished,
+    SourceFails,
+    SourceUnavailable,
+)
 from fedimg.sources.measure import measure
 from fedimg.untrusted import patterns
 
@@ -36,15 +42,18 @@ class Sources:
     """Whoever can be asked about an entry, by its kind: the Koji hub, the composes' locations."""
 
     def __init__(self, settings: Settings) -> None:
-        self._hub = Hub(settings.koji)
+        self._hub = KojiHub(settings.koji)
         self._composes = Composes(settings.composes)
 
-    def find(self, entry: str) -> Found:
-        """What an entry is, with its images. Raises Unavailable, Unfinished or Refused."""
+    def find(self, entry: str) -> LookupResult:
+        """Return what an entry is, with its images.
+
+        Raises SourceUnavailable, NotFinished or LookupRefused.
+        """
         return (self._composes if entry.startswith("compose:") else self._hub).find(entry)
 
 
-def wanted(found: Found, koji: Koji) -> list[RawImage]:
+def wanted(found: LookupResult, koji: Koji) -> list[RawImage]:
     """The images that the site publishes; why the others are left out is logged.
 
     Anyone who may build scratch images can name one Fedora-Cloud-Base: the owner counts first.
@@ -72,15 +81,15 @@ def wanted(found: Found, koji: Koji) -> list[RawImage]:
 def _unwanted(image: RawImage, koji: Koji) -> str | None:
     if image.architecture not in map(Architecture.from_koji, koji.architectures):
         return f"{image.architecture} is not in koji.architectures"
-    if not any(patterns.found(pattern, image.file_name) for pattern in koji.name_patterns):
+    if not any(patterns.matches(pattern, image.file_name) for pattern in koji.name_patterns):
         return "its name matches none of koji.name_patterns"
     for pattern in koji.exclude_patterns:
-        if patterns.found(pattern, image.file_name):
+        if patterns.matches(pattern, image.file_name):
             return f"its name matches {pattern!r} of koji.exclude_patterns"
     return None
 
 
-def too_old(found: Found, days: float) -> str | None:
+def too_old(found: LookupResult, days: float) -> str | None:
     """Why an announcement of this is not believed any more; None when it is.
 
     An announcement that was signed once can be sent again by anybody who heard it.
@@ -109,14 +118,14 @@ def ask(
     """The images of an entry that the site publishes; empty when there will never be any.
 
     Who does not answer is asked again, for PATIENCE. With `any_age` there may be images of what
-    finished long ago. Raises Later when that is over, Cancelled
+    finished long ago. Raises Defer when that is over, Cancelled
     when `stop` is set.
     """
     koji = settings.koji
     until = time.monotonic() + PATIENCE
     pause = min(FIRST_PAUSE, koji.retry_seconds)
     while not stop.is_set():
-        why, reason = Why.SILENT, ""
+        why, reason = DeferReason.SILENT, ""
         try:
             found = sources.find(entry)
             days = settings.intake.max_age_days
@@ -124,18 +133,18 @@ def ask(
                 _log.warning("%s is dropped: %s", entry, old)
                 return []
             return [_measured(image, settings) for image in wanted(found, koji)]
-        except Refused as error:
+        except LookupRefused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []
-        except Unfinished as error:
+        except NotFinished as error:
             # A replica of the hub's database lags by seconds.
-            why, reason = Why.UNFINISHED, str(error)
-        except Stumbles as error:
-            why, reason = Why.STUMBLES, str(error)
-        except (Unavailable, http.NoAnswer) as error:
+            why, reason = DeferReason.UNFINISHED, str(error)
+        except SourceFails as error:
+            why, reason = DeferReason.STUMBLES, str(error)
+        except (SourceUnavailable, http.NoAnswer) as error:
             reason = str(error)
         if time.monotonic() + pause > until:
-            raise Later(why, reason)
+            raise Defer(why, reason)
         _log.warning("%s waits for %s, asked again in %g s: %s", entry, whom(entry), pause, reason)
         stop.wait(pause)
         pause = min(pause * 2, koji.retry_seconds)
@@ -151,7 +160,7 @@ def _measured(image: RawImage, settings: Settings) -> RawImage:
         return image
     try:
         found = measure(image.url, settings.koji.timeout, Trusted.of(settings.ec2, image))
-    except http.NotThere as error:
+    except http.NotFound as error:
         # The job says so, to whoever reads it.
         _log.warning("the size of %s is not known: %s", image.name, error)
         return image

@@ -17,11 +17,11 @@ from fedimg.store.tables import caught, lists, looks
 
 if TYPE_CHECKING:
     # Which loads an HTTP client: `fedimg status` does without.
-    from fedimg.sources.koji_listing import Finished
+    from fedimg.sources.koji_listing import FinishedEntry
 
 
 @dataclass(frozen=True)
-class Mark:
+class Watermark:
     """Everything in a list that finished from `begin` to `until`, as far as seen, is stored."""
 
     begin: float
@@ -37,22 +37,22 @@ class Look:
     error: str | None
 
 
-class Marks:
+class Watermarks:
     """The marks of all lists, and which entries close to them were stored."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         self._insert = store.insert
 
-    def get(self, name: str) -> Mark | None:
+    def get(self, name: str) -> Watermark | None:
         """The mark of a list; None before the first."""
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(lists).where(lists.c.list == name)).first()
-        return None if row is None else Mark(row.begin, row.until)
+        return None if row is None else Watermark(row.begin, row.until)
 
-    def set(self, name: str, mark: Mark, stored: Iterable[Finished] = ()) -> None:
+    def set(self, name: str, watermark: Watermark, stored: Iterable[FinishedEntry] = ()) -> None:
         """Move a list's mark, and remember what was stored on the way: both or neither."""
-        values = {"begin": mark.begin, "until": mark.until}
+        values = {"begin": watermark.begin, "until": watermark.until}
         with self._engine.begin() as connection:
             for one in stored:
                 connection.execute(

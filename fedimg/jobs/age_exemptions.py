@@ -8,7 +8,7 @@ from fedimg.store.store import Store
 from fedimg.store.tables import age_exempt
 
 
-class Exempt:
+class AgeExemptions:
     """They are in the database until they have been asked for."""
 
     def __init__(self, store: Store) -> None:

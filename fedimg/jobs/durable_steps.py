@@ -12,7 +12,7 @@ from dbos import DBOS, PortableWorkflowError
 
 from fedimg.exceptions import Cancelled, exhausted
 from fedimg.jobs.serialization import as_json, original
-from fedimg.parallel import side_by_side
+from fedimg.parallel import run_parallel
 from fedimg.steps import Branch, Effect
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class DurableSteps:
             places = {step: DBOS.reserve_step() for step in branch.names}
             steps = _ReservedSteps(self._gate, places)
             bodies[name] = partial(contextvars.copy_context().run, branch.body, steps)
-        return side_by_side(bodies, at_once)
+        return run_parallel(bodies, at_once)
 
 
 class _ReservedSteps:

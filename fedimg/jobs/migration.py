@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store import tables
 from fedimg.store.database import StoreError
 from fedimg.store.rows import CLEANING
@@ -42,7 +42,7 @@ def move(source: Store, target: Store) -> Moved:
     _refuse_live(source)
     if target.jobs():
         raise MoveRefused(f"the database {target.place} has jobs already: it has to be a new one")
-    queue = Jobs(target)
+    queue = JobQueue(target)
     counts: dict[str, int] = {}
     queued = 0
     try:
@@ -83,7 +83,7 @@ def _refuse_live(source: Store) -> None:
 
 def _entries(source: Store) -> list[str]:
     """The entries that Koji has not been asked about."""
-    queue = Jobs(source)
+    queue = JobQueue(source)
     try:
         return queue.entries()
     finally:

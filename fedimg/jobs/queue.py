@@ -11,8 +11,8 @@ from dbos import DBOSClient
 
 from fedimg.identity import Known
 from fedimg.images import RawImage
-from fedimg.jobs.age_exemptions import Exempt
-from fedimg.jobs.retries import Again, Turn, What
+from fedimg.jobs.age_exemptions import AgeExemptions
+from fedimg.jobs.retries import RetryKind, RetrySchedule, ScheduledRetry
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
@@ -43,13 +43,13 @@ class Entry(StrEnum):
     EMPTY = "empty"
 
 
-class Jobs:
+class JobQueue:
     """The queue, seen from the bus and from the command line; needs no running worker."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._again = Again(store)
-        self._exempt = Exempt(store)
+        self._retries = RetrySchedule(store)
+        self._age_exemptions = AgeExemptions(store)
         self._client = DBOSClient(
             system_database_engine=store.engine,
             serializer=SERIALIZER,
@@ -70,7 +70,7 @@ class Jobs:
         """
         before = self.known(entry)
         if any_age and before is not Entry.TAKEN:
-            self._exempt.add(entry)
+            self._age_exemptions.add(entry)
         if before is Entry.EMPTY:
             self._client.delete_workflow(entry)
         if before in (Entry.NEW, Entry.EMPTY):
@@ -101,7 +101,7 @@ class Jobs:
         taken = self._store.add_upload(known, queue=self._publish, on_purpose=on_purpose)
         if taken.run is not None:
             # A run that was to come by itself had another image.
-            self._again.forget(taken.job)
+            self._retries.forget(taken.job)
         return taken
 
     def retry(self, job: str) -> int | None:
@@ -111,21 +111,21 @@ class Jobs:
         )
         if run is not None:
             # A person has looked: what comes by itself from now on is counted anew.
-            self._again.forget(job)
+            self._retries.forget(job)
         return run
 
     def begin_due(self) -> None:
         """Queue what jobs that ended get later, by themselves, as far as its time has come."""
-        self._again.wake()
-        for turn in self._again.due():
-            begin = self._run_again if turn.what is What.RUN else self._clean_again
+        self._retries.wake()
+        for turn in self._retries.due():
+            begin = self._run_again if turn.what is RetryKind.RUN else self._clean_again
             queued = begin(turn)
             row = self._store.job(turn.job)
             # Behind its own clean-up it is not ready yet; behind a newer run it is of no use.
             if queued or row is None or row.run != turn.run:
-                self._again.begun(turn)
+                self._retries.begun(turn)
 
-    def _run_again(self, turn: Turn) -> bool:
+    def _run_again(self, turn: ScheduledRetry) -> bool:
         run = self._store.next_run(
             turn.job,
             queue=lambda connection, run: self._publish(connection, turn.job, run),
@@ -133,7 +133,7 @@ class Jobs:
         )
         return run is not None
 
-    def _clean_again(self, turn: Turn) -> bool:
+    def _clean_again(self, turn: ScheduledRetry) -> bool:
         def queue(connection: sa.Connection, state: str, error: str | None) -> object:
             given = (turn.job, turn.run, state, error, False, turn.count)
             name = f"{workflow_id(CLEAN, turn.job, turn.run)}:{turn.count}"
@@ -151,7 +151,7 @@ class Jobs:
             queue=lambda connection, run: self._clean(connection, job, run, "cancelled", None),
         )
         if run is None:
-            return self._again.give_up(job)
+            return self._retries.give_up(job)
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True
 

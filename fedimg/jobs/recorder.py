@@ -22,7 +22,7 @@ _LOGGED_LINES = 30
 _log = logging.getLogger(__name__)
 
 
-class Record:
+class Recorder:
     """The observer of one run of a job; telling it something again changes nothing.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 
 _DAY = 86400.0
@@ -17,7 +17,7 @@ _DAY = 86400.0
 _log = logging.getLogger(__name__)
 
 
-def forget(store: Store, queue: Jobs, days: float) -> None:
+def forget(store: Store, queue: JobQueue, days: float) -> None:
     """Forget what ended, and what the bus took, over `days` days ago."""
     before = time.time() - days * _DAY
     ended = queue.forget_ended(before)

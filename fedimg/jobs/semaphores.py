@@ -12,13 +12,13 @@ from fedimg.store.store import Store
 from fedimg.store.tables import slots
 
 
-class Slots:
+class Semaphores:
     """The places that are taken and the lines for them, in the database."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def take(self, kind: str, job: str, limit: int) -> bool:
+    def acquire(self, kind: str, job: str, limit: int) -> bool:
         """Whether the job has one of `limit` places; else it stands in line for one.
 
         Whoever asked first has it first, however often others ask. Who does not wait any more has
@@ -42,12 +42,12 @@ class Slots:
             )
             return job in connection.execute(first).scalars().all()
 
-    def free(self, kind: str, job: str) -> None:
+    def release(self, kind: str, job: str) -> None:
         """Give a job's place back, or leave the line."""
         with self._store.engine.begin() as connection:
             connection.execute(sa.delete(slots).where(slots.c.kind == kind, slots.c.job == job))
 
-    def free_all(self, job: str) -> None:
+    def release_all(self, job: str) -> None:
         """Give back whatever places a job has, and leave all lines."""
         with self._store.engine.begin() as connection:
             connection.execute(sa.delete(slots).where(slots.c.job == job))

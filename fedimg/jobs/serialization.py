@@ -24,7 +24,7 @@ from fedimg.exceptions import Cancelled, EC2ServiceException
 SERIALIZER: Serializer = DBOSPortableJSONSerializer()
 
 
-class NotData(Exception):
+class RowRefused(Exception):
     """A row of the queue's tables holds what is no data; nothing of it was run."""
 
     def __init__(self, what: str) -> None:
@@ -65,13 +65,13 @@ def _kinds() -> Iterator[type[EC2ServiceException]]:
 def _restored(kind: object, problem: object, fields: dict[str, Any]) -> EC2ServiceException:
     """An exception of fedimg's own with its fields, each of them of the type that it has to be."""
     if kind not in set(_kinds()) or not isinstance(problem, str):
-        raise NotData("an error of an unknown kind")
+        raise RowRefused("an error of an unknown kind")
     assert isinstance(kind, type)
     error: EC2ServiceException = kind(problem)
     for name, before in vars(error).items():
         value = fields.get(name, before)
         if type(value) is not type(before):
-            raise NotData(f"an error whose {name} is no {type(before).__name__}")
+            raise RowRefused(f"an error whose {name} is no {type(before).__name__}")
         setattr(error, name, value)
     return error
 
@@ -91,16 +91,16 @@ class _Plain(pickle.Unpickler):
         built_in = getattr(builtins, name, None) if module == builtins.__name__ else None
         if isinstance(built_in, type) and issubclass(built_in, Exception):
             return built_in
-        raise NotData(f"{module}.{name}")
+        raise RowRefused(f"{module}.{name}")
 
 
 def _read(cls: library.DefaultSerializer, serialized_data: str) -> Any:
     try:
         return _Plain(io.BytesIO(base64.b64decode(serialized_data))).load()
-    except NotData:
+    except RowRefused:
         raise
     except Exception as error:
-        raise NotData("what cannot be read") from error
+        raise RowRefused("what cannot be read") from error
 
 
 library.DefaultSerializer.deserialize = _read  # type: ignore[method-assign]

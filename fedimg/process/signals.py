@@ -10,7 +10,7 @@ import threading
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def told_to_stop() -> threading.Event:
+def stop_requested() -> threading.Event:
     """Set by SIGTERM and SIGINT from here on; the second one ends the process where it stands.
 
     A thread of its own reads of signals from their wake-up descriptor. A handler in Python runs in
@@ -19,7 +19,7 @@ def told_to_stop() -> threading.Event:
 
     Only the main thread may call this.
     """
-    told = threading.Event()
+    stopping = threading.Event()
     reading, writing = socket.socketpair()
     writing.setblocking(False)
 
@@ -27,9 +27,9 @@ def told_to_stop() -> threading.Event:
         while received := reading.recv(1):
             if received[0] not in _SIGNALS:
                 continue
-            if told.is_set():
+            if stopping.is_set():
                 os._exit(0)
-            told.set()
+            stopping.set()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     # Detached: it is to be open for as long as the process.
@@ -37,4 +37,4 @@ def told_to_stop() -> threading.Event:
     for number in _SIGNALS:
         # Python writes to the descriptor for signals alone that have a handler.
         signal.signal(number, lambda *_of_it: None)
-    return told
+    return stopping

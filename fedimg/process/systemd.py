@@ -40,24 +40,24 @@ def limit() -> float | None:
     return int(given) / 1e6 if given.isdecimal() and int(given) else None
 
 
-def wait(told: threading.Event, silent: Callable[[float], Iterable[str]]) -> None:
-    """Wait for `told`, and tell systemd meanwhile that all is well.
+def wait(stopping: threading.Event, silent: Callable[[float], Iterable[str]]) -> None:
+    """Wait for `stopping`, and tell systemd meanwhile that all is well.
 
     `silent(seconds)` names what has not moved for so long: while there is anything, systemd is
     told nothing, and starts the process anew.
     """
     seconds = limit()
     if seconds is None:
-        told.wait()
+        stopping.wait()
         return
-    while not told.wait(seconds / 4):
+    while not stopping.wait(seconds / 4):
         if still := sorted(silent(seconds / 2)):
             _log.error("%s: no sign of life for %g s", ", ".join(still), seconds / 2)
         else:
             notify("WATCHDOG=1")
 
 
-class Pulse:
+class Watchdog:
     """Sees which threads use a database, by their names.
 
     Each of a worker's loops asks the database for work several times a second: one that does not

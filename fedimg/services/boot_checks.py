@@ -14,7 +14,7 @@ from fedimg.aws.boot.boot_check import BootCheck, Verdict
 from fedimg.aws.boot.checks import looks_early
 from fedimg.aws.client.errors import explained
 from fedimg.aws.instance.attempts import Attempts
-from fedimg.aws.instance.network import Place
+from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.config import Check
 from fedimg.exceptions import Cancelled, EC2ServiceException, EC2TestException
@@ -23,7 +23,7 @@ from fedimg.progress import Observer
 from fedimg.steps import Branch, Steps
 
 #: The attempts of a role in a region, at a place there.
-AttemptsIn = Callable[[str, str, Place], Attempts]
+AttemptsIn = Callable[[str, str, JobNetwork], Attempts]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BootChecks:
         object.__setattr__(self, "_verdicts", futures)
 
     def branch(
-        self, kind: AMIType, originals: Sequence[AMI], place: Place
+        self, kind: AMIType, originals: Sequence[AMI], place: JobNetwork
     ) -> Branch[EC2ServiceException | None]:
         """The origin's AMI of one type boots and passes; or what went wrong, other than with it.
 
@@ -115,7 +115,7 @@ class BootChecks:
         ]
         if not kinds:
             return passed
-        place = Place(**steps.run(f"security-group:{region}", prepare))
+        place = JobNetwork(**steps.run(f"security-group:{region}", prepare))
         for kind in kinds:
             name = self.step(region, kind)
             judged = self._judged(steps, name, kind, made, place)
@@ -142,11 +142,13 @@ class BootChecks:
         return kind.virtualization is self.plan.tested[self.plan.origin][0].virtualization
 
     def _judged(
-        self, steps: Steps, step: str, kind: AMIType, made: Sequence[AMI], place: Place
+        self, steps: Steps, step: str, kind: AMIType, made: Sequence[AMI], place: JobNetwork
     ) -> Verdict:
         return Verdict.from_json(steps.run(step, lambda: self._boot(step, kind, made, place)))
 
-    def _boot(self, step: str, kind: AMIType, made: Sequence[AMI], place: Place) -> dict[str, Any]:
+    def _boot(
+        self, step: str, kind: AMIType, made: Sequence[AMI], place: JobNetwork
+    ) -> dict[str, Any]:
         (ami,) = (ami for ami in made if ami.type == kind)
         role = f"{boot_check.ROLE}-{self._label(ami.region, kind)}"
         attempts = self.attempts(ami.region, role, place)

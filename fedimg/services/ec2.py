@@ -11,20 +11,20 @@ from typing import Any, Protocol, TypeVar
 from fedimg.aws import amis, copies, plan, publish, snapshots
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Origin, Outages, Watch
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
-from fedimg.aws.client.retrying import Patient
+from fedimg.aws.client.retrying import RetryingClient
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import network as security_group
 from fedimg.aws.instance.attempts import Attempts
-from fedimg.aws.instance.network import Place
+from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.aws.tags import Labels
 from fedimg.aws.write import ebs_direct, utility_instance
-from fedimg.aws.write.ebs_direct import Direct
-from fedimg.aws.write.utility_instance import Utility
+from fedimg.aws.write.ebs_direct import DirectWriter
+from fedimg.aws.write.utility_instance import UtilityWriter
 from fedimg.config import EC2, Check
 from fedimg.exceptions import (
     EC2ServiceException,
@@ -34,7 +34,7 @@ from fedimg.exceptions import (
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.progress import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
-from fedimg.services.region_lines import Lines
+from fedimg.services.region_lines import RegionLines
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
@@ -47,13 +47,13 @@ UTILITIES = "utility instances"
 COPIES = "copies"
 
 
-class Slots(Protocol):
+class Semaphores(Protocol):
     """Places that all jobs together have so many of."""
 
-    def take(self, kind: str, job: str, limit: int) -> bool:
+    def acquire(self, kind: str, job: str, limit: int) -> bool:
         """Whether a job has its place; until it has, it stands in line."""
 
-    def free(self, kind: str, job: str) -> None:
+    def release(self, kind: str, job: str) -> None:
         """Give a job's place back, or leave the line."""
 
 
@@ -95,7 +95,7 @@ class EC2Service:
         checks: Sequence[Check],
         clients: Clients,
         stop: threading.Event | None = None,
-        slots: Slots | None = None,
+        semaphores: Semaphores | None = None,
         outages: Outages | None = None,
         doubted: set[str] | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class EC2Service:
         self.checks = checks
         self.clients = clients
         self.stop = stop or threading.Event()
-        self.slots = slots
+        self.semaphores = semaphores
         self.outages = outages
         self.doubted = set() if doubted is None else doubted
         self._origin = Origin(clients, settings.origin)
@@ -155,7 +155,7 @@ class EC2Service:
         # While the image is written there is time for it.
         retrying.prepare(self.clients, lambda: planned.types)
         upload = _Upload(self, image, observer, planned, again)
-        place = Place(**steps.run("security-group", upload.prepare))
+        place = JobNetwork(**steps.run("security-group", upload.prepare))
         snapshot = steps.run("write", lambda: upload.write(place))
         steps.run("snapshot", lambda: upload.complete(snapshot))
         steps.run("release", lambda: upload.release(place))
@@ -201,7 +201,7 @@ class _Upload:
         self._origin = planned.origin
         self._labels = Labels.of(service.site, image)
         self._waiters: dict[str, Waiter] = {}
-        self.lines = Lines()
+        self.lines = RegionLines()
         # Regions where a step is taken once more, which may have left something to go on from.
         self._resumed: set[str] = set()
         # Where it stands in each region, for what is said while EC2 is away.
@@ -232,7 +232,7 @@ class _Upload:
             )
         return place.to_json()
 
-    def write(self, place: Place) -> str:
+    def write(self, place: JobNetwork) -> str:
         """The image's bytes become a snapshot; its id."""
         attempts = self._attempts(self._origin, utility_instance.ROLE, place)
         with self._at("write", EC2UtilityException):
@@ -254,10 +254,10 @@ class _Upload:
                 self._waiter(),
                 snapshot,
                 limit=self._settings.limits.snapshot,
-                sights=self._sights(),
+                polling=self._polling(),
             )
 
-    def release(self, place: Place) -> None:
+    def release(self, place: JobNetwork) -> None:
         """The utility instance has done its work and goes."""
         with self._at("release"):
             self._attempts(self._origin, utility_instance.ROLE, place).dismiss()
@@ -272,7 +272,7 @@ class _Upload:
         return [ami.to_json() for ami in made]
 
     def boot_check(
-        self, kind: AMIType, originals: Sequence[AMI], place: Place
+        self, kind: AMIType, originals: Sequence[AMI], place: JobNetwork
     ) -> Branch[_Outcome | None]:
         """An AMI of the origin boots and passes; the verdict is for all of its virtualization."""
         line = self._boot_checks.branch(kind, originals, place)
@@ -339,20 +339,20 @@ class _Upload:
             self._ec2(), self._waiter(), self._labels
         )
 
-    def _writer(self, attempts: Attempts) -> Utility | Direct:
-        def heard(words: str) -> None:
+    def _writer(self, attempts: Attempts) -> UtilityWriter | DirectWriter:
+        def on_progress(words: str) -> None:
             self._progress(self._origin, "write", words)
 
         clients = self._service.clients
         if self._settings.write_via == "utility":
-            return Utility(attempts, retrying.once(clients, self._origin), heard)
-        return Direct(
+            return UtilityWriter(attempts, retrying.once(clients, self._origin), on_progress)
+        return DirectWriter(
             self._ec2(),
             ebs_direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
             self._waiter(),
             self._labels,
             self._settings,
-            heard,
+            on_progress,
         )
 
     def _copy(self, region: str, snapshot: str) -> str:
@@ -369,30 +369,30 @@ class _Upload:
                 look_first=self._again or region in self._resumed,
                 doubted=lambda: self._service.doubted.add(region),
                 limits=self._settings.limits,
-                sights=self._sights(region),
+                polling=self._polling(region),
             )
             self._give_back(slot)
         return copied
 
     def _place(self, kind: str, limit: int, region: str | None = None) -> None:
         """Wait for the job's place among those of a kind, of all workers together."""
-        slots = self._service.slots
-        if slots is None:
+        semaphores = self._service.semaphores
+        if semaphores is None:
             return
         try:
             self._waiter(region).until(
-                lambda: slots.take(kind, self._labels.job, limit) or None,
+                lambda: semaphores.acquire(kind, self._labels.job, limit) or None,
                 what=f"a place among the {limit} {kind} at once",
                 limit=self._settings.limits.copy_,
             )
         except EC2ServiceException:
             # Those behind it are not to wait for who has given up.
-            slots.free(kind, self._labels.job)
+            semaphores.release(kind, self._labels.job)
             raise
 
     def _give_back(self, kind: str) -> None:
-        if self._service.slots is not None:
-            self._service.slots.free(kind, self._labels.job)
+        if self._service.semaphores is not None:
+            self._service.semaphores.release(kind, self._labels.job)
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
         self._progress(region, "register")
@@ -416,7 +416,7 @@ class _Upload:
             self._waiter(region),
             made,
             limit=self._settings.limits.image,
-            sights=self._sights(region),
+            polling=self._polling(region),
         )
         return made
 
@@ -516,7 +516,7 @@ class _Upload:
         self._observer.progress(region, AWAY if error.away else FAILED, error=str(error))
         return _Outcome(region, [], error)
 
-    def _attempts(self, region: str, role: str, place: Place) -> Attempts:
+    def _attempts(self, region: str, role: str, place: JobNetwork) -> Attempts:
         return Attempts(
             self._ec2(region),
             self._waiter(region),
@@ -524,7 +524,7 @@ class _Upload:
             self._settings,
             place,
             role,
-            sights=self._sights(region),
+            polling=self._polling(region),
         )
 
     def _waiter(self, region: str | None = None) -> Waiter:
@@ -545,15 +545,17 @@ class _Upload:
 
         waiter = Waiter(self._settings.limits, self._service.stop, away, watch)
         if watch is None:
-            return Patient(self._service.clients, where, waiter)
-        return Patient(self._service.clients, where, waiter, keys_at_fault=watch.keys_at_fault)
+            return RetryingClient(self._service.clients, where, waiter)
+        return RetryingClient(
+            self._service.clients, where, waiter, keys_at_fault=watch.keys_at_fault
+        )
 
     def _progress(self, region: str, step: str, detail: str = "") -> None:
         self._at_step[region] = step
         self._observer.progress(region, step, detail)
 
-    def _sights(self, region: str | None = None) -> Sights:
-        return self._service.clients.sights(region or self._origin)
+    def _polling(self, region: str | None = None) -> BatchedPolling:
+        return self._service.clients.polling(region or self._origin)
 
     def _at(
         self,

@@ -15,7 +15,7 @@ T = TypeVar("T")
 _LOOK_SECONDS = 1.0
 
 
-class Lines:
+class RegionLines:
     """The lines of one fan-out; nobody waits in them before they are `counted`."""
 
     def __init__(self) -> None:

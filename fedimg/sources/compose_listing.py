@@ -16,8 +16,8 @@ from fedimg import config
 from fedimg.sources import http
 from fedimg.sources.composes import STATUS_LIMIT, text
 from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
-from fedimg.sources.koji_listing import Finished, Page
-from fedimg.sources.lookup import Refused, Unavailable
+from fedimg.sources.koji_listing import FinishedEntry, Page
+from fedimg.sources.lookup import LookupRefused, SourceUnavailable
 
 #: Most bytes that are read of an index page; one line of Apache's for each of 10,000 composes.
 _INDEX_LIMIT = 4 * 1024 * 1024
@@ -38,7 +38,7 @@ _TARGET = re.compile(
 _log = logging.getLogger(__name__)
 
 
-class ComposeLists:
+class ComposeListing:
     """The composes of one location: the one list that it has is called by its address."""
 
     #: Of which entries it tells.
@@ -52,28 +52,28 @@ class ComposeLists:
     def now(self) -> float:
         """What time it is at the location's server, in seconds since the epoch.
 
-        Raises found.Unavailable, or found.Refused when it shows no index.
+        Raises found.SourceUnavailable, or found.Refused when it shows no index.
         """
         try:
             return http.seconds_of(self._index().date)
         except ValueError as error:
-            raise Unavailable(f"{self._location} tells no time: {error}") from error
+            raise SourceUnavailable(f"{self._location} tells no time: {error}") from error
 
     def since(self, name: str, after: float) -> Iterator[Page]:
         """The composes that finished after a moment of the server's clock, oldest first.
 
-        One has finished when its STATUS was written last. Raises found.Unavailable or
+        One has finished when its STATUS was written last. Raises found.SourceUnavailable or
         found.Refused.
         """
-        found: list[Finished] = []
-        silent: list[Unavailable] = []
+        found: list[FinishedEntry] = []
+        silent: list[SourceUnavailable] = []
         end = time.monotonic() + _LOOK_SECONDS
         for each in self._links():
             if _day(each) + _LONGEST <= after:
                 continue
             if time.monotonic() > end:
                 silent.append(
-                    Unavailable(
+                    SourceUnavailable(
                         f"{self._location}/ lists more composes than its server tells the status "
                         f"of in {_LOOK_SECONDS:g} s; {each} and older ones were not looked at"
                     )
@@ -81,7 +81,7 @@ class ComposeLists:
                 break
             try:
                 one = self._finished(each)
-            except Unavailable as error:
+            except SourceUnavailable as error:
                 # One that the server fails at hides no other.
                 silent.append(error)
                 if len(silent) == _PATIENCE:
@@ -105,23 +105,25 @@ class ComposeLists:
         address = f"{self._location}/"
         try:
             return http.get(address, _INDEX_LIMIT, self._seconds)
-        except http.NotThere as error:
-            raise Refused(f"no index page, so what the bus loses is not found: {error}") from error
+        except http.NotFound as error:
+            raise LookupRefused(
+                f"no index page, so what the bus loses is not found: {error}"
+            ) from error
         except http.NoAnswer as error:
-            raise Unavailable(str(error)) from error
+            raise SourceUnavailable(str(error)) from error
 
-    def _finished(self, name: str) -> Finished | None:
+    def _finished(self, name: str) -> FinishedEntry | None:
         place = f"{self._location}/{name}/STATUS"
         try:
             answer = http.get(place, STATUS_LIMIT, self._seconds)
-        except http.NotThere:
+        except http.NotFound:
             # It has only just begun, or is being removed.
             return None
         except http.TooLong as error:
             _log.info("%s is left out: %s", place, error)
             return None
         except http.NoAnswer as error:
-            raise Unavailable(str(error)) from error
+            raise SourceUnavailable(str(error)) from error
         if text(answer) not in FINISHED:
             return None
         try:
@@ -129,7 +131,7 @@ class ComposeLists:
         except ValueError as error:
             _log.info("%s is left out: its time: %s", place, error)
             return None
-        return Finished(f"compose:{name}", completed, name, owner="")
+        return FinishedEntry(f"compose:{name}", completed, name, owner="")
 
 
 def links(page: str) -> set[str]:

@@ -20,7 +20,7 @@ from fedimg.exceptions import exhausted
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.sources import http
 from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
-from fedimg.sources.lookup import Found, Refused, Unavailable, Unfinished
+from fedimg.sources.lookup import LookupRefused, LookupResult, NotFinished, SourceUnavailable
 from fedimg.untrusted import json_bounds
 from fedimg.untrusted.quoting import one_line
 
@@ -71,15 +71,15 @@ class _RawImages(Images):  # type: ignore[misc]
 Metadata = TypeVar("Metadata", ComposeInfo, _RawImages)
 
 
-class ComposeUnavailable(Unavailable):
+class ComposeUnavailable(SourceUnavailable):
     """A location did not answer; it has to be asked again."""
 
 
-class ComposeUnfinished(Unfinished):
+class ComposeNotFinished(NotFinished):
     """The compose is not finished, or at none of the locations yet."""
 
 
-class ComposeRefused(Refused):
+class ComposeRefused(LookupRefused):
     """There will never be images here: the compose failed, or its metadata cannot be its own."""
 
 
@@ -89,11 +89,11 @@ class Composes:
     def __init__(self, settings: config.Composes) -> None:
         self._settings = settings
 
-    def find(self, entry: str) -> Found:
+    def find(self, entry: str) -> LookupResult:
         """What `compose:<id>` holds: all raw images of the chosen variants that EC2 could run.
 
         An image of which the metadata says something that cannot be is left out, and logged.
-        Raises ComposeUnavailable, ComposeUnfinished or ComposeRefused.
+        Raises ComposeUnavailable, ComposeNotFinished or ComposeRefused.
         """
         kind, _, name = entry.partition(":")
         if kind != "compose" or not COMPOSE_ID.fullmatch(name):
@@ -109,9 +109,9 @@ class Composes:
         ):
             if value not in allowed:
                 _log.info("%s is left out: its %.80r is not in %s", entry, value, what)
-                return Found(entry, None, False, (), *times)
+                return LookupResult(entry, None, False, (), *times)
         raw = tuple(self._raw_images(name, place, images))
-        return Found(entry, None, False, raw, *times)
+        return LookupResult(entry, None, False, raw, *times)
 
     def _place(self, name: str) -> tuple[str, http.Answer]:
         """The finished compose at the first location that has it: address and STATUS."""
@@ -122,7 +122,7 @@ class Composes:
             try:
                 answer = self._status(place)
                 status = text(answer)
-            except http.NotThere as error:
+            except http.NotFound as error:
                 unfinished.append(str(error))
                 continue
             except http.NoAnswer as error:
@@ -135,7 +135,7 @@ class Composes:
             unfinished.append(f"{place} is {one_line(status, 80)}")
         if silent:
             raise ComposeUnavailable("; ".join(silent))
-        raise ComposeUnfinished("; ".join(unfinished) or "composes.locations is empty")
+        raise ComposeNotFinished("; ".join(unfinished) or "composes.locations is empty")
 
     def status(self, place: str) -> str:
         """Pungi's word on the compose at an address. Raises web.NotThere, web.NoAnswer."""
@@ -147,7 +147,7 @@ class Composes:
     def _read(self, kind: Callable[[], Metadata], url: str, name: str) -> Metadata:
         try:
             found = http.get(url, _METADATA_LIMIT, self._settings.timeout)
-        except http.NotThere as error:
+        except http.NotFound as error:
             raise ComposeRefused(
                 f"the compose is finished and lacks its metadata: {error}"
             ) from error

@@ -14,7 +14,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from fedimg.config import EC2
 from fedimg.images import RawImage
-from fedimg.untrusted.quoting import Told
+from fedimg.untrusted.quoting import QuotedError
 
 #: How often in a row a server may send its clients elsewhere.
 MOST_REDIRECTS = 5
@@ -28,7 +28,7 @@ _AUTHORITY = re.compile(
 )
 
 
-class RedirectRefused(Told):
+class RedirectRefused(QuotedError):
     """An address is none that may be asked; the text says why, and never where it led."""
 
 

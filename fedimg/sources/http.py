@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from fedimg import __version__
 from fedimg.exceptions import exhausted
 from fedimg.sources import deadline
-from fedimg.untrusted.quoting import Told, one_line, reason
+from fedimg.untrusted.quoting import QuotedError, one_line, reason
 
 #: What is sent with every request. A compressed answer would get past the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _LONGEST_DATE = 100
 
 
-class NoAnswer(Told):
+class NoAnswer(QuotedError):
     """The server could not be asked, or its answer could not be read; later it may be."""
 
 
@@ -40,7 +40,7 @@ class TooLong(NoAnswer):
     """The answer has more bytes than are read."""
 
 
-class NotThere(Told):
+class NotFound(QuotedError):
     """The server answers, and has no such file, or does not show it."""
 
 
@@ -93,7 +93,7 @@ def parsed(answer: bytes, parse: Callable[[bytes], T]) -> T:
 def get(url: str, limit: int, seconds: float) -> Answer:
     """The file at `url`, of at most `limit` bytes, within `seconds`; redirects are not followed.
 
-    Raises NotThere, NoAnswer.
+    Raises NotFound, NoAnswer.
     """
     with (
         asking(url, seconds) as session,
@@ -127,5 +127,5 @@ def _mind_status(response: requests.Response) -> None:
     text = f"{response.url} answers {status} {one_line(response.reason or '')}"
     # A redirect leads away from the place that the configuration trusts.
     if status < requests.codes.server_error and status not in (408, 429):
-        raise NotThere(text)
+        raise NotFound(text)
     raise NoAnswer(text)

@@ -14,8 +14,14 @@ from fedimg.config import Koji
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.sources.http import NoAnswer, TooLong
 from fedimg.sources.identifiers import LARGEST_ID, METHODS
-from fedimg.sources.lookup import Found, Refused, Stumbles, Unavailable, Unfinished
-from fedimg.sources.xmlrpc import Client, Garbled
+from fedimg.sources.lookup import (
+    LookupRefused,
+    LookupResult,
+    NotFinished,
+    SourceFails,
+    SourceUnavailable,
+)
+from fedimg.sources.xmlrpc import Garbled, XMLRPCClient
 from fedimg.untrusted.quoting import one_line
 
 # koji.TASK_STATES and koji.BUILD_STATES.
@@ -35,41 +41,41 @@ _MOST_CHILDREN = 100
 _log = logging.getLogger(__name__)
 
 
-class KojiUnavailable(Unavailable):
+class KojiUnavailable(SourceUnavailable):
     """The hub did not answer; it has to be asked again."""
 
 
-class KojiStumbles(KojiUnavailable, Stumbles):
+class KojiFails(KojiUnavailable, SourceFails):
     """The hub answers, and fails at what was asked: at this one, perhaps for good."""
 
 
-class KojiUnfinished(Unfinished):
+class KojiNotFinished(NotFinished):
     """The hub knows the task or build, and says that it is not finished."""
 
 
-class KojiRefused(Refused):
+class KojiRefused(LookupRefused):
     """There will never be images here: no such thing, not an image, failed, or malformed."""
 
 
-class Hub:
+class KojiHub:
     """A Koji hub, asked anonymously."""
 
     def __init__(self, settings: Koji) -> None:
         self._settings = settings
-        self._client = Client(settings.hub, settings.timeout)
+        self._client = XMLRPCClient(settings.hub, settings.timeout)
 
-    def find(self, entry: str) -> Found:
+    def find(self, entry: str) -> LookupResult:
         """What `task:<id>` or `build:<id>` is, with all raw images that EC2 could run.
 
         A file of which the hub says something that cannot be is left out, and logged. Raises
-        KojiUnavailable, KojiUnfinished or KojiRefused.
+        KojiUnavailable, KojiNotFinished or KojiRefused.
         """
         kind, _, number = entry.partition(":")
         if kind not in ("task", "build") or not (number.isascii() and number.isdecimal()):
             raise KojiRefused(f"{entry!r} is neither task:ID nor build:ID")
         return self._task(int(number)) if kind == "task" else self._build(int(number))
 
-    def _task(self, task: int) -> Found:
+    def _task(self, task: int) -> LookupResult:
         info, children = self._ask(("getTaskInfo", task, True), ("getTaskChildren", task))
         if info is None:
             raise KojiRefused(f"{self._settings.hub} knows no task {task}")
@@ -87,7 +93,7 @@ class Hub:
         (user, *results), now = self._dated(
             ("getUser", owner), *(("getTaskResult", holder) for holder in holders)
         )
-        return Found(
+        return LookupResult(
             entry=f"task:{task}",
             owner=_text(_row(user, f"the owner of task {task}").get("name"), "owner's name"),
             scratch=True,
@@ -121,7 +127,7 @@ class Hub:
             except ValueError as error:
                 _log.info("task %d, file %.200r is left out: %s", task, name, error)
 
-    def _build(self, build: int) -> Found:
+    def _build(self, build: int) -> LookupResult:
         (info, archives), now = self._dated(
             ("getBuild", build),
             # Koji's way to pass keyword arguments.
@@ -137,7 +143,7 @@ class Hub:
             raise KojiRefused(f"build {build}: {error}") from error
         if not isinstance(archives, list):
             raise KojiRefused(f"the archives of build {build} are no list")
-        return Found(
+        return LookupResult(
             entry=f"build:{build}",
             owner=_text(info.get("owner_name"), f"owner of build {build}"),
             scratch=False,
@@ -202,8 +208,8 @@ class Hub:
 
 
 def refusal(hub: str, method: str, code: object, text: object) -> Exception:
-    """What a hub's fault means: KojiRefused, KojiStumbles or KojiUnavailable."""
-    kind: type[Exception] = KojiStumbles
+    """What a hub's fault means: KojiRefused, KojiFails or KojiUnavailable."""
+    kind: type[Exception] = KojiFails
     if code == _SAYS_NO:
         kind = KojiRefused
     elif code in _SAYS_LATER:
@@ -212,8 +218,8 @@ def refusal(hub: str, method: str, code: object, text: object) -> Exception:
 
 
 def no_answer(error: NoAnswer) -> KojiUnavailable:
-    """What it means that nothing usable came: KojiStumbles where the hub did answer."""
-    return (KojiStumbles if isinstance(error, (Garbled, TooLong)) else KojiUnavailable)(str(error))
+    """What it means that nothing usable came: KojiFails where the hub did answer."""
+    return (KojiFails if isinstance(error, (Garbled, TooLong)) else KojiUnavailable)(str(error))
 
 
 def _row(value: Any, what: str) -> dict[str, Any]:
@@ -233,7 +239,7 @@ def _finished(what: str, state: Any, unfinished: tuple[int, ...], finished: int)
     if type(state) is not int or state not in (*unfinished, finished):
         raise KojiRefused(f"{what} failed, was cancelled or is gone: its state is {state!r:.80}")
     if state != finished:
-        raise KojiUnfinished(f"{what} is not finished yet: its state is {state}")
+        raise KojiNotFinished(f"{what} is not finished yet: its state is {state}")
 
 
 def is_scratch(request: Any) -> bool:

@@ -17,14 +17,14 @@ from fedimg.sources.identifiers import LARGEST_ID, METHODS
 from fedimg.sources.koji import (
     BUILD_COMPLETE,
     TASK_CLOSED,
+    KojiFails,
     KojiRefused,
-    KojiStumbles,
     KojiUnavailable,
     is_scratch,
     no_answer,
     refusal,
 )
-from fedimg.sources.xmlrpc import Client
+from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.untrusted.quoting import one_line
 
 #: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedEntry:
     """A build or scratch task by the hub's word; `completed` is in seconds since the epoch.
 
     `name` is a build's name-version-release, and a task's method.
@@ -63,12 +63,12 @@ class Page:
     The last page that is read of a list that goes on says `more`.
     """
 
-    found: list[Finished]
+    found: list[FinishedEntry]
     until: float
     more: bool = False
 
 
-class Lists:
+class KojiListing:
     """A hub's lists of what finished, read anonymously."""
 
     names = LISTS
@@ -77,7 +77,7 @@ class Lists:
 
     def __init__(self, settings: Koji) -> None:
         self._hub = settings.hub
-        self._client = Client(settings.hub, settings.timeout)
+        self._client = XMLRPCClient(settings.hub, settings.timeout)
 
     def now(self) -> float:
         """What time it is at the hub, in seconds since the epoch. Raises KojiUnavailable."""
@@ -136,7 +136,7 @@ class Lists:
             query = {"limit": limit, "offset": offset}
             try:
                 rows = self._ask(name, after, query)
-            except (KojiStumbles, KojiRefused) as error:
+            except (KojiFails, KojiRefused) as error:
                 # One row may be to blame: others say what is in it, and it may be longer than is
                 # read here, or nothing that the hub can put into words.
                 if limit > 1:
@@ -155,16 +155,16 @@ class Lists:
         try:
             if self._ask(name, after, query | {"countOnly": True}) != 1:
                 return False
-        except (KojiStumbles, KojiRefused):
+        except (KojiFails, KojiRefused):
             return False
         try:
             self._ask(name, after, query)
-        except (KojiStumbles, KojiRefused):
+        except (KojiFails, KojiRefused):
             return True
         return False
 
     def _ask(self, name: str, after: float, query: dict[str, Any]) -> Any:
-        """Raises KojiUnavailable, KojiStumbles among it, or KojiRefused."""
+        """Raises KojiUnavailable, KojiFails among it, or KojiRefused."""
         try:
             if name == BUILDS:
                 return self._client.call(
@@ -208,7 +208,7 @@ class _Row:
 
     number: int
     completed: float
-    finished: Finished | None
+    finished: FinishedEntry | None
 
 
 def _row(name: str, row: Any) -> _Row | None:
@@ -227,7 +227,7 @@ def _row(name: str, row: Any) -> _Row | None:
     return _Row(
         number,
         completed,
-        Finished(
+        FinishedEntry(
             entry=f"{kind}:{number}",
             completed=completed,
             name=_printable(row.get("nvr") if kind == "build" else name),

@@ -8,27 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedimg.images import RawImage
-from fedimg.untrusted.quoting import Told
+from fedimg.untrusted.quoting import QuotedError
 
 
-class Unavailable(Told):
+class SourceUnavailable(QuotedError):
     """No answer; it has to be asked again."""
 
 
-class Stumbles(Unavailable):
+class SourceFails(SourceUnavailable):
     """Whoever is asked answers, and fails at this one, perhaps for good."""
 
 
-class Unfinished(Told):
+class NotFinished(QuotedError):
     """It is known, and is not finished, or is not there yet."""
 
 
-class Refused(Told):
+class LookupRefused(QuotedError):
     """There will never be images here: no such thing, not an image, failed, or malformed."""
 
 
 @dataclass(frozen=True)
-class Found:
+class LookupResult:
     """One entry by the word of who made it.
 
     Not `scratch` is a build that has been through Koji's policy. Of a compose `owner` is None:

@@ -45,7 +45,7 @@ def measure(url: str, seconds: float, trusted: Trusted) -> Measured:
         ):
             return _read(url, response)
     except RedirectRefused as error:
-        raise http.NotThere(str(error)) from error
+        raise http.NotFound(str(error)) from error
     except deadline.Overdue as error:
         raise http.NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
     except (requests.RequestException, HTTPError) as error:
@@ -59,7 +59,7 @@ def _read(url: str, response: requests.Response) -> Measured:
     if status == 416:
         # A file of nothing has no first byte.
         return Measured()
-    raise (http.NoAnswer if status >= 500 or status in _PASSING else http.NotThere)(
+    raise (http.NoAnswer if status >= 500 or status in _PASSING else http.NotFound)(
         f"{url} answers {status}"
     )
 

@@ -23,7 +23,7 @@ class Garbled(NoAnswer):
     """The answer is the server's own, and is none that is read: asked anew, it will be the same."""
 
 
-class Client:
+class XMLRPCClient:
     """Calls one XML-RPC address.
 
     Args:

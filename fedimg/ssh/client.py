@@ -40,7 +40,7 @@ from fedimg.ssh.protocol import (
     Reply,
     encoded,
 )
-from fedimg.untrusted.quoting import Told, plain, printable
+from fedimg.untrusted.quoting import QuotedError, plain, printable
 
 __all__ = [
     "Finished",
@@ -66,7 +66,7 @@ _PROBLEM = 1000
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
 
 
-class SSHError(Told):
+class SSHError(QuotedError):
     """A login or a command failed; `output` is the tail of what the command had printed.
 
     `broke` says that the connection ended before its command did.

@@ -21,7 +21,7 @@ import paramiko
 from paramiko.ssh_exception import IncompatiblePeer
 
 from fedimg.exceptions import exhausted
-from fedimg.ssh.output import Printed
+from fedimg.ssh.output import InstanceOutput
 from fedimg.ssh.protocol import Command, Failed, Finished, Reached
 
 #: Longest wait for a TCP connection, in seconds. A fresh try a second finds a booting machine
@@ -126,8 +126,8 @@ class Session:
         session is over.
         """
         lines: list[str] = []
-        output = Printed(lines.append if asked.lines else lambda line: None)
-        errors = Printed(lambda line: None)
+        output = InstanceOutput(lines.append if asked.lines else lambda line: None)
+        errors = InstanceOutput(lambda line: None)
         self._line.allow(LARGEST_OUTPUT)
         watch = _Watch(self._transport, asked.limit, asked.idle)
 
@@ -170,8 +170,8 @@ class Session:
         self,
         command: str,
         given: bytes,
-        output: Printed,
-        errors: Printed,
+        output: InstanceOutput,
+        errors: InstanceOutput,
         watch: _Watch,
         heard: Callable[[], None],
     ) -> int:

@@ -16,7 +16,7 @@ from fedimg.untrusted.quoting import printable
 LONGEST_LINE = 4096
 
 
-class Printed:
+class InstanceOutput:
     """One stream of a command: lines for a listener, and a bounded tail."""
 
     def __init__(self, heard: Callable[[str], None]) -> None:

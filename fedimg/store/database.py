@@ -22,7 +22,7 @@ from fedimg.process import permissions
 from fedimg.store import schema, tables
 from fedimg.store.group_commit import GroupCommit
 from fedimg.store.url import postgresql_url
-from fedimg.untrusted.quoting import Told
+from fedimg.untrusted.quoting import QuotedError
 
 if TYPE_CHECKING:
     # It loads libpq.
@@ -42,7 +42,7 @@ _STILL_SECONDS = 15.0
 _NAMED = 5
 
 
-class StoreError(Told):
+class StoreError(QuotedError):
     """The database cannot be used; the text says where it is and what to do."""
 
 

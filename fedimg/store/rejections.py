@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 from fedimg.store.database import Database
-from fedimg.store.rows import RefusedRow
+from fedimg.store.rows import RejectionRow
 from fedimg.store.tables import refused as _refused
 
 #: How long, in seconds, it is remembered that messages were refused.
 REFUSED_KEPT = 30 * 86400
 
 
-class Refusals(Database):
+class Rejections(Database):
     """The counts, by fault and time."""
 
     def note_refused(self, counts: Mapping[str, int]) -> None:
@@ -26,7 +26,7 @@ class Refusals(Database):
             connection.execute(sa.delete(_refused).where(_refused.c.at < now - REFUSED_KEPT))
             connection.execute(sa.insert(_refused), rows)
 
-    def refused(self, since: float) -> list[RefusedRow]:
+    def refused(self, since: float) -> list[RejectionRow]:
         """What was refused since a time, in seconds since the epoch; by fault."""
         total, last = sa.func.sum(_refused.c.count), sa.func.max(_refused.c.at)
         with self.engine.connect() as connection:
@@ -36,4 +36,4 @@ class Refusals(Database):
                 .group_by(_refused.c.fault)
                 .order_by(_refused.c.fault)
             ).all()
-        return [RefusedRow(fault, int(count), at) for fault, count, at in rows]
+        return [RejectionRow(fault, int(count), at) for fault, count, at in rows]

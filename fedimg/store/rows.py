@@ -92,7 +92,7 @@ class Announcement:
 
 
 @dataclass(frozen=True)
-class RefusedRow:
+class RejectionRow:
     """How many messages were refused for one fault, and when the last of them was."""
 
     fault: str

@@ -13,7 +13,7 @@ from fedimg.progress import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
 from fedimg.store.amis import AMIs
 from fedimg.store.database import StoreError
 from fedimg.store.outbox import Outbox
-from fedimg.store.rejections import REFUSED_KEPT, Refusals
+from fedimg.store.rejections import REFUSED_KEPT, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
 from fedimg.store.tables import again
 from fedimg.store.tables import jobs as _jobs
@@ -29,7 +29,7 @@ __all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
 _LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
 
 
-class Store(Twins, Outbox, AMIs, Refusals):
+class Store(Twins, Outbox, AMIs, Rejections):
     """Everything, in one database: see fedimg.store.database for where that is."""
 
     def begin(self, job: str, run: int) -> int | None:

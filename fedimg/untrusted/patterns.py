@@ -30,7 +30,7 @@ def check(pattern: str) -> None:
         ) from error
 
 
-def found(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
     """Whether the text matches somewhere; ^ and $ stand at the ends of its lines, too."""
     return _compiled(f"(?m:{pattern})").search(text) is not None
 

@@ -26,7 +26,7 @@ _CONNECTION = re.compile(r"<?\w{1,50}\.?\w{0,50}(?:\(host=[^)]{0,300}\)| object)
 _ASKED = re.compile(r" ?(?:with|for) url: \S+")
 
 
-class Told(Exception):
+class QuotedError(Exception):
     """An error whose text may quote others: it is printable, on one line, and bounded."""
 
     def __init__(self, text: str = "") -> None:

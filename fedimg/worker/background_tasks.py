@@ -9,15 +9,14 @@ from fedimg.aws import regions
 from fedimg.aws.client import availability
 from fedimg.aws.client.clients import Clients
 from fedimg.config import Settings
-from fedimg.intake import catch_up as catchup
-from fedimg.intake.catch_up import CatchUp
-from fedimg.intake.deferred import LaterEntries
+from fedimg.intake.catch_up import CatchUp, Listing
+from fedimg.intake.deferred import DeferredEntries
 from fedimg.jobs import retention
 from fedimg.jobs.outages import Outages
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.process.periodic import Periodic
-from fedimg.sources.compose_listing import ComposeLists
-from fedimg.sources.koji_listing import Lists
+from fedimg.sources.compose_listing import ComposeListing
+from fedimg.sources.koji_listing import KojiListing
 from fedimg.store.store import Store
 
 #: Between two looks at the entries, and the jobs, whose turn may have come again.
@@ -26,10 +25,10 @@ _LATER_SECONDS = 2.0
 _HISTORY_SECONDS = 86400.0
 
 
-def beside(
+def background_tasks(
     settings: Settings,
     store: Store,
-    queue: Jobs,
+    queue: JobQueue,
     clients: Clients,
     stop: threading.Event,
     turn: threading.Event,
@@ -40,21 +39,21 @@ def beside(
     Of several workers the one does it whose `turn` is set.
     """
     composes = settings.composes
-    places: list[catchup.Lists] = [Lists(settings.koji)]
-    places += [ComposeLists(composes, each) for each in composes.locations]
-    later = LaterEntries(store)
+    listings: list[Listing] = [KojiListing(settings.koji)]
+    listings += [ComposeListing(composes, each) for each in composes.locations]
+    deferred = DeferredEntries(store)
     outages = Outages(store, settings.ec2.limits)
 
-    def catching_up(lists: catchup.Lists) -> Periodic:
-        catch_up = CatchUp(store, queue, lists, settings.catch_up, stop)
+    def catching_up(listing: Listing) -> Periodic:
+        catch_up = CatchUp(store, queue, listing, settings.catch_up, stop)
 
         def look() -> float:
             return settings.catch_up.interval if catch_up.look() else settings.koji.retry_seconds
 
-        return Periodic(f"catching up with {', '.join(lists.kinds)}", look, stop, turn)
+        return Periodic(f"catching up with {', '.join(listing.kinds)}", look, stop, turn)
 
     def ask_again() -> float:
-        later.take_in(queue.take_in)
+        deferred.take_in(queue.take_in)
         return _LATER_SECONDS
 
     def begin_due() -> float:
@@ -74,7 +73,7 @@ def beside(
 
     return [
         # One a place: where one of them is silent, the others are looked at all the same.
-        *map(catching_up, places),
+        *map(catching_up, listings),
         Periodic("asking again", ask_again, stop, turn),
         Periodic("running jobs again", begin_due, stop, turn),
         Periodic("asking regions again", look_at_regions, stop, turn),

@@ -15,18 +15,25 @@ from functools import partial
 from dbos import DBOS
 from dbos import error as queue_error
 
-from fedimg.jobs import queue as jobs
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import (
+    CLEAN,
+    CLEAN_QUEUE,
+    INTAKE,
+    INTAKE_QUEUE,
+    JOBS_QUEUE,
+    PUBLISH,
+    JobQueue,
+)
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store, StoreError
-from fedimg.worker.workflows import Uploader
+from fedimg.worker.workflows import Workflows
 
 #: Jobs of one version are taken on by any worker that says the same; raise it, by one, when a
 #: change of the steps leaves running jobs behind, and only then: the worker refuses to start on
 #: those. What nobody has begun is for the highest version of the workers that live.
 VERSION = "1"
 #: The queue's threads, by its own names, without which a worker does nothing.
-LOOPS = [f"queue-worker-{name}" for name in (jobs.INTAKE_QUEUE, jobs.JOBS_QUEUE, jobs.CLEAN_QUEUE)]
+LOOPS = [f"queue-worker-{name}" for name in (INTAKE_QUEUE, JOBS_QUEUE, CLEAN_QUEUE)]
 #: Entries that wait for Koji at the same time.
 _ENTRIES = 20
 #: Jobs that are cleaned up at the same time.
@@ -39,15 +46,15 @@ _SHARED_POLL_SECONDS = 1.0
 _DRAIN_SECONDS = 30 * 86400
 
 
-def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> None:
+def serve(store: Store, name: str, workflows: Workflows, jobs_at_once: int) -> None:
     """Go on with what an earlier worker of this name left, then take what waits.
 
     Raises StoreError when the queue's own tables are an older version's.
     """
     _configure(store, name)
-    _register(jobs.INTAKE, uploader.intake)
-    _register(jobs.PUBLISH, uploader.publish)
-    _register(jobs.CLEAN, uploader.clean)
+    _register(INTAKE, workflows.intake)
+    _register(PUBLISH, workflows.publish)
+    _register(CLEAN, workflows.clean)
     _log_as_ours()
     try:
         DBOS.launch()
@@ -57,9 +64,9 @@ def serve(store: Store, name: str, uploader: Uploader, jobs_at_once: int) -> Non
             f"run 'fedimg store migrate' as a role that may make tables there ({error})"
         ) from error
     for queue, at_once in (
-        (jobs.INTAKE_QUEUE, _ENTRIES),
-        (jobs.JOBS_QUEUE, jobs_at_once),
-        (jobs.CLEAN_QUEUE, _CLEAN_UPS),
+        (INTAKE_QUEUE, _ENTRIES),
+        (JOBS_QUEUE, jobs_at_once),
+        (CLEAN_QUEUE, _CLEAN_UPS),
     ):
         DBOS.register_queue(
             queue,
@@ -96,7 +103,7 @@ def take_no_more(seconds: float) -> None:
     ).start()
 
 
-def finish(store: Store, queue: Jobs, name: str, *, alone: Callable[[], bool]) -> None:
+def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool]) -> None:
     """Take nothing new, and return when all that was begun has ended.
 
     The clean-ups of the jobs are another worker's, unless this one is alone.
@@ -105,7 +112,7 @@ def finish(store: Store, queue: Jobs, name: str, *, alone: Callable[[], bool]) -
     if not alone() or not queue.cleaning():
         return
     _configure(store, name)
-    DBOS.listen_queues([jobs.CLEAN_QUEUE])
+    DBOS.listen_queues([CLEAN_QUEUE])
     DBOS.launch()
     take_what_is_new()
     while queue.cleaning() and alone():

@@ -8,24 +8,24 @@ from contextlib import closing
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
 from fedimg.worker import lease
-from fedimg.worker.registry import Members
+from fedimg.worker.registry import Registry
 
 
-def unattended(store: Store, live: Sequence[JobRow] = ()) -> list[str]:
+def idle_reasons(store: Store, live: Sequence[JobRow] = ()) -> list[str]:
     """Why nothing happens, a sentence each: no worker runs, or none knows a live job's steps."""
-    members = Members(store).all()
-    names = [each.name for each in members] if store.shared else [lease.ALONE]
+    workers = Registry(store).all()
+    names = [each.name for each in workers] if store.shared else [lease.ALONE]
     running = lease.living(store, names)
     if not running:
         return ["no worker is running here; jobs wait until 'fedimg worker' is started"]
-    living = [each for each in members if each.name in running]
+    living = [each for each in workers if each.name in running]
     at_work = {job for each in living for job, _ in each.jobs}
     if all(row.state == "queued" or row.job in at_work for row in live):
         return []
     # Slow to import, and seldom needed.
-    from fedimg.jobs.queue import Jobs
-    from fedimg.worker.orphans import left_behind, words
+    from fedimg.jobs.queue import JobQueue
+    from fedimg.worker.orphans import orphaned_runs, words
 
-    with closing(Jobs(store)) as queue:
-        left = left_behind(queue, living)
+    with closing(JobQueue(store)) as queue:
+        left = orphaned_runs(queue, living)
     return [words(left)] if left else []

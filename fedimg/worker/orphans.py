@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fedimg.jobs.queue import Jobs
-from fedimg.worker.registry import Member
+from fedimg.jobs.queue import JobQueue
+from fedimg.worker.registry import RegisteredWorker
 
 
-def left_behind(queue: Jobs, living: Iterable[Member]) -> list[str]:
+def orphaned_runs(queue: JobQueue, living: Iterable[RegisteredWorker]) -> list[str]:
     """The workflows in the queues that none of these workers takes."""
     return queue.left_to_others({str(each.knows) for each in living if not each.draining})
 

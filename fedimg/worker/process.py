@@ -14,25 +14,25 @@ from fedimg import __version__
 from fedimg.aws import regions
 from fedimg.aws.client import retrying
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.client.rate_limit import Throttle
-from fedimg.bus.outbox_relay import Messenger, thread_name
+from fedimg.aws.client.rate_limit import RateLimit
+from fedimg.bus.outbox_relay import OutboxRelay, thread_name
 from fedimg.config import Settings
 from fedimg.intake.resolve import Sources
 from fedimg.jobs.durable_steps import Gate
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
 from fedimg.process.periodic import Periodic
-from fedimg.process.signals import told_to_stop
+from fedimg.process.signals import stop_requested
 from fedimg.store.database import Unreachable
 from fedimg.store.store import Store, StoreError
 from fedimg.worker import executor
-from fedimg.worker.background_tasks import beside
-from fedimg.worker.failover import Fellows
+from fedimg.worker.background_tasks import background_tasks
+from fedimg.worker.failover import Failover
 from fedimg.worker.lease import FileLease, Lease
-from fedimg.worker.registry import Members
+from fedimg.worker.registry import Registry
 from fedimg.worker.shared_lease import SharedLease, alive
-from fedimg.worker.workflows import Uploader
+from fedimg.worker.workflows import Workflows
 
 #: The exit status of a worker that was drained, which is not to be started again by itself.
 DRAINED = 6
@@ -60,14 +60,14 @@ def run_worker(settings: Settings) -> int:
     with other steps, or the queue's tables are an older version's; WorkerRunning when it is in use,
     BusError when a bus's configuration does not lead to it.
     """
-    told = told_to_stop()
-    store = _opened(settings, told)
+    stopping = stop_requested()
+    store = _opened(settings, stopping)
     if store is None:
         return 0
-    worker = _Worker(settings, store, _lease(settings, store), told)
+    worker = _Worker(settings, store, _lease(settings, store), stopping)
     worker.start()
     systemd.notify("READY=1")
-    systemd.wait(told, worker.silent)
+    systemd.wait(stopping, worker.silent)
     systemd.notify("STOPPING=1")
     status = worker.stop()
     logging.shutdown()
@@ -80,22 +80,22 @@ class _Worker:
     """What runs in the process: the queues, the messengers, and what is done beside them."""
 
     def __init__(
-        self, settings: Settings, store: Store, lease: Lease, told: threading.Event
+        self, settings: Settings, store: Store, lease: Lease, stopping: threading.Event
     ) -> None:
         store.on_failure(self._end_with_database)
         self._settings = settings
         self._store = store
         self._lease = lease
-        self._told = told
+        self._stopping = stopping
         self._drained = threading.Event()
-        self._queue = Jobs(store)
-        self._members = Members(store)
-        _refuse_other_steps(store, self._queue, self._members, lease.name)
-        self._pulse = systemd.Pulse(store.engine, executor.LOOPS)
+        self._queue = JobQueue(store)
+        self._registry = Registry(store)
+        _refuse_other_steps(store, self._queue, self._registry, lease.name)
+        self._watchdog = systemd.Watchdog(store.engine, executor.LOOPS)
         self._gate = Gate(end_exhausted)
-        self._throttle = Throttle(settings.ec2.limits.calls)
+        self._rate_limit = RateLimit(settings.ec2.limits.calls)
         self._clients = Clients(self._before_call)
-        self._uploader = Uploader(
+        self._workflows = Workflows(
             settings,
             store,
             self._queue,
@@ -106,35 +106,35 @@ class _Worker:
         )
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
-        self._messengers = [
-            Messenger(store, seconds, bus, self._buses, turn=lease.leads) for bus in self._buses
+        self._relays = [
+            OutboxRelay(store, seconds, bus, self._buses, turn=lease.leads) for bus in self._buses
         ]
-        fellows = Fellows(
+        failover = Failover(
             store,
             self._queue,
-            self._members,
+            self._registry,
             lease,
-            share=self._throttle.share,
-            heed=self._uploader.heed,
+            share=self._rate_limit.share,
+            stop_revoked_runs=self._workflows.stop_revoked_runs,
             drain=self._drain,
             take=executor.take_what_is_new,
         )
-        self._beside = [
-            *beside(settings, store, self._queue, self._clients, told, lease.leads),
-            Periodic("looking at the other workers", fellows.look, told),
+        self._background = [
+            *background_tasks(settings, store, self._queue, self._clients, stopping, lease.leads),
+            Periodic("looking at the other workers", failover.look, stopping),
         ]
 
     def start(self) -> None:
         """Begin with everything. Raises BusError, and StoreError for older tables of the queue."""
-        self._members.enter(self._lease.name, __version__, int(executor.VERSION))
-        for messenger in self._messengers:
-            messenger.start()
+        self._registry.enter(self._lease.name, __version__, int(executor.VERSION))
+        for relay in self._relays:
+            relay.start()
         # The first client takes long to make, and all a while; no job is to wait for that.
         expected = partial(regions.expected, self._clients, self._settings.ec2)
         retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
-        executor.serve(self._store, self._lease.name, self._uploader, at_once)
-        for each in self._beside:
+        executor.serve(self._store, self._lease.name, self._workflows, at_once)
+        for each in self._background:
             each.start()
         threading.Thread(target=self._expect_announcing, daemon=True).start()
         _log.info(
@@ -146,14 +146,14 @@ class _Worker:
 
     def silent(self, seconds: float) -> list[str]:
         """What has not moved for so long, and should have."""
-        return self._pulse.silent(seconds)
+        return self._watchdog.silent(seconds)
 
     def stop(self) -> int:
         """Let what is under way end, within its time, and let go; the exit status."""
         if self._drained.is_set():
             _log.info("worker %s has no job any more, and ends", self._lease.name)
             self._stop_announcing()
-            self._members.leave(self._lease.name)
+            self._registry.leave(self._lease.name)
         else:
             self._break_off(self._settings.worker.stop_seconds)
             self._stop_announcing()
@@ -168,19 +168,19 @@ class _Worker:
             seconds,
         )
         self._gate.close()
-        self._uploader.stopping.set()
+        self._workflows.stopping.set()
         executor.take_no_more(seconds)
         if not self._gate.quiet(seconds):
             _log.info("worker stopped in the middle of steps, which are begun again")
-        for each in self._beside:
+        for each in self._background:
             each.join(_BESIDE_SECONDS)
 
     def _stop_announcing(self) -> None:
         """Let all messengers send what they can, at the same time."""
-        for messenger in self._messengers:
-            messenger.tell_to_stop(_ANNOUNCING_SECONDS)
-        for messenger in self._messengers:
-            messenger.stop(_ANNOUNCING_SECONDS)
+        for relay in self._relays:
+            relay.tell_to_stop(_ANNOUNCING_SECONDS)
+        for relay in self._relays:
+            relay.stop(_ANNOUNCING_SECONDS)
 
     def _end_with_database(self, error: BaseException) -> None:
         # Of a worker that stood still PostgreSQL has ended the transactions, too: that is not the
@@ -190,30 +190,30 @@ class _Worker:
 
     def _before_call(self, service: str, region: str) -> None:
         if service == "ec2":
-            self._throttle.wait(region)
+            self._rate_limit.wait(region)
         self._lease.check()
 
     def _drain(self) -> None:
         name = self._lease.name
         _log.info("worker %s is drained: it takes no new job, and ends behind those it has", name)
-        self._pulse.excuse(executor.LOOPS)
+        self._watchdog.excuse(executor.LOOPS)
         executor.finish(self._store, self._queue, name, alone=self._alone)
         self._drained.set()
-        self._told.set()
+        self._stopping.set()
 
     def _alone(self) -> bool:
         """Whether no other worker takes what this one leaves."""
-        working = [member.name for member in self._members.all() if not member.draining]
+        working = [worker.name for worker in self._registry.all() if not worker.draining]
         return not self._store.shared or not alive(self._store.engine, working)
 
     def _expect_announcing(self) -> None:
         # Of several workers the others' messengers wait for their turn.
         self._lease.leads.wait()
         for bus in self._buses:
-            self._pulse.expect(thread_name(bus))
+            self._watchdog.expect(thread_name(bus))
 
 
-def _opened(settings: Settings, told: threading.Event) -> Store | None:
+def _opened(settings: Settings, stopping: threading.Event) -> Store | None:
     """The database, as soon as a PostgreSQL answers; None when told to stop before."""
     deadline = time.monotonic() + _PATIENCE
     pause = 1.0
@@ -235,7 +235,7 @@ def _opened(settings: Settings, told: threading.Event) -> Store | None:
             _log.warning("waiting for the database, tried again in %g s: %s", pause, error)
         # systemd would take it for a start that hangs.
         systemd.notify(f"EXTEND_TIMEOUT_USEC={round((pause + _STARTING_SECONDS) * 1e6)}")
-        if told.wait(pause):
+        if stopping.wait(pause):
             return None
         pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -254,12 +254,12 @@ def _lease(settings: Settings, store: Store) -> Lease:
     return lease
 
 
-def _refuse_other_steps(store: Store, queue: Jobs, members: Members, name: str) -> None:
+def _refuse_other_steps(store: Store, queue: JobQueue, registry: Registry, name: str) -> None:
     """Raise StoreError when there is work that this version's steps cannot go on with.
 
     What other workers that live have is theirs; what an earlier one of this `name` had is nobody's.
     """
-    others = [member.name for member in members.all() if member.name != name]
+    others = [worker.name for worker in registry.all() if worker.name != name]
     living = alive(store.engine, others) if store.shared else ()
     begun = queue.begun_otherwise(executor.VERSION, living)
     if not store.shared:

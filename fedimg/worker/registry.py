@@ -17,7 +17,7 @@ from fedimg.store.tables import running, workers
 
 
 @dataclass(frozen=True)
-class Member:
+class RegisteredWorker:
     """One worker as its operator sees it; `started` is in seconds since the epoch.
 
     A worker that is `draining` takes no new job, and ends when those that it has are done. `jobs`
@@ -40,7 +40,7 @@ class Member:
         return self.steps or 1
 
 
-class Members:
+class Registry:
     """The workers' rows, of live ones and of those whose jobs nobody has taken over yet."""
 
     def __init__(self, store: Store) -> None:
@@ -76,13 +76,15 @@ class Members:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(running).where(running.c.worker == name))
 
-    def all(self) -> list[Member]:
+    def all(self) -> list[RegisteredWorker]:
         """Every worker, by name."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(workers).order_by(workers.c.name)).mappings().all()
             runs = connection.execute(sa.select(running).order_by(running.c.job)).all()
         return [
-            Member(**row, jobs=[(run.job, run.run) for run in runs if run.worker == row["name"]])
+            RegisteredWorker(
+                **row, jobs=[(run.job, run.run) for run in runs if run.worker == row["name"]]
+            )
             for row in rows
         ]
 

@@ -18,21 +18,21 @@ from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.intake import resolve
-from fedimg.intake.deferred import Later, LaterEntries, whom
+from fedimg.intake.deferred import Defer, DeferredEntries, whom
 from fedimg.intake.resolve import Sources
-from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.outages import Outages
-from fedimg.jobs.queue import Jobs
-from fedimg.jobs.recorder import Record
-from fedimg.jobs.retries import Again
-from fedimg.jobs.semaphores import Slots
+from fedimg.jobs.queue import JobQueue
+from fedimg.jobs.recorder import Recorder
+from fedimg.jobs.retries import RetrySchedule
+from fedimg.jobs.semaphores import Semaphores
 from fedimg.process.abort import end_exhausted
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.services.ec2 import EC2Service
 from fedimg.store.store import Store
 from fedimg.worker.lease import ALONE
-from fedimg.worker.registry import Members
+from fedimg.worker.registry import Registry
 
 #: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
 _LOGGED_LINES = 30
@@ -52,7 +52,7 @@ class _Live:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class Uploader:
+class Workflows:
     """The three workflows that the queues hold: intake, publish, clean.
 
     A workflow decides by recorded results alone; everything else happens in its steps.
@@ -62,7 +62,7 @@ class Uploader:
         self,
         settings: Settings,
         store: Store,
-        queue: Jobs,
+        queue: JobQueue,
         clients: Clients,
         sources: Sources,
         gate: Gate,
@@ -73,13 +73,13 @@ class Uploader:
         self._queue = queue
         self._clients = clients
         self._sources = sources
-        self._again = Again(store)
-        self._members = Members(store)
-        self._slots = Slots(store)
+        self._retries = RetrySchedule(store)
+        self._registry = Registry(store)
+        self._semaphores = Semaphores(store)
         self._outages = Outages(store, settings.ec2.limits)
         self._name = name
-        self._later = LaterEntries(store)
-        self._exempt = Exempt(store)
+        self._deferred = DeferredEntries(store)
+        self._age_exemptions = AgeExemptions(store)
         self._live: dict[tuple[str, int], _Live] = {}
         # Jobs that this process has planned and taken to their end in one go, none but that one.
         # Beside each, where a snapshot may have been copied twice.
@@ -88,9 +88,9 @@ class Uploader:
         #: Set, it ends the waiting for Koji and for composes.
         self.stopping = threading.Event()
 
-    def heed(self) -> None:
+    def stop_revoked_runs(self) -> None:
         """Break off the runs that another worker has to clean up behind."""
-        for job, run in self._members.to_stop(self._name):
+        for job, run in self._registry.to_stop(self._name):
             if live := self._live.get((job, run)):
                 live.stop.set()
 
@@ -102,8 +102,8 @@ class Uploader:
             for image in map(RawImage.from_json, images)
         ]
         # Not in the step: after a crash before its record it is asked for again.
-        if not any(row.entry == entry for row in self._later.all()):
-            self._exempt.drop(entry)
+        if not any(row.entry == entry for row in self._deferred.all()):
+            self._age_exemptions.drop(entry)
         return [job for job in submitted if job]
 
     def _ask(self, entry: str) -> list[RawImage]:
@@ -114,10 +114,10 @@ class Uploader:
                 self._sources,
                 self._settings,
                 self.stopping,
-                any_age=self._exempt.has(entry),
+                any_age=self._age_exemptions.has(entry),
             )
-        except Later as error:
-            waiting = self._later.postpone(entry, error.why, str(error))
+        except Defer as error:
+            waiting = self._deferred.postpone(entry, error.why, str(error))
             if not waiting.hopeless:
                 _log.warning(
                     "%s waits for %s, asked again in %g s: %s",
@@ -129,7 +129,7 @@ class Uploader:
                 return []
             _log.warning("%s is dropped, after %g s: %s", entry, waiting.waited, error)
             images = []
-        self._later.settle(entry)
+        self._deferred.settle(entry)
         return images
 
     def _submit(self, entry: str, image: RawImage) -> str | None:
@@ -157,7 +157,7 @@ class Uploader:
             tries = self._store.begin(job, run)
             if tries is None:
                 return
-            record = Record(self._store, row.image, run, self._settings.ec2.origin)
+            record = Recorder(self._store, row.image, run, self._settings.ec2.origin)
             doubted: set[str] = set()
             service = EC2Service(
                 self._settings.ec2,
@@ -165,7 +165,7 @@ class Uploader:
                 checks=self._settings.checks,
                 clients=self._clients,
                 stop=stop,
-                slots=self._slots,
+                semaphores=self._semaphores,
                 outages=self._outages,
                 doubted=doubted,
             )
@@ -214,7 +214,7 @@ class Uploader:
             live.stop.set()
             live.ended.wait()
         # Nobody else begins it any more; one that does not answer is taken over from, and gone.
-        while self._members.stop_elsewhere(self._name, job, run):
+        while self._registry.stop_elsewhere(self._name, job, run):
             time.sleep(_LOOK_SECONDS)
         problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
         self._at_first.pop(job, None)
@@ -223,7 +223,7 @@ class Uploader:
 
         def end() -> None:
             self._store.end(job, run, state, reason or None)
-            self._slots.free_all(job)
+            self._semaphores.release_all(job)
             self._leave_out(job)
             # A clean-up that comes again is no end of a run.
             unknown = not (later or count) and self._store.failed_unknown(job, run)
@@ -246,9 +246,9 @@ class Uploader:
         limits = self._settings.ec2.limits
         away = self._away(job)
         if later and (waited_for := self._waited_for(job)):
-            self._again.run_when_back(job, run)
+            self._retries.run_when_back(job, run)
             _log.info("job %s: runs again when %s is back", job, " or ".join(waited_for))
-        elif (later or unknown) and (turn := self._again.run(job, run, limits, unknown=unknown)):
+        elif (later or unknown) and (turn := self._retries.run(job, run, limits, unknown=unknown)):
             _log.info(
                 "job %s: runs again in %g s, %d of %d",
                 job,
@@ -257,9 +257,9 @@ class Uploader:
                 min(UNKNOWN_RUNS, limits.retries) if unknown else limits.retries,
             )
         elif away or not clean or not (well or count):
-            self._again.clean_up(job, run, count, limits)
+            self._retries.clean_up(job, run, count, limits)
         else:
-            self._again.forget(job)
+            self._retries.forget(job)
 
     def _waited_for(self, job: str) -> list[str]:
         """The regions that a job waits for, when these alone have kept it from being complete."""
@@ -380,11 +380,11 @@ class Uploader:
     @contextmanager
     def _working_on(self, job: str, run: int) -> Iterator[threading.Event]:
         live = self._live[job, run] = _Live()
-        self._members.begin(self._name, job, run)
+        self._registry.begin(self._name, job, run)
         try:
             yield live.stop
         finally:
-            self._members.end(self._name, job, run)
+            self._registry.end(self._name, job, run)
             del self._live[job, run]
             live.ended.set()
 

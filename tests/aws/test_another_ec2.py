@@ -16,7 +16,7 @@ import pytest
 from fedimg.aws import amis, cleanup
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.instance import key_pairs
-from fedimg.aws.preflight import Account
+from fedimg.aws.preflight import Preflight
 from fedimg.config import EC2, AMIs
 from fedimg.diagnostics import Status
 from fedimg.images import AMIType, Virtualization
@@ -121,7 +121,7 @@ def test_key_pairs_are_removed_by_their_names(clients, waiter, labels, origin):
 
 
 def test_check_tells_what_a_region_answers_and_what_it_does_not_have(clients):
-    account = Account(clients, EC2(regions=[ORIGIN]))
+    account = Preflight(clients, EC2(regions=[ORIGIN]))
     for look in account.looks([]).values():
         look()
     (look,) = account.region_looks().values()

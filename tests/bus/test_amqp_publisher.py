@@ -68,7 +68,7 @@ def test_table_that_lacks_a_key_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_message_that_its_schema_does_not_allow_is_no_fault_of_the_brokers() -> None:
     with pytest.raises(jsonschema.ValidationError):
-        amqp_publisher.Broker(1).send("image.publish", BODY, "key")
+        amqp_publisher.AMQPPublisher(1).send("image.publish", BODY, "key")
 
 
 def unused() -> int:

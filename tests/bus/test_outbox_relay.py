@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fedimg.bus.fedmsg_publisher import configuration
-from fedimg.bus.outbox_relay import Messenger
+from fedimg.bus.outbox_relay import OutboxRelay
 from fedimg.bus.publisher import BusError
 from fedimg.store.store import Store
 from lab.bus import Bus, Ports
@@ -44,8 +44,8 @@ def bus(relayed: Bus, monkeypatch: pytest.MonkeyPatch) -> Bus:
 
 
 @pytest.fixture
-def messenger(store: Store) -> Iterator[Messenger]:
-    messenger = Messenger(store, CONFIRM)
+def messenger(store: Store) -> Iterator[OutboxRelay]:
+    messenger = OutboxRelay(store, CONFIRM)
     yield messenger
     messenger.stop(5)
 
@@ -70,7 +70,7 @@ def numbers(messages: list[dict[str, Any]]) -> list[int]:
 
 def test_two_hundred_messages_arrive_in_order_within_seconds(bus: Bus, store: Store) -> None:
     # So patient that not even a busy machine makes it send a message twice.
-    messenger = Messenger(store, 60)
+    messenger = OutboxRelay(store, 60)
     put(store, 200)
     with bus.listen() as heard:
         messenger.start()
@@ -84,7 +84,7 @@ def test_two_hundred_messages_arrive_in_order_within_seconds(bus: Bus, store: St
     assert message["msg"] == {"number": 0, "extra": {"é": None}}
 
 
-def test_later_message_is_noticed_soon(bus: Bus, store: Store, messenger: Messenger) -> None:
+def test_later_message_is_noticed_soon(bus: Bus, store: Store, messenger: OutboxRelay) -> None:
     messenger.start()
     put(store, 1)
     wait_until(lambda: not store.unannounced(1), 60)
@@ -93,7 +93,7 @@ def test_later_message_is_noticed_soon(bus: Bus, store: Store, messenger: Messen
 
 
 def test_messages_wait_for_a_relay_that_is_down(
-    bus: Bus, store: Store, messenger: Messenger, caplog: pytest.LogCaptureFixture
+    bus: Bus, store: Store, messenger: OutboxRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
     bus.stop_relay()
     put(store, 20)
@@ -112,7 +112,7 @@ def test_messages_wait_for_a_relay_that_is_down(
     assert "fedmsg takes messages again" in caplog.text
 
 
-def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: Messenger) -> None:
+def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: OutboxRelay) -> None:
     messenger.start()
     put(store, 1)
     wait_until(lambda: not store.unannounced(1), 60)
@@ -125,12 +125,12 @@ def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: Messenger
         assert set(numbers(heard.messages)) == set(range(1, 31))
 
 
-def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: Messenger) -> None:
+def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: OutboxRelay) -> None:
     bus.stop_relay()
     put(store, 5)
     program = (
         "import pathlib, sys, time\n"
-        "from fedimg.bus.outbox_relay import Messenger\n"
+        "from fedimg.bus.outbox_relay import OutboxRelay\n"
         "from fedimg.store.store import Store\n"
         f"Messenger(Store(pathlib.Path(sys.argv[1])), {CONFIRM}).start()\n"
         "print('runs', flush=True)\n"
@@ -154,7 +154,7 @@ def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: Messenge
 
 
 def test_message_that_cannot_pass_does_not_hold_up_the_others(
-    bus: Bus, store: Store, messenger: Messenger, monkeypatch: pytest.MonkeyPatch
+    bus: Bus, store: Store, messenger: OutboxRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fedmsg.core import FedMsgContext  # type: ignore[import-untyped]
 
@@ -177,14 +177,16 @@ def test_message_that_cannot_pass_does_not_hold_up_the_others(
     assert [row.key for row in store.unannounced()] == ["unsendable", "lost"]
 
 
-def test_stop_sends_what_is_left(bus: Bus, store: Store, messenger: Messenger) -> None:
+def test_stop_sends_what_is_left(bus: Bus, store: Store, messenger: OutboxRelay) -> None:
     messenger.start()
     put(store, 100)
     messenger.stop(10)
     assert not store.unannounced(1)
 
 
-def test_stop_does_not_wait_for_a_silent_bus(bus: Bus, store: Store, messenger: Messenger) -> None:
+def test_stop_does_not_wait_for_a_silent_bus(
+    bus: Bus, store: Store, messenger: OutboxRelay
+) -> None:
     bus.stop_relay()
     put(store, 3)
     messenger.start()
@@ -196,7 +198,7 @@ def test_stop_does_not_wait_for_a_silent_bus(bus: Bus, store: Store, messenger: 
 
 
 def test_only_the_very_message_confirms_itself(
-    store: Store, messenger: Messenger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, messenger: OutboxRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = Ports.free()
     bus = Bus(tmp_path / "bus", ports)
@@ -273,7 +275,7 @@ def test_messages_are_signed_where_fedmsg_signs(
     )
     monkeypatch.setenv("FEDMSG_CONFIG", str(config))
     put(store, 2)
-    messenger = Messenger(store, CONFIRM)
+    messenger = OutboxRelay(store, CONFIRM)
     with bus.listen() as heard:
         messenger.start()
         wait_until(lambda: not store.unannounced(1), 60)
@@ -321,7 +323,7 @@ def test_unusable_fedmsg_configuration_is_said_at_the_start(
     path.write_text(text)
     monkeypatch.setenv("FEDMSG_CONFIG", str(path))
     with pytest.raises(BusError, match=complaint):
-        Messenger(store, CONFIRM).start()
+        OutboxRelay(store, CONFIRM).start()
 
 
 def test_configuration_is_read_from_folders_too(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

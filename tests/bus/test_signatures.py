@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from fedimg.bus.signatures import Fault, Refused, Signatures
+from fedimg.bus.signatures import Fault, SignatureRefused, Signatures
 from fedimg.cli import check
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
@@ -71,7 +71,7 @@ def sign(bus: Bus) -> Sign:
 def fault(signatures: Signatures, message: object) -> Fault | None:
     try:
         signatures.check(copy.deepcopy(message))
-    except Refused as refused:
+    except SignatureRefused as refused:
         return refused.fault
     return None
 
@@ -200,7 +200,7 @@ def test_elliptic_curve_verifies_no_message(tmp_path: Path) -> None:
 
 
 def test_reason_holds_nothing_long_and_no_line_ends() -> None:
-    text = str(Refused(Fault.SIGNER, "forged\nWARNING: all is well" + "x" * 100_000))
+    text = str(SignatureRefused(Fault.SIGNER, "forged\nWARNING: all is well" + "x" * 100_000))
     assert "\n" not in text
     assert len(text) < 300
 

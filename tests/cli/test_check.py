@@ -14,12 +14,12 @@ import pytest
 
 from fedimg import config
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.preflight import AS_THE_WORKER, Account
+from fedimg.aws.preflight import AS_THE_WORKER, Preflight
 from fedimg.cli import check
 from fedimg.config import Settings
 from fedimg.diagnostics import Finding, Status, gather
-from fedimg.intake.deferred import LaterEntries, Why
-from fedimg.intake.watermarks import Marks
+from fedimg.intake.deferred import DeferReason, DeferredEntries
+from fedimg.intake.watermarks import Watermarks
 from fedimg.jobs.outages import Outages
 from fedimg.store.store import Store
 from lab.bus import Ports
@@ -135,8 +135,8 @@ def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
     with contextlib.closing(Store(tmp_path)) as store:
         (well,) = check.announcements(settings)
         assert well.status is Status.OK
-        LaterEntries(store).postpone("build:7", Why.STUMBLES, "KeyError")
-        Marks(store).looked(["builds"], "it does not answer")
+        DeferredEntries(store).postpone("build:7", DeferReason.STUMBLES, "KeyError")
+        Watermarks(store).looked(["builds"], "it does not answer")
     found = check.announcements(settings)
     assert {one.status for one in found} == {Status.WARNING}
     assert ["build:7" in one.text for one in found] == [True, False]
@@ -381,7 +381,7 @@ def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:
 
 def test_ebs_direct_is_tried_where_images_are_written_by_it(settings: Settings, site: Site) -> None:
     def found(direct: Settings) -> list[Finding]:
-        look = Account(Clients(), direct.ec2).looks([]).get("EBS direct")
+        look = Preflight(Clients(), direct.ec2).looks([]).get("EBS direct")
         return look() if look else []
 
     assert found(settings) == []

@@ -20,9 +20,9 @@ import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg.aws.tags import Labels
 from fedimg.cli.app import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
-from fedimg.intake.deferred import LaterEntries, Why
-from fedimg.intake.watermarks import Marks
-from fedimg.jobs.queue import Jobs
+from fedimg.intake.deferred import DeferReason, DeferredEntries
+from fedimg.intake.watermarks import Watermarks
+from fedimg.jobs.queue import JobQueue
 from fedimg.progress import CheckResult, CheckState
 from fedimg.store.store import Store
 from fedimg.worker.lease import FileLease
@@ -64,13 +64,13 @@ def store(config: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def jobs(store: Store) -> Iterator[Jobs]:
-    with contextlib.closing(Jobs(store)) as jobs:
+def jobs(store: Store) -> Iterator[JobQueue]:
+    with contextlib.closing(JobQueue(store)) as jobs:
         yield jobs
 
 
 @pytest.fixture
-def x86_job(jobs: Jobs) -> str:
+def x86_job(jobs: JobQueue) -> str:
     jobs.submit(X86)
     return X86.job
 
@@ -191,7 +191,7 @@ def test_a_look_at_the_database_loads_no_aws_and_no_bus(config: Path, store: Sto
 
 
 @pytest.fixture
-def four_amis(store: Store, jobs: Jobs) -> None:
+def four_amis(store: Store, jobs: JobQueue) -> None:
     jobs.submit(X86)
     jobs.submit(ARM)
     record_amis(store, X86, "us-east-1", "hvm-gp2", "paravirtual-standard")
@@ -274,9 +274,11 @@ def test_status_rows_have_the_promised_keys(run: Run, store: Store, x86_job: str
 
 
 def test_status_tells_what_koji_has_not_answered(run: Run, store: Store, x86_job: str) -> None:
-    LaterEntries(store).postpone("build:7", Why.STUMBLES, "it refuses getBuild (1): KeyError")
-    Marks(store).looked(["builds", "image"], "it does not answer")
-    Marks(store).looked(["livemedia"])
+    DeferredEntries(store).postpone(
+        "build:7", DeferReason.STUMBLES, "it refuses getBuild (1): KeyError"
+    )
+    Watermarks(store).looked(["builds", "image"], "it does not answer")
+    Watermarks(store).looked(["livemedia"])
     result = run("status", "--json")
     assert [row["job"] for row in json.loads(result.stdout)] == [x86_job]
     assert "build:7 waits for Koji, asked again at 20" in result.stderr
@@ -343,7 +345,7 @@ def test_piped_lines_are_whole_and_have_fields(config: Path, store: Store, x86_j
     ]
 
 
-def test_jobs_are_found_by_what_is_unique_of_their_names(run: Run, jobs: Jobs) -> None:
+def test_jobs_are_found_by_what_is_unique_of_their_names(run: Run, jobs: JobQueue) -> None:
     jobs.submit(X86)
     jobs.submit(ARM)
 
@@ -682,7 +684,7 @@ def test_a_plan_tells_what_would_be_made_where_and_what_not(config: Path, run: R
 
 @pytest.mark.usefixtures("aws")
 def test_clean_up_spares_live_jobs_and_other_sites(
-    run: Run, config: Path, store: Store, jobs: Jobs
+    run: Run, config: Path, store: Store, jobs: JobQueue
 ) -> None:
     jobs.submit(ARM)
     live, foreign = leave_volume("default", ARM), leave_volume("other", X86)

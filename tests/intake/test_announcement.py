@@ -12,10 +12,10 @@ import pytest
 from fedimg import config
 from fedimg.exceptions import Cancelled
 from fedimg.intake import announcement, resolve
-from fedimg.intake.deferred import Later, Why
+from fedimg.intake.deferred import Defer, DeferReason
 from fedimg.intake.resolve import Sources
 from fedimg.sources.identifiers import METHODS
-from fedimg.sources.lookup import Found
+from fedimg.sources.lookup import LookupResult
 from lab.koji import Koji
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
@@ -216,18 +216,18 @@ def test_entry_without_an_answer_gives_up_its_place(
 ) -> None:
     monkeypatch.setattr(resolve, "PATIENCE", 0.5)
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
-    with pytest.raises(Later, match="not finished yet") as caught:
+    with pytest.raises(Defer, match="not finished yet") as caught:
         ask(koji, f"task:{task.id}")
-    assert caught.value.why is Why.UNFINISHED
+    assert caught.value.why is DeferReason.UNFINISHED
     build = koji.add_build(NAME, VERSION, RELEASE, files(tmp_path))
     koji.trouble(build.id, "KeyError: 'extra'")
-    with pytest.raises(Later, match="KeyError") as caught:
+    with pytest.raises(Defer, match="KeyError") as caught:
         ask(koji, f"build:{build.id}")
-    assert caught.value.why is Why.STUMBLES
+    assert caught.value.why is DeferReason.STUMBLES
     koji.down()
-    with pytest.raises(Later, match="503") as caught:
+    with pytest.raises(Defer, match="503") as caught:
         ask(koji, f"build:{build.id}")
-    assert caught.value.why is Why.SILENT
+    assert caught.value.why is DeferReason.SILENT
 
 
 def test_entry_that_koji_does_not_know_is_dropped(
@@ -286,7 +286,7 @@ def test_what_is_asked_for_on_purpose_may_be_of_any_age(koji: Koji, tmp_path: Pa
 
 
 def test_age_is_told_by_the_hubs_clock_where_it_has_one() -> None:
-    old = Found("build:1", "releng", False, (), completed=1000.0, now=1000.0 + 13 * 86400)
+    old = LookupResult("build:1", "releng", False, (), completed=1000.0, now=1000.0 + 13 * 86400)
     assert resolve.too_old(old, 14) is None
     assert resolve.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
     assert resolve.too_old(replace(old, completed=None), 14)

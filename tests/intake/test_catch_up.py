@@ -13,12 +13,12 @@ import pytest
 
 from fedimg import config
 from fedimg.intake.catch_up import CatchUp, moment, replay
-from fedimg.intake.watermarks import Marks
-from fedimg.jobs.queue import Entry, Jobs
+from fedimg.intake.watermarks import Watermarks
+from fedimg.jobs.queue import Entry, JobQueue
 from fedimg.sources import koji_listing
 from fedimg.sources.identifiers import METHODS
-from fedimg.sources.koji_listing import BUILDS, LISTS, Lists
-from fedimg.sources.lookup import Unavailable
+from fedimg.sources.koji_listing import BUILDS, LISTS, KojiListing
+from fedimg.sources.lookup import SourceUnavailable
 from fedimg.store.store import Store
 from lab.koji import Koji
 
@@ -29,19 +29,19 @@ HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
 class Site:
     """A fedimg that looks into the lab's Koji, and what it stores."""
 
-    def __init__(self, koji: Koji, store: Store, jobs: Jobs, folder: Path) -> None:
+    def __init__(self, koji: Koji, store: Store, jobs: JobQueue, folder: Path) -> None:
         self.koji, self.store, self.jobs = koji, store, jobs
         self.stop = threading.Event()
-        self.marks = Marks(store)
+        self.marks = Watermarks(store)
         self._file = folder / f"{NAME}.x86_64.raw.xz"
         self._file.write_bytes(b"an image")
         self._number = 0
 
     @property
-    def lists(self) -> Lists:
-        return Lists(config.Koji(hub=self.koji.hub_url, topurl=self.koji.top_url, timeout=5))
+    def lists(self) -> KojiListing:
+        return KojiListing(config.Koji(hub=self.koji.hub_url, topurl=self.koji.top_url, timeout=5))
 
-    def catch_up(self, jobs: Jobs | None = None, **changes: Any) -> CatchUp:
+    def catch_up(self, jobs: JobQueue | None = None, **changes: Any) -> CatchUp:
         settings = config.CatchUp(**changes)
         return CatchUp(self.store, jobs or self.jobs, self.lists, settings, self.stop)
 
@@ -78,7 +78,7 @@ class Site:
 
 
 @pytest.fixture
-def site(koji: Koji, store: Store, jobs: Jobs, tmp_path: Path) -> Site:
+def site(koji: Koji, store: Store, jobs: JobQueue, tmp_path: Path) -> Site:
     return Site(koji, store, jobs, tmp_path)
 
 
@@ -116,7 +116,7 @@ def test_first_look_goes_as_far_back_as_it_is_told(site: Site) -> None:
     # What the first look left out stays so, whatever the overlap.
     assert site.look(look_back=WEEK, overlap=WEEK)
     assert site.stored() == []
-    Marks(site.store).set(BUILDS, replay_from(site, 2 * DAY))
+    Watermarks(site.store).set(BUILDS, replay_from(site, 2 * DAY))
     assert site.look()
     assert site.stored() == [recent]
 
@@ -226,7 +226,7 @@ class Power(Exception):
     """Goes off."""
 
 
-class Failing(Jobs):
+class Failing(JobQueue):
     """A queue whose process is cut off before it stores the nth entry, or right after."""
 
     def __init__(self, store: Store, nth: int, *, before: bool) -> None:
@@ -330,7 +330,7 @@ def test_entry_that_is_being_asked_for_is_looked_at_again(site: Site) -> None:
 
 def test_announced_and_found_at_once_is_one_entry(site: Site) -> None:
     entries = [site.build() for _ in range(20)]
-    live = Jobs(site.store)
+    live = JobQueue(site.store)
     announcing = threading.Thread(target=lambda: [live.take_in(entry) for entry in entries])
     announcing.start()
     assert site.look()
@@ -410,7 +410,7 @@ def test_replay_of_more_than_is_listed_at_once_says_where_to_go_on(
     for _ in range(6):
         site.koji.advance(60)
         site.build()
-    with pytest.raises(Unavailable, match="go on with --since"):
+    with pytest.raises(SourceUnavailable, match="go on with --since"):
         list(replay(site.lists, site.jobs, site.koji.clock() - DAY, dry_run=True))
 
 

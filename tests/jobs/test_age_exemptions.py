@@ -14,13 +14,13 @@ from fedimg import config
 from fedimg.intake import catch_up, resolve
 from fedimg.intake.catch_up import CatchUp
 from fedimg.intake.resolve import Sources
-from fedimg.jobs.age_exemptions import Exempt
+from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.durable_steps import Gate
-from fedimg.jobs.queue import Jobs
-from fedimg.sources.koji_listing import Lists
+from fedimg.jobs.queue import JobQueue
+from fedimg.sources.koji_listing import KojiListing
 from fedimg.steps import PlainSteps
 from fedimg.store.store import Store
-from fedimg.worker.workflows import Uploader
+from fedimg.worker.workflows import Workflows
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
 
@@ -37,8 +37,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def jobs(store: Store) -> Iterator[Jobs]:
-    jobs = Jobs(store)
+def jobs(store: Store) -> Iterator[JobQueue]:
+    jobs = JobQueue(store)
     yield jobs
     jobs.close()
 
@@ -66,56 +66,60 @@ def old(koji: Koji, image: Path) -> str:
     return f"build:{build.id}"
 
 
-def asked(store: Store, jobs: Jobs, settings: config.Settings, entry: str) -> list[str]:
+def asked(store: Store, jobs: JobQueue, settings: config.Settings, entry: str) -> list[str]:
     """What a worker makes of an entry: its jobs."""
-    uploader = Uploader(settings, store, jobs, cast(Any, None), Sources(settings), Gate(print))
+    uploader = Workflows(settings, store, jobs, cast(Any, None), Sources(settings), Gate(print))
     uploader._steps = cast(Any, PlainSteps())
     return uploader.intake(entry)
 
 
 def test_message_about_an_old_build_publishes_nothing(
-    store: Store, jobs: Jobs, settings: config.Settings, old: str
+    store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
     jobs.take_in(old)
     assert asked(store, jobs, settings, old) == []
 
 
 def test_replay_that_a_person_types_publishes_an_old_build_once(
-    store: Store, jobs: Jobs, settings: config.Settings, old: str
+    store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
-    lists = Lists(settings.koji)
+    lists = KojiListing(settings.koji)
     (found,) = catch_up.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=False)
     assert found.stored
     assert len(asked(store, jobs, settings, old)) == 1
     # What was asked for is held to the limit again.
-    assert not Exempt(store).has(old)
+    assert not AgeExemptions(store).has(old)
 
 
 def test_replay_that_is_only_shown_exempts_nothing(
-    store: Store, jobs: Jobs, settings: config.Settings, old: str
+    store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
-    lists = Lists(settings.koji)
+    lists = KojiListing(settings.koji)
     list(catch_up.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=True))
-    assert not Exempt(store).has(old)
+    assert not AgeExemptions(store).has(old)
 
 
 def test_what_was_missed_for_longer_than_the_limit_is_published(
-    store: Store, jobs: Jobs, settings: config.Settings, old: str
+    store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
     looking = config.CatchUp(look_back=30 * DAY)
-    assert CatchUp(store, jobs, Lists(settings.koji), looking, threading.Event()).look()
+    assert CatchUp(store, jobs, KojiListing(settings.koji), looking, threading.Event()).look()
     assert len(asked(store, jobs, settings, old)) == 1
 
 
 def test_entry_that_has_to_wait_stays_exempt(
-    koji: Koji, store: Store, jobs: Jobs, settings: config.Settings, monkeypatch: pytest.MonkeyPatch
+    koji: Koji,
+    store: Store,
+    jobs: JobQueue,
+    settings: config.Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(resolve, "PATIENCE", 0.1)
     entry = "build:77"
     jobs.take_in(entry, any_age=True)
     koji.close()
     assert asked(store, jobs, settings, entry) == []
-    assert Exempt(store).has(entry)
+    assert AgeExemptions(store).has(entry)
 
 
 @pytest.mark.parametrize(("days", "count"), [(13, 1), (15, 0)])

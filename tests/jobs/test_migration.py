@@ -11,7 +11,7 @@ import pytest
 
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs.migration import MoveRefused, move
-from fedimg.jobs.queue import Entry, Jobs
+from fedimg.jobs.queue import Entry, JobQueue
 from fedimg.store.store import Store
 from tests.postgresql import PostgreSQL
 
@@ -29,7 +29,7 @@ PUBLIC = AMI("ami-1", "n", "us-east-1", AMIType(Virtualization.HVM, "gp2"), "sna
 
 
 @pytest.fixture
-def source(store: Store, jobs: Jobs) -> Store:
+def source(store: Store, jobs: JobQueue) -> Store:
     """A file with an ended job and a waiting one, an entry that waits, and two messages."""
     jobs.submit(DONE)
     store.begin(DONE.job, 1)
@@ -58,7 +58,7 @@ def test_everything_is_there_and_what_waits_goes_on_waiting(source: Store, targe
     assert target.jobs() == source.jobs()
     assert target.amis() == source.amis()
     assert [row.key for row in target.unannounced()] == ["b"]
-    queue = Jobs(target)
+    queue = JobQueue(target)
     assert queue.known("build:9") is Entry.QUEUED
     assert queue.submit(DONE) is None
     assert queue.cancel(WAITS.job)
@@ -84,7 +84,7 @@ def test_what_one_bus_has_taken_already_is_not_mistaken_for_another(
 
 
 def test_job_that_runs_is_named_and_nothing_is_moved(
-    source: Store, jobs: Jobs, target: Store
+    source: Store, jobs: JobQueue, target: Store
 ) -> None:
     jobs.submit(RUNS)
     source.begin(RUNS.job, 1)

@@ -8,7 +8,7 @@ from fedimg.jobs.queue import (
     INTAKE_QUEUE,
     JOBS_QUEUE,
     PUBLISH,
-    Jobs,
+    JobQueue,
     workflow_id,
 )
 from fedimg.store.store import Store
@@ -161,7 +161,7 @@ def test_what_was_submitted_is_there_after_a_restart(store, jobs):
     jobs.submit(IMAGE)
     jobs.take_in("task:7")
     again = Store(store.directory, store.queue_url if store.shared else "")
-    other = Jobs(again)
+    other = JobQueue(again)
     assert other.submit(IMAGE) is None
     other.take_in("task:7")
     assert set(queued(again)) == {"task:7", workflow_id(PUBLISH, IMAGE.job, 1)}

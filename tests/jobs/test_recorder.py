@@ -5,8 +5,8 @@ from typing import Any
 
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
-from fedimg.jobs.queue import Jobs
-from fedimg.jobs.recorder import Record
+from fedimg.jobs.queue import JobQueue
+from fedimg.jobs.recorder import Recorder
 from fedimg.progress import CheckResult, CheckState, Observer
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
@@ -40,10 +40,10 @@ def tell_all(observer: Observer) -> None:
 
 
 def test_job_is_announced_once_at_each_point(store: Store) -> None:
-    record = Record(store, IMAGE, 1, "us-east-1")
+    record = Recorder(store, IMAGE, 1, "us-east-1")
     tell_all(record)
     # As after a crash.
-    tell_all(Record(store, IMAGE, 1, "us-east-1"))
+    tell_all(Recorder(store, IMAGE, 1, "us-east-1"))
     assert outbox(store) == [
         ("image.upload", "started", "EC2 (us-east-1)"),
         ("image.upload", "completed", "EC2 (us-east-1)"),
@@ -56,9 +56,9 @@ def test_job_is_announced_once_at_each_point(store: Store) -> None:
 
 
 def test_next_run_announces_itself_and_not_what_is_there(store: Store) -> None:
-    tell_all(Record(store, IMAGE, 1, "us-east-1"))
+    tell_all(Recorder(store, IMAGE, 1, "us-east-1"))
     before = outbox(store)
-    tell_all(Record(store, IMAGE, 2, "us-east-1"))
+    tell_all(Recorder(store, IMAGE, 2, "us-east-1"))
     assert outbox(store)[len(before) :] == [
         ("image.upload", "started", "EC2 (us-east-1)"),
         ("image.test", "started", "EC2 (us-east-1)"),
@@ -67,7 +67,7 @@ def test_next_run_announces_itself_and_not_what_is_there(store: Store) -> None:
 
 
 def test_amis_are_private_until_published_and_forgotten_when_dropped(store: Store) -> None:
-    record = Record(store, IMAGE, 1, "us-east-1")
+    record = Recorder(store, IMAGE, 1, "us-east-1")
     record.registered(ORIGIN)
     record.copied(COPY, ORIGIN)
     assert [(row.ami, row.public) for row in store.amis()] == [("ami-2", False), ("ami-1", False)]
@@ -77,7 +77,7 @@ def test_amis_are_private_until_published_and_forgotten_when_dropped(store: Stor
 
 
 def test_failed_test_and_failed_job(store: Store) -> None:
-    record = Record(store, IMAGE, 1, "us-east-1")
+    record = Recorder(store, IMAGE, 1, "us-east-1")
     record.test_failed(
         ORIGIN, [CheckResult("runs a command", CheckState.FAILED, 60.0, "no")], "kernel panic"
     )
@@ -92,11 +92,11 @@ def test_failed_test_and_failed_job(store: Store) -> None:
 
 
 def test_latest_boot_check_of_an_ami_type_is_kept_with_its_job(store: Store) -> None:
-    jobs = Jobs(store)
+    jobs = JobQueue(store)
     jobs.submit(IMAGE)
     jobs.close()
     failed = CheckResult("proxied", CheckState.FAILED, 2.0, "http://a:secret@example.org")
-    record = Record(store, IMAGE, 1, "us-east-1")
+    record = Recorder(store, IMAGE, 1, "us-east-1")
     record.test_started(ORIGIN)
     assert [test.status for test in job_of(store).tests] == ["started"]
     record.test_failed(ORIGIN, [*CHECKS, failed], "panic at http://a:secret@example.org")
@@ -110,7 +110,7 @@ def test_latest_boot_check_of_an_ami_type_is_kept_with_its_job(store: Store) -> 
     assert "secret" not in test.checks[1].output
 
     # The next run's AMI is another one of the same type.
-    Record(store, IMAGE, 2, "us-east-1").test_completed(replace(ORIGIN, id="ami-3"), CHECKS)
+    Recorder(store, IMAGE, 2, "us-east-1").test_completed(replace(ORIGIN, id="ami-3"), CHECKS)
     (test,) = job_of(store).tests
     assert (test.ami, test.status, test.output, test.checks) == ("ami-3", "completed", "", CHECKS)
 
@@ -122,15 +122,15 @@ def job_of(store: Store) -> JobRow:
 
 
 def test_failure_without_words_still_says_something(store: Store) -> None:
-    Record(store, IMAGE, 1, "us-east-1").failed(RuntimeError())
+    Recorder(store, IMAGE, 1, "us-east-1").failed(RuntimeError())
     assert store.unannounced()[0].body["extra"] == {"data": "RuntimeError()"}
 
 
 def test_progress_is_kept_by_region(store: Store) -> None:
-    jobs = Jobs(store)
+    jobs = JobQueue(store)
     jobs.submit(IMAGE)
     jobs.close()
-    record = Record(store, IMAGE, 1, "us-east-1")
+    record = Recorder(store, IMAGE, 1, "us-east-1")
     record.progress("us-east-1", "write", "50 %")
     record.progress("eu-west-1", "copy", error="refused")
     job = store.job(IMAGE.job)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.retention import forget
 from fedimg.store.store import Store
 
@@ -55,9 +55,9 @@ os._exit(0)
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[tuple[Store, Jobs]]:
+def state(tmp_path: Path) -> Iterator[tuple[Store, JobQueue]]:
     store = Store(tmp_path / "state")
-    queue = Jobs(store)
+    queue = JobQueue(store)
     yield store, queue
     queue.close()
     store.close()
@@ -69,7 +69,7 @@ def rows(store: Store, table: str) -> int:
 
 
 def test_ended_work_is_forgotten_after_its_days_and_live_work_never(
-    state: tuple[Store, Jobs],
+    state: tuple[Store, JobQueue],
 ) -> None:
     store, queue = state
     for entry in ("build:1", "build:2"):
@@ -98,7 +98,7 @@ def test_ended_work_is_forgotten_after_its_days_and_live_work_never(
 
 
 def test_text_of_what_was_announced_is_forgotten_and_never_announced_again(
-    state: tuple[Store, Jobs],
+    state: tuple[Store, JobQueue],
 ) -> None:
     store, _ = state
     for key in ("old", "new", "waits"):

@@ -9,8 +9,8 @@ import pytest
 from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.outages import Outages
-from fedimg.jobs.queue import CLEAN, PUBLISH, Jobs, workflow_id
-from fedimg.jobs.retries import Again, Turn
+from fedimg.jobs.queue import CLEAN, PUBLISH, JobQueue, workflow_id
+from fedimg.jobs.retries import RetrySchedule, ScheduledRetry
 from fedimg.progress import AWAY
 from fedimg.store.rows import CLEANING
 from fedimg.store.store import Store
@@ -26,13 +26,13 @@ DATABASES = ("sqlite", "postgresql")
 
 
 @pytest.fixture
-def again(store: Store) -> Again:
-    return Again(store)
+def again(store: Store) -> RetrySchedule:
+    return RetrySchedule(store)
 
 
 @pytest.fixture
-def jobs(store: Store) -> Iterator[Jobs]:
-    jobs = Jobs(store)
+def jobs(store: Store) -> Iterator[JobQueue]:
+    jobs = JobQueue(store)
     jobs.submit(IMAGE)
     yield jobs
     jobs.close()
@@ -44,14 +44,16 @@ def let_pass(store: Store, monkeypatch: pytest.MonkeyPatch, seconds: float) -> N
     monkeypatch.setattr(time, "time", lambda: now)
 
 
-def end(store: Store, again: Again, run: int, state: str = "incomplete") -> Turn | None:
+def end(
+    store: Store, again: RetrySchedule, run: int, state: str = "incomplete"
+) -> ScheduledRetry | None:
     """A run ends in a state that another may better; what comes then."""
     store.end(JOB, run, state, "eu-west-1: away")
     return again.run(JOB, run, LIMITS)
 
 
 def test_pauses_double_and_runs_are_counted(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for run, pause in ((1, 100), (2, 200), (3, 400)):
         turn = end(store, again, run)
@@ -68,7 +70,7 @@ def test_pauses_double_and_runs_are_counted(
 
 
 def test_refusals_that_nobody_knows_get_two_further_runs(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One that passes in between is counted apart.
     for run, unknown in ((1, True), (2, False), (3, True)):
@@ -82,7 +84,7 @@ def test_refusals_that_nobody_knows_get_two_further_runs(
     assert again.of(JOB) is None
 
 
-def test_what_failed_a_run_is_not_said_of_another(store: Store, jobs: Jobs) -> None:
+def test_what_failed_a_run_is_not_said_of_another(store: Store, jobs: JobQueue) -> None:
     assert store.begin(JOB, 1) == 1
     assert not store.failed_unknown(JOB, 1)
     assert jobs.finish(JOB, 1, "failed", "Strange", later=False, unknown=True)
@@ -90,11 +92,13 @@ def test_what_failed_a_run_is_not_said_of_another(store: Store, jobs: Jobs) -> N
     assert not store.failed_unknown(JOB, 2)
 
 
-def test_end_that_is_noted_twice_plans_one_run(store: Store, jobs: Jobs, again: Again) -> None:
+def test_end_that_is_noted_twice_plans_one_run(
+    store: Store, jobs: JobQueue, again: RetrySchedule
+) -> None:
     assert end(store, again, 1) == end(store, again, 1)
 
 
-def test_status_says_when_it_runs_again(store: Store, jobs: Jobs, again: Again) -> None:
+def test_status_says_when_it_runs_again(store: Store, jobs: JobQueue, again: RetrySchedule) -> None:
     turn = end(store, again, 1)
     row = store.job(JOB)
     assert row
@@ -103,7 +107,7 @@ def test_status_says_when_it_runs_again(store: Store, jobs: Jobs, again: Again) 
 
 
 def test_person_who_retries_begins_the_count_anew(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end(store, again, 1)
     let_pass(store, monkeypatch, 101)
@@ -122,7 +126,7 @@ def test_person_who_retries_begins_the_count_anew(
 
 
 def test_person_who_cancels_ends_the_waiting(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end(store, again, 1)
     assert jobs.cancel(JOB)
@@ -135,7 +139,7 @@ def test_person_who_cancels_ends_the_waiting(
     assert not jobs.cancel(JOB)
 
 
-def cleaned(store: Store, jobs: Jobs, again: Again) -> Any:
+def cleaned(store: Store, jobs: JobQueue, again: RetrySchedule) -> Any:
     """The job's row after its first run failed and a further clean-up was begun."""
     store.end(JOB, 1, "failed", "refused")
     again.clean_up(JOB, 1, 0, LIMITS)
@@ -144,7 +148,7 @@ def cleaned(store: Store, jobs: Jobs, again: Again) -> Any:
 
 
 def test_clean_up_comes_again_when_ec2_has_settled(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cleaned(store, jobs, again).step == "failed"
     let_pass(store, monkeypatch, 11)
@@ -159,14 +163,16 @@ def test_clean_up_comes_again_when_ec2_has_settled(
     assert len(queued(store)) == 2
 
 
-def test_clean_up_that_fails_comes_again_ever_later(store: Store, jobs: Jobs, again: Again) -> None:
+def test_clean_up_that_fails_comes_again_ever_later(
+    store: Store, jobs: JobQueue, again: RetrySchedule
+) -> None:
     pauses = [again.clean_up(JOB, 1, count, LIMITS).due - time.time() for count in range(12)]
     assert pauses[:4] == pytest.approx([10, 100, 200, 400], abs=5)
     assert pauses[-1] == pytest.approx(4 * 3600, abs=5)
 
 
 def test_clean_up_of_a_run_that_has_a_successor_is_not_begun(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.end(JOB, 1, "failed", "refused")
     assert store.next_run(JOB, queue=lambda connection, run: None) == 2
@@ -177,7 +183,9 @@ def test_clean_up_of_a_run_that_has_a_successor_is_not_begun(
     assert again.due() == []
 
 
-def test_plan_that_was_made_meanwhile_stays(store: Store, jobs: Jobs, again: Again) -> None:
+def test_plan_that_was_made_meanwhile_stays(
+    store: Store, jobs: JobQueue, again: RetrySchedule
+) -> None:
     first = again.clean_up(JOB, 1, 0, LIMITS)
     second = again.clean_up(JOB, 1, 1, LIMITS)
     again.begun(first)
@@ -185,7 +193,7 @@ def test_plan_that_was_made_meanwhile_stays(store: Store, jobs: Jobs, again: Aga
 
 
 def test_run_that_waits_for_a_region_begins_when_it_is_back_and_is_not_counted(
-    store: Store, jobs: Jobs, again: Again, monkeypatch: pytest.MonkeyPatch
+    store: Store, jobs: JobQueue, again: RetrySchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outages = Outages(store, LIMITS)
     for run in range(1, LIMITS.retries + 3):
@@ -204,7 +212,7 @@ def test_run_that_waits_for_a_region_begins_when_it_is_back_and_is_not_counted(
 
 
 def test_run_that_waits_for_a_region_begins_when_that_is_let_be(
-    store: Store, jobs: Jobs, again: Again
+    store: Store, jobs: JobQueue, again: RetrySchedule
 ) -> None:
     outages = Outages(store, LIMITS)
     outages.begin("eu-west-1", "no answer")

@@ -21,8 +21,8 @@ from fedimg.exceptions import (
     EC2TestException,
     EC2UtilityException,
 )
-from fedimg.jobs.queue import INTAKE, Jobs
-from fedimg.jobs.serialization import SERIALIZER, NotData, as_json, original
+from fedimg.jobs.queue import INTAKE, JobQueue
+from fedimg.jobs.serialization import SERIALIZER, RowRefused, as_json, original
 from fedimg.store.store import Store
 from tests.jobs.test_durable_steps import happened, run
 
@@ -105,14 +105,14 @@ def test_error_of_another_kind_keeps_its_words() -> None:
 @pytest.mark.parametrize("field", list(FIELDS))
 def test_error_whose_fields_are_odd_is_refused(field: str) -> None:
     data = {"problem": "no room", **FIELDS, field: ["x"]}
-    with pytest.raises(NotData, match=f"whose {field} is no"):
+    with pytest.raises(RowRefused, match=f"whose {field} is no"):
         original(PortableWorkflowError("no room", "EC2ServiceException", None, data))
 
 
 def test_row_that_would_run_something_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     for value in (Marker(marker), {"args": (Marker(marker),), "kwargs": {}}, [[Marker(marker)]]):
-        with pytest.raises(NotData, match=r"Path\.touch|pathlib|getattr") as refused:
+        with pytest.raises(RowRefused, match=r"Path\.touch|pathlib|getattr") as refused:
             read(pickled(value))
         assert "nothing of it was run" in str(refused.value)
         assert not marker.exists()
@@ -120,7 +120,7 @@ def test_row_that_would_run_something_is_refused_and_runs_nothing(tmp_path: Path
 
 @pytest.mark.parametrize("row", ["", "x", "gAQ=", base64.b64encode(b"\x80\x04.").decode()])
 def test_row_that_is_no_pickle_is_refused_in_words(row: str) -> None:
-    with pytest.raises(NotData, match="what cannot be read"):
+    with pytest.raises(RowRefused, match="what cannot be read"):
         read(row)
 
 
@@ -166,7 +166,7 @@ def test_worker_refuses_a_step_whose_row_would_run_something(tmp_path: Path) -> 
 
 def test_what_a_hub_queues_is_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    queue = Jobs(store)
+    queue = JobQueue(store)
     try:
         queue.take_in("build:1")
         with closing(sqlite3.connect(tmp_path / "fedimg.db")) as database:
@@ -185,7 +185,7 @@ def test_what_a_hub_queues_is_json(tmp_path: Path) -> None:
 def test_looking_at_an_entry_runs_nothing_of_it(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     store = Store(tmp_path)
-    queue = Jobs(store)
+    queue = JobQueue(store)
     try:
         queue.take_in("build:1")
         with closing(sqlite3.connect(tmp_path / "fedimg.db")) as database, database:

@@ -75,7 +75,7 @@ def test_systemd_is_told_again_and_again_until_something_is_silent(
 
 def test_thread_that_asks_the_database_no_more_is_silent(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/some.db")
-    pulse = watchdog.Pulse(engine, ["asking", "hanging"])
+    pulse = watchdog.Watchdog(engine, ["asking", "hanging"])
 
     def ask() -> None:
         with engine.connect() as connection:

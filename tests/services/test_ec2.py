@@ -22,7 +22,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, Architecture, RawImage, Virtualization
-from fedimg.jobs.semaphores import Slots
+from fedimg.jobs.semaphores import Semaphores
 from fedimg.progress import CheckState
 from fedimg.services.ec2 import UTILITIES, Result
 from fedimg.store.store import Store
@@ -364,12 +364,12 @@ def test_who_gives_up_waiting_for_a_place_is_in_nobodys_way(lab: Lab, tmp_path: 
     image = lab.image()
     service = lab.service(limits={"utilities": 1, "copy": 0.5}, **SMALL)
     with closing(Store(tmp_path)) as store:
-        service.slots = slots = Slots(store)
-        assert slots.take(UTILITIES, "before it", 1)
+        service.slots = semaphores = Semaphores(store)
+        assert semaphores.acquire(UTILITIES, "before it", 1)
         with pytest.raises(EC2UtilityException, match="a place among the 1 utility instances"):
             service.upload(image, Recorder())
-        slots.free(UTILITIES, "before it")
-        assert slots.take(UTILITIES, "behind it", 1)
+        semaphores.release(UTILITIES, "before it")
+        assert semaphores.acquire(UTILITIES, "behind it", 1)
     assert lab.made_for(image, "instance") == []
     lab.leaves_nothing(image)
 

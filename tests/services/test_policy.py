@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from fedimg.aws import cleanup
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import network as security_group
-from fedimg.aws.preflight import Account
+from fedimg.aws.preflight import Preflight
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
 from fedimg.diagnostics import Status
@@ -104,7 +104,7 @@ def tidied(lab: Lab, mine: Lab) -> str:
 
 def checked(lab: Lab, mine: Lab) -> str:
     """`fedimg check`'s looks at the account."""
-    account = Account(mine.clients, lab.settings())
+    account = Preflight(mine.clients, lab.settings())
     problems = []
     for looks in (lambda: account.looks([Architecture.X86_64]), account.region_looks):
         for look in looks().values():

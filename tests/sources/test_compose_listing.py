@@ -11,11 +11,11 @@ import pytest
 
 from fedimg import config
 from fedimg.intake.catch_up import CatchUp, replay
-from fedimg.intake.deferred import LaterEntries, Why
-from fedimg.intake.watermarks import Marks
-from fedimg.jobs.queue import Entry, Jobs
-from fedimg.sources.compose_listing import ComposeLists, links
-from fedimg.sources.lookup import Refused, Unavailable
+from fedimg.intake.deferred import DeferReason, DeferredEntries
+from fedimg.intake.watermarks import Watermarks
+from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.sources.compose_listing import ComposeListing, links
+from fedimg.sources.lookup import LookupRefused, SourceUnavailable
 from fedimg.store.store import Store
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
@@ -25,8 +25,8 @@ HOUR = 3600.0
 THEN = 1_795_132_800.0
 
 
-def lists(koji: Koji, location: str = LOCATION) -> ComposeLists:
-    return ComposeLists(config.Composes(timeout=5), f"{koji.top_url}/{location}")
+def lists(koji: Koji, location: str = LOCATION) -> ComposeListing:
+    return ComposeListing(config.Composes(timeout=5), f"{koji.top_url}/{location}")
 
 
 def compose(koji: Koji, name: str, finished: float, status: str = "FINISHED") -> str:
@@ -35,7 +35,7 @@ def compose(koji: Koji, name: str, finished: float, status: str = "FINISHED") ->
     return f"compose:{name}"
 
 
-def entries(read: ComposeLists, after: float) -> list[str]:
+def entries(read: ComposeListing, after: float) -> list[str]:
     return [one.entry for page in read.since(read.names[0], after) for one in page.found]
 
 
@@ -52,25 +52,25 @@ def test_composes_that_finished_since_are_listed_by_when_they_did(koji: Koji) ->
     assert entries(lists(koji), THEN) == [early, late]
 
 
-def test_missed_compose_is_stored_once(koji: Koji, store: Store, jobs: Jobs) -> None:
+def test_missed_compose_is_stored_once(koji: Koji, store: Store, jobs: JobQueue) -> None:
     read = lists(koji)
     now = time.time()
     missed = compose(koji, time.strftime("Fedora-Cloud-43-%Y%m%d.0", time.gmtime(now)), now)
     old = compose(koji, "Fedora-Cloud-43-20200101.0", THEN - 9e7)
-    later = LaterEntries(store)
+    later = DeferredEntries(store)
     for entry in ("compose:Fedora-Cloud-43-20261101.0", "build:1"):
-        later.postpone(entry, Why.SILENT, "no answer")
+        later.postpone(entry, DeferReason.SILENT, "no answer")
     for _ in range(2):
         assert CatchUp(store, jobs, read, config.CatchUp(), Event()).look()
         assert (jobs.known(missed), jobs.known(old)) == (Entry.QUEUED, Entry.NEW)
-    (look,) = Marks(store).looks()
+    (look,) = Watermarks(store).looks()
     assert (look.name, look.error) == (read.names[0], None)
     # The location speaks; whether Koji does, that does not tell.
     due = {row.entry: row.due(time.time()) for row in later.all()}
     assert due == {"compose:Fedora-Cloud-43-20261101.0": True, "build:1": False}
 
 
-def test_replay_shows_and_stores_composes(koji: Koji, jobs: Jobs) -> None:
+def test_replay_shows_and_stores_composes(koji: Koji, jobs: JobQueue) -> None:
     missed = compose(koji, "Fedora-Cloud-43-20261120.0", THEN + HOUR)
     for dry_run in (True, False):
         (one,) = replay(lists(koji), jobs, THEN, dry_run=dry_run)
@@ -80,15 +80,15 @@ def test_replay_shows_and_stores_composes(koji: Koji, jobs: Jobs) -> None:
 
 
 def test_location_without_an_index_is_said_and_holds_up_nothing(
-    koji: Koji, store: Store, jobs: Jobs
+    koji: Koji, store: Store, jobs: JobQueue
 ) -> None:
     assert CatchUp(store, jobs, lists(koji, "nothing"), config.CatchUp(), Event()).look()
-    (look,) = Marks(store).looks()
+    (look,) = Watermarks(store).looks()
     assert "no index page" in (look.error or "")
 
 
 def test_location_that_is_down_is_looked_at_again_soon(
-    koji: Koji, store: Store, jobs: Jobs
+    koji: Koji, store: Store, jobs: JobQueue
 ) -> None:
     read = lists(koji)
     koji.close()
@@ -97,7 +97,7 @@ def test_location_that_is_down_is_looked_at_again_soon(
 
 Pages = Callable[[str], tuple[int, bytes]]
 #: Of what a server shows, and when that was written.
-Serve = Callable[..., ComposeLists]
+Serve = Callable[..., ComposeListing]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def location() -> Iterator[Serve]:
     """A server that answers with what it is given, whatever is asked."""
     servers: list[ThreadingHTTPServer] = []
 
-    def serve(pages: Pages, written: float | None = None) -> ComposeLists:
+    def serve(pages: Pages, written: float | None = None) -> ComposeListing:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, body = pages(self.path)
@@ -123,7 +123,7 @@ def location() -> Iterator[Serve]:
         servers.append(server)
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/composes"
-        return ComposeLists(config.Composes(timeout=5), url)
+        return ComposeListing(config.Composes(timeout=5), url)
 
     yield serve
     for server in servers:
@@ -186,7 +186,7 @@ def test_compose_whose_status_cannot_be_read_hides_no_other(
     # What was not told may have finished before what was: it is looked for again.
     assert (page.until == THEN) is raises
     if raises:
-        with pytest.raises(Unavailable, match="503"):
+        with pytest.raises(SourceUnavailable, match="503"):
             next(found)
     assert list(found) == []
 
@@ -238,13 +238,17 @@ def test_look_at_slow_location_ends_and_says_so(
     page = next(found)
     assert page.until == THEN
     assert 0 < len(page.found) == len(asked) < 100
-    with pytest.raises(Unavailable, match="were not looked at"):
+    with pytest.raises(SourceUnavailable, match="were not looked at"):
         next(found)
 
 
 @pytest.mark.parametrize(
     ("status", "body", "raised"),
-    [(503, b"", Unavailable), (200, b"x" * (5 * 1024 * 1024), Unavailable), (403, b"", Refused)],
+    [
+        (503, b"", SourceUnavailable),
+        (200, b"x" * (5 * 1024 * 1024), SourceUnavailable),
+        (403, b"", LookupRefused),
+    ],
 )
 def test_index_that_cannot_be_read_is_an_error(
     location: Serve, status: int, body: bytes, raised: type[Exception]

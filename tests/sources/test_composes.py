@@ -9,7 +9,7 @@ import pytest
 from fedimg import config
 from fedimg.images import Architecture
 from fedimg.intake import announcement, resolve
-from fedimg.sources.composes import ComposeRefused, Composes, ComposeUnavailable, ComposeUnfinished
+from fedimg.sources.composes import ComposeNotFinished, ComposeRefused, Composes, ComposeUnavailable
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose, compose_message
 
@@ -75,10 +75,10 @@ def test_metadata_larger_than_any_composes_is_not_read(
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        ("STARTED", ComposeUnfinished),
+        ("STARTED", ComposeNotFinished),
         ("DOOMED", ComposeRefused),
         ("TERMINATED", ComposeRefused),
-        ("<html>", ComposeUnfinished),
+        ("<html>", ComposeNotFinished),
     ],
 )
 def test_compose_that_is_not_finished_has_no_images(
@@ -90,7 +90,7 @@ def test_compose_that_is_not_finished_has_no_images(
 
 
 def test_compose_that_is_nowhere_yet_is_waited_for(composes: Composes) -> None:
-    with pytest.raises(ComposeUnfinished, match="404"):
+    with pytest.raises(ComposeNotFinished, match="404"):
         composes.find(f"compose:{NAME}")
 
 

@@ -93,7 +93,7 @@ def test_measuring_and_calls_have_their_time_too(dribbling: Dribble) -> None:
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
     assert "after 1 s" in asked(lambda: measure(address, SECONDS, Trusted()))
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
-    assert "after 1 s" in asked(lambda: xmlrpc.Client(address, SECONDS).call("getAPIVersion"))
+    assert "after 1 s" in asked(lambda: xmlrpc.XMLRPCClient(address, SECONDS).call("getAPIVersion"))
 
 
 def test_proxy_that_dribbles_has_its_time_too(
@@ -127,9 +127,9 @@ def test_redirect_to_what_is_no_url_is_an_answer_in_words(dribbling: Dribble, ta
     for ask in (
         lambda url: http.get(url, 5, BUSY),
         lambda url: measure(url, BUSY, Trusted()),
-        lambda url: xmlrpc.Client(url, BUSY).call("getAPIVersion"),
+        lambda url: xmlrpc.XMLRPCClient(url, BUSY).call("getAPIVersion"),
     ):
-        with pytest.raises((http.NoAnswer, http.NotThere)):
+        with pytest.raises((http.NoAnswer, http.NotFound)):
             ask(dribbling(answer.encode("latin-1"), b"", b""))
 
 
@@ -152,7 +152,7 @@ def test_date_that_cannot_be_is_no_time(date: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "raised"), [(404, http.NotThere), (302, http.NotThere), (503, http.NoAnswer)]
+    ("status", "raised"), [(404, http.NotFound), (302, http.NotFound), (503, http.NoAnswer)]
 )
 def test_other_answers_are_told_apart(
     dribbling: Dribble, status: int, raised: type[Exception]

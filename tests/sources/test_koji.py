@@ -15,11 +15,11 @@ from fedimg import config
 from fedimg.images import Architecture, RawImage
 from fedimg.sources.koji import (
     METHODS,
-    Hub,
+    KojiFails,
+    KojiHub,
+    KojiNotFinished,
     KojiRefused,
-    KojiStumbles,
     KojiUnavailable,
-    KojiUnfinished,
 )
 from lab.koji import Koji
 
@@ -29,8 +29,8 @@ SCRATCH_METHODS = [method for method in METHODS if METHODS[method]]
 
 
 @pytest.fixture
-def hub(koji: Koji) -> Hub:
-    return Hub(settings(koji))
+def hub(koji: Koji) -> KojiHub:
+    return KojiHub(settings(koji))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_every_method_is_known_to_the_lab() -> None:
 
 @pytest.mark.parametrize("method", SCRATCH_METHODS)
 def test_scratch_task_gives_the_raw_images_of_its_children(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], method: str
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], method: str
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files, method=method, owner="ausil")
     found = hub.find(f"task:{task.id}")
@@ -77,7 +77,7 @@ def test_scratch_task_gives_the_raw_images_of_its_children(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_build_gives_its_archives_with_size_and_checksum(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], method: str
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], method: str
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files, method=method)
     found = hub.find(f"build:{build.id}")
@@ -94,7 +94,7 @@ def test_build_gives_its_archives_with_size_and_checksum(
 
 @pytest.mark.parametrize("scratch", [True, False])
 def test_names_that_rpm_allows_are_quoted_in_the_address_alone(
-    koji: Koji, hub: Hub, tmp_path: Path, scratch: bool
+    koji: Koji, hub: KojiHub, tmp_path: Path, scratch: bool
 ) -> None:
     path = tmp_path / "Fedora-Cloud-Base-44~rc1-1^git5+2.x86_64.raw.xz"
     path.write_bytes(b"image")
@@ -115,7 +115,7 @@ def test_names_that_rpm_allows_are_quoted_in_the_address_alone(
 
 @pytest.mark.parametrize("kind", ["md5", "sha1", "sha256"])
 def test_build_checksums_of_every_type(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], kind: str
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], kind: str
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files, checksum_type=kind)
     (image,) = (
@@ -126,7 +126,7 @@ def test_build_checksums_of_every_type(
 
 
 def test_task_without_children_holds_its_files_itself(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": files["x86_64"]}, method="livemedia")
     (child,) = koji.records.children(task.id)
@@ -136,7 +136,9 @@ def test_task_without_children_holds_its_files_itself(
     assert f"/work/tasks/{task.id % 10000}/{task.id}/" in image.url
 
 
-def test_failed_child_leaves_the_others(koji: Koji, hub: Hub, files: dict[str, list[Path]]) -> None:
+def test_failed_child_leaves_the_others(
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
+) -> None:
     task = koji.add_task(
         NAME, VERSION, RELEASE, {"x86_64": files["x86_64"]}, failed_arches=["aarch64"]
     )
@@ -144,14 +146,14 @@ def test_failed_child_leaves_the_others(koji: Koji, hub: Hub, files: dict[str, l
 
 
 def test_architecture_comes_from_the_result_not_from_the_name(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, {"aarch64": files["x86_64"]})
     assert [image.architecture for image in hub.find(f"task:{task.id}").images] == ["arm64"]
 
 
 def test_architecture_that_ec2_lacks_is_left_out(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     task = koji.add_task(
         NAME, VERSION, RELEASE, {"i386": files["x86_64"], "aarch64": files["aarch64"]}
@@ -160,7 +162,7 @@ def test_architecture_that_ec2_lacks_is_left_out(
 
 
 def test_task_that_is_no_scratch_build_is_left_to_its_build(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files, scratch=False)
     with pytest.raises(KojiRefused, match="no scratch build"):
@@ -168,26 +170,26 @@ def test_task_that_is_no_scratch_build_is_left_to_its_build(
 
 
 @pytest.mark.parametrize("entry", ["task:999", "build:999", "task:", "build:x", "compose:1", "¹"])
-def test_unknown_entry_is_refused(hub: Hub, entry: str) -> None:
+def test_unknown_entry_is_refused(hub: KojiHub, entry: str) -> None:
     with pytest.raises(KojiRefused):
         hub.find(entry)
 
 
-def test_child_is_no_image_build(koji: Koji, hub: Hub, files: dict[str, list[Path]]) -> None:
+def test_child_is_no_image_build(koji: Koji, hub: KojiHub, files: dict[str, list[Path]]) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     with pytest.raises(KojiRefused, match="makes no images"):
         hub.find(f"task:{koji.records.children(task.id)[0].id}")
 
 
 def test_unfinished_and_failed_are_told_apart(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     running = koji.add_task(NAME, VERSION, RELEASE, files, state="OPEN")
     failed = koji.add_task(NAME, VERSION, RELEASE, files, state="FAILED")
     building = koji.add_build(NAME, VERSION, RELEASE, files, state="BUILDING")
     deleted = koji.add_build(NAME, VERSION, "2", files, state="DELETED")
     for entry in (f"task:{running.id}", f"build:{building.id}"):
-        with pytest.raises(KojiUnfinished):
+        with pytest.raises(KojiNotFinished):
             hub.find(entry)
     for entry in (f"task:{failed.id}", f"build:{deleted.id}"):
         with pytest.raises(KojiRefused):
@@ -211,7 +213,7 @@ def test_unfinished_and_failed_are_told_apart(
     ],
 )
 def test_hostile_result_of_a_child_gives_no_image(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], changes: dict[str, object]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], changes: dict[str, object]
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     bad, _good = koji.records.children(task.id)
@@ -240,7 +242,7 @@ def test_hostile_result_of_a_child_gives_no_image(
     ],
 )
 def test_hostile_archive_is_left_out(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], changes: dict[str, object]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], changes: dict[str, object]
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files)
     bad, *good = build.archives
@@ -266,7 +268,7 @@ def test_hostile_archive_is_left_out(
     ],
 )
 def test_hostile_task_is_refused(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], changes: dict[str, object]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], changes: dict[str, object]
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     koji.records.add([replace(task, **changes)])  # type: ignore[arg-type]
@@ -274,7 +276,7 @@ def test_hostile_task_is_refused(
         hub.find(f"task:{task.id}")
 
 
-def test_size_over_two_gibibytes(koji: Koji, hub: Hub, files: dict[str, list[Path]]) -> None:
+def test_size_over_two_gibibytes(koji: Koji, hub: KojiHub, files: dict[str, list[Path]]) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files)
     archives = tuple(replace(archive, size=5 << 30) for archive in build.archives)
     koji.records.add(build=replace(build, archives=archives))
@@ -283,7 +285,7 @@ def test_size_over_two_gibibytes(koji: Koji, hub: Hub, files: dict[str, list[Pat
 
 @pytest.mark.parametrize("refusing", [False, True])
 def test_hub_that_is_down_is_unavailable_and_comes_back(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], refusing: bool
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], refusing: bool
 ) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     koji.down(refusing=refusing)
@@ -295,33 +297,33 @@ def test_hub_that_is_down_is_unavailable_and_comes_back(
 
 @pytest.mark.parametrize("fault", ["", "it has no words"], ids=["unreadable", "fault"])
 def test_build_that_the_hub_cannot_describe_is_no_silence_of_the_hub(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], fault: str
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], fault: str
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files)
     koji.wordless(build.id, fault)
-    with pytest.raises(KojiStumbles):
+    with pytest.raises(KojiFails):
         hub.find(f"build:{build.id}")
 
 
 def test_task_too_long_to_be_read_is_no_silence_of_the_hub(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedimg.sources.xmlrpc.ANSWER_LIMIT", 40_000)
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     koji.records.add([replace(task, request=["long" * 12_000, {"scratch": True}])])
-    with pytest.raises(KojiStumbles):
+    with pytest.raises(KojiFails):
         hub.find(f"task:{task.id}")
 
 
 def test_hub_that_is_offline_is_unavailable_and_comes_back(
-    koji: Koji, hub: Hub, files: dict[str, list[Path]]
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     """So says a real hub of a planned outage, and while its database is down."""
     build = koji.add_build(NAME, VERSION, RELEASE, files)
     koji.offline("database outage")
     with pytest.raises(KojiUnavailable, match="database outage") as caught:
         hub.find(f"build:{build.id}")
-    assert not isinstance(caught.value, KojiStumbles)
+    assert not isinstance(caught.value, KojiFails)
     koji.up()
     assert hub.find(f"build:{build.id}").images
 
@@ -349,7 +351,7 @@ FAULT += "</member></struct></value></fault></methodResponse>"
 def test_answers_that_are_none(status: str, body: str, error: type[Exception]) -> None:
     answer = f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{body}".encode("latin-1")
     with Listener([answer]) as listener, pytest.raises(error):
-        Hub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
+        KojiHub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
     assert "fedimg/" in listener.request
 
 
@@ -371,9 +373,9 @@ def test_answer_that_is_not_read_is_a_stumble_of_the_hub(body: str) -> None:
     answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}".encode()
     with (
         Listener([answer]) as listener,
-        pytest.raises(KojiStumbles, match="with something that is not read: its? "),
+        pytest.raises(KojiFails, match="with something that is not read: its? "),
     ):
-        Hub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
+        KojiHub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
 
 
 def answering(*answers: object) -> str:
@@ -388,7 +390,7 @@ def test_child_with_an_impossible_id_is_refused(child: int) -> None:
     body = body.replace("<int>77</int>", f"<i8>{child}</i8>")
     answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}".encode()
     with Listener([answer]) as listener, pytest.raises(KojiRefused, match="impossible id"):
-        Hub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
+        KojiHub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
 
 
 def test_silent_dripping_and_endless_hubs_are_given_up() -> None:
@@ -397,7 +399,7 @@ def test_silent_dripping_and_endless_hubs_are_given_up() -> None:
     for answer, pause in (([], 5.0), (drip, 0.1), ([head, b"x" * (17 << 20)], 0.0)):
         began = time.monotonic()
         with Listener(answer, pause) as listener, pytest.raises(KojiUnavailable):
-            Hub(config.Koji(hub=listener.url, timeout=1)).find("task:5")
+            KojiHub(config.Koji(hub=listener.url, timeout=1)).find("task:5")
         assert time.monotonic() - began < 4
 
 

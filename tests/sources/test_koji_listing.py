@@ -15,7 +15,7 @@ import pytest
 from fedimg import config
 from fedimg.sources import koji_listing
 from fedimg.sources.koji import METHODS, KojiRefused, KojiUnavailable
-from fedimg.sources.koji_listing import BUILDS, LISTS, Finished, Lists
+from fedimg.sources.koji_listing import BUILDS, LISTS, FinishedEntry, KojiListing
 from lab.koji import Koji
 
 NAME, VERSION = "Fedora-Cloud-Base", "43"
@@ -29,15 +29,15 @@ def files(tmp_path: Path) -> dict[str, list[Path]]:
     return {"x86_64": [path]}
 
 
-def lists(koji: Koji) -> Lists:
-    return Lists(config.Koji(hub=koji.hub_url, topurl=koji.top_url, timeout=5))
+def lists(koji: Koji) -> KojiListing:
+    return KojiListing(config.Koji(hub=koji.hub_url, topurl=koji.top_url, timeout=5))
 
 
 def at(koji: Koji, moment: float) -> None:
     koji.clock = lambda: moment
 
 
-def entries(read: Lists, name: str, after: float) -> list[str]:
+def entries(read: KojiListing, name: str, after: float) -> list[str]:
     return [one.entry for page in read.since(name, after) for one in page.found]
 
 
@@ -64,10 +64,12 @@ def test_what_finished_is_described(koji: Koji, files: Any) -> None:
     task = koji.add_task(NAME, VERSION, "1", files, owner="ausil")
     read = lists(koji)
     (page,) = read.since(BUILDS, START - 1)
-    assert page.found == [Finished(f"build:{build.id}", START, f"{NAME}-{VERSION}-1", "releng")]
+    assert page.found == [
+        FinishedEntry(f"build:{build.id}", START, f"{NAME}-{VERSION}-1", "releng")
+    ]
     assert page.until == START
     (page,) = read.since("image", START - 1)
-    assert page.found == [Finished(f"task:{task.id}", START, "image", "ausil")]
+    assert page.found == [FinishedEntry(f"task:{task.id}", START, "image", "ausil")]
 
 
 def test_hubs_clock_is_told_by_the_hub(koji: Koji) -> None:
@@ -196,11 +198,11 @@ Answer = Callable[[str, Any], Any]
 
 
 @pytest.fixture
-def hub() -> Iterator[Callable[[Answer], Lists]]:
+def hub() -> Iterator[Callable[[Answer], KojiListing]]:
     """Makes a hub that answers each call with what a function returns."""
     servers: list[ThreadingHTTPServer] = []
 
-    def serve(answer: Answer, date: str | None = "Mon, 23 Nov 2026 20:00:00 GMT") -> Lists:
+    def serve(answer: Answer, date: str | None = "Mon, 23 Nov 2026 20:00:00 GMT") -> KojiListing:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -224,7 +226,7 @@ def hub() -> Iterator[Callable[[Answer], Lists]]:
         servers.append(server)
         Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/kojihub"
-        return Lists(config.Koji(hub=url, timeout=5))
+        return KojiListing(config.Koji(hub=url, timeout=5))
 
     yield serve
     for server in servers:

@@ -97,7 +97,7 @@ def test_validator_that_cannot_be_is_left_out(serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("status", "raised"),
-    [(404, http.NotThere), (403, http.NotThere), (503, http.NoAnswer), (429, http.NoAnswer)],
+    [(404, http.NotFound), (403, http.NotFound), (503, http.NoAnswer), (429, http.NoAnswer)],
 )
 def test_refusals_that_last_are_told_from_others(
     serve: Serve, status: int, raised: type[Exception]
@@ -113,7 +113,7 @@ def test_redirect_is_followed_to_the_own_host_and_to_those_that_are_trusted(serv
     elsewhere = there.replace("127.0.0.1", "localhost") + "?signature=geheim"
     url = serve(302, {"Location": elsewhere, "Content-Length": "0"})
     assert measure(url, SECONDS, Trusted(["localhost"])).size == 70
-    with pytest.raises(http.NotThere, match=r"redirects to localhost, .*ec2\.redirect_hosts"):
+    with pytest.raises(http.NotFound, match=r"redirects to localhost, .*ec2\.redirect_hosts"):
         measure(url, SECONDS, Trusted())
 
 
@@ -125,12 +125,12 @@ def test_signed_address_is_in_no_text(serve: Serve) -> None:
         measure(dead, SECONDS, Trusted())
     assert "geheim" not in str(raised.value)
     gone = serve(404, {"Content-Length": "0"}, "/b.raw.xz") + "?signature=geheim"
-    with pytest.raises(http.NotThere, match="a.raw.xz answers 404") as refused:
+    with pytest.raises(http.NotFound, match="a.raw.xz answers 404") as refused:
         measure(serve(302, {"Location": gone, "Content-Length": "0"}), SECONDS, Trusted())
     assert "geheim" not in str(refused.value)
     away = gone.replace("/b", "/c").replace("127.0.0.1", "localhost")
     serve(302, {"Location": "http://example.invalid/x", "Content-Length": "0"}, "/c.raw.xz")
-    with pytest.raises(http.NotThere, match="redirects to example.invalid") as refused:
+    with pytest.raises(http.NotFound, match="redirects to example.invalid") as refused:
         measure(
             serve(302, {"Location": away, "Content-Length": "0"}), SECONDS, Trusted(["localhost"])
         )
@@ -139,7 +139,7 @@ def test_signed_address_is_in_no_text(serve: Serve) -> None:
 
 def test_redirect_to_no_address_is_a_refusal(serve: Serve) -> None:
     url = serve(302, {"Location": "http://[::1/x", "Content-Length": "0"})
-    with pytest.raises(http.NotThere, match="no URL|not an http"):
+    with pytest.raises(http.NotFound, match="no URL|not an http"):
         measure(url, SECONDS, Trusted())
 
 

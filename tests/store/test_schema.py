@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from fedimg.identity import Known, Validator
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store import schema
 from fedimg.store.database import Database
 from fedimg.store.store import Store, StoreError
@@ -66,7 +66,7 @@ def test_new_database_lacks_nothing(store: Store) -> None:
     assert lacking(store) == []
 
 
-def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs: Jobs) -> None:
+def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs: JobQueue) -> None:
     assert jobs.submit(image(1))
     make_older(store.engine)
     assert lacking(store) == [
@@ -81,7 +81,7 @@ def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs
         (job,) = grown.jobs()
         assert (job.job, job.image) == (image(1).job, image(1))
         # And the new column is used.
-        queue = Jobs(grown)
+        queue = JobQueue(grown)
         assert queue.submit(image(2, CHECKSUM))
         assert queue.submit(image(3, CHECKSUM)) is None
         queue.close()
@@ -96,7 +96,7 @@ def test_column_that_rows_would_have_no_value_for_is_named(store: Store) -> None
         pass
 
 
-def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: Jobs) -> None:
+def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: JobQueue) -> None:
     newer = sa.MetaData()
     for table in metadata.sorted_tables:
         table.to_metadata(newer)
@@ -106,7 +106,7 @@ def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: 
     assert jobs.submit(image(1))
     schema.grow(store.engine.begin, newer)
     with opened(store) as older:
-        queue = Jobs(older)
+        queue = JobQueue(older)
         assert queue.submit(image(2))
         queue.close()
     with store.engine.connect() as connection:
@@ -115,7 +115,7 @@ def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: 
         assert schema.lacks(connection, newer) == []
 
 
-def test_version_before_reads_the_images_of_uploads(store: Store, jobs: Jobs) -> None:
+def test_version_before_reads_the_images_of_uploads(store: Store, jobs: JobQueue) -> None:
     given = RawImage.at("https://x.example/a.raw.xz", Architecture.X86_64, None, size=5)
     jobs.upload(Known(given, Validator('"one"')))
     with store.engine.connect() as connection:
@@ -125,12 +125,12 @@ def test_version_before_reads_the_images_of_uploads(store: Store, jobs: Jobs) ->
     assert (row.etag, row.on_purpose) == ('"one"', False)
 
 
-def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: Jobs) -> None:
+def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: JobQueue) -> None:
     assert jobs.submit(image(1))
     columns = ("etag", "last_modified", "on_purpose")
     make_older(store.engine, *(f"ALTER TABLE fedimg_jobs DROP COLUMN {c}" for c in columns))
     with opened(store, make=store.shared) as grown:
-        queue = Jobs(grown)
+        queue = JobQueue(grown)
         again = RawImage.at(image(1).url, Architecture.X86_64, None, size=1)
         assert queue.upload(Known(again, Validator('"one"'))).job == image(1).job
         queue.close()

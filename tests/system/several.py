@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedimg.worker.lease import living
-from fedimg.worker.registry import Member, Members
+from fedimg.worker.registry import RegisteredWorker, Registry
 from lab.site import Site
 from tests.system.deployment import REGIONS, Deployment, impatient
 
@@ -45,10 +45,10 @@ def workers(
             deployment.close()
 
 
-def alive(deployment: Deployment) -> list[Member]:
+def alive(deployment: Deployment) -> list[RegisteredWorker]:
     """The workers that hold their locks."""
     store = deployment.store()
-    members = Members(store).all()
+    members = Registry(store).all()
     held = living(store, [member.name for member in members])
     return [member for member in members if member.name in held]
 

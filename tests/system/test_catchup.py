@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.intake.watermarks import Marks
+from fedimg.intake.watermarks import Watermarks
 from fedimg.sources.koji_listing import LISTS
 from fedimg.store.store import Store
 from lab.koji import Koji
@@ -81,7 +81,7 @@ def stored(deployment: Deployment) -> Iterator[Store | None]:
 def seen(deployment: Deployment) -> bool | None:
     """Whether the last look at every list went well."""
     with stored(deployment) as store:
-        looks = Marks(store).looks() if store else []
+        looks = Watermarks(store).looks() if store else []
     good = {look.name for look in looks if look.succeeded and not look.error}
     return True if good == set(LISTS) else None
 

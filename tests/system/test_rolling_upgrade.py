@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 import fedimg
 from fedimg.store import tables
-from fedimg.worker.registry import Member
+from fedimg.worker.registry import RegisteredWorker
 from tests.chaos.builds import Builds
 from tests.postgresql import PostgreSQL
 from tests.system.deployment import Deployment
@@ -41,7 +41,7 @@ def newer(deployment: Deployment, folder: Path) -> Iterator[None]:
         del deployment.environment["PYTHONPATH"]
 
 
-def member(deployment: Deployment, name: str) -> Member | None:
+def member(deployment: Deployment, name: str) -> RegisteredWorker | None:
     """What the workers' table says of a process."""
     return next((each for each in alive(deployment) if deployment.has(name, {each.pid})), None)
 

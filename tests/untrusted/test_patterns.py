@@ -8,7 +8,7 @@ from fedimg import config
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import Architecture, RawImage
 from fedimg.intake import resolve
-from fedimg.sources.lookup import Found
+from fedimg.sources.lookup import LookupResult
 from fedimg.untrusted import patterns
 
 
@@ -25,9 +25,9 @@ def test_default_patterns_are_known() -> None:
     koji = config.Koji()
     for pattern in [*koji.name_patterns, *koji.exclude_patterns]:
         patterns.check(pattern)
-    assert patterns.found(koji.name_patterns[0], "Fedora-Cloud-Base-28-1.1.x86_64.raw.xz")
-    assert not patterns.found(koji.name_patterns[0], "Fedora-Clouds-28-1.1.x86_64.raw.xz")
-    assert patterns.found(koji.exclude_patterns[0], "Fedora-Cloud-Base-Vagrant-28.raw.xz")
+    assert patterns.matches(koji.name_patterns[0], "Fedora-Cloud-Base-28-1.1.x86_64.raw.xz")
+    assert not patterns.matches(koji.name_patterns[0], "Fedora-Clouds-28-1.1.x86_64.raw.xz")
+    assert patterns.matches(koji.exclude_patterns[0], "Fedora-Cloud-Base-Vagrant-28.raw.xz")
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_default_patterns_are_known() -> None:
 )
 def test_output_is_matched_line_by_line(pattern: str, text: str, matches: bool) -> None:
     patterns.check(pattern)
-    assert patterns.found(pattern, text) is matches
+    assert patterns.matches(pattern, text) is matches
 
 
 def test_matching_takes_time_in_the_order_of_the_text() -> None:
-    patterns.found("x*y", "")
+    patterns.matches("x*y", "")
     began = time.thread_time()
     # The most that a check's output has. An engine that begins anew at each character takes the
     # square of it, a second.
-    assert not patterns.found("x*y", "x" * OUTPUT_TAIL)
+    assert not patterns.matches("x*y", "x" * OUTPUT_TAIL)
     assert time.thread_time() - began < 0.1
 
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_matched_in_time_is_refused_at_the_start(
 def test_names_are_matched_by_several_threads_at_once() -> None:
     koji = config.Koji(name_patterns=["^Fedora-"], exclude_patterns=["x.raw.xz$"])
     images = (image("Fedora-1"), image("1-Fedora-1"), image("Fedora-x"))
-    found = Found("build:1", "releng", scratch=False, images=images)
+    found = LookupResult("build:1", "releng", scratch=False, images=images)
     taken: list[list[RawImage]] = []
     threads = [
         threading.Thread(target=lambda: taken.append(resolve.wanted(found, koji))) for _ in range(8)

@@ -24,8 +24,8 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Architecture, RawImage
 from fedimg.sources import http, lookup
 from fedimg.sources.file_server import Trusted
-from fedimg.sources.koji import Hub, refusal
-from fedimg.sources.xmlrpc import Client
+from fedimg.sources.koji import KojiHub, refusal
+from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.ssh import client
 from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values
@@ -64,10 +64,10 @@ def test_escape_codes_hide_no_secret_from_the_filter() -> None:
     "kind",
     [
         http.NoAnswer,
-        http.NotThere,
-        lookup.Refused,
-        lookup.Unavailable,
-        lookup.Unfinished,
+        http.NotFound,
+        lookup.LookupRefused,
+        lookup.SourceUnavailable,
+        lookup.NotFinished,
         ImageUnusable,
         client.SSHError,
         EC2ServiceException,
@@ -145,8 +145,8 @@ def test_reason_phrase_of_a_server_is_quoted_as_one_short_line(
     url = answering(refused(status))
     asks: list[Callable[[], object]] = [
         lambda: http.get(url, 100, 20),
-        lambda: Client(url, 20).call("getBuild", 1),
-        lambda: Hub(Koji(hub=url)).find("build:1"),
+        lambda: XMLRPCClient(url, 20).call("getBuild", 1),
+        lambda: KojiHub(Koji(hub=url)).find("build:1"),
         lambda: image_size(url, maximum=1),
         lambda: Download(url, size=1, checksum=None, idle=20, trusted=Trusted()).run(
             lambda piece: None

@@ -12,7 +12,7 @@ import pytest
 
 from fedimg.cli.follow import going_on
 from fedimg.images import Architecture, RawImage
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
 from fedimg.worker.executor import VERSION
@@ -115,7 +115,7 @@ class Site:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.store = Store(state)
-        self.jobs = Jobs(self.store)
+        self.jobs = JobQueue(self.store)
         self.worker: subprocess.Popen[bytes] | None = None
 
     def start(self, stop_seconds: float = 3) -> None:

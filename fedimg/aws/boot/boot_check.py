@@ -11,7 +11,7 @@ from fedimg.aws import amis
 from fedimg.aws.boot import reboot
 from fedimg.aws.boot.checks import BrokenOff, Probe, probes, result
 from fedimg.aws.boot.diagnosis import Evidence, diagnose
-from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
+from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, Virtualization
@@ -57,13 +57,14 @@ class _Untold(Exception):
 
 @dataclass(frozen=True)
 class BootCheck:
-    """Boots AMIs of one job in the origin, and checks them; `heard` is told of attempts that are
-    made again, in words.
+    """Boots AMIs of one job in the origin, and checks them.
+
+    `on_progress` is told of attempts that are made again, in words.
     """
 
     attempts: Attempts
     checks: Sequence[Check]
-    heard: Callable[[str], None] = lambda words: None
+    on_progress: Callable[[str], None] = lambda words: None
 
     def run(self, ami: AMI, architecture: Architecture, *, again: bool) -> Verdict:
         """Boot one AMI and check it; its instance is going afterwards.
@@ -79,14 +80,14 @@ class BootCheck:
             self.attempts.end()
         volumes = self._larger_root(ami)
         kind = self._instance_type(ami, architecture)
-        last: _Untold | NoRoom | None = None
+        last: _Untold | NoCapacity | None = None
         for number in range(settings.limits.attempts):
             if last:
-                self.heard(f"attempt {number} failed, starting afresh: {last}")
+                self.on_progress(f"attempt {number} failed, starting afresh: {last}")
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
             try:
                 started = self.attempts.start(ami.id, kind, number, volumes)
-            except NoRoom as error:
+            except NoCapacity as error:
                 last = error
                 continue
             try:
@@ -114,7 +115,7 @@ class BootCheck:
             verdict, reason, final = untold.verdict, str(untold), untold.final
         else:
             reason, final = "", False
-        if verdict.problem and (ended := self.attempts.taken(started)):
+        if verdict.problem and (ended := self.attempts.terminated_reason(started)):
             # Whoever ended it, it was not the image.
             reason, final = f"test instance {started.id} was ended: {ended}", False
         if reason:

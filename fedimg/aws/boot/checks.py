@@ -64,7 +64,7 @@ class Probe:
             raise BrokenOff(
                 self.name, started, str(error), error.output, broke=error.broke
             ) from error
-        matches = patterns.found(self.output, finished.output)
+        matches = patterns.matches(self.output, finished.output)
         if finished.status == self.status and matches:
             state = CheckState.PASSED
         elif finished.status == NOT_APPLICABLE != self.status:

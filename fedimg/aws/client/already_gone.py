@@ -17,7 +17,7 @@ _LISTED = {
 _KEY_PAIRS = ("describe_key_pairs", "KeyPairs", "key-name")
 
 
-def gone(ec2: Client, id: str, error: Exception) -> bool:
+def already_gone(ec2: Client, id: str, error: Exception) -> bool:
     """Whether EC2's refusal to remove a thing means that it is gone already.
 
     Under a policy that goes by tags, EC2 may say so with UnauthorizedOperation: what is gone has

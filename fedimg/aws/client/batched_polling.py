@@ -84,7 +84,7 @@ _SNAPSHOT = _Kind(
 )
 
 
-class Sight:
+class Poll:
     """The things of one kind in one region that anybody waits for; for many threads at once.
 
     Whoever looks asks EC2 for all of them, and who would look a moment later takes that answer.
@@ -166,10 +166,10 @@ class Sight:
             return min(self._took, default=0.0)
 
 
-class Sights:
+class BatchedPolling:
     """All that is waited for in one region."""
 
     def __init__(self) -> None:
-        self.instances = Sight(_INSTANCE)
-        self.images = Sight(_IMAGE)
-        self.snapshots = Sight(_SNAPSHOT)
+        self.instances = Poll(_INSTANCE)
+        self.images = Poll(_IMAGE)
+        self.snapshots = Poll(_SNAPSHOT)

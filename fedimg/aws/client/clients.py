@@ -13,7 +13,7 @@ from botocore.exceptions import UnknownRegionError
 
 from fedimg import __version__
 from fedimg.aws.client import service_model
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.kernels import Kernels
 from fedimg.aws.client.types import Client
 
@@ -46,7 +46,7 @@ class Clients:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str, int, int, float], Client] = {}
         self._renewed = time.monotonic()
-        self._sights: dict[str, Sights] = {}
+        self._polling: dict[str, BatchedPolling] = {}
         self._answered: dict[str, float] = {}
         #: The regions' PV-GRUB kernels, as far as any job has asked for them.
         self.kernels = Kernels()
@@ -93,10 +93,10 @@ class Clients:
     def _heard(self, region: str) -> None:
         self._answered[region] = time.monotonic()
 
-    def sights(self, region: str) -> Sights:
+    def polling(self, region: str) -> BatchedPolling:
         """What is waited for in a region, by all jobs together."""
         with self._lock:
-            return self._sights.setdefault(region, Sights())
+            return self._polling.setdefault(region, BatchedPolling())
 
     def client(
         self,

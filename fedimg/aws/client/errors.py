@@ -61,7 +61,7 @@ def missing(id: str) -> EC2ServiceException:
     return EC2ServiceException(f"{id} is not there any more: somebody removed it", later=True)
 
 
-def no_room(error: Exception) -> bool:
+def no_capacity(error: Exception) -> bool:
     """Whether EC2 could not place the instance in this subnet, or in its zone."""
     return meaning_of(error) in (Meaning.ELSEWHERE, Meaning.ELSEWHERE_OR_NEVER)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 _BURST_SECONDS = 5.0
 
 
-class Throttle:
+class RateLimit:
     """Lets `rate` calls a second through to each region, this worker's share of them.
 
     Args:

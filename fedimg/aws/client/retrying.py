@@ -53,7 +53,7 @@ class Current:
             raise
 
 
-class Patient(Current):
+class RetryingClient(Current):
     """EC2 in a region, through outages that `waiter` waits for: for calls that may be repeated.
 
     The waiter alone tries again: botocore's pauses, of up to 20 s, are not ended when a job is.
@@ -77,7 +77,7 @@ class Patient(Current):
         return Pages(lambda: self._get().get_paginator(operation), self._once)
 
     def _once(self, call: Callable[[], Any]) -> Any:
-        return self._waiter.outlasted(lambda: super(Patient, self)._once(call))
+        return self._waiter.outlasted(lambda: super(RetryingClient, self)._once(call))
 
 
 class Pages:
@@ -106,11 +106,11 @@ def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
     threading.Thread(target=make, name="clients", daemon=True).start()
 
 
-def briefly(clients: Clients, region: str, watch: Watch | None = None) -> Patient:
+def briefly(clients: Clients, region: str, watch: Watch | None = None) -> RetryingClient:
     """EC2 in a region, asked again for some seconds: for a look that can do without an answer."""
     waiter = Waiter(Limits(outage=_BRIEF_SECONDS), threading.Event(), watch=watch)
     keys_at_fault = watch.keys_at_fault if watch else _always
-    return Patient(clients, region, waiter, brief=True, keys_at_fault=keys_at_fault)
+    return RetryingClient(clients, region, waiter, brief=True, keys_at_fault=keys_at_fault)
 
 
 def once(clients: Clients, region: str, watch: Watch | None = None) -> Current:

@@ -36,22 +36,22 @@ class Watch(Protocol):
 class Waiter:
     """Waits for EC2 as `limits` allow. Every wait ends with Cancelled soon after `stop` is set.
 
-    `heard` is told, in words, when EC2 is waited for that does not answer. With a `watch`, nobody
-    waits for a region that is away.
+    `on_progress` is told, in words, when EC2 is waited for that does not answer. With a `watch`,
+    nobody waits for a region that is away.
     """
 
     def __init__(
         self,
         limits: Limits,
         stop: threading.Event,
-        heard: Callable[[str], None] = lambda words: None,
+        on_progress: Callable[[str], None] = lambda words: None,
         watch: Watch | None = None,
     ) -> None:
         self._minimum = limits.wait_minimum
         self._maximum = limits.wait_maximum
         self._settle = limits.settle
         self._outage = limits.outage
-        self._heard = heard
+        self._on_progress = on_progress
         self._watch = watch
         self.stop = stop
 
@@ -87,7 +87,7 @@ class Waiter:
                 answer = look()
                 failing_since = None
                 if told:
-                    self._heard("")
+                    self._on_progress("")
                     told = False
             except Exception as error:
                 if failing_since is None:
@@ -103,7 +103,7 @@ class Waiter:
                 # What passes within a pause is not worth a word.
                 if away and not told and failing >= self._maximum:
                     told = True
-                    self._heard(_waiting(since, error))
+                    self._on_progress(_waiting(since, error))
                 answer = None
             if answer is not None:
                 return answer
@@ -149,10 +149,10 @@ class Waiter:
                 self._judge(error, time.monotonic() - away_since)
                 if not passing(error) or time.monotonic() - away_since >= self._outage:
                     raise
-                self._heard(_waiting(since, error))
+                self._on_progress(_waiting(since, error))
             else:
                 if since:
-                    self._heard("")
+                    self._on_progress("")
                 return answer
             self.pause(pause)
             pause = min(pause * _GROWTH, self._maximum)

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.error_codes import Meaning
-from fedimg.aws.client.errors import code, meaning_of, no_room
+from fedimg.aws.client.errors import code, meaning_of, no_capacity
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import instances, key_pairs
 from fedimg.aws.instance.instances import Instance, Launch
-from fedimg.aws.instance.network import Place
+from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.instance.user_data import user_data
 from fedimg.aws.tags import Labels
 from fedimg.config import EC2
@@ -25,7 +25,7 @@ from fedimg.ssh import client
 _FULL_SUBNET = "InsufficientFreeAddressesInSubnet"
 
 
-class NoRoom(EC2ServiceException):
+class NoCapacity(EC2ServiceException):
     """EC2 starts the instance in none of the subnets, for now; another attempt may pass."""
 
 
@@ -50,11 +50,11 @@ class Attempts:
     waiter: Waiter
     labels: Labels
     settings: EC2
-    place: Place
+    place: JobNetwork
     role: str
     as_users_do: bool = False
     early: str = ""
-    sights: Sights = field(default_factory=Sights)
+    polling: BatchedPolling = field(default_factory=BatchedPolling)
 
     def start(
         self, ami: str, kind: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
@@ -62,7 +62,7 @@ class Attempts:
         """Start the instance of one attempt, in the first subnet that has room for it; each
         `number` begins with another one.
 
-        Raises NoRoom, EC2ServiceException where no zone offers what it needs, and botocore's
+        Raises NoCapacity, EC2ServiceException where no zone offers what it needs, and botocore's
         ClientError when EC2 refuses otherwise.
         """
         host_key, client_key = (
@@ -114,10 +114,10 @@ class Attempts:
                 )
             except Exception as error:
                 if meaning_of(error) is Meaning.LATER:
-                    raise NoRoom(
+                    raise NoCapacity(
                         f"EC2 starts no {launch.kind} just now: {error}", later=True
                     ) from error
-                if not no_room(error):
+                if not no_capacity(error):
                     raise
                 last = error
             refused.append(subnet)
@@ -128,7 +128,7 @@ class Attempts:
                 f"EC2 starts no such instance in {', '.join(refused)}; choose another instance "
                 f"type or other subnets in fedimg.toml: {last}"
             ) from last
-        raise NoRoom(
+        raise NoCapacity(
             f"EC2 has no room for the instance in {', '.join(refused)} just now: {last}", later=True
         ) from last
 
@@ -149,7 +149,7 @@ class Attempts:
             started.id,
             self.settings.network,
             limit=limits.instance_running,
-            sights=self.sights,
+            polling=self.polling,
         )
         with client.connect(
             instance.address,
@@ -166,9 +166,9 @@ class Attempts:
         """Have EC2 reboot the instance."""
         self.waiter.settled(lambda: self.ec2.reboot_instances(InstanceIds=[started.id]))
 
-    def taken(self, started: Started) -> str:
+    def terminated_reason(self, started: Started) -> str:
         """Why EC2, or somebody else, ended the instance; empty when none of them did."""
-        return instances.taken(self.ec2, started.id)
+        return instances.terminated_reason(self.ec2, started.id)
 
     def console(self, started: Started) -> str:
         """What the instance's console shows, as far as EC2 has it."""

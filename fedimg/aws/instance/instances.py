@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.instance.network import Place
+from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
@@ -45,7 +45,7 @@ class Launch:
     key_pair: str = ""
 
 
-def subnets_for(ec2: Client, place: Place, kind: str, attempt: int) -> list[str]:
+def subnets_for(ec2: Client, place: JobNetwork, kind: str, attempt: int) -> list[str]:
     """The subnets to start an instance of a type in, one after another: each attempt begins with
     another one.
 
@@ -111,9 +111,9 @@ def running(
     network: Network,
     *,
     limit: float,
-    sights: Sights | None = None,
+    polling: BatchedPolling | None = None,
 ) -> Instance:
-    """Wait until an instance runs and has an address, with whoever else waits in these `sights`.
+    """Wait until an instance runs and has an address, with whoever else waits in these `polling`.
 
     Raises EC2ServiceException when it ends instead, or takes longer than `limit` seconds.
     """
@@ -135,7 +135,7 @@ def running(
             },
         )
 
-    return (sights or Sights()).instances.wait(
+    return (polling or BatchedPolling()).instances.wait(
         ec2,
         waiter,
         [instance],
@@ -145,7 +145,7 @@ def running(
     )
 
 
-def taken(ec2: Client, instance: str) -> str:
+def terminated_reason(ec2: Client, instance: str) -> str:
     """Why EC2, or somebody else, ended an instance; empty when it ended itself, or did not end, or
     EC2 does not know it.
     """

@@ -16,7 +16,7 @@ ROLE = "security-group"
 
 
 @dataclass(frozen=True)
-class Place:
+class JobNetwork:
     """The subnets that instances may be started in, each with its availability zone, and the
     group that guards them.
     """
@@ -29,7 +29,7 @@ class Place:
         return asdict(self)
 
 
-def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> Place:
+def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> JobNetwork:
     """The job's place in the origin: one that is there already, or a new group.
 
     Raises EC2ServiceException when the configured network does not exist.
@@ -47,7 +47,7 @@ def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> Pl
         look_first=False,
     )
     waiter.settled(lambda: _admit(ec2, group, network))
-    return Place(group, subnets)
+    return JobNetwork(group, subnets)
 
 
 def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:

@@ -19,8 +19,8 @@ from fedimg.aws.write.blocks import BLOCK, Blocks, count
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.write.pipeline import Bounds, stream
-from fedimg.aws.write.progress import Pace
-from fedimg.aws.write.thread_group import Crew, TooSlow
+from fedimg.aws.write.progress import WriteProgress
+from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import RawImage
@@ -38,9 +38,10 @@ _PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Direct:
-    """Writes one job's image. `ebs_once` is what `client` makes; `heard` is told what happens, in
-    words.
+class DirectWriter:
+    """Writes one job's image. `ebs_once` is what `client` makes.
+
+    `on_progress` is told what happens, in words.
     """
 
     ec2: Client
@@ -48,7 +49,7 @@ class Direct:
     waiter: Waiter
     labels: Labels
     settings: EC2
-    heard: Callable[[str], None]
+    on_progress: Callable[[str], None]
 
     def write(self, image: RawImage) -> str:
         """Write an image into a snapshot; its id. It may have to be waited for still.
@@ -66,7 +67,7 @@ class Direct:
                 except Exception as failure:
                     if not _may_pass(failure):
                         raise
-                    self.heard(f"attempt {number} failed, starting afresh: {failure}")
+                    self.on_progress(f"attempt {number} failed, starting afresh: {failure}")
                 self.waiter.pause(limits.wait_maximum)
             return self._attempt(image)
         except (ImageUnusable, TooSlow) as error:
@@ -104,7 +105,7 @@ class Direct:
             )
         )
         snapshot = str(started["SnapshotId"])
-        self.heard(f"snapshot {snapshot} starts")
+        self.on_progress(f"snapshot {snapshot} starts")
         return snapshot
 
     def _stream(self, image: RawImage, size: ImageSize, snapshot: str) -> None:
@@ -118,11 +119,11 @@ class Direct:
             trusted=Trusted.of(self.settings, image),
         )
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
-        with Crew(self.waiter.stop, limit=limits.write) as crew:
-            patience = Waiter(limits, crew.over, self.heard)
+        with ThreadGroup(self.waiter.stop, limit=limits.write) as threads:
+            patience = Waiter(limits, threads.over, self.on_progress)
             try:
                 stream(
-                    crew,
+                    threads,
                     download,
                     size,
                     partial(blocks.put, patience),
@@ -138,17 +139,19 @@ class Direct:
 
     def _patience(self) -> Waiter:
         """The waiter for what EBS is asked: it says when that is away."""
-        return Waiter(self.settings.limits, self.waiter.stop, self.heard)
+        return Waiter(self.settings.limits, self.waiter.stop, self.on_progress)
 
     def _telling(self, size: ImageSize, blocks: Blocks) -> Callable[[], None]:
         told = time.monotonic()
-        pace = Pace(size.uncompressed_size)
+        write_progress = WriteProgress(size.uncompressed_size)
 
         def tell() -> None:
             nonlocal told
             if time.monotonic() - told >= _PROGRESS_SECONDS:
                 told = time.monotonic()
-                self.heard(pace.words(min(blocks.done * BLOCK, size.uncompressed_size)))
+                self.on_progress(
+                    write_progress.words(min(blocks.done * BLOCK, size.uncompressed_size))
+                )
 
         return tell
 
@@ -157,7 +160,7 @@ class Direct:
             # A new one may not be known to EC2 yet, and is not to be forgotten for that.
             self.waiter.settled(lambda: self.ec2.delete_snapshot(SnapshotId=snapshot))
         except Exception as error:
-            self.heard(f"snapshot {snapshot} is left for the job's clean-up: {error}")
+            self.on_progress(f"snapshot {snapshot} is left for the job's clean-up: {error}")
 
 
 def client(clients: Clients, region: str, *, jobs: int) -> Client:

@@ -19,13 +19,13 @@ from urllib3.util.retry import Retry
 from xz import XZError
 
 from fedimg.aws.write import xz_blocks
-from fedimg.aws.write.thread_group import Crew
+from fedimg.aws.write.thread_group import ThreadGroup
 from fedimg.aws.write.xz_blocks import Block
 from fedimg.aws.write.xz_dictionary import LARGEST, MIB
 from fedimg.config import EC2
 from fedimg.images import RawImage
 from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
-from fedimg.untrusted.quoting import Told
+from fedimg.untrusted.quoting import QuotedError
 
 GIB = 1024**3
 
@@ -48,7 +48,7 @@ _HEADER = 12
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
-class ImageUnusable(Told):
+class ImageUnusable(QuotedError):
     """The file cannot become an AMI; the text says what is wrong with it."""
 
 
@@ -139,9 +139,9 @@ def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize
         trusted = Trusted.of(settings, image)
         sizes.append(image_size(image.url, maximum=maximum, trusted=trusted))
 
-    with Crew(stop, limit=2 * LIMIT) as crew:
-        crew.start("image size", measure)
-        crew.join()
+    with ThreadGroup(stop, limit=2 * LIMIT) as threads:
+        threads.start("image size", measure)
+        threads.join()
     (size,) = sizes
     if other := image.other_than(size.compressed_size):
         raise ImageUnusable(other)

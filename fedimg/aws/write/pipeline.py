@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from fedimg.aws.write.blocks import count
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import ImageSize
-from fedimg.aws.write.reassembly import Gathered
-from fedimg.aws.write.thread_group import Bytes, Crew, Pipe, Room
+from fedimg.aws.write.reassembly import Reassembly
+from fedimg.aws.write.thread_group import Bytes, MemoryBudget, Pipe, ThreadGroup
 from fedimg.aws.write.unpacking import MEMORY, Cut, unpacked
 from fedimg.aws.write.xz_blocks import Block
 
@@ -38,7 +38,7 @@ class Bounds:
 
 
 def stream(
-    crew: Crew,
+    threads: ThreadGroup,
     download: Download,
     size: ImageSize,
     put: Callable[[int, bytearray], None],
@@ -51,14 +51,14 @@ def stream(
 
     One thread downloads and hashes, some decompress, a block of the file each, and each connection
     has one: what takes their time releases Python's lock. `glance` is called now and then. Returns
-    when all is done. Raises what `Crew.join` does.
+    when all is done. Raises what `ThreadGroup.join` does.
     """
-    waiting = Room(crew, bounds.waiting)
+    waiting = MemoryBudget(threads, bounds.waiting)
     # A decompressor takes no more memory than its dictionary, and that none which it does not fill.
-    memory = Room(crew, bounds.memory)
-    begun: Pipe[tuple[Block, Bytes]] = Pipe(crew, 1)
-    filled: Pipe[tuple[int, bytearray]] = Pipe(crew, _BLOCKS_WAITING)
-    gathered = Gathered(crew, size.uncompressed_size, connections + _BLOCKS_WAITING)
+    memory = MemoryBudget(threads, bounds.memory)
+    begun: Pipe[tuple[Block, Bytes]] = Pipe(threads, 1)
+    filled: Pipe[tuple[int, bytearray]] = Pipe(threads, _BLOCKS_WAITING)
+    gathered = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
 
     def needed(block: Block) -> int:
         return min(block.size, bounds.memory)
@@ -67,7 +67,7 @@ def stream(
         # In the order in which they come: a later block that had the memory would wait for pieces
         # that have no room, because of those of the earlier one that waits for memory.
         memory.take(needed(block))
-        pieces = Bytes(crew, waiting)
+        pieces = Bytes(threads, waiting)
         begun.put((block, pieces))
         return pieces
 
@@ -87,13 +87,13 @@ def stream(
             put(index, block)
             gathered.give_back(block)
 
-    crew.start("download", fetch)
+    threads.start("download", fetch)
     unpacking = [
-        crew.start(f"unpacking {number}", unpack)
+        threads.start(f"unpacking {number}", unpack)
         for number in range(min(bounds.threads, len(size.blocks)))
     ]
     for number in range(min(connections, count(size.uncompressed_size))):
-        crew.start(f"blocks {number}", send)
-    crew.join(unpacking, glance)
+        threads.start(f"blocks {number}", send)
+    threads.join(unpacking, glance)
     filled.close()
-    crew.join(glance=glance)
+    threads.join(glance=glance)

@@ -11,7 +11,7 @@ from fedimg.aws.write.image_size import gib
 _WINDOW_SECONDS = 20.0
 
 
-class Pace:
+class WriteProgress:
     """Follows one image of `total` bytes, uncompressed."""
 
     def __init__(self, total: int) -> None:

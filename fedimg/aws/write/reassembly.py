@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from fedimg.aws.write.blocks import BLOCK
-from fedimg.aws.write.thread_group import Crew, Room
+from fedimg.aws.write.thread_group import MemoryBudget, ThreadGroup
 
 
-class Gathered:
+class Reassembly:
     """Puts an image of `size` bytes together, of parts in any order and from many threads.
 
     At most `most` blocks are on their way, two for each thread among them that are not whole, each
@@ -18,9 +18,9 @@ class Gathered:
     allocator keeps some for each thread.
     """
 
-    def __init__(self, crew: Crew, size: int, most: int) -> None:
+    def __init__(self, threads: ThreadGroup, size: int, most: int) -> None:
         self._size = size
-        self._room = Room(crew, most)
+        self._room = MemoryBudget(threads, most)
         self._free: deque[bytearray] = deque()
         self._lock = threading.Lock()
         # Of blocks that are not whole: what there is, and how many bytes are missing.

@@ -21,7 +21,7 @@ class TooSlow(Exception):
     """The work was not done within its limit."""
 
 
-class Crew:
+class ThreadGroup:
     """The threads of one piece of work, as a context that ends them.
 
     Leaving it does not wait for them: a call that hangs ends by its own time-out, and its thread,
@@ -37,7 +37,7 @@ class Crew:
         self._lock = threading.Lock()
         self._failures: list[BaseException] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ThreadGroup:
         return self
 
     def __exit__(
@@ -102,11 +102,11 @@ class Pipe(Generic[T]):
     """At most `size` things, or any number where that is 0, on their way from one thread of a crew
     to others.
 
-    Waiting on either side ends with what `Crew.check` raises.
+    Waiting on either side ends with what `ThreadGroup.check` raises.
     """
 
-    def __init__(self, crew: Crew, size: int) -> None:
-        self._crew = crew
+    def __init__(self, group: ThreadGroup, size: int) -> None:
+        self._group = group
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(size)
 
     def put(self, thing: T) -> None:
@@ -125,7 +125,7 @@ class Pipe(Generic[T]):
 
     def _send(self, sent: tuple[T] | None) -> None:
         while True:
-            self._crew.check()
+            self._group.check()
             try:
                 return self._queue.put(sent, timeout=_LOOK_SECONDS)
             except queue.Full:
@@ -133,28 +133,28 @@ class Pipe(Generic[T]):
 
     def _receive(self) -> tuple[T] | None:
         while True:
-            self._crew.check()
+            self._group.check()
             try:
                 return self._queue.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 pass
 
 
-class Room:
-    """So much of something that the threads of a crew share."""
+class MemoryBudget:
+    """So much of something that the threads of a group share."""
 
-    def __init__(self, crew: Crew, size: int) -> None:
-        self._crew = crew
+    def __init__(self, group: ThreadGroup, size: int) -> None:
+        self._group = group
         self._free = size
         self._news = threading.Condition()
 
     def take(self, some: int) -> None:
         """Take a share, of no more than there is in all, as soon as it is free.
 
-        Waiting ends with what `Crew.check` raises.
+        Waiting ends with what `ThreadGroup.check` raises.
         """
         while True:
-            self._crew.check()
+            self._group.check()
             with self._news:
                 if self._free >= some:
                     self._free -= some
@@ -171,8 +171,8 @@ class Room:
 class Bytes(Pipe[bytes]):
     """Bytes on their way; all pipes that share a room hold as many as that has."""
 
-    def __init__(self, crew: Crew, room: Room) -> None:
-        super().__init__(crew, 0)
+    def __init__(self, group: ThreadGroup, room: MemoryBudget) -> None:
+        super().__init__(group, 0)
         self._room = room
 
     def put(self, thing: bytes) -> None:

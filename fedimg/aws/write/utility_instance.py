@@ -8,10 +8,10 @@ from typing import Any
 
 from fedimg.aws import snapshots
 from fedimg.aws.client.types import Client
-from fedimg.aws.instance.attempts import Attempts, NoRoom, Started
+from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.aws.write import write_script
 from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
-from fedimg.aws.write.progress import Pace
+from fedimg.aws.write.progress import WriteProgress
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import RawImage
 from fedimg.sources.file_server import Trusted
@@ -34,14 +34,14 @@ class _WorthAnother(Exception):
 
 
 @dataclass(frozen=True)
-class Utility:
-    """Writes one job's image. `ec2_once` does not try a call again by itself; `heard` is told
+class UtilityWriter:
+    """Writes one job's image. `ec2_once` does not try a call again by itself; `on_progress` is told
     what happens, in words.
     """
 
     attempts: Attempts
     ec2_once: Client
-    heard: Callable[[str], None]
+    on_progress: Callable[[str], None]
 
     def write(self, image: RawImage) -> str:
         """Write an image to a volume; the id of its snapshot.
@@ -55,8 +55,8 @@ class Utility:
         for number in range(last):
             try:
                 return self._attempt(image, number)
-            except (NoRoom, _WorthAnother) as failure:
-                self.heard(f"attempt {number + 1} failed, starting afresh: {failure}")
+            except (NoCapacity, _WorthAnother) as failure:
+                self.on_progress(f"attempt {number + 1} failed, starting afresh: {failure}")
                 self.attempts.end()
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
         try:
@@ -67,11 +67,11 @@ class Utility:
     def _attempt(self, image: RawImage, number: int) -> str:
         size = self._measure(image)
         started = self._start(image, size, number)
-        self.heard(f"instance {started.id} starts")
+        self.on_progress(f"instance {started.id} starts")
         try:
             with self.attempts.login(started, self.attempts.settings.login_user) as login:
                 instance, session = login
-                self.heard(f"instance {started.id} runs at {instance.address}")
+                self.on_progress(f"instance {started.id} runs at {instance.address}")
                 volume = instance.volumes[_DEVICE]
                 self._stream(session, image, size, volume)
         except client.SSHError as error:
@@ -116,7 +116,7 @@ class Utility:
     ) -> None:
         limits = self.attempts.settings.limits
         total = size.uncompressed_size
-        pace = Pace(total)
+        write_progress = WriteProgress(total)
         finished = session.run(
             write_script.write_command(),
             given=write_script.given(
@@ -131,7 +131,7 @@ class Utility:
             ),
             limit=limits.write,
             idle=limits.write_idle,
-            heard=lambda line: self._progress(line, pace),
+            heard=lambda line: self._progress(line, write_progress),
         )
         verdict = write_script.verdict(finished.output)
         if isinstance(verdict, write_script.Written) and finished.status == 0:
@@ -144,9 +144,9 @@ class Utility:
             raise error
         raise _WorthAnother(error)
 
-    def _progress(self, line: str, pace: Pace) -> None:
+    def _progress(self, line: str, write_progress: WriteProgress) -> None:
         if progress := write_script.progress(line):
-            self.heard(pace.words(progress.written))
+            self.on_progress(write_progress.words(progress.written))
 
     def _lost(self, started: Started, problem: str, output: str) -> _WorthAnother:
         told = f"{self.attempts.console(started)}\n{output}".strip()

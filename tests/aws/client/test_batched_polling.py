@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from fedimg.aws import snapshots
 from fedimg.aws.client import batched_polling
 from fedimg.aws.client import waiter as waiting
-from fedimg.aws.client.batched_polling import Sights
+from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
@@ -53,20 +53,22 @@ def waiter(clock: Clock) -> Waiter:
     return Waiter(Limits(wait_minimum=1, wait_maximum=15, settle=120), clock)
 
 
-def wait(ec2: Any, waiter: Waiter, snapshot: str, together: Sights, limit: float = 3600) -> None:
-    snapshots.completed(ec2, waiter, snapshot, limit=limit, sights=together)
+def wait(
+    ec2: Any, waiter: Waiter, snapshot: str, together: BatchedPolling, limit: float = 3600
+) -> None:
+    snapshots.completed(ec2, waiter, snapshot, limit=limit, polling=together)
 
 
 def test_nobody_looks_at_once(clock: Clock, waiter: Waiter) -> None:
     ec2 = Snapshots(clock, a=0)
-    wait(ec2, waiter, "a", Sights())
+    wait(ec2, waiter, "a", BatchedPolling())
     assert ec2.asked == [(1, ["a"])]
 
 
 def test_who_looks_asks_for_all_and_the_others_take_the_answer(
     clock: Clock, waiter: Waiter
 ) -> None:
-    ec2, together = Snapshots(clock, a=1, b=1), Sights()
+    ec2, together = Snapshots(clock, a=1, b=1), BatchedPolling()
 
     def judge(shown: list[dict[str, Any]]) -> bool | None:
         # While one waits, another begins to, and sees both.
@@ -82,7 +84,7 @@ def test_who_looks_asks_for_all_and_the_others_take_the_answer(
 
 
 def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Waiter) -> None:
-    ec2, sight = Snapshots(clock, a=0, b=0), Sights().snapshots
+    ec2, sight = Snapshots(clock, a=0, b=0), BatchedPolling().snapshots
     with sight._waited_for(["a", "b"]):
         sight._look(ec2, waiter, ["a"], clock.now)
         clock.now += 1
@@ -93,7 +95,7 @@ def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Wait
 
 
 def test_looks_keep_to_the_time_that_the_last_ones_took(clock: Clock, waiter: Waiter) -> None:
-    ec2, together = Snapshots(clock, a=300), Sights()
+    ec2, together = Snapshots(clock, a=300), BatchedPolling()
     wait(ec2, waiter, "a", together)
     first = len(ec2.asked)
     began = clock.now - 1000
@@ -105,7 +107,7 @@ def test_looks_keep_to_the_time_that_the_last_ones_took(clock: Clock, waiter: Wa
 
 
 def test_short_waits_are_noticed_soon_once_they_are_known(clock: Clock, waiter: Waiter) -> None:
-    ec2, together = Snapshots(clock), Sights()
+    ec2, together = Snapshots(clock), BatchedPolling()
     for number in range(10):
         began = clock.now - 1000
         ec2.completed[f"s{number}"] = began + 20
@@ -116,7 +118,7 @@ def test_short_waits_are_noticed_soon_once_they_are_known(clock: Clock, waiter: 
 def test_one_that_is_much_sooner_than_the_last_is_not_slept_through(
     clock: Clock, waiter: Waiter
 ) -> None:
-    ec2, together = Snapshots(clock, long=3000), Sights()
+    ec2, together = Snapshots(clock, long=3000), BatchedPolling()
     wait(ec2, waiter, "long", together)
     began = clock.now - 1000
     ec2.completed["short"] = began + 10
@@ -126,7 +128,7 @@ def test_one_that_is_much_sooner_than_the_last_is_not_slept_through(
 
 def test_no_filter_has_more_values_than_ec2_takes(clock: Clock, waiter: Waiter) -> None:
     many = {f"snap-{number:04}": 0.0 for number in range(450)}
-    ec2, sight = Snapshots(clock, **many), Sights().snapshots
+    ec2, sight = Snapshots(clock, **many), BatchedPolling().snapshots
     judge = lambda shown: len(shown)  # noqa: E731
     assert sight.wait(ec2, waiter, sorted(many), judge, what="all", limit=60) == 450
     assert [len(names) for _, names in ec2.asked] == [200, 200, 50]
@@ -136,11 +138,11 @@ def test_thing_that_ec2_does_not_know_is_told_in_its_own_words(
     clock: Clock, waiter: Waiter
 ) -> None:
     with pytest.raises(ClientError, match=r"InvalidSnapshot\.NotFound"):
-        wait(Snapshots(clock), waiter, "gone", Sights())
+        wait(Snapshots(clock), waiter, "gone", BatchedPolling())
 
 
 def test_limit_is_kept_whatever_was_expected(clock: Clock, waiter: Waiter) -> None:
-    ec2, together = Snapshots(clock, a=600, b=1e9), Sights()
+    ec2, together = Snapshots(clock, a=600, b=1e9), BatchedPolling()
     wait(ec2, waiter, "a", together)
     began = clock.now
     with pytest.raises(EC2ServiceException, match="snapshot b completed"):
@@ -151,7 +153,7 @@ def test_limit_is_kept_whatever_was_expected(clock: Clock, waiter: Waiter) -> No
 def test_who_waits_for_anothers_answer_can_be_stopped() -> None:
     asked, answer, stop = threading.Event(), threading.Event(), threading.Event()
     limits = Limits(wait_minimum=0.01, wait_maximum=0.01)
-    together = Sights()
+    together = BatchedPolling()
 
     class Slow:
         def describe_snapshots(self, **given: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-from fedimg.aws.client.rate_limit import Throttle
+from fedimg.aws.client.rate_limit import RateLimit
 
 
 class Clock:
@@ -9,7 +9,7 @@ class Clock:
         self.now += seconds
 
 
-def spent(throttle: Throttle, clock: Clock, calls: int, region: str = "us-east-1") -> float:
+def spent(throttle: RateLimit, clock: Clock, calls: int, region: str = "us-east-1") -> float:
     """How long so many calls take that nothing else holds up."""
     began = clock.now
     for _ in range(calls):
@@ -19,21 +19,21 @@ def spent(throttle: Throttle, clock: Clock, calls: int, region: str = "us-east-1
 
 def test_calls_come_at_their_rate_behind_a_burst() -> None:
     clock = Clock()
-    throttle = Throttle(20, clock=lambda: clock.now, sleep=clock.sleep)
+    throttle = RateLimit(20, clock=lambda: clock.now, sleep=clock.sleep)
     assert spent(throttle, clock, 100) == 0
     assert round(spent(throttle, clock, 200), 6) == 10
 
 
 def test_each_region_has_a_rate_of_its_own() -> None:
     clock = Clock()
-    throttle = Throttle(20, clock=lambda: clock.now, sleep=clock.sleep)
+    throttle = RateLimit(20, clock=lambda: clock.now, sleep=clock.sleep)
     spent(throttle, clock, 150)
     assert spent(throttle, clock, 100, "eu-west-1") == 0
 
 
 def test_workers_share_the_rate() -> None:
     clock = Clock()
-    throttle = Throttle(20, clock=lambda: clock.now, sleep=clock.sleep)
+    throttle = RateLimit(20, clock=lambda: clock.now, sleep=clock.sleep)
     throttle.share(4)
     spent(throttle, clock, 25)
     assert round(spent(throttle, clock, 50), 6) == 10

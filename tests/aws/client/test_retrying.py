@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from fedimg.aws.client import clients as made
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.client.retrying import Patient, once
+from fedimg.aws.client.retrying import RetryingClient, once
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from lab.ec2.server import EC2
@@ -27,9 +27,9 @@ def heard() -> list[str]:
 
 
 @pytest.fixture
-def patient(account: Account, heard: list[str]) -> Patient:
+def patient(account: Account, heard: list[str]) -> RetryingClient:
     limits = Limits(wait_minimum=0.05, wait_maximum=0.2, outage=OUTAGE)
-    return Patient(account.clients, ORIGIN, Waiter(limits, threading.Event(), heard.append))
+    return RetryingClient(account.clients, ORIGIN, Waiter(limits, threading.Event(), heard.append))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def patient(account: Account, heard: list[str]) -> Patient:
     ids=str,
 )
 def test_calls_wait_until_the_outage_is_over(
-    account: Account, patient: Patient, heard: list[str], fault: dict[str, str]
+    account: Account, patient: RetryingClient, heard: list[str], fault: dict[str, str]
 ) -> None:
     follow(account, [{**fault, "count": 6}])
     assert patient.describe_regions()["Regions"]
@@ -50,7 +50,7 @@ def test_calls_wait_until_the_outage_is_over(
     assert heard[-1] == ""
 
 
-def test_refused_connections_are_waited_for(ec2, account: Account, patient: Patient) -> None:
+def test_refused_connections_are_waited_for(ec2, account: Account, patient: RetryingClient) -> None:
     ec2.down()
     back = threading.Timer(1, ec2.up)
     back.start()
@@ -60,13 +60,13 @@ def test_refused_connections_are_waited_for(ec2, account: Account, patient: Pati
         back.join()
 
 
-def test_pages_begin_anew_when_one_fails(account: Account, patient: Patient) -> None:
+def test_pages_begin_anew_when_one_fails(account: Account, patient: RetryingClient) -> None:
     follow(account, [{"fault": "reset", "action": "DescribeInstances", "count": 3}])
     pages = patient.get_paginator("describe_instances").paginate()
     assert [page["Reservations"] for page in pages] == [[]]
 
 
-def test_other_refusals_are_told_at_once(account: Account, patient: Patient) -> None:
+def test_other_refusals_are_told_at_once(account: Account, patient: RetryingClient) -> None:
     with pytest.raises(ClientError, match="InvalidAMIID"):
         patient.describe_images(ImageIds=["ami-00000000000000000"])
 
@@ -101,7 +101,7 @@ def test_keys_that_were_changed_in_their_file_are_read_again(
         keys.write_text(written.format(*newer))
         follow(account, [])
 
-    patient = Patient(own, ORIGIN, Waiter(limits, threading.Event(), change))
+    patient = RetryingClient(own, ORIGIN, Waiter(limits, threading.Event(), change))
     follow(account, [{"fault": "refused", "code": "ExpiredToken"}])
     patient.describe_regions()
     assert "credentials" in seen[0]

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedimg.aws.client.errors import code, no_room
+from fedimg.aws.client.errors import code, no_capacity
 from fedimg.aws.instance import instances
 from fedimg.aws.instance import network as security_group
 from fedimg.config import Network
@@ -154,14 +154,14 @@ def test_no_room_is_recognized(account, clients, launch, name):
     account.refuse(ORIGIN, RunInstances=name)
     with pytest.raises(Exception, match=name) as caught:
         launch(client=clients.ec2_once(ORIGIN))
-    assert no_room(caught.value)
+    assert no_capacity(caught.value)
 
 
 def test_bad_request_is_not_for_want_of_room(origin, launch):
     with pytest.raises(Exception, match="InvalidAMIID") as caught:
         launch(ami="ami-00000000000000000")
     assert code(caught.value)
-    assert not no_room(caught.value)
+    assert not no_capacity(caught.value)
 
 
 def test_attempts_go_round_the_zones_that_offer_the_type(origin, place):

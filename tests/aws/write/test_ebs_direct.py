@@ -25,7 +25,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels, read
 from fedimg.aws.write import ebs_direct
 from fedimg.aws.write.blocks import BLOCK
-from fedimg.aws.write.ebs_direct import UNFINISHED, Direct
+from fedimg.aws.write.ebs_direct import UNFINISHED, DirectWriter
 from fedimg.config import EC2 as Settings
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
@@ -82,7 +82,7 @@ class Writer:
             right if checksum == "" else checksum,
         )
 
-    def direct(self, *, limits: dict[str, float] | None = None, **settings: Any) -> Direct:
+    def direct(self, *, limits: dict[str, float] | None = None, **settings: Any) -> DirectWriter:
         values = {"settle": 5, "outage": 5, "attempts": 1}
         values |= {"wait_minimum": 0.05, "wait_maximum": 0.1}
         made = Settings(
@@ -91,7 +91,7 @@ class Writer:
             limits={"write_idle": NEVER_MIND, "image_gib": 2, **values, **(limits or {})},
             **settings,
         )
-        return Direct(
+        return DirectWriter(
             self.clients.ec2(ORIGIN),
             ebs_direct.client(self.clients, ORIGIN, jobs=1),
             Waiter(made.limits, self.stop),

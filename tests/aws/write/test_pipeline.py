@@ -19,7 +19,7 @@ from fedimg.aws.write.blocks import BLOCK, count
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import NOBODY, ImageSize, ImageUnusable
 from fedimg.aws.write.pipeline import Bounds, stream
-from fedimg.aws.write.thread_group import Crew, TooSlow
+from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.exceptions import Cancelled
 from tests.aws.web import Web, serve
 
@@ -73,7 +73,7 @@ def bring(
     blocks = xz_blocks.read(io.BytesIO(packed))
     size = ImageSize(len(packed), blocks)
     download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND, trusted=NOBODY)
-    with Crew(stop or threading.Event(), limit=limit) as crew:
+    with ThreadGroup(stop or threading.Event(), limit=limit) as crew:
         try:
             stream(
                 crew,

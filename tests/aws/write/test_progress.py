@@ -1,7 +1,7 @@
 import pytest
 
 from fedimg.aws.write import progress, utility_instance
-from fedimg.aws.write.progress import Pace
+from fedimg.aws.write.progress import WriteProgress
 from tests.aws.client.test_waiter import Clock
 
 MB = 1_000_000
@@ -15,13 +15,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_share_size_and_speed_are_told(clock: Clock) -> None:
-    followed = Pace(4 * 2**30)
+    followed = WriteProgress(4 * 2**30)
     clock.now += 10
     assert followed.words(2 * 2**30) == "50% of 4 GiB written, 215 MB/s"
 
 
 def test_speed_is_that_of_the_last_seconds(clock: Clock) -> None:
-    followed = Pace(10_000 * MB)
+    followed = WriteProgress(10_000 * MB)
     for second in range(1, 61):
         clock.now += 1
         slow = 100 * MB * min(second, 30) + 10 * MB * max(0, second - 30)
@@ -30,7 +30,7 @@ def test_speed_is_that_of_the_last_seconds(clock: Clock) -> None:
 
 
 def test_first_word_comes_before_any_time_has_passed(clock: Clock) -> None:
-    assert Pace(MB).words(0) == "0% of 1 GiB written, 0 MB/s"
+    assert WriteProgress(MB).words(0) == "0% of 1 GiB written, 0 MB/s"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from fedimg.aws.write import unpacking, xz_blocks
 from fedimg.aws.write.blocks import BLOCK
 from fedimg.aws.write.image_size import ImageUnusable
-from fedimg.aws.write.reassembly import Gathered
-from fedimg.aws.write.thread_group import Bytes, Crew, Room
+from fedimg.aws.write.reassembly import Reassembly
+from fedimg.aws.write.thread_group import Bytes, MemoryBudget, ThreadGroup
 from fedimg.aws.write.unpacking import Cut, unpacked
 from fedimg.aws.write.xz_blocks import Block
 from tests.aws.xz_files import with_a_block_of_nothing
@@ -44,8 +44,8 @@ def layout(packed: bytes) -> list[Block]:
 
 def cut(packed: bytes, blocks: Sequence[Block], size: int) -> list[list[bytes]]:
     """What each block gets of a file that comes in pieces of this size."""
-    with Crew(threading.Event(), limit=NEVER_MIND) as crew:
-        room = Room(crew, len(packed))
+    with ThreadGroup(threading.Event(), limit=NEVER_MIND) as crew:
+        room = MemoryBudget(crew, len(packed))
         dealt: list[Bytes] = []
 
         def begin(block: Block) -> Bytes:
@@ -68,8 +68,8 @@ def image(packed: bytes, size: int) -> dict[int, bytes]:
 def gather(parts: Iterable[tuple[int, bytes]], blocks: Sequence[Block]) -> dict[int, bytes]:
     """The image's blocks, by number, of parts of its file's blocks."""
     found: dict[int, bytes] = {}
-    with Crew(threading.Event(), limit=NEVER_MIND) as crew:
-        gathered = Gathered(crew, sum(block.size for block in blocks), ON_THEIR_WAY)
+    with ThreadGroup(threading.Event(), limit=NEVER_MIND) as crew:
+        gathered = Reassembly(crew, sum(block.size for block in blocks), ON_THEIR_WAY)
         for part in parts:
             for index, block in gathered.add(*part):
                 assert index not in found
