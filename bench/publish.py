@@ -23,7 +23,7 @@ def run(tiny: bool) -> Result:
         cpu = fedimg.cpu_seconds() - before
         amis = fedimg.public_amis()
         calls = fedimg.ec2_calls()
-        machines, replay = _machines(calls), recording.replayed(calls)
+        machines, replay = _machines(calls), recording.replayed(calls, told["environment"])
     return Result(
         "publish",
         {

@@ -12,17 +12,28 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 #: Requests at a time when they are made again; more did not make the lab's EC2 any faster.
 AT_ONCE = 40
 _ROUNDS = 3
+_OF_ITS_TIME = ("authorization", "content-length", "x-amz-date")
+# What AWS says to a caller that it does not know.
+_UNKNOWN_CALLER = re.compile(
+    rb"was not able to validate the provided access credentials|RequestExpired|"
+    rb"SignatureDoesNotMatch|InvalidClientTokenId|InvalidSignatureException|"
+    rb"UnrecognizedClientException|"
+    rb"MissingAuthenticationToken"
+)
 
 
 @dataclass(frozen=True)
@@ -54,29 +65,48 @@ def counted(calls: Sequence[Call]) -> dict[str, int]:
     return dict(Counter(call.action for call in calls).most_common())
 
 
-def replayed(calls: Sequence[Call]) -> float:
+def replayed(calls: Sequence[Call], environment: Mapping[str, str]) -> float:
     """Seconds that the same calls take when nothing is waited for but their answers.
 
-    What they would change has changed already, so an answer may be a refusal: that makes the
-    time shorter, never longer. Names of AMIs are made new, so that AMIs are registered.
+    They are signed anew before, with the keys of `environment`, as a signature is good for minutes
+    and for one body. What they would change has changed already, so an answer may be a refusal:
+    that makes the time shorter, never longer. Names of AMIs are made new, so that AMIs are
+    registered. Raises RuntimeError when EC2 does not know the caller: it does nothing then.
     """
     pool = urllib3.PoolManager(maxsize=AT_ONCE, block=True)
+    keys = Credentials(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
+
+    def send(call: Call) -> None:
+        body = base64.b64decode(call.body)
+        answer = pool.request(call.method, call.url, body=body, headers=call.headers, retries=False)
+        if answer.status in (400, 401, 403) and (refused := _UNKNOWN_CALLER.search(answer.data)):
+            raise RuntimeError(
+                f"{call.method} {call.url} was not taken when it was made again: "
+                f"{refused[0].decode()}"
+            )
 
     def once(number: int) -> float:
-        def send(call: Call) -> None:
-            # Of the lengths and kinds of connection, urllib3 says its own.
-            headers = {k: v for k, v in call.headers.items() if k.lower() != "content-length"}
-            body = base64.b64decode(call.body)
-            if call.action == "RegisterImage":
-                body = re.sub(rb"((?:^|&)Name=)", rb"\g<1>again-%d-" % number, body)
-            pool.request(call.method, call.url, body=body, headers=headers, retries=False)
-
+        signed = [_signed(call, number, keys) for call in calls]
         began = time.monotonic()
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            list(threads.map(send, calls))
+            list(threads.map(send, signed))
         return time.monotonic() - began
 
     return statistics.median(once(number) for number in range(_ROUNDS))
+
+
+def _signed(call: Call, number: int, keys: Credentials) -> Call:
+    """A call as it is made for the time `number`."""
+    body = base64.b64decode(call.body)
+    if call.action == "RegisterImage":
+        body = re.sub(rb"((?:^|&)Name=)", rb"\g<1>again-%d-" % number, body)
+    # Of the lengths and kinds of connection, urllib3 says its own.
+    headers = {k: v for k, v in call.headers.items() if k.lower() not in _OF_ITS_TIME}
+    region, service = call.headers["Authorization"].split("/")[2:4]
+    request = AWSRequest(call.method, call.url, headers, body)
+    SigV4Auth(keys, service, region).add_auth(request)
+    signed = {str(name): str(value) for name, value in request.headers.items()}
+    return replace(call, headers=signed, body=base64.b64encode(body).decode())
 
 
 def _record(file: Path) -> None:
