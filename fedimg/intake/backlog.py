@@ -17,11 +17,11 @@ def backlog_problems(store: Store) -> list[str]:
     for row in DeferredEntries(store).all():
         when = datetime.fromtimestamp(row.asked + row.pause, UTC)
         again = "at once" if row.due(now) else f"at {when:%Y-%m-%dT%H:%M:%SZ}"
-        told.append(f"{row.entry} waits for {whom(row.entry)}, asked again {again}: {row.reason}")
+        told.append(f"{row.entry} waits for {whom(row.entry)}, retries {again}: {row.reason}")
     failed: dict[str, list[str]] = {}
     for look in Watermarks(store).looks():
         if look.error:
             failed.setdefault(look.error, []).append(look.name)
     for error, names in failed.items():
-        told.append(f"cannot see what the bus has missed of {', '.join(names)}: {error}")
+        told.append(f"cannot list missed entries of {', '.join(names)}: {error}")
     return told

@@ -147,7 +147,7 @@ class CatchUp:
         before = self._jobs.take_in(one.entry, any_age=True)
         if before in (Entry.NEW, Entry.EMPTY):
             _log.info(
-                "%s (%s by %s) finished at %s, and is stored",
+                "%s (%s by %s), finished at %s, was not announced and is queued now",
                 one.entry,
                 one.name,
                 one.owner,
@@ -156,7 +156,7 @@ class CatchUp:
         return before is not Entry.QUEUED
 
     def _failed(self, names: Sequence[str], error: Exception) -> None:
-        _log.warning("cannot see what was missed of %s: %s", ", ".join(names), error)
+        _log.warning("cannot list missed entries of %s: %s", ", ".join(names), error)
         self._watermarks.looked(names, str(error))
 
 
@@ -183,8 +183,8 @@ def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> 
                 yield Replayed(one, before, stored=missed and not dry_run)
             if page.more:
                 raise SourceUnavailable(
-                    f"more {name} finished since then than are listed at once; go on with --since "
-                    f"{_text(page.until)}"
+                    f"more entries of {name} finished since then than one request lists; continue "
+                    f"with --since {_text(page.until)}"
                 )
 
 
@@ -202,10 +202,11 @@ def moment(text: str, now: float) -> float:
         seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{text!r} is no time: write 2026-11-23, 2026-11-23T18:30Z, or an age such as 36h or 7d"
+            f'"{text}" is not a time; write 2026-11-23, 2026-11-23T18:30Z, or an age such as 36h '
+            "or 7d"
         ) from error
     if seconds > now:
-        raise ValueError(f"{text} lies ahead of the hub's clock")
+        raise ValueError(f"{text} is in the future by the hub's clock")
     return seconds
 
 

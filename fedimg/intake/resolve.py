@@ -28,6 +28,7 @@ from fedimg.sources.lookup import (
 )
 from fedimg.sources.measure import measure
 from fedimg.untrusted import patterns
+from fedimg.untrusted.quoting import one_line
 
 #: How long, in seconds, an entry without an answer keeps its place among those that are asked for.
 PATIENCE = 60.0
@@ -61,9 +62,9 @@ def wanted(found: LookupResult, koji: Koji) -> list[RawImage]:
     owners = koji.scratch_owners if found.scratch else koji.build_owners
     if found.owner is not None and found.owner not in owners:
         _log.info(
-            "%s is left out: its owner %.80r is not in koji.%s",
+            '%s is left out: its owner "%s" is not in koji.%s',
             found.entry,
-            found.owner,
+            one_line(found.owner, 80),
             "scratch_owners" if found.scratch else "build_owners",
         )
         return []
@@ -85,7 +86,7 @@ def _unwanted(image: RawImage, koji: Koji) -> str | None:
         return "its name matches none of koji.name_patterns"
     for pattern in koji.exclude_patterns:
         if patterns.matches(pattern, image.file_name):
-            return f"its name matches {pattern!r} of koji.exclude_patterns"
+            return f'its name matches "{pattern}" of koji.exclude_patterns'
     return None
 
 
@@ -95,7 +96,7 @@ def too_old(found: LookupResult, days: float) -> str | None:
     An announcement that was signed once can be sent again by anybody who heard it.
     """
     if found.completed is None:
-        return "nobody tells when it finished; to publish it all the same, run 'fedimg replay'"
+        return "its finish time is unknown; to publish it anyway, run 'fedimg replay'"
     now = time.time() if found.now is None else found.now
     age = (now - found.completed) / _DAY
     if age <= days:
@@ -103,7 +104,7 @@ def too_old(found: LookupResult, days: float) -> str | None:
     when = datetime.fromtimestamp(found.completed, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         f"it finished at {when}, {age:.0f} days ago, and intake.max_age_days is {days:g}; to "
-        "publish it all the same, run 'fedimg replay --since' with a time before that"
+        "publish it anyway, run 'fedimg replay --since' with a time before that"
     )
 
 
@@ -145,7 +146,7 @@ def ask(
             reason = str(error)
         if time.monotonic() + pause > until:
             raise Defer(why, reason)
-        _log.warning("%s waits for %s, asked again in %g s: %s", entry, whom(entry), pause, reason)
+        _log.warning("%s waits for %s, retries in %g s: %s", entry, whom(entry), pause, reason)
         stop.wait(pause)
         pause = min(pause * 2, koji.retry_seconds)
     raise Cancelled(f"{entry} waits for {whom(entry)} until the worker runs again")
@@ -162,6 +163,6 @@ def _measured(image: RawImage, settings: Settings) -> RawImage:
         found = measure(image.url, settings.koji.timeout, Trusted.of(settings.ec2, image))
     except http.NotFound as error:
         # The job says so, to whoever reads it.
-        _log.warning("the size of %s is not known: %s", image.name, error)
+        _log.warning("cannot measure the size of %s: %s", image.url, error)
         return image
     return replace(image, size=found.size)

@@ -41,7 +41,9 @@ def move(source: Store, target: Store) -> Moved:
     """
     _refuse_live(source)
     if target.jobs():
-        raise MoveRefused(f"the database {target.place} has jobs already: it has to be a new one")
+        raise MoveRefused(
+            f"cannot move to the database {target.place}: it has jobs already; move to a new one"
+        )
     queue = JobQueue(target)
     counts: dict[str, int] = {}
     queued = 0
@@ -76,8 +78,8 @@ def _refuse_live(source: Store) -> None:
     ]
     if live:
         raise MoveRefused(
-            f"under way are {', '.join(live)}: run 'fedimg drain worker', wait until the worker "
-            "has ended, and try again"
+            f"cannot move the database while jobs are running ({', '.join(live)}): run "
+            "'fedimg drain worker', wait until the worker has ended, and try again"
         )
 
 

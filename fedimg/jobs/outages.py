@@ -37,7 +37,7 @@ class Outage:
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since, UTC)
-        return f"{self.region} is away since {since:%Y-%m-%dT%H:%M:%SZ}: {self.reason}"
+        return f"{self.region} has been unavailable since {since:%Y-%m-%dT%H:%M:%SZ}: {self.reason}"
 
 
 class Outages:
@@ -91,7 +91,9 @@ class Outages:
         if news is not None:
             self._set(region, due=now + self._pause(int(news.looks)))
             _log.warning(
-                "region %s is away, and jobs go on without it until it is back: %s", region, reason
+                "region %s is unavailable; jobs continue without it until it answers again: %s",
+                region,
+                reason,
             )
         self._forget_what_was_read()
 
@@ -104,7 +106,7 @@ class Outages:
         """Note that a region is back, and tell it."""
         self._set(outage.region, back=time.time())
         _log.warning(
-            "region %s is back after %d s: what waits for it goes on",
+            "region %s answers again after %d s; the jobs that wait for it continue",
             outage.region,
             time.time() - outage.since,
         )
@@ -113,8 +115,8 @@ class Outages:
         """Note that nothing is published in a region any more, and tell it once."""
         self._set(outage.region, due=None)
         _log.warning(
-            "region %s, which is away, is let be: %s; jobs end without it, and 'fedimg cleanup' "
-            "says what may be left there",
+            "region %s is unavailable and is no longer waited for: %s; jobs end without it, and "
+            "'fedimg cleanup' lists what may be left there",
             outage.region,
             why,
         )

@@ -57,7 +57,12 @@ class Recorder:
         """An AMI was removed again."""
         self._store.forget_ami(ami.id, ami.region)
         _log.info(
-            "%s: %s (%s) in %s is removed: %s", self._run, ami.id, ami.type, ami.region, reason
+            "%s: removed AMI %s (%s) in region %s: %s",
+            self._run,
+            ami.id,
+            ami.type,
+            ami.region,
+            reason,
         )
 
     def test_started(self, ami: AMI) -> None:
@@ -71,7 +76,7 @@ class Recorder:
     def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
         """It did not; `output` is what the instance printed."""
         _log.warning(
-            "%s: %s (%s) failed its boot check:%s",
+            "%s: AMI %s (%s) failed its boot check:%s",
             self._run,
             ami.id,
             ami.type,
@@ -105,7 +110,7 @@ class Recorder:
         """The run ended with this."""
         output = error.output if isinstance(error, EC2ServiceException) else ""
         # The reason comes last: what is too long loses its beginning.
-        text = f"{output}\n{error}" if output else str(error) or repr(error)
+        text = f"{output}\n{error}" if output else str(error) or type(error).__name__
         self._upload("failed", self._run, messages.of_failure(text))
 
     def _upload(self, status: messages.Status, about: str, extra: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ def forget(store: Store, queue: JobQueue, days: float) -> None:
     texts = store.forget_announced(before)
     if ended or texts:
         _log.info(
-            "forgot the steps of %d workflows and the texts of %d messages, all over %g days old",
+            "deleted the recorded steps of %d workflows and the bodies of %d messages, all more "
+            "than %g days old",
             ended,
             texts,
             days,

@@ -29,8 +29,8 @@ class RowRefused(Exception):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"a row of the queue's tables holds {what}: it is refused, and nothing of it was run; "
-            "fedimg stores no such thing, so look who else may write to the database"
+            f"refused a row of the queue's tables, which holds {what}; none of it was executed; "
+            "fedimg never stores such a row: check who else may write to the database"
         )
 
 
@@ -65,13 +65,13 @@ def _kinds() -> Iterator[type[EC2ServiceException]]:
 def _restored(kind: object, problem: object, fields: dict[str, Any]) -> EC2ServiceException:
     """An exception of fedimg's own with its fields, each of them of the type that it has to be."""
     if kind not in set(_kinds()) or not isinstance(problem, str):
-        raise RowRefused("an error of an unknown kind")
+        raise RowRefused("an error of an unknown class")
     assert isinstance(kind, type)
     error: EC2ServiceException = kind(problem)
     for name, before in vars(error).items():
         value = fields.get(name, before)
         if type(value) is not type(before):
-            raise RowRefused(f"an error whose {name} is no {type(before).__name__}")
+            raise RowRefused(f"an error whose field {name} is not of type {type(before).__name__}")
         setattr(error, name, value)
     return error
 
@@ -100,7 +100,7 @@ def _read(cls: library.DefaultSerializer, serialized_data: str) -> Any:
     except RowRefused:
         raise
     except Exception as error:
-        raise RowRefused("what cannot be read") from error
+        raise RowRefused("data that cannot be decoded") from error
 
 
 library.DefaultSerializer.deserialize = _read  # type: ignore[method-assign]

@@ -161,8 +161,8 @@ class Database:
         if lacks:
             self.close()
             raise StoreError(
-                f"the database {self.place} is not prepared for this version, and lacks "
-                f"{_some(lacks)}: run 'fedimg store migrate' as a role that may make tables there"
+                f"the database {self.place} is not prepared for this version of fedimg: it lacks "
+                f"{_some(lacks)}; run 'fedimg store migrate' as a role that may create tables there"
             )
 
     def _lacks(self) -> list[str]:
@@ -172,11 +172,11 @@ class Database:
     def _unusable(self, error: Exception) -> StoreError:
         if isinstance(error, schema.CannotGrow):
             return StoreError(
-                f"the database {self.place} was made by an older fedimg, and its rows have nothing "
-                f"for {error}: it cannot be brought up to date; install that version again"
+                f"cannot upgrade the database {self.place}, which an older fedimg created: its "
+                f"rows have no value for the column {error}; install that older version again"
             )
         if isinstance(error, permissions.TooOpen):
-            return StoreError(f"the database {self.path} is not used while {error}")
+            return StoreError(f"cannot use the database {self.path}: {error}")
         reason = str(getattr(error, "orig", None) or error).strip()
         if not self.shared:
             return StoreError(
@@ -186,7 +186,7 @@ class Database:
         kind = Unreachable if isinstance(error, sa.exc.OperationalError) else StoreError
         return kind(
             f"cannot use the database {self.place}: {reason}; check `database` in fedimg.toml, "
-            "that PostgreSQL runs there, and its pg_hba.conf"
+            "whether PostgreSQL runs there, and its pg_hba.conf"
         )
 
 

@@ -13,7 +13,7 @@ def postgresql_url(text: str) -> sa.URL:
     try:
         url = sa.make_url(text)
     except sa.exc.ArgumentError as error:
-        raise ValueError("is not an address such as postgresql://fedimg@host/fedimg") from error
+        raise ValueError("is not a URL such as postgresql://fedimg@host/fedimg") from error
     if url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise ValueError("is not a postgresql:// address")
+        raise ValueError("is not a postgresql:// URL")
     return url.set(drivername="postgresql+psycopg")

@@ -140,7 +140,7 @@ def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
     found = check.announcements(settings)
     assert {one.status for one in found} == {Status.WARNING}
     assert ["build:7" in one.text for one in found] == [True, False]
-    assert found[1].text == "cannot see what the bus has missed of builds: it does not answer"
+    assert found[1].text == "cannot list missed entries of builds: it does not answer"
 
 
 def test_regions_that_are_away_are_told_and_those_let_be_are_no_trouble(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_regions_that_are_away_are_told_and_those_let_be_are_no_trouble(tmp_path
         outages.let_be(outages.all()[1], "excluded")
     away, let_be = check.regions_away(settings)
     assert (away.status, let_be.status) == (Status.WARNING, Status.OK)
-    assert "ap-east-1 is away since" in away.text
+    assert "ap-east-1 has been unavailable since" in away.text
     assert "no answer" in away.text
     assert "ec2.exclude_regions" in away.hint
 

@@ -281,9 +281,9 @@ def test_status_tells_what_koji_has_not_answered(run: Run, store: Store, x86_job
     Watermarks(store).looked(["livemedia"])
     result = run("status", "--json")
     assert [row["job"] for row in json.loads(result.stdout)] == [x86_job]
-    assert "build:7 waits for Koji, asked again at 20" in result.stderr
+    assert "build:7 waits for Koji, retries at 20" in result.stderr
     assert "refuses getBuild (1): KeyError" in result.stderr
-    assert "missed of builds, image: it does not answer" in result.stderr
+    assert "missed entries of builds, image: it does not answer" in result.stderr
 
 
 def test_status_of_a_job_shows_its_boot_checks_and_what_was_printed(

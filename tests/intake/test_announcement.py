@@ -149,7 +149,7 @@ def test_scratch_task_needs_an_owner_who_is_named(
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), owner="mallory")
     assert ask(koji, f"task:{task.id}", scratch_owners=[]) == []
     assert ask(koji, f"task:{task.id}", build_owners=["mallory"]) == []
-    assert "'mallory' is not in koji.scratch_owners" in caplog.text
+    assert '"mallory" is not in koji.scratch_owners' in caplog.text
     assert len(ask(koji, f"task:{task.id}", scratch_owners=["mallory"])) == 1
 
 

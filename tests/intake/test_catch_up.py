@@ -214,7 +214,7 @@ def test_koji_that_is_down_is_looked_into_later(site: Site, caplog: Any) -> None
     missed = [site.build(), site.task()]
     site.koji.down()
     assert not site.look()
-    assert "cannot see what was missed" in caplog.text
+    assert "cannot list missed entries of" in caplog.text
     assert all(look.error and "503" in look.error for look in site.marks.looks())
     site.koji.up()
     assert site.look()
@@ -410,7 +410,7 @@ def test_replay_of_more_than_is_listed_at_once_says_where_to_go_on(
     for _ in range(6):
         site.koji.advance(60)
         site.build()
-    with pytest.raises(SourceUnavailable, match="go on with --since"):
+    with pytest.raises(SourceUnavailable, match="continue with --since"):
         list(replay(site.lists, site.jobs, site.koji.clock() - DAY, dry_run=True))
 
 
@@ -435,7 +435,7 @@ def test_moments(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "7", "-7d", "7 days", "2026-11-24", "9999999d"])
 def test_what_is_no_moment(text: str) -> None:
-    with pytest.raises(ValueError, match="no time|lies ahead"):
+    with pytest.raises(ValueError, match="not a time|in the future"):
         moment(text, NOON)
 
 

@@ -63,7 +63,7 @@ def test_every_worker_knows_and_one_tells_it(
         each.begin(REGION, "no answer")
     assert other.away(REGION) == outages.away(REGION) == away(outages)
     (words,) = told(caplog)
-    assert f"{REGION} is away" in words
+    assert f"{REGION} is unavailable" in words
     assert "no answer" in words
 
 
@@ -95,7 +95,7 @@ def test_its_return_is_told_once_and_known(
     outages.look(answers, nothing)
     assert outages.away(REGION) is None
     assert Outages(store, LIMITS).all() == []
-    assert f"{REGION} is back after 20 s" in told(caplog)[1]
+    assert f"{REGION} answers again after 20 s" in told(caplog)[1]
     assert len(told(caplog)) == 2
 
 
@@ -132,7 +132,7 @@ def test_region_that_is_excluded_is_let_be_and_told_once(
     assert asked == []
     assert away(restarted).due is None
     assert len(told(caplog)) == 2
-    assert "is let be: excluded" in told(caplog)[1]
+    assert "is no longer waited for: excluded" in told(caplog)[1]
 
 
 def test_region_that_is_let_be_and_wanted_again_is_asked(store: Store, outages: Outages) -> None:

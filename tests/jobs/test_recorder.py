@@ -123,7 +123,7 @@ def job_of(store: Store) -> JobRow:
 
 def test_failure_without_words_still_says_something(store: Store) -> None:
     Recorder(store, IMAGE, 1, "us-east-1").failed(RuntimeError())
-    assert store.unannounced()[0].body["extra"] == {"data": "RuntimeError()"}
+    assert store.unannounced()[0].body["extra"] == {"data": "RuntimeError"}
 
 
 def test_progress_is_kept_by_region(store: Store) -> None:

@@ -25,9 +25,10 @@ from pathlib import Path
 
 from dbos import DBOS
 
-from fedimg import jobs, queues
 from fedimg.jobs.durable_steps import DurableSteps, Gate
+from fedimg.jobs.queue import INTAKE, PUBLISH, JobQueue
 from fedimg.store.store import Store
+from fedimg.worker import executor
 
 store = Store(Path(sys.argv[1]))
 
@@ -43,11 +44,11 @@ class Nothing:
     clean = publish
 
 
-queues.serve(store, "worker", Nothing(), 1)
-client = jobs.Jobs(store)._client
-while client.list_workflows(name=jobs.INTAKE, status=["ENQUEUED", "PENDING"]):
+executor.serve(store, "worker", Nothing(), 1)
+client = JobQueue(store)._client
+while client.list_workflows(name=INTAKE, status=["ENQUEUED", "PENDING"]):
     time.sleep(0.05)
-while not client.list_workflows(name=jobs.PUBLISH, status="PENDING"):
+while not client.list_workflows(name=PUBLISH, status="PENDING"):
     time.sleep(0.05)
 import os
 os._exit(0)

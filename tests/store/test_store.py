@@ -536,13 +536,13 @@ import json, sys
 from pathlib import Path
 from fedimg.identity import Known
 from fedimg.images import RawImage
-from fedimg.jobs.queue import Jobs
+from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 store = Store(Path(sys.argv[1]), sys.argv[2])
 image = RawImage.from_json(json.loads(sys.argv[3]))
 print("ready", flush=True)
 sys.stdin.read()
-jobs = Jobs(store)
+jobs = JobQueue(store)
 print((jobs.upload(Known(image)).run if image.given_by_hand else jobs.submit(image)) or "")
 """
 
