@@ -1,4 +1,4 @@
-"""AMI types become AMIs: RegisterImage, from one snapshot."""
+"""Register AMIs from a snapshot, wait for them, and deregister them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.parallel import run_parallel
 
 ROLE = "ami"
-#: A taken name gets the next number; more than this many builds of one name is a mistake.
+#: A name in use gets the next number; more AMIs with one name than this are a mistake.
 _NUMBERS = 100
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What the AMIs of an image in one region are made from.
+    """What the AMIs of an image in one region are registered from.
 
-    `snapshot` is complete; `kernel` is the region's PV-GRUB, without which no PV AMI can be.
+    `snapshot` is complete; `kernel` is the region's PV-GRUB kernel, without which no PV AMI can be
+    registered.
     """
 
     image: RawImage
@@ -38,48 +39,55 @@ class Basis:
 
 
 def register_all(
-    ec2: Client, waiter: Waiter, labels: Labels, kinds: Sequence[AMIType], basis: Basis
+    ec2: Client, waiter: Waiter, labels: Labels, ami_types: Sequence[AMIType], basis: Basis
 ) -> list[AMI]:
-    """One AMI of each type, all at once, as `register` makes and finds each.
+    """Register one AMI of each type in parallel, as `register` does.
 
-    What one of them raises is raised when the others are made: a clean-up finds those.
+    An error is raised after the others have ended; a clean-up finds the AMIs of those.
     """
-    made = run_parallel(
-        {kind: partial(register, ec2, waiter, labels, kind, basis) for kind in kinds}, len(kinds)
+    registered = run_parallel(
+        {
+            ami_type: partial(register, ec2, waiter, labels, ami_type, basis)
+            for ami_type in ami_types
+        },
+        len(ami_types),
     )
-    return list(made.values())
+    return list(registered.values())
 
 
-def register(ec2: Client, waiter: Waiter, labels: Labels, kind: AMIType, basis: Basis) -> AMI:
-    """One AMI from a completed snapshot; the one that is there already when it is this job's.
+def register(ec2: Client, waiter: Waiter, labels: Labels, ami_type: AMIType, basis: Basis) -> AMI:
+    """Register an AMI from a completed snapshot, or return the job's existing one.
 
-    RegisterImage takes no client token: the name, which EC2 keeps unique, does its work.
-    Raises botocore's ClientError when EC2 refuses, EC2ServiceException for PV without a kernel.
+    RegisterImage takes no client token; instead the name, which EC2 keeps unique, prevents a second
+    AMI. Raises botocore's ClientError when EC2 refuses, EC2ServiceException for PV without a
+    kernel.
     """
-    request = _request(kind, basis)
+    request = _request(ami_type, basis)
     region, snapshot = basis.region, basis.snapshot
     for number in range(_NUMBERS):
-        name = ami_name(basis.image.name, kind, region, number)
+        name = ami_name(basis.image.name, ami_type, region, number)
         try:
-            made = waiter.settled(
+            response = waiter.settled(
                 lambda name=name: ec2.register_image(  # type: ignore[misc]
                     Name=name,
                     TagSpecifications=labels.specifications(["image"], ROLE, name),
                     **request,
                 )
             )
-            return AMI(str(made["ImageId"]), name, region, kind, snapshot)
+            return AMI(str(response["ImageId"]), name, region, ami_type, snapshot)
         except Exception as error:
             if code(error) != "InvalidAMIName.Duplicate":
                 raise
         holder = waiter.shown(
             lambda name=name: _holder(ec2, name),  # type: ignore[misc]
-            what=f"the AMI that is named {name}",
+            what=f"the AMI with the name {name}",
         )
         if labels.own(holder.get("Tags")) and snapshot in snapshots_of(holder):
-            return AMI(str(holder["ImageId"]), name, region, kind, snapshot)
-    name = ami_name(basis.image.name, kind, region, 0)
-    raise EC2ServiceException(f"{_NUMBERS} AMIs named like {name} exist; remove some")
+            return AMI(str(holder["ImageId"]), name, region, ami_type, snapshot)
+    name = ami_name(basis.image.name, ami_type, region, 0)
+    raise EC2ServiceException(
+        f"{_NUMBERS} AMIs with names like {name} exist already; deregister some"
+    )
 
 
 def available(
@@ -90,7 +98,7 @@ def available(
     limit: float,
     polling: BatchedPolling | None = None,
 ) -> None:
-    """Wait until AMIs of one region can be launched, with whoever else waits in these `polling`.
+    """Wait until AMIs of one region can be launched, in the polls of `polling`.
 
     Raises EC2ServiceException when one fails or takes longer than `limit` seconds.
     """
@@ -101,23 +109,28 @@ def available(
             if image["State"] not in ("pending", "available"):
                 reason = image.get("StateReason", {}).get("Message") or "EC2 gives no reason"
                 raise EC2ServiceException(
-                    f"AMI {image['ImageId']} ended {image['State']}: {reason}", later=True
+                    f"AMI {image['ImageId']} is {image['State']}: {reason}", later=True
                 )
         return True if all(image["State"] == "available" for image in images) else None
 
     (polling or BatchedPolling()).images.wait(
-        ec2, waiter, wanted, judge, what=f"AMIs {', '.join(wanted)} available", limit=limit
+        ec2,
+        waiter,
+        wanted,
+        judge,
+        what=f"AMIs {', '.join(wanted)} to become available",
+        limit=limit,
     )
 
 
 def public(ec2: Client, amis: Sequence[AMI]) -> bool:
-    """Whether every one of these AMIs of one region is public already."""
+    """Return whether all of these AMIs of one region are public already."""
     images = ec2.describe_images(ImageIds=[ami.id for ami in amis])["Images"]
     return len(images) == len(amis) and all(image["Public"] for image in images)
 
 
 def deregister(ec2: Client, ami: AMI) -> None:
-    """Remove an AMI; its snapshot stays. One that is gone already is no error."""
+    """Deregister an AMI, keeping its snapshot; one that no longer exists is no error."""
     try:
         ec2.deregister_image(ImageId=ami.id)
     except Exception as error:
@@ -126,9 +139,9 @@ def deregister(ec2: Client, ami: AMI) -> None:
 
 
 def root(ec2: Client, ami: AMI) -> tuple[str, int]:
-    """The name of an AMI's root device, and how large its volume is, in GiB.
+    """Return the name of an AMI's root device, and the size of its volume in GiB.
 
-    Raises EC2ServiceException when somebody has deregistered it.
+    Raises EC2ServiceException when the AMI has been deregistered.
     """
     images = ec2.describe_images(ImageIds=[ami.id])["Images"]
     if not images:
@@ -140,7 +153,7 @@ def root(ec2: Client, ami: AMI) -> tuple[str, int]:
 
 
 def snapshots_of(image: dict[str, Any]) -> set[str]:
-    """The snapshots that an AMI, as EC2 describes it, is made from."""
+    """Return the ids of the snapshots that an AMI, as EC2 describes it, is made from."""
     return {
         mapping["Ebs"].get("SnapshotId", "")
         for mapping in image.get("BlockDeviceMappings", ())
@@ -148,23 +161,23 @@ def snapshots_of(image: dict[str, Any]) -> set[str]:
     }
 
 
-def _request(kind: AMIType, basis: Basis) -> dict[str, Any]:
+def _request(ami_type: AMIType, basis: Basis) -> dict[str, Any]:
     image, attributes = basis.image, basis.attributes
-    # RegisterImage's own defaults are paravirtual and i386, so both are always said.
-    hvm = kind.virtualization is Virtualization.HVM
+    # RegisterImage's own defaults are paravirtual and i386.
+    hvm = ami_type.virtualization is Virtualization.HVM
     root = "/dev/sda1" if hvm else "/dev/sda"
     request: dict[str, Any] = {
-        # Tags are invisible to other accounts; the description is what a user can trace.
+        # Other accounts do not see tags; they can trace an AMI by its description.
         "Description": " ".join(filter(None, (image.build, image.checksum, image.url)))[:255],
         "Architecture": str(image.architecture),
-        "VirtualizationType": str(kind.virtualization),
+        "VirtualizationType": str(ami_type.virtualization),
         "RootDeviceName": root,
         "BlockDeviceMappings": [
             {
                 "DeviceName": root,
                 "Ebs": {
                     "SnapshotId": basis.snapshot,
-                    "VolumeType": kind.volume_type,
+                    "VolumeType": ami_type.volume_type,
                     "DeleteOnTermination": True,
                 },
             }
@@ -172,14 +185,14 @@ def _request(kind: AMIType, basis: Basis) -> dict[str, Any]:
     }
     if not hvm:
         if not basis.kernel:
-            # EC2 would choose one for a disk without partitions.
+            # Without a kernel id EC2 would choose one for a disk without partitions.
             raise EC2ServiceException(
-                "the region could not be asked for its PV-GRUB kernel when this was planned; "
-                "'fedimg retry' asks again",
+                "EC2 did not say which PV-GRUB kernel the region has when the job was planned; "
+                "'fedimg retry' looks it up again",
                 later=True,
             )
         return request | {"KernelId": basis.kernel}
-    # EC2 boots arm64 by UEFI alone.
+    # EC2 boots arm64 with UEFI only.
     boot_mode = "uefi" if image.architecture is Architecture.ARM64 else attributes.boot_mode
     if boot_mode != "default":
         request["BootMode"] = boot_mode
@@ -191,10 +204,10 @@ def _request(kind: AMIType, basis: Basis) -> dict[str, Any]:
 
 
 def _holder(ec2: Client, name: str) -> dict[str, Any] | None:
-    found = ec2.describe_images(
+    images = ec2.describe_images(
         Owners=["self"],
         Filters=[{"Name": "name", "Values": [name]}],
         # A disabled AMI keeps its name.
         IncludeDisabled=True,
-    )
-    return found["Images"][0] if found["Images"] else None
+    )["Images"]
+    return images[0] if images else None

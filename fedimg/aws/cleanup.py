@@ -189,7 +189,7 @@ def remove(
                 ):
                     waiter.until(
                         partial(_gone, clients.ec2(region), item, once_public),
-                        what=f"{item.kind} {item.id} in {region} gone",
+                        what=f"{item.kind} {item.id} in {region} to be removed",
                         # What hangs on something that stays would be waited for in vain.
                         limit=0 if problems else limit,
                     )
@@ -220,7 +220,7 @@ def _in_region(
         return []
     ec2 = clients.ec2(region)
     with explained(
-        f"looking for what is left of {job or f'site {site}'}",
+        f"listing the resources of {f'job {job}' if job else f'site {site}'}",
         image="",
         region=region,
         step="clean-up",
@@ -385,7 +385,7 @@ def _refuse_public(ec2: Client, item: Leftover, once_public: bool) -> None:
         standing = _standing(item.id, image, ())
         if standing is Standing.PUBLIC or (standing is Standing.ONCE_PUBLIC and not once_public):
             raise EC2ServiceException(
-                f"AMI {item.id} has become public since it was looked for; not removed",
+                f"AMI {item.id} became public after the search for leftovers; it is not removed",
                 region=item.region,
                 step="clean-up",
             )

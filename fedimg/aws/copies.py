@@ -1,4 +1,4 @@
-"""One copy of the origin's snapshot in a further region."""
+"""Copy the origin's snapshot to a further region."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedimg.config import Limits
 
 @dataclass(frozen=True)
 class Source:
-    """The snapshot that is copied, and where it is."""
+    """The snapshot to copy, and its region."""
 
     region: str
     snapshot: str
 
     def description(self, labels: Labels) -> str:
-        """What its copies are described as, and found by."""
+        """Return the description of the snapshot's copies, by which they are found."""
         return f"fedimg: copied from {self.snapshot} in {self.region}, {labels.image}"[:255]
 
 
@@ -38,18 +38,17 @@ def copied(
     limits: Limits,
     polling: BatchedPolling | None = None,
 ) -> str:
-    """The copy of a completed snapshot in the clients' region, when it holds all of its bytes.
+    """Return the id of the completed copy of a snapshot in the clients' region.
 
-    A copy that EC2 gives up is removed and made again. `doubted` is told when there may be one more
-    than is returned. Raises EC2ServiceException when the last
-    of `limits.attempts` fails, or one takes longer than `limits.copy_` seconds.
+    A copy that EC2 fails is deleted and made again. `doubted` is called when there may be one copy
+    more than the returned one. Raises EC2ServiceException when the last of `limits.attempts` fails,
+    or one takes longer than `limits.copy_` seconds.
     """
     for attempt in range(limits.attempts):
         copy = waiter.make(
             lambda: waiter.until(
                 lambda: _start(ec2_once, labels, source),
-                # EC2 runs at most 20 copies into one region.
-                what="a place among the region's copies",
+                what="one of the region's 20 concurrent snapshot copies to end",
                 limit=limits.copy_,
                 repeatable=False,
             ),
@@ -68,32 +67,32 @@ def copied(
 
 
 def _find(ec2: Client, labels: Labels, source: Source) -> str | None:
-    """The copy of this very snapshot, unless one that an earlier run published is there.
+    """Return the copy of this snapshot, or preferably one that an earlier run published.
 
-    Both hold tested bits; what else an earlier run may have left was perhaps never tested.
+    Both hold tested data; other snapshots of an earlier run may never have been tested.
     """
     images = ec2.describe_images(
         Owners=["self"],
         Filters=[*labels.filters(), {"Name": "is-public", "Values": ["true"]}],
     )["Images"]
     published = {each for image in images for each in amis.snapshots_of(image)}
-    told = source.description(labels)
+    description = source.description(labels)
     return snapshots.find(
         ec2,
         labels,
-        lambda found: (
-            found["SnapshotId"] in published or tags.ever_published(tags.read(found.get("Tags")))
+        lambda copy: (
+            copy["SnapshotId"] in published or tags.ever_published(tags.read(copy.get("Tags")))
         ),
-    ) or snapshots.find(ec2, labels, lambda found: found.get("Description") == told)
+    ) or snapshots.find(ec2, labels, lambda copy: copy.get("Description") == description)
 
 
 def _start(ec2_once: Client, labels: Labels, source: Source) -> str | None:
-    """Ask for the copy; None while the region has no place for one more.
+    """Request the copy; None while the region's limit of concurrent copies is reached.
 
-    CopySnapshot takes no client token, so `ec2_once` leaves trying again to the waiter.
+    CopySnapshot takes no client token, so `ec2_once` leaves retries to the waiter.
     """
     try:
-        made = ec2_once.copy_snapshot(
+        response = ec2_once.copy_snapshot(
             SourceRegion=source.region,
             SourceSnapshotId=source.snapshot,
             Description=source.description(labels),
@@ -103,4 +102,4 @@ def _start(ec2_once: Client, labels: Labels, source: Source) -> str | None:
         if code(error) == "ResourceLimitExceeded":
             return None
         raise
-    return str(made["SnapshotId"])
+    return str(response["SnapshotId"])

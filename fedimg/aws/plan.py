@@ -1,4 +1,4 @@
-"""What is made of an image, and where: decided before anything is touched."""
+"""Plan the AMIs of an image, before anything is created."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fedimg.images import AMIType, Architecture, RawImage, Virtualization
 
 @dataclass(frozen=True)
 class Plan:
-    """Region → AMI types, the origin first.
+    """The AMI types by region, the origin first.
 
-    `tested` are the regions where AMIs are booted, the origin among them, and of which types, HVM
-    first; `kernels` are the regions' PV-GRUB kernels; `left_out` tells, a region, what cannot be
-    made there and why.
+    `tested` are the types that are booted, HVM first, by region; the origin is among the regions.
+    `kernels` are the regions' PV-GRUB kernels. `left_out` says, by region, which AMIs are not
+    registered there and why.
     """
 
     origin: str
@@ -33,23 +33,23 @@ class Plan:
 
     @property
     def further(self) -> list[str]:
-        """The regions that get copies."""
+        """Return the regions that get copies."""
         return [region for region in self.types if region != self.origin]
 
     def names(self, image: RawImage) -> dict[str, list[str]]:
-        """The names that the AMIs get, a region, unless another AMI has one already."""
+        """Return the AMIs' names by region, unless another AMI already has one of them."""
         return {
             region: [ami_name(image.name, kind, region, 0) for kind in kinds]
             for region, kinds in self.types.items()
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the queue."""
+        """Return plain JSON values, for the queue."""
         return {**vars(self), "types": _texts(self.types), "tested": _texts(self.tested)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
-        """The plan that `to_json` wrote down."""
+        """Return the plan that `to_json` serialized."""
         parsed = {name: _parsed(values[name]) for name in ("types", "tested")}
         return cls(**{**values, **parsed})
 
@@ -60,18 +60,18 @@ def make(
     clients: Clients,
     watch: Callable[[str], Watch | None] = lambda region: None,
 ) -> Plan:
-    """The plan for an image; nothing is touched.
+    """Return the plan for an image, with read-only calls.
 
-    PV needs an x86 image and a kernel, in its region and in the origin, where it is tested. A
-    further region that does not answer soon, or is known by its `watch` to be away and is not
-    asked, is planned in full: its kernel is asked for again when its turn comes. Raises
-    EC2ServiceException when nothing can be made in the origin, and botocore's errors when that
-    cannot be asked.
+    PV needs an x86 image, and a kernel both in its region and in the origin, where it is tested. A
+    further region that does not answer soon, or that its `watch` knows to be unavailable, is
+    planned in full; its kernel is looked up when its AMIs are registered. Raises
+    EC2ServiceException when no AMI can be registered in the origin, and botocore's errors when the
+    origin does not answer.
     """
     wanted = regions.wanted(retrying.briefly(clients, settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
-    found = (
+    kernels = (
         clients.kernels.found(
             lambda region: retrying.briefly(clients, region, watch(region)),
             wanted,
@@ -82,43 +82,45 @@ def make(
         if pv
         else {}
     )
-    testable = found.get(settings.origin) is not None
+    testable = kernels.get(settings.origin) is not None
     types = {
         region: [
             kind
             for kind in kinds
             if kind.virtualization is Virtualization.HVM
-            or (testable and found.get(region, "") is not None)
+            or (testable and kernels.get(region, "") is not None)
         ]
         for region in wanted
     }
     if not types[settings.origin]:
         raise EC2ServiceException(
-            f"none of the AMI types {', '.join(map(str, settings.amis.types))} can be made of an "
-            f"{image.architecture} image in {settings.origin}; change ec2.amis.types"
+            f"none of the AMI types {', '.join(map(str, settings.amis.types))} can be registered "
+            f"from an {image.architecture} image in {settings.origin}; change ec2.amis.types"
         )
     where = "this region" if testable else f"{settings.origin}, where it would be tested"
-    made_in = {region: made for region, made in types.items() if made}
+    registered = {region: chosen for region, chosen in types.items() if chosen}
     return Plan(
         settings.origin,
-        made_in,
-        _tested(made_in, settings),
-        {region: kernel for region, kernel in found.items() if kernel},
+        registered,
+        _tested(registered, settings),
+        {region: kernel for region, kernel in kernels.items() if kernel},
         {
             region: f"no paravirtual AMIs: EC2 has no PV-GRUB kernel in {where}"
-            for region, made in types.items()
-            if len(made) < len(kinds)
+            for region, chosen in types.items()
+            if len(chosen) < len(kinds)
         },
     )
 
 
 def _tested(types: Mapping[str, Sequence[AMIType]], settings: EC2) -> dict[str, list[AMIType]]:
-    """Which AMI types are booted, by region. Raises EC2ServiceException for a region of no AMI."""
+    """Return the AMI types that are booted, by region. Raises EC2ServiceException for a region
+    without AMIs.
+    """
     test = settings.test
     if missing := [region for region in test.regions if region not in types]:
         raise EC2ServiceException(
-            f"no AMI is made in {', '.join(missing)}, which ec2.test.regions names; correct that, "
-            "or ec2.regions and ec2.exclude_regions"
+            f"ec2.test.regions names {', '.join(missing)}, where no AMI is registered; correct "
+            "ec2.test.regions, ec2.regions or ec2.exclude_regions"
         )
     order = list(Virtualization)
     tested: dict[str, list[AMIType]] = {}

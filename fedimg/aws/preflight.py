@@ -41,8 +41,8 @@ AS_THE_WORKER = (
     "-p EnvironmentFile=-/etc/fedimg/environment -p EnvironmentFile=-/etc/fedimg/aws.env"
 )
 _NO_CREDENTIALS = (
-    "put the worker's keys into /etc/fedimg/aws.env, or give its machine an instance profile; by "
-    f"hand, run the command with the worker's environment, as root: {AS_THE_WORKER} fedimg check"
+    "put the worker's keys into /etc/fedimg/aws.env, or give its machine an instance profile; to "
+    f"check by hand, run as root: {AS_THE_WORKER} fedimg check"
 )
 
 
@@ -88,14 +88,20 @@ class Preflight:
         try:
             who = self._client("sts", self._settings.origin).get_caller_identity()
         except (EndpointConnectionError, HTTPClientError) as error:
-            return _problem(name, str(error), "mend the way to AWS, or boto3's configuration of it")
+            return _problem(
+                name,
+                str(error),
+                "repair the network route to AWS, or boto3's endpoint and proxy settings",
+            )
         except FAILURES as error:
             return _problem(name, str(error), _NO_CREDENTIALS)
         return _ok(name, f"{who['Arn']} of account {who['Account']}")
 
     def _regions(self) -> list[Finding]:
         self._chosen = regions.wanted(self._ec2(), self._settings)
-        return _ok("regions", f"{len(self._chosen)}; images are written in {self._chosen[0]}")
+        return _ok(
+            "regions", f"{len(self._chosen)} regions; images are written in {self._chosen[0]}"
+        )
 
     def _network(self) -> list[Finding]:
         name, ec2, wanted = "network", self._ec2(), self._settings.network
@@ -104,7 +110,7 @@ class Preflight:
             if wanted.vpc not in ("", vpc):
                 hint = "correct ec2.network.vpc or ec2.network.subnet"
                 return _problem(name, f"{wanted.subnet} is in {vpc}, not in {wanted.vpc}", hint)
-            return _ok(name, f"{wanted.subnet} of {vpc}")
+            return _ok(name, f"{wanted.subnet} in {vpc}")
         which: dict[str, Any] = (
             {"VpcIds": [wanted.vpc]}
             if wanted.vpc
@@ -112,13 +118,15 @@ class Preflight:
         )
         vpcs = ec2.describe_vpcs(**which)["Vpcs"]
         if not vpcs:
-            hint = "set ec2.network.vpc or ec2.network.subnet, or make a default VPC"
+            hint = "set ec2.network.vpc or ec2.network.subnet, or create a default VPC"
             return _problem(name, f"{self._settings.origin} has no default VPC", hint)
         vpc = str(vpcs[0]["VpcId"])
         found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
         if not found:
-            return _problem(name, f"{vpc} has no subnet", "make one, or set ec2.network.subnet")
-        return _ok(name, f"{len(found)} subnets of {vpc}")
+            return _problem(
+                name, f"{vpc} has no subnet", "create a subnet, or set ec2.network.subnet"
+            )
+        return _ok(name, f"{len(found)} subnets in {vpc}")
 
     def _ebs_direct(self) -> list[Finding]:
         """Whether the origin has the API that snapshots are written by: any answer of its own."""
@@ -156,10 +164,14 @@ class Preflight:
         return looks
 
     def _utility_ami(self, ami: str, architecture: Architecture, name: str) -> list[Finding]:
-        hint = f"name a cloud image for {architecture}, with cloud-init, curl and xz"
+        hint = f"set it to an AMI for {architecture} with cloud-init, curl and xz"
         images = self._ec2().describe_images(ImageIds=[ami])["Images"]
         if not images:
-            return _problem(name, f"{ami} is not there, or not for this account", hint)
+            return _problem(
+                name,
+                f"{ami} does not exist in {self._settings.origin}, or this account may not use it",
+                hint,
+            )
         state, runs_on = images[0]["State"], images[0]["Architecture"]
         if state != "available":
             return _problem(name, f"{ami} is {state}", hint)
@@ -174,7 +186,7 @@ class Preflight:
         if about.get("Hypervisor") != "nitro" and not about.get("BareMetal"):
             problems += _problem(
                 name,
-                f"{kind} is no Nitro type: its volumes do not show their serial number",
+                f"{kind} is not a Nitro type: its volumes do not show their serial numbers",
                 "choose a Nitro type, such as m5.large or m6g.large",
             )
         return problems or _ok(name, kind)
@@ -184,20 +196,20 @@ class Preflight:
         problems = _wrong_architecture(name, kind, about, architecture)
         mode = amis.boot_mode if architecture is Architecture.X86_64 else "uefi"
         if mode in ("legacy-bios", "uefi") and mode not in about.get("SupportedBootModes", [mode]):
-            hint = "choose a type that does, or another ec2.amis.boot_mode"
-            problems += _problem(name, f"{kind} does not boot by {mode}", hint)
+            hint = "choose a type that supports it, or another ec2.amis.boot_mode"
+            problems += _problem(name, f"{kind} does not support boot mode {mode}", hint)
         if amis.tpm and about.get("NitroTpmSupport") != "supported":
             hint = "choose a type with NitroTPM, or set ec2.amis.tpm = false"
-            problems += _problem(name, f"{kind} has no TPM", hint)
+            problems += _problem(name, f"{kind} has no NitroTPM", hint)
         if not amis.ena and about.get("NetworkInfo", {}).get("EnaSupport") == "required":
             hint = "set ec2.amis.ena = true, or choose an older type"
-            problems += _problem(name, f"{kind} boots nothing without ENA", hint)
+            problems += _problem(name, f"{kind} boots only AMIs with ENA", hint)
         return problems or _ok(name, kind)
 
     def _paravirtual_type(self, kind: str, name: str) -> list[Finding]:
         if "paravirtual" in self._type(kind).get("SupportedVirtualizationTypes", ()):
             return _ok(name, kind)
-        hint = "choose an older type, such as m3.medium, or leave PV out of ec2.amis.types"
+        hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
         return _problem(name, f"{kind} does not boot PV AMIs", hint)
 
     def _type(self, kind: str) -> dict[str, Any]:
@@ -211,7 +223,7 @@ class Preflight:
             ec2.describe_availability_zones()
         except FAILURES as error:
             # Alone: what a region allows that does not answer, nobody knows.
-            hint = "enable the region, mend the way there, or name it in ec2.exclude_regions"
+            hint = "enable the region, repair the route to it, or add it to ec2.exclude_regions"
             return _problem("region", f"not usable: {error}", hint)
         return [
             *_ok("region", "reachable"),
@@ -219,13 +231,13 @@ class Preflight:
                 "public AMIs",
                 lambda: ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"],
                 "unblocked",
-                "'aws ec2 disable-image-block-public-access' allows them, after some minutes",
+                "run 'aws ec2 disable-image-block-public-access'; it takes some minutes",
             ),
             *_state(
                 "public snapshots",
                 lambda: ec2.get_snapshot_block_public_access_state()["State"],
                 "unblocked",
-                "'aws ec2 disable-snapshot-block-public-access' allows them",
+                "run 'aws ec2 disable-snapshot-block-public-access'",
             ),
             *_state(
                 "encryption by default",
@@ -233,7 +245,7 @@ class Preflight:
                     ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
                 ],
                 "off",
-                "what is encrypted cannot be public: 'aws ec2 disable-ebs-encryption-by-default'",
+                "encrypted data cannot be public: run 'aws ec2 disable-ebs-encryption-by-default'",
             ),
             *self._quota(region),
             *self._kernel(region),
@@ -250,11 +262,11 @@ class Preflight:
             )["Images"]
         except FAILURES as error:
             return _unknown(name, error)
-        text = f"{len(public)} of {quota:g} used; an image needs up to {needed}"
+        text = f"{len(public)} of {quota:g} used; each image needs up to {needed}"
         if len(public) + needed <= quota:
             return _ok(name, text)
         status = Status.PROBLEM if needed > quota else Status.WARNING
-        hint = f"ask Service Quotas for more ({_PUBLIC_AMIS}), or deregister what is out of date"
+        hint = f"request a higher quota ({_PUBLIC_AMIS}) in Service Quotas, or deregister old AMIs"
         return [Finding(name, status, text, hint)]
 
     def _kernel(self, region: str) -> list[Finding]:
@@ -265,7 +277,7 @@ class Preflight:
             kernel = self._clients.kernels.of(self._ec2(region), region, known)
         except FAILURES as error:
             return _unknown(name, error)
-        return _ok(name, "known" if kernel else "none, so no PV AMIs")
+        return _ok(name, "known" if kernel else "none, so no PV AMIs are registered")
 
 
 def merged(found: Mapping[str, Iterable[Finding]]) -> list[Finding]:
@@ -301,7 +313,9 @@ def _wrong_architecture(
     runs = about.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
     if architecture in runs:
         return []
-    return _problem(name, f"{kind} runs {', '.join(runs)}", f"choose one that runs {architecture}")
+    return _problem(
+        name, f"{kind} runs {', '.join(runs)}", f"choose an instance type that runs {architecture}"
+    )
 
 
 def _ok(name: str, text: str) -> list[Finding]:
@@ -313,18 +327,18 @@ def _problem(name: str, text: str, hint: str) -> list[Finding]:
 
 
 def _no_api(name: str, call: str, error: Exception) -> list[Finding]:
-    text = f"{call} got no answer of EBS's: {error}"
-    hint = 'this EC2 lacks the API, or a proxy stands before it: set ec2.write_via = "utility"'
+    text = f"{call} was not answered by EBS: {error}"
+    hint = 'this EC2 does not support the API, or a proxy answered: set ec2.write_via = "utility"'
     return _problem(name, text, hint)
 
 
 def _unknown(name: str, error: Exception) -> list[Finding]:
     why = code(error) or type(error).__name__
-    hint = "see in the AWS console"
+    hint = "look it up in the AWS console"
     if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS, None):
-        hint = "look again when EC2 answers"
+        hint = "run the check again when EC2 answers"
     elif "Unauthorized" in why or "AccessDenied" in why:
-        hint = "allow the worker's IAM identity this look, or see in the AWS console"
+        hint = "allow the worker's IAM identity this call, or look it up in the AWS console"
     if isinstance(error, ResponseParserError) or why in _NO_SUCH_CALL:
-        hint = "no answer of AWS: this EC2 does not have it, or a proxy stands in between"
-    return [Finding(name, Status.WARNING, f"not known ({why})", hint)]
+        hint = "the answer is not from AWS: this EC2 does not support the call, or a proxy answered"
+    return [Finding(name, Status.WARNING, f"unknown ({why})", hint)]

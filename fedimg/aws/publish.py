@@ -1,7 +1,7 @@
-"""The end of privacy: launch and volume permissions for everybody.
+"""Make snapshots and AMIs public.
 
-Whatever may become public is marked before it does: in the observer's record, and by a tag. A
-clean-up goes by either, and removes nothing that anybody may have launched.
+Whatever may become public is marked before it does, in the `observer`'s record and by a tag. A
+clean-up honours either mark, and removes nothing that anybody may have launched.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from fedimg.parallel import run_parallel
 
 
 class Publications(Protocol):
-    """Where it is noted what becomes public."""
+    """The record of what becomes public."""
 
     def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
-        """Note that AMIs and a snapshot of a region are about to become public.
+        """Record that AMIs and a snapshot of a region are about to become public.
 
-        Return those of which that was not noted before.
+        Return the ids that were not recorded before.
         """
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
-        """Note that these have never become public after all."""
+        """Record that these have never become public after all."""
 
     def published(self, ami: AMI) -> None:
-        """Note that an AMI is public, and so is its snapshot."""
+        """Record that an AMI and its snapshot are public."""
 
 
 def publish_all(
@@ -46,11 +46,11 @@ def publish_all(
     amis: Sequence[AMI],
     observer: Publications,
 ) -> None:
-    """Make a snapshot public, then AMIs of it, all at once; `observer` is told of each.
+    """Make a snapshot public, then its AMIs in parallel, and record each in `observer`.
 
-    Where one fails, so does this, when the others have been tried. An AMI that EC2 has refused to
-    publish loses its mark. Where EC2 has refused all of them, their snapshot is made private again
-    and loses its mark, too: nobody can have launched anything of it.
+    When one fails, its error is raised after the others have been tried. An AMI that EC2 refused to
+    publish loses its mark. When EC2 refused all of them, their snapshot is made private again and
+    loses its mark, too, since nobody can have launched anything from it.
     """
     region = amis[0].region
     ids = [snapshot, *(ami.id for ami in amis)]
@@ -81,7 +81,7 @@ def publish_all(
             raise
         run_parallel({ami.id: partial(publish, ami) for ami in amis}, len(amis))
     except Exception:
-        # A mark that cannot be taken away stays: it only keeps a thing from being removed.
+        # A mark that cannot be removed stays; it only protects the resource from a clean-up.
         with suppress(*FAILURES, EC2ServiceException, Cancelled):
             private = _still_private(ec2, refused & new)
             if snapshot in new and len(private) == len(amis):
@@ -94,7 +94,7 @@ def publish_all(
 
 
 def publish_snapshot(ec2: Client, waiter: Waiter, snapshot: str) -> None:
-    """Let everybody make volumes of a snapshot; doing so twice is no error."""
+    """Let everybody create volumes from a snapshot; doing so twice is no error."""
     waiter.settled(
         lambda: ec2.modify_snapshot_attribute(
             SnapshotId=snapshot,
@@ -131,14 +131,14 @@ def _make_private(ec2: Client, waiter: Waiter, snapshot: str) -> None:
 
 
 def _surely_refused(error: Exception) -> bool:
-    """Whether EC2 itself has said no, so that the call has had no effect."""
+    """Return whether EC2 itself refused the call, so that it had no effect."""
     return isinstance(error, ClientError) and not passing(error)
 
 
 def _still_private(ec2: Client, images: Collection[str]) -> set[str]:
-    """Those of the AMIs that are not public: an earlier try may have made them so."""
+    """Return those of the AMIs that are private, since an earlier try may have published some."""
     if not images:
         return set()
-    wanted = {"Name": "image-id", "Values": sorted(images)}
-    shown = ec2.describe_images(Owners=["self"], Filters=[wanted])["Images"]
-    return set(images) - {str(image["ImageId"]) for image in shown if image["Public"]}
+    by_id = {"Name": "image-id", "Values": sorted(images)}
+    described = ec2.describe_images(Owners=["self"], Filters=[by_id])["Images"]
+    return set(images) - {str(image["ImageId"]) for image in described if image["Public"]}

@@ -1,4 +1,4 @@
-"""A job's snapshot in one region: found by its tags, waited for, and fit to be public."""
+"""Find a job's snapshot by its tags, wait for it, and delete it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ ROLE = "snapshot"
 
 
 class SnapshotFailed(EC2ServiceException):
-    """EC2 gave a snapshot up; another try may pass."""
+    """EC2 failed to complete a snapshot; another try may pass."""
 
 
 def find(
     ec2: Client, labels: Labels, fits: Callable[[dict[str, Any]], bool] = lambda snapshot: True
 ) -> str | None:
-    """The job's snapshot in the client's region that fits, unless it failed."""
-    found = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(ROLE))["Snapshots"]
+    """Return the job's first usable snapshot in the client's region for which `fits` is true, or
+    None.
+    """
+    described = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(ROLE))["Snapshots"]
     usable = sorted(
         str(snapshot["SnapshotId"])
-        for snapshot in found
+        for snapshot in described
         if snapshot["State"] in ("pending", "completed") and fits(snapshot)
     )
     return usable[0] if usable else None
@@ -40,10 +42,10 @@ def completed(
     limit: float,
     polling: BatchedPolling | None = None,
 ) -> None:
-    """Wait until a snapshot holds all of its bytes, with whoever else waits in these `polling`.
+    """Wait until a snapshot is complete, in the polls of `polling`.
 
     Raises SnapshotFailed when it fails, EC2ServiceException when it takes longer than `limit`
-    seconds or turns out encrypted: no AMI made from it could be public.
+    seconds or is encrypted, since an AMI made from it could not be public.
     """
 
     def judge(shown: list[dict[str, Any]]) -> bool | None:
@@ -55,18 +57,18 @@ def completed(
             )
         if state.get("Encrypted"):
             raise EC2ServiceException(
-                f"snapshot {snapshot} is encrypted, and nothing encrypted can be public; turn off "
-                "EBS encryption by default there (see 'fedimg check')"
+                f"snapshot {snapshot} is encrypted, and cannot be made public; turn off EBS "
+                "encryption by default in its region ('fedimg check' names the command)"
             )
         return True if state["State"] == "completed" else None
 
     (polling or BatchedPolling()).snapshots.wait(
-        ec2, waiter, [snapshot], judge, what=f"snapshot {snapshot} completed", limit=limit
+        ec2, waiter, [snapshot], judge, what=f"snapshot {snapshot} to complete", limit=limit
     )
 
 
 def delete(ec2: Client, snapshot: str) -> None:
-    """Remove a snapshot; one that is gone already is no error."""
+    """Delete a snapshot; one that no longer exists is no error."""
     try:
         ec2.delete_snapshot(SnapshotId=snapshot)
     except Exception as error:

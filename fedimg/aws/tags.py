@@ -1,4 +1,4 @@
-"""Tags, client tokens and names: how everything a job makes is recognized as its own."""
+"""Define tags, client tokens and names, by which the resources of a job are recognized."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ SITE = "fedimg:site"
 JOB = "fedimg:job"
 ROLE = "fedimg:role"
 IMAGE = "fedimg:image"
-#: Since when an AMI, or its snapshot, may have been public; set before it is.
+#: The time from which an AMI or snapshot may have been public; set before it becomes public.
 PUBLISHED = "fedimg:published"
-#: Its value where EC2 refused the permission: nothing was ever public.
+#: The value of PUBLISHED after EC2 refused the permission: the resource was never public.
 NEVER = "never"
 
-# EC2 RegisterImage: 3 to 128 characters out of these.
+# EC2 RegisterImage: names have 3 to 128 characters of this set.
 _NAME_LENGTH = 128
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9()\[\] ./'@_-]")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What marks the resources of one job of one site."""
+    """The identity that marks the resources of one job of one site."""
 
     site: str
     job: str
@@ -34,11 +34,11 @@ class Labels:
 
     @classmethod
     def of(cls, site: str, image: RawImage) -> Labels:
-        """The labels of the job that publishes an image."""
+        """Return the labels of an image's job."""
         return cls(site, image.job, image.name)
 
     def tags(self, role: str, name: str | None = None) -> list[dict[str, str]]:
-        """The tags of one resource."""
+        """Return the tags of one resource."""
         values = {
             SITE: self.site,
             JOB: self.job,
@@ -49,45 +49,46 @@ class Labels:
         return [{"Key": key, "Value": value[:256]} for key, value in values.items()]
 
     def specifications(
-        self, kinds: Iterable[str], role: str, name: str | None = None
+        self, resource_types: Iterable[str], role: str, name: str | None = None
     ) -> list[dict[str, Any]]:
-        """TagSpecifications for the call that makes the resource."""
-        return [{"ResourceType": kind, "Tags": self.tags(role, name)} for kind in kinds]
+        """Return the TagSpecifications of a call that creates resources of these types."""
+        return [{"ResourceType": each, "Tags": self.tags(role, name)} for each in resource_types]
 
     def filters(self, role: str | None = None) -> list[dict[str, Any]]:
-        """Describe filters that find this job's resources, of one role or of all."""
+        """Return the Describe filters for this job's resources, of one role or of all."""
         wanted = {SITE: self.site, JOB: self.job} | ({ROLE: role} if role else {})
         return [{"Name": f"tag:{key}", "Values": [value]} for key, value in wanted.items()]
 
     def token(self, *parts: str) -> str:
-        """A client token (at most 64 ASCII characters): equal parts, equal token."""
+        """Return a client token of 48 ASCII characters; equal parts give an equal token."""
         text = "\0".join((self.site, self.job, *parts))
         return hashlib.sha256(text.encode()).hexdigest()[:48]
 
     def own(self, tags: Iterable[dict[str, str]] | None) -> bool:
-        """Whether a resource with these tags is this job's."""
+        """Return whether a resource with these tags is this job's."""
         values = read(tags)
         return values.get(SITE) == self.site and values.get(JOB) == self.job
 
 
 def read(tags: Iterable[dict[str, str]] | None) -> dict[str, str]:
-    """EC2's list of tags as a mapping."""
+    """Return EC2's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in tags or ()}
 
 
 def ever_published(values: Mapping[str, str]) -> bool:
-    """Whether a resource with these tags is public, or may once have been."""
+    """Return whether a resource with these tags is or may have been public."""
     return values.get(PUBLISHED, NEVER) != NEVER
 
 
-def ami_name(image: str, kind: AMIType, region: str, number: int) -> str:
-    """`<image>-<virt>-<region>-<volume type>-<n>`, such as
-    `Fedora-Cloud-Base-28-1.1.x86_64-hvm-us-east-2-standard-0`, cut to what EC2 allows.
+def ami_name(image: str, ami_type: AMIType, region: str, number: int) -> str:
+    """Return `<image>-<virt>-<region>-<volume type>-<n>`, shortened to EC2's limit.
+
+    An example is `Fedora-Cloud-Base-28-1.1.x86_64-hvm-us-east-2-standard-0`.
     """
-    end = f"-{kind.virtualization}-{region}-{kind.volume_type}-{number}"
+    end = f"-{ami_type.virtualization}-{region}-{ami_type.volume_type}-{number}"
     start = _NOT_IN_A_NAME.sub("-", image)
     room = _NAME_LENGTH - len(end)
     if len(start) > room:
-        # Two long names with one beginning must not become one.
+        # Two long names with the same beginning must stay different.
         start = start[: room - 9] + "-" + hashlib.sha256(image.encode()).hexdigest()[:8]
     return start + end

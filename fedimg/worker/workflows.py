@@ -295,7 +295,9 @@ class Workflows:
             return None if problem else True
 
         with suppress(EC2ServiceException):
-            Waiter(limits, threading.Event()).until(clean, what="cleaned up", limit=limits.settle)
+            Waiter(limits, threading.Event()).until(
+                clean, what="the job's clean-up", limit=limits.settle
+            )
         return problems[0] if problems else None
 
     def _clean(self, job: str, state: str) -> str | None:

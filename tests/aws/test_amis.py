@@ -216,14 +216,14 @@ def test_available_waits_for_all(origin, waiter, register):
 
 def test_available_has_its_limit(origin, waiter, register):
     ami = register()
-    with pytest.raises(EC2ServiceException, match=f"AMIs {ami.id} available"):
+    with pytest.raises(EC2ServiceException, match=f"AMIs {ami.id} to become available"):
         amis.available(origin, waiter, [ami], limit=0.01)
 
 
 def test_failed_ami_is_told_with_ec2s_reason(account, origin, waiter, register):
     account.refuse(ORIGIN, ImageCompletion="Out of cheese")
     ami = register()
-    with pytest.raises(EC2ServiceException, match=f"{ami.id} ended failed: Out of cheese"):
+    with pytest.raises(EC2ServiceException, match=f"{ami.id} is failed: Out of cheese"):
         amis.available(origin, waiter, [ami], limit=5)
 
 
@@ -243,7 +243,7 @@ def test_ami_that_somebody_deregistered_meanwhile_is_told_to_be_gone(origin, wai
         lambda: amis.available(origin, waiter, [ami], limit=5),
         lambda: amis.root(origin, ami),
     ):
-        with pytest.raises(EC2ServiceException, match=f"{ami.id} is not there any more"):
+        with pytest.raises(EC2ServiceException, match=f"{ami.id} no longer exists"):
             ask()
 
 

@@ -130,5 +130,5 @@ def test_check_tells_what_a_region_answers_and_what_it_does_not_have(clients):
     assert found["encryption by default"].status is Status.OK
     # moto answers what it does not have with a page.
     assert found["public AMIs"].status is Status.WARNING
-    assert found["public AMIs"].text.startswith("not known")
-    assert "no answer of AWS" in found["public AMIs"].hint
+    assert found["public AMIs"].text.startswith("unknown (")
+    assert "the answer is not from AWS" in found["public AMIs"].hint

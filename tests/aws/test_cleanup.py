@@ -61,7 +61,7 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
     place = network.prepare(origin, waiter, labels, NETWORK)
     wanted = instances.Launch(
         ami=utility_ami,
-        kind="t3.small",
+        instance_type="t3.small",
         user_data="",
         token=labels.token("utility"),
         group=place.group,
@@ -160,7 +160,7 @@ def test_ami_that_becomes_public_meanwhile_is_spared(
     ami = register(labels)
     left = cleanup.leftovers(clients, labels.site, REGIONS)
     publish.publish_ami(origin, waiter, ami)
-    with pytest.raises(EC2ServiceException, match=f"{ami.id} has become public"):
+    with pytest.raises(EC2ServiceException, match=f"{ami.id} became public"):
         cleanup.remove(clients, waiter, left, limit=1)
     assert account.kinds(labels.site) == ["image", "snapshot"]
 
@@ -221,7 +221,7 @@ def test_ami_that_is_marked_meanwhile_is_spared(clients, waiter, labels, registe
     ami = register(labels)
     left = cleanup.leftovers(clients, labels.site, REGIONS)
     mark(origin, ami.id, ami.snapshot)
-    with pytest.raises(EC2ServiceException, match=f"{ami.id} has become public"):
+    with pytest.raises(EC2ServiceException, match=f"{ami.id} became public"):
         cleanup.remove(clients, waiter, left[:1], limit=1)
     assert account.kinds(labels.site) == ["image", "snapshot"]
 
@@ -361,6 +361,6 @@ def test_thing_that_stays_in_use_is_told_when_the_limit_has_passed(
 ):
     snapshot = make_snapshot(labels)
     theirs = register(replace(labels, site=labels.site + "-other"), snapshot=snapshot)
-    with pytest.raises(EC2ServiceException, match=f"snapshot {snapshot} in {ORIGIN} gone"):
+    with pytest.raises(EC2ServiceException, match=f"snapshot {snapshot} in {ORIGIN} to be removed"):
         clean(clients, waiter, labels, limit=0.3)
     assert theirs.id

@@ -54,7 +54,7 @@ def test_completed_has_its_limit(waiter):
         def describe_snapshots(self, **given):
             return {"Snapshots": [{"SnapshotId": "snap-1", "State": "pending"}]}
 
-    with pytest.raises(EC2ServiceException, match="snapshot snap-1 completed"):
+    with pytest.raises(EC2ServiceException, match="snapshot snap-1 to complete"):
         snapshots.completed(Slow(), waiter, "snap-1", limit=0.01)
 
 

@@ -219,7 +219,7 @@ def test_the_example_is_a_whole_configuration() -> None:
             },
             {
                 "ec2.x86_64.utility_ami": "ami-0123456789abcdef0",
-                "ec2.x86_64.test_type": "does not boot by uefi",
+                "ec2.x86_64.test_type": "does not support boot mode uefi",
                 "ec2.aarch64.test_type": "without ENA",
                 "network": "vpc-0123456789abcdef0",
             },

@@ -71,7 +71,7 @@ def test_region_that_hangs_holds_up_no_job_and_gets_its_amis_when_it_is_back(
     result = publish(lab, outages, image)
     assert set(result.published) == {ORIGIN, WELL}
     assert result.away == [GONE]
-    assert "the job goes on there when it is back" in result.failed[GONE]
+    assert "the job continues there when the region answers again" in result.failed[GONE]
     assert outages.away(GONE)
     follow(lab, [])
     (outage,) = outages.all()

@@ -312,7 +312,7 @@ def test_plan_goes_everywhere_but_the_excluded_and_touches_nothing(lab: Lab) -> 
 
 
 def test_region_that_the_account_does_not_have_is_named(lab: Lab) -> None:
-    with pytest.raises(EC2ServiceException, match="no region xx-nowhere-1 enabled"):
+    with pytest.raises(EC2ServiceException, match="has not enabled xx-nowhere-1"):
         lab.upload(lab.image(), regions=[ORIGIN, "xx-nowhere-1"])
     assert lab.live() == []
 
@@ -364,7 +364,7 @@ def test_who_gives_up_waiting_for_a_place_is_in_nobodys_way(lab: Lab, tmp_path: 
     image = lab.image()
     service = lab.service(limits={"utilities": 1, "copy": 0.5}, **SMALL)
     with closing(Store(tmp_path)) as store:
-        service.slots = semaphores = Semaphores(store)
+        service.semaphores = semaphores = Semaphores(store)
         assert semaphores.acquire(UTILITIES, "before it", 1)
         with pytest.raises(EC2UtilityException, match="a place among the 1 utility instances"):
             service.upload(image, Recorder())
@@ -427,7 +427,7 @@ def test_file_of_another_size_than_koji_says_is_refused(lab: Lab) -> None:
 
 def test_wrong_checksum_fails_at_once(lab: Lab) -> None:
     image = lab.image(checksum="sha256:" + "0" * 64)
-    with pytest.raises(EC2UtilityException, match=r"checksum: .*in place of sha256:000") as failure:
+    with pytest.raises(EC2UtilityException, match=r"checksum: .*expected sha256:000") as failure:
         lab.upload(image, **{**SMALL, "limits": {"attempts": 3}})
     assert "failed checksum" in failure.value.output
     # Another instance would read the same bytes.
@@ -496,7 +496,7 @@ def break_off(lab: Lab, observer: Recorder, end: str) -> None:
     def mend() -> None:
         lab.web.manner = "well"
 
-    observer.when.update({"runs at": stall, "% of": cut, "starting afresh": mend})
+    observer.when.update({"runs at": stall, "% of": cut, "retrying with a new": mend})
 
 
 @pytest.mark.parametrize("end", ["terminate", "stop"])

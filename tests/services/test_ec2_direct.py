@@ -48,7 +48,7 @@ def test_image_becomes_public_amis_of_its_very_bytes(lab: Lab) -> None:
 
 def test_wrong_checksum_makes_nothing(lab: Lab) -> None:
     image = lab.image(checksum="sha256:" + "0" * 64)
-    with pytest.raises(EC2UtilityException, match=r"checksum: .*in place of sha256:000") as failure:
+    with pytest.raises(EC2UtilityException, match=r"checksum: .*expected sha256:000") as failure:
         lab.upload(image, **DIRECT)
     assert (failure.value.region, failure.value.step) == (ORIGIN, "write")
     assert failure.value.image == image.name

@@ -127,7 +127,7 @@ LASTING = [
         "copies never end",
         [{"fault": "unfinished", "action": "SnapshotCompletion", "region": FURTHER}],
         failed=(FURTHER,),
-        words="gave up waiting",
+        words="timed out after",
         limits=BRIEF,
     ),
     Case(
@@ -140,7 +140,7 @@ LASTING = [
         "AMIs are never ready",
         [{"fault": "unfinished", "action": "ImageCompletion", "region": FURTHER}],
         failed=(FURTHER,),
-        words="gave up waiting",
+        words="timed out after",
         limits=BRIEF,
     ),
     Case(
@@ -331,7 +331,7 @@ def test_refusal_that_is_not_known_to_pass_fails_at_once(
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert (failure.value.later, failure.value.unknown) == (False, unknown)
     assert ("runs again by itself" in str(failure.value)) == bool(unknown)
-    assert "starting afresh" not in observer.words()
+    assert "retrying with a new" not in observer.words()
     follow(lab, [])
     lab.leaves_nothing(image)
 
@@ -339,9 +339,9 @@ def test_refusal_that_is_not_known_to_pass_fails_at_once(
 def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     away = refused("ServiceUnavailable", action="PutSnapshotBlock", until=3)
-    observer.when["starts"] = lambda: follow(lab, [away])
+    observer.when["started"] = lambda: follow(lab, [away])
     result = lab.upload(image, observer, write_via="direct", limits=LIMITS, **SETTINGS)
-    assert "write waiting for EC2 since " in observer.words()
+    assert "write waiting for EC2 to answer, since " in observer.words()
     assert "attempt 1 failed" not in observer.words()
     clean(lab, image, result)
     holds(lab, image, result, {ORIGIN, FURTHER})
@@ -356,9 +356,9 @@ def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
 )
 def test_file_that_does_not_come_is_fetched_again(lab: Lab, write_via: str, manner: Any) -> None:
     image, observer = lab.image(), Recorder()
-    began = "runs at" if write_via == "utility" else "starts"
+    began = "runs at" if write_via == "utility" else "started"
     observer.when[began] = lambda: setattr(lab.web, "manner", manner)
-    observer.when["starting afresh"] = lambda: setattr(lab.web, "manner", "well")
+    observer.when["retrying with a new"] = lambda: setattr(lab.web, "manner", "well")
     limits = {**LIMITS, "write_idle": 3}
     result = lab.upload(image, observer, write_via=write_via, limits=limits, **SETTINGS)
     assert "attempt 1 failed" in observer.words()
@@ -372,7 +372,7 @@ def test_file_that_never_comes_may_come_later(lab: Lab) -> None:
     with pytest.raises(EC2UtilityException, match="503") as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert failure.value.later
-    assert observer.words().count("starting afresh") == 2
+    assert observer.words().count("retrying with a new") == 2
     lab.leaves_nothing(image)
 
 
@@ -395,7 +395,7 @@ def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fa
     image, observer = lab.image(), Recorder()
     follow(lab, [{"fault": fault, "count": 1}])
     result = lab.upload(image, observer, limits={**LIMITS, "write_idle": 3}, **SETTINGS)
-    said = f"write attempt 1 failed, starting afresh: .*{SPOILS[fault]}"
+    said = f"write attempt 1 failed, retrying with a new instance: .*{SPOILS[fault]}"
     assert re.search(said, observer.words())
     assert struck(lab) == [1]
     assert utility_instances(lab, image) == 2
@@ -422,7 +422,7 @@ def test_boot_check_whose_connection_is_spoilt_is_made_again(lab: Lab, fault: st
     observer.when["test started"] = lambda: follow(lab, [{"fault": fault, "count": 1}])
     result = lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert struck(lab) == [1]
-    assert "boot-check:hvm attempt 1 failed, starting afresh: " in observer.words()
+    assert "boot-check:hvm attempt 1 failed, retrying with a new instance: " in observer.words()
     assert observer.of("test failed") == []
     assert len(observer.of("test completed")) == 1
     clean(lab, image, result)
@@ -460,8 +460,8 @@ def test_file_that_is_wrong_fails_at_once_and_for_good(lab: Lab, wrong: str) -> 
     image, observer = lab.image(checksum="sha256:" + "0" * 64), Recorder()
     if wrong == "gone":
         lab.web.files.clear()
-    with pytest.raises(EC2UtilityException, match="404|in place of sha256:0") as failure:
+    with pytest.raises(EC2UtilityException, match="404|expected sha256:0") as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert not failure.value.later
-    assert "starting afresh" not in observer.words()
+    assert "retrying with a new" not in observer.words()
     lab.leaves_nothing(image)

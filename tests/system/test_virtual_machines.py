@@ -41,7 +41,7 @@ EXPECTED = {
     # A machine that starved prints so many lines of waiting that its prompt is not at the end.
     "sshd-dead": ("its SSH server did not start", r"login:|Failed to start ssh"),
     "cloud-init-fails": ("cloud-init failed on it", "Traceback"),
-    "failed-unit": ("failed on the test instance: units", r"login:|failed: broken\.service"),
+    "failed-unit": ("failed checks on the test instance: units", r"login:|failed: broken\.service"),
     "damaged": ("the file system on its disk is damaged", "EXT4-fs error"),
     DAMAGED_LATER: ("the file system on its disk is damaged", "EXT4-fs error"),
 }

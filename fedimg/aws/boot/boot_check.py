@@ -83,7 +83,7 @@ class BootCheck:
         last: _Untold | NoCapacity | None = None
         for number in range(settings.limits.attempts):
             if last:
-                self.on_progress(f"attempt {number} failed, starting afresh: {last}")
+                self.on_progress(f"attempt {number} failed, retrying with a new instance: {last}")
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
             try:
                 started = self.attempts.start(ami.id, kind, number, volumes)
@@ -117,7 +117,7 @@ class BootCheck:
             reason, final = "", False
         if verdict.problem and (ended := self.attempts.terminated_reason(started)):
             # Whoever ended it, it was not the image.
-            reason, final = f"test instance {started.id} was ended: {ended}", False
+            reason, final = f"test instance {started.id} was terminated: {ended}", False
         if reason:
             raise _Untold(reason, verdict, final=final)
         return verdict
@@ -143,7 +143,7 @@ class BootCheck:
             raise _Untold(verdict.problem, verdict) from error
         failed = [answer.name for answer in results if not answer.passed]
         if failed:
-            problem = f"failed on the test instance: {', '.join(failed)}"
+            problem = f"failed checks on the test instance: {', '.join(failed)}"
             return self._failed(ami, started, problem, said, results)
         return Verdict(ami.id, "", "", results)
 
@@ -161,7 +161,7 @@ class BootCheck:
         began = time.monotonic()
         try:
             with self.attempts.login(started, user) as (_, session):
-                how = f"as {user}, by a key pair of EC2's"
+                how = f"as {user}, with an EC2 key pair"
                 results.append(result(LOGIN, CheckState.PASSED, began, how))
                 for probe in asked:
                     answer, words = probe.run(session)

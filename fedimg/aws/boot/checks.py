@@ -88,7 +88,7 @@ class BrokenOff(client.SSHError):
     def __init__(
         self, name: str, started: float, problem: str, output: str = "", *, broke: bool = False
     ) -> None:
-        super().__init__(f"check {name!r}: {problem}", output, broke=broke)
+        super().__init__(f'check "{name}": {problem}', output, broke=broke)
         self.result = result(name, CheckState.FAILED, started, f"{output}\n{problem}")
 
 

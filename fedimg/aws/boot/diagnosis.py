@@ -91,7 +91,7 @@ _SYSTEM = (
 )
 _LOADERS = (
     _sign(
-        "PV-GRUB found no kernel to boot: see the image's menu.lst",
+        "PV-GRUB found no kernel to boot: check the image's menu.lst",
         r"grubdom>",
         r"xc_dom_\w+: .*",
         r"Error \d+: (File not found|Kernel must be loaded|Cannot mount|No such partition|"
@@ -106,15 +106,15 @@ _LOADERS = (
         r"error: (\S+: )?(you need to load the kernel first|invalid magic|symbol `)",
     ),
     _sign(
-        "its firmware, UEFI, found nothing to boot: the image has no boot loader for UEFI; see "
-        "ec2.amis.boot_mode",
+        "its firmware, UEFI, found nothing to boot: the image has no boot loader for UEFI; "
+        "check ec2.amis.boot_mode",
         r"^(\x1b\S*)?Shell>",
         r"UEFI Interactive Shell",
         r"BdsDxe: (No bootable|failed to (load|start))",
     ),
     _sign(
-        "its firmware found nothing to boot: the image has no boot loader for this boot mode; see "
-        "ec2.amis.boot_mode",
+        "its firmware found nothing to boot: the image has no boot loader for this boot mode; "
+        "check ec2.amis.boot_mode",
         r"No bootable (device|option|medium)",
         r"[Nn]ot a bootable disk",
         r"Boot [Ff]ailed",
@@ -124,7 +124,7 @@ _LOADERS = (
 _BOOT_SECTOR = _sign("", r"Booting from (Hard Disk|0000:7c00|DVD)")
 
 _NO_NETWORK = _sign(
-    "it came up without network",
+    "it booted without a network",
     r"Network is unreachable",
     r"No route to host",
     r"Failed to start .*(networkd|[Nn]etwork ?[Mm]anager|Wait for Network|[Ww]ait.[Oo]nline|"
@@ -162,7 +162,7 @@ def diagnose(evidence: Evidence) -> str:
     """Why nobody could log in, as the second half of a sentence; it quotes what it rests on."""
     lines = [line for raw in evidence.console.splitlines() if (line := printable(raw).strip())]
     if not lines:
-        return f"EC2 has nothing of its console{_answered(evidence)}"
+        return f"EC2 has no console output of it{_answered(evidence)}"
     if not any(_KERNEL.search(line) for line in lines):
         return _loader(lines)
     for sign in _SYSTEM:
@@ -178,9 +178,9 @@ def _loader(lines: Sequence[str]) -> str:
             return _told(sign.meaning, line)
     if _BOOT_SECTOR.lines.search(lines[-1]):
         return _told(
-            "its firmware started the disk's boot sector, and no boot loader came up", lines[-1]
+            "its firmware started the disk's boot sector, and no boot loader started", lines[-1]
         )
-    return f"its console shows no kernel, and ends with {_quoted(lines[-1])}"
+    return f"its console shows no kernel messages, and ends with {_quoted(lines[-1])}"
 
 
 def _service(lines: Sequence[str], evidence: Evidence) -> str:
@@ -189,8 +189,9 @@ def _service(lines: Sequence[str], evidence: Evidence) -> str:
     if not denials:
         return _unforbidden(lines, evidence)
     return (
-        f"SELinux forbade {len(denials)} accesses, which is likely the cause: are the image's "
-        f"files labelled? (console: {_quoted(denials[0])}); {_unforbidden(lines, evidence)}"
+        f"SELinux denied {len(denials)} accesses, which is likely the cause: are the image's "
+        f"files labelled correctly? (console: {_quoted(denials[0])}); "
+        f"{_unforbidden(lines, evidence)}"
     )
 
 
@@ -200,7 +201,7 @@ def _unforbidden(lines: Sequence[str], evidence: Evidence) -> str:
     signs = [_CLOUD_INIT_TRACEBACK, _CLOUD_INIT, _SSHD]
     if evidence.reached is Reached.NOTHING:
         if _WAITING.search(lines[-1]):
-            return _told("it waits for a network that does not come", lines[-1])
+            return _told("it is still waiting for its network", lines[-1])
         if unaddressed := _unaddressed(lines):
             return _told(_NO_NETWORK.meaning, unaddressed)
         signs.insert(0, _NO_NETWORK)
@@ -216,21 +217,20 @@ def _booted(lines: Sequence[str], evidence: Evidence) -> str:
         if any(_CLOUD_INIT_AT_ALL.search(line) for line in lines):
             return "it booted, and cloud-init did not install the host key of this test"
         return (
-            "it booted, and its console shows nothing of cloud-init, without which an image can "
-            "neither be tested nor used in EC2: is it installed and enabled in the image?"
+            "it booted, and its console shows no sign of cloud-init, without which an image can be "
+            "neither tested nor used in EC2: is cloud-init installed and enabled in the image?"
         )
     if evidence.reached is Reached.SERVER:
         return (
-            "it booted, and cloud-init did not let the test's key in: is ec2.test_user the image's "
-            "default user?"
+            "it booted, and cloud-init did not authorize the test's key for this user: is "
+            "ec2.test_user the image's default user?"
         )
     if any(_LOGIN.search(line) for line in lines):
         return f"it booted to its login prompt{_answered(evidence)}"
     if ended := next((line for line in lines if _ENDED.search(line)), ""):
         return f"{_told('it booted', ended)}{_answered(evidence)}"
     return (
-        f"its boot did not come to an end{_answered(evidence)}; its console ends with "
-        f"{_quoted(lines[-1])}"
+        f"its boot did not finish{_answered(evidence)}; its console ends with {_quoted(lines[-1])}"
     )
 
 
@@ -251,11 +251,11 @@ def _answered(evidence: Evidence) -> str:
             return ", and what listens on its SSH port does not speak SSH"
         case Reached.NOTHING, "ok":
             return (
-                ", and does not answer, though EC2's own check reaches its network card: see the "
-                "image's firewall and ec2.network.allowed_source"
+                ", and does not answer, though EC2's status check reaches its network card: check "
+                "the image's firewall and ec2.network.allowed_source"
             )
         case Reached.NOTHING, "impaired":
-            return ", and neither SSH nor EC2's own check reaches it: it has no network"
+            return ", and neither SSH nor EC2's status check reaches it: it has no network"
         case Reached.NOTHING, _:
             return ", and does not answer"
         case _:
@@ -271,4 +271,4 @@ def _told(meaning: str, line: str) -> str:
 
 
 def _quoted(line: str) -> str:
-    return repr(line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…")
+    return f'"{line if len(line) <= _QUOTED else f"{line[:_QUOTED]}…"}"'

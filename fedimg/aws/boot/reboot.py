@@ -38,13 +38,15 @@ def survived(
     except client.SSHError as error:
         raise failed(str(error), broke=error.broke) from error
     if marked.status != 0:
-        raise failed(f"could not tell one boot from the next: {marked.output}{marked.errors}")
+        raise failed(
+            f"could not note the current boot on the instance: {marked.output}{marked.errors}"
+        )
     attempts.reboot(started)
     session.close()
     limits = attempts.settings.limits
     # As for a fresh instance: to a machine that runs, and from there to a login.
     limit = limits.instance_running + limits.ssh_ready
-    reason = "the boot from before still answers"
+    reason = "the instance still runs the boot from before"
     while time.monotonic() - began < limit:
         try:
             with attempts.login(started, user) as (_, fresh):
@@ -60,4 +62,4 @@ def survived(
             if asked.status == 0:
                 return result(NAME, CheckState.PASSED, began, "came back with the same host key")
         attempts.waiter.pause(_PAUSE)
-    raise failed(f"not back after {limit:g} s: {reason}")
+    raise failed(f"timed out after {limit:g} s waiting for a login after the reboot: {reason}")

@@ -1,11 +1,11 @@
-"""Whether a removal was refused because there is nothing left to remove."""
+"""Tell whether EC2 refused a removal because the resource no longer exists."""
 
 from __future__ import annotations
 
 from fedimg.aws.client.errors import code, not_found
 from fedimg.aws.client.types import Client
 
-#: By an id's prefix: the call that lists such things, what its answer holds, the filter by id.
+#: By the prefix of a resource's id: the Describe call, the field of its response, the id filter.
 _LISTED = {
     "ami": ("describe_images", "Images", "image-id"),
     "i": ("describe_instances", "Reservations", "instance-id"),
@@ -13,15 +13,16 @@ _LISTED = {
     "snap": ("describe_snapshots", "Snapshots", "snapshot-id"),
     "vol": ("describe_volumes", "Volumes", "volume-id"),
 }
-#: Key pairs go by their names, in which there may be anything.
+#: Key pairs are identified by their names, which have no prefix.
 _KEY_PAIRS = ("describe_key_pairs", "KeyPairs", "key-name")
 
 
 def already_gone(ec2: Client, id: str, error: Exception) -> bool:
-    """Whether EC2's refusal to remove a thing means that it is gone already.
+    """Return whether EC2's refusal to remove a resource means that the resource no longer exists.
 
-    Under a policy that goes by tags, EC2 may say so with UnauthorizedOperation: what is gone has
-    no tags. Then it is looked for. Raises botocore's ClientError when EC2 does not let it be.
+    Under a policy that depends on tags, EC2 may answer UnauthorizedOperation, since a resource that
+    is gone has no tags; then a Describe call decides. Raises botocore's ClientError when EC2
+    refuses that call.
     """
     if not_found(error):
         return True

@@ -1,4 +1,4 @@
-"""Whether a further region is away: told by how it answers, and known to all jobs."""
+"""Detect regions that do not answer, from errors and probes, for all jobs of the process."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from fedimg.aws.client.errors import (
     FAILURES,
     expired,
     in_doubt,
+    outage_after,
     region_may_refuse,
-    silence_told_after,
 )
 from fedimg.exceptions import EC2ServiceException
 
-#: How long it is believed that the origin takes the worker's keys, in seconds.
-_BELIEVED_SECONDS = 10.0
-#: What has answered within so many seconds is there.
-_HEARD_SECONDS = 60.0
-#: A region that takes no credentials which the origin takes may be about to learn of new ones.
+#: How long a probe that the origin accepts the worker's credentials stays valid, in seconds.
+_ORIGIN_PROBE_SECONDS = 10.0
+#: A region that answered within the last so many seconds needs no probe.
+_ANSWERED_SECONDS = 60.0
+#: For so many seconds a region may reject new credentials that the origin accepts already.
 _KEYS_SECONDS = 10.0
 
 
 class Outages(Protocol):
-    """What all jobs know of regions that are away."""
+    """The regions that are known to be unavailable, shared by all jobs."""
 
     def away(self, region: str) -> object | None:
         """Return the region's outage, whose text says since when and why; None without one."""
 
     def begin(self, region: str, reason: str) -> None:
-        """Note that a region is away."""
+        """Record that a region is unavailable."""
 
 
 class Watch:
-    """Watches over one further region, for one job; it tells all others what it sees."""
+    """Watches one further region for one job, and records its outages for all other jobs."""
 
     def __init__(self, clients: Clients, origin: Origin, region: str, outages: Outages) -> None:
         self._clients = clients
@@ -49,41 +49,44 @@ class Watch:
         self._outages = outages
 
     def check(self) -> None:
-        """Raise EC2ServiceException when the region is known to be away."""
+        """Raise EC2ServiceException when the region is known to be unavailable."""
         if outage := self._outages.away(self._region):
             raise EC2ServiceException(
-                f"{outage}; the job goes on there when it is back",
+                f"{outage}; the job continues there when the region answers again",
                 region=self._region,
                 later=True,
                 away=True,
             )
 
     def meet(self) -> None:
-        """Ask a region that nobody has heard of lately; raises as `check` does.
+        """Probe a region that has not answered lately; raise as `check` does.
 
-        A call that makes something is not to be the first that hangs: it is waited for longer.
+        A call that creates something must not be the first to hang, since its outcome is then in
+        doubt.
         """
         self.check()
-        if self._clients.silent_for(self._region) > _HEARD_SECONDS:
+        if self._clients.silent_for(self._region) > _ANSWERED_SECONDS:
             error = probe(self._clients, self._region)
             if error is not None and in_doubt(error):
                 self.failed(error, 0.0, math.inf)
 
     def failed(self, error: Exception, seconds: float, limit: float) -> None:
-        """Judge an error that has come for some seconds; raises as `check` does.
+        """Judge an error that has recurred for some `seconds`; raise as `check` does.
 
-        For `limit` seconds at most such errors are waited for.
+        Such errors are retried for `limit` seconds at most.
         """
         if expired(error):
-            enough: float | None = None if self.keys_at_fault() else _KEYS_SECONDS
+            tolerated: float | None = None if self.keys_at_fault() else _KEYS_SECONDS
         else:
-            enough = silence_told_after(error)
-        if enough is not None and seconds >= min(enough, limit):
+            tolerated = outage_after(error)
+        if tolerated is not None and seconds >= min(tolerated, limit):
             self._begin(error)
             self.check()
 
     def refused(self, error: BaseException | None) -> None:
-        """Judge a refusal that ends a step; raises as `check` does when the region refuses all."""
+        """Judge a refusal that ends a step; raise as `check` does when the region refuses every
+        call.
+        """
         if not isinstance(error, ClientError) or not region_may_refuse(error):
             return
         problem = probe(self._clients, self._region)
@@ -92,34 +95,34 @@ class Watch:
             self.check()
 
     def keys_at_fault(self) -> bool:
-        """Whether the origin does not take the worker's credentials either."""
-        return not self._origin.takes_keys()
+        """Return whether the origin rejects the worker's credentials, too."""
+        return not self._origin.accepts_keys()
 
     def _begin(self, error: Exception) -> None:
         self._outages.begin(self._region, " ".join(str(error).split()))
 
 
 class Origin:
-    """Whether the origin takes the worker's credentials; for many threads at once."""
+    """Tells whether the origin accepts the worker's credentials; safe to use from many threads."""
 
     def __init__(self, clients: Clients, region: str) -> None:
         self._clients = clients
         self._region = region
         self._lock = threading.Lock()
-        self._taken_at: float | None = None
+        self._accepted_at: float | None = None
 
-    def takes_keys(self) -> bool:
-        """Return whether it does, by its own word of some seconds ago at most."""
+    def accepts_keys(self) -> bool:
+        """Return whether the origin accepts the credentials, by a probe at most 10 seconds old."""
         with self._lock:
             now = time.monotonic()
-            if self._taken_at is None or now - self._taken_at > _BELIEVED_SECONDS:
-                taken = probe(self._clients, self._region) is None
-                self._taken_at = now if taken else None
-            return self._taken_at is not None
+            if self._accepted_at is None or now - self._accepted_at > _ORIGIN_PROBE_SECONDS:
+                accepted = probe(self._clients, self._region) is None
+                self._accepted_at = now if accepted else None
+            return self._accepted_at is not None
 
 
 def probe(clients: Clients, region: str) -> Exception | None:
-    """Return why a region cannot be asked for what every region tells; None when it answers."""
+    """Return the error of a call that every region answers; None when the region answers it."""
     try:
         clients.ec2_brief(region).describe_availability_zones()
     except FAILURES as error:
@@ -128,7 +131,7 @@ def probe(clients: Clients, region: str) -> Exception | None:
 
 
 def probed(clients: Clients, regions: Sequence[str]) -> dict[str, str]:
-    """Return those of some regions that cannot be asked, and why."""
+    """Return those of some regions that do not answer, each with the error."""
     with ThreadPoolExecutor(max_workers=max(1, len(regions))) as pool:
         errors = pool.map(lambda region: probe(clients, region), regions)
         return {

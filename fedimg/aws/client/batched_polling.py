@@ -1,4 +1,6 @@
-"""What EC2 shows of all that is waited for: one Describe a region, a kind and a moment."""
+"""Poll the resources that all jobs wait for, with one Describe call for each region and resource
+type.
+"""
 
 from __future__ import annotations
 
@@ -16,57 +18,61 @@ from fedimg.aws.client.waiter import Waiter
 
 T = TypeVar("T")
 #: A resource as EC2 describes it.
-Shown = dict[str, Any]
+Row = dict[str, Any]
 
 #: EC2's limit on the values of one filter.
 _MOST_VALUES = 200
-#: Of so many waits that ended, the shortest tells how long the next may take.
-_REMEMBERED = 5
-# How long one who waits for another's answer may take to notice that he is to stop.
-_GLANCE_SECONDS = 0.2
+#: The shortest of so many past waits is the estimate for the next one.
+_PAST_WAITS = 5
+# A thread that waits for another's poll checks so often, in seconds, whether it has to stop.
+_STOP_CHECK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """How EC2 is asked for things of one kind: by a filter, which says nothing of what it does not
-    know, and by their ids, of which an unknown one is an error in EC2's own words.
+class _ResourceType:
+    """How one type of resource is described.
+
+    A query by `filter` ignores unknown ids; a query by the `parameter` of ids fails for them, with
+    EC2's own message.
     """
 
     operation: str
     filter: str
     parameter: str
     key: str
-    rows: Callable[[dict[str, Any]], list[Shown]]
-    given: dict[str, Any] = field(default_factory=dict)
+    rows: Callable[[dict[str, Any]], list[Row]]
+    arguments: dict[str, Any] = field(default_factory=dict)
 
-    def ask(self, ec2: Client, things: Sequence[str]) -> dict[str, Shown]:
-        """Those of the things that EC2 shows, by id."""
-        found = {}
-        for start in range(0, len(things), _MOST_VALUES):
-            some = list(things[start : start + _MOST_VALUES])
+    def describe(self, ec2: Client, ids: Sequence[str]) -> dict[str, Row]:
+        """Return those of the resources that EC2 lists, by id."""
+        rows = {}
+        for start in range(0, len(ids), _MOST_VALUES):
+            some = list(ids[start : start + _MOST_VALUES])
             filters = [{"Name": self.filter, "Values": some}]
-            answer = getattr(ec2, self.operation)(Filters=filters, **self.given)
-            found.update({str(row[self.key]): row for row in self.rows(answer)})
-        return found
+            answer = getattr(ec2, self.operation)(Filters=filters, **self.arguments)
+            rows.update({str(row[self.key]): row for row in self.rows(answer)})
+        return rows
 
-    def insist(self, ec2: Client, thing: str) -> Shown:
-        """One thing. Raises botocore's ClientError when EC2 does not know it, and
-        EC2ServiceException for a deregistered AMI, of which it shows nothing (DescribeImages).
+    def describe_one(self, ec2: Client, id: str) -> Row:
+        """Return one resource.
+
+        Raises botocore's ClientError when EC2 does not know it, and EC2ServiceException for a
+        deregistered AMI, which DescribeImages answers with an empty list.
         """
-        rows = self.rows(getattr(ec2, self.operation)(**{self.parameter: [thing]}))
+        rows = self.rows(getattr(ec2, self.operation)(**{self.parameter: [id]}))
         if not rows:
-            raise missing(thing)
+            raise missing(id)
         return rows[0]
 
 
-_INSTANCE = _Kind(
+_INSTANCE = _ResourceType(
     "describe_instances",
     "instance-id",
     "InstanceIds",
     "InstanceId",
     lambda answer: [row for each in answer["Reservations"] for row in each["Instances"]],
 )
-_IMAGE = _Kind(
+_IMAGE = _ResourceType(
     "describe_images",
     "image-id",
     "ImageIds",
@@ -74,7 +80,7 @@ _IMAGE = _Kind(
     lambda answer: list(answer["Images"]),
     {"Owners": ["self"]},
 )
-_SNAPSHOT = _Kind(
+_SNAPSHOT = _ResourceType(
     "describe_snapshots",
     "snapshot-id",
     "SnapshotIds",
@@ -85,89 +91,91 @@ _SNAPSHOT = _Kind(
 
 
 class Poll:
-    """The things of one kind in one region that anybody waits for; for many threads at once.
+    """The resources of one type in one region that any job waits for; safe to use from many
+    threads.
 
-    Whoever looks asks EC2 for all of them, and who would look a moment later takes that answer.
+    A poll asks EC2 for all of them, and a thread that would poll a moment later uses its answer.
     """
 
-    def __init__(self, kind: _Kind) -> None:
-        self._kind = kind
+    def __init__(self, resource: _ResourceType) -> None:
+        self._resource = resource
         self._lock = threading.Lock()
         self._awaited: Counter[str] = Counter()
-        self._took: deque[float] = deque(maxlen=_REMEMBERED)
-        # Held while EC2 is asked; under it, what was asked for, when, and the answer.
-        self._turn = threading.Lock()
+        self._durations: deque[float] = deque(maxlen=_PAST_WAITS)
+        # Held during a Describe call; it guards the last call's ids, time and response.
+        self._describing = threading.Lock()
         self._asked: frozenset[str] = frozenset()
         self._at = 0.0
-        self._seen: dict[str, Shown] = {}
+        self._seen: dict[str, Row] = {}
 
     def wait(
         self,
         ec2: Client,
         waiter: Waiter,
-        things: Sequence[str],
-        judge: Callable[[list[Shown]], T | None],
+        ids: Sequence[str],
+        judge: Callable[[list[Row]], T | None],
         *,
         what: str,
         limit: float,
     ) -> T:
-        """What `judge` says of the things, in their order, as soon as that is not None.
+        """Return what `judge` returns for the resources, in their order, as soon as that is not
+        None.
 
-        Raises what it raises, and what `Waiter.until` does.
+        `what` completes "waiting for …" in the error; `limit` is in seconds. Raises what `judge`
+        and `Waiter.until` raise.
         """
         began = looked = time.monotonic()
 
         def look() -> T | None:
             nonlocal looked
-            # What others saw in the second half of this pause is as good as a look of one's own.
-            seen = self._look(ec2, waiter, things, (looked + time.monotonic()) / 2)
+            # A poll by another thread in the second half of this pause is recent enough.
+            seen = self._look(ec2, waiter, ids, (looked + time.monotonic()) / 2)
             looked = time.monotonic()
             return judge(seen)
 
-        with self._waited_for(things):
+        with self._awaiting(ids):
             answer = waiter.until(look, what=what, limit=limit, expected=self._expected())
         with self._lock:
-            self._took.append(time.monotonic() - began)
+            self._durations.append(time.monotonic() - began)
         return answer
 
     def _look(
-        self, ec2: Client, waiter: Waiter, things: Sequence[str], not_before: float
-    ) -> list[Shown]:
-        while not self._turn.acquire(timeout=_GLANCE_SECONDS):
+        self, ec2: Client, waiter: Waiter, ids: Sequence[str], not_before: float
+    ) -> list[Row]:
+        while not self._describing.acquire(timeout=_STOP_CHECK_SECONDS):
             waiter.check()
         try:
-            if self._at < not_before or not self._asked.issuperset(things):
+            if self._at < not_before or not self._asked.issuperset(ids):
                 with self._lock:
                     asked = sorted(self._awaited)
                 at = time.monotonic()
-                self._seen = self._kind.ask(ec2, asked)
+                self._seen = self._resource.describe(ec2, asked)
                 self._asked, self._at = frozenset(asked), at
-            seen = [self._seen.get(thing) for thing in things]
+            seen = [self._seen.get(id) for id in ids]
         finally:
-            self._turn.release()
+            self._describing.release()
         return [
-            shown or self._kind.insist(ec2, thing)
-            for shown, thing in zip(seen, things, strict=True)
+            row or self._resource.describe_one(ec2, id) for row, id in zip(seen, ids, strict=True)
         ]
 
     @contextmanager
-    def _waited_for(self, things: Sequence[str]) -> Iterator[None]:
+    def _awaiting(self, ids: Sequence[str]) -> Iterator[None]:
         with self._lock:
-            self._awaited.update(things)
+            self._awaited.update(ids)
         try:
             yield
         finally:
             with self._lock:
-                self._awaited.subtract(things)
+                self._awaited.subtract(ids)
                 self._awaited = +self._awaited
 
     def _expected(self) -> float:
         with self._lock:
-            return min(self._took, default=0.0)
+            return min(self._durations, default=0.0)
 
 
 class BatchedPolling:
-    """All that is waited for in one region."""
+    """The polls of one region."""
 
     def __init__(self) -> None:
         self.instances = Poll(_INSTANCE)

@@ -1,4 +1,4 @@
-"""One client a region, with time-outs, retries and a shared pool of connections."""
+"""Create one AWS client for each region, with timeouts, retries and a shared connection pool."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from fedimg.aws.client.types import Client
 # EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
-# Who tries again by himself notices a region that hangs sooner.
+# Without retries, a caller notices a region that hangs sooner.
 _ONCE_SECONDS = 20
-# A look that can do without an answer: a region that does not answer by then is not waited for.
+# For reads that can do without an answer.
 _BRIEF_SECONDS = 5
-# Back-off doubles from under a second: five tries take some ten seconds. Who can wait for longer
-# does so by himself (fedimg.aws.client.retrying), and nobody else is to wait for a region that is
-# away.
+# The back-off doubles from under a second: five tries take some ten seconds. A caller that can wait
+# longer retries by itself (fedimg.aws.client.retrying).
 _ATTEMPTS = 5
 _CONNECTIONS = 20
-# Many threads see their credentials refused at once; a session takes half a second to make.
+# Many threads see their credentials refused at once, and creating a session takes half a second.
 _RENEW_SECONDS = 10
 
 
@@ -37,47 +36,51 @@ class Clients:
     """Every AWS client of one process; safe to use from many threads.
 
     Credentials, profile and endpoints come from boto3's own chain. `before` is called with service
-    and region before each call, and before each further try of it.
+    and region before each call and before each retry of it.
     """
 
     def __init__(self, before: Callable[[str, str], None] = lambda *_: None) -> None:
         self._before = before
         self._session: Any = service_model.session()
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, str, int, int, float], Client] = {}
+        self._clients: dict[tuple[str, str, int, int, float], Client] = {}
         self._renewed = time.monotonic()
         self._polling: dict[str, BatchedPolling] = {}
         self._answered: dict[str, float] = {}
-        #: The regions' PV-GRUB kernels, as far as any job has asked for them.
+        #: The PV-GRUB kernels of those regions that a job has queried.
         self.kernels = Kernels()
 
     def renew(self) -> None:
-        """Read credentials anew for the clients to come: AWS has refused those in use.
+        """Read the credentials again for future clients, since AWS has refused those in use.
 
-        What expires by a schedule boto3 renews by itself; a file of keys it reads but once.
+        boto3 itself renews only credentials with an expiry time; it reads a file of keys once.
         """
         with self._lock:
             if time.monotonic() - self._renewed < _RENEW_SECONDS:
                 return
             self._renewed = time.monotonic()
             self._session = service_model.session()
-            self._made.clear()
+            self._clients.clear()
 
     def ec2(self, region: str) -> Client:
-        """EC2 in a region; throttled, failed and broken calls are tried again."""
+        """Return EC2's client for a region; it retries throttled, failed and broken calls."""
         return self.client("ec2", region)
 
     def ec2_once(self, region: str) -> Client:
-        """EC2 in a region, each call tried once: a job's, which waits and tries again by itself."""
+        """Return EC2's client for a region without retries: a job waits and retries by itself."""
         return self.client("ec2", region, attempts=1, seconds=_ONCE_SECONDS)
 
     def ec2_brief(self, region: str) -> Client:
-        """EC2 in a region, each call tried once and given up after seconds: for looks alone."""
+        """Return EC2's client for a region without retries and with a timeout of 5 seconds, for
+        reads.
+        """
         return self.client("ec2", region, attempts=1, seconds=_BRIEF_SECONDS)
 
     def known_regions(self, like: str) -> list[str]:
-        """The regions that boto3 knows of the kind of this one, AWS's own or China's; none of
-        another cloud's. Nobody is asked, and an account may have fewer, or newer ones.
+        """Return the regions that boto3 knows in this one's partition (AWS's own or China's).
+
+        EC2 is not asked, and an account may have fewer regions, or newer ones. For a region that
+        boto3 does not know the list is empty.
         """
         with self._lock:
             try:
@@ -87,14 +90,14 @@ class Clients:
             return list(self._session.get_available_regions("ec2", partition_name=partition))
 
     def silent_for(self, region: str) -> float:
-        """How many seconds ago the region has last answered any call; infinite if none yet."""
+        """Return how many seconds ago the region last answered a call; infinity if it never has."""
         return time.monotonic() - self._answered.get(region, -math.inf)
 
-    def _heard(self, region: str) -> None:
+    def _note_answer(self, region: str) -> None:
         self._answered[region] = time.monotonic()
 
     def polling(self, region: str) -> BatchedPolling:
-        """What is waited for in a region, by all jobs together."""
+        """Return the polls of a region, shared by all jobs."""
         with self._lock:
             return self._polling.setdefault(region, BatchedPolling())
 
@@ -107,15 +110,15 @@ class Clients:
         connections: int = _CONNECTIONS,
         seconds: float = _READ_SECONDS,
     ) -> Client:
-        """Any service's client in a region, which keeps up to `connections` open.
+        """Return a service's client for a region, which keeps up to `connections` open.
 
-        An answer is waited for `seconds`, a connection for no longer either.
+        `attempts` counts the first try. Connect and read timeouts are at most `seconds`.
         """
         key = (service, region, attempts, connections, seconds)
-        # Making a client changes the session, which is not thread-safe; using one is.
+        # Creating a client changes the session, which is not thread-safe; using a client is.
         with self._lock:
-            if key not in self._made:
-                made = self._session.client(
+            if key not in self._clients:
+                client = self._session.client(
                     service,
                     region_name=region,
                     config=Config(
@@ -126,7 +129,9 @@ class Clients:
                         user_agent_extra=f"fedimg/{__version__}",
                     ),
                 )
-                made.meta.events.register("before-send", lambda **_: self._before(service, region))
-                made.meta.events.register("after-call", lambda **_: self._heard(region))
-                self._made[key] = made
-            return self._made[key]
+                client.meta.events.register(
+                    "before-send", lambda **_: self._before(service, region)
+                )
+                client.meta.events.register("after-call", lambda **_: self._note_answer(region))
+                self._clients[key] = client
+            return self._clients[key]

@@ -1,7 +1,7 @@
-"""What each of AWS's error codes means to a job: one table, of names first, then of shapes.
+"""Map AWS's error codes to how a job handles them: by name first, then by pattern.
 
-The names are those of EC2's documentation ("Error codes for the Amazon EC2 API"), of the EBS
-direct API and of Service Quotas. New ones come without notice: the rest is known by its shape.
+The names are those of EC2's documentation ("Error codes for the Amazon EC2 API"), of the EBS direct
+API and of Service Quotas. AWS adds codes without notice; the patterns cover those.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from fnmatch import fnmatchcase
 
 
 class Meaning(Enum):
-    """What is done about a refused call."""
+    """How a refused call is handled."""
 
-    #: It is made again until it passes, for as long as an outage may last; then the job runs again.
-    WAIT = "waited for within the call"
-    #: So it is; meanwhile new credentials may come.
-    CREDENTIALS = "waited for, with the credentials read again"
-    #: It is made again until EC2 must know the resource everywhere; then as UNKNOWN.
-    SETTLE = "waited for until EC2 has settled"
-    #: The instance is started in another subnet, in another attempt, then in another run.
-    ELSEWHERE = "tried in another place"
-    #: The instance is started in another zone; where no zone is left, a person has to choose.
-    ELSEWHERE_OR_NEVER = "tried in another zone, then final"
-    #: The job runs again by itself.
-    LATER = "runs again later"
+    #: The call is retried until the outage limit; then the job is retried.
+    WAIT = "call is retried"
+    #: Like WAIT; meanwhile new credentials may arrive.
+    CREDENTIALS = "call is retried with the credentials read again"
+    #: The call is retried until EC2 must know the resource everywhere; then it is UNKNOWN.
+    SETTLE = "call is retried until EC2 knows the resource"
+    #: The instance is started in another subnet, then by another attempt, then by another run.
+    ELSEWHERE = "retried in another subnet"
+    #: The instance is started in another zone; when no zone is left, a person has to choose.
+    ELSEWHERE_OR_NEVER = "retried in another zone, then final"
+    #: The job is retried automatically.
+    LATER = "job is retried later"
     #: A person has to change something first.
     NEVER = "final"
-    #: The job runs again UNKNOWN_RUNS times: it may have been a refusal that passes.
+    #: The job is retried UNKNOWN_RUNS times, since the refusal may pass.
     UNKNOWN = "unknown"
 
 
-#: In how many further runs a code is tried that nobody knows.
+#: How many times a job is retried because of an unknown code.
 UNKNOWN_RUNS = 2
 
 _NAMES: dict[Meaning, str] = {
@@ -76,8 +76,8 @@ _NAMES: dict[Meaning, str] = {
     """,
 }
 
-#: The first that fits decides. What limits one request or one resource is no matter of time.
-_SHAPES: tuple[tuple[str, Meaning], ...] = (
+#: The first match decides. Limits of one request or one resource do not pass with time.
+_PATTERNS: tuple[tuple[str, Meaning], ...] = (
     ("Invalid*.NotFound", Meaning.SETTLE),
     ("Invalid*.Unavailable", Meaning.SETTLE),
     ("ResourceNotFoundException", Meaning.SETTLE),
@@ -109,7 +109,7 @@ _SHAPES: tuple[tuple[str, Meaning], ...] = (
     ("Insufficient*", Meaning.ELSEWHERE),
 )
 
-#: EBS's codes that say nothing without their reason: what each reason means.
+#: Codes of the EBS direct API that depend on their reason.
 _REASONS = {
     "ValidationException": {
         "WRITE_REQUEST_TIMEOUT": Meaning.WAIT,
@@ -122,11 +122,11 @@ _KNOWN = {name: meaning for meaning, names in _NAMES.items() for name in names.s
 
 
 def meaning(code: str, *, reason: str = "", status: int = 400) -> Meaning:
-    """Return what is done about a call that was refused with this code and HTTP status.
+    """Return how a call that was refused with this code and HTTP status is handled.
 
-    `reason` is the EBS direct API's second, finer code. A code that is known by name means the
-    same with every status; any other with a status of 500 or more, or 429, is a failure on AWS's
-    side, which passes.
+    `reason` is the EBS direct API's second, finer code. A code that is listed by name means the
+    same with every status; any other with a status of 500 or more, or 429, is a passing failure of
+    AWS.
     """
     if known := _KNOWN.get(code):
         return known
@@ -134,7 +134,7 @@ def meaning(code: str, *, reason: str = "", status: int = 400) -> Meaning:
         return reasons.get(reason, Meaning.NEVER)
     if status >= 500 or status == 429:
         return Meaning.WAIT
-    for shape, found in _SHAPES:
-        if fnmatchcase(code, shape):
-            return found
+    for pattern, matched in _PATTERNS:
+        if fnmatchcase(code, pattern):
+            return matched
     return Meaning.UNKNOWN

@@ -1,4 +1,4 @@
-"""What AWS's errors mean to the process: doubt, not yet, or a failure that a person reads."""
+"""Classify AWS's errors, and turn them into failures that a person can act on."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from fedimg.aws.client.error_codes import UNKNOWN_RUNS, Meaning, meaning
 from fedimg.exceptions import EC2ServiceException, exhausted
 from fedimg.untrusted.quoting import one_line
 
-#: All by which boto3 says that a call failed; the last for an answer that is none of AWS's, such as
-#: a proxy's page, or that of an EC2 that does not have the action.
+#: The base classes of boto3's errors; the last is raised for a response that AWS did not write,
+#: such as a proxy's page, or the page of an EC2 that does not support the action.
 FAILURES = (ClientError, BotoCoreError, ResponseParserError)
 
-#: By which EC2 says that it, and not the account or the call, is at fault.
-_UNWELL = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
-#: The most characters of AWS's words in an error.
-AWS_SAYS = 1000
+#: The codes of faults of EC2 itself, rather than of the account or the call.
+_EC2_FAULTS = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
+#: The most characters of AWS's message that an error quotes.
+AWS_MESSAGE_LENGTH = 1000
 
 
 def code(error: Exception) -> str:
-    """EC2's code for the refusal, such as `InvalidSnapshot.NotFound`; empty if it is none."""
+    """Return EC2's error code, such as `InvalidSnapshot.NotFound`; empty for other errors."""
     return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
 
 
 def meaning_of(error: Exception) -> Meaning | None:
-    """What is done about EC2's refusal; None if the error is none."""
+    """Return how EC2's refusal is handled; None for other errors."""
     if not isinstance(error, ClientError):
         return None
     return meaning(
@@ -50,40 +50,42 @@ def meaning_of(error: Exception) -> Meaning | None:
 
 
 def not_found(error: Exception) -> bool:
-    """Whether EC2 does not know the resource, or does not know it yet."""
-    if code(error) == "ResourceNotFoundException":  # EBS's own word
+    """Return whether EC2 does not know the resource, or does not know it yet."""
+    if code(error) == "ResourceNotFoundException":  # the EBS direct API's code
         return True
     return code(error).startswith("Invalid") and code(error).endswith((".NotFound", ".Unavailable"))
 
 
 def missing(id: str) -> EC2ServiceException:
-    """The failure of what needs a thing that EC2 shows no more; another run makes it anew."""
-    return EC2ServiceException(f"{id} is not there any more: somebody removed it", later=True)
+    """Return the failure for a resource that EC2 no longer lists; another run creates it anew."""
+    return EC2ServiceException(
+        f"{id} no longer exists: it was removed outside of this job", later=True
+    )
 
 
 def no_capacity(error: Exception) -> bool:
-    """Whether EC2 could not place the instance in this subnet, or in its zone."""
+    """Return whether EC2 could not place the instance in this subnet or its zone."""
     return meaning_of(error) in (Meaning.ELSEWHERE, Meaning.ELSEWHERE_OR_NEVER)
 
 
 def in_doubt(error: Exception) -> bool:
-    """Whether the call may pass when tried again, and may have taken effect already."""
-    # A process that may open no more connections would wait for itself.
+    """Return whether the call may pass when retried, and may have taken effect already."""
+    # When this process may open no more files or connections, waiting does not help.
     if exhausted(error):
         return False
     if isinstance(error, ClientError):
         return meaning_of(error) is Meaning.WAIT
-    # botocore puts a connection that failed beside its HTTP errors, not among them, and an answer
-    # that is not EC2's, such as a proxy's page, beside all of its errors.
+    # botocore's classes of failed connections and of unreadable responses are no subclasses of
+    # HTTPClientError.
     return isinstance(error, (HTTPClientError, NoConnection, ResponseParserError))
 
 
 def expired(error: Exception) -> bool:
-    """Whether AWS took no credentials, or there were none: renewed ones may be on their way."""
+    """Return whether AWS rejected the credentials, or there were none: new ones may follow."""
     if isinstance(error, ClientError):
-        # EC2 says AuthFailure of another account's resources, too.
-        mine = not str(error.response["Error"].get("Message", "")).startswith("Not authorized for")
-        return meaning_of(error) is Meaning.CREDENTIALS and mine
+        # EC2 answers AuthFailure for another account's resources, too.
+        own = not str(error.response["Error"].get("Message", "")).startswith("Not authorized for")
+        return meaning_of(error) is Meaning.CREDENTIALS and own
     if exhausted(error):
         return False
     without = (NoCredentialsError, CredentialRetrievalError)
@@ -91,35 +93,35 @@ def expired(error: Exception) -> bool:
 
 
 def region_may_refuse(error: Exception) -> bool:
-    """Whether EC2 says so where the account, or its organization, does without the region."""
+    """Return whether the error is one that EC2 gives where the account may not use the region."""
     return expired(error) or code(error) in {"OptInRequired", "UnauthorizedOperation"}
 
 
-def silence_told_after(error: Exception) -> float | None:
-    """How many seconds of such failures say that nobody answers; None when somebody does."""
+def outage_after(error: Exception) -> float | None:
+    """Return after how many seconds such failures are an outage; None when EC2 itself answers."""
     if not in_doubt(error):
         return None
-    # These have waited already.
+    # Such a call has waited for its timeout already.
     if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
         return 0.0
     if not isinstance(error, ClientError):
         return 10.0
-    # What throttles is there.
-    return 60.0 if code(error) in _UNWELL else None
+    # A region that throttles is available.
+    return 60.0 if code(error) in _EC2_FAULTS else None
 
 
 def passing(error: Exception) -> bool:
-    """Whether the call may pass when it is tried again, later and by itself."""
+    """Return whether a retry of the call may pass, without any change by a person."""
     return in_doubt(error) or expired(error)
 
 
 def later(error: Exception) -> bool:
-    """Whether another run may pass, without anything being mended in fedimg's configuration."""
+    """Return whether another run may pass, without a change of fedimg's configuration."""
     return passing(error) or meaning_of(error) in (Meaning.ELSEWHERE, Meaning.LATER)
 
 
 def unknown(error: Exception) -> str:
-    """The refusal's code, if nobody knows whether it passes; else empty."""
+    """Return the error code if it is unknown whether the refusal passes; else empty."""
     return code(error) if meaning_of(error) in (Meaning.UNKNOWN, Meaning.SETTLE) else ""
 
 
@@ -132,9 +134,9 @@ def explained(
     step: str,
     kind: type[EC2ServiceException] = EC2ServiceException,
 ) -> Iterator[None]:
-    """Turn AWS's errors into `kind`, saying what was being done, where, and AWS's own words.
+    """Turn AWS's errors into `kind`, saying what was being done, where, and quoting AWS.
 
-    A failure that has its words already is told where it happened.
+    An EC2ServiceException keeps its text, and gets image, region and step where they are empty.
     """
     try:
         yield
@@ -156,23 +158,23 @@ def explained(
             away=error.away,
         ) from error
     except ClientError as error:
-        message = one_line(str(error.response["Error"].get("Message", "")), AWS_SAYS)
+        message = one_line(str(error.response["Error"].get("Message", "")), AWS_MESSAGE_LENGTH)
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
         advice = _advice(error, step)
         raise kind(
             f"{doing}: EC2 refused {error.operation_name} with {code(error)}: "
-            f"{message or 'it gives no reason'}{advice or _unsure(error)}",
+            f"{message or 'no reason given'}{advice or _retry_note(error)}",
             image=image,
             region=region,
             step=step,
             request_id=str(request),
             later=later(error),
-            # Where we know what to advise, a person has something to do.
+            # With advice, a person has to act first, so a retry is of no use.
             unknown="" if advice else unknown(error),
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise kind(
-            f"{doing}: could not reach EC2: {one_line(str(error), AWS_SAYS)}",
+            f"{doing}: could not reach EC2: {one_line(str(error), AWS_MESSAGE_LENGTH)}",
             image=image,
             region=region,
             step=step,
@@ -180,32 +182,32 @@ def explained(
         ) from error
 
 
-_LACKING = "this EC2 does not have that call, or a proxy stands before it; see 'fedimg check'"
+_LACKING = "this EC2 does not support the call, or a proxy answered; run 'fedimg check'"
 
 
 def _advice(error: ClientError, step: str) -> str:
     advice = {
-        "OperationNotPermitted": "block public access may be on there; see 'fedimg check'",
-        "ResourceLimitExceeded": "ask AWS for a higher quota, then 'fedimg retry' the job",
+        "OperationNotPermitted": "block public access may be on in this region; run 'fedimg check'",
+        "ResourceLimitExceeded": "request a higher quota from AWS, then run 'fedimg retry'",
         "UnauthorizedOperation": "the worker's IAM policy does not allow this call",
         "AccessDeniedException": "the worker's IAM policy does not allow this call",
         "AuthFailure": "check the worker's AWS credentials and that the region is enabled",
-        # Elsewhere it is one of the job's own.
+        # In other steps the AMI is one of the job's own.
         "InvalidAMIID.NotFound": "check utility_ami in fedimg.toml" if step == "write" else "",
-        "OptInRequired": "enable the region for the account, or exclude it in fedimg.toml",
+        "OptInRequired": "enable the region for the account, or add it to ec2.exclude_regions",
         "InvalidAction": _LACKING,
         "UnknownOperationException": _LACKING,
     }.get(code(error))
-    # Where the answer is none of AWS's, botocore has HTTP's status for a code.
+    # For a response that AWS did not write, botocore uses the HTTP status as the code.
     if not advice and code(error).isdigit():
         advice = _LACKING
     return f" ({advice})" if advice else ""
 
 
-def _unsure(error: ClientError) -> str:
+def _retry_note(error: ClientError) -> str:
     if meaning_of(error) is not Meaning.UNKNOWN:
         return ""
     return (
-        " (fedimg does not know whether such a refusal passes; a job runs again by itself for it "
-        f"{UNKNOWN_RUNS} times at most)"
+        " (fedimg does not know this error code; it retries the job at most "
+        f"{UNKNOWN_RUNS} times because of it)"
     )

@@ -1,4 +1,4 @@
-"""The regions' PV-GRUB kernels: each region is asked once a process, since they never change."""
+"""Look up the regions' PV-GRUB kernels once for each region, since they never change."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fedimg.exceptions import EC2ServiceException
 # PV-GRUB for a partitioned disk; `pv-grub-hd0_` would be for a bare file system.
 _PV_GRUB = "pv-grub-hd00_*x86_64*"
 _VERSION = re.compile(r"_(\d+(?:\.\d+)*)")
-#: Regions that have not answered are waited for as long again as the others took, and this many
-#: seconds more: what is not known then is asked for when AMIs are registered there.
+#: The remaining regions are waited for as long again as the others took, plus so many seconds; a
+#: kernel that is unknown then is looked up when AMIs are registered in its region.
 _STRAGGLERS_SECONDS = 1.0
 
 
 class Kernels:
-    """What has been learnt of the kernels by now; for many threads at once."""
+    """The kernels that are known so far; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._known: dict[str, str | None] = {}
@@ -43,36 +43,39 @@ class Kernels:
         origin: str,
         at_once: int,
     ) -> dict[str, str | None]:
-        """Return the kernels of the regions that answer: of a further one in time, or not at all.
+        """Return the kernels of those regions that answer soon enough; the origin is waited for.
 
-        A `client` that raises EC2ServiceException, as its region is away, is not waited for. Raises
-        botocore's errors when the origin cannot be asked.
+        A region whose `client` raises EC2ServiceException, since it is unavailable, is left out. At
+        most `at_once` regions are asked at a time. Raises botocore's errors when the origin does
+        not answer.
         """
-        found = {each: configured.get(each, self._known.get(each)) for each in regions}
+        kernels = {each: configured.get(each, self._known.get(each)) for each in regions}
         missing = [each for each in regions if each not in {**configured, **self._known}]
         began = last = time.monotonic()
-        asked = list(missing)
-        answers = self._ask(client, asked, at_once)
-        while asked:
-            late = last + (last - began) + _STRAGGLERS_SECONDS - time.monotonic()
+        pending = list(missing)
+        answers = self._ask(client, pending, at_once)
+        while pending:
+            remaining = last + (last - began) + _STRAGGLERS_SECONDS - time.monotonic()
             try:
                 # The origin has to answer, and has a limit of its own.
-                region, answer = answers.get(timeout=None if origin in asked else max(0.0, late))
+                region, answer = answers.get(
+                    timeout=None if origin in pending else max(0.0, remaining)
+                )
             except queue.Empty:
                 break
             last = time.monotonic()
-            asked.remove(region)
+            pending.remove(region)
             if not isinstance(answer, Exception):
                 missing.remove(region)
-                found[region] = answer
+                kernels[region] = answer
             elif region == origin or not isinstance(answer, (*FAILURES, EC2ServiceException)):
                 raise answer
-        return {region: kernel for region, kernel in found.items() if region not in missing}
+        return {region: kernel for region, kernel in kernels.items() if region not in missing}
 
     def _ask(
         self, client: Callable[[str], Client], regions: Sequence[str], at_once: int
     ) -> queue.SimpleQueue[tuple[str, str | Exception | None]]:
-        """Ask the regions in the background; where their answers come."""
+        """Ask the regions in background threads; return the queue of their answers."""
         waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
         answers: queue.SimpleQueue[tuple[str, str | Exception | None]] = queue.SimpleQueue()
         for region in regions:
@@ -114,5 +117,5 @@ def paravirtual_kernel(ec2: Client) -> str | None:
 
 
 def _version(name: str) -> tuple[int, ...]:
-    found = _VERSION.search(name)
-    return tuple(int(part) for part in found[1].split(".")) if found else ()
+    match = _VERSION.search(name)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()

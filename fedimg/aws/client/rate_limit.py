@@ -1,4 +1,4 @@
-"""How many calls a second go to one region: EC2 counts them, and refuses what is over."""
+"""Limit the calls a second to each region, since EC2 throttles accounts above its quota."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import threading
 import time
 from collections.abc import Callable
 
-#: What may come at once after a pause, in seconds' worth of calls; EC2's own buckets hold as much.
+#: The burst that is allowed after a pause, in seconds' worth of calls, like EC2's own buckets.
 _BURST_SECONDS = 5.0
 
 
 class RateLimit:
-    """Lets `rate` calls a second through to each region, this worker's share of them.
+    """Lets `rate` calls a second through to each region, divided among the workers.
 
     Args:
         rate: calls a second of all workers together.
-        clock: seconds that only go forward.
+        clock: a monotonic clock, in seconds.
+        sleep: waits for so many seconds.
     """
 
     def __init__(
@@ -30,15 +31,15 @@ class RateLimit:
         self._sleep = sleep
         self._workers = 1
         self._lock = threading.Lock()
-        # When the calls of a region that were let through by now have had their time.
+        # By region, when the calls that were let through so far are paid for at the rate.
         self._paid: dict[str, float] = {}
 
     def share(self, workers: int) -> None:
-        """So many workers live: each has an equal part."""
+        """Set the number of running workers, each of which gets an equal part of the rate."""
         self._workers = max(1, workers)
 
     def wait(self, region: str) -> None:
-        """Return when the next call to a region may begin."""
+        """Wait until the next call to a region may begin."""
         with self._lock:
             now = self._clock()
             paid = max(self._paid.get(region, 0.0), now - _BURST_SECONDS)

@@ -1,4 +1,4 @@
-"""Clients that outlast EC2: calls wait until it answers, throttles less, takes credentials."""
+"""Wrap clients so that calls survive outages, throttling and expired credentials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 
-#: For how long a call is tried again where others do not wait for its region, in seconds.
+#: For how long `briefly` retries a call, in seconds.
 _BRIEF_SECONDS = 10
 
 
@@ -22,10 +22,10 @@ def _always() -> bool:
 
 
 class Current:
-    """A client of which each call is one try, with the credentials that there are by then.
+    """A client that makes each call once, with the credentials that are current by then.
 
-    `get` is what makes the client, or has it ready; `keys_at_fault` whether a refusal of the
-    credentials is theirs to answer for, and not the region's.
+    `get` returns the underlying client; `keys_at_fault` tells whether rejected credentials are to
+    blame, rather than the region.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Current:
         self._keys_at_fault = keys_at_fault
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
-        def call(**given: Any) -> Any:
-            return self._once(lambda: getattr(self._get(), operation)(**given))
+        def call(**arguments: Any) -> Any:
+            return self._once(lambda: getattr(self._get(), operation)(**arguments))
 
         return call
 
@@ -54,9 +54,10 @@ class Current:
 
 
 class RetryingClient(Current):
-    """EC2 in a region, through outages that `waiter` waits for: for calls that may be repeated.
+    """EC2's client for a region, retried through outages by `waiter`, for calls that may be
+    repeated.
 
-    The waiter alone tries again: botocore's pauses, of up to 20 s, are not ended when a job is.
+    Only the waiter retries, since botocore's pauses of up to 20 s cannot be interrupted.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RetryingClient(Current):
         self._waiter = waiter
 
     def get_paginator(self, operation: str) -> Pages:
-        """As boto3 has it; the pages come all at once."""
+        """Return a paginator like boto3's, which returns all pages at once."""
         return Pages(lambda: self._get().get_paginator(operation), self._once)
 
     def _once(self, call: Callable[[], Any]) -> Any:
@@ -81,20 +82,20 @@ class RetryingClient(Current):
 
 
 class Pages:
-    """A paginator whose pages are one call, begun anew where one of them fails."""
+    """A paginator that reads all pages in one call, and starts again when one of them fails."""
 
     def __init__(self, get: Callable[[], Any], once: Callable[[Callable[[], Any]], Any]) -> None:
         self._get = get
         self._once = once
 
-    def paginate(self, **given: Any) -> list[dict[str, Any]]:
-        """All pages."""
-        pages: list[dict[str, Any]] = self._once(lambda: list(self._get().paginate(**given)))
+    def paginate(self, **arguments: Any) -> list[dict[str, Any]]:
+        """Return all pages."""
+        pages: list[dict[str, Any]] = self._once(lambda: list(self._get().paginate(**arguments)))
         return pages
 
 
 def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
-    """Make the clients of regions in advance, in a thread: later nobody waits for them.
+    """Create the clients of regions in a background thread, so that no job waits for them.
 
     The first takes a quarter of a second, for EC2's model, and each further one 5 ms.
     """
@@ -107,13 +108,17 @@ def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
 
 
 def briefly(clients: Clients, region: str, watch: Watch | None = None) -> RetryingClient:
-    """EC2 in a region, asked again for some seconds: for a look that can do without an answer."""
+    """Return EC2's client for a region, retried for 10 seconds, for reads that can do without an
+    answer.
+    """
     waiter = Waiter(Limits(outage=_BRIEF_SECONDS), threading.Event(), watch=watch)
     keys_at_fault = watch.keys_at_fault if watch else _always
     return RetryingClient(clients, region, waiter, brief=True, keys_at_fault=keys_at_fault)
 
 
 def once(clients: Clients, region: str, watch: Watch | None = None) -> Current:
-    """EC2 in a region, each call tried once: for calls that may have taken effect unseen."""
+    """Return EC2's client for a region without retries, for calls that may have taken effect
+    unseen.
+    """
     keys_at_fault = watch.keys_at_fault if watch else _always
     return Current(clients, lambda: clients.ec2_once(region), keys_at_fault)

@@ -1,7 +1,7 @@
-"""EC2's model as boto3 makes its clients from it, with nothing but what fedimg calls.
+"""Load EC2's model with only the operations that fedimg calls.
 
-boto3 makes a method of every operation anew for each client. EC2 has more than 700, and there is a
-client a region.
+boto3 creates a method for every operation of each client anew; EC2 has more than 700, and each
+region has a client.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import boto3
 import botocore.session
 from botocore.loaders import Loader
 
-#: What fedimg asks of EC2, anywhere. Another operation is not a method of its clients.
+#: The EC2 operations that fedimg calls. Its clients have no methods for others.
 OPERATIONS = frozenset(
     {
         "AuthorizeSecurityGroupIngress",
@@ -55,7 +55,7 @@ OPERATIONS = frozenset(
 
 
 class _FewOperations(Loader):
-    """Loads what botocore's own loader does, less the operations of EC2 that nobody calls."""
+    """Loads botocore's models, without the EC2 operations that fedimg does not call."""
 
     def load_service_model(
         self, service_name: str, type_name: str, api_version: str | None = None
@@ -68,9 +68,11 @@ class _FewOperations(Loader):
 
 
 def session() -> boto3.session.Session:
-    """A session of boto3's, by its own chain of credentials and settings, with few operations."""
-    made = botocore.session.get_session()
-    folders = list(made.get_component("data_loader").search_paths)
+    """Return a boto3 session with the reduced model and boto3's own chain of credentials and
+    settings.
+    """
+    core = botocore.session.get_session()
+    folders = list(core.get_component("data_loader").search_paths)
     few = _FewOperations(extra_search_paths=folders, include_default_search_paths=False)
-    made.register_component("data_loader", few)
-    return boto3.session.Session(botocore_session=made)
+    core.register_component("data_loader", few)
+    return boto3.session.Session(botocore_session=core)

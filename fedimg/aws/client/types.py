@@ -1,6 +1,6 @@
-"""What a client of AWS is to mypy."""
+"""Name the type that mypy sees for an AWS client."""
 
 from typing import Any
 
-#: boto3 builds a client's methods at run time; no static type tells them.
+#: boto3 creates a client's methods at run time, so they have no static type.
 Client = Any

@@ -1,4 +1,4 @@
-"""The one waiter: looks again at a growing interval, within a limit, until told to stop."""
+"""Wait for EC2: poll and retry at growing intervals, within limits, until stopped."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ from fedimg.exceptions import Cancelled, EC2ServiceException
 T = TypeVar("T")
 
 _GROWTH = 1.4
-# From when until when something is most likely to happen, in multiples of the time expected; how
-# long the pauses are then. Earlier than ever is noticed, too: the next one is looked for sooner.
-_EARLY, _LATE, _STEP = 0.8, 1.5, 0.05
-# The most that something is noticed late, as a share of what it took, where nobody knows or it is
-# overdue.
-_LATENESS = 0.1
+# In multiples of the expected duration: when polling becomes frequent and when it ends to be, and
+# the interval in between. A resource that is ready early shortens the next estimate.
+_FREQUENT_FROM, _FREQUENT_UNTIL, _FREQUENT_STEP = 0.8, 1.5, 0.05
+# The interval as a share of the elapsed time, without an estimate or beyond it.
+_INTERVAL_SHARE = 0.1
 
 
 class Watch(Protocol):
-    """Tells a region that is away from a call that fails."""
+    """Tells an outage of a whole region from a call that fails."""
 
     def check(self) -> None:
-        """Raise what ends the waiting when the region is known to be away."""
+        """Raise EC2ServiceException when the region is known to be unavailable."""
 
     def failed(self, error: Exception, seconds: float, limit: float) -> None:
-        """Judge an error that has come for some seconds, of `limit`; raises as `check` does."""
+        """Judge an error that has recurred for some seconds, of `limit`; raise as `check` does."""
 
 
 class Waiter:
-    """Waits for EC2 as `limits` allow. Every wait ends with Cancelled soon after `stop` is set.
+    """Waits for EC2 within `limits`. Every wait ends with Cancelled soon after `stop` is set.
 
-    `on_progress` is told, in words, when EC2 is waited for that does not answer. With a `watch`,
-    nobody waits for a region that is away.
+    `on_progress` is called with a text while EC2 does not answer, and with an empty one when it
+    answers again. With a `watch`, a wait ends when the region is unavailable.
     """
 
     def __init__(
         self,
         limits: Limits,
         stop: threading.Event,
-        on_progress: Callable[[str], None] = lambda words: None,
+        on_progress: Callable[[str], None] = lambda text: None,
         watch: Watch | None = None,
     ) -> None:
         self._minimum = limits.wait_minimum
@@ -64,19 +63,21 @@ class Waiter:
         repeatable: bool = True,
         expected: float | None = None,
     ) -> T:
-        """The first answer of `look` that is not None, asked for at most `limit` seconds.
+        """Return the first answer of `look` that is not None, polled for at most `limit` seconds.
 
-        With `expected`, the seconds that it probably takes, or 0 when nobody knows, it is not
-        asked at once, and most often around that time.
+        `what` completes "waiting for …" in the error. `expected` is the estimated duration in
+        seconds, or 0 without an earlier measurement: then the first poll comes after a pause, and
+        polls are most frequent around that time. Without an earlier measurement the interval is 10
+        % of the elapsed time.
 
-        That EC2 does not know a resource yet counts as not ready for as long as it may take to
-        settle, and that it does not answer for as long as an outage may last, whatever the limit;
-        a call that must not be repeated when it may have taken effect is not `repeatable`. Raises
-        EC2ServiceException when the limit passes; `what` says what was waited for.
+        A resource that EC2 does not know yet is polled until `limits.settle`, and a region that
+        does not answer until `limits.outage`, whatever the limit. A call that must not be repeated
+        when it may have taken effect is not `repeatable`. Raises EC2ServiceException when the limit
+        passes, and EC2's last error when one of the others does.
         """
         started = time.monotonic()
         failing_since: float | None = None
-        since, told = "", False
+        since, reported = "", False
         pause = self._minimum
         if expected is not None:
             self.pause(min(self._next(0.0, expected), limit))
@@ -86,9 +87,9 @@ class Waiter:
             try:
                 answer = look()
                 failing_since = None
-                if told:
+                if reported:
                     self._on_progress("")
-                    told = False
+                    reported = False
             except Exception as error:
                 if failing_since is None:
                     failing_since, since = time.monotonic(), _clock()
@@ -96,21 +97,21 @@ class Waiter:
                 away = repeatable and passing(error)
                 if away:
                     self._judge(error, failing)
-                known = failing < self._outage if away else not_found(error)
-                # At the end, EC2's own words say more than ours.
-                if not known or (not away and (failing >= self._settle or waited >= limit)):
+                tolerable = failing < self._outage if away else not_found(error)
+                # At the end, EC2's own message says more than a timeout.
+                if not tolerable or (not away and (failing >= self._settle or waited >= limit)):
                     raise
-                # What passes within a pause is not worth a word.
-                if away and not told and failing >= self._maximum:
-                    told = True
-                    self._on_progress(_waiting(since, error))
+                # A failure that passes within one pause is not reported.
+                if away and not reported and failing >= self._maximum:
+                    reported = True
+                    self._on_progress(_outage_text(since, error))
                 answer = None
             if answer is not None:
                 return answer
             left = limit - waited
             if left <= 0 and failing_since is None:
                 raise EC2ServiceException(
-                    f"{what}: not so after {limit:g} s; gave up waiting", later=True
+                    f"timed out after {limit:g} s waiting for {what}", later=True
                 )
             if expected is not None:
                 pause = self._next(waited, expected)
@@ -119,22 +120,22 @@ class Waiter:
                 pause = min(pause * _GROWTH, self._maximum)
 
     def _next(self, waited: float, expected: float) -> float:
-        """The next pause, after `waited` seconds."""
-        early = _EARLY * expected - waited
+        """Return the next pause after `waited` seconds."""
+        early = _FREQUENT_FROM * expected - waited
         if early > self._minimum:
             return min(early, self._maximum)
-        if waited < _LATE * expected:
-            return min(max(_STEP * expected, self._minimum), self._maximum)
-        return min(max(_LATENESS * waited, self._minimum), self._maximum)
+        if waited < _FREQUENT_UNTIL * expected:
+            return min(max(_FREQUENT_STEP * expected, self._minimum), self._maximum)
+        return min(max(_INTERVAL_SHARE * waited, self._minimum), self._maximum)
 
     def settled(self, call: Callable[[], T]) -> T:
-        """The result of a call on fresh resources, tried until EC2 knows them everywhere."""
-        return self.until(lambda: (call(),), what="resource known to EC2", limit=self._settle)[0]
+        """Return the result of a call on new resources, retried until EC2 knows them everywhere."""
+        return self.until(lambda: (call(),), what="EC2 to know the resource", limit=self._settle)[0]
 
     def outlasted(self, call: Callable[[], T]) -> T:
-        """The result of a call that may be repeated, when EC2 is there again to give it.
+        """Return the result of a repeatable call, retried while EC2 does not answer.
 
-        Raises whatever else EC2 says, and what it last said when the outage lasts too long.
+        Raises EC2's other errors at once, and the last error when the outage exceeds its limit.
         """
         away_since: float | None = None
         since = ""
@@ -149,7 +150,7 @@ class Waiter:
                 self._judge(error, time.monotonic() - away_since)
                 if not passing(error) or time.monotonic() - away_since >= self._outage:
                     raise
-                self._on_progress(_waiting(since, error))
+                self._on_progress(_outage_text(since, error))
             else:
                 if since:
                     self._on_progress("")
@@ -158,8 +159,10 @@ class Waiter:
             pause = min(pause * _GROWTH, self._maximum)
 
     def shown(self, find: Callable[[], T | None], *, what: str) -> T:
-        """A thing that exists, once EC2 shows it. Raises EC2ServiceException if it never does."""
-        return self.until(find, what=f"{what} shown by EC2", limit=self._settle)
+        """Return an existing resource once EC2 lists it. Raises EC2ServiceException if it never
+        does.
+        """
+        return self.until(find, what=f"EC2 to list {what}", limit=self._settle)
 
     def make(
         self,
@@ -169,10 +172,10 @@ class Waiter:
         look_first: bool,
         doubted: Callable[[], object] = lambda: None,
     ) -> T:
-        """Make a thing once by a call that EC2 gives no client token for.
+        """Create a resource once, by a call that takes no client token.
 
         When an earlier try may have taken effect (`look_first`, or a call whose outcome is in
-        doubt), `find` is asked before `make` is called again; `doubted` is told of such a call.
+        doubt), `find` runs before `make` is retried; `doubted` is called for each such try.
         """
         doubt = look_first
         if doubt:
@@ -181,17 +184,17 @@ class Waiter:
         pause = self._minimum
         while True:
             self.check()
-            if doubt and (found := find()) is not None:
-                return found
+            if doubt and (existing := find()) is not None:
+                return existing
             try:
                 return make()
             except Exception as error:
-                # Counted from the first failure: the call itself may wait for long.
+                # Counted from the first failure, since the call itself may take long.
                 failing_since = failing_since or time.monotonic()
                 failing = time.monotonic() - failing_since
                 self._judge(error, failing)
-                patience = self._outage if passing(error) else self._settle
-                if not (passing(error) or not_found(error)) or failing >= patience:
+                tolerated = self._outage if passing(error) else self._settle
+                if not (passing(error) or not_found(error)) or failing >= tolerated:
                     raise
             doubt = True
             doubted()
@@ -199,19 +202,19 @@ class Waiter:
             pause = min(pause * _GROWTH, self._maximum)
 
     def pause(self, seconds: float) -> None:
-        """Let time pass. Raises Cancelled when told to stop meanwhile."""
+        """Wait for some seconds. Raises Cancelled when stopped meanwhile."""
         self.stop.wait(seconds)
         self.check()
 
     def check(self) -> None:
-        """Raises Cancelled when told to stop, and EC2ServiceException when the region is away."""
+        """Raise Cancelled when stopped, and EC2ServiceException when the region is unavailable."""
         if self.stop.is_set():
             raise Cancelled
         if self._watch is not None:
             self._watch.check()
 
     def _judge(self, error: Exception, seconds: float) -> None:
-        """Raise EC2ServiceException when an error that has come for so long tells of an outage."""
+        """Raise EC2ServiceException when an error that has recurred for so long means an outage."""
         if self._watch is not None and passing(error):
             self._watch.failed(error, seconds, self._outage)
 
@@ -220,6 +223,6 @@ def _clock() -> str:
     return f"{datetime.now(UTC):%H:%M:%S} UTC"
 
 
-def _waiting(since: str, error: Exception) -> str:
-    whom = "EC2 to take the worker's credentials" if expired(error) else "EC2"
-    return f"waiting for {whom} since {since}: {error}"
+def _outage_text(since: str, error: Exception) -> str:
+    wanted = "accept the worker's credentials" if expired(error) else "answer"
+    return f"waiting for EC2 to {wanted}, since {since}: {error}"

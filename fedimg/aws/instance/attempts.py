@@ -1,4 +1,4 @@
-"""One try at a step that holds an instance: started with keys of its own, and logged into."""
+"""Run the attempts at a step that needs an instance: launch with new keys, and log in."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.ssh import client
 
-#: EC2's code for a full subnet; the others of its zone may have room.
+#: EC2's code for a subnet without free addresses; the other subnets of its zone may have some.
 _FULL_SUBNET = "InsufficientFreeAddressesInSubnet"
 
 
 class NoCapacity(EC2ServiceException):
-    """EC2 starts the instance in none of the subnets, for now; another attempt may pass."""
+    """EC2 cannot start the instance in any subnet for now; another attempt may pass."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """An instance on its way, and the two keys that live only as long as the attempt."""
+    """An instance that was launched, and the two keys that are used for this attempt only."""
 
     id: str
     host_key: client.Identity
@@ -42,72 +42,75 @@ class Started:
 class Attempts:
     """What the attempts at one step of a job share; their instances carry `role`.
 
-    Those `as_users_do` let the worker in by a key pair of EC2's, and run `early` as root when they
-    boot; the others are let in by their user data.
+    With `as_users_do` the worker logs in by an EC2 key pair, and the instance runs `early` as root
+    when it boots; otherwise the key comes with the user data.
     """
 
     ec2: Client
     waiter: Waiter
     labels: Labels
     settings: EC2
-    place: JobNetwork
+    network: JobNetwork
     role: str
     as_users_do: bool = False
     early: str = ""
     polling: BatchedPolling = field(default_factory=BatchedPolling)
 
     def start(
-        self, ami: str, kind: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
+        self, ami: str, instance_type: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
     ) -> Started:
-        """Start the instance of one attempt, in the first subnet that has room for it; each
-        `number` begins with another one.
+        """Launch the instance of one attempt, in the first subnet with capacity.
 
-        Raises NoCapacity, EC2ServiceException where no zone offers what it needs, and botocore's
+        Each `number` begins with another subnet. `volumes` are block device mappings. Raises
+        NoCapacity, EC2ServiceException where no zone offers the instance type, and botocore's
         ClientError when EC2 refuses otherwise.
         """
         host_key, client_key = (
             client.new_identity("fedimg-host"),
             client.new_identity("fedimg-client"),
         )
-        wanted = Launch(
+        request = Launch(
             ami=ami,
-            kind=kind,
+            instance_type=instance_type,
             user_data=user_data(
                 host_key=host_key,
                 client_key=None if self.as_users_do else client_key,
                 early=self.early,
             ),
             token="",
-            group=self.place.group,
+            group=self.network.group,
             subnet="",
             volumes=volumes,
             key_pair=self._key_pair(client_key) if self.as_users_do else "",
         )
-        # The attempt's own key makes the token: the same call is the same instance, another
-        # attempt, or another subnet, is another.
-        started = self._in_one_of(
-            instances.subnets_for(self.ec2, self.place, kind, number),
+        # The token depends on the attempt's own key: a repeated call is the same instance, and
+        # another attempt or subnet is another one.
+        started = self._launch_in_first_with_capacity(
+            instance_type,
+            instances.subnets_for(self.ec2, self.network, instance_type, number),
             lambda subnet: replace(
-                wanted,
+                request,
                 subnet=subnet,
                 token=self.labels.token(self.role, f"{host_key.public} {subnet}"),
             ),
         )
         return Started(started, host_key, client_key)
 
-    def _in_one_of(self, subnets: Sequence[str], wanted: Callable[[str], Launch]) -> str:
-        """Start what is wanted in the first subnet with room; the instance's id.
+    def _launch_in_first_with_capacity(
+        self, instance_type: str, subnets: Sequence[str], request_for: Callable[[str], Launch]
+    ) -> str:
+        """Launch the instance in the first subnet with capacity; return its id.
 
-        Where a zone has no room, its other subnets are not tried.
+        When a zone has no capacity, its other subnets are skipped.
         """
-        zones = self.place.subnets
+        zones = self.network.subnets
         full: set[str] = set()
         refused: list[str] = []
-        last = Exception("there is no subnet")
+        last = Exception("the VPC has no subnet")
         for subnet in subnets:
             if zones[subnet] in full:
                 continue
-            launch = wanted(subnet)
+            launch = request_for(subnet)
             try:
                 return instances.launch(
                     self.ec2, self.waiter, self.labels, self.role, launch, self.settings.network
@@ -115,7 +118,8 @@ class Attempts:
             except Exception as error:
                 if meaning_of(error) is Meaning.LATER:
                     raise NoCapacity(
-                        f"EC2 starts no {launch.kind} just now: {error}", later=True
+                        f"EC2 cannot start a {instance_type} instance at the moment: {error}",
+                        later=True,
                     ) from error
                 if not no_capacity(error):
                     raise
@@ -125,11 +129,13 @@ class Attempts:
                 full.add(zones[subnet])
         if meaning_of(last) is Meaning.ELSEWHERE_OR_NEVER:
             raise EC2ServiceException(
-                f"EC2 starts no such instance in {', '.join(refused)}; choose another instance "
-                f"type or other subnets in fedimg.toml: {last}"
+                f"EC2 does not offer {instance_type} in {', '.join(refused)}; choose another "
+                f"instance type or other subnets in fedimg.toml: {last}"
             ) from last
         raise NoCapacity(
-            f"EC2 has no room for the instance in {', '.join(refused)} just now: {last}", later=True
+            f"EC2 has no capacity for a {instance_type} instance in {', '.join(refused)} at the "
+            f"moment: {last}",
+            later=True,
         ) from last
 
     def _key_pair(self, key: client.Identity) -> str:
@@ -137,10 +143,10 @@ class Attempts:
 
     @contextmanager
     def login(self, started: Started, user: str) -> Iterator[tuple[Instance, client.Session]]:
-        """The instance once it runs, and a session on it.
+        """Yield the instance once it runs, and a session on it.
 
-        Raises EC2ServiceException when it does not come to run, SSHError when it does not let
-        `user` in, each within its limit.
+        Raises EC2ServiceException when it does not run in time, SSHError when `user` cannot log in
+        in time.
         """
         limits = self.settings.limits
         instance = instances.running(
@@ -167,21 +173,21 @@ class Attempts:
         self.waiter.settled(lambda: self.ec2.reboot_instances(InstanceIds=[started.id]))
 
     def terminated_reason(self, started: Started) -> str:
-        """Why EC2, or somebody else, ended the instance; empty when none of them did."""
+        """Return why EC2, or a person, terminated the instance; empty when neither did."""
         return instances.terminated_reason(self.ec2, started.id)
 
     def console(self, started: Started) -> str:
-        """What the instance's console shows, as far as EC2 has it."""
+        """Return the instance's console output, as far as EC2 has it."""
         return instances.console(self.ec2, started.id)
 
     def status(self, started: Started) -> str:
-        """EC2's own check of the instance, as far as it tells."""
+        """Return EC2's status check of the instance; empty when EC2 does not report it."""
         return instances.status(self.ec2, started.id)
 
     def dismiss(self) -> None:
-        """Ask for the end of the step's instances; the job's clean-up waits for it."""
+        """Request termination of the step's instances; the job's clean-up waits for its end."""
         instances.dismiss(self.ec2, self.labels, self.role)
-        self._forget_keys()
+        self._remove_key_pairs()
 
     def end(self) -> None:
         """Terminate the step's instances and wait until they are gone."""
@@ -192,8 +198,8 @@ class Attempts:
             self.role,
             limit=self.settings.limits.instance_gone,
         )
-        self._forget_keys()
+        self._remove_key_pairs()
 
-    def _forget_keys(self) -> None:
+    def _remove_key_pairs(self) -> None:
         if self.as_users_do:
             key_pairs.remove(self.ec2, self.labels, self.role)

@@ -1,4 +1,4 @@
-"""Instances: launched, waited for, found again by their tags, and ended."""
+"""Launch instances, wait for them, find them by their tags, and terminate them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.untrusted.quoting import plain
 
-#: What EC2 says of an instance that was shut down from within (EC2, StateReason).
+#: EC2's StateReason code of an instance that shut itself down.
 _ENDED_ITSELF = "Client.InstanceInitiatedShutdown"
 
 
@@ -31,12 +31,14 @@ class Instance:
 
 @dataclass(frozen=True)
 class Launch:
-    """What an instance is started from. `volumes` are block device mappings beside the AMI's own;
-    a call repeated with one `token` is one instance. `key_pair` is the name of one of EC2's.
+    """The parameters of an instance's launch.
+
+    `volumes` are block device mappings in addition to the AMI's own. Calls with the same `token`
+    are one instance. `key_pair` is the name of an EC2 key pair.
     """
 
     ami: str
-    kind: str
+    instance_type: str
     user_data: str
     token: str
     group: str
@@ -45,40 +47,41 @@ class Launch:
     key_pair: str = ""
 
 
-def subnets_for(ec2: Client, place: JobNetwork, kind: str, attempt: int) -> list[str]:
-    """The subnets to start an instance of a type in, one after another: each attempt begins with
-    another one.
+def subnets_for(ec2: Client, network: JobNetwork, instance_type: str, attempt: int) -> list[str]:
+    """Return the subnets to launch an instance of a type in, in order; each attempt begins with
+    another.
 
-    Not every zone offers every type; when none is known to, EC2's own refusal says it best.
+    Not every zone offers every type. When no zone is known to offer it, all subnets are returned,
+    so that EC2's own refusal says why.
     """
     offers = ec2.describe_instance_type_offerings(
         LocationType="availability-zone",
-        Filters=[{"Name": "instance-type", "Values": [kind]}],
+        Filters=[{"Name": "instance-type", "Values": [instance_type]}],
     )["InstanceTypeOfferings"]
     zones = {offer["Location"] for offer in offers}
-    fit = [subnet for subnet, zone in place.subnets.items() if zone in zones]
-    fit = fit or list(place.subnets)
+    fit = [subnet for subnet, zone in network.subnets.items() if zone in zones]
+    fit = fit or list(network.subnets)
     first = attempt % len(fit)
     return fit[first:] + fit[:first]
 
 
 def launch(
-    ec2: Client, waiter: Waiter, labels: Labels, role: str, wanted: Launch, network: Network
+    ec2: Client, waiter: Waiter, labels: Labels, role: str, request: Launch, network: Network
 ) -> str:
-    """Start one instance; its id.
+    """Launch one instance; return its id.
 
-    IMDSv2 only, no instance profile, gone when it shuts itself down. Raises botocore's
-    ClientError when EC2 refuses.
+    The instance has IMDSv2 only and no instance profile, and terminates when it shuts down. Raises
+    botocore's ClientError when EC2 refuses.
     """
-    key = {"KeyName": wanted.key_pair} if wanted.key_pair else {}
-    made = waiter.settled(
+    key = {"KeyName": request.key_pair} if request.key_pair else {}
+    response = waiter.settled(
         lambda: ec2.run_instances(
-            ImageId=wanted.ami,
-            InstanceType=wanted.kind,
+            ImageId=request.ami,
+            InstanceType=request.instance_type,
             MinCount=1,
             MaxCount=1,
-            ClientToken=wanted.token,
-            UserData=wanted.user_data,
+            ClientToken=request.token,
+            UserData=request.user_data,
             InstanceInitiatedShutdownBehavior="terminate",
             MetadataOptions={
                 "HttpTokens": "required",
@@ -88,20 +91,20 @@ def launch(
             NetworkInterfaces=[
                 {
                     "DeviceIndex": 0,
-                    "SubnetId": wanted.subnet,
-                    "Groups": [wanted.group],
+                    "SubnetId": request.subnet,
+                    "Groups": [request.group],
                     "AssociatePublicIpAddress": network.address == "public",
                     "DeleteOnTermination": True,
                 }
             ],
-            BlockDeviceMappings=list(wanted.volumes),
+            BlockDeviceMappings=list(request.volumes),
             TagSpecifications=labels.specifications(
                 ["instance", "volume", "network-interface"], role
             ),
             **key,
         )
     )
-    return str(made["Instances"][0]["InstanceId"])
+    return str(response["Instances"][0]["InstanceId"])
 
 
 def running(
@@ -113,25 +116,26 @@ def running(
     limit: float,
     polling: BatchedPolling | None = None,
 ) -> Instance:
-    """Wait until an instance runs and has an address, with whoever else waits in these `polling`.
+    """Wait until an instance runs and has an address, in the polls of `polling`.
 
     Raises EC2ServiceException when it ends instead, or takes longer than `limit` seconds.
     """
     field = "PublicIpAddress" if network.address == "public" else "PrivateIpAddress"
 
-    def judge(found: list[dict[str, Any]]) -> Instance | None:
-        state = found[0]["State"]["Name"]
+    def judge(instances: list[dict[str, Any]]) -> Instance | None:
+        (described,) = instances
+        state = described["State"]["Name"]
         if state not in ("pending", "running"):
-            reason = found[0].get("StateReason", {}).get("Message") or "EC2 gives no reason"
+            reason = described.get("StateReason", {}).get("Message") or "EC2 gives no reason"
             raise EC2ServiceException(f"instance {instance} is {state}: {reason}", later=True)
-        if state == "pending" or not found[0].get(field):
+        if state == "pending" or not described.get(field):
             return None
         return Instance(
             instance,
-            str(found[0][field]),
+            str(described[field]),
             {
                 mapping["DeviceName"]: mapping["Ebs"]["VolumeId"]
-                for mapping in found[0]["BlockDeviceMappings"]
+                for mapping in described["BlockDeviceMappings"]
             },
         )
 
@@ -140,32 +144,33 @@ def running(
         waiter,
         [instance],
         judge,
-        what=f"instance {instance} running, with an address",
+        what=f"instance {instance} to run and to have an address",
         limit=limit,
     )
 
 
 def terminated_reason(ec2: Client, instance: str) -> str:
-    """Why EC2, or somebody else, ended an instance; empty when it ended itself, or did not end, or
-    EC2 does not know it.
+    """Return why EC2, or a person, terminated an instance.
+
+    The reason is empty when the instance shut itself down, still runs, or is unknown to EC2.
     """
-    for found in _describe(ec2, [{"Name": "instance-id", "Values": [instance]}]):
-        reason = found.get("StateReason", {})
-        ended = found["State"]["Name"] not in ("pending", "running")
+    for described in _describe(ec2, [{"Name": "instance-id", "Values": [instance]}]):
+        reason = described.get("StateReason", {})
+        ended = described["State"]["Name"] not in ("pending", "running")
         if ended and reason.get("Code") != _ENDED_ITSELF:
             return str(reason.get("Message") or reason.get("Code") or "EC2 gives no reason")
     return ""
 
 
 def console(ec2: Client, instance: str) -> str:
-    """What an instance's console shows, as far as EC2 has it; empty when it does not tell.
+    """Return an instance's console output, as far as EC2 has it; empty when EC2 refuses.
 
-    What it shows at this moment, where the instance type allows to ask for that (Nitro ones do);
-    else what EC2 has kept, which may be minutes old.
+    Nitro types report the current output; for others EC2 returns what it stored, which may be
+    minutes old.
     """
-    for how in ({"Latest": True}, {}):
+    for options in ({"Latest": True}, {}):
         try:
-            answer = ec2.get_console_output(InstanceId=instance, **how)
+            answer = ec2.get_console_output(InstanceId=instance, **options)
         except Exception as error:
             if not code(error):
                 raise
@@ -175,27 +180,29 @@ def console(ec2: Client, instance: str) -> str:
 
 
 def status(ec2: Client, instance: str) -> str:
-    """EC2's own check of an instance, which asks its network card: ok, impaired, initializing …;
-    empty when it does not tell.
+    """Return EC2's instance status check, which reaches the network card: ok, impaired,
+    initializing ….
+
+    It is empty when EC2 does not report it.
     """
     try:
-        found = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
+        statuses = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
     except Exception as error:
         if not code(error):
             raise
         return ""
-    return str(found[0]["InstanceStatus"]["Status"]) if found else ""
+    return str(statuses[0]["InstanceStatus"]["Status"]) if statuses else ""
 
 
 def dismiss(ec2: Client, labels: Labels, role: str) -> bool:
-    """Ask for the end of every instance of a role; whether all are gone, with their volumes."""
+    """Request termination of every instance of a role; return whether all are gone."""
     states = {
         str(instance["InstanceId"]): instance["State"]["Name"]
         for instance in _describe(ec2, labels.filters(role))
     }
-    living = [id for id, state in states.items() if state not in ("terminated", "shutting-down")]
-    if living:
-        ec2.terminate_instances(InstanceIds=living)
+    remaining = [id for id, state in states.items() if state not in ("terminated", "shutting-down")]
+    if remaining:
+        ec2.terminate_instances(InstanceIds=remaining)
     return all(state == "terminated" for state in states.values())
 
 
@@ -206,7 +213,7 @@ def end(ec2: Client, waiter: Waiter, labels: Labels, role: str, *, limit: float)
     """
     waiter.until(
         lambda: dismiss(ec2, labels, role) or None,
-        what=f"the {role} instances of {labels.image} gone",
+        what=f"the {role} instances of {labels.image} to terminate",
         limit=limit,
     )
 

@@ -1,4 +1,4 @@
-"""EC2's key pairs, by which users get into their instances: imported for a test, and deleted."""
+"""Import EC2 key pairs, by which users log in to instances, and delete them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedimg.ssh.client import Identity
 
 
 def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identity) -> str:
-    """Make the public half of a key a key pair of EC2's; its name, for RunInstances."""
+    """Import the public half of a key as an EC2 key pair; return its name, for RunInstances."""
     name = f"fedimg-{labels.token(role, key.public)[:20]}"
 
     def make() -> str:
@@ -21,7 +21,7 @@ def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identi
                 TagSpecifications=labels.specifications(["key-pair"], role),
             )
         except Exception as error:
-            # The name is a digest of the key: such a pair is this one, made by a call in doubt.
+            # The name is a digest of the key, so the pair is this one, created by a call in doubt.
             if code(error) != "InvalidKeyPair.Duplicate":
                 raise
         return name
@@ -30,7 +30,7 @@ def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identi
 
 
 def remove(ec2: Client, labels: Labels, role: str) -> None:
-    """Delete the key pairs of a role. Who got into an instance by one stays let in."""
+    """Delete the key pairs of a role. Instances that were launched with one keep its key."""
     for pair in ec2.describe_key_pairs(Filters=labels.filters(role))["KeyPairs"]:
-        # Not every EC2 knows them by their ids.
+        # Some EC2 implementations do not know key pair ids.
         ec2.delete_key_pair(KeyName=pair["KeyName"])

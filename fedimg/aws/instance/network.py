@@ -1,4 +1,6 @@
-"""Where a job's instances live, and the security group that lets in the worker alone."""
+"""Set up the network of a job's instances: subnets, and a security group that admits only the
+worker.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +19,28 @@ ROLE = "security-group"
 
 @dataclass(frozen=True)
 class JobNetwork:
-    """The subnets that instances may be started in, each with its availability zone, and the
-    group that guards them.
+    """The id of the security group, and the subnets for instances.
+
+    `subnets` maps subnet ids to availability zones.
     """
 
     group: str
     subnets: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the queue."""
+        """Return plain JSON values, for the queue."""
         return asdict(self)
 
 
 def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> JobNetwork:
-    """The job's place in the origin: one that is there already, or a new group.
+    """Return the job's network in the origin, creating its security group if needed.
 
     Raises EC2ServiceException when the configured network does not exist.
     """
     if network.allowed_source is None:
         raise EC2ServiceException(
-            "ec2.network.allowed_source is not set in fedimg.toml: name the addresses, as EC2 "
-            "sees them, from which this worker reaches its instances"
+            "ec2.network.allowed_source is not set in fedimg.toml: set it to the public "
+            "addresses, as a CIDR block, from which this worker connects to its instances"
         )
     vpc, subnets = _subnets(ec2, network)
     name = f"fedimg-{labels.token(ROLE)[:20]}"
@@ -46,7 +49,7 @@ def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> Jo
         lambda: _find(ec2, name, vpc),
         look_first=False,
     )
-    waiter.settled(lambda: _admit(ec2, group, network))
+    waiter.settled(lambda: _authorize_worker(ec2, group, network))
     return JobNetwork(group, subnets)
 
 
@@ -65,7 +68,7 @@ def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:
     found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
     if not found:
         raise EC2ServiceException(f"{vpc} has no subnet; set ec2.network.subnet in fedimg.toml")
-    # Those that AWS made lead to the Internet; what was added may not.
+    # A zone's default subnet has a route to the Internet; another subnet may not.
     return vpc, _zones([subnet for subnet in found if subnet.get("DefaultForAz")] or found)
 
 
@@ -76,28 +79,28 @@ def _zones(subnets: list[dict[str, Any]]) -> dict[str, str]:
 
 def _create(ec2: Client, waiter: Waiter, labels: Labels, name: str, vpc: str) -> str:
     try:
-        made = ec2.create_security_group(
+        response = ec2.create_security_group(
             GroupName=name,
-            Description=f"fedimg: SSH from the worker alone, for {labels.image}"[:255],
+            Description=f"fedimg: SSH from the worker only, for {labels.image}"[:255],
             VpcId=vpc,
             TagSpecifications=labels.specifications(["security-group"], ROLE),
         )
     except Exception as error:
         if code(error) != "InvalidGroup.Duplicate":
             raise
-        return waiter.shown(lambda: _find(ec2, name, vpc), what=f"security group {name}")
-    return str(made["GroupId"])
+        return waiter.shown(lambda: _find(ec2, name, vpc), what=f"the security group {name}")
+    return str(response["GroupId"])
 
 
 def _find(ec2: Client, name: str, vpc: str) -> str | None:
-    # The name is a digest of site and job: a group of this name is this job's.
+    # The name is a digest of site and job, so a group of this name is this job's.
     found = ec2.describe_security_groups(
         Filters=[{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
     )["SecurityGroups"]
     return str(found[0]["GroupId"]) if found else None
 
 
-def _admit(ec2: Client, group: str, network: Network) -> None:
+def _authorize_worker(ec2: Client, group: str, network: Network) -> None:
     ranges = (
         {"Ipv6Ranges": [{"CidrIpv6": network.allowed_source}]}
         if ":" in str(network.allowed_source)
@@ -107,7 +110,7 @@ def _admit(ec2: Client, group: str, network: Network) -> None:
     wanted = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **ranges}
     found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
     present = [{key: value for key, value in rule.items() if value} for rule in found]
-    # A group that was kept may let in a source that is not configured any more.
+    # A group from an earlier run may admit a source that is no longer configured.
     if stale := [rule for rule in present if rule != wanted]:
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)
     if wanted in present:

@@ -1,4 +1,4 @@
-"""The constant scripts that instances run as root; their values come on standard input."""
+"""Build the commands that run constant scripts on instances, with values on standard input."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _BECOME_ROOT = '$(test "$(id -u)" = 0 || echo sudo -n)'
 
 
 def text(name: str) -> str:
-    """A script that this package brings, by its path in it."""
+    """Return the text of a script of this package, by its path in the package."""
     return files("fedimg.aws").joinpath(name).read_text()
 
 
 def as_root(name: str, shell: str) -> str:
-    """The command that runs a script as root. It is the same on every instance."""
+    """Return the command that runs a script as root, which is the same for every instance."""
     return f"exec {_BECOME_ROOT} {shell} -c {shlex.quote(text(name))}"
 
 
 def values(lines: Iterable[tuple[str, object]]) -> bytes:
-    """A script's standard input: a NAME and a VALUE a line, then `end`.
+    """Return a script's standard input: a line `NAME VALUE` for each value, then `end`.
 
-    No value may hold a line's end: who gives one has checked it.
+    No value may contain a line break; the caller has checked that.
     """
     return "".join([*(f"{name} {value}\n" for name, value in lines), "end\n"]).encode()

@@ -75,7 +75,7 @@ class Download:
                 fruitless += 1
             if self._ended.is_set() or fruitless == MOST_FRUITLESS:
                 raise ImageUnreachable(
-                    f"download: cannot read {self._url} to its end, "
+                    f"download: cannot read all of {self._url}, "
                     f"{self._size - self._received} bytes remaining: {failure}"
                 )
             # The first further one at once: most often a server has closed a long connection.
@@ -83,7 +83,7 @@ class Download:
         if digest:
             found = f"{digest.name}:{digest.hexdigest()}"
             if found != self._checksum:
-                raise ImageUnusable(f"checksum: the file has {found} in place of {self._checksum}")
+                raise ImageUnusable(f"checksum: the file has {found}, expected {self._checksum}")
 
     def end(self) -> None:
         """Break off: whoever waits in `run` for the server's next bytes goes on."""
@@ -123,7 +123,7 @@ class Download:
                     piece = piece[known:]
                     if self._received + len(piece) > self._size:
                         raise ImageUnreachable(
-                            f"download: more than {self._size} bytes came in place of {self._size}"
+                            f"download: {self._url} sends more than the expected {self._size} bytes"
                         )
                     self._received += len(piece)
                     yield piece
@@ -143,26 +143,26 @@ class Download:
             # Where the URL redirected to may have been an address for a while.
             passing = status >= 500 or status in (408, 429) or bool(response.history)
             if passing:
-                raise _Broken(f"its server answers {status}")
-            raise ImageUnusable(f"download: the server of {self._url} answers {status}")
+                raise _Broken(f"its server answers with status {status}")
+            raise ImageUnusable(f"download: the server of {self._url} answers with status {status}")
         version = [response.headers.get(name) for name in ("ETag", "Last-Modified")]
         if total != str(self._size) or _differ(self._version, version):
             raise ImageUnreachable(
-                f"download: {self._url} has {one_line(total, 20)} bytes now in place of "
-                f"{self._size}, or was written anew meanwhile; try again when its upload is "
+                f"download: {self._url} was changed: it now has {one_line(total, 20)} bytes, or "
+                f"other {self._size} bytes than when it was measured; retry when its upload is "
                 "complete"
             )
         self._version = version
         if begin < self._received and not self._past_caches:
             # A cache may be asked to let its server answer; else all of it is read once more.
             self._past_caches = True
-            raise _Broken("its server sends the whole file when it is asked for the rest")
+            raise _Broken("its server ignores the Range header and sends the whole file")
         return begin
 
     def _part(self, response: requests.Response) -> tuple[int, str]:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not match or int(match[1]) > self._received:
-            raise _Broken("its server does not send what it is asked for")
+            raise _Broken("its server does not send the requested range")
         return int(match[1]), match[2]
 
 

@@ -67,7 +67,9 @@ class DirectWriter:
                 except Exception as failure:
                     if not _may_pass(failure):
                         raise
-                    self.on_progress(f"attempt {number} failed, starting afresh: {failure}")
+                    self.on_progress(
+                        f"attempt {number} failed, retrying with a new snapshot: {failure}"
+                    )
                 self.waiter.pause(limits.wait_maximum)
             return self._attempt(image)
         except (ImageUnusable, TooSlow) as error:
@@ -105,7 +107,7 @@ class DirectWriter:
             )
         )
         snapshot = str(started["SnapshotId"])
-        self.on_progress(f"snapshot {snapshot} starts")
+        self.on_progress(f"snapshot {snapshot} started")
         return snapshot
 
     def _stream(self, image: RawImage, size: ImageSize, snapshot: str) -> None:
@@ -160,7 +162,9 @@ class DirectWriter:
             # A new one may not be known to EC2 yet, and is not to be forgotten for that.
             self.waiter.settled(lambda: self.ec2.delete_snapshot(SnapshotId=snapshot))
         except Exception as error:
-            self.on_progress(f"snapshot {snapshot} is left for the job's clean-up: {error}")
+            self.on_progress(
+                f"could not delete snapshot {snapshot}, the job's clean-up will: {error}"
+            )
 
 
 def client(clients: Clients, region: str, *, jobs: int) -> Client:

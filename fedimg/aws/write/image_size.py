@@ -97,32 +97,32 @@ def image_size(
         begin = remote.read(_HEADER)
         if not begin.startswith(_MAGIC):
             raise ImageUnusable(
-                f"{url} is not an .xz file: it begins with {begin[: len(_MAGIC)]!r}"
+                f"{url} is not an .xz file: its first bytes are {begin[: len(_MAGIC)].hex(' ')}"
             )
         try:
             blocks = xz_blocks.read(cast(BinaryIO, remote))
         except xz_blocks.TooManyBlocks as error:
-            raise ImageUnusable(f"{url} has {error}: pack it in larger ones") from error
+            raise ImageUnusable(f"{url} has {error}: compress it with larger blocks") from error
         except xz_blocks.DictionaryTooLarge as error:
             raise ImageUnusable(
-                f"{url} was packed with {error}, and unpacking it needs as much memory, where "
-                f"{LARGEST // MIB} MiB is the most; pack it with 'xz -9' or less"
+                f"{url} was compressed with {error}, and decompressing it needs as much memory; "
+                f"the limit is {LARGEST // MIB} MiB; compress it with 'xz -9' or less"
             ) from error
         except XZError as error:
             raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
         size = ImageSize(remote.size, blocks)
     if not size.uncompressed_size:
-        raise ImageUnusable(f"{url} is an .xz file of nothing")
+        raise ImageUnusable(f"{url} is an .xz file without any data")
     if size.uncompressed_size > maximum:
         raise ImageUnusable(
-            f"{url} holds an image of {gib(size.uncompressed_size)} GiB, and the largest taken is "
-            f"{gib(maximum)} GiB (limits.image_gib in the configuration)"
+            f"{url} holds an image of {gib(size.uncompressed_size)} GiB, and the limit is "
+            f"{gib(maximum)} GiB (ec2.limits.image_gib in the configuration)"
         )
     # What cannot be made smaller, xz makes larger by less than a thousandth.
     if size.compressed_size > maximum + maximum // 100 + GIB // 1024:
         raise ImageUnusable(
-            f"{url} has {gib(size.compressed_size)} GiB of file for an image of "
-            f"{gib(size.uncompressed_size)} GiB: pack it anew with xz"
+            f"{url} is larger than its image: {gib(size.compressed_size)} GiB for an image of "
+            f"{gib(size.uncompressed_size)} GiB; compress it again with xz"
         )
     return size
 
@@ -155,7 +155,7 @@ def gib(size: int) -> int:
 
 def _plain(error: XZError) -> str:
     if str(error).startswith(("footer", "file: invalid size")):
-        return f"its footer is missing, so it was cut short or written over ({error})"
+        return f"its footer is missing, so it was truncated or overwritten ({error})"
     return f"it is damaged ({error})"
 
 
@@ -247,7 +247,7 @@ class _RemoteFile(io.RawIOBase):
             if self._requests > MOST_REQUESTS:
                 raise ImageUnusable(
                     f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its "
-                    "size; pack it as one, as 'xz -T0' does"
+                    "size; compress it into one stream, as 'xz -T0' does"
                 )
             if self._past_caches:
                 headers["Cache-Control"] = "no-cache"
@@ -276,9 +276,9 @@ class _RemoteFile(io.RawIOBase):
         """The server has sent the whole file. Raise ImageUnreachable when it did so before."""
         if self._past_caches:
             raise ImageUnreachable(
-                f"the server of {self._url} sends the whole file when it is asked for its end, "
-                "where the image's size stands: it does not honour Range, nor does it when caches "
-                "are told to ask anew; serve the file from one that does"
+                f"the server of {self._url} ignores the Range header, even with Cache-Control: "
+                "no-cache, so that the image's size cannot be read from the end of the file; serve "
+                "the file from a server that supports ranges"
             )
         self._past_caches = True
 
@@ -293,11 +293,11 @@ class _RemoteFile(io.RawIOBase):
         """The size of the file of which a part is answered with, which has to begin there."""
         status = response.status_code
         if status == 416:
-            raise ImageUnusable(f"{self._url} is not an .xz file: it is too short to be one")
+            raise ImageUnusable(f"{self._url} is not an .xz file: it is too short")
         if status != 206:
             passing = status >= 500 or status in (408, 429)
             raise (ImageUnreachable if passing else ImageUnusable)(
-                f"cannot read {self._url}: its server answers {status}"
+                f"cannot read {self._url}: its server answers with status {status}"
             )
         match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if not match:
@@ -308,8 +308,8 @@ class _RemoteFile(io.RawIOBase):
 
     def _changed(self) -> ImageUnreachable:
         return ImageUnreachable(
-            f"{self._url} changed while it was read, or its server mixes up ranges; "
-            "try again when its upload is complete"
+            f"{self._url} changed while it was read, or its server answers with wrong ranges; "
+            "retry when its upload is complete"
         )
 
     def _body(self, response: requests.Response, size: int) -> bytes:

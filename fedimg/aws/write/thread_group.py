@@ -73,7 +73,7 @@ class ThreadGroup:
         if self.over.is_set():
             raise Cancelled
         if time.monotonic() > self._deadline:
-            raise TooSlow(f"not done after {self._limit:g} s; gave up")
+            raise TooSlow(f"timed out after {self._limit:g} s")
 
     def join(
         self,
@@ -99,7 +99,7 @@ class ThreadGroup:
 
 
 class Pipe(Generic[T]):
-    """At most `size` things, or any number where that is 0, on their way from one thread of a crew
+    """At most `size` things, or any number where that is 0, on their way from one thread of a group
     to others.
 
     Waiting on either side ends with what `ThreadGroup.check` raises.

@@ -70,8 +70,8 @@ def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
         at += len(part)
     if at != most or not decompressor.eof or decompressor.unused_data or next(given, b""):
         raise ImageUnusable(
-            f"decompression: the block at {block.start} does not hold the {block.size} bytes that "
-            "the file's index promised"
+            f"decompression: the block at byte {block.start} does not hold the {block.size} bytes "
+            "that the file's index lists"
         )
 
 

@@ -56,7 +56,9 @@ class UtilityWriter:
             try:
                 return self._attempt(image, number)
             except (NoCapacity, _WorthAnother) as failure:
-                self.on_progress(f"attempt {number + 1} failed, starting afresh: {failure}")
+                self.on_progress(
+                    f"attempt {number + 1} failed, retrying with a new instance: {failure}"
+                )
                 self.attempts.end()
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
         try:
@@ -67,7 +69,7 @@ class UtilityWriter:
     def _attempt(self, image: RawImage, number: int) -> str:
         size = self._measure(image)
         started = self._start(image, size, number)
-        self.on_progress(f"instance {started.id} starts")
+        self.on_progress(f"instance {started.id} started")
         try:
             with self.attempts.login(started, self.attempts.settings.login_user) as login:
                 instance, session = login
@@ -99,7 +101,7 @@ class UtilityWriter:
         if not machine.utility_ami:
             raise EC2UtilityException(
                 f"no utility AMI for {image.architecture} images is set in fedimg.toml; "
-                "see 'fedimg check'"
+                "run 'fedimg check'"
             )
         blank = _blank(
             gib(size.uncompressed_size), throughput=self.attempts.settings.volume_throughput

@@ -22,10 +22,10 @@ while read -r name value; do
     case $name in
         url | hosts | plain | alone | volume | checksum | compressed | uncompressed | idle | appear) given[$name]=$value ;;
         end) ended=yes; break ;;
-        *) fail input "a value that this script does not know" ;;
+        *) fail input "unknown value name" ;;
     esac
 done
-[[ $ended ]] || fail input "the values end too early"
+[[ $ended ]] || fail input "the list of values is incomplete"
 
 value_of() { # NAME PATTERN VARIABLE
     [[ ${given[$1]-} =~ ^$2$ ]] || fail input "the value of $1 is missing or malformed"
@@ -71,8 +71,8 @@ find_device() {
 
 deadline=$((SECONDS + appear))
 until find_device; do
-    ((SECONDS < deadline)) || fail device "no disk here had the serial number of $volume within \
-$appear s; there are: $(cd /sys/block && echo *)"
+    ((SECONDS < deadline)) || fail device "timed out after $appear s waiting for a disk with \
+the serial number of $volume; the disks are: $(cd /sys/block && echo *)"
     echo "progress 0"
     sleep 1
 done
@@ -85,12 +85,12 @@ while read -r source _; do
     [[ $source != "/dev/$device" ]] || fail device "/dev/$device is mounted"
 done </proc/self/mounts
 
-read -r sectors <"/sys/block/$device/size" || fail device "/dev/$device does not tell its size"
+read -r sectors <"/sys/block/$device/size" || fail device "cannot read the size of /dev/$device"
 capacity=$((sectors * 512)) # Linux counts 512-byte sectors here, whatever the disk's own.
 ((uncompressed <= capacity)) ||
     fail volume "the image needs $uncompressed bytes and /dev/$device has $capacity"
 
-work=$(mktemp -d) || fail tools "no temporary directory: is the root disk full?"
+work=$(mktemp -d) || fail tools "cannot create a temporary directory: is the root disk full?"
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 
 # --- The download: one stream for whoever reads it, however many connections it takes.
@@ -106,7 +106,7 @@ broken() { # REASON
 may_lead_to() { # ADDRESS WHERE_FROM: whom a server may redirect to is the worker's word.
     local host
     [[ $1 =~ $address_form && ${#1} -le 8000 ]] ||
-        broken "the server redirects to what is no http address, or a very long one" || return
+        broken "the server redirects to a URL that is malformed or too long" || return
     host=${BASH_REMATCH[2]//[][]/}
     host=${host,,}
     [[ " $hosts " == *" $host "* ]] || broken "the server redirects to $host, which is neither its \
@@ -167,7 +167,7 @@ fetch() {
             # Whoever reads it has failed.
             ask "$address" || return 23
             [[ $code == 3?? && $redirect ]] || break
-            ((hop < 5)) || broken "the server redirects more than 5 times" || return
+            ((hop < 5)) || broken "the server redirects more than 5 times in a row" || return
             may_lead_to "$redirect" "$address" || return
             address=$redirect
         done
@@ -186,13 +186,13 @@ fetch() {
             # or from a server that knows no ranges.
             33:*) if [[ ${past_caches[*]-} ]]; then whole=yes; fi
                 past_caches=(--header 'Cache-Control: no-cache') ;;
-            0:*) broken "the server answers $code" || return ;;
+            0:*) broken "the server answers with status $code" || return ;;
         esac
         if ((received > before)); then
             told=$(header etag)
             [[ $told ]] || told=$(header last-modified)
             [[ -z $version || -z $told || $version == "$told" ]] ||
-                broken "the file was written anew while it was read; try again when its upload is \
+                broken "the file was changed while it was read; retry when its upload is \
 complete" || return
             version=$told
         fi
@@ -208,7 +208,7 @@ complete" || return
 readers=()
 pipes=()
 for sink in "${digests[@]/%/sum}" wc; do
-    mkfifo "$work/$sink.pipe" || fail tools "no named pipe in $work"
+    mkfifo "$work/$sink.pipe" || fail tools "cannot create a named pipe in $work"
     pipes+=("$work/$sink.pipe")
     case $sink in wc) command=(wc -c) ;; *) command=("$sink") ;; esac
     "${command[@]}" <"$work/$sink.pipe" >"$work/$sink" 2>"$work/$sink.errors" &
@@ -256,27 +256,27 @@ while read -r count unit _; do
     [[ $unit != bytes ]] || written=$count
 done <"$work/volume.errors"
 ((written <= uncompressed)) ||
-    fail decompression "there is more than the $uncompressed bytes that the file's index promised"
+    fail decompression "the image has more than the $uncompressed bytes that the file's index lists"
 # 23: curl could not write, which is its reader's failure.
 ((status[0] == 0 || status[0] == 23)) || fail download "$(said download)"
 for reader in "${readers[@]}"; do
-    wait "$reader" || fail checksum "a program that reads the download along died"
+    wait "$reader" || fail checksum "a program that computes a checksum or size died"
 done
 ((status[2] == 0)) || fail decompression "$(said decompression)"
 ((status[0] == 0 && status[1] == 0)) || fail download "$(said download)$(said tee)"
 
 read -r received <"$work/wc"
-((received <= compressed)) || fail download "more than $compressed bytes came"
-((received == compressed)) || fail download "$received bytes came in place of $compressed"
+((received <= compressed)) || fail download "received more than the expected $compressed bytes"
+((received == compressed)) || fail download "received $received bytes, expected $compressed"
 found=()
 for digest in "${digests[@]}"; do
     read -r digits _ <"$work/${digest}sum"
     found+=("$digest:$digits")
 done
 [[ $checksum == none || $checksum == "${found[-1]}" ]] ||
-    fail checksum "the file has ${found[-1]} in place of $checksum"
+    fail checksum "the file has ${found[-1]}, expected $checksum"
 ((written == uncompressed)) ||
-    fail decompression "$written bytes came out in place of $uncompressed"
+    fail decompression "the image has $written bytes, expected $uncompressed"
 
 printf 'checksum %s\n' "${found[@]}"
 echo "wrote $written"

@@ -96,9 +96,9 @@ def given(
         ("checksum", checksum, _CHECKSUM),
     ):
         if value is not None and not pattern.fullmatch(value):
-            raise ValueError(f"{what} {value!r} cannot be given to an instance")
+            raise ValueError(f'{what} "{value}" is malformed, and is not passed to an instance')
     if min(compressed_size, uncompressed_size, idle, appear) <= 0:
-        raise ValueError(f"sizes and times of {url} have to be more than nothing")
+        raise ValueError(f"the sizes and timeouts for {url} have to be positive")
     values = {
         "url": url,
         "hosts": " ".join(hosts),

@@ -85,7 +85,7 @@ def test_who_looks_asks_for_all_and_the_others_take_the_answer(
 
 def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Waiter) -> None:
     ec2, sight = Snapshots(clock, a=0, b=0), BatchedPolling().snapshots
-    with sight._waited_for(["a", "b"]):
+    with sight._awaiting(["a", "b"]):
         sight._look(ec2, waiter, ["a"], clock.now)
         clock.now += 1
         sight._look(ec2, waiter, ["b"], clock.now - 1)
@@ -145,7 +145,7 @@ def test_limit_is_kept_whatever_was_expected(clock: Clock, waiter: Waiter) -> No
     ec2, together = Snapshots(clock, a=600, b=1e9), BatchedPolling()
     wait(ec2, waiter, "a", together)
     began = clock.now
-    with pytest.raises(EC2ServiceException, match="snapshot b completed"):
+    with pytest.raises(EC2ServiceException, match="snapshot b to complete"):
         wait(ec2, waiter, "b", together, limit=30)
     assert clock.now - began == pytest.approx(30)
 

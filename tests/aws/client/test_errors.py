@@ -147,8 +147,8 @@ def test_unknown_ami_is_the_utility_ami_only_while_writing():
 
 def test_call_that_an_ec2_lacks_is_named_with_its_answer():
     error = told(refusal("400", ""))
-    assert "EC2 refused CopySnapshot with 400: it gives no reason" in str(error)
-    assert "does not have that call" in str(error)
+    assert "EC2 refused CopySnapshot with 400: no reason given" in str(error)
+    assert "does not support the call" in str(error)
     assert (error.later, error.unknown) == (False, "")
 
 

@@ -95,8 +95,10 @@ def test_pauses_grow_to_the_longest(waiter, clock):
 
 
 def test_limit_is_kept_and_told_with_what_was_waited_for(waiter, clock):
-    with pytest.raises(EC2ServiceException, match=r"snapshot snap-1 completed.*100 s"):
-        waiter.until(Script(None), what="snapshot snap-1 completed", limit=100)
+    with pytest.raises(
+        EC2ServiceException, match=r"timed out after 100 s waiting for snapshot snap-1 to complete"
+    ):
+        waiter.until(Script(None), what="snapshot snap-1 to complete", limit=100)
     assert clock.now == pytest.approx(1100)
 
 
@@ -196,8 +198,8 @@ def test_settled_gives_up_with_what_ec2_says(waiter):
 
 
 def test_shown_gives_up_with_what_was_looked_for(waiter):
-    with pytest.raises(EC2ServiceException, match="the AMI that is named X"):
-        waiter.shown(Script(None), what="the AMI that is named X")
+    with pytest.raises(EC2ServiceException, match="the AMI with the name X"):
+        waiter.shown(Script(None), what="the AMI with the name X")
 
 
 # Stopping

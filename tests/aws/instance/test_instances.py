@@ -33,7 +33,7 @@ def launch(origin, waiter, labels, ami, place):
     def launch(role="utility", *, token="1", job=labels, network=NETWORK, client=origin, **changes):
         given = {
             "ami": ami,
-            "kind": "t3.small",
+            "instance_type": "t3.small",
             "user_data": "#cloud-config\n",
             "token": job.token(role, token),
             "group": place.group,
@@ -99,7 +99,7 @@ def test_private_instance_has_no_public_address(origin, waiter, launch):
 
 
 def test_running_has_its_limit(origin, waiter, launch):
-    with pytest.raises(EC2ServiceException, match="running, with an address"):
+    with pytest.raises(EC2ServiceException, match="to run and to have an address"):
         instances.running(origin, waiter, launch(), NETWORK, limit=0.01)
 
 
@@ -143,7 +143,7 @@ def test_end_of_nothing_is_at_once(origin, waiter, labels):
 
 def test_end_has_its_limit(origin, waiter, launch, labels):
     launch()
-    with pytest.raises(EC2ServiceException, match=r"utility instances of .* gone"):
+    with pytest.raises(EC2ServiceException, match=r"utility instances of .* to terminate"):
         instances.end(origin, waiter, labels, "utility", limit=0.01)
 
 

@@ -107,7 +107,7 @@ class Writer:
 
     def started(self) -> int:
         """How many snapshots were started."""
-        return len([words for words in self.heard if words.endswith(" starts")])
+        return len([words for words in self.heard if words.endswith(" started")])
 
     def snapshots(self) -> list[dict[str, Any]]:
         """What there is of the job."""
@@ -254,7 +254,7 @@ def test_download_that_is_cut_goes_on_where_it_was(writer: Writer, manner: Any) 
     def cut() -> None:
         writer.web.manner, writer.web.times = manner, 2
 
-    writer.when["starts"] = cut
+    writer.when["started"] = cut
     written = writer.direct(limits={"write_idle": 1}).write(image)
     assert writer.held(written) == blocks(RAW)
     assert writer.started() == 1
@@ -276,7 +276,7 @@ def test_cut_download_goes_on_behind_a_redirect_to_an_address_that_expires(write
         writer.web.good_for = 1
         writer.web.manner, writer.web.times = "cut", 2
 
-    writer.when["starts"] = expire
+    writer.when["started"] = expire
     written = writer.direct().write(image)
     assert writer.held(written) == blocks(RAW)
     assert there not in str(writer.heard)
@@ -291,7 +291,7 @@ def test_cut_download_goes_on_through_a_server_that_sends_all_of_it(
     def cut() -> None:
         writer.web.manner, writer.web.times, writer.web.then = "cut", 1, manner
 
-    writer.when["starts"] = cut
+    writer.when["started"] = cut
     written = writer.direct().write(image)
     assert writer.held(written) == blocks(RAW)
     assert writer.started() == 1
@@ -306,8 +306,8 @@ def test_file_that_is_written_anew_while_it_is_downloaded_is_not_mixed(writer: W
         writer.web.manner, writer.web.times = "cut", 1
         writer.web.retag = {path: '"two"'}
 
-    writer.when["starts"] = cut
-    with pytest.raises(EC2UtilityException, match="written anew meanwhile"):
+    writer.when["started"] = cut
+    with pytest.raises(EC2UtilityException, match="was changed"):
         writer.direct().write(image)
     assert writer.snapshots() == []
 
@@ -323,8 +323,8 @@ def damaged(packed: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("packed", "made", "words"),
     [
-        (PACKED, {"checksum": "sha256:" + "0" * 64}, "checksum: .*in place of sha256:000"),
-        (PACKED, {"checksum": "md5:" + "0" * 32}, "checksum: .*md5:.*in place of md5:000"),
+        (PACKED, {"checksum": "sha256:" + "0" * 64}, "checksum: .*expected sha256:000"),
+        (PACKED, {"checksum": "md5:" + "0" * 32}, "checksum: .*md5:.*expected md5:000"),
         (damaged(PACKED), {}, "decompression: Corrupt input data"),
     ],
 )
@@ -364,7 +364,7 @@ def test_missing_file_is_named(writer: Writer) -> None:
 
 def test_file_that_goes_in_the_meantime_is_named(writer: Writer) -> None:
     image = writer.image()
-    writer.when["starts"] = writer.web.files.clear
+    writer.when["started"] = writer.web.files.clear
     with pytest.raises(EC2UtilityException, match=rf"not written: download: .*{image.url}.* 404"):
         writer.direct().write(image)
     assert writer.snapshots() == []
@@ -372,7 +372,7 @@ def test_file_that_goes_in_the_meantime_is_named(writer: Writer) -> None:
 
 def test_file_that_grows_in_the_meantime_is_refused(writer: Writer) -> None:
     image = writer.image()
-    writer.when["starts"] = lambda: writer.web.files.update({f"/{image.file_name}": PACKED * 2})
+    writer.when["started"] = lambda: writer.web.files.update({f"/{image.file_name}": PACKED * 2})
     with pytest.raises(EC2UtilityException, match="when its upload is complete"):
         writer.direct().write(image)
     assert writer.snapshots() == []
@@ -384,21 +384,21 @@ def test_file_that_grows_in_the_meantime_is_refused(writer: Writer) -> None:
         ("cut", "bytes remaining: the connection ended before the answer did"),
         ("reset", "bytes remaining: Connection reset by peer"),
         ("stalled", "bytes remaining: its server did not answer in time"),
-        ("unavailable", "answers 503"),
+        ("unavailable", "answers with status 503"),
     ],
 )
 def test_download_that_breaks_off_midway_fails_and_leaves_nothing(
     writer: Writer, manner: Any, words: str
 ) -> None:
-    writer.when["starts"] = lambda: setattr(writer.web, "manner", manner)
+    writer.when["started"] = lambda: setattr(writer.web, "manner", manner)
     with pytest.raises(EC2UtilityException, match=rf"not written: download: .*({words})"):
         writer.direct(limits={"write_idle": 1}).write(writer.image())
     assert writer.snapshots() == []
 
 
 def test_download_that_breaks_off_is_made_again_into_another_snapshot(writer: Writer) -> None:
-    writer.when["starts"] = lambda: setattr(writer.web, "manner", "cut")
-    writer.when["starting afresh"] = lambda: setattr(writer.web, "manner", "well")
+    writer.when["started"] = lambda: setattr(writer.web, "manner", "cut")
+    writer.when["retrying with a new snapshot"] = lambda: setattr(writer.web, "manner", "well")
     written = writer.direct(limits={"attempts": 2}).write(writer.image())
     assert writer.started() == 2
     (snapshot,) = writer.snapshots()
@@ -407,8 +407,8 @@ def test_download_that_breaks_off_is_made_again_into_another_snapshot(writer: Wr
 
 
 def test_write_that_takes_too_long_is_given_up(writer: Writer) -> None:
-    writer.when["starts"] = lambda: setattr(writer.web, "manner", "stalled")
-    with pytest.raises(EC2UtilityException, match="not done after 1 s; gave up"):
+    writer.when["started"] = lambda: setattr(writer.web, "manner", "stalled")
+    with pytest.raises(EC2UtilityException, match="timed out after 1 s"):
         writer.direct(limits={"write": 1}).write(writer.image())
     assert writer.snapshots() == []
 
@@ -423,7 +423,7 @@ def test_blocks_refused_for_a_while_are_put_again(writer: Writer, code: str) -> 
     """A new snapshot is unknown for a while, and EBS limits what it takes a second."""
     writer.account.refuse(ORIGIN, PutSnapshotBlock=code)
     mend = threading.Timer(0.6, writer.account.refuse_nothing)
-    writer.when["starts"] = mend.start
+    writer.when["started"] = mend.start
     written = writer.direct().write(writer.image())
     mend.join()
     assert writer.held(written) == blocks(RAW)
@@ -453,7 +453,7 @@ def test_snapshot_that_cannot_be_removed_is_named_and_left_for_the_clean_up(
     writer.account.refuse(ORIGIN, **refused)
     with pytest.raises(ClientError, match="CompleteSnapshot"):
         writer.direct().write(writer.image())
-    assert "is left for the job's clean-up" in writer.heard[-1]
+    assert "the job's clean-up will" in writer.heard[-1]
     assert leftovers(writer) == [snapshot["SnapshotId"] for snapshot in writer.snapshots()]
 
 
@@ -504,7 +504,7 @@ def working() -> list[str]:
 
 
 def stall_download(writer: Writer) -> None:
-    writer.when["starts"] = lambda: setattr(writer.web, "manner", "stalled")
+    writer.when["started"] = lambda: setattr(writer.web, "manner", "stalled")
 
 
 def throttle_blocks(writer: Writer) -> None:
@@ -553,7 +553,7 @@ def recovered(writer: Writer) -> str | None:
 
 
 def test_snapshot_that_a_crash_left_pending_is_removed(writer: Writer) -> None:
-    writer.when["starts"] = cut
+    writer.when["started"] = cut
     with pytest.raises(PowerCut):
         writer.direct().write(writer.image())
     (dead,) = writer.snapshots()
@@ -587,7 +587,7 @@ def test_nothing_is_recovered_where_nothing_was(writer: Writer) -> None:
 MOST_MIB = 256
 MEASURED = """
 import json, sys, threading
-from fedimg.aws import direct
+from fedimg.aws.write import ebs_direct
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.tags import Labels
 from fedimg.aws.client.waiter import Waiter
@@ -597,8 +597,8 @@ from fedimg.images import RawImage
 url, region = sys.argv[1:]
 settings = EC2(origin=region, write_via="direct", plain_http_hosts=["127.0.0.1"])
 clients = Clients()
-written = direct.Direct(
-    clients.ec2(region), direct.client(clients, region, jobs=4),
+written = ebs_direct.DirectWriter(
+    clients.ec2(region), ebs_direct.client(clients, region, jobs=4),
     Waiter(settings.limits, threading.Event()), Labels("memory", "job", "image"), settings, print,
 ).write(RawImage(url, "x86_64", "build", "build-1"))
 # Not ru_maxrss, which begins with what the process that started this one takes.

@@ -73,10 +73,10 @@ def bring(
     blocks = xz_blocks.read(io.BytesIO(packed))
     size = ImageSize(len(packed), blocks)
     download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND, trusted=NOBODY)
-    with ThreadGroup(stop or threading.Event(), limit=limit) as crew:
+    with ThreadGroup(stop or threading.Event(), limit=limit) as threads:
         try:
             stream(
-                crew,
+                threads,
                 download,
                 size,
                 image.put,
@@ -227,7 +227,7 @@ def test_all_that_wait_end_when_it_is_stopped_or_too_slow(
 MOST_MIB = 256
 MEASURED = """
 import sys, threading, time
-from fedimg.aws.write.thread_group import Crew
+from fedimg.aws.write.thread_group import ThreadGroup
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import NOBODY, image_size
 from fedimg.aws.write.pipeline import Bounds, stream
@@ -236,8 +236,8 @@ url = sys.argv[1]
 stop = threading.Event()
 size = image_size(url, maximum=1 << 40)
 download = Download(url, size=size.compressed_size, checksum=None, idle=60, trusted=NOBODY)
-with Crew(stop, limit=120) as crew:
-    stream(crew, download, size, lambda index, block: time.sleep(0.01), connections=64,
+with ThreadGroup(stop, limit=120) as threads:
+    stream(threads, download, size, lambda index, block: time.sleep(0.01), connections=64,
            glance=lambda: None, bounds=Bounds(threads=4))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1024)

@@ -44,12 +44,12 @@ def layout(packed: bytes) -> list[Block]:
 
 def cut(packed: bytes, blocks: Sequence[Block], size: int) -> list[list[bytes]]:
     """What each block gets of a file that comes in pieces of this size."""
-    with ThreadGroup(threading.Event(), limit=NEVER_MIND) as crew:
-        room = MemoryBudget(crew, len(packed))
+    with ThreadGroup(threading.Event(), limit=NEVER_MIND) as threads:
+        room = MemoryBudget(threads, len(packed))
         dealt: list[Bytes] = []
 
         def begin(block: Block) -> Bytes:
-            dealt.append(Bytes(crew, room))
+            dealt.append(Bytes(threads, room))
             return dealt[-1]
 
         dealer = Cut(blocks, begin)
@@ -68,8 +68,8 @@ def image(packed: bytes, size: int) -> dict[int, bytes]:
 def gather(parts: Iterable[tuple[int, bytes]], blocks: Sequence[Block]) -> dict[int, bytes]:
     """The image's blocks, by number, of parts of its file's blocks."""
     found: dict[int, bytes] = {}
-    with ThreadGroup(threading.Event(), limit=NEVER_MIND) as crew:
-        gathered = Reassembly(crew, sum(block.size for block in blocks), ON_THEIR_WAY)
+    with ThreadGroup(threading.Event(), limit=NEVER_MIND) as threads:
+        gathered = Reassembly(threads, sum(block.size for block in blocks), ON_THEIR_WAY)
         for part in parts:
             for index, block in gathered.add(*part):
                 assert index not in found

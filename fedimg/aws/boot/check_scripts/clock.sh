@@ -10,8 +10,8 @@ while read -r what value; do
         tolerance) tolerance=$value ;;
     esac
 done
-[ -n "$url" ] || { echo "the settings name no server to compare the clock with"; exit 77; }
-command -v curl >/dev/null || { echo "there is no curl here"; exit 77; }
+[ -n "$url" ] || { echo "ec2.test.clock names no server to compare the clock with"; exit 77; }
+command -v curl >/dev/null || { echo "curl is not installed"; exit 77; }
 
 before=$(date +%s)
 said=$(curl --disable --silent --show-error --globoff --head --max-time 30 --retry 2 \
@@ -20,11 +20,11 @@ after=$(date +%s)
 told=$(printf '%s\n' "$said" | tr -d '\r' | sed -n 's/^[Dd][Aa][Tt][Ee]: *//p' | tail -n 1)
 there=$(date -d "$told" +%s 2>/dev/null)
 if [ -z "$told" ] || [ -z "$there" ]; then
-    echo "$url sends no Date"
+    echo "the answer of $url has no Date header"
     exit 1
 fi
 off=0
 [ "$there" -ge "$before" ] || off=$((before - there))
 [ "$there" -le "$after" ] || off=$((there - after))
-echo "$off s off the clock of $url"
+echo "the clock differs by $off s from that of $url"
 [ "$off" -le "$tolerance" ]

@@ -1,7 +1,7 @@
 # Run by sh, as root, on a test instance: cloud-init has finished, without an error. Waits for it.
 # Exit status 77: the image has no cloud-init. What cloud-init itself recovered from is told, not
 # held against the image.
-command -v cloud-init >/dev/null || { echo "there is no cloud-init here"; exit 77; }
+command -v cloud-init >/dev/null || { echo "cloud-init is not installed"; exit 77; }
 said=$(cloud-init status --wait --long 2>&1)
 status=$?
 # It prints dots while it waits.

@@ -7,10 +7,10 @@ while read -r what value; do
         end) break ;;
         resolve)
             getent ahosts "$value" >/dev/null || { echo "$value could not be resolved"; exit 1; }
-            echo "$value is $(getent ahosts "$value" | { read -r address _; echo "$address"; })"
+            echo "$value resolves to $(getent ahosts "$value" | { read -r address _; echo "$address"; })"
             ;;
         reach)
-            command -v curl >/dev/null || { echo "there is no curl here"; exit 77; }
+            command -v curl >/dev/null || { echo "curl is not installed"; exit 77; }
             # Any answer will do.
             curl --disable --silent --show-error --globoff --output /dev/null --max-time 30 \
                 --retry 2 --proto =http,https --url "$value" 2>&1 || exit 1
@@ -19,4 +19,4 @@ while read -r what value; do
     esac
     named=yes
 done
-[ -n "$named" ] || { echo "the settings name nothing to reach or resolve"; exit 77; }
+[ -n "$named" ] || { echo "ec2.test.reach and ec2.test.resolve are empty"; exit 77; }

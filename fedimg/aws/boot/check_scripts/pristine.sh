@@ -4,20 +4,20 @@ record=/run/fedimg-shipped
 
 source=$(findmnt -n -v -o SOURCE / 2>/dev/null)
 if [ ! -b "$source" ]; then
-    echo "the root file system is on no disk here, so what is in it did not come with the image"
+    echo "the root file system is not on a disk, so its files did not come with the image"
     exit 77
 fi
 if ! command -v cloud-init >/dev/null; then
-    echo "there is no cloud-init here, which would have let us look before the first boot's changes"
+    echo "cloud-init is not installed, so nothing could run before the first boot's changes"
     exit 77
 fi
 if [ "$(tail -n 1 "$record" 2>/dev/null)" != looked ]; then
-    echo "cloud-init did not run the bootcmd in its user data, so nobody saw what was shipped"
+    echo "cloud-init did not run the bootcmd of its user data, so the shipped files were not examined"
     exit 1
 fi
 found=$(sed '$d' "$record")
 if [ -n "$found" ]; then
-    printf 'the image shipped:\n%s\n' "$found"
+    printf 'the image was shipped with:\n%s\n' "$found"
     exit 1
 fi
-echo "no host key, password, authorized key or machine-id was shipped"
+echo "the image was shipped without host keys, passwords, authorized keys and machine-id"

@@ -4,14 +4,14 @@
 export LC_ALL=C
 fail() { echo "$1"; exit 1; }
 
-command -v findmnt >/dev/null || { echo "there is no findmnt here"; exit 77; }
+command -v findmnt >/dev/null || { echo "findmnt is not installed"; exit 77; }
 # -v: without the name of a btrfs subvolume.
 source=$(findmnt -n -v -o SOURCE /)
-[ -b "$source" ] || { echo "the root file system is on no disk here, but on $source"; exit 77; }
+[ -b "$source" ] || { echo "the root file system is not on a disk, but on $source"; exit 77; }
 name=$(basename "$(readlink -f "$source")")
 device=/sys/class/block/$name
 if [ ! -r "$device/size" ] || [ -e "$device/dm" ]; then
-    echo "the root file system is on $source, whose place on the volume is not known"
+    echo "the root file system is on $source, whose position on the volume is unknown"
     exit 77
 fi
 
@@ -22,10 +22,10 @@ if [ -e "$device/partition" ]; then
     read -r whole <"$(dirname "$(readlink -f "$device")")/size"
     left=$((whole - start - size))
     # 64 MiB: alignment, the second partition table, and what a tool rounds off.
-    [ "$left" -le 131072 ] || fail "behind the root's partition $name are $((left / 2048)) MiB unused"
+    [ "$left" -le 131072 ] || fail "$((left / 2048)) MiB are unused behind the root partition $name"
 fi
 system=$(df -k / | tail -n 1 | { read -r _ blocks _; echo "$blocks"; })
 # What df tells leaves out some of a file system's own tables.
 [ "$((system * 2 * 100))" -ge "$((size * 85))" ] ||
-    fail "the root file system has $((system / 1024)) MiB, and $name $((size / 2048)) MiB"
+    fail "the root file system has $((system / 1024)) MiB, but $name has $((size / 2048)) MiB"
 echo "$((system / 1024)) MiB on $name, which has $((size / 2048)) MiB"

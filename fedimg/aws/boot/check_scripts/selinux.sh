@@ -1,12 +1,12 @@
 # Run by sh, as root, on a test instance: SELinux enforces. Exit status 77: the image has none.
 if [ ! -e /etc/selinux/config ] && [ ! -e /sys/fs/selinux/enforce ]; then
-    echo "there is no SELinux here"
+    echo "the image has no SELinux"
     exit 77
 fi
 enforces=0
 [ ! -r /sys/fs/selinux/enforce ] || read -r enforces </sys/fs/selinux/enforce
 if [ "$enforces" != 1 ]; then
-    echo "SELinux does not enforce; /etc/selinux/config says $(grep '^SELINUX=' /etc/selinux/config)"
+    echo "SELinux is not in enforcing mode; /etc/selinux/config says $(grep '^SELINUX=' /etc/selinux/config)"
     exit 1
 fi
-echo "SELinux enforces"
+echo "SELinux is in enforcing mode"

@@ -10,7 +10,7 @@ done >"$record"
 
 while IFS=: read -r user secret _; do
     case $secret in
-        '') echo "no password needed for user $user" ;;
+        '') echo "empty password of user $user" ;;
         # Locked, or what no password ever hashes to.
         !* | \** | x) ;;
         *) echo "password of user $user" ;;

@@ -1,8 +1,8 @@
 # Run by sh, as root, on a test instance: the boot has come to its end, and no unit has failed.
-# Waits for that; the caller has the limit. Exit status 77: systemd does not run here.
+# Waits for that; the caller has the limit. Exit status 77: systemd is not running.
 export LC_ALL=C SYSTEMD_COLORS=0
 
-[ -d /run/systemd/system ] || { echo "systemd does not run here"; exit 77; }
+[ -d /run/systemd/system ] || { echo "systemd is not running"; exit 77; }
 while :; do
     state=$(systemctl is-system-running 2>/dev/null)
     case $state in
@@ -15,6 +15,6 @@ systemctl list-units --state=failed --plain --no-legend --no-pager --full | whil
     echo "failed: $unit"
     systemctl status --lines=5 --no-pager --full "$unit" 2>&1 | tail -n 5
 done
-echo "the system is $state"
+echo "system state: $state"
 systemctl is-active --quiet multi-user.target || { echo "multi-user.target was not reached"; exit 1; }
 [ "$state" = running ]
