@@ -9,9 +9,9 @@ import pytest
 
 PROCESS = """
 import os, signal, sys, threading, time
-from fedimg.process.signals import told_to_stop
+from fedimg.process.signals import stop_requested
 
-told = told_to_stop()
+told = stop_requested()
 print("ready", flush=True)
 {}
 print("told" if told.wait(30) else "never told", flush=True)

@@ -643,10 +643,10 @@ def test_the_process_outlives_no_worker(server: Server, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(
         "import sys, threading, time\n"
-        "from fedimg import ssh\n"
+        "from fedimg.ssh import client\n"
         "port, host, private, public = sys.argv[1:]\n"
-        "ssh.connect('127.0.0.1', int(port), 'fedora', host_key=ssh.Identity('', host),\n"
-        "    client_key=ssh.Identity(private, public), limit=20, stop=threading.Event())\n"
+        "client.connect('127.0.0.1', int(port), 'fedora', host_key=client.Identity('', host),\n"
+        "    client_key=client.Identity(private, public), limit=20, stop=threading.Event())\n"
         "print('in', flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -201,7 +201,7 @@ def test_second_redirect_that_is_refused_names_the_address_that_was_asked_for(
 
 LOGGING = """
 import logging, sys, threading, warnings
-from fedimg import logs
+from fedimg.process import logs
 
 logs.to_standard_error()
 log = logging.getLogger("fedimg.some")

@@ -28,10 +28,10 @@ import socket
 import sys
 from pathlib import Path
 
-from fedimg import uploader, worker
 from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.services.ec2 import Result
+from fedimg.worker import process, workflows
 
 state = Path(sys.argv[1])
 
@@ -70,7 +70,7 @@ def connect():
         raise EC2ServiceException("cannot connect") from error
 
 
-class Messenger:
+class OutboxRelay:
     def __init__(self, *given, turn):
         pass
 
@@ -85,8 +85,8 @@ class Messenger:
 
 
 logging.basicConfig(level=logging.INFO)
-uploader.EC2Service = Service
-worker.Messenger = Messenger
+workflows.EC2Service = Service
+process.OutboxRelay = OutboxRelay
 
 
 def leftovers(clients, site, regions, *, job, **more):
@@ -95,7 +95,7 @@ def leftovers(clients, site, regions, *, job, **more):
     return []
 
 
-uploader.cleanup.leftovers = leftovers
+workflows.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
     {
         "state_directory": state,
@@ -105,7 +105,7 @@ settings = Settings.model_validate(
         "worker": {"stop_seconds": float(sys.argv[2])},
     }
 )
-sys.exit(worker.run_worker(settings))
+sys.exit(process.run_worker(settings))
 """
 
 
