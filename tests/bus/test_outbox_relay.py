@@ -132,7 +132,7 @@ def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: OutboxRe
         "import pathlib, sys, time\n"
         "from fedimg.bus.outbox_relay import OutboxRelay\n"
         "from fedimg.store.store import Store\n"
-        f"Messenger(Store(pathlib.Path(sys.argv[1])), {CONFIRM}).start()\n"
+        f"OutboxRelay(Store(pathlib.Path(sys.argv[1])), {CONFIRM}).start()\n"
         "print('runs', flush=True)\n"
         "time.sleep(60)\n"
     )
