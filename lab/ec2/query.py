@@ -43,7 +43,7 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
 
 
 def _serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answer:
-    form = wire.form_of(request.query, request.body)
+    form = wire.only_form(request.query, request.body)
     name = form.get("Action", "")
     region = signer.region
     calls.count("EC2", name or "none", region)

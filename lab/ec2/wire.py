@@ -39,6 +39,23 @@ def form_of(query: str, body: bytes) -> dict[str, str]:
     return dict(pairs)
 
 
+def only_form(query: str, body: bytes) -> dict[str, str]:
+    """The same pairs of a request in which nobody could find others.
+
+    Raises EC2Error: MalformedQueryString for parameters in URL and body at once, of which moto
+    takes those of the URL, and for a parameter that is there twice.
+    """
+    if query and body:
+        raise EC2Error(
+            "MalformedQueryString", "The parameters are to be in the URL or in the body."
+        )
+    form = form_of(query, body)
+    text = query or body.decode("utf-8", "replace")
+    if len(form) < len(parse_qsl(text, keep_blank_values=True)):
+        raise EC2Error("MalformedQueryString", "The request has a parameter twice.")
+    return form
+
+
 def parse(action: OperationModel, form: dict[str, str]) -> dict[str, Any]:
     """The parameters of a request, typed and nested as botocore's callers write them.
 

@@ -476,6 +476,19 @@ def test_request_that_may_be_read_in_two_ways_is_refused(
     assert "<Code>AccessDenied</Code>" in answer.text
 
 
+def test_call_is_judged_by_what_is_done(ec2: Site) -> None:
+    """Of a group in the URL and another in the body, one would be judged and one removed."""
+    made = ec2.client().create_security_group(GroupName="judged", Description="d")["GroupId"]
+    mine = user(ec2, allow("ec2:DescribeSecurityGroups"))
+    url = f"{ec2.ec2.url}/?Action=DeleteSecurityGroup&GroupId={made}&Version=2016-11-15"
+    body = "Action=DescribeSecurityGroups&Version=2016-11-15"
+    asked = AWSRequest("POST", url, {"Content-Type": FORM}, body)
+    SigV4Auth(Credentials(mine.key, mine.secret), "ec2", "us-east-1").add_auth(asked)
+    answer = requests.post(url, body, headers=dict(asked.headers.items()), timeout=10)
+    assert "<Code>MalformedQueryString</Code>" in answer.text
+    assert ec2.client().describe_security_groups(GroupIds=[made])["SecurityGroups"]
+
+
 def test_roles_are_assumed_by_who_may(ec2: Site) -> None:
     role = f"arn:aws:iam::{ACCOUNT}:role/"
     mine = user(ec2, allow("sts:AssumeRole", f"{role}mine"))("sts")

@@ -72,6 +72,7 @@ def test_each_region_has_zones_network_and_types(ec2: Any) -> None:
         ("Action=DescribeImages&MaxResults=x&Version=2016-11-15", 400, "InvalidParameterValue"),
         ("Action=CopySnapshot&Version=2016-11-15", 400, "MissingParameter"),
         ("Version=2016-11-15", 400, "MissingParameter"),
+        ("Action=DescribeVpcs&Action=DeleteVpc&Version=2016-11-15", 400, "MalformedQueryString"),
         ("Action=RequestSpotInstances&Version=2016-11-15", 400, "UnsupportedOperation"),
     ],
 )

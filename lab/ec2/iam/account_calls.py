@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from moto.iam.models import iam_backends
 
-from lab.ec2 import auth_errors
+from lab.ec2 import auth_errors, wire
 from lab.ec2.errors import EC2Error
 from lab.ec2.iam.authorization import caller_of, demand
 from lab.ec2.iam.callers import PARTITION, Caller
@@ -111,16 +111,9 @@ def _asked(
 
 def _form(request: Request) -> dict[str, str]:
     """A request's parameters, as whoever answers it reads them, too. Raises EC2Error."""
-    if request.query and request.body:
-        raise EC2Error("AccessDenied", "The parameters are to be in the URL or in the body.")
     if request.body and "x-www-form-urlencoded" not in (request.header("Content-Type") or ""):
         raise EC2Error("AccessDenied", "The body is to be application/x-www-form-urlencoded.")
-    text = request.query or request.body.decode("utf-8", "replace")
-    pairs = parse_qsl(text, keep_blank_values=True)
-    form = dict(pairs)
-    if len(form) < len(pairs):
-        raise EC2Error("AccessDenied", "A parameter is there twice.")
-    return form
+    return wire.only_form(request.query, request.body)
 
 
 def _touched(call: Call, who: Caller, action: str, form: Mapping[str, str]) -> list[Resource]:
