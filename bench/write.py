@@ -24,7 +24,7 @@ from fedimg.aws.instance import network
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.tags import Labels
 from fedimg.aws.write import utility_instance, write_script
-from fedimg.aws.write.image_size import NOBODY, gib, image_size
+from fedimg.aws.write.image_size import OWN_HOST_ONLY, gib, image_size
 from fedimg.config import load
 from lab import running
 from lab.processes import Process
@@ -170,7 +170,7 @@ class _Instance:
         size = image_size(url, maximum=2**40)
         given = write_script.given(
             url=url,
-            trusted=NOBODY,
+            trusted=OWN_HOST_ONLY,
             volume=self._volume,
             checksum=None,
             compressed_size=size.compressed_size,

@@ -1,5 +1,6 @@
-"""What the EC2 process is made of, one verb a file; the process itself is `fedimg.services.ec2`.
+"""Everything that fedimg does in AWS.
 
-The modules here act on AMIs, snapshots and regions by the calls of `client`. `instance`, `write`
-and `boot` are built on them. Nothing in the package knows of queue, bus or database.
+`client` makes the calls, `instance` runs instances, `write` and `boot` are the two steps on them;
+the modules beside them are the other steps. The order of the steps is decided by `services`, which
+alone imports this package, with the command line.
 """

@@ -1,4 +1,4 @@
-"""Everything that jobs made and that was never public: found by tag, or by note, and removed."""
+"""Find and remove the resources of jobs that were never public, by their tags or the record."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SNAPSHOT = "snapshot"
 VOLUME = "volume"
 SECURITY_GROUP = "security-group"
 KEY_PAIR = "key-pair"
-#: What uses another goes before it.
+#: In the order of removal: a resource comes before those that it uses.
 KINDS = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
-#: What EC2 says of a thing that is in use, or still being made.
+#: The error codes for a resource that is in use, or still being created.
 _NOT_YET = {"DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse", "IncorrectState"}
 _AT_ONCE = 16
-#: EC2's most values of a filter.
+#: EC2's limit on the values of one filter.
 _FILTER_VALUES = 200
 
 
@@ -42,7 +42,8 @@ _FILTER_VALUES = 200
 class Leftover:
     """A resource of this site. A key pair's id is its name.
 
-    `created` is when it was made, in seconds since the epoch, by EC2's clock, where EC2 tells.
+    `created` is the time of its creation in seconds since the epoch, by EC2's clock; None where EC2
+    does not report it.
     """
 
     kind: str
@@ -56,24 +57,24 @@ class Leftover:
 class Standing(Enum):
     """Who may be using a resource."""
 
-    #: Nobody but the job that made it.
+    #: Only the job that created it.
     LEFT = auto()
     #: Anybody: it is public.
     PUBLIC = auto()
-    #: Whoever used it while it was public, or may have been.
+    #: Anybody who used it while it was, or may have been, public.
     ONCE_PUBLIC = auto()
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a site has: what is left over, what is published, and what once was and is private."""
+    """The resources of a site: left over, public, and private now but public once."""
 
     left: list[Leftover]
     public: list[Leftover]
     once_public: list[Leftover]
 
     def without(self, jobs: Collection[str]) -> Survey:
-        """The same less what is of certain jobs."""
+        """Return the survey without the resources of certain jobs."""
 
         def others(items: list[Leftover]) -> list[Leftover]:
             return [item for item in items if item.job not in jobs]
@@ -82,14 +83,14 @@ class Survey:
 
 
 def recorded(amis: Iterable[AMIRow]) -> list[Leftover]:
-    """AMIs that jobs noted, for `survey` to look for."""
+    """Return the AMIs that jobs recorded, for `survey` to look up."""
     return [Leftover(IMAGE, ami.ami, ami.region, ami.job, ami.name) for ami in amis]
 
 
 def leftovers(
     clients: Clients, site: str, regions: Iterable[str], **options: Any
 ) -> list[Leftover]:
-    """What `survey`, with the same arguments, finds left over."""
+    """Return what `survey`, with the same arguments, finds left over."""
     return survey(clients, site, regions, **options).left
 
 
@@ -105,15 +106,14 @@ def survey(
     published: Collection[str] = (),
     unseen: Callable[[EC2ServiceException], None] | None = None,
 ) -> Survey:
-    """What there is, in some regions, of one job, or of every job of the site but the `spare` ones.
+    """Return the resources, in some regions, of one job or of all jobs of the site except `spare`.
 
-    A public AMI is published, and so is a snapshot that a public AMI is made from: neither is
-    left over, whatever the rest. Nor is what was once public, or may have been, by its tag or, as
-    `published` are the ids of such things, by the record. `kinds` names what a region may hold; the
-    snapshots of public AMIs are told from others only where AMIs are among it. `recorded` are AMIs
-    that jobs noted, and are looked for by their ids where EC2 keeps no tags of them. For a region
-    that does not answer `unseen` is told why, and the others are looked at all the same; without it
-    EC2ServiceException is raised.
+    A public AMI is not left over, nor is a snapshot that a public AMI is made from, nor a resource
+    that is or may have been public by its tag or by the ids in `published`. `kinds` returns the
+    resource types to list in a region; snapshots of public AMIs are recognized only where AMIs are
+    listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
+    their tags. For a region that does not answer, `unseen` is called with the error and the others
+    are listed all the same; without `unseen`, EC2ServiceException is raised.
     """
 
     def look(region: str) -> list[tuple[Standing, Leftover]]:
@@ -135,11 +135,11 @@ def survey(
 
 
 def of_unknown_jobs(found: Survey, jobs: Collection[str], made: float | None) -> list[Leftover]:
-    """What is left over of jobs that a database which was `made` then is too young to know.
+    """Return the leftovers of jobs that are unknown to a database that was created at `made`.
 
-    Whether that was ever public nobody can tell. It is nothing where no thing of the site is older
-    than the database: the others' jobs came after it. Where nobody knows when the database was
-    made, as it has had no job, everything is older.
+    Whether such a resource was ever public cannot be decided. The result is empty where no resource
+    of the site is older than the database, since jobs of later resources would be known. When the
+    time of creation is unknown, since the database has had no job, every resource counts as older.
     """
 
     def older(item: Leftover) -> bool:
@@ -165,18 +165,18 @@ def remove(
     removed: Callable[[Leftover], None] = lambda item: None,
     once_public: bool = False,
 ) -> None:
-    """Remove leftovers, region by region side by side, what uses another first.
+    """Remove leftovers, the regions in parallel, dependent resources first.
 
-    `removed` is told of each as it goes. An AMI that is public stays, and so does one that is
-    marked as having been, unless `once_public` says that a person wants it gone. Raises
+    `removed` is called for each. An AMI that is public stays, and so does one that is marked as
+    having been public, unless `once_public` says that a person wants it removed. Raises
     EC2ServiceException for the first that could not be removed within `limit` seconds, after all
-    the others have had their turn.
+    the others have been tried.
     """
     regions: dict[str, list[Leftover]] = {}
     for item in found:
         regions.setdefault(item.region, []).append(item)
 
-    def empty(region: str) -> None:
+    def remove_in(region: str) -> None:
         items = sorted(regions[region], key=lambda item: KINDS.index(item.kind))
         problems: list[EC2ServiceException] = []
         for item in items:
@@ -190,7 +190,7 @@ def remove(
                     waiter.until(
                         partial(_gone, clients.ec2(region), item, once_public),
                         what=f"{item.kind} {item.id} in {region} to be removed",
-                        # What hangs on something that stays would be waited for in vain.
+                        # After a failure, dependent resources cannot be removed either.
                         limit=0 if problems else limit,
                     )
             except EC2ServiceException as error:
@@ -202,7 +202,7 @@ def remove(
 
     if regions:
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            futures = [pool.submit(empty, region) for region in regions]
+            futures = [pool.submit(remove_in, region) for region in regions]
         for future in futures:
             future.result()
 
@@ -251,7 +251,7 @@ def _in_region(
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _Described:
     """A resource as EC2 describes it."""
 
     kind: str
@@ -263,26 +263,28 @@ class _Shown:
 
 def _tagged(
     ec2: Client, site: str, job: str | None, kinds: Collection[str], published: Collection[str]
-) -> Iterator[_Shown]:
+) -> Iterator[_Described]:
     mark = {tags.SITE: site} | ({tags.JOB: job} if job else {})
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in mark.items()]
 
-    def pages(kind: str, operation: str, field: str, **given: Any) -> Iterator[dict[str, Any]]:
+    def pages(kind: str, operation: str, field: str, **options: Any) -> Iterator[dict[str, Any]]:
         if kind not in kinds:
             return
-        for page in ec2.get_paginator(operation).paginate(Filters=filters, **given):
+        for page in ec2.get_paginator(operation).paginate(Filters=filters, **options):
             yield from page[field]
 
     def shown(
         kind: str, id: str, what: dict[str, Any], created: str, standing: Standing = Standing.LEFT
-    ) -> _Shown:
-        return _Shown(kind, id, tags.read(what.get("Tags")), _seconds(what.get(created)), standing)
+    ) -> _Described:
+        return _Described(
+            kind, id, tags.read(what.get("Tags")), _seconds(what.get(created)), standing
+        )
 
     for reservation in pages(INSTANCE, "describe_instances", "Reservations"):
         for instance in reservation["Instances"]:
             if instance["State"]["Name"] != "terminated":
                 yield shown(INSTANCE, instance["InstanceId"], instance, "LaunchTime")
-    # Of the snapshots that AMIs are made from.
+    # The standing of snapshots by the AMIs that are made from them.
     users: dict[str, Standing] = {}
     for image in pages(IMAGE, "describe_images", "Images", Owners=["self"], IncludeDisabled=True):
         standing = _standing(image["ImageId"], image, published)
@@ -299,35 +301,35 @@ def _tagged(
         yield shown(VOLUME, volume["VolumeId"], volume, "CreateTime")
     for group in pages(SECURITY_GROUP, "describe_security_groups", "SecurityGroups"):
         yield shown(SECURITY_GROUP, group["GroupId"], group, "")
-    # The one list of them that EC2 does not give in pages.
+    # DescribeKeyPairs has no pages.
     pairs = ec2.describe_key_pairs(Filters=filters) if KEY_PAIR in kinds else {"KeyPairs": []}
     for pair in pairs["KeyPairs"]:
         yield shown(KEY_PAIR, pair["KeyName"], pair, "CreateTime")
 
 
 def _standing(id: str, shown: dict[str, Any], published: Collection[str]) -> Standing:
-    """Of an AMI or a snapshot by itself."""
+    """Return the standing of an AMI or a snapshot by its own attributes."""
     if shown.get("Public"):
         return Standing.PUBLIC
     once = id in published or tags.ever_published(tags.read(shown.get("Tags")))
     return Standing.ONCE_PUBLIC if once else Standing.LEFT
 
 
-def _seconds(told: datetime | str | None) -> float | None:
-    """EC2's times are text in DescribeImages alone."""
-    if isinstance(told, str):
-        told = datetime.fromisoformat(told)
-    return told.timestamp() if told else None
+def _seconds(time: datetime | str | None) -> float | None:
+    """Return EC2's time in seconds since the epoch; DescribeImages alone gives it as text."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    return time.timestamp() if time else None
 
 
 def _untagged(
     ec2: Client, images: list[str], published: Collection[str]
 ) -> Iterator[tuple[str, Standing]]:
-    """Those of the AMIs that are there and without tags, and how they stand.
+    """Yield those of the AMIs that exist without tags, with their standing.
 
-    AWS tags an AMI in RegisterImage or does not make it; another EC2 may not know of such tags.
-    A private one that has tags of somebody's is somebody's, and so is one whose tags a person has
-    taken away: a policy that goes by tags leaves it alone.
+    AWS tags an AMI in RegisterImage or does not create it; another EC2 may ignore those tags. A
+    private AMI with other tags belongs to somebody else, and so does one whose tags a person has
+    removed, when a policy that depends on tags forbids deregistering it.
     """
     for start in range(0, len(images), _FILTER_VALUES):
         some = {"Name": "image-id", "Values": images[start : start + _FILTER_VALUES]}
@@ -344,17 +346,17 @@ def _may_deregister(ec2: Client, image: str) -> bool:
         ec2.deregister_image(ImageId=image, DryRun=True)
     except ClientError as error:
         return code(error) != "UnauthorizedOperation"
-    # By an EC2 that does not know of dry runs it is removed now.
+    # An EC2 without dry runs has deregistered it now.
     return True
 
 
 def _gone(ec2: Client, item: Leftover, once_public: bool) -> bool | None:
-    """Ask for the removal; None while something else has to go first."""
+    """Request the removal; return None while another resource has to be removed first."""
     try:
         if item.kind == INSTANCE:
             return _instance_gone(ec2, item.id)
         if item.kind == IMAGE:
-            _refuse_public(ec2, item, once_public)
+            _check_still_private(ec2, item, once_public)
             ec2.deregister_image(ImageId=item.id)
         elif item.kind == SNAPSHOT:
             ec2.delete_snapshot(SnapshotId=item.id)
@@ -378,9 +380,8 @@ def _instance_gone(ec2: Client, instance: str) -> bool | None:
     return True if found[0]["CurrentState"]["Name"] == "terminated" else None
 
 
-def _refuse_public(ec2: Client, item: Leftover, once_public: bool) -> None:
-    # Between the look and now a person, or another run, may have made it public; then it is no
-    # leftover.
+def _check_still_private(ec2: Client, item: Leftover, once_public: bool) -> None:
+    # A person or another run may have made it public since the survey.
     for image in ec2.describe_images(ImageIds=[item.id])["Images"]:
         standing = _standing(item.id, image, ())
         if standing is Standing.PUBLIC or (standing is Standing.ONCE_PUBLIC and not once_public):

@@ -1,4 +1,4 @@
-"""What the AWS account has to have and to allow before an image can be published from it."""
+"""Check what the AWS account needs before images can be published from it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import Finding, Look, Status
 from fedimg.images import Architecture, Virtualization
 
-# A person waits for the answer: one more try rides out a throttled call, and no more.
+# A person waits for the answer, so that a throttled call is retried only once.
 _ATTEMPTS = 2
-# Service Quotas' code for a region's "Public AMIs".
+# The code of the quota "Public AMIs" in Service Quotas.
 _PUBLIC_AMIS = "L-0E3CBAB9"
-#: A snapshot that cannot be, and how EBS answers about it, allowed or not.
+#: The id of no snapshot, and EBS's error codes for it, with and without permission.
 _NO_SNAPSHOT = "snap-00000000000000000"
 _EBS_ANSWERS = {
     "ResourceNotFoundException",
     "ValidationException",
     "AccessDeniedException",
 }
-#: How an EC2 says that it lacks an API, or one of its calls.
+#: The error codes of an EC2 that does not support an API or a call.
 _NO_SUCH_CALL = {"InvalidAction", "NoSuchResourceException", "UnknownOperationException"}
-#: What gives a command the user, directory and environment of the worker's unit: root alone may
-#: read the keys, and a shell has none of it.
+#: Runs a command with the user, directory and environment of the worker's unit, since only root may
+#: read the keys.
 AS_THE_WORKER = (
     "systemd-run --quiet --pipe --pty --wait --collect -p User=fedimg -p Group=fedimg "
     "-p UMask=0027 -p StateDirectory=fedimg -p StateDirectoryMode=0750 "
@@ -47,18 +47,18 @@ _NO_CREDENTIALS = (
 
 
 class Preflight:
-    """Looks at an account; each look stands alone, changes nothing, and raises what AWS says."""
+    """Checks an account, with independent, read-only checks that raise AWS's errors."""
 
     def __init__(self, clients: Clients, settings: EC2) -> None:
         self._clients = clients
         self._settings = settings
-        self._chosen: list[str] = []
+        self._region_names: list[str] = []
         self._paravirtual = any(
             kind.virtualization is Virtualization.PARAVIRTUAL for kind in settings.amis.types
         )
 
     def looks(self, architectures: Iterable[Architecture]) -> dict[str, Look]:
-        """Looks at the account itself and at the origin, for images of some architectures."""
+        """Return the checks of the account and of the origin, for images of some architectures."""
         looks: dict[str, Look] = {
             "credentials": self._credentials,
             "regions": self._regions,
@@ -74,8 +74,8 @@ class Preflight:
         return looks
 
     def region_looks(self) -> dict[str, Look]:
-        """A look at each region that the look at `regions` has chosen."""
-        return {name: partial(self._region, name) for name in self._chosen}
+        """Return one check for each region that the check `regions` found."""
+        return {name: partial(self._region, name) for name in self._region_names}
 
     def _ec2(self, region: str | None = None) -> Client:
         return self._client("ec2", region or self._settings.origin)
@@ -86,7 +86,7 @@ class Preflight:
     def _credentials(self) -> list[Finding]:
         name = "credentials"
         try:
-            who = self._client("sts", self._settings.origin).get_caller_identity()
+            identity = self._client("sts", self._settings.origin).get_caller_identity()
         except (EndpointConnectionError, HTTPClientError) as error:
             return _problem(
                 name,
@@ -95,41 +95,42 @@ class Preflight:
             )
         except FAILURES as error:
             return _problem(name, str(error), _NO_CREDENTIALS)
-        return _ok(name, f"{who['Arn']} of account {who['Account']}")
+        return _ok(name, f"{identity['Arn']} of account {identity['Account']}")
 
     def _regions(self) -> list[Finding]:
-        self._chosen = regions.wanted(self._ec2(), self._settings)
+        self._region_names = regions.wanted(self._ec2(), self._settings)
         return _ok(
-            "regions", f"{len(self._chosen)} regions; images are written in {self._chosen[0]}"
+            "regions",
+            f"{len(self._region_names)} regions; images are written in {self._region_names[0]}",
         )
 
     def _network(self) -> list[Finding]:
-        name, ec2, wanted = "network", self._ec2(), self._settings.network
-        if wanted.subnet:
-            vpc = str(ec2.describe_subnets(SubnetIds=[wanted.subnet])["Subnets"][0]["VpcId"])
-            if wanted.vpc not in ("", vpc):
+        name, ec2, network = "network", self._ec2(), self._settings.network
+        if network.subnet:
+            vpc = str(ec2.describe_subnets(SubnetIds=[network.subnet])["Subnets"][0]["VpcId"])
+            if network.vpc not in ("", vpc):
                 hint = "correct ec2.network.vpc or ec2.network.subnet"
-                return _problem(name, f"{wanted.subnet} is in {vpc}, not in {wanted.vpc}", hint)
-            return _ok(name, f"{wanted.subnet} in {vpc}")
-        which: dict[str, Any] = (
-            {"VpcIds": [wanted.vpc]}
-            if wanted.vpc
+                return _problem(name, f"{network.subnet} is in {vpc}, not in {network.vpc}", hint)
+            return _ok(name, f"{network.subnet} in {vpc}")
+        query: dict[str, Any] = (
+            {"VpcIds": [network.vpc]}
+            if network.vpc
             else {"Filters": [{"Name": "is-default", "Values": ["true"]}]}
         )
-        vpcs = ec2.describe_vpcs(**which)["Vpcs"]
+        vpcs = ec2.describe_vpcs(**query)["Vpcs"]
         if not vpcs:
             hint = "set ec2.network.vpc or ec2.network.subnet, or create a default VPC"
             return _problem(name, f"{self._settings.origin} has no default VPC", hint)
         vpc = str(vpcs[0]["VpcId"])
-        found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
-        if not found:
+        subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+        if not subnets:
             return _problem(
                 name, f"{vpc} has no subnet", "create a subnet, or set ec2.network.subnet"
             )
-        return _ok(name, f"{len(found)} subnets in {vpc}")
+        return _ok(name, f"{len(subnets)} subnets in {vpc}")
 
     def _ebs_direct(self) -> list[Finding]:
-        """Whether the origin has the API that snapshots are written by: any answer of its own."""
+        """Check that the origin has the EBS direct API, which any answer of its own shows."""
         name = "EBS direct"
         ebs = self._client("ebs", self._settings.origin)
         try:
@@ -137,7 +138,7 @@ class Preflight:
         except ClientError as error:
             if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS):
                 return _unknown(name, error)
-            # A worker's policy need not allow this look.
+            # A worker's policy need not allow this call.
             if code(error) not in _EBS_ANSWERS:
                 return _no_api(name, "ListSnapshotBlocks", error)
         except ResponseParserError as error:
@@ -154,7 +155,7 @@ class Preflight:
         }
         if self._settings.write_via == "utility":
             looks["utility_type"] = partial(self._utility_type, machine.utility_type, architecture)
-            # That it is not set is for the look at the configuration to say.
+            # The check of the configuration reports a missing utility AMI.
             if machine.utility_ami:
                 looks["utility_ami"] = partial(self._utility_ami, machine.utility_ami, architecture)
         if isinstance(machine, X86Machine) and self._paravirtual:
@@ -179,50 +180,58 @@ class Preflight:
             return _problem(name, f"{ami} is for {runs_on}", hint)
         return _ok(name, " ".join((ami, images[0].get("Name", ""))))
 
-    def _utility_type(self, kind: str, architecture: Architecture, name: str) -> list[Finding]:
-        about = self._type(kind)
-        problems = _wrong_architecture(name, kind, about, architecture)
-        # Metal types have no hypervisor, and volumes like any Nitro type.
-        if about.get("Hypervisor") != "nitro" and not about.get("BareMetal"):
+    def _utility_type(
+        self, instance_type: str, architecture: Architecture, name: str
+    ) -> list[Finding]:
+        properties = self._type(instance_type)
+        problems = _wrong_architecture(name, instance_type, properties, architecture)
+        # Metal types have no hypervisor, and show volumes as Nitro types do.
+        if properties.get("Hypervisor") != "nitro" and not properties.get("BareMetal"):
             problems += _problem(
                 name,
-                f"{kind} is not a Nitro type: its volumes do not show their serial numbers",
+                f"{instance_type} is not a Nitro type: its volumes do not show serial numbers",
                 "choose a Nitro type, such as m5.large or m6g.large",
             )
-        return problems or _ok(name, kind)
+        return problems or _ok(name, instance_type)
 
-    def _test_type(self, kind: str, architecture: Architecture, name: str) -> list[Finding]:
-        about, amis = self._type(kind), self._settings.amis
-        problems = _wrong_architecture(name, kind, about, architecture)
+    def _test_type(
+        self, instance_type: str, architecture: Architecture, name: str
+    ) -> list[Finding]:
+        properties, amis = self._type(instance_type), self._settings.amis
+        problems = _wrong_architecture(name, instance_type, properties, architecture)
         mode = amis.boot_mode if architecture is Architecture.X86_64 else "uefi"
-        if mode in ("legacy-bios", "uefi") and mode not in about.get("SupportedBootModes", [mode]):
+        if mode in ("legacy-bios", "uefi") and mode not in properties.get(
+            "SupportedBootModes", [mode]
+        ):
             hint = "choose a type that supports it, or another ec2.amis.boot_mode"
-            problems += _problem(name, f"{kind} does not support boot mode {mode}", hint)
-        if amis.tpm and about.get("NitroTpmSupport") != "supported":
+            problems += _problem(name, f"{instance_type} does not support boot mode {mode}", hint)
+        if amis.tpm and properties.get("NitroTpmSupport") != "supported":
             hint = "choose a type with NitroTPM, or set ec2.amis.tpm = false"
-            problems += _problem(name, f"{kind} has no NitroTPM", hint)
-        if not amis.ena and about.get("NetworkInfo", {}).get("EnaSupport") == "required":
+            problems += _problem(name, f"{instance_type} has no NitroTPM", hint)
+        if not amis.ena and properties.get("NetworkInfo", {}).get("EnaSupport") == "required":
             hint = "set ec2.amis.ena = true, or choose an older type"
-            problems += _problem(name, f"{kind} boots only AMIs with ENA", hint)
-        return problems or _ok(name, kind)
+            problems += _problem(name, f"{instance_type} boots only AMIs with ENA", hint)
+        return problems or _ok(name, instance_type)
 
-    def _paravirtual_type(self, kind: str, name: str) -> list[Finding]:
-        if "paravirtual" in self._type(kind).get("SupportedVirtualizationTypes", ()):
-            return _ok(name, kind)
+    def _paravirtual_type(self, instance_type: str, name: str) -> list[Finding]:
+        if "paravirtual" in self._type(instance_type).get("SupportedVirtualizationTypes", ()):
+            return _ok(name, instance_type)
         hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
-        return _problem(name, f"{kind} does not boot PV AMIs", hint)
+        return _problem(name, f"{instance_type} does not boot PV AMIs", hint)
 
-    def _type(self, kind: str) -> dict[str, Any]:
-        found = self._ec2().describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
-        about: dict[str, Any] = found[0]
-        return about
+    def _type(self, instance_type: str) -> dict[str, Any]:
+        described = self._ec2().describe_instance_types(InstanceTypes=[instance_type])[
+            "InstanceTypes"
+        ]
+        properties: dict[str, Any] = described[0]
+        return properties
 
     def _region(self, region: str) -> list[Finding]:
         ec2 = self._ec2(region)
         try:
             ec2.describe_availability_zones()
         except FAILURES as error:
-            # Alone: what a region allows that does not answer, nobody knows.
+            # Without an answer, the other checks of the region would fail, too.
             hint = "enable the region, repair the route to it, or add it to ec2.exclude_regions"
             return _problem("region", f"not usable: {error}", hint)
         return [
@@ -280,19 +289,19 @@ class Preflight:
         return _ok(name, "known" if kernel else "none, so no PV AMIs are registered")
 
 
-def merged(found: Mapping[str, Iterable[Finding]]) -> list[Finding]:
-    """What was found in regions, once where it is the same in several; sorted by name."""
+def merged(by_region: Mapping[str, Iterable[Finding]]) -> list[Finding]:
+    """Return the findings of several regions, each once with its regions; sorted by name."""
     where: dict[Finding, list[str]] = {}
-    for region, findings in found.items():
+    for region, findings in by_region.items():
         for finding in findings:
             where.setdefault(finding, []).append(region)
-    everywhere = len(found) if len(found) > 1 else None
+    count = len(by_region) if len(by_region) > 1 else None
     return [
         Finding(
             one.name,
             one.status,
             f"{one.text} in "
-            + (f"all {everywhere} regions" if len(names) == everywhere else ", ".join(names)),
+            + (f"all {count} regions" if len(names) == count else ", ".join(names)),
             one.hint,
         )
         for one, names in sorted(where.items(), key=lambda item: item[0].name)
@@ -308,13 +317,15 @@ def _state(name: str, look: Callable[[], str], wanted: str, hint: str) -> list[F
 
 
 def _wrong_architecture(
-    name: str, kind: str, about: Mapping[str, Any], architecture: Architecture
+    name: str, instance_type: str, properties: Mapping[str, Any], architecture: Architecture
 ) -> list[Finding]:
-    runs = about.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
+    runs = properties.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
     if architecture in runs:
         return []
     return _problem(
-        name, f"{kind} runs {', '.join(runs)}", f"choose an instance type that runs {architecture}"
+        name,
+        f"{instance_type} runs {', '.join(runs)}",
+        f"choose an instance type that runs {architecture}",
     )
 
 
@@ -333,12 +344,12 @@ def _no_api(name: str, call: str, error: Exception) -> list[Finding]:
 
 
 def _unknown(name: str, error: Exception) -> list[Finding]:
-    why = code(error) or type(error).__name__
+    reason = code(error) or type(error).__name__
     hint = "look it up in the AWS console"
     if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS, None):
         hint = "run the check again when EC2 answers"
-    elif "Unauthorized" in why or "AccessDenied" in why:
+    elif "Unauthorized" in reason or "AccessDenied" in reason:
         hint = "allow the worker's IAM identity this call, or look it up in the AWS console"
-    if isinstance(error, ResponseParserError) or why in _NO_SUCH_CALL:
+    if isinstance(error, ResponseParserError) or reason in _NO_SUCH_CALL:
         hint = "the answer is not from AWS: this EC2 does not support the call, or a proxy answered"
-    return [Finding(name, Status.WARNING, f"unknown ({why})", hint)]
+    return [Finding(name, Status.WARNING, f"unknown ({reason})", hint)]

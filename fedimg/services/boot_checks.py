@@ -11,7 +11,7 @@ from typing import Any
 from fedimg.aws import amis
 from fedimg.aws.boot import boot_check
 from fedimg.aws.boot.boot_check import BootCheck, Verdict
-from fedimg.aws.boot.checks import looks_early
+from fedimg.aws.boot.checks import early_script
 from fedimg.aws.client.errors import explained
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
@@ -162,7 +162,7 @@ class BootChecks:
             self.progress(ami.region, step)
             self.observer.test_started(ami)
             check = BootCheck(
-                replace(attempts, as_users_do=True, early=looks_early(attempts.settings.test)),
+                replace(attempts, as_users_do=True, early=early_script(attempts.settings.test)),
                 self.checks,
                 lambda words: self.progress(ami.region, step, words),
             )

@@ -203,7 +203,7 @@ def test_the_example_is_a_whole_configuration() -> None:
                 "network": {"subnet": "subnet-0123456789abcdef0"},
             },
             {
-                "ec2.x86_64.utility_type": "no Nitro type",
+                "ec2.x86_64.utility_type": "not a Nitro type",
                 "ec2.x86_64.test_type": "runs arm64",
                 "ec2.x86_64.test_type_paravirtual": "does not boot PV",
                 "ec2.aarch64.utility_type": "runs x86_64",
@@ -220,7 +220,7 @@ def test_the_example_is_a_whole_configuration() -> None:
             {
                 "ec2.x86_64.utility_ami": "ami-0123456789abcdef0",
                 "ec2.x86_64.test_type": "does not support boot mode uefi",
-                "ec2.aarch64.test_type": "without ENA",
+                "ec2.aarch64.test_type": "only AMIs with ENA",
                 "network": "vpc-0123456789abcdef0",
             },
         ),
@@ -276,7 +276,7 @@ def test_more_ami_types_than_the_quota_allows_are_a_problem(
     found = {one.name: one for one in check.run(settings)}["quota of public AMIs"]
     assert (found.status, found.text) == (
         Status.PROBLEM,
-        "0 of 3 used; an image needs up to 4 in all 3 regions",
+        "0 of 3 used; each image needs up to 4 in all 3 regions",
     )
     assert "L-0E3CBAB9" in found.hint
 

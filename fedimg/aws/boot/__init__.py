@@ -1,5 +1,5 @@
-"""The boot check: a test instance boots an AMI, lets its user in, and passes every check.
+"""The boot check: a test instance boots an AMI, admits its user, and passes every check.
 
-The package judges one AMI. Which AMIs are booted is decided by `services.boot_checks`. It imports
+The package judges one AMI; `services.boot_checks` decides which AMIs are booted. It imports
 `aws.instance`, `aws.client` and `ssh`.
 """

@@ -1,4 +1,4 @@
-"""The test instance: an AMI boots, lets its user in, and passes every configured check."""
+"""Boot an AMI on a test instance, log in, and run every configured check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROLE = "test"
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a boot check ended: `problem` is empty when the AMI passed."""
+    """The result of a boot check: `problem` is empty when the AMI passed."""
 
     ami: str
     problem: str
@@ -33,20 +33,22 @@ class Verdict:
     checks: list[CheckResult]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the queue."""
+        """Return plain JSON values, for the queue."""
         return {**vars(self), "checks": [check.to_json() for check in self.checks]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Verdict:
-        """The verdict that `to_json` wrote down."""
+        """Return the verdict that `to_json` serialized."""
         return cls(
             **{**values, "checks": [CheckResult.from_json(check) for check in values["checks"]]}
         )
 
 
-class _Untold(Exception):
-    """An attempt told nothing of the image; a fresh instance may. `verdict` is what it would be
-    otherwise, and is the last word where the image may be at fault after all.
+class _Inconclusive(Exception):
+    """An attempt is inconclusive, and a new instance may give a result.
+
+    `verdict` is what the attempt observed; with `final` it is the result when the last attempt is
+    inconclusive, too.
     """
 
     def __init__(self, reason: str, verdict: Verdict, *, final: bool = False) -> None:
@@ -57,117 +59,120 @@ class _Untold(Exception):
 
 @dataclass(frozen=True)
 class BootCheck:
-    """Boots AMIs of one job in the origin, and checks them.
+    """Boots AMIs of one job and checks them.
 
-    `on_progress` is told of attempts that are made again, in words.
+    `on_progress` is called with a text when an attempt is retried.
     """
 
     attempts: Attempts
     checks: Sequence[Check]
-    on_progress: Callable[[str], None] = lambda words: None
+    on_progress: Callable[[str], None] = lambda text: None
 
     def run(self, ami: AMI, architecture: Architecture, *, again: bool) -> Verdict:
-        """Boot one AMI and check it; its instance is going afterwards.
+        """Boot one AMI and check it; request termination of its instance.
 
-        Nobody waits for that: the verdict does not depend on it, and the job's clean-up will. A
-        check that a crash interrupted (`again`) is abandoned and made anew; so is one whose
-        instance EC2 took away or did not get to run, and one whose connection broke: only a
-        check that itself fails counts against the image. Raises EC2TestException when no attempt
-        came to a verdict: the image was not to blame.
+        The verdict does not wait for the termination; the job's clean-up does. A check that a crash
+        interrupted (`again`) is repeated on a new instance, and so is one whose instance EC2
+        terminated or did not start, and one whose connection broke: only a failed check counts
+        against the image. Raises EC2TestException when no attempt was conclusive.
         """
         settings = self.attempts.settings
         if again:
             self.attempts.end()
         volumes = self._larger_root(ami)
-        kind = self._instance_type(ami, architecture)
-        last: _Untold | NoCapacity | None = None
+        instance_type = self._instance_type(ami, architecture)
+        last: _Inconclusive | NoCapacity | None = None
         for number in range(settings.limits.attempts):
             if last:
                 self.on_progress(f"attempt {number} failed, retrying with a new instance: {last}")
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
             try:
-                started = self.attempts.start(ami.id, kind, number, volumes)
+                started = self.attempts.start(ami.id, instance_type, number, volumes)
             except NoCapacity as error:
                 last = error
                 continue
             try:
-                verdict = self._judged(started, ami, architecture)
-            except _Untold as untold:
+                verdict = self._attempt_verdict(started, ami, architecture)
+            except _Inconclusive as inconclusive:
                 self.attempts.dismiss()
-                last = untold
+                last = inconclusive
                 continue
             if not (verdict.problem and settings.keep_failed_instances):
                 self.attempts.dismiss()
             return verdict
-        if isinstance(last, _Untold) and last.final:
+        if isinstance(last, _Inconclusive) and last.final:
             return last.verdict
         raise EC2TestException(
             f"could not check {ami.type} AMI {ami.id}: {last}",
-            output=last.verdict.output if isinstance(last, _Untold) else "",
+            output=last.verdict.output if isinstance(last, _Inconclusive) else "",
             later=True,
         )
 
-    def _judged(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
-        """The verdict of one attempt. Raises _Untold when something else than the image failed."""
+    def _attempt_verdict(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
+        """Return the verdict of one attempt. Raises _Inconclusive when the image did not cause the
+        failure.
+        """
         try:
             verdict = self._examine(started, ami, architecture)
-        except _Untold as untold:
-            verdict, reason, final = untold.verdict, str(untold), untold.final
+        except _Inconclusive as inconclusive:
+            verdict, reason, final = inconclusive.verdict, str(inconclusive), inconclusive.final
         else:
             reason, final = "", False
         if verdict.problem and (ended := self.attempts.terminated_reason(started)):
-            # Whoever ended it, it was not the image.
+            # EC2 or a person terminated it, not the image.
             reason, final = f"test instance {started.id} was terminated: {ended}", False
         if reason:
-            raise _Untold(reason, verdict, final=final)
+            raise _Inconclusive(reason, verdict, final=final)
         return verdict
 
     def _examine(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
         results: list[CheckResult] = []
-        said: list[str] = []
+        outputs: list[str] = []
         testing = self.attempts.settings.test
-        asked = probes(self.checks, testing, ami.type, architecture)
+        requested = probes(self.checks, testing, ami.type, architecture)
         try:
-            self._ask(started, asked, results, said)
+            self._login_and_probe(started, requested, results, outputs)
         except client.SSHError as error:
-            said.append(error.output)
+            outputs.append(error.output)
             foreign = isinstance(error, client.HostKeyMismatch)
-            verdict = self._failed(ami, started, self._explained(started, error), said, results)
+            verdict = self._failed(ami, started, self._explain(started, error), outputs, results)
             if error.broke or foreign:
-                # An image whose cloud-init installs no key shows another one every time.
-                raise _Untold(verdict.problem, verdict, final=foreign) from error
+                # An image whose cloud-init installs no host key shows another key every time.
+                raise _Inconclusive(verdict.problem, verdict, final=foreign) from error
             return verdict
         except EC2ServiceException as error:
             verdict = self._failed(ami, started, error.problem, [error.output], results)
-            # EC2 did not get it to run, or nobody saw it do so.
-            raise _Untold(verdict.problem, verdict) from error
+            # EC2 did not start the instance, or did not report it in time.
+            raise _Inconclusive(verdict.problem, verdict) from error
         failed = [answer.name for answer in results if not answer.passed]
         if failed:
             problem = f"failed checks on the test instance: {', '.join(failed)}"
-            return self._failed(ami, started, problem, said, results)
+            return self._failed(ami, started, problem, outputs, results)
         return Verdict(ami.id, "", "", results)
 
-    def _ask(
+    def _login_and_probe(
         self,
         started: Started,
-        asked: Sequence[Probe],
+        requested: Sequence[Probe],
         results: list[CheckResult],
-        said: list[str],
+        outputs: list[str],
     ) -> None:
-        """Log in and run what is asked; `results` and `said` have what came of them, also when it
-        ends with SSHError or EC2ServiceException.
+        """Log in and run the probes.
+
+        `results` and `outputs` get their results and outputs, also when this raises SSHError or
+        EC2ServiceException.
         """
         user = self.attempts.settings.test_user
         began = time.monotonic()
         try:
             with self.attempts.login(started, user) as (_, session):
-                how = f"as {user}, with an EC2 key pair"
-                results.append(result(LOGIN, CheckState.PASSED, began, how))
-                for probe in asked:
-                    answer, words = probe.run(session)
-                    results.append(answer)
-                    said.append(words)
-                # What fails anyway need not be seen to fail twice.
+                login = f"as {user}, with an EC2 key pair"
+                results.append(result(LOGIN, CheckState.PASSED, began, login))
+                for probe in requested:
+                    outcome, output = probe.run(session)
+                    results.append(outcome)
+                    outputs.append(output)
+                # After a failed check, the reboot would add no information.
                 sound = all(answer.passed for answer in results)
                 if sound and reboot.NAME in self.attempts.settings.test.shipped:
                     results.append(reboot.survived(self.attempts, started, user, session))
@@ -187,8 +192,8 @@ class BootCheck:
             else settings.x86_64.test_type_paravirtual
         )
 
-    def _explained(self, started: Started, error: client.SSHError) -> str:
-        """An SSH error, and why it came to that where nobody could log in."""
+    def _explain(self, started: Started, error: client.SSHError) -> str:
+        """Return the text of an SSH error, with a diagnosis when the login failed."""
         if error.reached is Reached.LOGIN:
             return str(error)
         shown = Evidence(
@@ -197,9 +202,9 @@ class BootCheck:
         return f"{diagnose(shown)}; {error}"
 
     def _larger_root(self, ami: AMI) -> list[dict[str, Any]]:
-        """A root volume larger than the image: whether it is grown into cannot be seen on another.
+        """Return the mapping of a root volume a fourth, and at least 1 GiB, larger than the image.
 
-        Larger by a fourth, at least a GiB.
+        Only on a larger volume can the check `root-size` see whether the file system grows.
         """
         if "root-size" not in self.attempts.settings.test.shipped:
             return []
@@ -211,13 +216,13 @@ class BootCheck:
         ami: AMI,
         started: Started,
         problem: str,
-        said: Sequence[str],
+        outputs: Sequence[str],
         results: list[CheckResult],
     ) -> Verdict:
-        # The console's end and the checks' end both matter; neither may push out the other.
+        # The ends of the console and of the checks' output both matter.
         half = OUTPUT_TAIL // 2
-        # Whoever reads this later may do so on a terminal.
+        # The console may hold control characters, and be printed on a terminal.
         console = "\n".join(map(printable, self.attempts.console(started).splitlines()))
-        output = "\n".join(said)
-        told = f"{console[-half:]}\n{output[-half:]}".strip()
-        return Verdict(ami.id, f"{ami.type} AMI {ami.id}: {problem}", told, results)
+        output = "\n".join(outputs)
+        text = f"{console[-half:]}\n{output[-half:]}".strip()
+        return Verdict(ami.id, f"{ami.type} AMI {ami.id}: {problem}", text, results)

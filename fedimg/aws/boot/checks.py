@@ -1,4 +1,4 @@
-"""What a test instance is asked: each check is a command, whose exit status and output tell."""
+"""Run the checks of a test instance: each is a command, judged by exit status and output."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fedimg.progress import CheckResult, CheckState
 from fedimg.ssh import client
 from fedimg.untrusted import patterns
 
-#: A check that ends with this status says that the image has nothing for it, as a test does to
-#: automake; unless it is the status that was expected.
+#: A check with this exit status, as in automake, does not apply to the image, unless the site
+#: expects that status.
 NOT_APPLICABLE = 77
-#: fedimg's own checks that are a script: run as root, with values on standard input.
+#: The scripts of fedimg's own checks, which run as root with values on standard input.
 _SCRIPTS: dict[ShippedCheck, str] = {
     "units": "units.sh",
     "cloud-init": "cloud_init.sh",
@@ -27,17 +27,17 @@ _SCRIPTS: dict[ShippedCheck, str] = {
     "selinux": "selinux.sh",
 }
 _FOLDER = "boot/check_scripts"
-#: Those that wait for the end of the boot, and how long that and the others may take, in seconds.
+#: The checks that wait for the end of the boot; their timeout and that of the others, in seconds.
 _WAITING = ("units", "cloud-init")
 _BOOT_SECONDS = 600.0
 _SECONDS = 180.0
-#: How much of what a check said goes along with its result, in characters.
+#: How many characters of a check's output its result keeps.
 SHORT = 500
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One command for the default user's shell, and what it has to answer.
+    """One command for the default user's shell, and its expected result.
 
     `given` is its standard input, `status` the expected exit status, `output` a regular expression
     for its standard output, `timeout` in seconds.
@@ -51,9 +51,9 @@ class Probe:
     timeout: float = 60
 
     def run(self, session: client.Session) -> tuple[CheckResult, str]:
-        """How the check went, and all that was said.
+        """Run the command; return the check's result and its full output.
 
-        Raises BrokenOff when the command did not come to its end.
+        Raises BrokenOff when the command did not end.
         """
         started = time.monotonic()
         try:
@@ -71,19 +71,19 @@ class Probe:
             state = CheckState.SKIPPED
         else:
             state = CheckState.FAILED
-        said = f"{finished.output}{finished.errors}".strip()
-        told = f"[{self.name}: exit status {finished.status}, {state}]"
-        return result(self.name, state, started, said), f"{said}\n{told}".strip()
+        text = f"{finished.output}{finished.errors}".strip()
+        summary = f"[{self.name}: exit status {finished.status}, {state}]"
+        return result(self.name, state, started, text), f"{text}\n{summary}".strip()
 
 
-def result(name: str, state: CheckState, started: float, said: str) -> CheckResult:
-    """How a check went that started then, by time.monotonic()."""
+def result(name: str, state: CheckState, started: float, output: str) -> CheckResult:
+    """Return the result of a check that started at `started`, by time.monotonic()."""
     seconds = round(time.monotonic() - started, 3)
-    return CheckResult(name, state, seconds, said.strip()[-SHORT:])
+    return CheckResult(name, state, seconds, output.strip()[-SHORT:])
 
 
 class BrokenOff(client.SSHError):
-    """A check did not come to its end, and its session is over; `result` is what it comes to."""
+    """A check did not end, and its session is over; `result` is the check as failed."""
 
     def __init__(
         self, name: str, started: float, problem: str, output: str = "", *, broke: bool = False
@@ -95,7 +95,7 @@ class BrokenOff(client.SSHError):
 def probes(
     checks: Sequence[Check], testing: Checking, kind: AMIType, architecture: Architecture
 ) -> list[Probe]:
-    """What an AMI of this type and architecture is asked: fedimg's own checks, then the site's."""
+    """Return the probes for an AMI of this type and architecture: fedimg's own, then the site's."""
     own = [_shipped(name, testing) for name in testing.shipped if name in _SCRIPTS]
     return own + [
         Probe(check.name, check.command, b"", check.status, check.output, check.timeout)
@@ -104,13 +104,13 @@ def probes(
     ]
 
 
-def looks_early(testing: Checking) -> str:
-    """The script that a test instance runs early, so that `pristine` finds what it noted."""
+def early_script(testing: Checking) -> str:
+    """Return the script that notes, early in the boot, the files that `pristine` examines."""
     return scripts.text(f"{_FOLDER}/shipped.sh") if "pristine" in testing.shipped else ""
 
 
 def _shipped(name: ShippedCheck, testing: Checking) -> Probe:
-    given: dict[str, list[tuple[str, object]]] = {
+    values: dict[str, list[tuple[str, object]]] = {
         "network": [
             *(("resolve", host) for host in testing.resolve),
             *(("reach", url) for url in testing.reach),
@@ -123,6 +123,6 @@ def _shipped(name: ShippedCheck, testing: Checking) -> Probe:
     return Probe(
         name,
         scripts.as_root(f"{_FOLDER}/{_SCRIPTS[name]}", "sh"),
-        scripts.values(given.get(name, [])),
+        scripts.values(values.get(name, [])),
         timeout=_BOOT_SECONDS if name in _WAITING else _SECONDS,
     )

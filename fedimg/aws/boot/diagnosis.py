@@ -1,7 +1,7 @@
-"""Tells a person why a test instance let nobody in, from what EC2 shows of it.
+"""Diagnose why nobody could log in to a test instance, from what EC2 reports of it.
 
-It rests on the texts that firmware, boot loaders, kernel, systemd and cloud-init print on a serial
-console. What they do not say is not guessed: then the last line that was printed is quoted.
+The diagnosis rests on the messages of firmware, boot loaders, kernel, systemd and cloud-init on the
+serial console. Where none matches, the last console line is quoted.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from fedimg.ssh.client import Reached
 from fedimg.untrusted.quoting import printable
 
-#: Of a line of the console, so much is quoted.
+#: How many characters of a console line are quoted.
 _QUOTED = 160
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is to judge from.
+    """What a diagnosis is based on.
 
-    `console` is GetConsoleOutput's text, `status` DescribeInstanceStatus's instance status (its
-    check asks the instance's network card over ARP), `reached` how far SSH came.
+    `console` is the text of GetConsoleOutput, `status` the instance status of
+    DescribeInstanceStatus (which tests the instance's network card over ARP), `reached` how far the
+    SSH login got.
     """
 
     console: str
@@ -32,7 +33,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class _Sign:
-    """Lines that match say `meaning`."""
+    """The meaning of console lines that match a pattern."""
 
     meaning: str
     lines: re.Pattern[str]
@@ -42,19 +43,19 @@ def _sign(meaning: str, *patterns: str) -> _Sign:
     return _Sign(meaning, re.compile("|".join(patterns)))
 
 
-# A kernel, or what it started, has printed: what a boot loader said before it did no harm.
+# Messages of a kernel or its processes; earlier messages of a boot loader did not matter then.
 _KERNEL = re.compile(
     r"Linux version \d|^\[ *\d+\.\d{6}\]|Kernel panic|systemd\[1\]:|^\[ *(OK|FAILED|!!!!!!) *\]|"
     r"cloud-init\[\d+\]|Welcome to (?!GRUB)|^(?!Last)\S+ login:"
 )
-# Kernel, systemd and cloud-init go on printing behind the prompt, on its line too.
+# Kernel, systemd and cloud-init print after the prompt, also on its line.
 _LOGIN = re.compile(r"^(?!Last)\S+ login:( |$)")
-# What comes at the end of a boot, where no prompt is printed or something has wiped it away.
+# Messages at the end of a boot, for consoles without a prompt.
 _ENDED = re.compile(
     r"Reached target .*(multi-user|Multi-User|graphical|Graphical)|Cloud-init v\. .* finished at "
 )
 
-#: What ends a boot, causes before their consequences.
+#: The failures that end a boot, causes before their consequences.
 _SYSTEM = (
     _sign(
         "the file system on its disk is damaged",
@@ -131,7 +132,7 @@ _NO_NETWORK = _sign(
     r"Raise network interfaces)",
     r"Timeout occurred while waiting for network connectivity",
 )
-# The exception itself says more than that there was one.
+# The line of the exception says more than "Traceback".
 _CLOUD_INIT_TRACEBACK = _sign("cloud-init failed on it", r"cloud-init\[\d+\]: [\w.]*Error: ")
 _CLOUD_INIT = _sign(
     "cloud-init failed on it",
@@ -151,7 +152,7 @@ _SSHD = _sign(
     r"sshd: no hostkeys available",
 )
 _CLOUD_INIT_AT_ALL = re.compile(r"cloud-init|ci-info")
-# SELinux's word on what it forbade; in permissive mode it only tells.
+# SELinux's denials; in permissive mode it denies nothing.
 _DENIAL = re.compile(r"avc: +denied (?!.*permissive=1)")
 _WAITING = re.compile(r"(networkd|NetworkManager|Network\w*)-wait-online|Wait for Network")
 # cloud-init's table of network devices: name, whether it is up, address.
@@ -159,60 +160,60 @@ _DEVICE = re.compile(r"ci-info: \| +(?P<name>\S+) +\| +(?P<up>True|False) +\| +(
 
 
 def diagnose(evidence: Evidence) -> str:
-    """Why nobody could log in, as the second half of a sentence; it quotes what it rests on."""
+    """Return why nobody could log in, as the second half of a sentence, quoting the console."""
     lines = [line for raw in evidence.console.splitlines() if (line := printable(raw).strip())]
     if not lines:
-        return f"EC2 has no console output of it{_answered(evidence)}"
+        return f"EC2 has no console output of it{_network_clause(evidence)}"
     if not any(_KERNEL.search(line) for line in lines):
         return _loader(lines)
     for sign in _SYSTEM:
         if line := _first(sign, lines):
-            return _told(sign.meaning, line)
+            return _diagnosis(sign.meaning, line)
     return _service(lines, evidence)
 
 
 def _loader(lines: Sequence[str]) -> str:
-    """No kernel has printed anything."""
+    """Return the diagnosis when no kernel has printed anything."""
     for sign in _LOADERS:
         if line := _first(sign, lines):
-            return _told(sign.meaning, line)
+            return _diagnosis(sign.meaning, line)
     if _BOOT_SECTOR.lines.search(lines[-1]):
-        return _told(
+        return _diagnosis(
             "its firmware started the disk's boot sector, and no boot loader started", lines[-1]
         )
     return f"its console shows no kernel messages, and ends with {_quoted(lines[-1])}"
 
 
 def _service(lines: Sequence[str], evidence: Evidence) -> str:
-    """A kernel runs and init too, as far as the console tells."""
+    """Return the diagnosis when a kernel and its init run."""
     denials = [line for line in lines if _DENIAL.search(line)]
     if not denials:
-        return _unforbidden(lines, evidence)
+        return _service_failure(lines, evidence)
     return (
         f"SELinux denied {len(denials)} accesses, which is likely the cause: are the image's "
         f"files labelled correctly? (console: {_quoted(denials[0])}); "
-        f"{_unforbidden(lines, evidence)}"
+        f"{_service_failure(lines, evidence)}"
     )
 
 
-def _unforbidden(lines: Sequence[str], evidence: Evidence) -> str:
-    """What the console tells of init and its services, whatever SELinux forbade them."""
-    # Whatever the console complains of, a machine that answers TCP has a network.
+def _service_failure(lines: Sequence[str], evidence: Evidence) -> str:
+    """Return what the console says of init and its services, leaving SELinux aside."""
+    # A machine that answers TCP has a network, whatever the console says.
     signs = [_CLOUD_INIT_TRACEBACK, _CLOUD_INIT, _SSHD]
     if evidence.reached is Reached.NOTHING:
         if _WAITING.search(lines[-1]):
-            return _told("it is still waiting for its network", lines[-1])
-        if unaddressed := _unaddressed(lines):
-            return _told(_NO_NETWORK.meaning, unaddressed)
+            return _diagnosis("it is still waiting for its network", lines[-1])
+        if line := _line_without_address(lines):
+            return _diagnosis(_NO_NETWORK.meaning, line)
         signs.insert(0, _NO_NETWORK)
     for sign in signs:
         if line := _first(sign, lines):
-            return _told(sign.meaning, line)
+            return _diagnosis(sign.meaning, line)
     return _booted(lines, evidence)
 
 
 def _booted(lines: Sequence[str], evidence: Evidence) -> str:
-    """Nothing on the console failed."""
+    """Return the diagnosis when no console line reports a failure."""
     if evidence.reached is Reached.HOST_KEY:
         if any(_CLOUD_INIT_AT_ALL.search(line) for line in lines):
             return "it booted, and cloud-init did not install the host key of this test"
@@ -226,24 +227,25 @@ def _booted(lines: Sequence[str], evidence: Evidence) -> str:
             "ec2.test_user the image's default user?"
         )
     if any(_LOGIN.search(line) for line in lines):
-        return f"it booted to its login prompt{_answered(evidence)}"
+        return f"it booted to its login prompt{_network_clause(evidence)}"
     if ended := next((line for line in lines if _ENDED.search(line)), ""):
-        return f"{_told('it booted', ended)}{_answered(evidence)}"
+        return f"{_diagnosis('it booted', ended)}{_network_clause(evidence)}"
     return (
-        f"its boot did not finish{_answered(evidence)}; its console ends with {_quoted(lines[-1])}"
+        f"its boot did not finish{_network_clause(evidence)}; its console ends with "
+        f"{_quoted(lines[-1])}"
     )
 
 
-def _unaddressed(lines: Iterable[str]) -> str:
-    """The last line of cloud-init's table of network devices when none of them has an address."""
-    found = [(m, line) for line in lines if (m := _DEVICE.search(line))]
-    if any(m["name"] != "lo" and m["up"] == "True" and m["address"] != "." for m, _ in found):
+def _line_without_address(lines: Iterable[str]) -> str:
+    """Return a line of cloud-init's table of network devices when no device has an address."""
+    devices = [(m, line) for line in lines if (m := _DEVICE.search(line))]
+    if any(m["name"] != "lo" and m["up"] == "True" and m["address"] != "." for m, _ in devices):
         return ""
-    return found[-1][1] if found else ""
+    return devices[-1][1] if devices else ""
 
 
-def _answered(evidence: Evidence) -> str:
-    """What the network tells."""
+def _network_clause(evidence: Evidence) -> str:
+    """Return how the instance answered on the network, to be appended to a diagnosis."""
     match evidence.reached, evidence.status:
         case Reached.CLOSED, _:
             return ", and nothing listens on its SSH port"
@@ -266,7 +268,7 @@ def _first(sign: _Sign, lines: Iterable[str]) -> str:
     return next((line for line in lines if sign.lines.search(line)), "")
 
 
-def _told(meaning: str, line: str) -> str:
+def _diagnosis(meaning: str, line: str) -> str:
     return f"{meaning} (console: {_quoted(line)})"
 
 

@@ -1,5 +1,5 @@
-"""An image's bytes become a snapshot, by a utility instance or by EBS direct.
+"""Write an image into a snapshot, by a utility instance or by EBS direct.
 
-The package downloads, checks, decompresses and writes. Registering AMIs from the snapshot is
-`aws.amis`'s work. It imports `aws.instance`, `aws.client`, `sources` and `ssh`.
+The package downloads, verifies, decompresses and writes. `aws.amis` registers AMIs from the
+snapshot. The package imports `aws.instance`, `aws.client`, `sources` and `ssh`.
 """

@@ -1,4 +1,4 @@
-"""A snapshot written block by block through the EBS direct API, and sealed when all are there."""
+"""Write a snapshot block by block through the EBS direct API, and complete it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from fedimg.aws.client.errors import code, passing
 from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 
-#: In bytes; the only block size that EBS has.
+#: In bytes; the only block size of EBS.
 BLOCK = 512 * 1024
 _ZEROS = bytes(BLOCK)
 _ALGORITHM = "SHA256"
 
 
 def count(size: int) -> int:
-    """How many blocks an image of so many bytes has."""
+    """Return the number of blocks of an image of `size` bytes."""
     return -(-size // BLOCK)
 
 
 class Blocks:
-    """The blocks of one snapshot; `put` may be called by many threads at once.
+    """The blocks of one snapshot; many threads may call `put`.
 
-    With `skip_zeros` a block of zeros is left out of the snapshot. `ebs_once` does not try a call
-    again by itself: a waiter does, until EBS knows the new snapshot everywhere and failing calls
-    have had their time to pass.
+    With `skip_zeros`, blocks of zeros are left out of the snapshot. `ebs_once` does not retry by
+    itself: a waiter retries until EBS knows the new snapshot everywhere and failures have had time
+    to pass.
     """
 
     def __init__(self, ebs_once: Client, snapshot: str, *, skip_zeros: bool) -> None:
         self._ebs = ebs_once
         self._snapshot = snapshot
         self._skip_zeros = skip_zeros
-        # None of a block that was left out.
+        # None for a block that was left out.
         self._digests: dict[int, bytes | None] = {}
 
     @property
     def done(self) -> int:
-        """How many blocks are written, or left out."""
+        """Return the number of blocks that are written or left out."""
         return len(self._digests)
 
     def put(self, waiter: Waiter, index: int, block: bytes | bytearray) -> None:
@@ -46,7 +46,7 @@ class Blocks:
             self._digests[index] = None
             return
         digest = hashlib.sha256(block).digest()
-        # A block that may have been written already is written over.
+        # A retry overwrites a block that may have been written already.
         waiter.settled(
             lambda: self._ebs.put_snapshot_block(
                 SnapshotId=self._snapshot,
@@ -60,11 +60,11 @@ class Blocks:
         self._digests[index] = digest
 
     def complete(self, waiter: Waiter) -> None:
-        """Seal the snapshot. EBS compares the number and the checksums of the blocks it has."""
+        """Complete the snapshot. EBS verifies the number and the checksums of its blocks."""
         digests = [digest for _, digest in sorted(self._digests.items()) if digest]
         tries = 0
 
-        def seal() -> None:
+        def complete() -> None:
             nonlocal tries
             tries += 1
             try:
@@ -76,12 +76,12 @@ class Blocks:
                     ChecksumAggregationMethod="LINEAR",
                 )
             except Exception as error:
-                # It is sealed already where the answer to an earlier try was lost; whether it is,
-                # its state will show.
+                # The answer to an earlier, successful try may have been lost; the snapshot's state
+                # will tell.
                 if tries == 1 or code(error) != "ValidationException" or passing(error):
                     raise
 
-        waiter.settled(seal)
+        waiter.settled(complete)
 
 
 def _text(digest: bytes) -> str:

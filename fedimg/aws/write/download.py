@@ -1,4 +1,4 @@
-"""A file at a URL, downloaded in pieces as they come, and found to be the right one at the end."""
+"""Download a file in pieces, and verify its size and checksum at the end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Generator, Sequence
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg.aws.write.image_size import PATIENCE, ImageUnreachable, ImageUnusable
+from fedimg.aws.write.image_size import TIMEOUTS, ImageUnreachable, ImageUnusable
 from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.untrusted.quoting import one_line
 
-# In bytes. Large enough that Python's part of a download is nothing.
+# In bytes. Large enough that Python's overhead is negligible.
 _PIECE = 256 * 1024
-#: A download fails after so many connections in a row that bring less than so many bytes each.
+#: A download fails after MOST_FRUITLESS connections in a row with less than LEAST bytes each.
 MOST_FRUITLESS = 3
 LEAST = 64 * 1024
 
@@ -31,9 +31,9 @@ class _Broken(Exception):
 class Download:
     """One download of a file of `size` bytes, with a `checksum` (`ALGORITHM:HEX`) if it has one.
 
-    A connection that breaks off is followed by another one, which goes on behind the last byte.
-    Each begins at `url`: where that redirects to may be an address that expires. `idle` is the
-    longest, in seconds, that the server may send nothing.
+    When a connection breaks, another one continues after the last byte. Each begins at `url`, since
+    the target of a redirect may expire. `idle` is the longest time, in seconds, without data from
+    the server.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Download:
         self._response: requests.Response | None = None
         self._received = 0
         self._version: Sequence[str | None] = ()
-        self._past_caches = False
+        self._bypass_caches = False
 
     def run(self, give: Callable[[bytes], None]) -> None:
-        """Give every piece of the file, in order.
+        """Pass every piece of the file to `give`, in order.
 
-        Raises ImageUnreachable when it does not come whole, ImageUnusable when it has another
-        checksum; by then all of its pieces were given.
+        Raises ImageUnreachable when the file does not arrive completely, ImageUnusable when its
+        checksum differs; by then all of its pieces were passed on.
         """
         digest = self._digest()
         fruitless = 0
@@ -78,49 +78,49 @@ class Download:
                     f"download: cannot read all of {self._url}, "
                     f"{self._size - self._received} bytes remaining: {failure}"
                 )
-            # The first further one at once: most often a server has closed a long connection.
+            # The first retry is immediate, since servers close long connections.
             self._ended.wait(max(0, fruitless - 1))
         if digest:
-            found = f"{digest.name}:{digest.hexdigest()}"
-            if found != self._checksum:
-                raise ImageUnusable(f"checksum: the file has {found}, expected {self._checksum}")
+            actual = f"{digest.name}:{digest.hexdigest()}"
+            if actual != self._checksum:
+                raise ImageUnusable(f"checksum: the file has {actual}, expected {self._checksum}")
 
     def end(self) -> None:
-        """Break off: whoever waits in `run` for the server's next bytes goes on."""
+        """Abort: a `run` that waits for data returns from the wait."""
         self._ended.set()
-        # Not connected yet, or through already.
+        # There may be no connection yet, or no longer.
         with contextlib.suppress(AttributeError, ValueError, RuntimeError, OSError):
             self._response.raw.shutdown()  # type: ignore[union-attr]
 
     def _digest(self) -> hashlib._Hash | None:
         if self._checksum is None:
             return None
-        # Where the system forbids MD5 for secrets, Koji still names its files by it.
+        # Koji still publishes MD5 checksums, and some systems forbid MD5 for security purposes.
         return hashlib.new(self._checksum.partition(":")[0], usedforsecurity=False)
 
     def _connection(self) -> Generator[bytes]:
-        """The pieces that one connection brings, from behind the last byte that came."""
-        # A header of its own keeps requests from asking for a second compression.
+        """Yield the pieces that one connection brings, after the last byte that was received."""
+        # Without this header, requests asks for another compression.
         headers = {"Accept-Encoding": "identity"}
         if self._received:
             headers["Range"] = f"bytes={self._received}-"
-        if self._past_caches:
+        if self._bypass_caches:
             headers["Cache-Control"] = "no-cache"
         try:
             with (
                 FileServer(self._url, self._trusted) as http,
                 http.get(
-                    self._url, headers=headers, timeout=(PATIENCE[0], self._idle), stream=True
+                    self._url, headers=headers, timeout=(TIMEOUTS[0], self._idle), stream=True
                 ) as response,
             ):
                 self._response = response
                 begin = self._begin(response)
                 while not self._ended.is_set() and (piece := response.raw.read(_PIECE)):
-                    known = self._received - begin
+                    overlap = self._received - begin
                     begin += len(piece)
-                    if known >= len(piece):
+                    if overlap >= len(piece):
                         continue
-                    piece = piece[known:]
+                    piece = piece[overlap:]
                     if self._received + len(piece) > self._size:
                         raise ImageUnreachable(
                             f"download: {self._url} sends more than the expected {self._size} bytes"
@@ -133,14 +133,14 @@ class Download:
             raise _Broken(reason(error)) from error
 
     def _begin(self, response: requests.Response) -> int:
-        """Where in the file the answer begins: not behind what has come."""
+        """Return the offset of the response in the file, at most the number of received bytes."""
         status = response.status_code
         if status == 206:
             begin, total = self._part(response)
         elif status == requests.codes.ok:
             begin, total = 0, response.headers.get("Content-Length", str(self._size))
         else:
-            # Where the URL redirected to may have been an address for a while.
+            # The target of a redirect may have expired.
             passing = status >= 500 or status in (408, 429) or bool(response.history)
             if passing:
                 raise _Broken(f"its server answers with status {status}")
@@ -153,9 +153,9 @@ class Download:
                 "complete"
             )
         self._version = version
-        if begin < self._received and not self._past_caches:
-            # A cache may be asked to let its server answer; else all of it is read once more.
-            self._past_caches = True
+        if begin < self._received and not self._bypass_caches:
+            # Bypass caches first; if the server ignores Range, too, read the file from its start.
+            self._bypass_caches = True
             raise _Broken("its server ignores the Range header and sends the whole file")
         return begin
 
@@ -167,8 +167,8 @@ class Download:
 
 
 def _differ(one: Sequence[str | None], other: Sequence[str | None]) -> bool:
-    """Whether two answers are of different versions, by the best that both of them tell."""
-    for known, told in zip(one, other, strict=False):
-        if known is not None and told is not None:
-            return known != told
+    """Return whether two responses are of different versions, by their first common header."""
+    for before, now in zip(one, other, strict=False):
+        if before is not None and now is not None:
+            return before != now
     return False

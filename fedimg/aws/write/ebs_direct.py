@@ -1,4 +1,6 @@
-"""The EBS direct API: a raw image becomes a snapshot while it is downloaded, with no instance."""
+"""Write an image into a snapshot through the EBS direct API, while it downloads, without an
+instance.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,11 @@ from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import RawImage
 from fedimg.sources.file_server import Trusted
 
-#: A snapshot that is being written. EC2 shows it as pending, like one that only has to be waited
-#: for; its role tells them apart until it is sealed.
+#: The role of a snapshot until all of its blocks are written. Its state is pending then, as it is
+#: until the snapshot is complete.
 UNFINISHED = "unfinished-snapshot"
-# Where a block takes a tenth of a second, as between continents, 8 connections take half again as
-# long as decompression alone, and 64 as long. More take memory: each holds a block.
+# When a block takes 0.1 s, as between continents, 8 connections take 1.5 times as long as
+# decompression alone, and 64 as long. Each connection holds a block in memory.
 _CONNECTIONS = 64
 # StartSnapshot's, in minutes.
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
@@ -39,9 +41,9 @@ _PROGRESS_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class DirectWriter:
-    """Writes one job's image. `ebs_once` is what `client` makes.
+    """Writes one job's image. `ebs_once` is the client that `client` returns.
 
-    `on_progress` is told what happens, in words.
+    `on_progress` is called with progress texts.
     """
 
     ec2: Client
@@ -52,12 +54,12 @@ class DirectWriter:
     on_progress: Callable[[str], None]
 
     def write(self, image: RawImage) -> str:
-        """Write an image into a snapshot; its id. It may have to be waited for still.
+        """Write an image into a snapshot; return its id. The snapshot may still be pending.
 
-        What is behind the image's last block, up to whole GiB, is left out of the snapshot.
-        Raises EC2UtilityException when the image is at fault, or unreachable to the last attempt,
-        and botocore's errors when EBS is. A snapshot that failed is removed; that of a cancelled
-        write is left for the job's clean-up.
+        The bytes after the image's last block, up to whole GiB, are left out of the snapshot.
+        Raises EC2UtilityException when the image is at fault, or unreachable at the last attempt,
+        and botocore's errors when EBS fails. A snapshot that failed is deleted; that of a cancelled
+        write is left to the job's clean-up.
         """
         limits = self.settings.limits
         try:
@@ -93,11 +95,11 @@ class DirectWriter:
         return snapshot
 
     def _start(self, size: ImageSize) -> str:
-        # Nothing of this write takes longer, and what is dead by then EBS gives up by itself.
+        # EBS fails a snapshot that receives no block for the longest time that a write may take.
         timeout = math.ceil(self.settings.limits.write / 60)
-        # An attempt of its own is a snapshot of its own; the same call twice is one.
+        # Each attempt has its own snapshot; a repeated call returns the same one.
         token = self.labels.token(UNFINISHED, secrets.token_hex(16))
-        started = self._patience().settled(
+        started = self._waiter().settled(
             lambda: self.ebs_once.start_snapshot(
                 VolumeSize=gib(size.uncompressed_size),
                 Description=f"fedimg: {self.labels.image}"[:255],
@@ -111,7 +113,7 @@ class DirectWriter:
         return snapshot
 
     def _stream(self, image: RawImage, size: ImageSize, snapshot: str) -> None:
-        """The image's blocks on their way into the snapshot, which is sealed then."""
+        """Write the image's blocks into the snapshot, and complete it."""
         limits = self.settings.limits
         download = Download(
             image.url,
@@ -122,44 +124,44 @@ class DirectWriter:
         )
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with ThreadGroup(self.waiter.stop, limit=limits.write) as threads:
-            patience = Waiter(limits, threads.over, self.on_progress)
+            block_waiter = Waiter(limits, threads.over, self.on_progress)
             try:
                 stream(
                     threads,
                     download,
                     size,
-                    partial(blocks.put, patience),
+                    partial(blocks.put, block_waiter),
                     connections=_CONNECTIONS,
-                    glance=self._telling(size, blocks),
+                    on_poll=self._report_progress(size, blocks),
                     bounds=Bounds(),
                 )
                 if missing := count(size.uncompressed_size) - blocks.done:
                     raise ImageUnusable(f"decompression: {missing} blocks are missing")
-                blocks.complete(self._patience())
+                blocks.complete(self._waiter())
             finally:
                 download.end()
 
-    def _patience(self) -> Waiter:
-        """The waiter for what EBS is asked: it says when that is away."""
+    def _waiter(self) -> Waiter:
+        """Return a waiter for calls to EBS, which reports outages."""
         return Waiter(self.settings.limits, self.waiter.stop, self.on_progress)
 
-    def _telling(self, size: ImageSize, blocks: Blocks) -> Callable[[], None]:
-        told = time.monotonic()
+    def _report_progress(self, size: ImageSize, blocks: Blocks) -> Callable[[], None]:
+        reported = time.monotonic()
         write_progress = WriteProgress(size.uncompressed_size)
 
-        def tell() -> None:
-            nonlocal told
-            if time.monotonic() - told >= _PROGRESS_SECONDS:
-                told = time.monotonic()
+        def report() -> None:
+            nonlocal reported
+            if time.monotonic() - reported >= _PROGRESS_SECONDS:
+                reported = time.monotonic()
                 self.on_progress(
                     write_progress.words(min(blocks.done * BLOCK, size.uncompressed_size))
                 )
 
-        return tell
+        return report
 
     def _discard(self, snapshot: str) -> None:
         try:
-            # A new one may not be known to EC2 yet, and is not to be forgotten for that.
+            # EC2 may not know a new snapshot yet; then the deletion is retried.
             self.waiter.settled(lambda: self.ec2.delete_snapshot(SnapshotId=snapshot))
         except Exception as error:
             self.on_progress(
@@ -168,7 +170,7 @@ class DirectWriter:
 
 
 def client(clients: Clients, region: str, *, jobs: int) -> Client:
-    """EBS in a region, for as many jobs at once; each call is tried once."""
+    """Return EBS's client for a region without retries, with connections for `jobs` jobs."""
     return clients.client("ebs", region, attempts=1, connections=jobs * _CONNECTIONS)
 
 
@@ -177,21 +179,21 @@ def _may_pass(failure: Exception) -> bool:
 
 
 def finish(ec2: Client, waiter: Waiter, snapshot: str) -> None:
-    """Let a snapshot that holds all its blocks be found as the job's own."""
+    """Tag a snapshot that holds all its blocks, so that it is found as the job's own."""
     waiter.settled(
         lambda: ec2.create_tags(Resources=[snapshot], Tags=[{"Key": ROLE, "Value": snapshots.ROLE}])
     )
 
 
 def recovered(ec2: Client, waiter: Waiter, labels: Labels) -> str | None:
-    """What an interrupted write of the job left: its snapshot, if it was sealed, or nothing.
+    """Return the snapshot of the job's interrupted write if it was completed, else None.
 
-    One that is pending cannot be told from one whose last block never came: it is removed, as no
-    write goes on where another one ended.
+    Whether a pending snapshot has all of its blocks cannot be told, and a write cannot be resumed,
+    so a pending one is deleted.
     """
-    found = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(UNFINISHED))
+    described = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(UNFINISHED))
     written = None
-    for snapshot in found["Snapshots"]:
+    for snapshot in described["Snapshots"]:
         if snapshot["State"] == "completed" and not written:
             written = str(snapshot["SnapshotId"])
             finish(ec2, waiter, written)

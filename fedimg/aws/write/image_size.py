@@ -1,6 +1,4 @@
-"""How large an .xz file at a URL is, compressed and not, and where its blocks are, without
-downloading it.
-"""
+"""Measure an .xz file at a URL, its image and its blocks, without downloading all of it."""
 
 from __future__ import annotations
 
@@ -29,19 +27,19 @@ from fedimg.untrusted.quoting import QuotedError
 
 GIB = 1024**3
 
-#: What one request brings, in bytes: the whole index of an image in xz's usual blocks of 24 MiB.
+#: The bytes of one request: enough for the index of an image in xz's usual blocks of 24 MiB.
 WINDOW = 64 * 1024
-#: A plain file needs two requests or three, each further long stream one more, and so does each
-#: quarter of a MiB of padding.
+#: A file of one stream needs two or three requests; each further long stream needs one more, and so
+#: does each 256 KiB of padding.
 MOST_REQUESTS = 4096
-#: In bytes: that of some 30,000 blocks.
+#: In bytes: the index of about 30,000 blocks.
 LARGEST_INDEX = 256 * 1024
-#: Seconds to wait for a connection, and for the next bytes on it.
-PATIENCE = (10.0, 20.0)
-#: Seconds for all of it.
+#: Connect and read timeouts, in seconds.
+TIMEOUTS = (10.0, 20.0)
+#: The timeout of a measurement, in seconds.
 LIMIT = 120.0
-#: A server that sends the whole file in place of its end has so much of it read, in bytes.
-AFFORDABLE = 32 * 1024 * 1024
+#: When a server ignores Range, files up to so many bytes are read from their start.
+LARGEST_UNRANGED = 32 * 1024 * 1024
 
 _MAGIC = b"\xfd7zXZ\x00"
 _HEADER = 12
@@ -49,15 +47,15 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
 class ImageUnusable(QuotedError):
-    """The file cannot become an AMI; the text says what is wrong with it."""
+    """The file cannot become an AMI; the text says why."""
 
 
 class ImageUnreachable(ImageUnusable):
-    """Nobody could look at the file now; a later try may succeed."""
+    """The file could not be read now; a later try may succeed."""
 
 
-#: The URL's own host alone may be asked.
-NOBODY = Trusted()
+#: Allows redirects only to the URL's own host.
+OWN_HOST_ONLY = Trusted()
 
 
 @dataclass(frozen=True)
@@ -69,29 +67,30 @@ class ImageSize:
 
     @property
     def uncompressed_size(self) -> int:
-        """The size of the image, in bytes."""
+        """Return the size of the image, in bytes."""
         return self.blocks[-1].at + self.blocks[-1].size if self.blocks else 0
 
 
 def image_size(
-    url: str, *, maximum: int, limit: float = LIMIT, trusted: Trusted = NOBODY
+    url: str, *, maximum: int, limit: float = LIMIT, trusted: Trusted = OWN_HOST_ONLY
 ) -> ImageSize:
-    """The sizes of the .xz file at `url`, which may have several streams, blocks and padding.
+    """Return the sizes of the .xz file at `url`, which may have several streams, blocks and
+    padding.
 
-    They are read from the indexes at the ends of its streams (The .xz File Format, section 4) with
-    a few ranged requests. An index is a promise: only decompression shows whether it is kept.
+    A few ranged requests read the indexes at the ends of its streams (The .xz File Format, section
+    4). Only decompression shows whether an index is right.
 
     Args:
-        url: an http or https address; so is wherever it redirects to.
+        url: an http or https address; so is each target of a redirect.
         maximum: largest uncompressed size accepted, in bytes.
-        limit: seconds for all of it.
-        trusted: whom the host of `url` may redirect to, beside itself.
+        limit: timeout for all requests together, in seconds.
+        trusted: the hosts that `url` may redirect to, besides its own.
 
     Raises:
         ImageUnreachable: the server cannot be reached, refuses for now, is too slow, or does not
-            send parts of the file.
-        ImageUnusable: the address may not be asked, its server redirects to others, or the file is
-            not .xz, not complete, or larger than `maximum`.
+            serve ranges of the file.
+        ImageUnusable: the address is not allowed, its server redirects to other hosts, or the file
+            is not .xz, not complete, or larger than `maximum`.
     """
     with _RemoteFile(url, limit, trusted) as remote:
         begin = remote.read(_HEADER)
@@ -118,7 +117,7 @@ def image_size(
             f"{url} holds an image of {gib(size.uncompressed_size)} GiB, and the limit is "
             f"{gib(maximum)} GiB (ec2.limits.image_gib in the configuration)"
         )
-    # What cannot be made smaller, xz makes larger by less than a thousandth.
+    # xz makes incompressible data larger by less than a thousandth.
     if size.compressed_size > maximum + maximum // 100 + GIB // 1024:
         raise ImageUnusable(
             f"{url} is larger than its image: {gib(size.compressed_size)} GiB for an image of "
@@ -128,9 +127,9 @@ def image_size(
 
 
 def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize:
-    """Return what `image_size` tells of an image, which has the size that Koji tells.
+    """Return the `image_size` of an image, whose file has the size that Koji lists.
 
-    Raises what it does; and Cancelled, at once, when `stop` is set.
+    Raises what `image_size` raises, and Cancelled at once when `stop` is set.
     """
     sizes: list[ImageSize] = []
 
@@ -149,7 +148,7 @@ def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize
 
 
 def gib(size: int) -> int:
-    """`size` bytes in whole GiB, rounded up, as EC2 sells volumes."""
+    """Return `size` bytes in whole GiB, rounded up, the unit of EC2 volumes."""
     return -(-size // GIB)
 
 
@@ -160,14 +159,14 @@ def _plain(error: XZError) -> str:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file at a URL as a seekable one that python-xz can read, and what reading it may cost."""
+    """A file at a URL as a seekable file for python-xz, with limits on requests and bytes."""
 
     def __init__(self, url: str, limit: float, trusted: Trusted) -> None:
         self.size = 0
         self._url = url
-        # Where it redirected to: the next range comes from the same file.
+        # The target of the redirect, so that all ranges are of one file.
         self._mirror = url
-        self._past_caches = False
+        self._bypass_caches = False
         self._deadline = time.monotonic() + limit
         self._requests = 0
         self._at = 0
@@ -177,15 +176,15 @@ class _RemoteFile(io.RawIOBase):
             self._http = FileServer(url, trusted)
         except RedirectRefused as error:
             raise ImageUnusable(str(error)) from error
-        again = Retry(
+        retries = Retry(
             2,
             backoff_factor=0.5,
             status_forcelist=(502, 503, 504),
-            # It may ask for an hour.
+            # The header may ask for an hour.
             respect_retry_after_header=False,
             raise_on_status=False,
         )
-        adapter = HTTPAdapter(max_retries=again)
+        adapter = HTTPAdapter(max_retries=retries)
         for scheme in ("http://", "https://"):
             self._http.mount(scheme, adapter)
         try:
@@ -207,7 +206,7 @@ class _RemoteFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         if base + offset < 0:
-            # Sizes in an index that reach back beyond the file's first byte.
+            # The sizes in an index add up to more than the file.
             raise ImageUnusable(
                 f"{self._url} is not a complete .xz file: its beginning is missing or damaged"
             )
@@ -222,7 +221,7 @@ class _RemoteFile(io.RawIOBase):
         if not (self._window_at <= self._at and end <= self._window_at + len(self._window)):
             if size > LARGEST_INDEX:
                 raise ImageUnusable(f"{self._url} has an index of {size} bytes: it is damaged")
-            # Indexes are read from the end to the beginning: bring what lies before, too.
+            # Indexes are read backwards, so the window extends to lower offsets.
             self._fetch(max(0, min(self._at, end - WINDOW)), end)
         start = self._at - self._window_at
         self._at = end
@@ -240,7 +239,7 @@ class _RemoteFile(io.RawIOBase):
         self.size, self._window_at = total, start
 
     def _range(self, start: int, end: int) -> tuple[bytes, int]:
-        """Some bytes of the file, and the size of the whole."""
+        """Return some bytes of the file, and the size of the whole file."""
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         while True:
             self._requests += 1
@@ -249,22 +248,22 @@ class _RemoteFile(io.RawIOBase):
                     f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its "
                     "size; compress it into one stream, as 'xz -T0' does"
                 )
-            if self._past_caches:
+            if self._bypass_caches:
                 headers["Cache-Control"] = "no-cache"
             with self._http.get(
-                self._mirror, headers=headers, timeout=PATIENCE, stream=True
+                self._mirror, headers=headers, timeout=TIMEOUTS, stream=True
             ) as response:
                 status = response.status_code
                 if 400 <= status < 500 and self._mirror != self._url:
-                    # The address that it redirected to was for a while.
+                    # The target of the redirect may have expired.
                     self._mirror = self._url
                     continue
                 if status == requests.codes.ok:
                     total = self._whole(response)
-                    if min(end, total) > AFFORDABLE:
-                        self._mind_cache()
+                    if min(end, total) > LARGEST_UNRANGED:
+                        self._bypass_caches_or_fail()
                         continue
-                    # The file from its beginning, which a cache sends that has all of it.
+                    # Some caches send the whole file when they hold it.
                     body = self._body(response, min(end, total))[start:]
                 else:
                     total = self._part(response, start)
@@ -272,25 +271,25 @@ class _RemoteFile(io.RawIOBase):
                 self._mirror = response.url
                 return body, total
 
-    def _mind_cache(self) -> None:
-        """The server has sent the whole file. Raise ImageUnreachable when it did so before."""
-        if self._past_caches:
+    def _bypass_caches_or_fail(self) -> None:
+        """Bypass caches from now on. Raises ImageUnreachable when they are bypassed already."""
+        if self._bypass_caches:
             raise ImageUnreachable(
                 f"the server of {self._url} ignores the Range header, even with Cache-Control: "
                 "no-cache, so that the image's size cannot be read from the end of the file; serve "
                 "the file from a server that supports ranges"
             )
-        self._past_caches = True
+        self._bypass_caches = True
 
     def _whole(self, response: requests.Response) -> int:
-        """The size of the file that is answered with."""
+        """Return the size of the file from a response with the whole file."""
         length = response.headers.get("Content-Length", "")
         if not re.fullmatch(r"[0-9]{1,18}", length):
             raise ImageUnusable(f"the server of {self._url} does not say how large the file is")
         return int(length)
 
     def _part(self, response: requests.Response, start: int) -> int:
-        """The size of the file of which a part is answered with, which has to begin there."""
+        """Return the size of the file from a response with a range that begins at `start`."""
         status = response.status_code
         if status == 416:
             raise ImageUnusable(f"{self._url} is not an .xz file: it is too short")
@@ -313,7 +312,7 @@ class _RemoteFile(io.RawIOBase):
         )
 
     def _body(self, response: requests.Response, size: int) -> bytes:
-        """The answer, or the first `size` bytes of it, however slowly they drip in."""
+        """Return the first `size` bytes of the response. Raises ImageUnreachable when too slow."""
         body = bytearray()
         while len(body) < size:
             if time.monotonic() > self._deadline:

@@ -1,4 +1,4 @@
-"""An image on its way: download → checksum → decompression → blocks, all at once."""
+"""Stream an image: download, verify, decompress and send blocks, all at the same time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from fedimg.aws.write.thread_group import Bytes, MemoryBudget, Pipe, ThreadGroup
 from fedimg.aws.write.unpacking import MEMORY, Cut, unpacked
 from fedimg.aws.write.xz_blocks import Block
 
-# The image's blocks that wait for a connection.
+# The number of the image's blocks that may wait for a connection.
 _BLOCKS_WAITING = 16
 
 
 def _threads() -> int:
-    # Four unpack some 350 MiB a second, and EBS takes 500 of an account (1000 PutSnapshotBlock).
+    # Four threads decompress about 350 MiB/s; EBS accepts 500 MiB/s of an account (1000 calls/s).
     return min(len(os.sched_getaffinity(0)), 4)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one image may take at once: bytes of the file that wait to be unpacked, of which a
-    download brings 256 KiB at a time; bytes of memory to unpack with; threads that do it.
+    """The limits of one image: bytes waiting to be decompressed, bytes of memory, and threads.
 
-    Some blocks of those that Koji's `xz -z6T0` makes, of 24 MiB, fit in, so that several are
-    unpacked while one download brings them one after the other.
+    Several blocks of the size that Koji's `xz -z6T0` makes, 24 MiB, fit in, so that several are
+    decompressed while one download brings them one after the other. The download adds 256 KiB at a
+    time.
     """
 
     waiting: int = 16 * 1024 * 1024
@@ -44,48 +44,48 @@ def stream(
     put: Callable[[int, bytearray], None],
     *,
     connections: int,
-    glance: Callable[[], None],
+    on_poll: Callable[[], None],
     bounds: Bounds,
 ) -> None:
-    """Download an image, and have each of its blocks `put`, by so many threads and in any order.
+    """Download an image, and call `put` for each of its blocks, in any order.
 
-    One thread downloads and hashes, some decompress, a block of the file each, and each connection
-    has one: what takes their time releases Python's lock. `glance` is called now and then. Returns
-    when all is done. Raises what `ThreadGroup.join` does.
+    One thread downloads and hashes, some decompress one block of the file each, and `connections`
+    threads call `put`; their slow calls release Python's lock. `on_poll` is called several times a
+    second. Returns when all blocks are sent. Raises what `ThreadGroup.join` raises.
     """
     waiting = MemoryBudget(threads, bounds.waiting)
-    # A decompressor takes no more memory than its dictionary, and that none which it does not fill.
+    # A decompressor takes the memory of its dictionary, as far as the block fills it.
     memory = MemoryBudget(threads, bounds.memory)
-    begun: Pipe[tuple[Block, Bytes]] = Pipe(threads, 1)
+    started: Pipe[tuple[Block, Bytes]] = Pipe(threads, 1)
     filled: Pipe[tuple[int, bytearray]] = Pipe(threads, _BLOCKS_WAITING)
-    gathered = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
+    reassembly = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
 
     def needed(block: Block) -> int:
         return min(block.size, bounds.memory)
 
     def begin(block: Block) -> Bytes:
-        # In the order in which they come: a later block that had the memory would wait for pieces
-        # that have no room, because of those of the earlier one that waits for memory.
+        # Blocks take memory in the order of the file. Otherwise a later block could hold memory and
+        # wait for pieces, while pieces of an earlier block, which waits for memory, fill the queue.
         memory.take(needed(block))
         pieces = Bytes(threads, waiting)
-        begun.put((block, pieces))
+        started.put((block, pieces))
         return pieces
 
     def fetch() -> None:
         download.run(Cut(size.blocks, begin).give)
-        begun.close()
+        started.close()
 
     def unpack() -> None:
-        for block, pieces in begun:
+        for block, pieces in started:
             for at, part in unpacked(block, pieces):
-                for whole in gathered.add(at, part):
-                    filled.put(whole)
+                for complete in reassembly.add(at, part):
+                    filled.put(complete)
             memory.give_back(needed(block))
 
     def send() -> None:
         for index, block in filled:
             put(index, block)
-            gathered.give_back(block)
+            reassembly.give_back(block)
 
     threads.start("download", fetch)
     unpacking = [
@@ -94,6 +94,6 @@ def stream(
     ]
     for number in range(min(connections, count(size.uncompressed_size))):
         threads.start(f"blocks {number}", send)
-    threads.join(unpacking, glance)
+    threads.join(unpacking, on_poll)
     filled.close()
-    threads.join(glance=glance)
+    threads.join(on_poll=on_poll)

@@ -1,4 +1,4 @@
-"""How far the writing of an image is, in the words that `fedimg status` shows."""
+"""Describe the progress of writing an image, for `fedimg status`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import deque
 
 from fedimg.aws.write.image_size import gib
 
-#: The speed is that of about the last so many seconds: what matters is how it goes now.
+#: The speed is the average of about the last so many seconds.
 _WINDOW_SECONDS = 20.0
 
 
 class WriteProgress:
-    """Follows one image of `total` bytes, uncompressed."""
+    """The progress of one image of `total` uncompressed bytes."""
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._at: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def words(self, written: int) -> str:
-        """Such as `45% of 4 GiB written, 120 MB/s`, once so many bytes are."""
+        """Return a text such as `45% of 4 GiB written, 120 MB/s` for `written` bytes."""
         now = time.monotonic()
         self._at.append((now, written))
         while len(self._at) > 2 and now - self._at[0][0] > _WINDOW_SECONDS:

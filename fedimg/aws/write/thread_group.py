@@ -1,4 +1,4 @@
-"""Threads at work on one thing, the pipes between them, and how all end when one of them fails."""
+"""Run threads on one task, with pipes between them; all end when one fails."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fedimg.exceptions import Cancelled
 
 T = TypeVar("T")
 
-# How long a thread that waits for another may take to notice that all is over.
-_LOOK_SECONDS = 0.2
+# A waiting thread checks so often, in seconds, whether the group has ended.
+_POLL_SECONDS = 0.2
 
 
 class TooSlow(Exception):
-    """The work was not done within its limit."""
+    """The task was not done within its limit."""
 
 
 class ThreadGroup:
-    """The threads of one piece of work, as a context that ends them.
+    """The threads of one task, as a context that ends them.
 
-    Leaving it does not wait for them: a call that hangs ends by its own time-out, and its thread,
-    a daemon, then finds `over` set. Those whose work has to be done first are waited for by `join`.
+    Leaving it does not wait for them: a call that hangs ends by its own timeout, and its thread, a
+    daemon, then finds `over` set. `join` waits for threads.
     """
 
     def __init__(self, stop: threading.Event, *, limit: float) -> None:
@@ -49,7 +49,7 @@ class ThreadGroup:
         self.over.set()
 
     def start(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        """Have a thread do `work`; what that raises ends everything."""
+        """Run `work` in a new thread; an exception in it ends the whole group."""
 
         def run() -> None:
             try:
@@ -66,7 +66,7 @@ class ThreadGroup:
         return thread
 
     def check(self) -> None:
-        """Raises TooSlow behind the limit, and Cancelled when all is over for another reason."""
+        """Raise TooSlow after the limit, and Cancelled when the group has ended otherwise."""
         if self._stop.is_set():
             self.over.set()
             raise Cancelled
@@ -78,29 +78,28 @@ class ThreadGroup:
     def join(
         self,
         threads: Sequence[threading.Thread] | None = None,
-        glance: Callable[[], None] = lambda: None,
+        on_poll: Callable[[], None] = lambda: None,
     ) -> None:
-        """Wait until these threads, or all, have done their work; `glance` is called meanwhile.
+        """Wait until these threads, or all, have ended; call `on_poll` several times a second.
 
-        Raises what the first thread to fail raised, and what `check` does.
+        Raises the exception of the first thread to fail, and what `check` raises.
         """
         for thread in self._threads if threads is None else threads:
             while thread.is_alive():
                 self._judge()
-                glance()
-                thread.join(_LOOK_SECONDS)
+                on_poll()
+                thread.join(_POLL_SECONDS)
         self._judge()
 
     def _judge(self) -> None:
         if self._failures and not self._stop.is_set():
-            # Not kept: with it would be all that its thread had in its hands.
+            # Removed from the list, since its traceback keeps the thread's data alive.
             raise self._failures.pop()
         self.check()
 
 
 class Pipe(Generic[T]):
-    """At most `size` things, or any number where that is 0, on their way from one thread of a group
-    to others.
+    """A queue of at most `size` items, or any number for 0, between the threads of a group.
 
     Waiting on either side ends with what `ThreadGroup.check` raises.
     """
@@ -109,25 +108,25 @@ class Pipe(Generic[T]):
         self._group = group
         self._queue: queue.Queue[tuple[T] | None] = queue.Queue(size)
 
-    def put(self, thing: T) -> None:
-        """Send a thing, as soon as there is room."""
-        self._send((thing,))
+    def put(self, item: T) -> None:
+        """Send an item, when there is room."""
+        self._send((item,))
 
     def close(self) -> None:
-        """Nothing comes behind what was sent."""
+        """Mark the end of the items."""
         self._send(None)
 
     def __iter__(self) -> Iterator[T]:
         while (sent := self._receive()) is not None:
             yield sent[0]
-        # For the next thread that reads here.
+        # Pass the mark on to the next reading thread.
         self.close()
 
     def _send(self, sent: tuple[T] | None) -> None:
         while True:
             self._group.check()
             try:
-                return self._queue.put(sent, timeout=_LOOK_SECONDS)
+                return self._queue.put(sent, timeout=_POLL_SECONDS)
             except queue.Full:
                 pass
 
@@ -135,52 +134,52 @@ class Pipe(Generic[T]):
         while True:
             self._group.check()
             try:
-                return self._queue.get(timeout=_LOOK_SECONDS)
+                return self._queue.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 pass
 
 
 class MemoryBudget:
-    """So much of something that the threads of a group share."""
+    """An amount that the threads of a group share, such as bytes of memory."""
 
     def __init__(self, group: ThreadGroup, size: int) -> None:
         self._group = group
         self._free = size
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
 
-    def take(self, some: int) -> None:
-        """Take a share, of no more than there is in all, as soon as it is free.
+    def take(self, amount: int) -> None:
+        """Take a share, of at most the whole budget, when it is free.
 
         Waiting ends with what `ThreadGroup.check` raises.
         """
         while True:
             self._group.check()
-            with self._news:
-                if self._free >= some:
-                    self._free -= some
+            with self._changed:
+                if self._free >= amount:
+                    self._free -= amount
                     return
-                self._news.wait(_LOOK_SECONDS)
+                self._changed.wait(_POLL_SECONDS)
 
-    def give_back(self, some: int) -> None:
+    def give_back(self, amount: int) -> None:
         """Give back a share, or a part of it."""
-        with self._news:
-            self._free += some
-            self._news.notify_all()
+        with self._changed:
+            self._free += amount
+            self._changed.notify_all()
 
 
 class Bytes(Pipe[bytes]):
-    """Bytes on their way; all pipes that share a room hold as many as that has."""
+    """A pipe of bytes; the pipes that share a budget hold at most that many."""
 
-    def __init__(self, group: ThreadGroup, room: MemoryBudget) -> None:
+    def __init__(self, group: ThreadGroup, budget: MemoryBudget) -> None:
         super().__init__(group, 0)
-        self._room = room
+        self._budget = budget
 
-    def put(self, thing: bytes) -> None:
-        """Send some bytes, as soon as there is room."""
-        self._room.take(len(thing))
-        super().put(thing)
+    def put(self, item: bytes) -> None:
+        """Send some bytes, when there is room."""
+        self._budget.take(len(item))
+        super().put(item)
 
     def __iter__(self) -> Iterator[bytes]:
-        for thing in super().__iter__():
-            self._room.give_back(len(thing))
-            yield thing
+        for item in super().__iter__():
+            self._budget.give_back(len(item))
+            yield item

@@ -1,4 +1,4 @@
-"""The blocks of an .xz file, as it comes piece by piece, each unpacked by itself."""
+"""Decompress the blocks of an .xz file independently, while the file arrives in pieces."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from fedimg.aws.write.image_size import ImageUnusable
 from fedimg.aws.write.thread_group import Bytes
 from fedimg.aws.write.xz_blocks import Block
 
-#: In bytes: what liblzma takes for the largest dictionary.
+#: In bytes: liblzma's memory for the largest dictionary.
 MEMORY = xz_dictionary.LARGEST + 1024 * 1024
-# In bytes. Behind each part a thread waits for Python's lock, which others hold for a millisecond.
+# In bytes. After each part a thread waits for Python's lock, about a millisecond.
 _PART = 2 * 1024 * 1024
 
 
 class Cut:
-    """Deals a file, piece by piece, to its blocks, each of which has a pipe that `begin` makes."""
+    """Splits a file into its blocks; `begin` returns a pipe for the pieces of each."""
 
     def __init__(self, blocks: Iterable[Block], begin: Callable[[Block], Bytes]) -> None:
         self._blocks = iter(blocks)
         self._block = next(self._blocks, None)
         self._begin = begin
-        self._to: Bytes | None = None
+        self._pipe: Bytes | None = None
         self._at = 0
 
     def give(self, piece: bytes) -> None:
-        """The file's next bytes. What is between blocks and behind them, the index has told."""
+        """Pass on the next bytes of the file, without those between and after the blocks."""
         start, end = self._at, self._at + len(piece)
         while (block := self._block) and block.start < end:
-            self._to = self._to or self._begin(block)
-            self._to.put(piece[max(block.start - start, 0) : block.end - start])
+            self._pipe = self._pipe or self._begin(block)
+            self._pipe.put(piece[max(block.start - start, 0) : block.end - start])
             if block.end > end:
                 break
-            self._to.close()
-            self._to = None
+            self._pipe.close()
+            self._pipe = None
             self._block = next(self._blocks, None)
         self._at = end
 
 
 def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """What is packed in one block, part by part: place in the image and bytes.
+    """Yield the decompressed parts of one block, each with its offset in the image.
 
-    Every piece is taken. Raises ImageUnusable when the block is damaged, or is not as long as the
-    file's index promised; parts of it may have been given by then.
+    All pieces are consumed. Raises ImageUnusable when the block is damaged, or has another size
+    than the file's index lists; some parts may have been yielded by then.
     """
-    # As a file of its own, liblzma checks it, and the index's word on it.
+    # Wrapped as a file, so that liblzma verifies the block and its entry in the index.
     begin = create_xz_header(block.check)
     end = create_xz_index_footer(block.check, [(block.packed, block.size)])
-    given = chain((begin,), _modest(pieces, block.size), (end,))
+    stream = chain((begin,), _with_lower_dictionary(pieces, block.size), (end,))
     decompressor = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MEMORY)
     at, most = block.at, block.at + block.size
     while not decompressor.eof:
-        piece = next(given, b"") if decompressor.needs_input else b""
+        piece = next(stream, b"") if decompressor.needs_input else b""
         if decompressor.needs_input and not piece:
             break
         try:
@@ -68,15 +68,15 @@ def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
         if part:
             yield at, part
         at += len(part)
-    if at != most or not decompressor.eof or decompressor.unused_data or next(given, b""):
+    if at != most or not decompressor.eof or decompressor.unused_data or next(stream, b""):
         raise ImageUnusable(
             f"decompression: the block at byte {block.start} does not hold the {block.size} bytes "
             "that the file's index lists"
         )
 
 
-def _modest(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield a block, whose header asks for no more memory than its `size` unpacked bytes fill."""
+def _with_lower_dictionary(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Yield a block, with its header changed to ask for no more memory than `size` bytes fill."""
     rest = iter(pieces)
     begin = b""
     for piece in rest:

@@ -1,4 +1,4 @@
-"""The utility instance: a raw image becomes a volume, and the volume a snapshot."""
+"""Write an image to a volume on a utility instance, and create a snapshot of the volume."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from fedimg.sources.file_server import Trusted
 from fedimg.ssh import client
 
 ROLE = "utility"
-#: The name that RunInstances wants for the volume; the instance finds it by its id alone.
+#: RunInstances requires a device name; the instance finds the volume by its id.
 _DEVICE = "/dev/sdf"
-#: Parts of the writing that fail the same way on any instance.
-_IMAGES_FAULT = {"checksum", "decompression", "tools"}
+#: Parts of the script that fail the same way on any instance.
+_FINAL_PARTS = {"checksum", "decompression", "tools"}
 
 
-class _WorthAnother(Exception):
-    """An attempt failed in a way that a fresh instance may not."""
+class _Retryable(Exception):
+    """An attempt failed in a way that a new instance may not."""
 
     def __init__(self, error: EC2UtilityException) -> None:
         super().__init__(str(error))
@@ -35,8 +35,9 @@ class _WorthAnother(Exception):
 
 @dataclass(frozen=True)
 class UtilityWriter:
-    """Writes one job's image. `ec2_once` does not try a call again by itself; `on_progress` is told
-    what happens, in words.
+    """Writes one job's image.
+
+    `ec2_once` does not retry by itself; `on_progress` is called with progress texts.
     """
 
     attempts: Attempts
@@ -44,18 +45,18 @@ class UtilityWriter:
     on_progress: Callable[[str], None]
 
     def write(self, image: RawImage) -> str:
-        """Write an image to a volume; the id of its snapshot.
+        """Write an image to a volume; return the id of its snapshot.
 
-        The snapshot is not complete yet, and the instance still runs. Raises
-        EC2UtilityException, with what the instance printed, when the last attempt failed.
+        The snapshot is still pending, and the instance still runs. Raises EC2UtilityException, with
+        the instance's output, when the last attempt failed.
         """
         settings = self.attempts.settings
-        # An instance kept for a look would not be one's own among further attempts.
+        # Another attempt would terminate an instance that is kept for inspection.
         last = 0 if settings.keep_failed_instances else settings.limits.attempts - 1
         for number in range(last):
             try:
                 return self._attempt(image, number)
-            except (NoCapacity, _WorthAnother) as failure:
+            except (NoCapacity, _Retryable) as failure:
                 self.on_progress(
                     f"attempt {number + 1} failed, retrying with a new instance: {failure}"
                 )
@@ -63,7 +64,7 @@ class UtilityWriter:
                 self.attempts.waiter.pause(settings.limits.wait_maximum)
         try:
             return self._attempt(image, last)
-        except _WorthAnother as failure:
+        except _Retryable as failure:
             raise failure.error from failure
 
     def _attempt(self, image: RawImage, number: int) -> str:
@@ -77,11 +78,11 @@ class UtilityWriter:
                 volume = instance.volumes[_DEVICE]
                 self._stream(session, image, size, volume)
         except client.SSHError as error:
-            raise self._lost(started, str(error), error.output) from error
+            raise self._instance_failure(started, str(error), error.output) from error
         except EC2UtilityException:
             raise
         except EC2ServiceException as error:
-            raise self._lost(started, error.problem, error.output) from error
+            raise self._instance_failure(started, error.problem, error.output) from error
         return self.attempts.waiter.make(
             lambda: self._snapshot(volume),
             lambda: snapshots.find(self.attempts.ec2, self.attempts.labels),
@@ -92,7 +93,7 @@ class UtilityWriter:
         try:
             return measured(image, self.attempts.settings, self.attempts.waiter.stop)
         except ImageUnreachable as error:
-            raise _WorthAnother(EC2UtilityException(str(error))) from error
+            raise _Retryable(EC2UtilityException(str(error))) from error
         except ImageUnusable as error:
             raise EC2UtilityException(str(error)) from error
 
@@ -142,35 +143,35 @@ class UtilityWriter:
             f"the image was not written: {verdict or f'exit status {finished.status}'}",
             output=f"{finished.output}{finished.errors}",
         )
-        if isinstance(verdict, write_script.Failure) and verdict.part in _IMAGES_FAULT:
+        if isinstance(verdict, write_script.Failure) and verdict.part in _FINAL_PARTS:
             raise error
-        raise _WorthAnother(error)
+        raise _Retryable(error)
 
     def _progress(self, line: str, write_progress: WriteProgress) -> None:
         if progress := write_script.progress(line):
             self.on_progress(write_progress.words(progress.written))
 
-    def _lost(self, started: Started, problem: str, output: str) -> _WorthAnother:
-        told = f"{self.attempts.console(started)}\n{output}".strip()
-        return _WorthAnother(
-            EC2UtilityException(f"utility instance {started.id}: {problem}", output=told)
+    def _instance_failure(self, started: Started, problem: str, output: str) -> _Retryable:
+        text = f"{self.attempts.console(started)}\n{output}".strip()
+        return _Retryable(
+            EC2UtilityException(f"utility instance {started.id}: {problem}", output=text)
         )
 
     def _snapshot(self, volume: str) -> str:
         labels = self.attempts.labels
-        made = self.ec2_once.create_snapshot(
+        response = self.ec2_once.create_snapshot(
             VolumeId=volume,
             Description=f"fedimg: {labels.image}"[:255],
             TagSpecifications=labels.specifications(["snapshot"], snapshots.ROLE, labels.image),
         )
-        return str(made["SnapshotId"])
+        return str(response["SnapshotId"])
 
 
 def _blank(size: int, *, throughput: int) -> dict[str, Any]:
-    """The volume that an image is written to, of `size` GiB, as fast as it may be.
+    """Return the parameters of the volume of `size` GiB to write to, as fast as possible.
 
-    EBS user guide, gp3: at most 0.25 MiB/s for each of the IOPS, of which 3000 come with every
-    volume, and beyond those 500 with each GiB.
+    EBS user guide, gp3: at most 0.25 MiB/s for each of the IOPS; 3000 IOPS are included, and more
+    are limited to 500 for each GiB.
     """
     iops = max(3000, min(4 * throughput, 500 * size))
     return {

@@ -1,10 +1,10 @@
 # Run by bash, as root, on a utility instance: streams a compressed image onto a volume.
 #
-# Standard input has its values, a "NAME VALUE" a line, then "end": nothing that came in a message
-# is ever part of a command line. Standard output has one fact a line:
-#     progress BYTES               written so far, every two seconds or more often
+# Standard input has a line "NAME VALUE" for each value, then "end": no text of a message is ever
+# part of a command line. Each line of standard output is one of:
+#     progress BYTES               written so far, at least every two seconds
 #     checksum ALGORITHM:HEX       of the compressed file
-#     wrote BYTES                  the last line of a success, and of nothing else
+#     wrote BYTES                  the last line, only on success
 #     failed PART: REASON          PART is input, tools, device, download, checksum,
 #                                  decompression or volume; the exit status is 1
 set -u
@@ -51,7 +51,7 @@ for tool in curl xz dd tee wc mkfifo mktemp head tail tr sleep "${digests[@]/%/s
         fail tools "the utility AMI has no $tool; install it there, or choose another AMI"
 done
 
-# --- The device, by the volume's id: its NVMe or virtio serial number is the id without the dash.
+# --- Find the device: its NVMe or virtio serial number is the volume's id without the dash.
 
 find_device() {
     local entry file serial
@@ -77,7 +77,7 @@ the serial number of $volume; the disks are: $(cd /sys/block && echo *)"
     sleep 1
 done
 
-# The volume was made blank for this one writing. What is in use is something else.
+# The volume was created blank for this write, so a device in use is another one.
 for used in "/sys/block/$device/$device"*/partition "/sys/block/$device/holders/"*; do
     [[ ! -e $used ]] || fail device "/dev/$device, which should be blank, is in use: $used"
 done
@@ -93,9 +93,9 @@ capacity=$((sectors * 512)) # Linux counts 512-byte sectors here, whatever the d
 work=$(mktemp -d) || fail tools "cannot create a temporary directory: is the root disk full?"
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 
-# --- The download: one stream for whoever reads it, however many connections it takes.
+# --- Download: one stream, over as many connections as needed.
 
-# An address in a form that no two programs read differently.
+# A URL in a form that all programs parse the same way.
 address_form='^(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?([/?#][!-~]*)?$'
 
 broken() { # REASON
@@ -103,7 +103,7 @@ broken() { # REASON
     return 1
 }
 
-may_lead_to() { # ADDRESS WHERE_FROM: whom a server may redirect to is the worker's word.
+may_lead_to() { # ADDRESS REFERRER: check a redirect against the worker's lists of hosts.
     local host
     [[ $1 =~ $address_form && ${#1} -le 8000 ]] ||
         broken "the server redirects to a URL that is malformed or too long" || return
@@ -116,7 +116,7 @@ own host nor one of ec2.redirect_hosts in the configuration" || return
 ec2.plain_http_hosts in the configuration"
 }
 
-header() { # NAME, in small letters: its value in the last answer's head
+header() { # NAME, in lower case: print its value in the last response
     local line value=
     while IFS= read -r line; do
         line=${line%$'\r'}
@@ -128,14 +128,15 @@ header() { # NAME, in small letters: its value in the last answer's head
     echo "$value"
 }
 
-# One answer's bytes, of which it adds the number to $received; curl's status is in $answered.
-ask() { # ADDRESS
+# ADDRESS: print the body of one response, and add its size to $received. $answered is set to curl's
+# exit status.
+request() { # ADDRESS
     local from=(--continue-at "$received") skip=0 count unit parts
     ((received > 0)) || from=()
     ! [[ $whole ]] || from=() skip=$received
     : >"$work/head"
-    # What is written to the volume is bounded by its index; what is read, by what was measured.
-    # The file is read along a path of its own: standard output tells of the answer.
+    # The download is limited to the measured size. The body goes to descriptor 4, since curl's
+    # standard output has the status code.
     curl --disable --silent --show-error --fail --globoff --location --max-redirs 0 \
         --proto =http,https --connect-timeout 30 --speed-limit 1 --speed-time "$idle" \
         --header 'Accept-Encoding: identity' \
@@ -155,17 +156,17 @@ ask() { # ADDRESS
     ((parts[1] == 0))
 }
 
-# Ends with 0 also when another number of bytes came: that is told apart below.
+# Print the file. The status is 0 also when the number of bytes differs, which is checked below.
 fetch() {
-    local received=0 fruitless=0 before address hop code redirect answered version= told length
+    local received=0 fruitless=0 before address hop code redirect answered version= current length
     local whole= past_caches=()
     while ((received < compressed)); do
         before=$received
         address=$url
-        # Each connection begins at the first address: where that led may have been for a while.
+        # Each connection begins at the first URL, since the target of a redirect may expire.
         for ((hop = 0; ; hop++)); do
-            # Whoever reads it has failed.
-            ask "$address" || return 23
+            # The reader of the download has failed.
+            request "$address" || return 23
             [[ $code == 3?? && $redirect ]] || break
             ((hop < 5)) || broken "the server redirects more than 5 times in a row" || return
             may_lead_to "$redirect" "$address" || return
@@ -176,28 +177,28 @@ fetch() {
                 length=$(header content-range)
                 length=${length##*/}
                 [[ $code == 206 ]] || length=$(header content-length)
-                # Not what was measured, and no further connection makes it so.
+                # Another size than measured: a further connection is of no use.
                 [[ -z $length || $length == "$compressed" ]] && ((received <= compressed)) || return 0
                 ;;
             22:408 | 22:429 | 22:5??) ;;
-            # Of an address that was redirected to, it may have become too old.
+            # The target of a redirect may have expired.
             22:*) ((hop > 0)) || return 22 ;;
-            # The whole file came in place of its rest: from a cache, which can be told to ask anew,
-            # or from a server that knows no ranges.
+            # The whole file came instead of its rest, from a cache, which is bypassed next, or from a
+            # server without ranges.
             33:*) if [[ ${past_caches[*]-} ]]; then whole=yes; fi
                 past_caches=(--header 'Cache-Control: no-cache') ;;
             0:*) broken "the server answers with status $code" || return ;;
         esac
         if ((received > before)); then
-            told=$(header etag)
-            [[ $told ]] || told=$(header last-modified)
-            [[ -z $version || -z $told || $version == "$told" ]] ||
+            current=$(header etag)
+            [[ $current ]] || current=$(header last-modified)
+            [[ -z $version || -z $current || $version == "$current" ]] ||
                 broken "the file was changed while it was read; retry when its upload is \
 complete" || return
-            version=$told
+            version=$current
         fi
         if ((received - before >= 65536)); then fruitless=0; else ((++fruitless)); fi
-        # The first further one at once: most often a server has closed a long connection.
+        # The first retry is immediate, since servers close long connections.
         ((received == compressed)) || ((fruitless < 3)) || return "$((answered ? answered : 18))"
         ((received == compressed || fruitless < 2)) || sleep 1
     done
@@ -217,7 +218,7 @@ done
 
 report() {
     local field value written=0
-    # sleep must not keep the session's output open when this loop is killed.
+    # sleep is redirected, so that it does not keep the session's output open after a kill.
     while sleep 2 >/dev/null 2>&1; do
         while read -r field value; do
             [[ $field != pos: ]] || written=$value
@@ -230,9 +231,10 @@ report &
 reporter=$!
 disown "$reporter"
 
-# dd: nocache has the kernel write out what was written at once, so that no gigabytes of dirty pages
-# are left for the last fsync. Past the cache (oflag=direct) dd would have to wait for each write, and
-# xz for dd; with 1 MiB in place of 4 at a time it takes two to three times as long. The count ends a file that is longer than its index says.
+# dd: nocache has the kernel write data out at once, so that the last fsync does not find gigabytes
+# of dirty pages. With oflag=direct dd would wait for each write, and xz for dd; blocks of 1 MiB
+# instead of 4 take two to three times as long. The count stops an image that is longer than its
+# index says.
 fetch |
     tee "${pipes[@]}" 2>"$work/tee.errors" |
     xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |
@@ -244,9 +246,9 @@ fetch |
 status=("${PIPESTATUS[@]}")
 kill "$reporter" 2>/dev/null
 
-# --- What came of it: the part that failed by itself, not those that its failure pulled down.
+# --- Report the part that failed first, not those that failed because of it.
 
-said() { # PART
+last_errors() { # PART
     tail -c 500 "$work/$1.errors" | tr -s '\n' ' '
 }
 
@@ -257,13 +259,13 @@ while read -r count unit _; do
 done <"$work/volume.errors"
 ((written <= uncompressed)) ||
     fail decompression "the image has more than the $uncompressed bytes that the file's index lists"
-# 23: curl could not write, which is its reader's failure.
-((status[0] == 0 || status[0] == 23)) || fail download "$(said download)"
+# 23: curl could not write, because its reader failed.
+((status[0] == 0 || status[0] == 23)) || fail download "$(last_errors download)"
 for reader in "${readers[@]}"; do
     wait "$reader" || fail checksum "a program that computes a checksum or size died"
 done
-((status[2] == 0)) || fail decompression "$(said decompression)"
-((status[0] == 0 && status[1] == 0)) || fail download "$(said download)$(said tee)"
+((status[2] == 0)) || fail decompression "$(last_errors decompression)"
+((status[0] == 0 && status[1] == 0)) || fail download "$(last_errors download)$(last_errors tee)"
 
 read -r received <"$work/wc"
 ((received <= compressed)) || fail download "received more than the expected $compressed bytes"

@@ -1,4 +1,4 @@
-"""What write_image.sh is told and what it answers; running it on an instance is utility.py's."""
+"""Build the input of write_image.sh, and parse its output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FAILED = re.compile(
 
 @dataclass(frozen=True)
 class Progress:
-    """So many bytes of the uncompressed image are written; the line also shows that it lives."""
+    """The number of written bytes of the uncompressed image."""
 
     written: int
 
@@ -34,8 +34,8 @@ class Progress:
 class Written:
     """The whole image is on the volume.
 
-    `size` is in bytes; `checksums` are those of the compressed file, each `ALGORITHM:HEX`, sha256
-    always among them.
+    `size` is in bytes; `checksums` are those of the compressed file, each `ALGORITHM:HEX`, always
+    with sha256.
     """
 
     size: int
@@ -44,7 +44,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Failure:
-    """Which part failed by itself, and what it said.
+    """The part of the script that failed first, and its message.
 
     `part` is input, tools, device, download, checksum, decompression or volume.
     """
@@ -57,7 +57,7 @@ class Failure:
 
 
 def write_command() -> str:
-    """The command that runs the script as root. It is the same for every image and volume."""
+    """Return the command that runs the script as root, the same for every image and volume."""
     return scripts.as_root("write/write_image.sh", "bash")
 
 
@@ -72,20 +72,20 @@ def given(
     idle: float,
     appear: float,
 ) -> bytes:
-    """What the script reads from its standard input.
+    """Return the script's standard input.
 
     Args:
-        url: where the .xz file is.
-        trusted: whom its host may redirect to.
+        url: the address of the .xz file.
+        trusted: the hosts that its host may redirect to.
         volume: id of the volume to write; it is attached, and blank.
-        checksum: of the .xz file, `ALGORITHM:HEX`, where it is known.
+        checksum: of the .xz file, `ALGORITHM:HEX`, or None.
         compressed_size: of the .xz file, in bytes.
         uncompressed_size: of the image, in bytes.
-        idle: seconds without a byte after which the download counts as stalled.
-        appear: seconds to wait for the volume to show up as a disk.
+        idle: seconds without data after which the download fails.
+        appear: seconds to wait until the volume is a disk of the instance.
 
     Raises:
-        ValueError: a value that the script would refuse.
+        ValueError: the script would refuse a value.
     """
     hosts = [urlsplit(url).hostname or "", *map(str.lower, trusted.redirects)]
     plain = [*map(str.lower, trusted.plain_http)]
@@ -115,13 +115,13 @@ def given(
 
 
 def progress(line: str) -> Progress | None:
-    """The progress that one line of the script's output tells, if it tells any."""
+    """Return the progress that one line of the script's output reports, or None."""
     match = _PROGRESS.fullmatch(line)
     return Progress(int(match[1])) if match else None
 
 
 def verdict(output: str) -> Written | Failure | None:
-    """What the end of the script's output says; None when it ended without a word."""
+    """Return the result at the end of the script's output; None when it ended without one."""
     checksums: list[str] = []
     for line in output.splitlines():
         if match := _FOUND.fullmatch(line):

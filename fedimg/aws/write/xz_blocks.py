@@ -1,4 +1,4 @@
-"""Where the blocks of an .xz file are, by the indexes at the ends of its streams."""
+"""Locate the blocks of an .xz file, by the indexes at the ends of its streams."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from xz.common import crc32, decode_mbi, parse_xz_footer, parse_xz_header, round
 
 from fedimg.aws.write import xz_dictionary
 
-#: Koji's largest images have some hundreds. Each takes a fifth of a kilobyte of memory.
+#: Koji's largest images have some hundreds. Each takes 200 bytes of memory.
 MOST_BLOCKS = 128 * 1024
 
-# A number has nine bytes at most, all but the last above 127 (section 1.2).
+# A number has at most nine bytes, all but the last above 127 (section 1.2).
 _LONGEST_NUMBER = 9
 _NO_NUMBER = re.compile(rb"[\x80-\xff]{9}")
 
 #: In bytes, of a stream's header and of its footer (The .xz File Format, section 2.1).
 _HEADER = _FOOTER = 12
-#: In bytes: what all parts of a file are multiples of, and stream padding is made of (section 2.2).
+#: In bytes: the unit of all parts of a file and of stream padding (section 2.2).
 _UNIT = 4
 #: In bytes: the CRC32 that ends an index (section 4.4).
 _CHECK = 4
-#: In bytes: what of stream padding is looked at at once.
+#: In bytes: how much stream padding is read at once.
 _PADDING = 256 * 1024
 
 
 class TooManyBlocks(XZError):
-    """A file that may be sound, and has more blocks than are taken."""
+    """The file has more blocks than the limit; it may be sound."""
 
 
 class DictionaryTooLarge(XZError):
-    """A file that may be sound, and takes more memory to unpack than there is for one."""
+    """Decompressing the file takes more memory than the limit; it may be sound."""
 
 
 class Block(NamedTuple):
-    """One block. `start` is its place in the file and `packed` its size there, without what fills
-    it up to whole units; `at` and `size` are those of what is packed in it. All in bytes. `check`
-    is the number of the check at its end (section 2.1.1.2).
+    """One block, with offsets and sizes in bytes.
+
+    `start` is its offset in the file and `packed` its compressed size, without the padding; `at` is
+    the offset of its data in the image and `size` their size. `check` is the type of the check at
+    its end (section 2.1.1.2).
     """
 
     start: int
@@ -50,55 +52,57 @@ class Block(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where the block ends in the file."""
+        """Return the offset of the end of the block in the file."""
         return self.start + round_up(self.packed)
 
 
 def read(file: BinaryIO) -> list[Block]:
-    """The blocks of a file, in order; none are in one of nothing.
+    """Return the blocks of a file, in order; a file without data has none.
 
-    Raises XZError when the file is not whole, TooManyBlocks when it has more than MOST_BLOCKS, and
-    DictionaryTooLarge when that of a stream's blocks is, to judge by one of them.
+    Raises XZError when the file is not complete, TooManyBlocks when it has more than MOST_BLOCKS,
+    and DictionaryTooLarge when the largest block of a stream needs too large a dictionary.
     """
-    found: list[Block] = []
+    blocks: list[Block] = []
     end = file.seek(0, io.SEEK_END)
     while end:
         if end % _UNIT:
             raise XZError("file: invalid size")
         end = _before_padding(file, end)
         if end:
-            # Streams are found last to first, and so are their blocks.
-            end = _stream(file, end, found)
+            # Streams and their blocks are read last to first.
+            end = _stream(file, end, blocks)
     at = 0
     placed = []
-    for block in reversed(found):
+    for block in reversed(blocks):
         placed.append(block._replace(at=at))
         at += block.size
     return placed
 
 
-def _stream(file: BinaryIO, end: int, found: list[Block]) -> int:
-    """Add the blocks of the stream that ends there, last to first; where the stream begins."""
+def _stream(file: BinaryIO, end: int, blocks: list[Block]) -> int:
+    """Add the blocks of the stream that ends at `end`, last to first; return where the stream
+    begins.
+    """
     check, index_size = parse_xz_footer(_bytes(file, end - _FOOTER, _FOOTER))
     index = end - _FOOTER - index_size
     records = _records(_bytes(file, index, index_size))
-    if len(found) + len(records) > MOST_BLOCKS:
+    if len(blocks) + len(records) > MOST_BLOCKS:
         raise TooManyBlocks(f"more than {MOST_BLOCKS} blocks")
     start = index
     for packed, size in reversed(records):
         start -= round_up(packed)
-        found.append(Block(start, packed, 0, size, check))
+        blocks.append(Block(start, packed, 0, size, check))
     begin = start - _HEADER
     if parse_xz_header(_bytes(file, begin, _HEADER)) != check:
         raise XZError("stream: inconsistent check value")
     if records:
-        _check_dictionary(file, max(found[-len(records) :], key=lambda block: block.size))
+        _check_dictionary(file, max(blocks[-len(records) :], key=lambda block: block.size))
     return begin
 
 
 def _before_padding(file: BinaryIO, end: int) -> int:
-    """Return where the stream ends, 0 for none, behind which there is padding up to `end`."""
-    # Most often there is none.
+    """Return where the last stream before the padding up to `end` ends; 0 for no stream."""
+    # Most files have no padding.
     size = _UNIT
     while end:
         start = max(end - size, 0)
@@ -109,9 +113,9 @@ def _before_padding(file: BinaryIO, end: int) -> int:
 
 
 def _records(index: bytes) -> list[tuple[int, int]]:
-    """Return what an index says of its blocks, in order: the size packed, and unpacked.
+    """Return the entries of an index, in order: the compressed and the uncompressed size.
 
-    python-xz takes an index for damaged that has a block of nothing, which the format allows.
+    python-xz rejects an index with an empty block, which the format allows.
     """
     end = len(index) - _CHECK
     if end < _CHECK or index[0] or crc32(index[:end]) != index[end:]:
@@ -123,7 +127,7 @@ def _records(index: bytes) -> list[tuple[int, int]]:
     used, count = decode_mbi(index[at:end][:_LONGEST_NUMBER])
     at += used
     if count > end:
-        raise XZError("index: more blocks than it has room for")
+        raise XZError("index: more blocks than fit into it")
     for _ in range(2 * count):
         used, number = decode_mbi(index[at : min(at + _LONGEST_NUMBER, end)])
         at += used
@@ -139,9 +143,9 @@ def _check_dictionary(file: BinaryIO, block: Block) -> None:
     if block.size <= xz_dictionary.LARGEST:
         return
     header = _bytes(file, block.start, xz_dictionary.LONGEST_HEADER)
-    asked = xz_dictionary.asked(header)
-    if asked > xz_dictionary.LARGEST:
-        raise DictionaryTooLarge(f"a dictionary of {asked // xz_dictionary.MIB} MiB")
+    dictionary = xz_dictionary.dictionary_size(header)
+    if dictionary > xz_dictionary.LARGEST:
+        raise DictionaryTooLarge(f"a dictionary of {dictionary // xz_dictionary.MIB} MiB")
 
 
 def _bytes(file: BinaryIO, start: int, size: int) -> bytes:

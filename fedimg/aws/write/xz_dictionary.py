@@ -1,7 +1,7 @@
-"""How much of an image an .xz decoder keeps at hand: the dictionary that a block's header asks for.
+"""Limit the dictionary, and so the memory, that decompressing a block of an .xz file takes.
 
-The header asks for as much as its packer was set to, be the block ever so short; what the block can
-fill of it is what unpacking needs (The .xz File Format, sections 3.1 and 5.3.1).
+A block's header asks for the dictionary size of its compressor's settings, even for a short block;
+decompression needs only as much as the block fills (The .xz File Format, sections 3.1 and 5.3.1).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from xz.common import crc32, decode_mbi
 
 MIB = 1024**2
 
-#: The largest dictionary that is taken, in bytes. `xz -9` has 64 MiB, and Koji's images have 8.
+#: The largest accepted dictionary, in bytes. `xz -9` uses 64 MiB, and Koji's images 8 MiB.
 LARGEST = 96 * MIB
 #: The longest header of a block, in bytes.
 LONGEST_HEADER = 1024
@@ -21,31 +21,30 @@ _LZMA2 = 0x21
 _FILTERS = 0x03
 _OPTIONAL_SIZES = (0x40, 0x80)
 _SIZE = 0x3F
-#: Stands for 4 GiB less one byte.
+#: The code of 4 GiB less one byte.
 _LARGEST_CODE = 40
 
 
 def header_length(first: int) -> int:
-    """Return how long the block header is, in bytes, that begins with this byte."""
+    """Return the length, in bytes, of the block header that begins with this byte."""
     return (first + 1) * 4
 
 
-def asked(header: bytes) -> int:
-    """Return how many bytes of dictionary a block's header asks for.
+def dictionary_size(header: bytes) -> int:
+    """Return the dictionary size, in bytes, that a block's header asks for.
 
-    `header` may be followed by other bytes. For a header that is damaged that is 0: the decoder
-    will say so.
+    `header` may be followed by other bytes. A damaged header gives 0; the decoder will reject it.
     """
-    at = _place(header)
+    at = _dictionary_offset(header)
     return 0 if at is None else _dictionary(header[at] & _SIZE)
 
 
 def lowered(header: bytes, size: int) -> bytes:
-    """Return the header of a block of `size` unpacked bytes, asking for no more than they fill.
+    """Return the header of a block of `size` uncompressed bytes, asking for no larger dictionary.
 
-    The header of a damaged block comes back as it is.
+    A damaged header is returned unchanged.
     """
-    at = _place(header)
+    at = _dictionary_offset(header)
     if at is None:
         return header
     asked = header[at] & _SIZE
@@ -67,8 +66,8 @@ def _dictionary(code: int) -> int:
     return (2 | code & 1) << (code // 2 + 11)
 
 
-def _place(header: bytes) -> int | None:
-    """Return where in the header the size of its dictionary stands, if the header is sound."""
+def _dictionary_offset(header: bytes) -> int | None:
+    """Return the offset of the dictionary size in the header; None for a damaged header."""
     end = header_length(header[0]) - _CRC if header else 0
     if end < _CRC or len(header) < end + _CRC or crc32(header[:end]) != header[end : end + _CRC]:
         return None
@@ -78,11 +77,11 @@ def _place(header: bytes) -> int | None:
             if header[1] & flag:
                 at += decode_mbi(header[at:end])[0]
         for _ in range((header[1] & _FILTERS) + 1):
-            used, kind = decode_mbi(header[at:end])
+            used, filter_id = decode_mbi(header[at:end])
             at += used
             used, length = decode_mbi(header[at:end])
             at += used
-            if kind == _LZMA2 and length == 1 and at < end:
+            if filter_id == _LZMA2 and length == 1 and at < end:
                 return at
             at += length
     except XZError:

@@ -13,7 +13,7 @@ from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
-from tests.aws.client.test_waiter import Clock
+from tests.aws.clock import Clock
 
 
 class Snapshots:

@@ -16,24 +16,7 @@ from fedimg.aws.client import waiter as waiting
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
-
-
-class Clock(threading.Event):
-    """Time that passes when somebody waits, and the event that would end the wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        self.pauses: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        self.pauses.append(timeout)
-        self.now += timeout
-        return self.is_set()
+from tests.aws.clock import Clock
 
 
 @pytest.fixture

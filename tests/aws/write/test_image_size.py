@@ -175,7 +175,7 @@ def test_whole_file_in_place_of_its_end_is_read_where_it_is_small(web: Web) -> N
 def test_large_file_is_asked_for_past_a_cache_that_sends_it_whole(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.aws.write.image_size.AFFORDABLE", 1000)
+    monkeypatch.setattr("fedimg.aws.write.image_size.LARGEST_UNRANGED", 1000)
     web.manner = "behind a cache"
     packed = compress(NOISE, "-0")
     assert image_size(web.put("one.raw.xz", packed), maximum=GIB).compressed_size == len(packed)
@@ -185,7 +185,7 @@ def test_large_file_is_asked_for_past_a_cache_that_sends_it_whole(
 def test_large_file_of_a_server_without_ranges_may_pass(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.aws.write.image_size.AFFORDABLE", 1000)
+    monkeypatch.setattr("fedimg.aws.write.image_size.LARGEST_UNRANGED", 1000)
     web.manner = "without Range"
     with pytest.raises(ImageUnreachable, match="ignores the Range header"):
         image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)

@@ -17,7 +17,7 @@ import pytest
 from fedimg.aws.write import xz_blocks
 from fedimg.aws.write.blocks import BLOCK, count
 from fedimg.aws.write.download import Download
-from fedimg.aws.write.image_size import NOBODY, ImageSize, ImageUnusable
+from fedimg.aws.write.image_size import OWN_HOST_ONLY, ImageSize, ImageUnusable
 from fedimg.aws.write.pipeline import Bounds, stream
 from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.exceptions import Cancelled
@@ -72,7 +72,9 @@ def bring(
     url = web.put("image.raw.xz", packed)
     blocks = xz_blocks.read(io.BytesIO(packed))
     size = ImageSize(len(packed), blocks)
-    download = Download(url, size=len(packed), checksum=checksum, idle=NEVER_MIND, trusted=NOBODY)
+    download = Download(
+        url, size=len(packed), checksum=checksum, idle=NEVER_MIND, trusted=OWN_HOST_ONLY
+    )
     with ThreadGroup(stop or threading.Event(), limit=limit) as threads:
         try:
             stream(
@@ -81,7 +83,7 @@ def bring(
                 size,
                 image.put,
                 connections=connections,
-                glance=lambda: None,
+                on_poll=lambda: None,
                 bounds=bounds,
             )
         finally:
@@ -229,16 +231,16 @@ MEASURED = """
 import sys, threading, time
 from fedimg.aws.write.thread_group import ThreadGroup
 from fedimg.aws.write.download import Download
-from fedimg.aws.write.image_size import NOBODY, image_size
+from fedimg.aws.write.image_size import OWN_HOST_ONLY, image_size
 from fedimg.aws.write.pipeline import Bounds, stream
 
 url = sys.argv[1]
 stop = threading.Event()
 size = image_size(url, maximum=1 << 40)
-download = Download(url, size=size.compressed_size, checksum=None, idle=60, trusted=NOBODY)
+download = Download(url, size=size.compressed_size, checksum=None, idle=60, trusted=OWN_HOST_ONLY)
 with ThreadGroup(stop, limit=120) as threads:
     stream(threads, download, size, lambda index, block: time.sleep(0.01), connections=64,
-           glance=lambda: None, bounds=Bounds(threads=4))
+           on_poll=lambda: None, bounds=Bounds(threads=4))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1024)
 """

@@ -2,7 +2,7 @@ import pytest
 
 from fedimg.aws.write import progress, utility_instance
 from fedimg.aws.write.progress import WriteProgress
-from tests.aws.client.test_waiter import Clock
+from tests.aws.clock import Clock
 
 MB = 1_000_000
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fedimg.aws.instance.user_data import user_data
-from fedimg.aws.write.image_size import NOBODY
+from fedimg.aws.write.image_size import OWN_HOST_ONLY
 from fedimg.aws.write.write_script import (
     Failure,
     Progress,
@@ -146,7 +146,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
 def order(disk: Volume | str, address: str, content: bytes = IMAGE, **values: Any) -> bytes:
     usual: dict[str, Any] = {
         "url": address,
-        "trusted": NOBODY,
+        "trusted": OWN_HOST_ONLY,
         "volume": disk if isinstance(disk, str) else disk.id,
         "checksum": None,
         "compressed_size": len(PACKED),

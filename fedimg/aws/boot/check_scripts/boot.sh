@@ -1,7 +1,7 @@
-# Run by sh, as root, on a test instance, before and after a reboot: which boot is this?
-# Standard input has "mark", which remembers this boot in memory, or "ask", whose exit status is 0
-# in another boot than that, and 1 in the same. Machines that share a kernel share its boot id, too,
-# but none of them keeps its /run.
+# Run by sh, as root, on a test instance: tell one boot from the next.
+# Standard input is "mark", which stores the boot id in /run, or "ask", whose exit status is 0 in
+# another boot than the marked one and 1 in the same. The mark is in /run, since machines that share
+# a kernel have one boot id, and /run does not survive a reboot.
 read -r wanted
 read -r now </proc/sys/kernel/random/boot_id
 if [ "$wanted" = mark ]; then

@@ -1,6 +1,6 @@
-# Run by sh, as root, on a test instance: its clock agrees with a web server's Date.
+# Run by sh, as root, on a test instance: compare its clock with a web server's Date header.
 # Standard input has "date URL" and "tolerance SECONDS" lines, then "end".
-# Exit status 77: no server is named, or there is nothing here to ask it with.
+# Exit status 77: no server is configured, or curl is not installed.
 export LC_ALL=C
 url= tolerance=
 while read -r what value; do
@@ -14,17 +14,17 @@ done
 command -v curl >/dev/null || { echo "curl is not installed"; exit 77; }
 
 before=$(date +%s)
-said=$(curl --disable --silent --show-error --globoff --head --max-time 30 --retry 2 \
-    --proto =http,https --url "$url" 2>&1) || { echo "$said"; exit 1; }
+answer=$(curl --disable --silent --show-error --globoff --head --max-time 30 --retry 2 \
+    --proto =http,https --url "$url" 2>&1) || { echo "$answer"; exit 1; }
 after=$(date +%s)
-told=$(printf '%s\n' "$said" | tr -d '\r' | sed -n 's/^[Dd][Aa][Tt][Ee]: *//p' | tail -n 1)
-there=$(date -d "$told" +%s 2>/dev/null)
-if [ -z "$told" ] || [ -z "$there" ]; then
+date_header=$(printf '%s\n' "$answer" | tr -d '\r' | sed -n 's/^[Dd][Aa][Tt][Ee]: *//p' | tail -n 1)
+server_time=$(date -d "$date_header" +%s 2>/dev/null)
+if [ -z "$date_header" ] || [ -z "$server_time" ]; then
     echo "the answer of $url has no Date header"
     exit 1
 fi
 off=0
-[ "$there" -ge "$before" ] || off=$((before - there))
-[ "$there" -le "$after" ] || off=$((there - after))
+[ "$server_time" -ge "$before" ] || off=$((before - server_time))
+[ "$server_time" -le "$after" ] || off=$((server_time - after))
 echo "the clock differs by $off s from that of $url"
 [ "$off" -le "$tolerance" ]

@@ -1,12 +1,12 @@
-# Run by sh, as root, on a test instance: cloud-init has finished, without an error. Waits for it.
-# Exit status 77: the image has no cloud-init. What cloud-init itself recovered from is told, not
-# held against the image.
+# Run by sh, as root, on a test instance: wait until cloud-init is done, and check that it reports no
+# error. Exit status 77: cloud-init is not installed. Errors that cloud-init recovered from are
+# printed, and do not fail the check.
 command -v cloud-init >/dev/null || { echo "cloud-init is not installed"; exit 77; }
-said=$(cloud-init status --wait --long 2>&1)
+output=$(cloud-init status --wait --long 2>&1)
 status=$?
 # It prints dots while it waits.
-said=$(printf '%s\n' "$said" | sed 's/^\.*//' | grep -v '^$')
-printf '%s\n' "$said"
-# 2: done, with errors that it recovered from (cloud-init 23.4 and later).
+output=$(printf '%s\n' "$output" | sed 's/^\.*//' | grep -v '^$')
+printf '%s\n' "$output"
+# 2: done, with recovered errors (cloud-init 23.4 and later).
 [ "$status" = 0 ] || [ "$status" = 2 ] || exit 1
-printf '%s\n' "$said" | grep -q '^status: done$'
+printf '%s\n' "$output" | grep -q '^status: done$'

@@ -1,6 +1,6 @@
-# Run by sh, as root, on a test instance: it reaches addresses of the Web and resolves names.
+# Run by sh, as root, on a test instance: check that it can reach URLs and resolve names.
 # Standard input has "reach URL" and "resolve NAME" lines, then "end".
-# Exit status 77: there is nothing named, or nothing here to reach it with.
+# Exit status 77: no URL or name is configured, or curl is not installed.
 named=
 while read -r what value; do
     case $what in
@@ -11,7 +11,7 @@ while read -r what value; do
             ;;
         reach)
             command -v curl >/dev/null || { echo "curl is not installed"; exit 77; }
-            # Any answer will do.
+            # An answer with any status is enough.
             curl --disable --silent --show-error --globoff --output /dev/null --max-time 30 \
                 --retry 2 --proto =http,https --url "$value" 2>&1 || exit 1
             echo "$value answers"

@@ -1,5 +1,5 @@
-# Run by sh, as root, on a test instance: what shipped.sh noted early in the boot, while the image
-# was as it was shipped. Exit status 77: nothing could look, or what it saw was not the image.
+# Run by sh, as root, on a test instance: report what shipped.sh noted early in the boot, when the
+# files were as shipped. Exit status 77: shipped.sh could not run, or did not see the image's files.
 record=/run/fedimg-shipped
 
 source=$(findmnt -n -v -o SOURCE / 2>/dev/null)

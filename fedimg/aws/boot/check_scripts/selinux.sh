@@ -1,4 +1,5 @@
-# Run by sh, as root, on a test instance: SELinux enforces. Exit status 77: the image has none.
+# Run by sh, as root, on a test instance: check that SELinux is in enforcing mode.
+# Exit status 77: the image has no SELinux.
 if [ ! -e /etc/selinux/config ] && [ ! -e /sys/fs/selinux/enforce ]; then
     echo "the image has no SELinux"
     exit 77

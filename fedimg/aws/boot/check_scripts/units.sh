@@ -1,12 +1,12 @@
-# Run by sh, as root, on a test instance: the boot has come to its end, and no unit has failed.
-# Waits for that; the caller has the limit. Exit status 77: systemd is not running.
+# Run by sh, as root, on a test instance: wait until the boot is done, and check that no unit failed.
+# The caller sets the timeout. Exit status 77: systemd is not running.
 export LC_ALL=C SYSTEMD_COLORS=0
 
 [ -d /run/systemd/system ] || { echo "systemd is not running"; exit 77; }
 while :; do
     state=$(systemctl is-system-running 2>/dev/null)
     case $state in
-        # Nothing at all: systemd does not answer yet.
+        # Empty: systemd does not answer yet.
         initializing | starting | '') sleep 2 ;;
         *) break ;;
     esac
