@@ -1,4 +1,4 @@
-"""Which AMIs there are, as far as fedimg made them: private ones, and public ones."""
+"""Records the AMIs that fedimg made, private and public, and every id that was ever offered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AMIs(Database):
     """The AMIs that jobs made and that were not removed again."""
 
     def record_ami(self, image: RawImage, ami: AMI) -> None:
-        """Remember an AMI that was registered; it is private."""
+        """Record an AMI that was registered; it is private."""
         row = AMIRow(
             image=image.name,
             job=image.job,
@@ -34,7 +34,7 @@ class AMIs(Database):
         self.write(self.insert(_amis).values(**vars(row)).on_conflict_do_nothing())
 
     def publish_ami(self, ami: AMI) -> None:
-        """Remember that an AMI is public."""
+        """Record that an AMI is public."""
         self.write(
             sa.update(_amis)
             .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
@@ -42,9 +42,9 @@ class AMIs(Database):
         )
 
     def offer(self, job: str, region: str, ids: Collection[str]) -> set[str]:
-        """Remember that AMIs and a snapshot of a job are about to become public.
+        """Record that AMIs and a snapshot of a job are about to become public.
 
-        Return those of which that was not known.
+        Return the ids that were not recorded as public or offered before.
         """
         new = set(ids) - self.ever_public(job)
         now = time.time()
@@ -54,30 +54,33 @@ class AMIs(Database):
         return new
 
     def withdraw(self, region: str, ids: Collection[str]) -> None:
-        """Remember that these did not become public, or are no more."""
+        """Record that AMIs and snapshots of a region did not become public, or were removed."""
         self.write(
             sa.delete(_offered).where(_offered.c.region == region, _offered.c.id.in_(list(ids)))
         )
 
     def ever_public(self, job: str | None = None) -> set[str]:
-        """The AMIs and snapshots, of one job or of all, that anybody may use or may have used."""
+        """Return the ids of AMIs and snapshots, of one job or of all, that are or were public.
+
+        An id that was about to become public when a worker died counts as public.
+        """
         public = sa.select(_amis.c.ami, _amis.c.snapshot).where(_amis.c.public)
         offered = sa.select(_offered.c.id)
         if job is not None:
             public = public.where(_amis.c.job == job)
             offered = offered.where(_offered.c.job == job)
         with self.engine.connect() as connection:
-            found = {id for row in connection.execute(public) for id in row}
-            return found | set(connection.execute(offered).scalars())
+            ids = {id for row in connection.execute(public) for id in row}
+            return ids | set(connection.execute(offered).scalars())
 
     def forget_ami(self, ami: str, region: str) -> None:
-        """Remember that an AMI was removed again."""
+        """Delete the record of an AMI that was removed from EC2."""
         with self.engine.begin() as connection:
             connection.execute(sa.delete(_amis).where(_amis.c.ami == ami, _amis.c.region == region))
         self.withdraw(region, [ami])
 
     def amis(self) -> list[AMIRow]:
-        """Every AMI that there is, by image, region and name."""
+        """Return every recorded AMI, ordered by image, region and name."""
         order = (_amis.c.image, _amis.c.region, _amis.c.name)
         with self.engine.connect() as connection:
             rows = connection.execute(sa.select(_amis).order_by(*order)).mappings().all()

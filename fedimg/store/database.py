@@ -1,6 +1,6 @@
-"""The database behind queue and outbox: one SQLite file, or a PostgreSQL that workers share.
+"""Opens the database of queue and outbox: one SQLite file, or a PostgreSQL that workers share.
 
-What is read and written there is in fedimg.store.store, and in the modules that it names.
+fedimg.store.store, and the modules that it imports, read and write the rows.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ if TYPE_CHECKING:
     # It loads libpq.
     import psycopg
 
-#: Errors that PostgreSQL gives to one of two who were in each other's way: 40 is the class of
-#: transactions rolled back, 55P03 a lock that was not waited for, 57014 a statement cut short.
-_PASSING = ("40", "55P03", "57014")
-#: Until a server that does not answer is given up, in seconds.
+#: SQLSTATEs, or their beginnings, of errors that concurrent transactions cause one another: class
+#: 40 is transaction rollback, 55P03 a lock that was not available, 57014 a cancelled statement.
+_CONFLICTS = ("40", "55P03", "57014")
+#: The timeout for connecting to a server, in seconds.
 _CONNECT_SECONDS = 10
-#: Until a connection whose other end acknowledges nothing is given up, in milliseconds.
-_UNACKNOWLEDGED = 15000
+#: The timeout for a connection whose other end acknowledges nothing, in milliseconds.
+_UNACKNOWLEDGED_MS = 15000
 
-#: Until the server ends a transaction in which nothing happens: `worker.lease_seconds`' default.
-_STILL_SECONDS = 15.0
-#: Of what is missing, so many are named: of a new database it is everything.
+#: The server ends a transaction that is idle for so many seconds: `worker.lease_seconds`' default.
+_IDLE_SECONDS = 15.0
+#: How many missing tables, columns and indexes an error names; a new database lacks all.
 _NAMED = 5
 
 
 class StoreError(QuotedError):
-    """The database cannot be used; the text says where it is and what to do."""
+    """The database cannot be used; the text says where the database is and what to do."""
 
 
 class Unreachable(StoreError):
-    """A PostgreSQL does not answer, or not yet."""
+    """A PostgreSQL does not answer, or does not accept connections yet."""
 
 
 class Database:
     """One SQLite file below the state directory, or the PostgreSQL of a `url`.
 
-    The file is made when it is missing, with its tables, and gets what an older version's lacks. In
-    a PostgreSQL, where a worker may not be allowed to, that is done only with `make`. A transaction
-    that stands still there for `still_seconds` is broken off.
-    Raises StoreError when it cannot be used, Unreachable when a PostgreSQL does not answer.
+    A missing file is created with its tables; a file of an older version is upgraded. In a
+    PostgreSQL, where a worker's role may not be allowed to create tables, both happen only with
+    `make`. The server ends a transaction that is idle for `still_seconds`.
+    Raises StoreError when the database cannot be used, Unreachable when a PostgreSQL does not
+    answer.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class Database:
         url: str = "",
         *,
         make: bool = False,
-        still_seconds: float = _STILL_SECONDS,
+        still_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self.directory = directory
         self.path = directory / permissions.DATABASE
         self.shared = bool(url)
         self.engine = _postgresql(url, still_seconds) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
-        #: How to name it to a person: without its password.
+        #: The database's URL without its password, or its path, for messages.
         self.place = _shown(self.engine.url) if url else str(self.path)
         if not self.shared:
             self._make_file()
@@ -82,43 +83,43 @@ class Database:
             self._find_tables()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connections that are not in use."""
         self.engine.dispose()
 
     def insert(self, table: sa.Table) -> Any:
-        """An insert that may say what to do about a row that is there already."""
+        """Return an INSERT that takes an ON CONFLICT clause, in the database's own dialect."""
         return (postgresql if self.shared else sqlite).insert(table)
 
     def write(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
-        """Run a statement that stands for itself, committed with those of other threads."""
+        """Run a statement as a transaction of its own; one commit may hold several threads'."""
         self._group.write(statement)
 
-    def serialise(self, connection: sa.Connection, what: str) -> None:
-        """Let one transaction at a time go on from here, of those about the same thing.
+    def serialise(self, connection: sa.Connection, lock: str) -> None:
+        """Hold the lock of this name to the end of the transaction; wait for it when it is held.
 
-        It comes first in its transaction: SQLite has one lock, for all that is written.
+        Call this first in the transaction: SQLite has one lock, which all writers take.
         """
         if self.shared:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(what))))
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(lock))))
         else:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    def on_failure(self, tell: Callable[[BaseException], object]) -> None:
-        """Have `tell` called with the reason, in any thread, when the database fails.
+    def on_failure(self, callback: Callable[[BaseException], object]) -> None:
+        """Call `callback` with the error, in any thread, when the database fails.
 
-        The disk may be full, say, the file gone, or held by another process for too long; the
-        server may be stopped. That a row is there already is no failure, nor is a transaction
-        that was in another's way.
+        Failures are, for example, a full disk, a file that is gone or that another process locks
+        for too long, and a stopped server. A row that exists already is no failure, nor is a
+        conflict between two transactions.
         """
 
         @event.listens_for(self.engine, "handle_error")
-        def look(context: sa.ExceptionContext) -> None:
+        def report(context: sa.ExceptionContext) -> None:
             if not context.is_pre_ping and _fatal(context.original_exception):
-                tell(context.original_exception)
+                callback(context.original_exception)
 
     def _prepare(self) -> None:
         try:
-            # Slow to import, and needed this once: `fedimg status` should not wait for it.
+            # DBOS is slow to import, and `fedimg status` does without.
             from dbos import DBOS
 
             new = not sa.inspect(self.engine).has_table(tables.jobs.name)
@@ -131,23 +132,26 @@ class Database:
 
     @contextmanager
     def _begin_making(self) -> Iterator[sa.Connection]:
-        """Bus and worker may both be the first: the second finds the tables made."""
+        """Begin a transaction that upgrades tables, one process at a time.
+
+        Hub and worker may start together: the second one finds the tables that the first created.
+        """
         with self.engine.begin() as connection:
             self.serialise(connection, "tables")
             yield connection
 
     @property
     def queue_url(self) -> str:
-        """The address for the queue's library, password and all: not to be shown."""
+        """Return the database's URL for the queue's library; it holds the password."""
         return self.engine.url.render_as_string(hide_password=False)
 
     def _make_file(self) -> None:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             permissions.close_to_others(self.directory)
-            # SQLite gives the files that it makes beside this one the same mode.
+            # SQLite creates its -wal and -shm files with the mode of this file.
             permissions.create(self.path)
-            # The queue's own tables come first: a consumer may well start before any worker.
+            # The consumer may start before any worker, and needs the queue's own tables as well.
             if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks():
                 self._prepare()
         except (OSError, schema.CannotGrow, sa.exc.DatabaseError) as error:
@@ -162,7 +166,8 @@ class Database:
             self.close()
             raise StoreError(
                 f"the database {self.place} is not prepared for this version of fedimg: it lacks "
-                f"{_some(lacks)}; run 'fedimg store migrate' as a role that may create tables there"
+                f"{_first(lacks)}; run 'fedimg store migrate' as a role that may create tables "
+                "there"
             )
 
     def _lacks(self) -> list[str]:
@@ -190,13 +195,13 @@ class Database:
         )
 
 
-def _some(names: list[str]) -> str:
+def _first(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
-def lock_key(what: str) -> int:
-    """The number of PostgreSQL's advisory lock for something; fedimg's own, by its hash."""
-    digest = hashlib.sha256(f"fedimg:{what}".encode()).digest()
+def lock_key(name: str) -> int:
+    """Return the number of the PostgreSQL advisory lock of this name: 64 bits of a hash."""
+    digest = hashlib.sha256(f"fedimg:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
@@ -205,7 +210,7 @@ def _shown(url: sa.URL) -> str:
 
 
 def _fatal(error: BaseException) -> bool:
-    # What is no more than DatabaseError is damage to the file itself.
+    # SQLite reports a damaged file as DatabaseError itself, conflicts as its subclasses.
     if type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError):
         return True
     if isinstance(error, sqlite3.Error):
@@ -213,13 +218,14 @@ def _fatal(error: BaseException) -> bool:
     import psycopg
 
     state = str(getattr(error, "sqlstate", None) or "")
-    return isinstance(error, psycopg.OperationalError) and not state.startswith(_PASSING)
+    return isinstance(error, psycopg.OperationalError) and not state.startswith(_CONFLICTS)
 
 
 def _postgresql(text: str, still_seconds: float) -> sa.Engine:
     engine = sa.create_engine(
         postgresql_url(text),
-        # Each region of each job writes in a thread of its own; a server counts its connections.
+        # Each region of each job writes in a thread of its own, and a server limits the number of
+        # its connections.
         pool_size=10,
         max_overflow=5,
         pool_timeout=300,
@@ -230,11 +236,11 @@ def _postgresql(text: str, still_seconds: float) -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def limit(connection: psycopg.Connection[Any], _record: object) -> None:
-        # Whoever is frozen or cut off keeps the locks of its transaction for as long as that lasts,
-        # and nobody else would get a job's place, or a job.
-        still = f"{still_seconds * 1000:.0f}"
+        # A process that is frozen or cut off would keep the locks of its transaction, and no other
+        # worker could acquire a semaphore or begin a job.
+        milliseconds = f"{still_seconds * 1000:.0f}"
         connection.execute(
-            "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [still]
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [milliseconds]
         )
         connection.commit()
 
@@ -242,24 +248,27 @@ def _postgresql(text: str, still_seconds: float) -> sa.Engine:
 
 
 def connecting(name: str) -> dict[str, Any]:
-    """How libpq is to connect: a server, or a way there, that is gone is to be noticed."""
+    """Return libpq's connection parameters for an application of this name.
+
+    Their timeouts detect a server, or a network path to it, that is gone.
+    """
     return {
         "connect_timeout": _CONNECT_SECONDS,
         "application_name": name,
         "keepalives_idle": 5,
         "keepalives_interval": 5,
         "keepalives_count": 2,
-        "tcp_user_timeout": _UNACKNOWLEDGED,
+        "tcp_user_timeout": _UNACKNOWLEDGED_MS,
     }
 
 
 def _sqlite(path: Path) -> sa.Engine:
-    # Not by text: a path may hold what means something in a URL.
-    where = sa.URL.create("sqlite", database=str(path))
+    # A path may hold characters that mean something in a URL's text.
+    url = sa.URL.create("sqlite", database=str(path))
     engine = sa.create_engine(
-        where,
-        # Each region of each job writes in a thread of its own. Past a few connections they only
-        # wait at SQLite's lock, where chance decides; here it is first come, first served.
+        url,
+        # Each region of each job writes in a thread of its own. More connections would only wait
+        # at SQLite's lock, in no order; threads get the pool's connections in the order of asking.
         pool_size=10,
         max_overflow=0,
         pool_timeout=300,
@@ -274,7 +283,7 @@ def _sqlite(path: Path) -> sa.Engine:
         connection.execute("PRAGMA busy_timeout=30000")
         connection.execute("PRAGMA foreign_keys=ON")
         if connection.execute("SELECT unixepoch('subsec')").fetchone()[0] is None:
-            # SQLite before 3.42 has no sub-seconds; DBOS counts on them.
+            # SQLite before 3.42 does not know 'subsec', which DBOS uses.
             connection.create_function(
                 "unixepoch", -1, lambda *form: time.time() if form else int(time.time())
             )

@@ -1,4 +1,4 @@
-"""Commits together what many threads write at the same time; what is written, others know."""
+"""Commits together the statements that many threads write at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.sql.base import Executable
 
 @dataclass(eq=False)
 class _Write:
-    """One statement of one thread, and what came of it."""
+    """One statement of one thread, and the error that it ended with, if any."""
 
     statement: Executable
     done: threading.Event = field(default_factory=threading.Event)
@@ -20,31 +20,31 @@ class _Write:
 
 
 class GroupCommit:
-    """Writes each in a thread of its own, with one commit for all that came during the last one.
+    """Runs statements of many threads; those that arrive during a commit share the next commit.
 
-    A commit waits for the disk, and one that comes after another waits for that one's, too: all
-    regions of all jobs tell how far they are at the same moments.
+    A commit waits for the disk, and commits wait for each other. All regions of all jobs record
+    their progress at the same moments.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self._waiting: list[_Write] = []
-        # Held by who commits, for himself and for all that wait.
-        self._turn = threading.Lock()
+        # The thread that commits, for itself and for all that wait, holds this lock.
+        self._committing = threading.Lock()
 
     def write(self, statement: Executable) -> None:
-        """Run a statement, and return when it is committed. Raises what its own failure is."""
-        mine = _Write(statement)
+        """Run a statement, and return when it is committed. Raises the statement's own error."""
+        own = _Write(statement)
         with self._lock:
-            self._waiting.append(mine)
-        with self._turn:
-            if not mine.done.is_set():
+            self._waiting.append(own)
+        with self._committing:
+            if not own.done.is_set():
                 with self._lock:
-                    together, self._waiting = self._waiting, []
-                self._commit(together)
-        if mine.error is not None:
-            raise mine.error
+                    batch, self._waiting = self._waiting, []
+                self._commit(batch)
+        if own.error is not None:
+            raise own.error
 
     def _commit(self, writes: Sequence[_Write]) -> None:
         try:
@@ -53,7 +53,7 @@ class GroupCommit:
                     connection.execute(write.statement)
         except BaseException as error:
             if len(writes) > 1:
-                # Nothing of it is there: whose failure it was shows when each is alone.
+                # All were rolled back. Each is run alone, so that its own thread gets its error.
                 for write in writes:
                     self._commit([write])
                 return

@@ -1,4 +1,4 @@
-"""The outbox: messages that each of the buses has to take, kept until it was seen to."""
+"""Keeps the messages of the outbox until each of the site's buses has confirmed them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fedimg.store.tables import outbox as _outbox
 
 
 class Outbox(Database):
-    """The messages, in the order in which they came."""
+    """The messages, in the order in which they were announced."""
 
     def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
-        """Put a message in the outbox; one with the same key is there, or was sent, already."""
+        """Put a message in the outbox, unless one with the same key was put there before."""
         self.write(
             self.insert(_outbox)
             .values(key=key, topic=topic, body=body, created=time.time())
@@ -26,7 +26,10 @@ class Outbox(Database):
         )
 
     def unannounced(self, limit: int = 100, bus: str = "") -> list[Announcement]:
-        """Messages that not every bus has been seen to take, or not this one, oldest first."""
+        """Return at most `limit` messages, oldest first, that not every bus has confirmed.
+
+        With `bus`, return those that this bus has not confirmed.
+        """
         query = (
             sa.select(_outbox.c.id, _outbox.c.key, _outbox.c.topic, _outbox.c.body)
             .where(_outbox.c.announced.is_(None))
@@ -34,13 +37,13 @@ class Outbox(Database):
             .limit(limit)
         )
         if bus:
-            taken = sa.select(_delivered.c.id).where(_delivered.c.bus == bus)
-            query = query.where(_outbox.c.id.not_in(taken))
+            confirmed = sa.select(_delivered.c.id).where(_delivered.c.bus == bus)
+            query = query.where(_outbox.c.id.not_in(confirmed))
         with self.engine.connect() as connection:
             return [Announcement(**row) for row in connection.execute(query).mappings()]
 
     def announced(self, ids: Iterable[int]) -> None:
-        """These messages were seen on every bus."""
+        """Record that every bus has confirmed these messages."""
         with self.engine.begin() as connection:
             connection.execute(
                 sa.update(_outbox)
@@ -49,26 +52,27 @@ class Outbox(Database):
             )
 
     def delivered(self, ids: Iterable[int], bus: str, buses: Collection[str]) -> None:
-        """One of the site's `buses` has taken these; what all have taken is announced.
+        """Record that `bus` has confirmed messages; those that all `buses` have are announced.
 
-        Without `ids`, what waits for a bus that the site has no more is not waited for.
+        `buses` are the site's. Without `ids`, messages that waited only for a bus that the site no
+        longer has become announced.
         """
         now = time.time()
         rows = [{"id": each, "bus": bus, "at": now} for each in ids]
-        taken = (
+        confirmed = (
             sa.select(_delivered.c.id)
             .where(_delivered.c.bus.in_(list(buses)))
             .group_by(_delivered.c.id)
             .having(sa.func.count() == len(buses))
         )
         with self.engine.begin() as connection:
-            # One bus's messenger at a time: the last of two has to see what the first has noted.
+            # One bus's relay at a time: the second of two has to see the rows of the first.
             self.serialise(connection, "delivered")
             if rows:
                 connection.execute(self.insert(_delivered).on_conflict_do_nothing(), rows)
             connection.execute(
                 sa.update(_outbox)
-                .where(_outbox.c.announced.is_(None), _outbox.c.id.in_(taken))
+                .where(_outbox.c.announced.is_(None), _outbox.c.id.in_(confirmed))
                 .values(announced=now)
             )
             connection.execute(
@@ -80,9 +84,10 @@ class Outbox(Database):
             )
 
     def forget_announced(self, before: float) -> int:
-        """Forget the texts of what the bus took before this time; how many.
+        """Delete the bodies of messages announced before a time; return how many.
 
-        That it was announced is remembered: a job that is retried says nothing twice.
+        `before` is in seconds since the epoch. The keys stay, so that a job that runs again
+        announces nothing twice.
         """
         with self.engine.begin() as connection:
             return connection.execute(

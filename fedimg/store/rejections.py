@@ -1,4 +1,4 @@
-"""How many messages of the bus were not believed, as nobody vouched for them."""
+"""Counts the bus messages that were rejected because no trusted certificate signed them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fedimg.store.database import Database
 from fedimg.store.rows import RejectionRow
 from fedimg.store.tables import refused as _refused
 
-#: How long, in seconds, it is remembered that messages were refused.
+#: How long the counts are kept, in seconds.
 REFUSED_KEPT = 30 * 86400
 
 
 class Rejections(Database):
-    """The counts, by fault and time."""
+    """The counts of rejected messages, by fault and time."""
 
     def note_refused(self, counts: Mapping[str, int]) -> None:
-        """Count messages of the bus that were not believed, by their fault."""
+        """Add the numbers of rejected messages, by fault, and delete counts that are too old."""
         now = time.time()
         rows = [{"fault": fault, "count": count, "at": now} for fault, count in counts.items()]
         with self.engine.begin() as connection:
@@ -27,7 +27,7 @@ class Rejections(Database):
             connection.execute(sa.insert(_refused), rows)
 
     def refused(self, since: float) -> list[RejectionRow]:
-        """What was refused since a time, in seconds since the epoch; by fault."""
+        """Return a row for each fault of messages rejected since a time, in epoch seconds."""
         total, last = sa.func.sum(_refused.c.count), sa.func.max(_refused.c.at)
         with self.engine.connect() as connection:
             rows = connection.execute(

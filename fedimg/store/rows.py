@@ -1,4 +1,4 @@
-"""What is read from the database: jobs, their regions, boot checks and AMIs, and messages."""
+"""Values read from the database: jobs, their regions, boot checks and AMIs, and messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ CLEANING = "clean-up"
 
 @dataclass(frozen=True)
 class RegionRow:
-    """Where a job stands in one region; `error` is the reason when the region failed."""
+    """A job's progress in one region; `error` is the reason when the region failed.
+
+    `updated` is in seconds since the epoch.
+    """
 
     region: str
     step: str
@@ -31,8 +34,8 @@ class RegionRow:
 class BootTestRow:
     """The latest boot check of a job's AMIs of one type in one region.
 
-    `status` is started, completed or failed; `output` is the end of what a failed one's instance
-    printed.
+    `status` is started, completed or failed; `output` is the end of the console output of a failed
+    check's instance. `updated` is in seconds since the epoch.
     """
 
     region: str
@@ -47,9 +50,9 @@ class BootTestRow:
 
 @dataclass(frozen=True)
 class JobRow:
-    """One job as its operator sees it; times are seconds since the epoch.
+    """One job as its operator sees it; times are in seconds since the epoch.
 
-    `next` is when it runs again by itself, if it does.
+    `next` is the time of the job's next automatic run, or None.
     """
 
     job: str
@@ -67,7 +70,7 @@ class JobRow:
 
 @dataclass(frozen=True)
 class AMIRow:
-    """One AMI that a job made and that was not removed again."""
+    """One AMI that a job made and that was not removed since."""
 
     image: str
     job: str
@@ -83,7 +86,7 @@ class AMIRow:
 
 @dataclass(frozen=True)
 class Announcement:
-    """A message that the bus has not been seen to take yet."""
+    """A message that not every bus has confirmed yet."""
 
     id: int
     key: str
@@ -93,7 +96,7 @@ class Announcement:
 
 @dataclass(frozen=True)
 class RejectionRow:
-    """How many messages were refused for one fault, and when the last of them was."""
+    """How many messages were rejected for one fault, and when the last was, in epoch seconds."""
 
     fault: str
     count: int

@@ -1,10 +1,10 @@
-"""What a database that an older version made lacks of fedimg.store.tables, and how it gets that.
+"""Upgrades a database of an older version to the tables of fedimg.store.tables.
 
-Found by comparison, and not by a number that is kept in the database: such a number can be wrong
-about what is there, and a list of steps behind it would tell fedimg.store.tables once more. It
-is enough as tables only grow: a new column may be NULL or has a `server_default`, so that workers
-of the version before, which know nothing of it, go on beside the new one's. What has to rewrite
-rows needs more than this. The queue's own tables are its library's to bring up to date.
+The database is compared with fedimg.store.tables; it holds no schema version. A version number can
+contradict the tables that exist, and the migrations behind it would repeat fedimg.store.tables.
+Comparison is enough because tables only grow: a new column may be NULL or has a `server_default`,
+so that workers of the version before, which do not know the column, go on beside the new version's.
+A change that rewrites rows needs more than this module. DBOS upgrades its own tables.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from fedimg.store.tables import metadata
 
 
 class CannotGrow(Exception):
-    """The column is missing that the text names, and no row that is there has a value for it."""
+    """A column, named by the text, cannot be added: existing rows would have no value for it."""
 
 
 @dataclass(frozen=True)
 class Lack:
-    """A table, column or index that is not there: its name, its table's, and what makes it."""
+    """A missing table, column or index: its name, its table's, and the DDL that creates it."""
 
     name: str
     table: str
@@ -35,9 +35,9 @@ class Lack:
 
 
 def lacks(connection: sa.Connection, tables: sa.MetaData = metadata) -> list[Lack]:
-    """What is missing, in the order in which it can be made.
+    """Return what the database lacks, in an order in which it can be created.
 
-    Raises CannotGrow when it cannot be made, as rows would be without a value.
+    Raises CannotGrow when a column cannot be added, as rows would have no value for it.
     """
     return list(_lacks(connection, tables))
 
@@ -45,28 +45,28 @@ def lacks(connection: sa.Connection, tables: sa.MetaData = metadata) -> list[Lac
 def grow(
     begin: Callable[[], AbstractContextManager[sa.Connection]], tables: sa.MetaData = metadata
 ) -> None:
-    """Make what is missing. Raises CannotGrow, before anything is made.
+    """Create what the database lacks. Raises CannotGrow before anything is created.
 
-    `begin` opens a transaction that keeps out whoever else does the same. Each table has its own:
-    who reads several meanwhile waits for one, but never both for each other.
+    `begin` opens a transaction that excludes other processes that do the same. Each table gets a
+    transaction of its own, so that no deadlock with a reader of several tables is possible.
     """
     missing = True
     while missing:
         with begin() as connection:
-            found = lacks(connection, tables)
-            for lack in found:
-                if lack.table == found[0].table:
+            lacking = lacks(connection, tables)
+            for lack in lacking:
+                if lack.table == lacking[0].table:
                     connection.execute(lack.make)
-            missing = bool(found)
+            missing = bool(lacking)
 
 
 def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
-    found = sa.inspect(connection)
+    inspector = sa.inspect(connection)
     columns = {
-        name: {column["name"] for column in some}
-        for (_, name), some in found.get_multi_columns().items()
+        table: {column["name"] for column in infos}
+        for (_, table), infos in inspector.get_multi_columns().items()
     }
-    indexes = {index["name"] for some in found.get_multi_indexes().values() for index in some}
+    indexes = {index["name"] for infos in inspector.get_multi_indexes().values() for index in infos}
     for table in tables.sorted_tables:
         if table.name not in columns:
             yield Lack(table.name, table.name, sa.schema.CreateTable(table))
@@ -82,7 +82,7 @@ def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
 class _AddColumn(sa.schema.ExecutableDDLElement):
     def __init__(self, column: sa.Column[Any]) -> None:
         if column.unique or column.foreign_keys or column.primary_key:
-            raise NotImplementedError(f"{column} is added without what it is to be held to")
+            raise NotImplementedError(f"cannot add the column {column} with its constraints")
         if not (column.nullable or column.server_default):
             raise CannotGrow(f"{column.table.name}.{column.name}")
         self.column = column

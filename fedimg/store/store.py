@@ -1,4 +1,4 @@
-"""What fedimg remembers: jobs and where they stand, here; the rest in the modules it is made of."""
+"""Reads and writes fedimg's records: jobs and progress here, the others through base classes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from fedimg.store.twins import Queue, Twins
 __all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
 
 
-#: How a region's line ends by itself.
+#: The steps after which nothing more happens in a region.
 _LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
 
 
 class Store(Twins, Outbox, AMIs, Rejections):
-    """Everything, in one database: see fedimg.store.database for where that is."""
+    """All of fedimg's records, in one database (fedimg.store.database)."""
 
     def begin(self, job: str, run: int) -> int | None:
-        """Note that a run is worked on; how often the job was by now, 1 the first time.
+        """Record that a worker has begun a run; return how often the job has begun, from 1.
 
-        None when the run is not the job's live one, as it was cancelled before it began, or has
-        come to its clean-up.
+        Return None when the run is not the job's live one: it was cancelled before it began, or has
+        reached its clean-up.
         """
         with self.engine.begin() as connection:
             changed = connection.execute(
@@ -51,7 +51,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
         return None if changed is None else int(changed.tries)
 
     def set_step(self, job: str, step: str) -> None:
-        """Note which step a live job is at."""
+        """Record the step of a live job."""
         self.write(
             sa.update(_jobs)
             .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE))
@@ -59,24 +59,27 @@ class Store(Twins, Outbox, AMIs, Rejections):
         )
 
     def finish(self, job: str, run: int, *, queue: Queue, unknown: bool = False) -> bool:
-        """Note that only the clean-up of a run is left, and queue it; False if it is not live.
+        """Record that a run has ended but for its clean-up, and queue that.
 
-        `unknown` says that nobody knows whether what failed it passes.
+        `unknown` says that the run failed with an error of which it is not known whether it is
+        transient. Return False when the run is not live.
         """
         values = {"step": CLEANING} | ({"unknown_run": run} if unknown else {})
         return self._end_run(job, _jobs.c.run == run, values, lambda c, _run: queue(c, run))
 
     def failed_unknown(self, job: str, run: int) -> bool:
-        """Whether nobody knows if what failed this run passes."""
+        """Return whether it is not known if the error that this run failed with is transient."""
+        query = sa.select(_jobs.c.unknown_run).where(_jobs.c.job == job)
         with self.engine.connect() as connection:
-            found = connection.execute(sa.select(_jobs.c.unknown_run).where(_jobs.c.job == job))
-            return bool(found.scalar() == run)
+            return bool(connection.execute(query).scalar() == run)
 
     def clean_again(
         self, job: str, run: int, *, queue: Callable[[sa.Connection, str, str | None], object]
     ) -> bool:
-        """Queue another clean-up behind an ended run, with its state and error; False if it is not
-        the last one, or is live.
+        """Queue another clean-up of a job's last run, which has ended.
+
+        `queue` gets the run's state and error. Return False when the run is not the job's last one
+        or is live.
         """
         with self.engine.begin() as connection:
             changed = connection.execute(
@@ -92,7 +95,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
         return True
 
     def end(self, job: str, run: int, state: str, error: str | None) -> None:
-        """Note how a run ended, its clean-up done; a cancelled one stays so."""
+        """Record the state and error of a run whose clean-up is done; cancelled runs stay so."""
         with self.engine.begin() as connection:
             ended = connection.execute(
                 sa.update(_jobs)
@@ -101,7 +104,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
                 .values(state=state, step=state, error=error, updated=time.time())
             )
             if ended.rowcount:
-                # Where nothing is public and nothing went wrong, the run was broken off.
+                # In regions without a last step, the run was interrupted.
                 connection.execute(
                     sa.update(_regions)
                     .where(_regions.c.job == job, _regions.c.step.not_in(_LAST_STEPS))
@@ -112,27 +115,27 @@ class Store(Twins, Outbox, AMIs, Rejections):
                 )
 
     def cancel(self, job: str, *, queue: Queue) -> int | None:
-        """Mark a live job cancelled and queue its clean-up; its run.
+        """Mark a live job cancelled and queue its clean-up; return the run that was cancelled.
 
-        None when the job is not live, or has come to its clean-up anyway.
+        Return None when the job is not live or has reached its clean-up already.
         """
         runs: list[int] = []
 
-        def note(connection: sa.Connection, run: int) -> None:
+        def queue_and_keep(connection: sa.Connection, run: int) -> None:
             runs.append(run)
             queue(connection, run)
 
         values = {"state": "cancelled", "step": CLEANING}
-        self._end_run(job, _jobs.c.step != CLEANING, values, note)
+        self._end_run(job, _jobs.c.step != CLEANING, values, queue_and_keep)
         return runs[0] if runs else None
 
     def _end_run(
-        self, job: str, which: sa.ColumnElement[bool], values: dict[str, Any], queue: Queue
+        self, job: str, condition: sa.ColumnElement[bool], values: dict[str, Any], queue: Queue
     ) -> bool:
         with self.engine.begin() as connection:
             changed = connection.execute(
                 sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE), which)
+                .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE), condition)
                 .values(updated=time.time(), **values)
                 .returning(_jobs.c.run)
             ).first()
@@ -144,7 +147,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
     def set_region(
         self, job: str, region: str, *, step: str, detail: str = "", error: str | None = None
     ) -> None:
-        """Note where a job stands in one region."""
+        """Record a job's progress in one region."""
         values = {"step": step, "detail": detail, "error": error, "updated": time.time()}
         self.write(
             self.insert(_regions)
@@ -155,7 +158,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
     def set_test(
         self, job: str, ami: AMI, status: str, checks: Iterable[CheckResult], output: str
     ) -> None:
-        """Note how the boot check of an AMI stands."""
+        """Record the status and results of an AMI's boot check."""
         key = {
             "job": job,
             "region": ami.region,
@@ -177,31 +180,32 @@ class Store(Twins, Outbox, AMIs, Rejections):
             )
 
     def made(self) -> float | None:
-        """When this database was made, as far as it tells; no job of it is older.
+        """Return when this database was created, in seconds since the epoch; no job is older.
 
-        One that an older version made tells when its first job came; without any, nothing.
+        For a database that an older version created, return the time of its first job, or None
+        when it has no job.
         """
         with self.engine.connect() as connection:
-            made = connection.execute(sa.select(sa.func.min(_made.c.at))).scalar()
-            first = connection.execute(sa.select(sa.func.min(_jobs.c.created))).scalar()
-        known = [float(each) for each in (made, first) if each is not None]
-        return min(known) if known else None
+            created = connection.execute(sa.select(sa.func.min(_made.c.at))).scalar()
+            first_job = connection.execute(sa.select(sa.func.min(_jobs.c.created))).scalar()
+        times = [float(each) for each in (created, first_job) if each is not None]
+        return min(times) if times else None
 
     def job(self, job: str) -> JobRow | None:
-        """One job with its regions and boot checks."""
+        """Return one job with its regions and boot checks, or None."""
         return next(iter(self._read_jobs(_jobs.c.job == job)), None)
 
     def jobs(self, states: Iterable[str] | None = None) -> list[JobRow]:
-        """All jobs with their regions, or those in some states; oldest first."""
+        """Return all jobs, or those in some states, with regions and boot checks; oldest first."""
         return self._read_jobs(sa.true() if states is None else _jobs.c.state.in_(tuple(states)))
 
-    def _read_jobs(self, which: sa.ColumnElement[bool]) -> list[JobRow]:
-        chosen = sa.select(_jobs.c.job).where(which)
+    def _read_jobs(self, condition: sa.ColumnElement[bool]) -> list[JobRow]:
+        chosen = sa.select(_jobs.c.job).where(condition)
         with self.engine.connect() as connection:
             jobs = connection.execute(
-                sa.select(_jobs).where(which).order_by(_jobs.c.created, _jobs.c.job)
+                sa.select(_jobs).where(condition).order_by(_jobs.c.created, _jobs.c.job)
             ).all()
-            nexts = connection.execute(
+            retries = connection.execute(
                 sa.select(again.c.job, again.c.due).where(
                     again.c.job.in_(chosen), again.c.what == "run", ~again.c.begun
                 )
@@ -212,8 +216,8 @@ class Store(Twins, Outbox, AMIs, Rejections):
             tests = connection.execute(
                 sa.select(_tests).where(_tests.c.job.in_(chosen)).order_by(*_tests.primary_key)
             ).mappings()
-            examined = [dict(row) for row in tests]
-        due = {row.job: float(row.due) for row in nexts}
+            checked = [dict(row) for row in tests]
+        due = {row.job: float(row.due) for row in retries}
         rows = {
             row.job: JobRow(
                 job=row.job,
@@ -229,13 +233,13 @@ class Store(Twins, Outbox, AMIs, Rejections):
             for row in jobs
         }
         for row in regions:
-            # A job that came in between the two reads has no row yet.
+            # A job that was added between the two queries has no row here.
             if row.job in rows:
                 rows[row.job].regions.append(
                     RegionRow(row.region, row.step, row.detail, row.error, row.updated)
                 )
-        for test in examined:
-            if mine := rows.get(test.pop("job")):
+        for test in checked:
+            if tested := rows.get(test.pop("job")):
                 results = [CheckResult.from_json(check) for check in test.pop("checks")]
-                mine.tests.append(BootTestRow(checks=results, **test))
+                tested.tests.append(BootTestRow(checks=results, **test))
         return list(rows.values())

@@ -1,7 +1,7 @@
-"""The tables of the database, which holds DBOS's own beside them.
+"""Defines fedimg's tables; the database holds DBOS's own as well.
 
-They only grow, by tables, by indexes, and by columns that may be NULL or have a `server_default`:
-so fedimg.store.schema can add what a database of an older version lacks.
+The tables only grow, by tables, by indexes, and by columns that may be NULL or have a
+`server_default`: so fedimg.store.schema can upgrade a database of an older version.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from fedimg.untrusted.quoting import plain, plain_values
 class Text(sa.TypeDecorator[str]):
     """Text of any origin, stored printable and without secrets.
 
-    What an instance printed may hold NUL, which PostgreSQL does not take.
+    An instance's console output may hold NUL, which PostgreSQL does not store.
     """
 
     impl = sa.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """The text as it is stored."""
+        """Return the text as it is stored."""
         return value if value is None else plain(value)
 
 
 class JSON(sa.TypeDecorator[Any]):
-    """JSON whose texts are of any origin, stored like those."""
+    """JSON whose texts are of any origin, each stored printable and without secrets."""
 
     impl = sa.JSON
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
-        """The value as it is stored."""
+        """Return the value as it is stored."""
         return plain_values(value)
 
 
@@ -46,12 +46,12 @@ jobs = sa.Table(
     sa.Column("job", sa.String, primary_key=True),
     sa.Column("image", sa.String, nullable=False, index=True),
     sa.Column("raw_image", sa.JSON, nullable=False),
-    # Each new job asks whether there is another of the same bytes, and none is ever forgotten.
+    # Each new job looks for a job with the same checksum, and jobs are never deleted.
     sa.Column("checksum", sa.String, index=True),
-    # The file server's word on the version of the file, where it was asked.
+    # The validators that the file server gave for the file, where it was asked.
     sa.Column("etag", sa.String),
     sa.Column("last_modified", sa.String),
-    # Whether a person wants the image published once more, though another job has it.
+    # Whether an operator had the image published again although another job has the same image.
     sa.Column("on_purpose", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("run", sa.Integer, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
@@ -60,7 +60,7 @@ jobs = sa.Table(
     sa.Column("error", Text),
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("updated", sa.Float, nullable=False),
-    # The latest run that failed by a refusal of which nobody knows whether it passes.
+    # The latest run that failed with an error of which it is not known whether it is transient.
     sa.Column("unknown_run", sa.Integer),
 )
 regions = sa.Table(
@@ -87,7 +87,7 @@ amis = sa.Table(
     sa.Column("snapshot", sa.String, nullable=False),
     sa.Column("public", sa.Boolean, nullable=False),
 )
-#: AMIs and snapshots that are public, may be, or once were.
+#: AMIs and snapshots that are public, may be public, or once were.
 offered = sa.Table(
     "fedimg_offered",
     metadata,
@@ -96,7 +96,7 @@ offered = sa.Table(
     sa.Column("job", sa.String, nullable=False, index=True),
     sa.Column("at", sa.Float, nullable=False),
 )
-#: One row: when the database was made. None where a version before this table made it.
+#: One row, the time at which the database was created; empty when an older version created it.
 made = sa.Table(
     "fedimg_made",
     metadata,
@@ -125,7 +125,7 @@ outbox = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
     sa.Column("announced", sa.Float),
 )
-#: Which bus has taken a message that not all have taken yet.
+#: Which bus has confirmed a message that other buses have not confirmed yet.
 delivered = sa.Table(
     "fedimg_delivered",
     metadata,
@@ -151,10 +151,10 @@ again = sa.Table(
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("due", sa.Float, nullable=False),
     sa.Column("begun", sa.Boolean, nullable=False),
-    # How many of the runs were for a refusal that nobody knows.
+    # How many of the runs followed an error of which it is not known whether it is transient.
     sa.Column("unknown", sa.Integer, nullable=False, server_default="0"),
 )
-# The messenger looks several times a second, at the few rows that wait among all that ever were.
+# The outbox's relay looks several times a second for the few rows that no bus has confirmed.
 sa.Index(
     "fedimg_outbox_waiting",
     outbox.c.id,
@@ -195,8 +195,7 @@ waiting = sa.Table(
     sa.Column("pause", sa.Float, nullable=False),
     sa.Column("waited", sa.Float, nullable=False),
 )
-#: The table of fedimg.jobs.outages; a region that was away and is `back` is remembered for its
-#: looks.
+#: The table of fedimg.jobs.outages; the row of a region that is `back` is kept for its `looks`.
 outages = sa.Table(
     "fedimg_outages",
     metadata,
@@ -213,7 +212,7 @@ age_exempt = sa.Table(
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
 )
-#: The tables of fedimg.worker.registry: who works, and on what.
+#: The tables of fedimg.worker.registry: the workers, and the runs that each works on.
 workers = sa.Table(
     "fedimg_workers",
     metadata,
@@ -239,6 +238,6 @@ slots = sa.Table(
     metadata,
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("job", sa.String, primary_key=True),
-    # In line for a place of its kind; the first ones have theirs.
+    # The position in the queue of this semaphore; the jobs in front hold it.
     sa.Column("turn", sa.Integer, nullable=False, server_default="0"),
 )

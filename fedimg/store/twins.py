@@ -1,4 +1,7 @@
-"""Which job an image gets: one of its own, or the one that another source's same image has."""
+"""Finds or creates the job for an image: the same image from two sources has one job.
+
+The jobs of one image are its twins; only one of them publishes it.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,23 @@ from fedimg.store.tables import amis as _amis
 from fedimg.store.tables import jobs as _jobs
 from fedimg.store.tables import offered as _offered
 
-#: Puts a job's run on the queue within the given transaction, so that both happen or neither.
+#: Queues a run of a job within a transaction, so that the rows and the queue agree.
 Queue = Callable[[sa.Connection, int], object]
-#: The same for a job that is chosen within the transaction.
+#: Queues a run of a job, by name, that was chosen within the transaction.
 QueueJob = Callable[[sa.Connection, str, int], object]
-#: What a transaction is about that must see no other job of the same image slip in.
+#: The lock of transactions that look for an image's jobs and add one.
 TWINS = "twins"
-#: States in which a job has made nothing public, and does nothing about it.
-_NOTHING = ("failed", "cancelled")
+#: States in which a job has published nothing and is not going to.
+_PUBLISHED_NOTHING = ("failed", "cancelled")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of an image that a person submitted.
+    """The job of an image that an operator uploaded.
 
-    `run` is the run of `job` that was queued for it. Where that is None the job has the image
-    already, by what both have in `common`; `sure` is False when too little is known to tell.
+    `run` is the run of `job` that was queued for the image. When `run` is None, the job has the
+    same image already: `common` says which properties are equal, and `sure` is False when these do
+    not prove that the images are the same.
     """
 
     job: str
@@ -43,7 +47,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class _Row:
-    """A job, as far as another image is compared with its own."""
+    """The properties of a job that are compared with another image."""
 
     job: str
     known: Known
@@ -57,18 +61,18 @@ class _Row:
         return cls(row.job, Known(image, validator), row.state, bool(row.on_purpose))
 
     def at_url_of(self, known: Known) -> bool:
-        """Whether a person named this one's image by the same URL."""
+        """Return whether an operator uploaded this job's image from the same URL."""
         return self.known.image.given_by_hand and same_url(self.known.image, known.image)
 
 
 class Twins(Database):
-    """Jobs and the images that they are for, each image once."""
+    """The jobs, one for each image."""
 
     def add_job(self, image: RawImage, *, queue: Queue) -> str | None:
-        """Remember a job and queue its first run; None when its image has a job already.
+        """Add an image's job, queue its first run and return the job.
 
-        The same image from a second source is the first source's job, unless that one failed or
-        was cancelled.
+        Return None when the image has a job already. The same image from a second source gets a job
+        of its own only when the first source's job failed or was cancelled.
         """
         with self.engine.begin() as connection:
             self.serialise(connection, TWINS)
@@ -79,27 +83,28 @@ class Twins(Database):
         return image.job
 
     def add_upload(self, known: Known, *, queue: QueueJob, on_purpose: bool = False) -> Submission:
-        """Queue the publishing of an image that a person named by its URL.
+        """Queue the publishing of an image that an operator uploads by its URL.
 
-        Where the image has a job already, that one is returned, unless the image is to be
-        published again `on_purpose`. A job of the same URL that came to nothing runs again when
-        its image is described otherwise now.
+        When the image has a job already, return that job, unless the image is to be published
+        again `on_purpose`. A failed or cancelled job of the same URL runs again when the image is
+        described differently now.
         """
         with self.engine.begin() as connection:
             self.serialise(connection, TWINS)
-            found = None if on_purpose else self._job_of(connection, known)
-            if found is None:
+            submission = None if on_purpose else self._job_of(connection, known)
+            if submission is None:
                 named = self._named(connection, known)
                 self._insert(connection, named, on_purpose=on_purpose)
-                found = Submission(named.image.job, 1)
-            if found.run is not None:
-                queue(connection, found.job, found.run)
-        return found
+                submission = Submission(named.image.job, 1)
+            if submission.run is not None:
+                queue(connection, submission.job, submission.run)
+        return submission
 
     def twin(self, image: RawImage) -> str | None:
-        """Another job for the same image, which has published it or still may.
+        """Return another job for the same image that has published it or may still do so.
 
-        None when the image's own job was to publish it again, on purpose.
+        Return None when there is none, or when the image's own job is to publish it again on
+        purpose.
         """
         with self.engine.connect() as connection:
             own = self._row(connection, image.job)
@@ -108,15 +113,14 @@ class Twins(Database):
             return None if own.on_purpose else self._twin(connection, own.job, own.known)
 
     def next_run(self, job: str, *, queue: Queue, behind: int | None = None) -> int | None:
-        """Queue an ended job's next run, only `behind` a certain one if that is named.
+        """Queue an ended job's next run and return its number.
 
-        None when the job is live or complete already.
-
-        So it is when another source's job for the same image is, and until a cancelled job is
-        cleaned up: its next run must not meet that.
+        With `behind`, do so only when the job's last run is that one. Return None when this job, or
+        another source's job for the same image, is live or complete, and until the clean-up of the
+        job has ended: the next run must not overlap with it.
         """
-        which = sa.and_(
-            _jobs.c.state.in_(("incomplete", *_NOTHING)),
+        condition = sa.and_(
+            _jobs.c.state.in_(("incomplete", *_PUBLISHED_NOTHING)),
             sa.true() if behind is None else _jobs.c.run == behind,
         )
         with self.engine.begin() as connection:
@@ -124,26 +128,30 @@ class Twins(Database):
             own = self._row(connection, job)
             if own is None or (not own.on_purpose and self._twin(connection, job, own.known)):
                 return None
-            run = self._run_again(connection, job, which, {})
+            run = self._run_again(connection, job, condition, {})
             if run is not None:
                 queue(connection, run)
         return run
 
     def _job_of(self, connection: sa.Connection, known: Known) -> Submission | None:
-        """The job that has an image, or the new run of one that came to nothing; None for none."""
+        """Return the job that has an image, maybe with a next run queued, or None."""
         rows = self._rows(connection, known)
-        alive = [row for row in rows if row.state not in _NOTHING]
+        publishing = [row for row in rows if row.state not in _PUBLISHED_NOTHING]
         for sure in (True, False):
-            for row in alive:
+            for row in publishing:
                 common = same(known, row.known)
                 if common and sure == (compare(known, row.known)[0] is Likeness.SAME):
                     return Submission(row.job, None, common, sure)
-        # The last one first: of the same URL it is the one that a person knows of.
-        ended = [row for row in reversed(rows) if row.state in _NOTHING and row.at_url_of(known)]
+        # Newest first: the operator knows the newest job of a URL.
+        ended = [
+            row
+            for row in reversed(rows)
+            if row.state in _PUBLISHED_NOTHING and row.at_url_of(known)
+        ]
         for row in ended:
             if common := same(known, row.known):
-                otherwise = _said_otherwise(known.image, row.known.image)
-                run = self._describe(connection, row.job, known) if otherwise else None
+                differs = _described_differently(known.image, row.known.image)
+                run = self._describe(connection, row.job, known) if differs else None
                 return Submission(row.job, run, common)
         for row in ended:
             if run := self._describe(connection, row.job, known):
@@ -152,24 +160,29 @@ class Twins(Database):
 
     def _twin(self, connection: sa.Connection, job: str, known: Known) -> str | None:
         for row in self._rows(connection, known):
-            if row.job != job and row.state not in _NOTHING and same(known, row.known):
+            if row.job == job or row.state in _PUBLISHED_NOTHING:
+                continue
+            if same(known, row.known):
                 return row.job
         return None
 
     def _rows(self, connection: sa.Connection, known: Known) -> list[_Row]:
-        """The jobs that may be for the same image, oldest first: an equal URL ends in one name."""
-        alike = _jobs.c.image == known.image.name
+        """Return the jobs that may be for the same image, oldest first.
+
+        These have an equal checksum or an equal name, which images of one URL have.
+        """
+        similar = _jobs.c.image == known.image.name
         if known.image.checksum is not None:
-            alike |= _jobs.c.checksum == known.image.checksum
-        found = sa.select(_jobs).where(alike).order_by(_jobs.c.created, _jobs.c.job)
-        return [_Row.of(row) for row in connection.execute(found)]
+            similar |= _jobs.c.checksum == known.image.checksum
+        query = sa.select(_jobs).where(similar).order_by(_jobs.c.created, _jobs.c.job)
+        return [_Row.of(row) for row in connection.execute(query)]
 
     def _row(self, connection: sa.Connection, job: str) -> _Row | None:
-        found = connection.execute(sa.select(_jobs).where(_jobs.c.job == job)).first()
-        return None if found is None else _Row.of(found)
+        row = connection.execute(sa.select(_jobs).where(_jobs.c.job == job)).first()
+        return None if row is None else _Row.of(row)
 
     def _named(self, connection: sa.Connection, known: Known) -> Known:
-        """The image under the first name of its URL that no job has."""
+        """Return the image with the first free job name of `<source>`, `<source>.2` and so on."""
         image = known.image
         number = 1
         while self._row(connection, image.job) is not None:
@@ -199,26 +212,29 @@ class Twins(Database):
         return added is not None
 
     def _describe(self, connection: sa.Connection, job: str, known: Known) -> int | None:
-        """The next run of a job that published nothing, with what is known of its image now."""
+        """Store a new description of its image with a job that published nothing.
+
+        Return the job's next run, or None when the job may have published something.
+        """
         own = self._row(connection, job)
         assert own is not None
         image = replace(known.image, source=own.known.image.source)
         public = sa.exists().where(_amis.c.job == job, _amis.c.public)
-        # After a crash, or where it is private again, it may be public without our knowing.
+        # After a crash, an AMI may be public although its row does not say so.
         offered = sa.exists().where(_offered.c.job == job)
-        which = _jobs.c.state.in_(_NOTHING) & ~public & ~offered
-        return self._run_again(connection, job, which, _columns(replace(known, image=image)))
+        condition = _jobs.c.state.in_(_PUBLISHED_NOTHING) & ~public & ~offered
+        return self._run_again(connection, job, condition, _columns(replace(known, image=image)))
 
     def _run_again(
         self,
         connection: sa.Connection,
         job: str,
-        which: sa.ColumnElement[bool],
+        condition: sa.ColumnElement[bool],
         values: dict[str, Any],
     ) -> int | None:
         changed = connection.execute(
             sa.update(_jobs)
-            .where(_jobs.c.job == job, _jobs.c.step != CLEANING, which)
+            .where(_jobs.c.job == job, _jobs.c.step != CLEANING, condition)
             .values(
                 run=_jobs.c.run + 1,
                 state="queued",
@@ -233,10 +249,10 @@ class Twins(Database):
 
 
 def _columns(known: Known) -> dict[str, Any]:
-    """What a row of the jobs tells of an image.
+    """Return the columns of a job's row that describe its image.
 
-    The validator has columns of its own: the version before this one reads `raw_image`, and takes
-    no key there that it does not know.
+    The validator has columns of its own: the version before this one reads `raw_image` and accepts
+    no unknown key in it.
     """
     return {
         "raw_image": known.image.to_json(),
@@ -246,8 +262,8 @@ def _columns(known: Known) -> dict[str, Any]:
     }
 
 
-def _said_otherwise(image: RawImage, before: RawImage) -> bool:
-    """Whether an image has another checksum or architecture now than a job was given."""
+def _described_differently(image: RawImage, before: RawImage) -> bool:
+    """Return whether an image's checksum or architecture differs from the job's image `before`."""
     return (before.checksum, before.architecture) != (
         image.checksum or before.checksum,
         image.architecture,

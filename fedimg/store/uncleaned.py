@@ -1,4 +1,4 @@
-"""What may be left in regions that cannot be asked: from the record, for a person to look for."""
+"""Lists, from the database, the resources that may be left in regions that do not answer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from fedimg.store.store import Store
 
 
 def may_be_left(store: Store, asked: Collection[str]) -> dict[str, str]:
-    """Return, a region that is not among those `asked`, what jobs may have left there, in words."""
-    begun: dict[str, list[str]] = {}
+    """Return, by region, a text that names the resources that jobs may have left there.
+
+    Regions in `asked` are omitted: EC2 itself has listed their resources.
+    """
+    unpublished: dict[str, list[str]] = {}
     for row in store.jobs():
         for line in row.regions:
             if line.region not in asked and line.step != PUBLIC:
-                begun.setdefault(line.region, []).append(row.job)
+                unpublished.setdefault(line.region, []).append(row.job)
     private: dict[str, list[str]] = {}
     for ami in store.amis():
         if ami.region not in asked and not ami.public:
@@ -23,8 +26,11 @@ def may_be_left(store: Store, asked: Collection[str]) -> dict[str, str]:
         region: "; ".join(
             [
                 *private.get(region, ()),
-                *(f"snapshots and AMIs tagged fedimg:job={job}" for job in begun.get(region, ())),
+                *(
+                    f"snapshots and AMIs tagged fedimg:job={job}"
+                    for job in unpublished.get(region, ())
+                ),
             ]
         )
-        for region in sorted({*begun, *private})
+        for region in sorted({*unpublished, *private})
     }

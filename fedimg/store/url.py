@@ -1,4 +1,4 @@
-"""The address of a PostgreSQL, as the configuration has it."""
+"""Reads the URL of a PostgreSQL, as the configuration has it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 
 def postgresql_url(text: str) -> sa.URL:
-    """Return a `postgresql://` address with the driver that fedimg uses.
+    """Return a `postgresql://` URL with the driver that fedimg uses.
 
-    Raises ValueError when the text is no such address.
+    Raises ValueError when the text is no such URL.
     """
     try:
         url = sa.make_url(text)
