@@ -1,4 +1,4 @@
-"""Durable steps: effects of a DBOS workflow, recorded, so that a killed worker repeats none."""
+"""Runs effects as durable steps of a DBOS workflow: a restarted worker repeats no recorded one."""
 
 from __future__ import annotations
 
@@ -19,41 +19,44 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Between durable steps: once closed nothing begins, and what is under way may come to its end.
+    """Lets durable steps begin until it is closed; steps that have begun may end afterwards.
 
     Args:
-        exhausted: told of an effect that failed as this process has run out of memory, files or
-            threads. That is no failure of the job's, so it is not recorded.
+        exhausted: called with the error of an effect that failed because this process has run out
+            of memory, files or threads. The error is not recorded, as the job did not fail.
     """
 
     def __init__(self, exhausted: Callable[[BaseException], object]) -> None:
         self._exhausted = exhausted
-        self._news = threading.Condition()
-        self._under_way = 0
+        self._changed = threading.Condition()
+        self._running = 0
         self._closed = False
 
     def close(self) -> None:
-        """Let nothing begin any more, for as long as the process lives."""
-        with self._news:
+        """Let no further step begin, for as long as the process lives."""
+        with self._changed:
             self._closed = True
 
     def quiet(self, seconds: float) -> bool:
-        """Whether nothing is under way, waited for until `seconds` have passed."""
-        with self._news:
-            return self._news.wait_for(lambda: not self._under_way, seconds)
+        """Wait at most `seconds` until no step is running; return whether none is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, seconds)
 
     def record(self, step: Callable[[Effect[T]], T], effect: Effect[T]) -> T:
-        """What `step`, which runs the effect and records its result, returns."""
+        """Return the result of `step`, which runs the effect and records its result.
+
+        Raises the effect's own error, fresh or recorded. Once the gate is closed, never returns.
+        """
         if not self._enter():
-            _wait_for_the_end()
+            _block_until_exit()
         try:
-            return step(lambda: self._watched(effect))
+            return step(lambda: self._run(effect))
         except PortableWorkflowError as error:
             raise original(error) from None
         finally:
             self._leave()
 
-    def _watched(self, effect: Effect[T]) -> T:
+    def _run(self, effect: Effect[T]) -> T:
         try:
             result: T = as_json(effect())
             return result
@@ -64,60 +67,60 @@ class Gate:
             if not exhausted(error):
                 raise
             self._exhausted(error)
-        # To return would be to record what was only broken off.
+        # DBOS would record what is returned or raised here, and the effect was only interrupted.
         self._leave()
-        return _wait_for_the_end()
+        return _block_until_exit()
 
     def _enter(self) -> bool:
-        with self._news:
+        with self._changed:
             if self._closed:
                 return False
-            self._under_way += 1
+            self._running += 1
             return True
 
     def _leave(self) -> None:
-        with self._news:
-            self._under_way -= 1
-            self._news.notify_all()
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
 
 
 class DurableSteps:
-    """Effects of a DBOS workflow: a restarted workflow goes on behind the last recorded one."""
+    """The steps of a DBOS workflow: a restarted workflow continues after the last recorded step."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
     def run(self, name: str, effect: Effect[T]) -> T:
-        """The effect's result, recorded or fresh."""
+        """Return the effect's recorded result; run the effect when none is recorded."""
         result: T = self._gate.record(partial(DBOS.run_step, {"name": name}), effect)
         return result
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
-        """Every branch's result, by name."""
-        # Drawn here, in the workflow's own thread and in order: steps taken in bare threads
-        # are not recorded, and would get other places at each restart.
+        """Run the branches in threads, `at_once` at a time; return their results by name."""
+        # The workflow's own thread reserves the steps, in order: DBOS does not record steps that
+        # other threads begin, and their numbers would differ after each restart.
         bodies: dict[str, Callable[[], T]] = {}
         for name, branch in branches.items():
-            places = {step: DBOS.reserve_step() for step in branch.names}
-            steps = _ReservedSteps(self._gate, places)
+            reserved = {step: DBOS.reserve_step() for step in branch.names}
+            steps = _ReservedSteps(self._gate, reserved)
             bodies[name] = partial(contextvars.copy_context().run, branch.body, steps)
         return run_parallel(bodies, at_once)
 
 
 class _ReservedSteps:
-    def __init__(self, gate: Gate, places: dict[str, Any]) -> None:
+    def __init__(self, gate: Gate, reserved: dict[str, Any]) -> None:
         self._gate = gate
-        self._places = places
+        self._reserved = reserved
 
     def run(self, name: str, effect: Effect[T]) -> T:
-        result: T = self._gate.record(partial(self._places[name].run, {"name": name}), effect)
+        result: T = self._gate.record(partial(self._reserved[name].run, {"name": name}), effect)
         return result
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
         raise NotImplementedError("a branch of steps has no branches of its own")
 
 
-def _wait_for_the_end() -> NoReturn:
-    """Let the thread stand still until the process ends."""
+def _block_until_exit() -> NoReturn:
+    """Block the thread until the process ends."""
     while True:
         threading.Event().wait()

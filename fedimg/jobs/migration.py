@@ -1,4 +1,4 @@
-"""From the file in the state directory to a PostgreSQL: all that is remembered, and what waits."""
+"""Moves all records and queued work from the file in the state directory to a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fedimg.store.database import StoreError
 from fedimg.store.rows import CLEANING
 from fedimg.store.store import Store
 
-#: Of workers, and of what they do: nothing that lasts.
-_PASSING = {tables.workers.name, tables.running.name, tables.slots.name}
-_ROWS_AT_ONCE = 500
+#: Tables that describe running workers; their rows are not copied.
+_TRANSIENT = {tables.workers.name, tables.running.name, tables.slots.name}
+_BATCH_ROWS = 500
 
 
 class MoveRefused(StoreError):
-    """It cannot be moved now; the text says what has to end first."""
+    """The database cannot be moved now; the text says what has to be done first."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """How much of it there was: jobs, AMIs, messages, and what waits in the queues."""
+    """How many jobs, AMIs and messages were copied, and how many entries and runs are queued."""
 
     jobs: int
     amis: int
@@ -34,10 +34,10 @@ class Moved:
 
 
 def move(source: Store, target: Store) -> Moved:
-    """Copy everything into a database without jobs, in one transaction, and queue what waits.
+    """Copy all rows into a database without jobs, in one transaction, and queue what is queued.
 
-    No worker may run. The steps of ended jobs stay behind: nothing is done by them any more.
-    Raises MoveRefused while a job is under way, or when the target has jobs of its own.
+    No worker may be running. The recorded steps of ended jobs are not copied: nothing reads them.
+    Raises MoveRefused while a job is running, or when the target has jobs of its own.
     """
     _refuse_live(source)
     if target.jobs():
@@ -48,11 +48,11 @@ def move(source: Store, target: Store) -> Moved:
     counts: dict[str, int] = {}
     queued = 0
     try:
-        # Reading alone would let the hub write behind our back.
+        # A transaction that only reads would let the hub write to the source meanwhile.
         with source.engine.connect() as reading, target.engine.begin() as writing:
             reading.exec_driver_sql("BEGIN IMMEDIATE")
             for table in tables.metadata.sorted_tables:
-                if table.name not in _PASSING:
+                if table.name not in _TRANSIENT:
                     counts[table.name] = _copy(reading, writing, table)
             for row in source.jobs(["queued"]):
                 queue.queue_again(writing, row.job, row.run)
@@ -84,7 +84,7 @@ def _refuse_live(source: Store) -> None:
 
 
 def _entries(source: Store) -> list[str]:
-    """The entries that Koji has not been asked about."""
+    """Return the entries that wait in the intake queue."""
     queue = JobQueue(source)
     try:
         return queue.entries()
@@ -93,15 +93,15 @@ def _entries(source: Store) -> list[str]:
 
 
 def _copy(reading: sa.Connection, writing: sa.Connection, table: sa.Table) -> int:
-    """Every row of a table, by its number: other tables may name that."""
+    """Copy every row of a table with its primary key; return how many."""
     rows = reading.execute(sa.select(table).order_by(*table.primary_key)).mappings()
     count = 0
-    for some in _some(dict(row) for row in rows):
-        writing.execute(sa.insert(table), some)
-        count += len(some)
+    for batch in _batches(dict(row) for row in rows):
+        writing.execute(sa.insert(table), batch)
+        count += len(batch)
     (key, *_) = table.primary_key
     if count and key.autoincrement is True:
-        # The numbers that the database gives by itself go on behind these.
+        # New rows get numbers after the copied ones.
         sequence = sa.func.pg_get_serial_sequence(table.name, key.name)
         writing.execute(
             sa.select(sa.func.setval(sequence, sa.select(sa.func.max(key)).scalar_subquery()))
@@ -109,11 +109,11 @@ def _copy(reading: sa.Connection, writing: sa.Connection, table: sa.Table) -> in
     return count
 
 
-def _some(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append(row)
-        if len(batch) == _ROWS_AT_ONCE:
+        if len(batch) == _BATCH_ROWS:
             yield batch
             batch = []
     if batch:

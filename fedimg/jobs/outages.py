@@ -1,4 +1,7 @@
-"""Regions that are away, known to all jobs of all workers: since when, why, and when next asked."""
+"""Keeps the outages of further regions, for all jobs of all workers, and when to probe them next.
+
+A region is away while it is unavailable: it does not answer, or rejects every call of the account.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from fedimg.config import Limits
 from fedimg.store.store import Store
 from fedimg.store.tables import outages
 
-#: How long what was read is believed: every job asks before each of its calls.
-_FRESH_SECONDS = 1.0
+#: How long the rows are cached, in seconds: every job checks before each of its calls.
+_CACHE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outage:
-    """A further region that does not answer, or takes none of the account's calls.
+    """A further region that does not answer, or rejects every call of the account.
 
-    Times are in seconds since the epoch; `looks` is how often it was asked in vain. Without a `due`
-    it is let be: the site does not publish there any more, and nobody asks it.
+    Times are in seconds since the epoch; `looks` counts the failed probes. `due` is the time of
+    the next one, or None when the site no longer publishes there: no job waits for the region.
     """
 
     region: str
@@ -41,9 +44,9 @@ class Outage:
 
 
 class Outages:
-    """The regions that are away, in the database.
+    """The outages, in the database.
 
-    They are asked again at intervals that grow from `wait_maximum` to `retry_after` seconds.
+    Regions are probed at intervals that grow from `wait_maximum` to `retry_after` seconds.
     """
 
     def __init__(self, store: Store, limits: Limits) -> None:
@@ -52,58 +55,58 @@ class Outages:
         self._limits = limits
         self._lock = threading.Lock()
         self._read_at = 0.0
-        self._seen: dict[str, Outage] = {}
-        # When those that are let be are looked at again; at the start, whatever is away.
-        self._let_be_until: float | None = None
+        self._cached: dict[str, Outage] = {}
+        # When abandoned regions are examined again; None at the start, when all are.
+        self._examine_all_at: float | None = None
 
     def away(self, region: str) -> Outage | None:
-        """Return a region's outage, as it was known a second ago; None when it answers."""
+        """Return a region's outage, as of at most one second ago, or None when it has none."""
         with self._lock:
-            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+            if time.monotonic() - self._read_at >= _CACHE_SECONDS:
                 self._read()
-            return self._seen.get(region)
+            return self._cached.get(region)
 
     def all(self) -> list[Outage]:
-        """Return every region that is away, by its name."""
+        """Return the outages of all regions, ordered by region."""
         with self._lock:
             self._read()
-            return list(self._seen.values())
+            return list(self._cached.values())
 
     def begin(self, region: str, reason: str) -> None:
-        """Note that a region is away, and tell it once; nothing, when that is known."""
+        """Record and log that a region is away, unless that is recorded already."""
         now = time.time()
-        before = outages.c.back
-        # One that was back for a moment alone is asked as seldom as before.
-        flaps = before > now - self._limits.retry_after
+        ended = outages.c.back
+        # A region that was back for a short time is probed as seldom as before.
+        flaps = ended > now - self._limits.retry_after
         looks = sa.case((flaps, outages.c.looks), else_=0)
         values = {"since": now, "reason": reason, "due": now + self._pause(0), "back": None}
         with self._engine.begin() as connection:
-            news = connection.execute(
+            begun = connection.execute(
                 self._insert(outages)
                 .values(region=region, looks=0, **values)
                 .on_conflict_do_update(
                     index_elements=["region"],
                     set_={**values, "looks": looks},
-                    where=before.is_not(None),
+                    where=ended.is_not(None),
                 )
                 .returning(outages.c.looks)
             ).first()
-        if news is not None:
-            self._set(region, due=now + self._pause(int(news.looks)))
+        if begun is not None:
+            self._set(region, due=now + self._pause(int(begun.looks)))
             _log.warning(
                 "region %s is unavailable; jobs continue without it until it answers again: %s",
                 region,
                 reason,
             )
-        self._forget_what_was_read()
+        self._clear_cache()
 
     def postpone(self, outage: Outage, reason: str) -> None:
-        """Note that a region was asked in vain; the next time comes later."""
+        """Record a failed probe; the next one comes after a longer pause."""
         due = time.time() + self._pause(outage.looks + 1)
         self._set(outage.region, reason=reason, looks=outage.looks + 1, due=due)
 
     def end(self, outage: Outage) -> None:
-        """Note that a region is back, and tell it."""
+        """Record and log that a region answers again."""
         self._set(outage.region, back=time.time())
         _log.warning(
             "region %s answers again after %d s; the jobs that wait for it continue",
@@ -112,7 +115,7 @@ class Outages:
         )
 
     def let_be(self, outage: Outage, why: str) -> None:
-        """Note that nothing is published in a region any more, and tell it once."""
+        """Record and log that the site no longer publishes in a region, so nobody waits for it."""
         self._set(outage.region, due=None)
         _log.warning(
             "region %s is unavailable and is no longer waited for: %s; jobs end without it, and "
@@ -124,15 +127,15 @@ class Outages:
     def look(
         self, probe: Callable[[str], str], unwanted: Callable[[Collection[str]], dict[str, str]]
     ) -> None:
-        """Ask the regions again whose time has come.
+        """Probe the regions that are due, and record the results.
 
-        `probe` returns why a region is still away, nothing when it is back; `unwanted` which of
-        some regions the site does not publish in any more, and why.
+        `probe` returns why a region is still away, or an empty text when it answers. `unwanted`
+        returns those of some regions in which the site no longer publishes, each with the reason.
         """
-        now, started = time.time(), self._let_be_until is None
-        if self._let_be_until is None or now >= self._let_be_until:
-            self._let_be_until = now + self._limits.retry_after
-            due = [each for each in self.all() if each.due is None or started or each.due <= now]
+        now, first = time.time(), self._examine_all_at is None
+        if self._examine_all_at is None or now >= self._examine_all_at:
+            self._examine_all_at = now + self._limits.retry_after
+            due = [each for each in self.all() if each.due is None or first or each.due <= now]
         else:
             due = [each for each in self.all() if each.due is not None and each.due <= now]
         dropped = unwanted([each.region for each in due])
@@ -154,9 +157,9 @@ class Outages:
             connection.execute(
                 sa.update(outages).where(outages.c.region == region).values(**values)
             )
-        self._forget_what_was_read()
+        self._clear_cache()
 
-    def _forget_what_was_read(self) -> None:
+    def _clear_cache(self) -> None:
         with self._lock:
             self._read_at = 0.0
 
@@ -165,7 +168,7 @@ class Outages:
             rows = connection.execute(
                 sa.select(outages).where(outages.c.back.is_(None)).order_by(outages.c.region)
             ).all()
-        self._seen = {
+        self._cached = {
             row.region: Outage(row.region, row.since, row.reason, row.looks, row.due)
             for row in rows
         }

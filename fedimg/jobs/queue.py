@@ -1,4 +1,4 @@
-"""What may be asked of the queue from outside a worker: take in, submit, retry, cancel."""
+"""Puts entries and runs on the queue, and cancels, retries and lists them; needs no worker."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
 
-#: The queues and workflows that fedimg.worker.process serves; jobs wait under these names in the
-#: database, so a change orphans what is waiting.
+#: The queues and workflows that fedimg.worker.executor serves. Workflows wait in the database under
+#: these names, so no worker would find them after a change.
 INTAKE_QUEUE = "fedimg.intake"
 JOBS_QUEUE = "fedimg.jobs"
-#: Apart: a clean-up ends a cancelled run, and must not wait for one of the jobs' places to do so.
+#: A queue of its own: a clean-up ends a cancelled run, and must not wait until a job has ended.
 CLEAN_QUEUE = "fedimg.clean"
 INTAKE = "fedimg.intake"
 PUBLISH = "fedimg.publish"
 CLEAN = "fedimg.clean"
-#: Few enough for one statement, and for the others not to wait.
-_FORGOTTEN_AT_ONCE = 100
+#: How many workflows one statement deletes: other writers wait for it.
+_DELETED_AT_ONCE = 100
 
 
 class Entry(StrEnum):
-    """What has become of an entry."""
+    """The state of an entry."""
 
-    #: It was never heard of.
+    #: The queue has no record of the entry.
     NEW = "new"
-    #: It waits to be asked for, or is being.
+    #: The entry waits in the queue, or a worker is resolving it.
     QUEUED = "queued"
-    #: Its images have jobs.
+    #: The entry's images have jobs.
     TAKEN = "taken"
-    #: It failed, or has no image that the site publishes, or none yet.
+    #: The entry failed, or has no image that the site publishes, or none yet.
     EMPTY = "empty"
 
 
 class JobQueue:
-    """The queue, seen from the bus and from the command line; needs no running worker."""
+    """The queue as hub, consumer, worker and commands use it; needs no running worker."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -53,20 +53,20 @@ class JobQueue:
         self._client = DBOSClient(
             system_database_engine=store.engine,
             serializer=SERIALIZER,
-            # Whoever asks knows better whether to wait.
+            # The callers decide themselves whether to wait for a database that does not answer.
             retry_connection_errors=False,
         )
 
     def close(self) -> None:
-        """Let go of the queue."""
+        """Close the queue's connections."""
         self._client.destroy()
 
     def take_in(self, entry: str, *, any_age: bool = False) -> Entry:
-        """Store what finished in Koji, `task:<id>` or `build:<id>`, once however often.
+        """Queue an entry, `task:<id>`, `build:<id>` or `compose:<id>`, unless it is there already.
 
-        An entry that failed or came to nothing is asked for again when it is announced again: a
-        forger who was early must not take an id from the build that gets it. `any_age` says, on
-        purpose, that it may have finished long ago. Returns what had become of it before.
+        An entry that failed or was empty is queued again when it is announced again: a forged
+        message, sent before the build exists, must not block the build's own id. `any_age` exempts
+        the entry from the age limit. Return the entry's state before the call.
         """
         before = self.known(entry)
         if any_age and before is not Entry.TAKEN:
@@ -80,7 +80,7 @@ class JobQueue:
         return before
 
     def known(self, entry: str) -> Entry:
-        """What has become of an entry by now."""
+        """Return the state of an entry."""
         for row in self._client.list_workflows(workflow_ids=[entry], load_input=False):
             if row.status not in ("SUCCESS", "ERROR"):
                 return Entry.QUEUED
@@ -88,63 +88,63 @@ class JobQueue:
         return Entry.NEW
 
     def submit(self, image: RawImage) -> str | None:
-        """Queue the publishing of an image; its job, or None when there is one already."""
+        """Queue the publishing of an image; return its job, or None when it has one already."""
         return self._store.add_job(
             image, queue=lambda connection, run: self._publish(connection, image.job, run)
         )
 
     def upload(self, known: Known, *, on_purpose: bool = False) -> Submission:
-        """Queue the publishing of an image that a person named by its URL.
+        """Queue the publishing of an image that an operator uploads by its URL.
 
-        Unless another job has the image, or it is to be published once more `on_purpose`.
+        An image that has a job already is queued only `on_purpose`.
         """
-        taken = self._store.add_upload(known, queue=self._publish, on_purpose=on_purpose)
-        if taken.run is not None:
-            # A run that was to come by itself had another image.
-            self._retries.forget(taken.job)
-        return taken
+        submission = self._store.add_upload(known, queue=self._publish, on_purpose=on_purpose)
+        if submission.run is not None:
+            # A scheduled retry was for the image as it was described before.
+            self._retries.forget(submission.job)
+        return submission
 
     def retry(self, job: str) -> int | None:
-        """Queue an ended job's next run; its number, or None when there is nothing to retry."""
+        """Queue an ended job's next run; return its number, or None when none can be queued."""
         run = self._store.next_run(
             job, queue=lambda connection, run: self._publish(connection, job, run)
         )
         if run is not None:
-            # A person has looked: what comes by itself from now on is counted anew.
+            # After an operator's retry, automatic retries are counted from one again.
             self._retries.forget(job)
         return run
 
     def begin_due(self) -> None:
-        """Queue what jobs that ended get later, by themselves, as far as its time has come."""
+        """Queue the scheduled retries that are due."""
         self._retries.wake()
-        for turn in self._retries.due():
-            begin = self._run_again if turn.what is RetryKind.RUN else self._clean_again
-            queued = begin(turn)
-            row = self._store.job(turn.job)
-            # Behind its own clean-up it is not ready yet; behind a newer run it is of no use.
-            if queued or row is None or row.run != turn.run:
-                self._retries.begun(turn)
+        for retry in self._retries.due():
+            begin = self._run_again if retry.what is RetryKind.RUN else self._clean_again
+            queued = begin(retry)
+            row = self._store.job(retry.job)
+            # During the run's own clean-up the retry has to wait; a newer run replaces it.
+            if queued or row is None or row.run != retry.run:
+                self._retries.begun(retry)
 
-    def _run_again(self, turn: ScheduledRetry) -> bool:
+    def _run_again(self, retry: ScheduledRetry) -> bool:
         run = self._store.next_run(
-            turn.job,
-            queue=lambda connection, run: self._publish(connection, turn.job, run),
-            behind=turn.run,
+            retry.job,
+            queue=lambda connection, run: self._publish(connection, retry.job, run),
+            behind=retry.run,
         )
         return run is not None
 
-    def _clean_again(self, turn: ScheduledRetry) -> bool:
+    def _clean_again(self, retry: ScheduledRetry) -> bool:
         def queue(connection: sa.Connection, state: str, error: str | None) -> object:
-            given = (turn.job, turn.run, state, error, False, turn.count)
-            name = f"{workflow_id(CLEAN, turn.job, turn.run)}:{turn.count}"
-            return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *given)
+            arguments = (retry.job, retry.run, state, error, False, retry.count)
+            name = f"{workflow_id(CLEAN, retry.job, retry.run)}:{retry.count}"
+            return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *arguments)
 
-        return self._store.clean_again(turn.job, turn.run, queue=queue)
+        return self._store.clean_again(retry.job, retry.run, queue=queue)
 
     def cancel(self, job: str) -> bool:
-        """End a live job and queue its clean-up, or have an ended one not run again by itself.
+        """End a live job and queue its clean-up, or drop an ended job's scheduled run.
 
-        False when neither is to be done.
+        Return False when there is nothing to cancel.
         """
         run = self._store.cancel(
             job,
@@ -165,10 +165,10 @@ class JobQueue:
         later: bool,
         unknown: bool = False,
     ) -> bool:
-        """Queue the clean-up of a run, behind which the job is in `state`; False if not live.
+        """Queue the clean-up of a run, after which the job is in `state`; return False if not live.
 
-        `later` says that another run may do better, without anything being mended; `unknown`, that
-        nobody knows whether one may.
+        `later` says that another run may succeed without anybody's help, `unknown` that it is not
+        known whether it may.
         """
         return self._store.finish(
             job,
@@ -178,7 +178,10 @@ class JobQueue:
         )
 
     def begun_otherwise(self, version: str, living: Collection[str] = ()) -> list[str]:
-        """The workflows in flight that a worker of another version began, less the living ones'."""
+        """Return the running workflows of other versions' workers, except of the `living` workers.
+
+        `version` is DBOS's application version; `living` holds names of workers.
+        """
         pending = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
         return [
             each.workflow_id
@@ -187,25 +190,25 @@ class JobQueue:
         ]
 
     def left_to_others(self, versions: Collection[str]) -> list[str]:
-        """The workflows in the queues that no worker of these versions takes."""
+        """Return the queued workflows that no worker of these versions executes."""
         waiting = self._client.list_workflows(
             status="ENQUEUED", load_input=False, load_output=False
         )
         return [each.workflow_id for each in waiting if each.app_version not in (None, *versions)]
 
     def queue_again(self, connection: sa.Connection, job: str, run: int) -> None:
-        """Queue a run that waits already, in another database."""
+        """Queue a run that is queued in another database."""
         self._publish(connection, job, run)
 
     def entries(self) -> list[str]:
-        """The entries that wait to be asked for, or are being."""
+        """Return the entries that wait in the queue or that a worker is resolving."""
         waiting = self._client.list_workflows(
             name=INTAKE, status=["ENQUEUED", "PENDING"], load_input=False, load_output=False
         )
         return [each.workflow_id for each in waiting]
 
     def cleaning(self) -> bool:
-        """Whether a clean-up waits, or is under way."""
+        """Return whether a clean-up is queued or running."""
         return bool(
             self._client.list_workflows(
                 queue_name=CLEAN_QUEUE,
@@ -217,9 +220,9 @@ class JobQueue:
         )
 
     def requeue(self, worker: str) -> list[str]:
-        """Put what a dead worker had begun back where it was taken from; the workflows.
+        """Put a dead worker's running workflows back into their queues; return their ids.
 
-        Their recorded steps stay. To be called by who holds the worker's lock, and nobody else.
+        Their recorded steps stay. Only the holder of the dead worker's lock may call this.
         """
         pending = self._client.list_workflows(
             status="PENDING", executor_id=worker, load_input=False, load_output=False
@@ -230,21 +233,21 @@ class JobQueue:
         return [each.workflow_id for each in pending]
 
     def forget_ended(self, before: float) -> int:
-        """Forget the workflows that ended before this time, in seconds since the epoch; how many.
+        """Delete the workflows that ended before a time, in epoch seconds; return how many.
 
-        An entry that is announced once more is asked for again, and finds its jobs there.
+        An entry that is announced once more is then resolved again, and its images have jobs.
         """
-        forgotten = 0
+        deleted = 0
         while ended := self._client.list_workflows(
             status=["SUCCESS", "ERROR", "CANCELLED"],
             completed_before=datetime.fromtimestamp(before, UTC).isoformat(),
-            limit=_FORGOTTEN_AT_ONCE,
+            limit=_DELETED_AT_ONCE,
             load_input=False,
             load_output=False,
         ):
             self._client.delete_workflows([workflow.workflow_id for workflow in ended])
-            forgotten += len(ended)
-        return forgotten
+            deleted += len(ended)
+        return deleted
 
     def _publish(self, connection: sa.Connection, job: str, run: int) -> object:
         name = workflow_id(PUBLISH, job, run)
@@ -260,19 +263,19 @@ class JobQueue:
         later: bool = False,
     ) -> object:
         name = workflow_id(CLEAN, job, run)
-        given = (job, run, state, error, later)
-        return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *given)
+        arguments = (job, run, state, error, later)
+        return self._queue(connection, CLEAN_QUEUE, CLEAN, name, *arguments)
 
     def _queue(
-        self, connection: sa.Connection, queue: str, workflow: str, name: str, *given: object
+        self, connection: sa.Connection, queue: str, workflow: str, name: str, *arguments: object
     ) -> object:
         return self._client.enqueue_in_transaction(
             connection,
             {"queue_name": queue, "workflow_name": workflow, "workflow_id": name},
-            *given,
+            *arguments,
         )
 
 
 def workflow_id(workflow: str, job: str, run: int) -> str:
-    """The queue's name for one run of a job, or for its clean-up."""
+    """Return the id of the workflow that publishes a run of a job, or that cleans up after it."""
     return f"{workflow}:{job}:{run}"

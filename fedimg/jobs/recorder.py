@@ -1,6 +1,6 @@
-"""What a job tells, kept: its AMIs and progress in the store, its announcements in the outbox.
+"""Records a job's AMIs and progress in the store, and its announcements in the outbox.
 
-How a message looks is in fedimg.bus.messages, how it leaves the outbox in fedimg.bus.outbox_relay.
+fedimg.bus.messages defines the messages, and fedimg.bus.outbox_relay sends them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from fedimg.images import AMI, RawImage
 from fedimg.progress import CheckResult
 from fedimg.store.store import Store
 
-#: How much of what a test instance printed goes to the log; the rest is on the bus.
+#: How many lines of a test instance's output are logged; the message on the bus holds more.
 _LOGGED_LINES = 30
 
 _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """The observer of one run of a job; telling it something again changes nothing.
+    """Records the events of one run of a job; a repeated event changes nothing.
 
     Args:
-        store: where all is kept.
-        image: the job's.
+        store: the database.
+        image: the job's image.
         run: the number of this run of the job: each run's start, tests and failure are
             announced, while an AMI's registration, copy or publication is announced once.
         origin: the region where the image is written.
@@ -40,21 +40,21 @@ class Recorder:
         self._origin = origin
 
     def started(self) -> None:
-        """Work on the image begins in the origin."""
+        """Announce that the run begins in the origin."""
         self._upload("started", self._run, {})
 
     def registered(self, ami: AMI) -> None:
-        """An AMI of the origin is registered; it is private."""
+        """Record and announce an AMI that was registered in the origin; it is private."""
         self._store.record_ami(self._image, ami)
         self._upload("completed", ami.id, messages.of_ami(ami))
 
     def copied(self, ami: AMI, source: AMI) -> None:
-        """An AMI is available in a further region; it is private."""
+        """Record and announce an AMI that was copied to a further region; it is private."""
         self._store.record_ami(self._image, ami)
         self._announce(messages.COPY, ami.id, messages.image_copy(self._image, ami, source))
 
     def dropped(self, ami: AMI, reason: str) -> None:
-        """An AMI was removed again."""
+        """Delete the record of an AMI that was removed, and log the reason."""
         self._store.forget_ami(ami.id, ami.region)
         _log.info(
             "%s: removed AMI %s (%s) in region %s: %s",
@@ -66,15 +66,18 @@ class Recorder:
         )
 
     def test_started(self, ami: AMI) -> None:
-        """A test instance is being booted from this AMI."""
+        """Record and announce that a test instance boots from an AMI."""
         self._test("started", ami)
 
     def test_completed(self, ami: AMI, checks: Sequence[CheckResult]) -> None:
-        """It booted and passed."""
+        """Record and announce that an AMI passed its boot check."""
         self._test("completed", ami, checks)
 
     def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
-        """It did not; `output` is what the instance printed."""
+        """Record, log and announce that an AMI failed its boot check.
+
+        `output` is the text that the instance printed.
+        """
         _log.warning(
             "%s: AMI %s (%s) failed its boot check:%s",
             self._run,
@@ -85,31 +88,31 @@ class Recorder:
         self._test("failed", ami, checks, output)
 
     def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
-        """AMIs and a snapshot of a region are about to become public.
+        """Record that AMIs and a snapshot of a region are about to become public.
 
-        Those of which this was not told before.
+        Return the ids for which this was not recorded before.
         """
         return self._store.offer(self._image.job, region, ids)
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
-        """These have never become public after all."""
+        """Record that AMIs and a snapshot of a region did not become public."""
         self._store.withdraw(region, ids)
 
     def published(self, ami: AMI) -> None:
-        """An AMI is public, and so is its snapshot."""
+        """Record and announce that an AMI and its snapshot are public."""
         self._store.publish_ami(ami)
         self._announce(messages.PUBLISH, ami.id, messages.image_publish(self._image, ami))
 
     def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
-        """Where the job stands in a region; with `error`, why it gave up there."""
+        """Record the job's step in a region; `error` is the reason when the region failed."""
         self._store.set_region(self._image.job, region, step=step, detail=detail, error=error)
         if region == self._origin:
             self._store.set_step(self._image.job, step)
 
     def failed(self, error: Exception) -> None:
-        """The run ended with this."""
+        """Announce that the run failed with an error."""
         output = error.output if isinstance(error, EC2ServiceException) else ""
-        # The reason comes last: what is too long loses its beginning.
+        # The reason comes last, because a text that is too long is cut at its beginning.
         text = f"{output}\n{error}" if output else str(error) or type(error).__name__
         self._upload("failed", self._run, messages.of_failure(text))
 
@@ -125,13 +128,13 @@ class Recorder:
         output: str | None = None,
     ) -> None:
         body = messages.image_test(self._image, ami, status, checks, output)
-        said = body["extra"].get("data", "")
-        self._store.set_test(self._image.job, ami, status, map(_shown, checks), said)
+        data = body["extra"].get("data", "")
+        self._store.set_test(self._image.job, ami, status, map(_redacted, checks), data)
         self._announce(messages.TEST, f"{status}:{ami.id}:{self._run}", body)
 
     def _announce(self, topic: str, about: str, body: dict[str, Any]) -> None:
         self._store.announce(f"{topic}:{about}", topic, body)
 
 
-def _shown(check: CheckResult) -> CheckResult:
+def _redacted(check: CheckResult) -> CheckResult:
     return replace(check, output=messages.without_secrets(check.output))

@@ -1,7 +1,6 @@
-"""What is forgotten of work long done, so that the database does not grow for ever.
+"""Deletes old recorded steps and message bodies, so that the database does not grow for ever.
 
-Jobs, their AMIs and their checks stay, and so does what was announced when: only the queue's own
-record of each step goes, and the texts of messages.
+Jobs, their AMIs and their boot checks stay, and so do the keys and times of announced messages.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ _log = logging.getLogger(__name__)
 
 
 def forget(store: Store, queue: JobQueue, days: float) -> None:
-    """Forget what ended, and what the bus took, over `days` days ago."""
+    """Delete the steps of workflows that ended, and bodies of messages sent, `days` days ago."""
     before = time.time() - days * _DAY
     ended = queue.forget_ended(before)
-    texts = store.forget_announced(before)
-    if ended or texts:
+    bodies = store.forget_announced(before)
+    if ended or bodies:
         _log.info(
             "deleted the recorded steps of %d workflows and the bodies of %d messages, all more "
             "than %g days old",
             ended,
-            texts,
+            bodies,
             days,
         )

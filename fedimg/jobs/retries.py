@@ -1,4 +1,4 @@
-"""What a job gets when it has ended and is not well: another run, or another clean-up, later."""
+"""Schedules the automatic retries of ended jobs: another run, or another clean-up."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fedimg.progress import AWAY
 from fedimg.store.store import Store
 from fedimg.store.tables import again, outages, regions
 
-#: The longest pause between two clean-ups, in seconds: what is left over costs money.
-_LONGEST_UNCLEAN = 4 * 3600.0
+#: The longest pause between two clean-ups, in seconds: resources that are left over cost money.
+_LONGEST_CLEAN_UP_PAUSE = 4 * 3600.0
 
-#: A run that waits for a region begins after this many seconds all the same.
-_LONGEST_AWAY = 86400.0
+#: A run that waits for a region begins after so many seconds even if the region is still away.
+_LONGEST_OUTAGE_PAUSE = 86400.0
 
 
 class RetryKind(StrEnum):
-    """What comes later."""
+    """What is retried."""
 
     RUN = "run"
     CLEAN_UP = "clean-up"
@@ -30,10 +30,10 @@ class RetryKind(StrEnum):
 
 @dataclass(frozen=True)
 class ScheduledRetry:
-    """The `count`th time that something comes again, behind a job's `run`.
+    """A retry after a job's `run`, the `count`th in a row; `due` is in seconds since the epoch.
 
-    `due` is in seconds since the epoch. One that has begun is remembered for its counts alone, of
-    which `unknown` is that of the runs after a refusal that nobody knows.
+    A retry that has `begun` is kept for its counts. `unknown` counts the runs that followed an
+    error of which it is not known whether it is transient.
     """
 
     job: str
@@ -46,7 +46,7 @@ class ScheduledRetry:
 
 
 class RetrySchedule:
-    """The turns of all jobs, in the database; a job has one at most."""
+    """The scheduled retries of all jobs, in the database; a job has one at most."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
@@ -55,9 +55,10 @@ class RetrySchedule:
     def run(
         self, job: str, run: int, limits: Limits, *, unknown: bool = False
     ) -> ScheduledRetry | None:
-        """Another run behind this one, after a longer pause each time; None when these are over.
+        """Schedule another run after this one; each pause is twice as long as the last.
 
-        Of `unknown` refusals there are fewer: nobody knows whether they pass.
+        Return None when the job has had all its retries. After `unknown` errors, of which it is not
+        known whether they are transient, there are fewer.
         """
         before = self.of(job)
         if before and before.run == run:
@@ -69,25 +70,25 @@ class RetrySchedule:
             self.forget(job)
             return None
         pause = limits.retry_after * 2 ** (count - 1)
-        return self._plan(
+        return self._schedule(
             ScheduledRetry(job, run, RetryKind.RUN, count, time.time() + pause, unknown=of_unknown)
         )
 
     def run_when_back(self, job: str, run: int) -> ScheduledRetry:
-        """Another run behind this one, when a region that is away is back (`wake`).
+        """Schedule another run after this one for when a region that is away is back (`wake`).
 
-        It is not counted: nothing but the region failed.
+        The run does not count as a retry: nothing but the region failed.
         """
         before = self.of(job)
         if before and before.run == run:
             return before
         automatic = before and before.what is RetryKind.RUN and before.run == run - 1
         count, unknown = (before.count, before.unknown) if before and automatic else (0, 0)
-        due = time.time() + _LONGEST_AWAY
-        return self._plan(ScheduledRetry(job, run, RetryKind.RUN, count, due, unknown=unknown))
+        due = time.time() + _LONGEST_OUTAGE_PAUSE
+        return self._schedule(ScheduledRetry(job, run, RetryKind.RUN, count, due, unknown=unknown))
 
     def wake(self) -> None:
-        """Let the runs begin now of which a region is back, or let be."""
+        """Make the runs due now that wait for a region that is back or no longer waited for."""
         away = sa.select(outages.c.region).where(
             outages.c.back.is_(None), outages.c.due.is_not(None)
         )
@@ -95,67 +96,67 @@ class RetrySchedule:
             regions.c.job == again.c.job, regions.c.step == AWAY, regions.c.region.not_in(away)
         )
         now = time.time()
-        waits = (again.c.what == RetryKind.RUN) & ~again.c.begun & (again.c.due > now)
+        waiting = (again.c.what == RetryKind.RUN) & ~again.c.begun & (again.c.due > now)
         with self._engine.begin() as connection:
-            # Most often nobody waits: then nothing is written.
-            jobs = connection.execute(sa.select(again.c.job).where(waits, back)).scalars().all()
+            # Nothing is written in the usual case that no job waits.
+            jobs = connection.execute(sa.select(again.c.job).where(waiting, back)).scalars().all()
             if jobs:
                 connection.execute(
-                    sa.update(again).where(again.c.job.in_(jobs), waits).values(due=now)
+                    sa.update(again).where(again.c.job.in_(jobs), waiting).values(due=now)
                 )
 
     def clean_up(self, job: str, run: int, count: int, limits: Limits) -> ScheduledRetry:
-        """Another clean-up behind a run that had `count` of these already.
+        """Schedule another clean-up of a run that has had `count` scheduled ones already.
 
-        The first comes when EC2 has settled: until then it may not have shown all that there is.
+        The first comes after `limits.settle` seconds: until then EC2 may not list all resources.
         """
         pause = limits.retry_after * 2 ** min(count - 1, 16) if count else limits.settle
-        due = time.time() + min(pause, _LONGEST_UNCLEAN)
-        return self._plan(ScheduledRetry(job, run, RetryKind.CLEAN_UP, count + 1, due))
+        due = time.time() + min(pause, _LONGEST_CLEAN_UP_PAUSE)
+        return self._schedule(ScheduledRetry(job, run, RetryKind.CLEAN_UP, count + 1, due))
 
     def of(self, job: str) -> ScheduledRetry | None:
-        """A job's turn, begun or not."""
+        """Return a job's retry, begun or not, or None."""
         return next(iter(self._read(again.c.job == job)), None)
 
     def due(self) -> list[ScheduledRetry]:
-        """What is to begin now."""
+        """Return the retries that are due and have not begun, earliest first."""
         return self._read(~again.c.begun & (again.c.due <= time.time()))
 
-    def begun(self, turn: ScheduledRetry) -> None:
-        """The turn has begun."""
+    def begun(self, retry: ScheduledRetry) -> None:
+        """Record that a retry has begun."""
         with self._engine.begin() as connection:
             connection.execute(
                 sa.update(again)
-                .where(again.c.job == turn.job, again.c.run == turn.run)
-                # A clean-up may have planned the next one already.
-                .where(again.c.what == turn.what, again.c.count == turn.count)
+                .where(again.c.job == retry.job, again.c.run == retry.run)
+                # A clean-up may have scheduled the next one already.
+                .where(again.c.what == retry.what, again.c.count == retry.count)
                 .values(begun=True)
             )
 
     def forget(self, job: str) -> None:
-        """Nothing comes later for this job."""
+        """Delete a job's retry and its counts."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(again).where(again.c.job == job))
 
     def give_up(self, job: str) -> bool:
-        """No run comes later for this job; whether one would have."""
-        waits = (again.c.job == job) & (again.c.what == RetryKind.RUN) & ~again.c.begun
+        """Delete a job's scheduled run; return whether it had one."""
+        scheduled = (again.c.job == job) & (again.c.what == RetryKind.RUN) & ~again.c.begun
         with self._engine.begin() as connection:
-            return bool(connection.execute(sa.delete(again).where(waits)).rowcount)
+            return bool(connection.execute(sa.delete(again).where(scheduled)).rowcount)
 
-    def _plan(self, turn: ScheduledRetry) -> ScheduledRetry:
-        values = {name: value for name, value in vars(turn).items() if name != "job"}
+    def _schedule(self, retry: ScheduledRetry) -> ScheduledRetry:
+        values = {name: value for name, value in vars(retry).items() if name != "job"}
         with self._engine.begin() as connection:
             connection.execute(
                 self._insert(again)
-                .values(job=turn.job, **values)
+                .values(job=retry.job, **values)
                 .on_conflict_do_update(index_elements=["job"], set_=values)
             )
-        return turn
+        return retry
 
-    def _read(self, which: sa.ColumnElement[bool]) -> list[ScheduledRetry]:
+    def _read(self, condition: sa.ColumnElement[bool]) -> list[ScheduledRetry]:
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(again).where(which).order_by(again.c.due))
+            rows = connection.execute(sa.select(again).where(condition).order_by(again.c.due))
             return [
                 ScheduledRetry(**{**row, "what": RetryKind(row["what"])}) for row in rows.mappings()
             ]

@@ -1,7 +1,7 @@
-"""What there may be only so many of at once, whichever workers they belong to: counted places.
+"""Limits how many jobs of all workers may use something at once, by semaphores in the database.
 
-A place belongs to a job, and not to a worker: whoever takes the job over has it, and a job's
-clean-up gives all back. Jobs that wait for one stand in line.
+A job holds a semaphore, not a worker: a worker that takes the job over holds it too, and the job's
+clean-up releases all. Jobs that wait for a semaphore get it in the order in which they asked.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from fedimg.store.tables import slots
 
 
 class Semaphores:
-    """The places that are taken and the lines for them, in the database."""
+    """The jobs that hold or wait for each kind of semaphore, in the database."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def acquire(self, kind: str, job: str, limit: int) -> bool:
-        """Whether the job has one of `limit` places; else it stands in line for one.
+        """Return whether the job is among the `limit` holders; when it is not, it is queued.
 
-        Whoever asked first has it first, however often others ask. Who does not wait any more has
-        to `free` it.
+        Call this again to wait; the order of the first calls counts. A job that does not wait any
+        more has to call `release`.
         """
-        # Numbers, not times: with two machines' clocks a late one could come before who has it.
+        # Numbers, not times: by another machine's clock a later job could overtake a holder.
         last = sa.select(sa.func.coalesce(sa.func.max(slots.c.turn), 0)).where(slots.c.kind == kind)
         first = (
             sa.select(slots.c.job)
@@ -34,7 +34,7 @@ class Semaphores:
         )
         with self._store.engine.begin() as connection:
             self._store.serialise(connection, f"slots:{kind}")
-            # The insert comes first: on SQLite it keeps others out.
+            # The insert comes before the select, as on SQLite it excludes other writers.
             connection.execute(
                 self._store.insert(slots)
                 .values(kind=kind, job=job, turn=last.scalar_subquery() + 1)
@@ -43,11 +43,11 @@ class Semaphores:
             return job in connection.execute(first).scalars().all()
 
     def release(self, kind: str, job: str) -> None:
-        """Give a job's place back, or leave the line."""
+        """Release a job's semaphore of this kind, or stop waiting for it."""
         with self._store.engine.begin() as connection:
             connection.execute(sa.delete(slots).where(slots.c.kind == kind, slots.c.job == job))
 
     def release_all(self, job: str) -> None:
-        """Give back whatever places a job has, and leave all lines."""
+        """Release all semaphores of a job, and stop waiting for others."""
         with self._store.engine.begin() as connection:
             connection.execute(sa.delete(slots).where(slots.c.job == job))

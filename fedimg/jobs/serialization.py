@@ -1,7 +1,7 @@
-"""How the queue stores inputs, results and errors: as JSON, so that a row is data and runs nothing.
+"""Stores the queue's inputs, results and errors as JSON, so that reading a row executes nothing.
 
-Importing this module has the queue's library read pickled rows of an earlier fedimg as data, too.
-By itself the library unpickles whatever a row calls pickled, whichever serializer it was given.
+Importing this module makes DBOS read pickled rows of an earlier fedimg as data, too. Without this
+module, DBOS unpickles every row that is marked as pickled, whichever serializer it was given.
 """
 
 from __future__ import annotations
@@ -20,54 +20,57 @@ from dbos import _serialization as library
 from fedimg import exceptions
 from fedimg.exceptions import Cancelled, EC2ServiceException
 
-#: For every DBOS and DBOSClient. Workers of an earlier fedimg read it too.
+#: The serializer of every DBOS and DBOSClient. Workers of an earlier fedimg read its rows too.
 SERIALIZER: Serializer = DBOSPortableJSONSerializer()
 
 
 class RowRefused(Exception):
-    """A row of the queue's tables holds what is no data; nothing of it was run."""
+    """A row of the queue's tables holds something other than data; none of it was executed."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, content: str) -> None:
         super().__init__(
-            f"refused a row of the queue's tables, which holds {what}; none of it was executed; "
+            f"refused a row of the queue's tables, which holds {content}; none of it was executed; "
             "fedimg never stores such a row: check who else may write to the database"
         )
 
 
 def as_json(value: Any) -> Any:
-    """The value as it will be read from its record, so that a first run and a restart see the same.
+    """Return the value as a restarted workflow will read it from its record.
 
-    Half a character, as of a file name that is no text, becomes a question mark: no database stores
-    it. Raises TypeError when it is no JSON.
+    Lone surrogates, as of a file name that is not UTF-8, become question marks: no database stores
+    them. Raises TypeError when the value is not JSON.
     """
     return json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def original(error: PortableWorkflowError) -> Exception:
-    """The exception that a step raised, made again from its record."""
+    """Return the exception that a step raised, restored from its record."""
     if error.name == Cancelled.__name__:
         return Cancelled()
-    kind = {each.__name__: each for each in _kinds()}.get(error.name)
-    if kind is None or not isinstance(error.data, dict):
+    error_class = {each.__name__: each for each in _error_classes()}.get(error.name)
+    if error_class is None or not isinstance(error.data, dict):
         return error
     fields = dict(error.data)
-    return _restored(kind, fields.pop("problem", error.message), fields)
+    return _restored(error_class, fields.pop("problem", error.message), fields)
 
 
-def _kinds() -> Iterator[type[EC2ServiceException]]:
-    kinds = [EC2ServiceException]
-    while kinds:
-        kind = kinds.pop()
-        yield kind
-        kinds += kind.__subclasses__()
+def _error_classes() -> Iterator[type[EC2ServiceException]]:
+    classes = [EC2ServiceException]
+    while classes:
+        error_class = classes.pop()
+        yield error_class
+        classes += error_class.__subclasses__()
 
 
-def _restored(kind: object, problem: object, fields: dict[str, Any]) -> EC2ServiceException:
-    """An exception of fedimg's own with its fields, each of them of the type that it has to be."""
-    if kind not in set(_kinds()) or not isinstance(problem, str):
+def _restored(error_class: object, problem: object, fields: dict[str, Any]) -> EC2ServiceException:
+    """Return an exception of a class of fedimg's with its fields.
+
+    Raises RowRefused when the class is unknown or a field is not of its type.
+    """
+    if error_class not in set(_error_classes()) or not isinstance(problem, str):
         raise RowRefused("an error of an unknown class")
-    assert isinstance(kind, type)
-    error: EC2ServiceException = kind(problem)
+    assert isinstance(error_class, type)
+    error: EC2ServiceException = error_class(problem)
     for name, before in vars(error).items():
         value = fields.get(name, before)
         if type(value) is not type(before):
@@ -76,18 +79,18 @@ def _restored(kind: object, problem: object, fields: dict[str, Any]) -> EC2Servi
     return error
 
 
-class _Plain(pickle.Unpickler):
+class _DataUnpickler(pickle.Unpickler):
     """Reads lists, mappings, texts and numbers, and the exceptions that steps raise."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class or function that a row may name."""
+        """Return a class or function that a row may name. Raises RowRefused for any other."""
         if (module, name) == (exceptions.__name__, "_again"):
             return _restored
         if (module, name) == (exceptions.__name__, Cancelled.__name__):
             return Cancelled
-        for kind in _kinds():
-            if (module, name) == (kind.__module__, kind.__name__):
-                return kind
+        for error_class in _error_classes():
+            if (module, name) == (error_class.__module__, error_class.__name__):
+                return error_class
         built_in = getattr(builtins, name, None) if module == builtins.__name__ else None
         if isinstance(built_in, type) and issubclass(built_in, Exception):
             return built_in
@@ -96,7 +99,7 @@ class _Plain(pickle.Unpickler):
 
 def _read(cls: library.DefaultSerializer, serialized_data: str) -> Any:
     try:
-        return _Plain(io.BytesIO(base64.b64decode(serialized_data))).load()
+        return _DataUnpickler(io.BytesIO(base64.b64decode(serialized_data))).load()
     except RowRefused:
         raise
     except Exception as error:
