@@ -1,4 +1,4 @@
-"""From an announcement to jobs: which messages count, which images are published, what was missed.
+"""Turns announcements into jobs: accepts messages, chooses images, and finds missed builds.
 
 `announcement` runs inside the hub and the consumer, and loads no Koji client; the rest runs in the
 worker. The package imports `sources`, `jobs` and `store`.

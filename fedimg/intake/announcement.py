@@ -1,7 +1,7 @@
-"""What an announcement names, whatever the bus: the id of a task, build or compose, and no more.
+"""Reads from a message of either bus the id of a task, build or compose, and no more.
 
-This runs inside the hub and the consumer, which ask nobody: what the id comes to is found by
-fedimg.intake.resolve, in the worker.
+This module runs inside the hub and the consumer, which make no requests. The worker looks the id up
+in fedimg.intake.resolve.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ COMPOSE_TOPIC = "pungi.compose.status.change"
 
 
 def topics(settings: Settings) -> list[str]:
-    """The topics that a site listens to, without the bus's prefix and environment."""
+    """Return the topics that a site listens to, without the bus's prefix and environment."""
     return [TASK_TOPIC, BUILD_TOPIC, *([COMPOSE_TOPIC] if settings.composes.locations else [])]
 
 
 def entry(topic: str, message: object, settings: Settings) -> str | None:
-    """`task:<id>`, `build:<id>` or `compose:<id>` when a message may announce images, else None.
+    """Return `task:<id>`, `build:<id>` or `compose:<id>` when a message may announce images.
 
-    `topic` comes without the bus's prefix and environment. The rest of the message is believed
-    only where it says that there is nothing here for fedimg.
+    Return None for other messages. `topic` comes without the bus's prefix and environment. The
+    other fields of the message are used only to ignore it; none of them causes a publication.
     """
     if not isinstance(message, dict):
         return None
@@ -35,10 +35,10 @@ def entry(topic: str, message: object, settings: Settings) -> str | None:
     new = message.get("new")
     if topic == TASK_TOPIC and new == "CLOSED" and _makes_images(message):
         return _entry("task", message.get("id"))
-    # True equals 1, and is no state.
+    # True equals 1, but is not a state.
     if topic == BUILD_TOPIC and type(new) is int and new == 1:
         task = message.get("task")
-        # A build that was imported has no task.
+        # An imported build has no task.
         if task is None or (isinstance(task, dict) and _makes_images(task)):
             return _entry("build", message.get("build_id"))
     return None

@@ -1,7 +1,7 @@
-"""What finished while nobody listened: looked for at the start and at intervals.
+"""Finds and queues entries whose announcements were missed, at the start and at intervals.
 
-The bus repeats nothing. What is found goes through the same door as what is announced,
-fedimg.jobs.queue.JobQueue.take_in, and who made it is asked about each as about any other.
+The bus repeats no message. A missed entry is queued as an announced one is, by
+fedimg.jobs.queue.JobQueue.take_in, and the worker looks it up at its source like any other.
 """
 
 from __future__ import annotations
@@ -29,35 +29,37 @@ _log = logging.getLogger(__name__)
 
 
 class Listing(Protocol):
-    """Lists of what finished at a Koji hub, or at a location of composes."""
+    """The lists of finished entries at a Koji hub or at a location of composes."""
 
     @property
     def names(self) -> Sequence[str]:
-        """What they are called, in the order in which they are read."""
+        """The names of the lists, in the order in which they are read."""
 
     @property
     def kinds(self) -> Sequence[str]:
-        """Of which entries they tell."""
+        """The kinds of entries in the lists: `task`, `build` or `compose`."""
 
     def now(self) -> float:
-        """What time it is there, in seconds since the epoch.
+        """Return the time by the source's clock, in seconds since the epoch.
 
-        Raises found.SourceUnavailable or Refused.
+        Raises SourceUnavailable or LookupRefused.
         """
 
     def since(self, name: str, after: float) -> Iterator[Page]:
-        """What finished after a moment of that clock, of the list `name`, oldest first.
+        """Yield the entries of the list `name` that finished after a time, oldest first.
 
-        Raises found.SourceUnavailable, SourceFails or Refused.
+        `after` is a time of the source's clock, in seconds since the epoch. Raises
+        SourceUnavailable, SourceFails or LookupRefused.
         """
 
 
 class CatchUp:
-    """Stores what finished since the last look.
+    """Queues the entries that finished since the lists were last read.
 
-    A list's mark is moved behind what is stored, a page at a time: after a crash the next look
-    goes on from there. Only the lists' own clock counts. Each look begins `overlap` before the
-    mark, as Koji gives a build the time at which its import began, and shows it when that ends.
+    A list's watermark moves past the queued entries a page at a time: after a crash, reading
+    continues from there. All times are of the source's clock. Reading begins `overlap` seconds
+    before the watermark, because Koji lists a build only when its import ends, under the time at
+    which the import began.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class CatchUp:
         self._deferred = DeferredEntries(store)
 
     def look(self) -> bool:
-        """Store what was missed, of every list; False when it has to be done again soon."""
+        """Queue the missed entries of every list; return False when a list has to be read soon."""
         try:
             now = self._listing.now()
         except LookupRefused as error:
@@ -86,14 +88,15 @@ class CatchUp:
             self._failed(self._listing.names, error)
             return False
         self._deferred.wake(self._listing.kinds)
-        # All before the first is read: what happens meanwhile must not have the others begin later.
-        begun = {name: self._begin(name, now) for name in self._listing.names}
-        whole = True
-        for number, (name, watermark) in enumerate(begun.items()):
+        # Every list gets its watermark before the first is read: a failure while one is read must
+        # not give the others later watermarks.
+        watermarks = {name: self._begin(name, now) for name in self._listing.names}
+        complete = True
+        for number, (name, watermark) in enumerate(watermarks.items()):
             try:
-                read = self._read(name, watermark, now)
+                read_to_end = self._read(name, watermark, now)
             except (LookupRefused, SourceFails) as error:
-                # Of this list alone: its turn comes again with the others'.
+                # Only this list fails: it is read again at the next interval, with the others.
                 self._failed([name], error)
             except SourceUnavailable as error:
                 self._failed(self._listing.names[number:], error)
@@ -101,15 +104,15 @@ class CatchUp:
             else:
                 if self._stop.is_set():
                     return False
-                if read:
+                if read_to_end:
                     self._watermarks.looked([name])
-                whole &= read
-        return whole
+                complete &= read_to_end
+        return complete
 
     def _begin(self, name: str, now: float) -> Watermark:
-        """The mark of a list, set `look_back` ago when it answers for the first time."""
+        """Return the watermark of a list; the first one is `look_back` seconds before `now`."""
         watermark = self._watermarks.get(name)
-        # A beginning that has not come yet was told by a clock that was wrong.
+        # A beginning in the future comes from a time when the source's clock was wrong.
         if watermark is None or watermark.begin > now:
             begin = now - self._settings.look_back
             watermark = Watermark(begin, begin)
@@ -117,41 +120,42 @@ class CatchUp:
         return watermark
 
     def _read(self, name: str, watermark: Watermark, now: float) -> bool:
-        """Store what was missed of one list; whether that was all of it."""
+        """Queue the missed entries of one list; return whether the list was read to its end."""
         after = max(watermark.begin, min(watermark.until, now) - self._settings.overlap)
         stored = self._watermarks.stored(name)
         for page in self._listing.since(name, after):
-            taken = []
-            for one in page.found:
+            settled = []
+            for finished in page.found:
                 if self._stop.is_set():
                     return False
-                if stored.get(one.entry) != one.completed and self._take_in(one):
-                    taken.append(one)
-            # A time that has not come yet, as a builder's clock may tell, moves nothing.
+                if stored.get(finished.entry) != finished.completed and self._take_in(finished):
+                    settled.append(finished)
+            # A builder's clock may give a time in the future, which must not move the watermark.
             watermark = Watermark(
                 watermark.begin, max(min(watermark.until, now), min(page.until, now))
             )
-            self._watermarks.set(name, watermark, taken)
+            self._watermarks.set(name, watermark, settled)
             if page.more:
                 return False
         self._watermarks.forget(name, after)
         return True
 
-    def _take_in(self, one: FinishedEntry) -> bool:
-        """Store an entry; whether it needs no further look.
+    def _take_in(self, finished: FinishedEntry) -> bool:
+        """Queue an entry; return whether it need not be examined again.
 
-        One that waits is asked for already, perhaps at this moment, and perhaps a moment before
-        the hub sees that it is finished: the next look will tell.
+        An entry that was queued already may be looked up a moment before the hub says that it is
+        finished, and be dropped: it is examined again when the list is next read.
         """
-        # By the list's own word it was missed, however long nobody looked.
-        before = self._jobs.take_in(one.entry, any_age=True)
+        # The source itself lists the entry, so the age limit, which is against replayed messages,
+        # does not apply.
+        before = self._jobs.take_in(finished.entry, any_age=True)
         if before in (Entry.NEW, Entry.EMPTY):
             _log.info(
                 "%s (%s by %s), finished at %s, was not announced and is queued now",
-                one.entry,
-                one.name,
-                one.owner,
-                _text(one.completed),
+                finished.entry,
+                finished.name,
+                finished.owner,
+                _text(finished.completed),
             )
         return before is not Entry.QUEUED
 
@@ -162,7 +166,7 @@ class CatchUp:
 
 @dataclass(frozen=True)
 class Replayed:
-    """Something that finished, what had become of it before, and whether it is stored now."""
+    """An entry that finished, its state before the replay, and whether the replay queued it."""
 
     finished: FinishedEntry
     before: Entry
@@ -170,17 +174,19 @@ class Replayed:
 
 
 def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> Iterator[Replayed]:
-    """Store all that finished since a moment of their clock and has no job; each as it is done.
+    """Queue the entries that finished since a time and have no job; yield each as it is queued.
 
-    What came to nothing before is asked for again: the site's policy may be another by now.
-    Raises found.SourceUnavailable or Refused.
+    `since` is a time of the source's clock, in seconds since the epoch. An entry that failed or was
+    empty before is queued again, as the site's policy may have changed. Raises SourceUnavailable,
+    SourceFails or LookupRefused.
     """
     for name in listing.names:
         for page in listing.since(name, since):
-            for one in page.found:
-                before = jobs.known(one.entry) if dry_run else jobs.take_in(one.entry, any_age=True)
+            for finished in page.found:
+                entry = finished.entry
+                before = jobs.known(entry) if dry_run else jobs.take_in(entry, any_age=True)
                 missed = before in (Entry.NEW, Entry.EMPTY)
-                yield Replayed(one, before, stored=missed and not dry_run)
+                yield Replayed(finished, before, stored=missed and not dry_run)
             if page.more:
                 raise SourceUnavailable(
                     f"more entries of {name} finished since then than one request lists; continue "
@@ -189,13 +195,13 @@ def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> 
 
 
 def moment(text: str, now: float) -> float:
-    """The time that a person means, in seconds since the epoch: an ISO-8601 one, or an age.
+    """Return the time that a text gives, in seconds since the epoch: ISO 8601, or an age.
 
     An age is counted back from `now`: 36h, 7d or 2w. A time without a zone is UTC. Raises
-    ValueError for what is neither, or lies ahead.
+    ValueError when the text is neither, or gives a time in the future.
     """
     if age := _AGE.fullmatch(text):
-        # To a hub, 0 is no time at all.
+        # A hub takes 0 for no time.
         return max(1.0, now - int(age[1]) * _HOURS[age[2]] * 3600)
     try:
         when = datetime.fromisoformat(text)

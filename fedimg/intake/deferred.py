@@ -1,4 +1,4 @@
-"""Entries that nobody gave an answer about: each is asked for again later, out of the queue."""
+"""Keeps the entries whose source gave no answer, outside the queue, until their next retry."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from fedimg.store.store import Store
 from fedimg.store.tables import waiting
 from fedimg.untrusted.quoting import QuotedError
 
-#: The first pause, in seconds; each is twice as long as the last, up to Why's limit.
+#: The first pause, in seconds; each is twice as long as the last, up to DeferReason.longest.
 FIRST_PAUSE = 60.0
-#: How long, in seconds, the hub may say that what was announced is not finished: a false
-#: announcement is not waited for, and what finishes after all is found among what was missed.
+#: An entry that the hub calls unfinished for so many seconds is dropped: the announcement may be
+#: forged. When the entry finishes after all, catch-up finds it.
 UNFINISHED_SECONDS = 600.0
 
 
 class DeferReason(StrEnum):
-    """What an entry waits for."""
+    """Why an entry waits."""
 
-    #: The hub did not answer at all.
+    #: The hub or location did not answer.
     SILENT = "silent"
     #: The hub says that the task or build is not finished.
     UNFINISHED = "unfinished"
-    #: The hub fails at this task or build, whatever is the matter with it.
+    #: The hub answers, but fails to describe this task or build.
     STUMBLES = "stumbles"
 
     @property
     def longest(self) -> float:
-        """The longest pause, in seconds."""
+        """The longest pause between two retries, in seconds."""
         return 4 * 3600.0 if self is DeferReason.STUMBLES else 600.0
 
 
-def whom(entry: str) -> str:
-    """Who is asked about an entry, for people."""
+def source_name(entry: str) -> str:
+    """Return a name, for messages, of the source that has to answer about an entry."""
     return "its location" if entry.startswith("compose:") else "Koji"
 
 
 class Defer(QuotedError):
-    """An entry has to be asked for again later."""
+    """An entry has to be looked up again later; the text says why, `why` is its category."""
 
     def __init__(self, why: DeferReason, reason: str) -> None:
         super().__init__(reason)
@@ -51,9 +51,10 @@ class Defer(QuotedError):
 
 @dataclass(frozen=True)
 class DeferredEntry:
-    """An entry that waits; `asked` is when it was last asked for, by our clock, in seconds.
+    """An entry that waits for its next lookup.
 
-    `pause` and `waited`, in seconds, are how long it waits from then on, and has waited before.
+    `asked` is the time of the last lookup, by the worker's clock, in seconds since the epoch;
+    `pause` is the wait from then on, and `waited` the sum of earlier waits, both in seconds.
     """
 
     entry: str
@@ -65,23 +66,23 @@ class DeferredEntry:
 
     @property
     def hopeless(self) -> bool:
-        """Whether it is not worth waiting for."""
+        """Whether to drop the entry, as it has been unfinished for too long."""
         return self.why is DeferReason.UNFINISHED and self.waited >= UNFINISHED_SECONDS
 
     def due(self, now: float) -> bool:
-        """Whether the pause is over; a clock that was set back ends it too."""
+        """Return whether the pause is over; setting the clock back ends the pause too."""
         return not self.asked <= now < self.asked + self.pause
 
 
 class DeferredEntries:
-    """The entries that wait, in the database."""
+    """The entries that wait for their next lookup, in the database."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         self._insert = store.insert
 
     def postpone(self, entry: str, why: DeferReason, reason: str) -> DeferredEntry:
-        """Let an entry wait, longer each time that it does so for the same reason."""
+        """Let an entry wait, twice as long each time in a row that the reason is the same."""
         before = next((row for row in self.all() if row.entry == entry), None)
         now = time.time()
         if before is not None and before.why is why:
@@ -99,12 +100,12 @@ class DeferredEntries:
         return row
 
     def settle(self, entry: str) -> None:
-        """There is an answer: the entry waits no more."""
+        """Delete an entry, as its source has answered."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(waiting).where(waiting.c.entry == entry))
 
     def all(self) -> list[DeferredEntry]:
-        """Every entry that waits, the one that has waited longest first."""
+        """Return every entry that waits; the one that has waited longest comes first."""
         with self._engine.connect() as connection:
             rows = connection.execute(
                 sa.select(waiting).order_by(sa.desc(waiting.c.waited), waiting.c.entry)
@@ -112,17 +113,20 @@ class DeferredEntries:
             return [DeferredEntry(**{**row, "why": DeferReason(row["why"])}) for row in rows]
 
     def wake(self, kinds: Iterable[str]) -> None:
-        """End the pauses of entries of these kinds that nobody spoke of: somebody does again."""
-        ours = sa.or_(*(waiting.c.entry.startswith(f"{kind}:") for kind in kinds))
+        """End the pauses of entries whose source did not answer, as it answers again.
+
+        `kinds` are the kinds of entries that the source knows: `task`, `build` or `compose`.
+        """
+        of_source = sa.or_(*(waiting.c.entry.startswith(f"{kind}:") for kind in kinds))
         with self._engine.begin() as connection:
             connection.execute(
                 sa.update(waiting)
-                .where(waiting.c.why == DeferReason.SILENT, ours)
+                .where(waiting.c.why == DeferReason.SILENT, of_source)
                 .values(asked=0.0)
             )
 
     def take_in(self, take_in: Callable[[str], object]) -> None:
-        """Give every entry whose pause is over to `take_in`, once a pause."""
+        """Call `take_in` with every entry whose pause is over, and begin its next pause."""
         now = time.time()
         for row in self.all():
             if row.due(now):

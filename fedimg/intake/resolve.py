@@ -1,6 +1,6 @@
-"""Which images of an announced task, build or compose the site publishes: its source is asked.
+"""Looks up an announced task, build or compose at its source, and chooses the images to publish.
 
-Whoever heard of it knows the id alone (fedimg.intake.announcement).
+Only the id comes from the announcement (fedimg.intake.announcement).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
 from fedimg.images import Architecture, RawImage
-from fedimg.intake.deferred import Defer, DeferReason, whom
+from fedimg.intake.deferred import Defer, DeferReason, source_name
 from fedimg.sources import http
 from fedimg.sources.composes import Composes
 from fedimg.sources.file_server import Trusted
@@ -30,9 +30,9 @@ from fedimg.sources.measure import measure
 from fedimg.untrusted import patterns
 from fedimg.untrusted.quoting import one_line
 
-#: How long, in seconds, an entry without an answer keeps its place among those that are asked for.
+#: How long, in seconds, an entry without an answer is retried in the queue before it is deferred.
 PATIENCE = 60.0
-#: The first pause before the hub is asked again, in seconds; each is twice as long as the last.
+#: The first pause before a retry, in seconds; each is twice as long as the last.
 FIRST_PAUSE = 1.0
 _DAY = 86400.0
 
@@ -40,42 +40,42 @@ _log = logging.getLogger(__name__)
 
 
 class Sources:
-    """Whoever can be asked about an entry, by its kind: the Koji hub, the composes' locations."""
+    """The sources of entries: the Koji hub for tasks and builds, locations for composes."""
 
     def __init__(self, settings: Settings) -> None:
         self._hub = KojiHub(settings.koji)
         self._composes = Composes(settings.composes)
 
     def find(self, entry: str) -> LookupResult:
-        """Return what an entry is, with its images.
+        """Look an entry up at its source; return its owner, times and images.
 
-        Raises SourceUnavailable, NotFinished or LookupRefused.
+        Raises SourceUnavailable, SourceFails, NotFinished or LookupRefused.
         """
         return (self._composes if entry.startswith("compose:") else self._hub).find(entry)
 
 
-def wanted(found: LookupResult, koji: Koji) -> list[RawImage]:
-    """The images that the site publishes; why the others are left out is logged.
+def wanted(result: LookupResult, koji: Koji) -> list[RawImage]:
+    """Return the images that the site publishes; log why the others are left out.
 
-    Anyone who may build scratch images can name one Fedora-Cloud-Base: the owner counts first.
+    The owner is checked first: anyone who may build scratch images can name one Fedora-Cloud-Base.
     """
-    owners = koji.scratch_owners if found.scratch else koji.build_owners
-    if found.owner is not None and found.owner not in owners:
+    owners = koji.scratch_owners if result.scratch else koji.build_owners
+    if result.owner is not None and result.owner not in owners:
         _log.info(
             '%s is left out: its owner "%s" is not in koji.%s',
-            found.entry,
-            one_line(found.owner, 80),
-            "scratch_owners" if found.scratch else "build_owners",
+            result.entry,
+            one_line(result.owner, 80),
+            "scratch_owners" if result.scratch else "build_owners",
         )
         return []
     images = []
-    for image in found.images:
+    for image in result.images:
         if reason := _unwanted(image, koji):
-            _log.info("%s, %s is left out: %s", found.entry, image.file_name, reason)
+            _log.info("%s, %s is left out: %s", result.entry, image.file_name, reason)
         else:
             images.append(image)
-    if not found.images:
-        _log.info("%s has no raw image that EC2 could run", found.entry)
+    if not result.images:
+        _log.info("%s has no raw image that EC2 could run", result.entry)
     return images
 
 
@@ -90,18 +90,18 @@ def _unwanted(image: RawImage, koji: Koji) -> str | None:
     return None
 
 
-def too_old(found: LookupResult, days: float) -> str | None:
-    """Why an announcement of this is not believed any more; None when it is.
+def too_old(result: LookupResult, days: float) -> str | None:
+    """Return why an entry is older than `days` days; None when it is not.
 
-    An announcement that was signed once can be sent again by anybody who heard it.
+    The age limit is against replayed messages: anybody can send a signed announcement again.
     """
-    if found.completed is None:
+    if result.completed is None:
         return "its finish time is unknown; to publish it anyway, run 'fedimg replay'"
-    now = time.time() if found.now is None else found.now
-    age = (now - found.completed) / _DAY
+    now = time.time() if result.now is None else result.now
+    age = (now - result.completed) / _DAY
     if age <= days:
         return None
-    when = datetime.fromtimestamp(found.completed, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    when = datetime.fromtimestamp(result.completed, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         f"it finished at {when}, {age:.0f} days ago, and intake.max_age_days is {days:g}; to "
         "publish it anyway, run 'fedimg replay --since' with a time before that"
@@ -116,11 +116,10 @@ def ask(
     *,
     any_age: bool = False,
 ) -> list[RawImage]:
-    """The images of an entry that the site publishes; empty when there will never be any.
+    """Return the images of an entry that the site publishes; none when the entry is dropped.
 
-    Who does not answer is asked again, for PATIENCE. With `any_age` there may be images of what
-    finished long ago. Raises Defer when that is over, Cancelled
-    when `stop` is set.
+    A lookup without an answer is retried for PATIENCE seconds. `any_age` exempts the entry from
+    the age limit. Raises Defer when there is still no answer, Cancelled when `stop` is set.
     """
     koji = settings.koji
     until = time.monotonic() + PATIENCE
@@ -128,17 +127,17 @@ def ask(
     while not stop.is_set():
         why, reason = DeferReason.SILENT, ""
         try:
-            found = sources.find(entry)
+            result = sources.find(entry)
             days = settings.intake.max_age_days
-            if not any_age and (old := too_old(found, days)):
-                _log.warning("%s is dropped: %s", entry, old)
+            if not any_age and (age_reason := too_old(result, days)):
+                _log.warning("%s is dropped: %s", entry, age_reason)
                 return []
-            return [_measured(image, settings) for image in wanted(found, koji)]
+            return [_measured(image, settings) for image in wanted(result, koji)]
         except LookupRefused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []
         except NotFinished as error:
-            # A replica of the hub's database lags by seconds.
+            # The hub may read from a replica, which lags by seconds.
             why, reason = DeferReason.UNFINISHED, str(error)
         except SourceFails as error:
             why, reason = DeferReason.STUMBLES, str(error)
@@ -146,23 +145,25 @@ def ask(
             reason = str(error)
         if time.monotonic() + pause > until:
             raise Defer(why, reason)
-        _log.warning("%s waits for %s, retries in %g s: %s", entry, whom(entry), pause, reason)
+        _log.warning(
+            "%s waits for %s, retries in %g s: %s", entry, source_name(entry), pause, reason
+        )
         stop.wait(pause)
         pause = min(pause * 2, koji.retry_seconds)
-    raise Cancelled(f"{entry} waits for {whom(entry)} until the worker runs again")
+    raise Cancelled(f"{entry} waits for {source_name(entry)} until the worker runs again")
 
 
 def _measured(image: RawImage, settings: Settings) -> RawImage:
-    """The image with its size, which Koji does not tell of scratch tasks' files.
+    """Return the image with its size, which Koji does not give for scratch tasks' files.
 
-    By name and size it is known again when somebody else announces it.
+    The same image from a second source is recognised by name and size.
     """
     if image.size is not None:
         return image
     try:
-        found = measure(image.url, settings.koji.timeout, Trusted.of(settings.ec2, image))
+        measured = measure(image.url, settings.koji.timeout, Trusted.of(settings.ec2, image))
     except http.NotFound as error:
-        # The job says so, to whoever reads it.
+        # The image still gets a job, which fails with this reason where the operator looks.
         _log.warning("cannot measure the size of %s: %s", image.url, error)
         return image
-    return replace(image, size=found.size)
+    return replace(image, size=measured.size)

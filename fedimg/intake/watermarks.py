@@ -1,6 +1,6 @@
-"""How far the hub's lists of what finished were read, as the database remembers it.
+"""Records how far each source's lists of finished entries were read.
 
-Times in it are the hub's, in seconds since the epoch, but for `Look`'s.
+Times are in seconds since the epoch, by the source's clock; `Look` has the worker's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fedimg.store.store import Store
 from fedimg.store.tables import caught, lists, looks
 
 if TYPE_CHECKING:
-    # Which loads an HTTP client: `fedimg status` does without.
+    # The module loads an HTTP client, and `fedimg status` does without.
     from fedimg.sources.koji_listing import FinishedEntry
 
 
 @dataclass(frozen=True)
 class Watermark:
-    """Everything in a list that finished from `begin` to `until`, as far as seen, is stored."""
+    """All listed entries that finished from `begin` to `until` are queued, as far as was seen."""
 
     begin: float
     until: float
@@ -30,7 +30,7 @@ class Watermark:
 
 @dataclass(frozen=True)
 class Look:
-    """When a list was last read to its end, by our clock, and what was wrong since, if anything."""
+    """When a list was last read to its end, by the worker's clock, and a later error, if any."""
 
     name: str
     succeeded: float | None
@@ -38,28 +38,28 @@ class Look:
 
 
 class Watermarks:
-    """The marks of all lists, and which entries close to them were stored."""
+    """The watermarks of all lists, and the entries near them that were queued."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         self._insert = store.insert
 
     def get(self, name: str) -> Watermark | None:
-        """The mark of a list; None before the first."""
+        """Return the watermark of a list, or None when it has none yet."""
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(lists).where(lists.c.list == name)).first()
         return None if row is None else Watermark(row.begin, row.until)
 
     def set(self, name: str, watermark: Watermark, stored: Iterable[FinishedEntry] = ()) -> None:
-        """Move a list's mark, and remember what was stored on the way: both or neither."""
+        """Move a list's watermark and record the entries that were queued, in one transaction."""
         values = {"begin": watermark.begin, "until": watermark.until}
         with self._engine.begin() as connection:
-            for one in stored:
+            for finished in stored:
                 connection.execute(
                     self._insert(caught)
-                    .values(entry=one.entry, list=name, completed=one.completed)
+                    .values(entry=finished.entry, list=name, completed=finished.completed)
                     .on_conflict_do_update(
-                        index_elements=["entry"], set_={"completed": one.completed}
+                        index_elements=["entry"], set_={"completed": finished.completed}
                     )
                 )
             connection.execute(
@@ -69,20 +69,20 @@ class Watermarks:
             )
 
     def stored(self, name: str) -> dict[str, float]:
-        """The remembered entries of a list, and when each had finished."""
+        """Return the recorded entries of a list, and the time at which each finished."""
         query = sa.select(caught.c.entry, caught.c.completed).where(caught.c.list == name)
         with self._engine.connect() as connection:
             return {row.entry: row.completed for row in connection.execute(query)}
 
     def forget(self, name: str, until: float) -> None:
-        """Forget the entries that finished by then: the list is never read from there again."""
+        """Delete the entries that finished until a time: the list is read only from there on."""
         with self._engine.begin() as connection:
             connection.execute(
                 sa.delete(caught).where(caught.c.list == name, caught.c.completed <= until)
             )
 
     def looked(self, names: Iterable[str], error: str | None = None) -> None:
-        """Note that lists were read to their end, or why they could not be."""
+        """Record that lists were read to their end, or the error that prevented it."""
         values = {"error": error} if error else {"error": None, "succeeded": time.time()}
         with self._engine.begin() as connection:
             for name in names:
@@ -93,7 +93,7 @@ class Watermarks:
                 )
 
     def looks(self) -> list[Look]:
-        """How the last look at each list went."""
+        """Return, for each list, when it was last read to its end and the error since."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(looks).order_by(looks.c.list)).all()
         return [Look(row.list, row.succeeded, row.error) for row in rows]

@@ -18,7 +18,7 @@ from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.intake import resolve
-from fedimg.intake.deferred import Defer, DeferredEntries, whom
+from fedimg.intake.deferred import Defer, DeferredEntries, source_name
 from fedimg.intake.resolve import Sources
 from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.durable_steps import DurableSteps, Gate
@@ -122,7 +122,7 @@ class Workflows:
                 _log.warning(
                     "%s waits for %s, asked again in %g s: %s",
                     entry,
-                    whom(entry),
+                    source_name(entry),
                     waiting.pause,
                     error,
                 )
