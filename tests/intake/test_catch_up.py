@@ -1,4 +1,4 @@
-"""What was missed is found in the lab's Koji, over HTTP, and stored in a real queue, once."""
+"""Missed entries are listed by the lab's Koji, over HTTP, and put on a real queue, once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
 
 
 class Site:
-    """A fedimg that looks into the lab's Koji, and what it stores."""
+    """The lab's Koji, with a database and the queue that catch-up fills."""
 
     def __init__(self, koji: Koji, store: Store, jobs: JobQueue, folder: Path) -> None:
         self.koji, self.store, self.jobs = koji, store, jobs
@@ -46,7 +46,7 @@ class Site:
         return CatchUp(self.store, jobs or self.jobs, self.lists, settings, self.stop)
 
     def look(self, **changes: Any) -> bool:
-        """Look as a worker does that has just started."""
+        """Read the lists as a worker does that has just started."""
         return self.catch_up(**changes).look()
 
     def build(self, **about: Any) -> str:
@@ -60,13 +60,13 @@ class Site:
         return f"task:{self.koji.add_task(NAME, VERSION, str(self._number), files, **about).id}"
 
     def stored(self) -> list[str]:
-        """The entries in the queue."""
+        """Return the entries in the queue."""
         with self.store.engine.connect() as connection:
             rows = connection.exec_driver_sql("SELECT workflow_uuid FROM workflow_status")
             return sorted(row[0] for row in rows)
 
     def end(self, output: str = "NULL", entry: str = "%") -> None:
-        """End the intake of entries: by default, with no image that is published."""
+        """End the intake workflows of entries: by default, with no image that is published."""
         with self.store.engine.begin() as connection:
             connection.exec_driver_sql(
                 f"UPDATE workflow_status SET status = 'SUCCESS', output = {output}"
@@ -83,7 +83,7 @@ def site(koji: Koji, store: Store, jobs: JobQueue, tmp_path: Path) -> Site:
 
 
 @pytest.mark.parametrize("away", [HOUR, DAY, WEEK])
-def test_what_finished_while_nobody_listened_is_stored_once(site: Site, away: float) -> None:
+def test_missed_entry_is_queued_once(site: Site, away: float) -> None:
     assert site.look()
     missed = []
     for method in METHODS:
@@ -106,14 +106,14 @@ def test_builds_own_tasks_and_unfinished_ones_are_not_stored(site: Site) -> None
     assert site.stored() == []
 
 
-def test_first_look_goes_as_far_back_as_it_is_told(site: Site) -> None:
+def test_first_look_goes_back_as_configured(site: Site) -> None:
     site.build()
     site.koji.advance(2 * DAY)
     recent = site.build()
     site.koji.advance(HOUR)
     assert site.look(look_back=0)
     assert site.stored() == []
-    # What the first look left out stays so, whatever the overlap.
+    # Entries before the first watermark stay left out, whatever the overlap.
     assert site.look(look_back=WEEK, overlap=WEEK)
     assert site.stored() == []
     Watermarks(site.store).set(BUILDS, replay_from(site, 2 * DAY))
@@ -140,7 +140,7 @@ def test_default_first_look_takes_a_day(site: Site) -> None:
 def test_first_look_that_is_cut_off_is_the_first_of_every_list(site: Site) -> None:
     site.build(method=None)
     failing = Failing(site.store, 1, before=True)
-    with pytest.raises(Power):
+    with pytest.raises(PowerLoss):
         site.catch_up(failing).look()
     failing.close()
     site.koji.advance(HOUR)
@@ -151,7 +151,7 @@ def test_first_look_that_is_cut_off_is_the_first_of_every_list(site: Site) -> No
 
 
 def test_build_that_koji_shows_late_is_found(site: Site) -> None:
-    """An import keeps the time at which it began; others finish, and are seen, meanwhile."""
+    """An import keeps the time at which it began; other builds finish and are listed meanwhile."""
     began = site.koji.clock()
     site.koji.advance(5 * HOUR)
     first = site.build()
@@ -164,7 +164,7 @@ def test_build_that_koji_shows_late_is_found(site: Site) -> None:
 
 
 def test_completion_time_that_lies_ahead_hides_nothing(site: Site) -> None:
-    """A content generator says itself when its build ended."""
+    """A content generator sets the completion time of its build itself."""
     now = site.koji.clock
     site.koji.clock = lambda: now() + 50 * 365 * DAY
     ahead = site.build()
@@ -199,7 +199,7 @@ def test_first_look_at_a_hub_whose_clock_is_wrong(site: Site) -> None:
     assert site.stored() == [missed]
 
 
-def test_our_own_clock_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_clock_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     site.koji.clock = lambda: real()
     assert site.look()
@@ -210,7 +210,7 @@ def test_our_own_clock_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatc
         assert missed in site.stored()
 
 
-def test_koji_that_is_down_is_looked_into_later(site: Site, caplog: Any) -> None:
+def test_listing_is_retried_after_koji_was_down(site: Site, caplog: Any) -> None:
     missed = [site.build(), site.task()]
     site.koji.down()
     assert not site.look()
@@ -222,12 +222,12 @@ def test_koji_that_is_down_is_looked_into_later(site: Site, caplog: Any) -> None
     assert all(look.succeeded and not look.error for look in site.marks.looks())
 
 
-class Power(Exception):
-    """Goes off."""
+class PowerLoss(Exception):
+    """Ends the process at this point."""
 
 
 class Failing(JobQueue):
-    """A queue whose process is cut off before it stores the nth entry, or right after."""
+    """A queue whose process ends just before or after it queues the nth entry."""
 
     def __init__(self, store: Store, nth: int, *, before: bool) -> None:
         super().__init__(store)
@@ -236,10 +236,10 @@ class Failing(JobQueue):
     def take_in(self, entry: str, *, any_age: bool = False) -> Entry:
         self._left -= 1
         if self._left == 0 and self._before:
-            raise Power
+            raise PowerLoss
         was = super().take_in(entry, any_age=any_age)
         if self._left == 0:
-            raise Power
+            raise PowerLoss
         return was
 
 
@@ -254,16 +254,16 @@ def test_look_that_is_cut_off_goes_on(
         site.koji.advance(60)
         missed.append(site.build(method=None))
     failing = Failing(site.store, nth, before=before)
-    with pytest.raises(Power):
+    with pytest.raises(PowerLoss):
         site.catch_up(failing, overlap=0).look()
     failing.close()
-    # What was stored meanwhile has been decided on: it is not to be decided anew.
+    # The entries that were queued have an answer, and must not be queued again.
     assert len(site.stored()) == nth - before
     assert site.look(overlap=0)
     assert site.stored() == sorted(missed)
 
 
-def test_mark_stands_behind_what_is_stored_and_no_further(
+def test_watermark_moves_past_queued_entries_only(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(koji_listing, "PAGE", 5)
@@ -271,7 +271,7 @@ def test_mark_stands_behind_what_is_stored_and_no_further(
         site.koji.advance(60)
         site.build(method=None)
     failing = Failing(site.store, 8, before=True)
-    with pytest.raises(Power):
+    with pytest.raises(PowerLoss):
         site.catch_up(failing).look()
     failing.close()
     mark = site.marks.get(BUILDS)
@@ -318,8 +318,8 @@ def test_build_that_failed_and_was_built_again_is_asked_for_again(site: Site) ->
     assert site.waits(entry)
 
 
-def test_entry_that_is_being_asked_for_is_looked_at_again(site: Site) -> None:
-    """Its last answer may be from the moment before it finished."""
+def test_entry_that_is_being_looked_up_is_examined_again(site: Site) -> None:
+    """The last lookup may have come just before the entry finished."""
     entry = site.build()
     site.jobs.take_in(entry)
     assert site.look()
@@ -328,7 +328,7 @@ def test_entry_that_is_being_asked_for_is_looked_at_again(site: Site) -> None:
     assert site.waits(entry)
 
 
-def test_announced_and_found_at_once_is_one_entry(site: Site) -> None:
+def test_entry_announced_and_listed_at_once_is_queued_once(site: Site) -> None:
     entries = [site.build() for _ in range(20)]
     live = JobQueue(site.store)
     announcing = threading.Thread(target=lambda: [live.take_in(entry) for entry in entries])
@@ -357,7 +357,7 @@ def test_list_that_the_hub_refuses_hides_no_other(site: Site) -> None:
     assert "no such thing as an image here" in errors["image"]
 
 
-def test_memory_of_what_was_stored_does_not_grow(site: Site) -> None:
+def test_records_of_queued_entries_do_not_accumulate(site: Site) -> None:
     for _ in range(5):
         site.koji.advance(DAY)
         site.build()
@@ -429,16 +429,16 @@ NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
         ("2w", NOON - 2 * WEEK),
     ],
 )
-def test_moments(text: str, seconds: float) -> None:
+def test_time_is_parsed(text: str, seconds: float) -> None:
     assert moment(text, NOON) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "7", "-7d", "7 days", "2026-11-24", "9999999d"])
-def test_what_is_no_moment(text: str) -> None:
+def test_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a time|in the future"):
         moment(text, NOON)
 
 
-def test_every_list_is_looked_at(site: Site) -> None:
+def test_every_list_is_read(site: Site) -> None:
     assert site.look()
     assert {look.name for look in site.marks.looks()} == set(LISTS)

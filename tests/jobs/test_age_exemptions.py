@@ -1,4 +1,4 @@
-"""What finished long ago is published when somebody says so, and never for a message."""
+"""Old entries are published by replay and catch-up, and never because of a message."""
 
 from __future__ import annotations
 
@@ -60,34 +60,34 @@ def settings(koji: Koji) -> config.Settings:
 
 @pytest.fixture
 def old(koji: Koji, image: Path) -> str:
-    """The entry of a build that finished 20 days ago."""
+    """Add a build that finished 20 days ago; return its entry."""
     build = koji.add_build("Fedora-Cloud-Base", "28", "1.1", {"x86_64": [image]})
     koji.advance(20 * DAY)
     return f"build:{build.id}"
 
 
-def asked(store: Store, jobs: JobQueue, settings: config.Settings, entry: str) -> list[str]:
-    """What a worker makes of an entry: its jobs."""
-    uploader = Workflows(settings, store, jobs, cast(Any, None), Sources(settings), Gate(print))
-    uploader._steps = cast(Any, PlainSteps())
-    return uploader.intake(entry)
+def resolved(store: Store, jobs: JobQueue, settings: config.Settings, entry: str) -> list[str]:
+    """Return the jobs that a worker makes of an entry."""
+    workflows = Workflows(settings, store, jobs, cast(Any, None), Sources(settings), Gate(print))
+    workflows._steps = cast(Any, PlainSteps())
+    return workflows.intake(entry)
 
 
 def test_message_about_an_old_build_publishes_nothing(
     store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
     jobs.take_in(old)
-    assert asked(store, jobs, settings, old) == []
+    assert resolved(store, jobs, settings, old) == []
 
 
-def test_replay_that_a_person_types_publishes_an_old_build_once(
+def test_replay_publishes_an_old_build_once(
     store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
     lists = KojiListing(settings.koji)
-    (found,) = catch_up.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=False)
-    assert found.stored
-    assert len(asked(store, jobs, settings, old)) == 1
-    # What was asked for is held to the limit again.
+    (replayed,) = catch_up.replay(lists, jobs, lists.now() - 30 * DAY, dry_run=False)
+    assert replayed.stored
+    assert len(resolved(store, jobs, settings, old)) == 1
+    # The exemption ends with the answer.
     assert not AgeExemptions(store).has(old)
 
 
@@ -99,12 +99,12 @@ def test_replay_that_is_only_shown_exempts_nothing(
     assert not AgeExemptions(store).has(old)
 
 
-def test_what_was_missed_for_longer_than_the_limit_is_published(
+def test_missed_build_older_than_the_limit_is_published(
     store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
-    looking = config.CatchUp(look_back=30 * DAY)
-    assert CatchUp(store, jobs, KojiListing(settings.koji), looking, threading.Event()).look()
-    assert len(asked(store, jobs, settings, old)) == 1
+    catching_up = config.CatchUp(look_back=30 * DAY)
+    assert CatchUp(store, jobs, KojiListing(settings.koji), catching_up, threading.Event()).look()
+    assert len(resolved(store, jobs, settings, old)) == 1
 
 
 def test_entry_that_has_to_wait_stays_exempt(
@@ -118,7 +118,7 @@ def test_entry_that_has_to_wait_stays_exempt(
     entry = "build:77"
     jobs.take_in(entry, any_age=True)
     koji.close()
-    assert asked(store, jobs, settings, entry) == []
+    assert resolved(store, jobs, settings, entry) == []
     assert AgeExemptions(store).has(entry)
 
 
@@ -130,5 +130,5 @@ def test_age_of_a_compose_is_that_of_its_status(
     (status,) = koji.root.glob(f"**/{COMPOSE}/STATUS")
     finished = koji.clock() - days * DAY
     os.utime(status, (finished, finished))
-    found = resolve.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
-    assert len(found) == count
+    images = resolve.ask(f"compose:{COMPOSE}", Sources(settings), settings, threading.Event())
+    assert len(images) == count

@@ -1,3 +1,5 @@
+"""Moves of a file's rows and queues to a PostgreSQL."""
+
 from __future__ import annotations
 
 import json
@@ -30,7 +32,7 @@ PUBLIC = AMI("ami-1", "n", "us-east-1", AMIType(Virtualization.HVM, "gp2"), "sna
 
 @pytest.fixture
 def source(store: Store, jobs: JobQueue) -> Store:
-    """A file with an ended job and a waiting one, an entry that waits, and two messages."""
+    """Fill a file with an ended job, a queued one, a queued entry and two messages."""
     jobs.submit(DONE)
     store.begin(DONE.job, 1)
     store.set_region(DONE.job, "us-east-1", step="public")
@@ -52,9 +54,9 @@ def target(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[Store]:
     store.close()
 
 
-def test_everything_is_there_and_what_waits_goes_on_waiting(source: Store, target: Store) -> None:
-    told = move(source, target)
-    assert (told.jobs, told.amis, told.messages, told.queued) == (2, 1, 2, 2)
+def test_all_rows_are_moved_and_queued_work_stays_queued(source: Store, target: Store) -> None:
+    moved = move(source, target)
+    assert (moved.jobs, moved.amis, moved.messages, moved.queued) == (2, 1, 2, 2)
     assert target.jobs() == source.jobs()
     assert target.amis() == source.amis()
     assert [row.key for row in target.unannounced()] == ["b"]
@@ -63,15 +65,13 @@ def test_everything_is_there_and_what_waits_goes_on_waiting(source: Store, targe
     assert queue.submit(DONE) is None
     assert queue.cancel(WAITS.job)
     queue.close()
-    # Numbers that the database gives go on behind what was moved.
+    # New rows get numbers after those of the moved rows.
     target.announce("c", "image.publish", {"n": 3})
     assert [row.key for row in target.unannounced()] == ["b", "c"]
 
 
-def test_what_one_bus_has_taken_already_is_not_mistaken_for_another(
-    source: Store, target: Store
-) -> None:
-    # Of this one the outbox has forgotten the number, so that those behind it are not 1, 2, 3.
+def test_moved_messages_keep_the_buses_that_confirmed_them(source: Store, target: Store) -> None:
+    # With this row gone, the numbers of the others are not 1, 2, 3.
     with source.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM fedimg_outbox WHERE key = 'a'")
     source.announce("c", "image.publish", {"n": 3})

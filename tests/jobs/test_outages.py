@@ -1,4 +1,4 @@
-"""Regions that are away: known to all, told once, asked again ever more seldom."""
+"""Outages: seen by all workers, logged once, and probed at growing intervals."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ def outages(store: Store) -> Outages:
 
 
 class Clock:
-    """What time it is; it stands still until it is moved."""
+    """Stands in for time.time; its time changes only when a test sets it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = time.time()
@@ -33,11 +33,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def nothing(regions: Collection[str]) -> dict[str, str]:
+def none_unwanted(regions: Collection[str]) -> dict[str, str]:
     return {}
 
 
-def in_vain(region: str) -> str:
+def no_answer(region: str) -> str:
     return "no answer"
 
 
@@ -50,11 +50,11 @@ def away(outages: Outages) -> Outage:
     return outage
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
 
 
-def test_every_worker_knows_and_one_tells_it(
+def test_every_worker_sees_an_outage_and_one_logs_it(
     store: Store, outages: Outages, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Outages(store, LIMITS)
@@ -62,48 +62,46 @@ def test_every_worker_knows_and_one_tells_it(
     for each in (outages, other, outages):
         each.begin(REGION, "no answer")
     assert other.away(REGION) == outages.away(REGION) == away(outages)
-    (words,) = told(caplog)
-    assert f"{REGION} is unavailable" in words
-    assert "no answer" in words
+    (warning,) = warnings(caplog)
+    assert f"{REGION} is unavailable" in warning
+    assert "no answer" in warning
 
 
-def test_it_is_asked_at_growing_intervals(
+def test_region_is_probed_at_growing_intervals(
     outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     outages.begin(REGION, "no answer")
-    # The first look of a worker that has just started asks whatever is away.
-    outages.look(in_vain, nothing)
+    # A worker that has just started probes every region that is away.
+    outages.look(no_answer, none_unwanted)
     pauses = []
     for _ in range(5):
         due = away(outages).due
         assert due
         pauses.append(due - clock.now)
         clock.now = due - 1
-        outages.look(answers, nothing)
+        outages.look(answers, none_unwanted)
         clock.now = due
-        outages.look(in_vain, nothing)
+        outages.look(no_answer, none_unwanted)
     assert pauses == pytest.approx([30, 60, 100, 100, 100])
-    assert len(told(caplog)) == 1
+    assert len(warnings(caplog)) == 1
 
 
-def test_its_return_is_told_once_and_known(
+def test_end_of_an_outage_is_logged_once(
     store: Store, outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     outages.begin(REGION, "no answer")
     clock.now += 20
-    outages.look(answers, nothing)
-    outages.look(answers, nothing)
+    outages.look(answers, none_unwanted)
+    outages.look(answers, none_unwanted)
     assert outages.away(REGION) is None
     assert Outages(store, LIMITS).all() == []
-    assert f"{REGION} answers again after 20 s" in told(caplog)[1]
-    assert len(told(caplog)) == 2
+    assert f"{REGION} answers again after 20 s" in warnings(caplog)[1]
+    assert len(warnings(caplog)) == 2
 
 
-def test_one_that_comes_and_goes_is_asked_as_seldom_as_before(
-    outages: Outages, clock: Clock
-) -> None:
+def test_flapping_region_is_probed_as_seldom_as_before(outages: Outages, clock: Clock) -> None:
     outages.begin(REGION, "no answer")
-    outages.look(in_vain, nothing)
+    outages.look(no_answer, none_unwanted)
     outages.postpone(away(outages), "no answer")
     outages.end(away(outages))
     clock.now += 50
@@ -115,7 +113,7 @@ def test_one_that_comes_and_goes_is_asked_as_seldom_as_before(
     assert away(outages).due == pytest.approx(clock.now + 15)
 
 
-def test_region_that_is_excluded_is_let_be_and_told_once(
+def test_excluded_region_is_no_longer_waited_for_and_logged_once(
     store: Store, outages: Outages, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     outages.begin(REGION, "no answer")
@@ -131,12 +129,12 @@ def test_region_that_is_excluded_is_let_be_and_told_once(
         clock.now += 1000
     assert asked == []
     assert away(restarted).due is None
-    assert len(told(caplog)) == 2
-    assert "is no longer waited for: excluded" in told(caplog)[1]
+    assert len(warnings(caplog)) == 2
+    assert "is no longer waited for: excluded" in warnings(caplog)[1]
 
 
-def test_region_that_is_let_be_and_wanted_again_is_asked(store: Store, outages: Outages) -> None:
+def test_region_that_is_no_longer_excluded_is_probed_again(store: Store, outages: Outages) -> None:
     outages.begin(REGION, "no answer")
     outages.let_be(away(outages), "excluded")
-    Outages(store, LIMITS).look(answers, nothing)
+    Outages(store, LIMITS).look(answers, none_unwanted)
     assert outages.all() == []

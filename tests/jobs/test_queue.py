@@ -1,3 +1,5 @@
+"""The queue, without a worker: what is queued once, cancelled, retried, and rolled back."""
+
 import pytest
 import sqlalchemy as sa
 
@@ -12,26 +14,16 @@ from fedimg.jobs.queue import (
     workflow_id,
 )
 from fedimg.store.store import Store
+from tests.jobs.queue_rows import queued
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
 
-#: What is remembered is the same in both.
 DATABASES = ("sqlite", "postgresql")
 
 
-def queued(store: Store) -> dict[str, tuple[str, str]]:
-    """What waits in the queues: workflow id → queue, status."""
-    rows = (
-        "SELECT workflow_uuid, queue_name, status FROM workflow_status "
-        "ORDER BY created_at, workflow_uuid"
-    )
-    with store.engine.connect() as connection:
-        return {row[0]: tuple(row[1:]) for row in connection.exec_driver_sql(rows)}
-
-
 def fill_up(store: Store) -> None:
-    """Let the queue take no more rows, as on a full disk."""
+    """Make the queue reject further rows, as on a full disk."""
     trigger = "CREATE TRIGGER no_room BEFORE INSERT ON workflow_status"
     with store.engine.begin() as connection:
         if store.shared:
@@ -111,7 +103,7 @@ def test_finished_run_leaves_its_clean_up_in_the_queue(store, jobs):
 
 
 def test_run_finished_twice_has_one_clean_up(store, jobs):
-    # The worker may be killed between what finish does and what the queue records of it.
+    # A worker may be killed after `finish` and before the queue records that step.
     jobs.submit(IMAGE)
     store.begin(IMAGE.job, 1)
     assert jobs.finish(IMAGE.job, 1, "complete", None, later=False)

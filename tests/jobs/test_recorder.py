@@ -1,4 +1,4 @@
-"""What a job tells, as the store and the outbox have it afterwards."""
+"""The rows that a job's events leave in the store and the outbox."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ def outbox(store: Store) -> list[tuple[str, Any, str]]:
     ]
 
 
-def tell_all(observer: Observer) -> None:
+def record_all(observer: Observer) -> None:
     observer.started()
     observer.registered(ORIGIN)
     observer.test_started(ORIGIN)
@@ -40,10 +40,10 @@ def tell_all(observer: Observer) -> None:
 
 
 def test_job_is_announced_once_at_each_point(store: Store) -> None:
-    record = Recorder(store, IMAGE, 1, "us-east-1")
-    tell_all(record)
-    # As after a crash.
-    tell_all(Recorder(store, IMAGE, 1, "us-east-1"))
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    record_all(recorder)
+    # A restarted job repeats its events.
+    record_all(Recorder(store, IMAGE, 1, "us-east-1"))
     assert outbox(store) == [
         ("image.upload", "started", "EC2 (us-east-1)"),
         ("image.upload", "completed", "EC2 (us-east-1)"),
@@ -56,9 +56,9 @@ def test_job_is_announced_once_at_each_point(store: Store) -> None:
 
 
 def test_next_run_announces_itself_and_not_what_is_there(store: Store) -> None:
-    tell_all(Recorder(store, IMAGE, 1, "us-east-1"))
+    record_all(Recorder(store, IMAGE, 1, "us-east-1"))
     before = outbox(store)
-    tell_all(Recorder(store, IMAGE, 2, "us-east-1"))
+    record_all(Recorder(store, IMAGE, 2, "us-east-1"))
     assert outbox(store)[len(before) :] == [
         ("image.upload", "started", "EC2 (us-east-1)"),
         ("image.test", "started", "EC2 (us-east-1)"),
@@ -67,22 +67,22 @@ def test_next_run_announces_itself_and_not_what_is_there(store: Store) -> None:
 
 
 def test_amis_are_private_until_published_and_forgotten_when_dropped(store: Store) -> None:
-    record = Recorder(store, IMAGE, 1, "us-east-1")
-    record.registered(ORIGIN)
-    record.copied(COPY, ORIGIN)
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    recorder.registered(ORIGIN)
+    recorder.copied(COPY, ORIGIN)
     assert [(row.ami, row.public) for row in store.amis()] == [("ami-2", False), ("ami-1", False)]
-    record.published(COPY)
-    record.dropped(ORIGIN, "it does not boot")
+    recorder.published(COPY)
+    recorder.dropped(ORIGIN, "it does not boot")
     assert [(row.ami, row.public) for row in store.amis()] == [("ami-2", True)]
 
 
 def test_failed_test_and_failed_job(store: Store) -> None:
-    record = Recorder(store, IMAGE, 1, "us-east-1")
-    record.test_failed(
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    recorder.test_failed(
         ORIGIN, [CheckResult("runs a command", CheckState.FAILED, 60.0, "no")], "kernel panic"
     )
-    record.failed(EC2ServiceException("it broke", region="us-east-1", output="the last words"))
-    record.failed(EC2ServiceException("told again"))
+    recorder.failed(EC2ServiceException("it broke", region="us-east-1", output="the last words"))
+    recorder.failed(EC2ServiceException("told again"))
     test, upload = (row.body for row in store.unannounced())
     assert (test["status"], test["extra"]["data"]) == ("failed", "kernel panic")
     (check,) = test["extra"]["checks"]
@@ -96,10 +96,10 @@ def test_latest_boot_check_of_an_ami_type_is_kept_with_its_job(store: Store) -> 
     jobs.submit(IMAGE)
     jobs.close()
     failed = CheckResult("proxied", CheckState.FAILED, 2.0, "http://a:secret@example.org")
-    record = Recorder(store, IMAGE, 1, "us-east-1")
-    record.test_started(ORIGIN)
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    recorder.test_started(ORIGIN)
     assert [test.status for test in job_of(store).tests] == ["started"]
-    record.test_failed(ORIGIN, [*CHECKS, failed], "panic at http://a:secret@example.org")
+    recorder.test_failed(ORIGIN, [*CHECKS, failed], "panic at http://a:secret@example.org")
     (test,) = job_of(store).tests
     assert (test.region, test.ami, test.status) == ("us-east-1", ORIGIN.id, "failed")
     assert [(check.name, check.state) for check in test.checks] == [
@@ -109,7 +109,7 @@ def test_latest_boot_check_of_an_ami_type_is_kept_with_its_job(store: Store) -> 
     assert test.output == "panic at http://[hidden]@example.org"
     assert "secret" not in test.checks[1].output
 
-    # The next run's AMI is another one of the same type.
+    # The next run has another AMI of the same type.
     Recorder(store, IMAGE, 2, "us-east-1").test_completed(replace(ORIGIN, id="ami-3"), CHECKS)
     (test,) = job_of(store).tests
     assert (test.ami, test.status, test.output, test.checks) == ("ami-3", "completed", "", CHECKS)
@@ -121,7 +121,7 @@ def job_of(store: Store) -> JobRow:
     return job
 
 
-def test_failure_without_words_still_says_something(store: Store) -> None:
+def test_error_without_a_text_is_announced_by_its_class(store: Store) -> None:
     Recorder(store, IMAGE, 1, "us-east-1").failed(RuntimeError())
     assert store.unannounced()[0].body["extra"] == {"data": "RuntimeError"}
 
@@ -130,9 +130,9 @@ def test_progress_is_kept_by_region(store: Store) -> None:
     jobs = JobQueue(store)
     jobs.submit(IMAGE)
     jobs.close()
-    record = Recorder(store, IMAGE, 1, "us-east-1")
-    record.progress("us-east-1", "write", "50 %")
-    record.progress("eu-west-1", "copy", error="refused")
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    recorder.progress("us-east-1", "write", "50 %")
+    recorder.progress("eu-west-1", "copy", error="refused")
     job = store.job(IMAGE.job)
     assert job is not None
     assert [(row.region, row.step, row.detail, row.error) for row in job.regions] == [

@@ -1,4 +1,4 @@
-"""What is forgotten of work long done, and what is not; the worker's queue is a real one."""
+"""Deletion of old steps and message bodies, with a real worker's queue."""
 
 import sqlite3
 import subprocess
@@ -18,7 +18,7 @@ URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7")
 DAY = 86400.0
 
-#: Takes what is in the queue's first places, and does nothing about it in one step each.
+#: Executes the queued entries in one step each, and stops while the job runs.
 WORKER = """
 import sys, time
 from pathlib import Path
@@ -69,7 +69,7 @@ def rows(store: Store, table: str) -> int:
         return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
-def test_ended_work_is_forgotten_after_its_days_and_live_work_never(
+def test_steps_of_ended_workflows_are_deleted_and_of_live_ones_kept(
     state: tuple[Store, JobQueue],
 ) -> None:
     store, queue = state
@@ -82,7 +82,7 @@ def test_ended_work_is_forgotten_after_its_days_and_live_work_never(
 
     forget(store, queue, 1)
     assert rows(store, "operation_outputs") == 2
-    # As if two days had passed since.
+    # Two days pass.
     with sqlite3.connect(store.path) as database:
         database.execute(
             f"UPDATE workflow_status SET completed_at = completed_at - {2 * DAY * 1000}"
@@ -93,12 +93,12 @@ def test_ended_work_is_forgotten_after_its_days_and_live_work_never(
         left = database.execute("SELECT workflow_uuid FROM workflow_status").fetchall()
     assert left == [(f"fedimg.publish:{job}:1",)]
     assert [row.job for row in store.jobs()] == [job]
-    # Announced once more it is taken in, and its images have jobs.
+    # An entry announced once more is queued, and its images still have jobs.
     queue.take_in("build:1")
     assert queue.submit(IMAGE) is None
 
 
-def test_text_of_what_was_announced_is_forgotten_and_never_announced_again(
+def test_body_of_an_announced_message_is_deleted_and_never_announced_again(
     state: tuple[Store, JobQueue],
 ) -> None:
     store, _ = state

@@ -24,7 +24,7 @@ from fedimg.exceptions import (
 from fedimg.jobs.queue import INTAKE, JobQueue
 from fedimg.jobs.serialization import SERIALIZER, RowRefused, as_json, original
 from fedimg.store.store import Store
-from tests.jobs.test_durable_steps import happened, run
+from tests.jobs.killed_workers import happened, run
 
 KINDS = [EC2ServiceException, EC2UtilityException, EC2TestException, SnapshotFailed]
 FIELDS: dict[str, Any] = {
@@ -42,7 +42,7 @@ JSON = st.recursive(
 
 
 class Marker:
-    """An object whose unpickling makes a file, in place of worse."""
+    """An object whose unpickling creates a file, in place of doing harm."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,12 +52,12 @@ class Marker:
 
 
 def pickled(value: object) -> str:
-    """As fedimg stored it before."""
+    """Return the row in which an earlier fedimg stored a value."""
     return base64.b64encode(pickle.dumps(value)).decode()
 
 
 def read(row: str) -> object:
-    """As the queue's library reads a row that is called pickled."""
+    """Return the value that DBOS reads from a row that is marked as pickled."""
     return library.deserialize_value(row, "py_pickle", SERIALIZER)
 
 
@@ -95,7 +95,7 @@ def test_exception_is_recorded_as_json_and_raised_again_whole(
     assert vars(error) == vars(kind("no room", **FIELDS))
 
 
-def test_error_of_another_kind_keeps_its_words() -> None:
+def test_error_of_another_class_keeps_its_text() -> None:
     row, name = library.serialize_exception(ValueError("odd"), None, SERIALIZER)
     recorded = library.deserialize_exception(row, name, SERIALIZER)
     assert isinstance(recorded, PortableWorkflowError)
@@ -103,7 +103,7 @@ def test_error_of_another_kind_keeps_its_words() -> None:
 
 
 @pytest.mark.parametrize("field", list(FIELDS))
-def test_error_whose_fields_are_odd_is_refused(field: str) -> None:
+def test_error_with_a_field_of_another_type_is_refused(field: str) -> None:
     data = {"problem": "no room", **FIELDS, field: ["x"]}
     with pytest.raises(RowRefused, match=f"whose field {field} is not of type"):
         original(PortableWorkflowError("no room", "EC2ServiceException", None, data))

@@ -17,10 +17,10 @@ table = sa.Table("t", sa.MetaData(), sa.Column("n", sa.Integer, primary_key=True
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[sa.Engine]:
-    made = sa.create_engine(f"sqlite:///{tmp_path / 'db'}")
-    table.metadata.create_all(made)
-    yield made
-    made.dispose()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'db'}")
+    table.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
 
 
 def numbers(engine: sa.Engine) -> list[int]:
@@ -28,8 +28,8 @@ def numbers(engine: sa.Engine) -> list[int]:
         return sorted(connection.scalars(sa.select(table.c.n)))
 
 
-class Slow:
-    """Holds up the first commit until all writers have come."""
+class SlowFirstCommit:
+    """Delays the first commit until all writers wait."""
 
     def __init__(self, engine: sa.Engine, group: GroupCommit) -> None:
         self.commits = 0
@@ -39,24 +39,24 @@ class Slow:
     def _commit(self, connection: sa.Connection) -> None:
         self.commits += 1
         if self.commits == 1:
-            until = threading.Event()
+            pause = threading.Event()
             while len(self._group._waiting) < WRITERS - 1:
-                until.wait(0.01)
+                pause.wait(0.01)
 
 
-def test_what_comes_during_a_commit_is_one_commit(engine: sa.Engine) -> None:
+def test_writes_during_a_commit_share_the_next_commit(engine: sa.Engine) -> None:
     group = GroupCommit(engine)
-    slow = Slow(engine, group)
+    slow = SlowFirstCommit(engine, group)
     with ThreadPoolExecutor(WRITERS) as threads:
         list(threads.map(lambda n: group.write(sa.insert(table).values(n=n)), range(WRITERS)))
     assert slow.commits == 2
     assert numbers(engine) == list(range(WRITERS))
 
 
-def test_a_failure_is_its_writers_alone(engine: sa.Engine) -> None:
+def test_failed_write_raises_in_its_own_thread_only(engine: sa.Engine) -> None:
     group = GroupCommit(engine)
-    Slow(engine, group)
-    # Number 0 twice, in whatever order they come.
+    SlowFirstCommit(engine, group)
+    # Number 0 twice, in any order.
     values = [*range(WRITERS - 1), 0]
     with ThreadPoolExecutor(WRITERS) as threads:
         futures = [threads.submit(group.write, sa.insert(table).values(n=n)) for n in values]
@@ -65,7 +65,7 @@ def test_a_failure_is_its_writers_alone(engine: sa.Engine) -> None:
     assert numbers(engine) == list(range(WRITERS - 1))
 
 
-def test_a_write_is_there_when_it_returns(engine: sa.Engine) -> None:
+def test_write_is_committed_when_it_returns(engine: sa.Engine) -> None:
     group = GroupCommit(engine)
     for n in range(3):
         group.write(sa.insert(table).values(n=n))

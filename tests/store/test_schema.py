@@ -1,3 +1,5 @@
+"""Upgrades of databases that an older version created."""
+
 from __future__ import annotations
 
 import subprocess
@@ -24,7 +26,7 @@ DATABASES = ("sqlite", "postgresql")
 FEDIMG = Path(sys.executable).parent / "fedimg"
 CHECKSUM = "sha256:" + "a" * 64
 
-#: What there was before: no table of what waits for Koji, no checksums, and fewer indexes.
+#: Turn a new database into an older one: no table of deferred entries, no checksums, fewer indexes.
 OLDER = (
     "DROP TABLE fedimg_waiting",
     "DROP INDEX ix_fedimg_jobs_checksum",
@@ -48,7 +50,7 @@ def make_older(engine: sa.Engine, *statements: str) -> None:
 
 @contextmanager
 def opened(store: Store, *, make: bool = False) -> Iterator[Store]:
-    """The database as another process opens it."""
+    """Open the database a second time, as another process does."""
     url = store.queue_url if store.shared else ""
     again = Store(store.directory, url, make=make)
     try:
@@ -80,7 +82,7 @@ def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs
         assert lacking(grown) == []
         (job,) = grown.jobs()
         assert (job.job, job.image) == (image(1).job, image(1))
-        # And the new column is used.
+        # The new column is in use.
         queue = JobQueue(grown)
         assert queue.submit(image(2, CHECKSUM))
         assert queue.submit(image(3, CHECKSUM)) is None
@@ -120,7 +122,7 @@ def test_version_before_reads_the_images_of_uploads(store: Store, jobs: JobQueue
     jobs.upload(Known(given, Validator('"one"')))
     with store.engine.connect() as connection:
         row = connection.execute(sa.select(metadata.tables["fedimg_jobs"])).one()
-    # A key that it does not know is an error to it: what came later has columns of its own.
+    # The version before fails at an unknown key, so newer values have columns of their own.
     assert set(row.raw_image) == {"url", "architecture", "build", "source", "size", "checksum"}
     assert (row.etag, row.on_purpose) == ('"one"', False)
 
@@ -136,7 +138,7 @@ def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: Job
         queue.close()
 
 
-def test_who_reads_two_tables_that_grow_is_not_in_the_way(
+def test_upgrade_does_not_deadlock_with_a_reader_of_two_tables(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     newer = sa.MetaData()
@@ -162,7 +164,7 @@ def test_who_reads_two_tables_that_grow_is_not_in_the_way(
 
 @pytest.fixture
 def config(tmp_path: Path, postgresql: PostgreSQL) -> Path:
-    """A site's fedimg.toml, on a PostgreSQL that is prepared."""
+    """Write a fedimg.toml for a PostgreSQL that is prepared."""
     path = tmp_path / "fedimg.toml"
     path.write_text(f'state_directory = "state"\ndatabase = "{postgresql.blank()}"\n')
     return path
@@ -192,7 +194,7 @@ def test_worker_refuses_an_older_database_until_it_is_migrated(config: Path) -> 
     assert fedimg(config, "status").returncode == 0
 
 
-def test_column_that_is_held_to_more_than_can_be_added_is_no_column_to_add(store: Store) -> None:
+def test_column_with_constraints_cannot_be_added(store: Store) -> None:
     changed = sa.MetaData()
     for table in metadata.tables.values():
         table.to_metadata(changed)

@@ -20,7 +20,7 @@ URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(
     URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "build-7", 5, "sha256:" + "0" * 64
 )
-#: The same bytes, as another source announces them.
+#: The same image, announced by another source.
 TWIN = replace(IMAGE, source="task-8")
 AMI_0 = AMI(
     "ami-00000000000000000",
@@ -30,12 +30,11 @@ AMI_0 = AMI(
     "snap-00000000000000000",
 )
 
-#: What is remembered is the same in both.
 DATABASES = ("sqlite", "postgresql")
 
 
 class Queue:
-    """Remembers which runs were queued."""
+    """Records which runs were queued."""
 
     def __init__(self) -> None:
         self.runs: list[int] = []
@@ -50,7 +49,7 @@ def queue() -> Queue:
 
 
 def at_once(*calls) -> list:
-    """What several threads got who started together."""
+    """Return the results of calls that several threads make at the same time."""
     gate = threading.Barrier(len(calls))
 
     def go(call):
@@ -102,7 +101,7 @@ MD5, SHA256, OTHER = "md5:" + "1" * 32, "sha256:" + "2" * 64, "sha256:" + "3" * 
         ({"checksum": None}, {"checksum": None}, True),
         ({"checksum": None}, {"checksum": SHA256}, True),
         ({"checksum": MD5}, {"checksum": SHA256}, True),
-        # Two that can be compared, and differ, are two files, whatever they are called.
+        # Comparable checksums that differ mean two files, whatever their names are.
         ({"checksum": SHA256}, {"checksum": OTHER}, False),
         ({"checksum": MD5}, {"checksum": SHA256, "size": 7}, False),
         ({"checksum": None, "size": None}, {"checksum": None, "size": None}, False),
@@ -110,7 +109,7 @@ MD5, SHA256, OTHER = "md5:" + "1" * 32, "sha256:" + "2" * 64, "sha256:" + "3" * 
         ({"checksum": None}, {"checksum": MD5, "url": "https://x/Other-1.raw.xz"}, False),
     ],
 )
-def test_where_checksums_cannot_be_compared_name_and_size_tell_twins(
+def test_name_and_size_identify_twins_without_comparable_checksums(
     store, queue, first, second, twins
 ):
     one, other = replace(IMAGE, **{"size": 5} | first), replace(TWIN, **{"size": 5} | second)
@@ -119,7 +118,7 @@ def test_where_checksums_cannot_be_compared_name_and_size_tell_twins(
     assert store.twin(other) == (one.job if twins else None)
 
 
-def test_message_is_announced_when_every_bus_has_taken_it(store):
+def test_message_is_announced_when_every_bus_has_confirmed_it(store):
     both = ("fedmsg", "fedora-messaging")
     for key in "01":
         store.announce(key, "image.copy", {})
@@ -129,13 +128,13 @@ def test_message_is_announced_when_every_bus_has_taken_it(store):
     assert store.unannounced(10, "fedmsg") == []
     assert [row.id for row in store.unannounced(10, "fedora-messaging")] == ids[1:]
     assert [row.id for row in store.unannounced()] == ids[1:]
-    # A site that has one bus alone from now on does not wait for the other.
+    # A site that drops one of its buses does not wait for that bus.
     store.delivered((), "fedmsg", ("fedmsg",))
     assert store.unannounced() == []
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
-def test_twin_that_came_to_nothing_does_not_block(store, queue, ended):
+def test_failed_or_cancelled_twin_does_not_block(store, queue, ended):
     store.add_job(IMAGE, queue=queue)
     store.end(IMAGE.job, 1, ended, "reason")
     assert store.add_job(TWIN, queue=queue) == TWIN.job
@@ -233,13 +232,13 @@ def test_cancelled_run_does_not_begin(store, job, queue):
     assert state(store, job) == ("cancelled", 1)
 
 
-def test_step_of_a_live_job_is_noted(store, job):
+def test_step_of_a_live_job_is_recorded(store, job):
     store.begin(job, 1)
     store.set_step(job, "copy")
     assert store.job(job).step == "copy"
 
 
-def test_step_of_an_ended_job_is_not(store, job):
+def test_step_of_an_ended_job_is_not_recorded(store, job):
     store.end(job, 1, "complete", None)
     store.set_step(job, "copy")
     assert store.job(job).step == "complete"
@@ -281,7 +280,7 @@ def test_job_in_its_clean_up_is_not_cancelled(store, job, queue):
     assert queue.runs == [1]
 
 
-def test_cancelled_job_stays_so_whatever_its_run_says(store, job, queue):
+def test_cancelled_job_stays_cancelled_whatever_its_run_ends_with(store, job, queue):
     store.begin(job, 1)
     store.cancel(job, queue=queue)
     assert not store.finish(job, 1, queue=queue)
@@ -349,13 +348,13 @@ def test_job_whose_twin_took_over_gets_no_next_run(store, job, queue):
 # Uploads
 
 SAYS = Validator('"one"', "Sat, 28 Nov 2026 10:00:00 GMT")
-#: As a person names them: by the URL alone, without a checksum unless one is given.
+#: Uploads name an image by its URL alone, without a checksum unless one is given.
 UPLOADED = RawImage.at(URL, Architecture.X86_64, None, size=5)
 MIRRORED = RawImage.at(URL.replace("koji", "mirror"), Architecture.X86_64, None, size=5)
 
 
 class Upload:
-    """Submits images as `fedimg upload` does, and remembers which runs of which jobs it queued."""
+    """Submits images as `fedimg upload` does, and records the runs that were queued."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -422,7 +421,7 @@ def test_respin_under_one_url_is_another_image(store, upload, image, said):
     assert upload(UPLOADED) == Submission(UPLOADED.job, 1)
     again = upload(image, said)
     assert again == Submission(second(UPLOADED), 1)
-    # Each is known again.
+    # Each is recognised when it is uploaded again.
     assert upload(image, said).job == again.job
     assert upload(UPLOADED).job == UPLOADED.job
     assert upload.runs == [(UPLOADED.job, 1), (again.job, 1)]
@@ -443,20 +442,20 @@ def test_image_of_unknown_size_is_told_by_its_url(store, upload, queue):
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
-def test_job_of_another_source_that_came_to_nothing_blocks_no_upload(store, upload, queue, ended):
+def test_failed_job_of_another_source_blocks_no_upload(store, upload, queue, ended):
     store.add_job(IMAGE, queue=queue)
     store.end(IMAGE.job, 1, ended, None)
     assert upload(UPLOADED) == Submission(UPLOADED.job, 1)
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
-def test_upload_that_came_to_nothing_is_named_and_can_be_published_again(store, upload, ended):
+def test_failed_upload_is_named_and_can_be_published_again(store, upload, ended):
     upload(UPLOADED)
     store.end(UPLOADED.job, 1, ended, None)
     found = upload(UPLOADED)
     assert (found.job, found.run) == (UPLOADED.job, None)
     assert upload(UPLOADED, on_purpose=True) == Submission(second(UPLOADED), 1)
-    # That one lives now.
+    # That job is live now.
     assert upload(UPLOADED).job == second(UPLOADED)
 
 
@@ -470,9 +469,7 @@ def test_upload_that_came_to_nothing_is_named_and_can_be_published_again(store, 
         {"size": 6},
     ],
 )
-def test_image_of_an_upload_that_came_to_nothing_can_be_described_anew(
-    store, upload, ended, changed
-):
+def test_image_of_a_failed_upload_can_be_described_anew(store, upload, ended, changed):
     upload(UPLOADED)
     store.begin(UPLOADED.job, 1)
     store.end(UPLOADED.job, 1, ended, None)
@@ -483,7 +480,7 @@ def test_image_of_an_upload_that_came_to_nothing_can_be_described_anew(
     assert (row.state, row.run, row.image) == ("queued", 2, right)
 
 
-def test_image_of_an_upload_that_published_cannot(store, upload):
+def test_image_of_a_published_upload_cannot_be_described_anew(store, upload):
     upload(UPLOADED)
     store.begin(UPLOADED.job, 1)
     store.record_ami(UPLOADED, AMI_0)
@@ -491,7 +488,7 @@ def test_image_of_an_upload_that_published_cannot(store, upload):
     store.end(UPLOADED.job, 1, "failed", None)
     found = upload(replace(UPLOADED, checksum=OTHER, architecture=Architecture.ARM64))
     assert (found.job, found.run) == (UPLOADED.job, None)
-    # Other bytes are another image.
+    # Other content is another image.
     assert upload(replace(UPLOADED, size=6)) == Submission(second(UPLOADED), 1)
     assert store.job(UPLOADED.job).image == UPLOADED
 
@@ -597,7 +594,7 @@ def test_cancelled_job_gets_no_next_run_before_it_is_cleaned_up(store, job, queu
     assert store.next_run(job, queue=queue) == 2
 
 
-def test_late_end_of_an_earlier_run_is_not_the_next_ones(store, job, queue):
+def test_late_end_of_an_earlier_run_does_not_end_the_next(store, job, queue):
     store.end(job, 1, "failed", None)
     store.next_run(job, queue=queue)
     store.end(job, 1, "failed", "late")
@@ -605,14 +602,14 @@ def test_late_end_of_an_earlier_run_is_not_the_next_ones(store, job, queue):
 
 
 def test_run_that_came_to_its_clean_up_does_not_begin_again(store, job, queue):
-    # The worker was killed between what finish does and what the queue records of it.
+    # A worker may be killed after `finish` and before the queue records that step.
     store.begin(job, 1)
     store.finish(job, 1, queue=queue)
     assert store.begin(job, 1) is None
     assert store.cancel(job, queue=queue) is None
 
 
-def test_next_run_that_cannot_be_queued_is_not_noted(store, job):
+def test_next_run_that_cannot_be_queued_is_not_recorded(store, job):
     store.end(job, 1, "failed", "reason")
 
     def broken(*_):
@@ -626,7 +623,7 @@ def test_next_run_that_cannot_be_queued_is_not_noted(store, job):
 # Regions, AMIs, listings
 
 
-def test_region_tells_its_latest(store, job):
+def test_region_shows_its_latest_step(store, job):
     store.set_region(job, "us-east-1", step="copy", detail="5%")
     store.set_region(job, "us-east-1", step="failed", error="refused")
     store.set_region(job, "af-south-1", step="copy")
@@ -702,7 +699,7 @@ def test_hundreds_of_threads_write_at_once(store):
     assert len(store.unannounced(1000)) == 600
 
 
-def test_everything_is_there_after_opening_again(tmp_path):
+def test_rows_survive_reopening(tmp_path):
     first = Store(tmp_path)
     first.add_job(IMAGE, queue=lambda *_: None)
     first.announce("a", "image.upload", {})
@@ -720,20 +717,20 @@ def test_directory_may_have_an_odd_name(tmp_path):
     store.close()
 
 
-def test_unusable_directory_says_which(tmp_path):
+def test_error_names_an_unusable_directory(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/state/fedimg\.db.*state_directory"):
         Store(tmp_path / "file" / "state")
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_directory_that_cannot_be_written_says_which(tmp_path):
+def test_error_names_a_directory_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match=r"fedimg\.db.*state_directory"):
         Store(tmp_path)
 
 
-def test_file_that_is_no_database_says_which(tmp_path):
+def test_error_names_a_file_that_is_not_a_database(tmp_path):
     (tmp_path / "fedimg.db").write_text("this is a letter to my aunt\n" * 100)
     with pytest.raises(StoreError, match=r"fedimg\.db.*not a database"):
         Store(tmp_path)
@@ -774,7 +771,7 @@ def test_writer_waits_for_another_process(store, job):
 
 @pytest.mark.file
 def test_database_survives_loss_of_power(store):
-    # What was committed is on the disk: FULL, and not WAL's customary NORMAL.
+    # FULL writes a commit to the disk before it returns; WAL's usual NORMAL does not.
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -788,7 +785,7 @@ def test_file_of_another_program_keeps_its_tables(tmp_path):
         connection.execute("SELECT x FROM theirs")
 
 
-def test_failing_database_is_told_and_a_refused_row_is_not(tmp_path):
+def test_failing_database_is_reported_and_a_rejected_row_is_not(tmp_path):
     store = Store(tmp_path)
     told: list[BaseException] = []
     store.on_failure(told.append)
