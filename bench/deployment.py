@@ -210,7 +210,7 @@ def deployed(
         Process(site["fedmsg_hub"], folder, environment, logs / f"hub-{number}.log") as hub,
     ):
         hub.wait_for("Running the MokshaHub reactor", PATIENCE)
-        worker.wait_for("started on", PATIENCE)
+        worker.wait_for("started (site", PATIENCE)
         # ZeroMQ offers no way to see a subscription arrive.
         time.sleep(1)
         yield Deployment(folder, site, calls, worker)

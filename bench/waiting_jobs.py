@@ -73,7 +73,7 @@ def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, 
             program = str(Path(sys.executable).parent / "fedimg")
             log = folder / "logs" / "worker.log"
             with Process([program, "worker"], folder, environment, log) as worker:
-                worker.wait_for("started on", PATIENCE)
+                worker.wait_for("started (site", PATIENCE)
                 time.sleep(2.0)
                 cpu, since = cpu_seconds(worker.pid), time.monotonic()
                 time.sleep(watched)

@@ -110,7 +110,7 @@ def test_image_that_koji_made_public_is_not_uploaded(
         result = run("upload", address, *checksum)
         assert (result.exit_code, result.stdout.strip()) == (0, job)
         assert f"{job} has this image already (the same " in result.stderr
-        assert "is complete: nothing is queued; 'fedimg upload --again'" in result.stderr
+        assert "is complete; nothing was queued; 'fedimg upload --again'" in result.stderr
         shown = json.loads(run("upload", address, *checksum, "--json").stdout)
         assert (shown["job"], shown["state"], shown["new"]) == (job, "complete", False)
     assert names(store) == [job]
@@ -172,7 +172,7 @@ def test_upload_that_came_to_nothing_says_how_to_go_on(
     finish(store, job, ended)
     result = run("upload", url)
     assert (result.exit_code, result.stdout.strip()) == (1, job)
-    assert f"is {ended}: 'fedimg retry {job}' runs it now" in result.stderr
+    assert f"is {ended}; 'fedimg retry {job}' runs it now" in result.stderr
     assert "'fedimg upload --again'" in result.stderr
     assert run("retry", job).exit_code == 0
     assert names(store) == [job]
@@ -213,7 +213,7 @@ def test_image_whose_server_is_away_is_uploaded_and_that_is_said(
     koji.down(refusing=True)
     result = run("upload", url)
     assert result.exit_code == 0
-    assert f"the size of {IMAGE}.raw.xz is not known: {url} does not answer" in result.stderr
+    assert f"the size of {IMAGE}.raw.xz is unknown: {url} does not answer" in result.stderr
     # By its URL it is known again, in either order.
     assert run("upload", url).stdout == result.stdout
     koji.up()

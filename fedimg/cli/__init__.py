@@ -1,4 +1,4 @@
 """The command line: commands, their answers on a terminal and as JSON, and `fedimg check`.
 
-The package reads arguments and words answers. Nothing imports it but the entry point.
+The package reads arguments and renders answers. Only the entry point imports it.
 """

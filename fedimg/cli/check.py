@@ -1,4 +1,4 @@
-"""`fedimg check`: what would keep this site from publishing, found without touching anything."""
+"""Find what would keep this site from publishing, without changing anything (`fedimg check`)."""
 
 from __future__ import annotations
 
@@ -32,145 +32,156 @@ from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import one_line, reason
 
-# Two rounds of looks, the second one at the regions that the first one found: under a minute in
-# all, even when nothing answers.
+# Two rounds of checks, the second for the regions that the first one listed: under a minute
+# together, even if nothing answers.
 _ROUND_SECONDS = 25.0
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 15.0
 # Queue and outbox take a few MiB; a full disk stops the worker.
 _FREE_MIB = 256
-_REFUSED_DAYS = 7
-#: Before a list of revoked certificates ends, in days, somebody should know.
-_STALE_DAYS = 7
+#: Rejected messages of so many days are reported.
+_REJECTED_DAYS = 7
+#: A revocation list that expires within so many days is a warning.
+_EXPIRY_DAYS = 7
 _NO_CREDENTIALS = ("credentials", Status.PROBLEM)
-# fedimg.consumers.KojiConsumer's own; importing that would start half a hub.
+# The same as fedimg.consumers.KojiConsumer.config_key; importing that module would load moksha.
 _CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
 
 
 def run(settings: Settings) -> list[Finding]:
-    """Look at everything; each look stands alone, and none takes long."""
-    # Before others open the database: whoever does closes what is open there.
-    at_first: dict[str, Look] = {
+    """Run all checks and return their findings.
+
+    A check that fails or hangs becomes a finding and keeps no other from running.
+    """
+    # First, as opening the database corrects the modes of its files.
+    first: dict[str, Look] = {
         "configuration": partial(configuration, settings),
         "state directory": partial(database, settings)
         if settings.database
         else partial(state_directory, settings.state_directory),
-        "AWS's keys": partial(keys, settings.state_directory),
+        "AWS's keys": partial(aws_keys, settings.state_directory),
     }
-    found = _flat(gather(at_first, _ROUND_SECONDS))
-    looks: dict[str, Look] = {
+    findings = _flat(gather(first, _ROUND_SECONDS))
+    checks: dict[str, Look] = {
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
         "announcements": partial(announcements, settings),
-        "regions, away": partial(regions_away, settings),
+        "regions, away": partial(unavailable_regions, settings),
     }
-    # Whoever announces on fedora-messaging alone need not have fedmsg.
+    # A site that publishes to fedora-messaging alone need not have fedmsg's configuration.
     if FEDMSG in settings.bus:
-        looks |= {"bus": partial(bus, announcement.topics(settings))}
-        looks |= {"bus, refused": partial(refused, settings)}
+        checks |= {"bus": partial(bus, announcement.topics(settings))}
+        checks |= {"bus, refused": partial(rejected_messages, settings)}
     if FEDORA_MESSAGING in settings.bus:
-        looks |= {"broker": broker}
+        checks |= {"broker": broker}
     for location in settings.composes.locations:
-        looks |= {f"composes, {location}": partial(composes, location)}
+        checks |= {f"composes, {location}": partial(composes, location)}
     try:
         account = Preflight(Clients(), settings.ec2)
     except BotoCoreError as error:
         # Such as an AWS_PROFILE that ~/.aws/config does not have.
         problem = Finding(
-            "credentials", Status.PROBLEM, str(error), "correct boto3's configuration"
+            "credentials",
+            Status.PROBLEM,
+            str(error),
+            "correct the AWS_… variables in /etc/fedimg/aws.env, or ~/.aws/config",
         )
-        return [*found, *_flat(gather(looks, _ROUND_SECONDS)), problem]
-    looks |= account.looks(map(Architecture.from_koji, settings.koji.architectures))
-    found += _said_once(_flat(gather(looks, _ROUND_SECONDS)))
-    return found + merged(gather(account.region_looks(), _ROUND_SECONDS))
+        return [*findings, *_flat(gather(checks, _ROUND_SECONDS)), problem]
+    checks |= account.looks(map(Architecture.from_koji, settings.koji.architectures))
+    findings += _without_repeated_credential_errors(_flat(gather(checks, _ROUND_SECONDS)))
+    return findings + merged(gather(account.region_looks(), _ROUND_SECONDS))
 
 
 def configuration(settings: Settings) -> list[Finding]:
-    """Values that the file may leave out, and a site may not."""
+    """Check settings that have a default but that a site has to choose itself."""
     koji, ec2 = settings.koji, settings.ec2
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
-    def wrong(key: str, text: str, hint: str, status: Status = Status.PROBLEM) -> None:
-        found.append(Finding(key, status, text, hint))
+    def add(key: str, text: str, hint: str, status: Status = Status.PROBLEM) -> None:
+        findings.append(Finding(key, status, text, hint))
 
     for name in koji.architectures if ec2.write_via == "utility" else ():
         if not ec2.machine(Architecture.from_koji(name)).utility_ami:
-            wrong(
+            add(
                 f"ec2.{name}.utility_ami",
                 "not set",
-                f"name an {name} cloud image in {ec2.origin}, with cloud-init, curl and xz; or "
-                f"take {name} out of koji.architectures",
+                f"set it to an {name} cloud image in {ec2.origin} with cloud-init, curl and xz; or "
+                f"remove {name} from koji.architectures",
             )
     if "site" not in settings.model_fields_set:
-        wrong(
+        add(
             "site",
-            f"not set: resources are tagged {settings.site!r}",
-            "name this site: in one AWS account, each removes the leavings of its own name only",
+            f'not set: fedimg tags its resources with site "{settings.site}"',
+            "set a name that no other fedimg deployment in this AWS account has; "
+            "'fedimg cleanup' removes the resources tagged with it",
             Status.WARNING,
         )
     if ec2.network.allowed_source is None:
-        wrong(
+        add(
             "ec2.network.allowed_source",
             "not set",
-            "name the addresses, as EC2 sees them, that the worker reaches its instances from",
+            "set it to the CIDR from which the worker connects to its instances, as EC2 sees it",
         )
     if not koji.build_owners and not koji.scratch_owners:
-        wrong(
+        add(
             "koji.build_owners",
-            "empty, like koji.scratch_owners: no image on the bus is taken",
-            "name the owners whose builds are to be published",
+            "empty, like koji.scratch_owners: no announced image is published",
+            "list the owners whose builds fedimg publishes",
             Status.WARNING,
         )
     if not koji.name_patterns:
-        wrong(
+        add(
             "koji.name_patterns",
-            "empty: no image on the bus is taken",
-            "name the images that are to be published",
+            "empty: no announced image is published",
+            "list patterns of the image names that fedimg publishes",
             Status.WARNING,
         )
-    kinds = {kind.virtualization for kind in ec2.amis.types}
-    if Virtualization.HVM not in kinds and "aarch64" in koji.architectures:
-        wrong(
+    virtualizations = {ami_type.virtualization for ami_type in ec2.amis.types}
+    if Virtualization.HVM not in virtualizations and "aarch64" in koji.architectures:
+        add(
             "ec2.amis.types",
-            "no hvm type: nothing can be made of aarch64 images",
-            "add one, such as hvm-gp2, or take aarch64 out of koji.architectures",
+            "no hvm type: aarch64 images get no AMIs",
+            "add an hvm type, such as hvm-gp2, or remove aarch64 from koji.architectures",
         )
-    return found or [Finding("configuration", Status.OK, f"site {settings.site!r}")]
+    return findings or [Finding("configuration", Status.OK, f'site "{settings.site}"')]
 
 
 def state_directory(directory: Path) -> list[Finding]:
-    """Whether queue and outbox have a place; it is made when the worker starts."""
+    """Check that the state directory is writable, has free space, and is closed to other users.
+
+    A directory that does not exist is fine if the worker can create it.
+    """
     name = "state directory"
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         hint = "correct state_directory, or its owner: hub, worker and commands run as one user"
-        return [Finding(name, Status.PROBLEM, f"{there} cannot be written to", hint)]
-    free = shutil.disk_usage(there).free // 2**20
+        return [Finding(name, Status.PROBLEM, f"cannot write to {existing}", hint)]
+    free = shutil.disk_usage(existing).free // 2**20
     if free < _FREE_MIB:
-        hint = "make room: the worker ends when the disk is full"
-        return [Finding(name, Status.WARNING, f"{there} has {free} MiB left", hint)]
-    hint = "the worker closes what is its own when it starts; the rest is for you to close"
-    if opened := [
+        hint = "free some space: the worker exits when the disk is full"
+        return [Finding(name, Status.WARNING, f"{existing} has {free} MiB free", hint)]
+    hint = "the worker corrects the modes of its own files when it starts; correct the others"
+    if findings := [
         Finding(name, Status.PROBLEM if writable else Status.WARNING, text, hint)
         for text, writable in permissions.too_open(directory).items()
     ]:
-        return opened
-    made = "" if there == directory else ", which the worker will make"
-    return [Finding(name, Status.OK, f"{directory}{made}")]
+        return findings
+    note = "" if existing == directory else " (the worker will create it)"
+    return [Finding(name, Status.OK, f"{directory}{note}")]
 
 
-def keys(directory: Path) -> list[Finding]:
-    """Whether AWS's keys lie where the hub could read them: it shares the state directory."""
-    place = directory / ".aws/credentials"
-    if not place.exists():
+def aws_keys(directory: Path) -> list[Finding]:
+    """Check that no AWS keys are in the state directory, where the hub could read them."""
+    path = directory / ".aws/credentials"
+    if not path.exists():
         return []
-    text = f"{place} can be read by fedmsg-hub and fedimg-consumer, which run as the worker's user"
-    hint = "move the keys to /etc/fedimg/aws.env, which root alone may read; see README.md"
+    text = f"{path} can be read by fedmsg-hub and fedimg-consumer, which run as the worker's user"
+    hint = "move the keys to /etc/fedimg/aws.env, which only root can read; see README.md"
     return [Finding("AWS's keys", Status.WARNING, text, hint)]
 
 
 def database(settings: Settings) -> list[Finding]:
-    """Whether the PostgreSQL answers, gives each client its own connection, and is prepared."""
+    """Check that the PostgreSQL answers, has all tables, and shares no connection of a client."""
     name = "database"
     try:
         from fedimg.worker.pooler import refuse_shared_connections
@@ -183,26 +194,26 @@ def database(settings: Settings) -> list[Finding]:
 
 
 def _has_database(settings: Settings) -> bool:
-    # Opening a file makes what is missing, owned by whoever looks.
+    # Opening would create the file, owned by whoever runs this command.
     return bool(settings.database) or (settings.state_directory / permissions.DATABASE).exists()
 
 
 def koji_hub(koji: Koji) -> list[Finding]:
-    """Whether the hub answers."""
-    name, hint = "Koji hub", "check koji.hub, and the way there"
+    """Check that the hub answers."""
+    name, hint = "Koji hub", "check koji.hub and the network to it"
     try:
         XMLRPCClient(koji.hub, min(koji.timeout, _READ_SECONDS)).call("getAPIVersion")
     except NoAnswer as error:
         return [Finding(name, Status.PROBLEM, str(error), hint)]
     except xmlrpc.client.Fault as fault:
-        text = f"{koji.hub} answers, though with {one_line(fault.faultString)}"
+        text = f"{koji.hub} answers with the fault: {one_line(fault.faultString)}"
         return [Finding(name, Status.WARNING, text, hint)]
     return [Finding(name, Status.OK, f"{koji.hub} answers")]
 
 
 def koji_files(koji: Koji) -> list[Finding]:
-    """Whether the hub's files are served; the root itself may well be forbidden."""
-    name, hint = "Koji files", "check koji.topurl, and the way there"
+    """Check that the hub's file server answers; it may forbid its root."""
+    name, hint = "Koji files", "check koji.topurl and the network to it"
     try:
         answer = requests.head(koji.topurl, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
     except requests.RequestException as error:
@@ -215,40 +226,43 @@ def koji_files(koji: Koji) -> list[Finding]:
 
 
 def announcements(settings: Settings) -> list[Finding]:
-    """Whether what was announced, or missed, could be asked for in Koji."""
+    """Check that Koji and the composes' locations have answered about every announcement."""
     name = "announcements"
     if not _has_database(settings):
         return [Finding(name, Status.OK, "none yet")]
     with closing(Store(settings.state_directory, settings.database)) as store:
-        told = backlog_problems(store)
-    hint = "nothing is lost, and Koji is asked again; see 'Koji hub', and tell Koji's operators"
-    return [Finding(name, Status.WARNING, text, hint) for text in told] or [
-        Finding(name, Status.OK, "Koji has answered about each")
+        problems = backlog_problems(store)
+    hint = (
+        "the worker asks again and loses no announcement; see the finding 'Koji hub', and tell "
+        "Koji's operators"
+    )
+    return [Finding(name, Status.WARNING, text, hint) for text in problems] or [
+        Finding(name, Status.OK, "Koji has answered about every announcement")
     ]
 
 
-def regions_away(settings: Settings) -> list[Finding]:
-    """Look which regions the workers know to be away."""
+def unavailable_regions(settings: Settings) -> list[Finding]:
+    """Report the outages of regions that the workers recorded."""
     name = "regions, away"
     if not _has_database(settings):
-        return [Finding(name, Status.OK, "none known")]
+        return [Finding(name, Status.OK, "no outage is recorded")]
     with closing(Store(settings.state_directory, settings.database)) as store:
-        away = Outages(store, settings.ec2.limits).all()
+        outages = Outages(store, settings.ec2.limits).all()
     hint = (
-        "jobs go on without it, and the worker asks it again; enable the region, mend the way "
-        "there, or name it in ec2.exclude_regions"
+        "jobs go on without the region and the worker asks it again; enable the region, repair the "
+        "network to it, or add it to ec2.exclude_regions"
     )
     return [
-        Finding(name, Status.WARNING, str(each), hint)
-        if each.due is not None
-        else Finding(name, Status.OK, f"{each}; it is let be, as nothing is published there")
-        for each in away
-    ] or [Finding(name, Status.OK, "none known")]
+        Finding(name, Status.WARNING, str(outage), hint)
+        if outage.due is not None
+        else Finding(name, Status.OK, f"{outage}; fedimg no longer publishes there")
+        for outage in outages
+    ] or [Finding(name, Status.OK, "no outage is recorded")]
 
 
 def composes(location: str) -> list[Finding]:
-    """Whether composes are served there; a list of them may well be forbidden."""
-    name, hint = "composes", "check composes.locations, and the way there"
+    """Check that the file server at a location of composes answers; it may forbid a listing."""
+    name, hint = "composes", "check composes.locations and the network to it"
     try:
         answer = requests.head(
             f"{location}/", timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False
@@ -262,21 +276,21 @@ def composes(location: str) -> list[Finding]:
 
 
 def broker() -> list[Finding]:
-    """Whether fedora-messaging's configuration opens a broker, and the schemas are here."""
+    """Check that fedimg can log in at the AMQP broker, and that fedimg-messages is installed."""
     from fedimg.bus.amqp_login import log_in
     from fedimg.bus.publisher import BusError
 
     name = "broker"
     try:
-        where = log_in(_CONNECT_SECONDS)
+        address = log_in(_CONNECT_SECONDS)
     except BusError as error:
-        hint = "correct fedora-messaging's configuration, or the way there"
+        hint = "correct fedora-messaging's configuration, or the network to the broker"
         return [Finding(name, Status.PROBLEM, str(error), hint)]
-    return [Finding(name, Status.OK, f"{where} lets us in, and the schemas are installed")]
+    return [Finding(name, Status.OK, f"logged in at {address}; the message schemas are installed")]
 
 
 def bus(topics: Sequence[str]) -> list[Finding]:
-    """Whether fedmsg listens for `topics`, and reaches its relay on both of its sides."""
+    """Check that fedmsg-hub accepts signed messages of `topics`, and that the relay answers."""
     from fedimg.bus.fedmsg_publisher import configuration
     from fedimg.bus.publisher import BusError
 
@@ -298,80 +312,83 @@ def _consumer(config: dict[str, Any]) -> Finding:
     name = "bus, listening"
     if config.get(_CONSUMER_KEY):
         return Finding(name, Status.OK, "KojiConsumer is enabled")
-    hint = "install fedmsg.d/fedimg.py in /etc/fedmsg.d"
-    return Finding(name, Status.PROBLEM, f"fedmsg's configuration lacks {_CONSUMER_KEY}", hint)
+    text = f"fedmsg's configuration lacks {_CONSUMER_KEY}: fedmsg-hub does not load fedimg"
+    return Finding(name, Status.PROBLEM, text, "install fedmsg.d/fedimg.py in /etc/fedmsg.d")
 
 
 def _signatures(config: dict[str, Any], topics: Sequence[str]) -> Finding:
-    """Whether messages are taken signed alone, and from whom."""
+    """Check that only signed messages are accepted, and name the certificates that may sign."""
     name = "bus, signatures"
     if not config.get("validate_signatures"):
-        text = "validate_signatures is off: whoever reaches the bus can announce builds"
-        hint = "look for the file in /etc/fedmsg.d, behind fedimg.py, that turns it off"
+        text = "validate_signatures is off: anybody who can reach the bus can announce builds"
+        hint = "find the file in /etc/fedmsg.d, later than fedimg.py, that turns it off"
         return Finding(name, Status.WARNING, text, hint)
     for key in ("ca_cert_location", "crl_location"):
-        place = config.get(key) or ""
-        if not place.startswith("https://") and not os.access(place, os.R_OK):
+        path = config.get(key) or ""
+        if not path.startswith("https://") and not os.access(path, os.R_OK):
+            text = f"cannot read {path}, the value of {key}" if path else f"{key} is not set"
             hint = f"put the bus's file there, or set {key} in /etc/fedmsg.d; see docs/security.md"
-            return Finding(name, Status.PROBLEM, f"{key}: cannot read {place!r}", hint)
+            return Finding(name, Status.PROBLEM, text, hint)
     policy = config.get("routing_policy") or {}
     prefix = f"{config['topic_prefix']}.{config['environment']}."
-    heard = [prefix + each for each in topics]
-    if unnamed := [topic for topic in heard if not policy.get(topic)]:
-        text = f"routing_policy names nobody who may send {', '.join(unnamed)}: none is heard"
+    full_topics = [prefix + topic for topic in topics]
+    if unnamed := [topic for topic in full_topics if not policy.get(topic)]:
+        text = f"routing_policy has no certificate for {', '.join(unnamed)}: fedimg rejects them"
         hint = "name Koji's certificates in /etc/fedmsg.d; see docs/security.md"
         return Finding(name, Status.PROBLEM, text, hint)
-    signers = sorted({signer for topic in heard for signer in policy[topic]})
-    return Finding(name, Status.OK, f"builds are heard from {', '.join(signers)} alone")
+    signers = sorted({signer for topic in full_topics for signer in policy[topic]})
+    return Finding(name, Status.OK, f"only messages signed by {', '.join(signers)} are accepted")
 
 
 def _revocations(config: dict[str, Any]) -> list[Finding]:
-    """Until when the lists of revoked certificates are good; nothing where none can be read."""
-    places = [str(config.get(key) or "") for key in ("ca_cert_location", "crl_location")]
-    if not config.get("validate_signatures") or not all(os.access(p, os.R_OK) for p in places):
+    """Check that the certificate revocation lists are valid; return nothing if unreadable."""
+    paths = [str(config.get(key) or "") for key in ("ca_cert_location", "crl_location")]
+    if not config.get("validate_signatures") or not all(os.access(p, os.R_OK) for p in paths):
         return []
     name, hint = (
         "bus, revocations",
         "fetch a fresh list from the bus's authority; see docs/security.md",
     )
-    authority, text = (Path(place).read_text(errors="replace") for place in places)
+    authority, text = (Path(path).read_text(errors="replace") for path in paths)
     try:
-        found = revocation.lists(text, authority)
+        lists = revocation.lists(text, authority)
     except revocation.NoList as error:
-        return [Finding(name, Status.PROBLEM, f"nothing is heard: {places[1]}: {error}", hint)]
-    return [_freshness(name, each, hint) for each in found]
+        fault = f"all messages are rejected: {paths[1]}: {error}"
+        return [Finding(name, Status.PROBLEM, fault, hint)]
+    return [_expiry(name, each, hint) for each in lists]
 
 
-def _freshness(name: str, found: revocation.RevocationList, hint: str) -> Finding:
-    left = revocation.left(found)
-    if left is None or found.next_update is None:
-        return Finding(name, Status.OK, f"the list of {found.issuer} does not say when it ends")
-    when = f"{found.next_update:%Y-%m-%d %H:%M} UTC"
+def _expiry(name: str, crl: revocation.RevocationList, hint: str) -> Finding:
+    left = revocation.left(crl)
+    if left is None or crl.next_update is None:
+        return Finding(name, Status.OK, f"the list of {crl.issuer} never expires")
+    when = f"{crl.next_update:%Y-%m-%d %H:%M} UTC"
     if left <= 0:
-        text = f"nothing is heard: the list of {found.issuer} had its next update at {when}"
+        text = f"all messages are rejected: the list of {crl.issuer} expired at {when}"
         return Finding(name, Status.PROBLEM, text, hint)
-    text = f"the list of {found.issuer} has its next update at {when}"
-    if left < _STALE_DAYS * 86400:
-        return Finding(name, Status.WARNING, f"{text}; after that nothing is heard", hint)
+    text = f"the list of {crl.issuer} expires at {when}"
+    if left < _EXPIRY_DAYS * 86400:
+        return Finding(name, Status.WARNING, f"{text}; then all messages are rejected", hint)
     return Finding(name, Status.OK, text)
 
 
-def refused(settings: Settings) -> list[Finding]:
-    """Whether messages came lately that nobody who may send them had signed."""
+def rejected_messages(settings: Settings) -> list[Finding]:
+    """Report how many messages were rejected for their signatures lately."""
     name = "bus, refused"
     if not _has_database(settings):
         return [Finding(name, Status.OK, "no hub has run here yet")]
-    store = Store(settings.state_directory, settings.database)
-    try:
-        rows = store.refused(time.time() - _REFUSED_DAYS * 86400)
-    finally:
-        store.close()
+    with closing(Store(settings.state_directory, settings.database)) as store:
+        rows = store.refused(time.time() - _REJECTED_DAYS * 86400)
     if not rows:
-        return [Finding(name, Status.OK, f"no message in {_REFUSED_DAYS} days")]
-    counted = ", ".join(f"{row.count} {row.fault}" for row in rows)
+        text = f"no message was rejected in the last {_REJECTED_DAYS} days"
+        return [Finding(name, Status.OK, text)]
+    counts = ", ".join(f"{row.count} {row.fault}" for row in rows)
     last = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(row.last for row in rows)))
-    text = f"in {_REFUSED_DAYS} days: {counted}; the last at {last}"
-    hint = "fedmsg-hub's log names each: a certificate of Koji's that is new, or a forger?"
+    text = f"messages rejected in the last {_REJECTED_DAYS} days: {counts}; the last at {last}"
+    hint = (
+        "fedmsg-hub's log names each message: either Koji has a new certificate, which you have to "
+        "name in /etc/fedmsg.d, or somebody forges messages"
+    )
     return [Finding(name, Status.WARNING, text, hint)]
 
 
@@ -380,7 +397,7 @@ def _relay(name: str, endpoints: Sequence[str]) -> Finding:
     for endpoint in endpoints:
         try:
             parts = urlsplit(endpoint)
-            # What a relay binds to everywhere is reached here.
+            # A relay that listens on all addresses (*) runs on this machine.
             host = "127.0.0.1" if parts.hostname in (None, "*") else parts.hostname
             socket.create_connection((host, parts.port or 0), _CONNECT_SECONDS).close()
         except (OSError, ValueError) as error:
@@ -388,11 +405,11 @@ def _relay(name: str, endpoints: Sequence[str]) -> Finding:
     return Finding(name, Status.OK, f"{', '.join(endpoints)} answers")
 
 
-def _said_once(found: Sequence[Finding]) -> list[Finding]:
-    """Less the looks at the account that failed for want of credentials: that is said by itself."""
-    why = {each.text for each in found if (each.name, each.status) == _NO_CREDENTIALS}
-    return [each for each in found if each.text not in why or each.name == _NO_CREDENTIALS[0]]
+def _without_repeated_credential_errors(findings: Sequence[Finding]) -> list[Finding]:
+    """Drop findings that only repeat the error of the finding "credentials"."""
+    errors = {one.text for one in findings if (one.name, one.status) == _NO_CREDENTIALS}
+    return [one for one in findings if one.text not in errors or one.name == _NO_CREDENTIALS[0]]
 
 
-def _flat(found: Mapping[str, Sequence[Finding]]) -> list[Finding]:
-    return [finding for findings in found.values() for finding in findings]
+def _flat(findings: Mapping[str, Sequence[Finding]]) -> list[Finding]:
+    return [finding for group in findings.values() for finding in group]

@@ -1,4 +1,4 @@
-"""The commands for several workers on one database, and for getting there."""
+"""Define the commands for several workers on one PostgreSQL, and for moving to it."""
 
 from __future__ import annotations
 
@@ -11,47 +11,52 @@ from fedimg.cli.app import Call, CommandRefused, ExitCode, command, command_of, 
 
 @command
 def workers(call: Call) -> ExitCode:
-    """List the workers: whether each lives, and which jobs it has."""
+    """List the workers with their states and jobs."""
     from fedimg.cli import output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Registry
 
     store = call.store()
-    members = Registry(store).all()
-    call.output.answer(output.workers(members, living(store, [each.name for each in members])))
+    rows = Registry(store).all()
+    call.output.answer(output.workers(rows, living(store, [row.name for row in rows])))
     return ExitCode.OK
 
 
 @command
 def drain(
-    call: Call, worker: Annotated[str, typer.Argument(help="As 'fedimg workers' names it.")]
+    call: Call,
+    worker: Annotated[str, typer.Argument(help="Name of a worker, as 'fedimg workers' lists it.")],
 ) -> ExitCode:
-    """Have a worker take no new job, and end when those that it has are done."""
+    """Have a worker take no new job and exit when its jobs have ended."""
     from fedimg.cli import output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Registry
 
     store = call.store()
-    members = Registry(store)
-    if worker not in living(store, [worker]) or not members.drain(worker):
+    registry = Registry(store)
+    if worker not in living(store, [worker]) or not registry.drain(worker):
         raise CommandRefused(
-            ExitCode.UNKNOWN, f"no worker {worker!r} is running; 'fedimg workers' lists them"
+            ExitCode.UNKNOWN,
+            f'cannot drain worker "{worker}": no worker of that name is running; '
+            "'fedimg workers' lists the workers",
         )
-    rows = [each for each in members.all() if each.name == worker]
+    rows = [row for row in registry.all() if row.name == worker]
     call.output.answer(output.workers(rows, {worker}))
     return ExitCode.OK
 
 
 @command_of(store_app)
 def migrate(call: Call) -> ExitCode:
-    """Prepare the PostgreSQL of `database`: add what this version needs and it lacks."""
+    """Add the tables and columns that this version needs to the PostgreSQL of `database`."""
     from fedimg.cli import output
     from fedimg.store.store import Store
     from fedimg.worker.pooler import refuse_shared_connections
 
     if not call.settings.database:
         raise CommandRefused(
-            ExitCode.UNUSABLE, "`database` is not set; a file's tables the worker makes by itself"
+            ExitCode.UNUSABLE,
+            "`database` is not set in the configuration; on a file in state_directory the worker "
+            "adds missing tables by itself",
         )
     refuse_shared_connections(call.settings.database)
     store = Store(call.settings.state_directory, call.settings.database, make=True)
@@ -61,10 +66,10 @@ def migrate(call: Call) -> ExitCode:
 
 @command_of(store_app)
 def move(call: Call) -> ExitCode:
-    """Move from the file in state_directory to the PostgreSQL of `database`, history and all.
+    """Move all data from the file in state_directory to the PostgreSQL of `database`.
 
-    Hub and worker have to be stopped, and no job may be under way: 'fedimg drain worker' first.
-    Jobs that wait go on waiting there. The file is kept, as fedimg.db.moved.
+    First run 'fedimg drain worker', wait until the worker has exited, and stop the hub: no job may
+    be running. Queued jobs stay queued. The command renames the file to fedimg.db.moved.
     """
     from fedimg.cli import output
     from fedimg.jobs.migration import move as copy
@@ -74,16 +79,20 @@ def move(call: Call) -> ExitCode:
     directory, url = call.settings.state_directory, call.settings.database
     if not url:
         raise CommandRefused(
-            ExitCode.UNUSABLE, "`database` is not set: name the PostgreSQL to move to"
+            ExitCode.UNUSABLE,
+            "`database` is not set in the configuration: set it to the URL of the PostgreSQL",
         )
     if not (directory / "fedimg.db").exists():
-        raise CommandRefused(ExitCode.UNUSABLE, f"there is no database in {directory} to move")
+        raise CommandRefused(
+            ExitCode.UNUSABLE,
+            f"there is no database in {directory} to move: check state_directory in fedimg.toml",
+        )
     lease = FileLease(directory)
     target = Store(directory, url)
     source = Store(directory)
-    moved = copy(source, target)
+    counts = copy(source, target)
     source.close()
     source.path.rename(source.path.with_suffix(".db.moved"))
     lease.release()
-    call.output.answer(output.moved(moved, target.place))
+    call.output.answer(output.moved(counts, target.place))
     return ExitCode.OK

@@ -1,4 +1,4 @@
-"""How answers look: JSON for scripts, tables on a terminal, uncut lines anywhere else."""
+"""Render the answers of commands: JSON for scripts, tables on a terminal, whole lines elsewhere."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _CHECK_STYLES = {
     CheckState.FAILED: "red",
     CheckState.SKIPPED: "dim",
 }
-#: How much of what a failed test instance printed is shown; JSON has all that is kept.
-_TOLD_LINES = 30
-#: Of what is refused, so many are named; all are in the list.
+#: How many of the last lines that a test instance printed are shown; JSON has all stored lines.
+_SHOWN_LINES = 30
+#: How many resources of unknown jobs an error names; the answer lists all.
 _NAMED = 5
 _MARKS = {
     Status.OK: ("✓", "+", "green"),
@@ -56,8 +56,8 @@ _MARKS = {
 class Answer:
     """One answer in its three forms.
 
-    `value` is what JSON holds; `rows` are the plain lines' fields; `page` is what a terminal
-    shows; `nothing` is what is told, on standard error, when there is no row.
+    `value` is printed as JSON; `rows` are the fields of the plain lines; `page` is shown on a
+    terminal; `nothing` is the note on standard error when `rows` is empty.
     """
 
     value: Any
@@ -67,7 +67,7 @@ class Answer:
 
 
 class Output:
-    """Standard output and standard error, in the form that the caller asked for."""
+    """Write to standard output and standard error, as JSON or for a person."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -83,9 +83,9 @@ class Output:
             console = Console(markup=False, highlight=False)
             with console.capture() as drawn:
                 for part in answer.page:
-                    # Lines may be longer than the terminal is wide: a name is copied in one piece.
+                    # Text is not wrapped, so that a name can be copied in one piece.
                     console.print(part, soft_wrap=isinstance(part, Text))
-            # Rich leaves no control character of others; its own colours have to stay.
+            # Rich removes control characters from texts; its own colour codes have to stay.
             print(hide(drawn.get()), end="", flush=True)
         else:
             for line in _aligned(answer.rows):
@@ -96,11 +96,11 @@ class Output:
         print(json.dumps(plain_values(value)), flush=True)
 
     def note(self, text: str) -> None:
-        """Tell a person something that is no part of the answer, on standard error."""
+        """Print a note for a person, which is not part of the answer, on standard error."""
         print(plain(text), file=sys.stderr, flush=True)
 
     def error(self, text: str) -> None:
-        """Say what went wrong: on standard error, and as `{"error": text}` where JSON is read."""
+        """Print an error on standard error, and with --json also as `{"error": text}`."""
         text = plain(text)
         if self.as_json:
             self.value({"error": text})
@@ -108,14 +108,14 @@ class Output:
 
 
 def when(seconds: float) -> str:
-    """Seconds since the epoch as an ISO-8601 time in UTC."""
+    """Format seconds since the epoch as an ISO-8601 time in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def job_value(row: JobRow) -> dict[str, Any]:
-    """A job as JSON has it; `image` is the image's name, times are ISO-8601 in UTC.
+    """Return a job as a JSON object; `image` is the image's name, times are ISO-8601 in UTC.
 
-    There is a `next` only where the job runs again by itself.
+    `next`, the time of the next retry, is present only when a retry is scheduled.
     """
     return {
         "job": row.job,
@@ -134,26 +134,26 @@ def job_value(row: JobRow) -> dict[str, Any]:
 
 
 def test_value(test: BootTestRow) -> dict[str, Any]:
-    """A boot check as JSON has it; `checks` are as in image.test."""
+    """Return a boot check as a JSON object; `checks` has the form of the message image.test."""
     checks = [{**check.to_json(), "passed": check.passed} for check in test.checks]
     return {**vars(test), "checks": checks, "updated": when(test.updated)}
 
 
 def submitted(row: JobRow, *, new: bool) -> Answer:
-    """An uploaded image's job: a JSON object, or its name alone.
+    """Render the job of an uploaded image: a JSON object, or only its name.
 
-    `new` says that a run of it was queued just now.
+    `new` tells whether this upload queued a run of the job.
     """
     return Answer(job_value(row) | {"new": new}, [[row.job]], [Text(row.job)])
 
 
 def job(row: JobRow) -> Answer:
-    """One job, in short: a JSON object, or a line."""
+    """Render one job without its regions: a JSON object, or a line."""
     return Answer(job_value(row), [job_line(row)], [_jobs_table([row])])
 
 
 def jobs(rows: Sequence[JobRow], *, details: bool) -> Answer:
-    """Jobs, oldest first; with `details`, each one's regions and boot checks."""
+    """Render jobs in the given order; with `details`, also their regions and boot checks."""
     lines: list[Sequence[str]] = []
     page: list[RenderableType] = [_jobs_table(rows)]
     for row in rows:
@@ -168,19 +168,19 @@ def jobs(rows: Sequence[JobRow], *, details: bool) -> Answer:
                 page += _test_page(test)
     tests = [{"tests": [test_value(test) for test in row.tests]} if details else {} for row in rows]
     values = [job_value(row) | more for row, more in zip(rows, tests, strict=True)]
-    return Answer(values, lines, page, "no jobs yet")
+    return Answer(values, lines, page, "there are no jobs yet")
 
 
 def region_line(row: JobRow, region: RegionRow) -> list[str]:
-    """Where a job stands in one region, as the fields of a plain line."""
-    said = region.error or region.detail
-    return [row.job, region.region, region.step, when(region.updated), _one_line(said)]
+    """Return a job's progress in one region as the fields of a plain line."""
+    text = region.error or region.detail
+    return [row.job, region.region, region.step, when(region.updated), _one_line(text)]
 
 
 def test_lines(row: JobRow, test: BootTestRow) -> list[list[str]]:
-    """A boot check as plain lines: its checks, then the end of what a failed one printed."""
-    kind = f"{test.virt_type}-{test.volume_type}"
-    about = [row.job, test.region, f"test:{kind}", when(test.updated)]
+    """Return a boot check as plain lines: its checks, then the last lines of the console."""
+    ami_type = f"{test.virt_type}-{test.volume_type}"
+    about = [row.job, test.region, f"test:{ami_type}", when(test.updated)]
     checks = [
         [*about, f"{check.name}: {check.state} ({check.seconds:g} s) {_one_line(check.output)}"]
         for check in test.checks
@@ -191,20 +191,22 @@ def test_lines(row: JobRow, test: BootTestRow) -> list[list[str]]:
 
 
 def job_line(row: JobRow) -> list[str]:
-    """How a job stands, as the fields of a plain line."""
+    """Return a job's state as the fields of a plain line."""
     return [row.job, row.state, row.step, when(row.updated), _one_line(_reason(row))]
 
 
 def _reason(row: JobRow) -> str:
-    """Return why a job is not well, and when it runs again by itself."""
-    away = [region.region for region in row.regions if region.step == AWAY]
-    told = f"runs again when {' or '.join(away)} is back, and" if away else "runs again"
-    later = None if row.next is None else f"{told} at {when(row.next)}"
-    return "; ".join(filter(None, (row.error, later)))
+    """Return a job's error and when the job is retried, separated by a semicolon."""
+    unavailable = [region.region for region in row.regions if region.step == AWAY]
+    retry = None
+    if row.next is not None:
+        early = f", or when {' or '.join(unavailable)} is available again" if unavailable else ""
+        retry = f"retries at {when(row.next)}{early}"
+    return "; ".join(filter(None, (row.error, retry)))
 
 
 def fields(row: Sequence[str]) -> list[str]:
-    """A line's fields, of which the last alone holds blanks: awk and cut find each."""
+    """Replace blanks in all fields but the last, so that awk and cut find each field."""
     return [*("-".join(field.split()) or "-" for field in row[:-1]), row[-1]]
 
 
@@ -226,8 +228,8 @@ def _jobs_table(rows: Iterable[JobRow]) -> Table:
 def _regions_table(row: JobRow) -> Table:
     table = _table("Region", "Step", "")
     for region in row.regions:
-        said = Text(region.error or region.detail, style="red" if region.error else "")
-        table.add_row(region.region, region.step, said)
+        text = Text(region.error or region.detail, style="red" if region.error else "")
+        table.add_row(region.region, region.step, text)
     return table
 
 
@@ -237,16 +239,16 @@ def _test_page(test: BootTestRow) -> list[RenderableType]:
     for check in test.checks:
         state = Text(check.state, style=_CHECK_STYLES[check.state])
         table.add_row(check.name, state, f"{check.seconds:g}", _one_line(check.output))
-    told = [Text(f"  | {line}", style="dim") for line in _last_lines(test.output)]
-    return [Text(), Text(title, style="bold"), *([table] if test.checks else []), *told]
+    console = [Text(f"  | {line}", style="dim") for line in _last_lines(test.output)]
+    return [Text(), Text(title, style="bold"), *([table] if test.checks else []), *console]
 
 
 def _last_lines(output: str) -> list[str]:
-    return output.splitlines()[-_TOLD_LINES:]
+    return output.splitlines()[-_SHOWN_LINES:]
 
 
 def amis(rows: Sequence[AMIRow]) -> Answer:
-    """AMIs: everything known in JSON and lines, a table a job of what differs within it."""
+    """Render AMIs: every field in JSON and lines; on a terminal one table for each job."""
     lines = [
         [
             row.region,
@@ -275,47 +277,47 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
                 Text("yes", style="green") if row.public else Text("no", style="dim"),
             )
         page += [Text(job_name, style="bold"), table]
-    return Answer([asdict(row) for row in rows], lines, page, "no such AMIs")
+    return Answer([asdict(row) for row in rows], lines, page, "no AMI matches")
 
 
-def plan(image: RawImage, made: Plan) -> Answer:
-    """What would be made of an image: a row an AMI, and one for what is left out of a region."""
+def plan(image: RawImage, plan: Plan) -> Answer:
+    """Render the plan of an image: a row for each AMI, and one for each region's exclusions."""
     rows = [
-        {"region": region, "name": name, "virt_type": kind.virtualization}
-        | {"volume_type": kind.volume_type}
-        for region, names in made.names(image).items()
-        for name, kind in zip(names, made.types[region], strict=True)
+        {"region": region, "name": name, "virt_type": ami_type.virtualization}
+        | {"volume_type": ami_type.volume_type}
+        for region, names in plan.names(image).items()
+        for name, ami_type in zip(names, plan.types[region], strict=True)
     ]
     value = {
         "image": image.name,
         "job": image.job,
         "architecture": image.architecture,
-        "origin": made.origin,
+        "origin": plan.origin,
         "amis": rows,
-        "left_out": [{"region": name, "reason": why} for name, why in made.left_out.items()],
+        "left_out": [{"region": name, "reason": why} for name, why in plan.left_out.items()],
     }
     lines = [[row["region"], row["virt_type"], row["volume_type"], row["name"]] for row in rows]
-    lines += [[region, "-", "-", reason] for region, reason in made.left_out.items()]
+    lines += [[region, "-", "-", reason] for region, reason in plan.left_out.items()]
     table = _table("Region", "AMI types", "Left out")
-    for region in {**made.types, **made.left_out}:
-        types = ", ".join(map(str, made.types.get(region, ())))
-        table.add_row(region, types, made.left_out.get(region, ""))
+    for region in {**plan.types, **plan.left_out}:
+        types = ", ".join(map(str, plan.types.get(region, ())))
+        table.add_row(region, types, plan.left_out.get(region, ""))
     return Answer(value, lines, [Text(image.job, style="bold"), table])
 
 
 def leftovers(
-    found: Sequence[Leftover], once_public: Sequence[Leftover], *, removed: bool
+    items: Sequence[Leftover], once_public: Sequence[Leftover], *, removed: bool
 ) -> Answer:
-    """What was left over in EC2; in JSON also what was public once, where it says `was_public`."""
-    lines = [[item.region, item.kind, item.id, item.job, item.name] for item in found]
-    table = _table("Region", "Kind", "Id", "Job")
-    for item in found:
+    """Render leftover resources; JSON also has those of `once_public`, with `was_public`."""
+    lines = [[item.region, item.kind, item.id, item.job, item.name] for item in items]
+    table = _table("Region", "Resource", "Id", "Job")
+    for item in items:
         table.add_row(item.region, item.kind, item.id, item.job)
-    value = [{**_leftover_value(item), "removed": removed} for item in found]
+    value = [{**_leftover_value(item), "removed": removed} for item in items]
     value += [
         {**_leftover_value(item), "removed": False, "was_public": True} for item in once_public
     ]
-    return Answer(value, lines, [table], "nothing is left over")
+    return Answer(value, lines, [table], "EC2 has no leftover resources of this site")
 
 
 def _leftover_value(item: Leftover) -> dict[str, Any]:
@@ -323,55 +325,63 @@ def _leftover_value(item: Leftover) -> dict[str, Any]:
 
 
 def once_public(items: Sequence[Leftover]) -> list[str]:
-    """What a person is told of things that were public, and may do about them."""
+    """Return notes on resources that were public and are private now: one for each, then advice."""
     if not items:
         return []
     lines = [
-        f"was public, is private now: {item.kind} {item.id} in {item.region}, of {item.job}"
+        f"kept: {item.kind} {item.id} in {item.region} of job {item.job} was public before and is "
+        "private now"
         for item in items
     ]
     return [
         *lines,
-        "these stay, as others may use them: make them public again by hand, or remove them with "
-        "'fedimg cleanup --remove ID', an AMI with its snapshot",
+        "fedimg keeps these resources because others may use them; make them public again by hand, "
+        "or remove each with 'fedimg cleanup --remove ID', an AMI together with its snapshot",
     ]
 
 
 def unknown_jobs(items: Sequence[Leftover], place: str) -> str:
-    """Why nothing is cleaned up, and what a person may do."""
+    """Return why `cleanup` removed nothing, and what to do about it.
+
+    `place` is the database's path or URL.
+    """
     named = ", ".join(f"{item.kind} {item.id} in {item.region}" for item in items[:_NAMED])
     more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
     return (
-        f"nothing is removed: the database {place} is younger than what the site has in EC2, and "
-        f"does not know the jobs of {named}{more}. Nobody can tell whether any of that was public. "
-        "If the former database is lost, remove what you know is not needed with 'fedimg cleanup "
-        "--remove ID'; if it is not, put it back, or give each of two fedimgs a `site` of its own"
+        f"nothing was removed: the database {place} is younger than some of this site's "
+        f"resources in EC2 and has no record of the jobs of {named}{more}, so fedimg cannot tell "
+        "whether these were public. Restore the former database; or, if it is lost, remove the "
+        "resources that nobody needs with 'fedimg cleanup --remove ID'. If another fedimg "
+        "deployment made them, give each deployment its own `site`"
     )
 
 
-def replayed(found: Sequence[Replayed]) -> Answer:
-    """What finished in Koji: its entry, what had become of it, when and what it was, and whose."""
+def replayed(entries: Sequence[Replayed]) -> Answer:
+    """Render finished builds, tasks and composes: entry, prior state, time, owner and name."""
     rows = [
         {
-            "entry": one.finished.entry,
-            "before": str(one.before),
-            "completed": when(one.finished.completed),
-            "owner": one.finished.owner,
-            "name": one.finished.name,
-            "stored": one.stored,
+            "entry": entry.finished.entry,
+            "before": str(entry.before),
+            "completed": when(entry.finished.completed),
+            "owner": entry.finished.owner,
+            "name": entry.finished.name,
+            "stored": entry.stored,
         }
-        for one in found
+        for entry in entries
     ]
     columns = ("entry", "before", "completed", "owner", "name")
     lines = [[str(row[column]) for column in columns] for row in rows]
     table = _table("Entry", "Before", "Finished", "Owner", "Name")
     for line in lines:
         table.add_row(*line)
-    return Answer(rows, lines, [table], "nothing finished since then")
+    return Answer(rows, lines, [table], "no build, task or compose has finished since then")
 
 
 def workers(members: Sequence[RegisteredWorker], living: Collection[str]) -> Answer:
-    """Workers, by name, and what each does; one that is gone is being taken over from."""
+    """Render workers with their state and jobs.
+
+    A worker that is not in `living` is `gone`: another worker takes over its jobs.
+    """
     values = [
         {
             "worker": each.name,
@@ -387,8 +397,8 @@ def workers(members: Sequence[RegisteredWorker], living: Collection[str]) -> Ans
     table = _table("worker", "host", "process", "version", "state", "started", "jobs")
     rows = []
     for each, value in zip(members, values, strict=True):
-        told = [str(text) for key, text in value.items() if key != "jobs"]
-        rows.append([*told, " ".join(job for job, _run in each.jobs) or "-"])
+        columns = [str(text) for key, text in value.items() if key != "jobs"]
+        rows.append([*columns, " ".join(job for job, _run in each.jobs) or "-"])
         table.add_row(*rows[-1])
     return Answer(values, rows, [table], "no worker is running")
 
@@ -400,47 +410,47 @@ def _worker_state(member: RegisteredWorker, living: Collection[str]) -> str:
 
 
 def migrated(place: str) -> Answer:
-    """A PostgreSQL that is prepared."""
-    text = f"{place} is prepared"
+    """Render the answer of `store migrate`."""
+    text = f"{place} has all tables of this version"
     return Answer({"database": place, "prepared": True}, [[text]], [Text(text)])
 
 
-def moved(what: Moved, place: str) -> Answer:
-    """What a PostgreSQL got."""
+def moved(counts: Moved, place: str) -> Answer:
+    """Render the answer of `store move`: how many rows of each table were copied."""
     text = (
-        f"{place} has {what.jobs} jobs, {what.amis} AMIs and {what.messages} messages now; "
-        f"{what.queued} wait in its queues"
+        f"moved {counts.jobs} jobs, {counts.amis} AMIs, {counts.messages} messages and "
+        f"{counts.queued} queued runs to {place}"
     )
-    return Answer({"database": place, **asdict(what)}, [[text]], [Text(text)])
+    return Answer({"database": place, **asdict(counts)}, [[text]], [Text(text)])
 
 
 def findings(found: Sequence[Finding]) -> Answer:
-    """How each thing that was looked at is, and what to do where that is not well."""
-    fancy = "utf" in (sys.stdout.encoding or "").lower()
+    """Render the findings of `check`: a mark, the name, the finding, and what to do about it."""
+    unicode = "utf" in (sys.stdout.encoding or "").lower()
     lines = []
     table = Table.grid(padding=(0, 1))
-    for one in found:
-        mark = _MARKS[one.status][0 if fancy else 1]
-        said = f"{one.text}; {one.hint}" if one.hint else one.text
-        lines.append([mark, f"{one.name}: {said}"])
-        table.add_row(Text(mark, style=_MARKS[one.status][2]), Text(one.name), Text(said))
-    return Answer([asdict(one) for one in found], lines, [table])
+    for finding in found:
+        mark = _MARKS[finding.status][0 if unicode else 1]
+        text = f"{finding.text}; {finding.hint}" if finding.hint else finding.text
+        lines.append([mark, f"{finding.name}: {text}"])
+        table.add_row(Text(mark, style=_MARKS[finding.status][2]), Text(finding.name), Text(text))
+    return Answer([asdict(finding) for finding in found], lines, [table])
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
     for column in columns:
-        # Folded, never cut: what is read here is copied into other commands.
+        # Folded, never cut: names and ids are copied from here into other commands.
         table.add_column(column, overflow="fold")
     return table
 
 
 def _ago(seconds: float) -> str:
-    gone = max(0, int(time.time() - seconds))
+    age = max(0, int(time.time() - seconds))
     for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
-        if gone >= unit:
-            return f"{gone // unit} {name} ago"
-    return f"{gone} s ago"
+        if age >= unit:
+            return f"{age // unit} {name} ago"
+    return f"{age} s ago"
 
 
 def _one_line(text: str | None) -> str:

@@ -1,5 +1,4 @@
-"""The process that fedimg runs as: its memory, files, signals, logs, watchdog and end.
+"""Signals, logs, file modes, hidden memory and systemd's watchdog, for all processes of fedimg.
 
-The package holds what any of fedimg's processes needs of the operating system and of systemd. It
-knows nothing of jobs, buses or EC2. Every package above `untrusted` may import it.
+The package knows nothing of jobs, buses or EC2. Every package above `untrusted` may import it.
 """

@@ -1,4 +1,4 @@
-"""How a worker ends that cannot go on: at once, with its reason in the log."""
+"""End a worker that cannot continue: at once, after logging the reason."""
 
 import logging
 import os
@@ -8,26 +8,32 @@ _log = logging.getLogger(__name__)
 
 
 def end_with_database(error: BaseException) -> NoReturn:
-    """The database failed: it may be full, gone, or held by somebody else."""
-    _end_at_once(f"the database failed, so the worker ends; mend this and start it: {error}")
+    """End the process because the database failed, for instance on a full disk."""
+    _end_at_once(
+        f"the worker exits because the database failed: {error}; check the disk, or that "
+        "PostgreSQL is running; systemd restarts the worker, and jobs continue"
+    )
 
 
 def end_without_lease(reason: str) -> NoReturn:
-    """Another worker may have this one's jobs by now."""
-    _end_at_once(f"the worker has lost its lock in the database, so it ends: {reason}")
+    """End the process because another worker may have taken over its jobs."""
+    _end_at_once(
+        f"the worker exits because it has lost its lock in the database: {reason}; other workers "
+        "take over its jobs"
+    )
 
 
 def end_exhausted(error: BaseException) -> NoReturn:
-    """This process has run out of memory, files or threads."""
+    """End the process because it has run out of memory, files or threads."""
     _end_at_once(
-        f"this process may have no more memory, files or threads, so the worker ends: {error!r}. "
-        "Its next start goes on from here; raise the limits of its unit, or lower "
-        "ec2.limits.jobs, if it happens again"
+        "the worker exits because it has run out of memory, files or threads "
+        f"({str(error) or type(error).__name__}); jobs continue after its restart; if this happens "
+        "again, raise the limits of its unit or lower ec2.limits.jobs"
     )
 
 
 def _end_at_once(reason: str) -> NoReturn:
-    """End the process: what happens now cannot be recorded, and the next worker finds it undone."""
+    """Exit without another step, as its result could not be recorded; log the reason."""
     _log.critical("%s", reason)
     logging.shutdown()
     os._exit(1)

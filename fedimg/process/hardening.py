@@ -1,4 +1,4 @@
-"""What keeps a process's secrets from others of its own user."""
+"""Keep the secrets of a process from other processes of the same user."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _PR_SET_DUMPABLE = 4
 
 
 def hide_memory() -> None:
-    """Keep this process's memory and environment from its user's others, and out of core files.
+    """Make this process's memory and environment unreadable for its user, and disable core files.
 
-    fedmsg-hub runs as the same user, which alone would let it read the keys that the worker has
-    (/proc/PID/environ, ptrace). root still may. Raises OSError.
+    fedmsg-hub runs as the same user and could otherwise read the worker's AWS keys by
+    /proc/PID/environ or ptrace. root can still read them. Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):

@@ -12,20 +12,20 @@ from types import TracebackType
 
 from fedimg.untrusted.quoting import plain
 
-#: Libraries that tell each call, or print a traceback a try; fedimg's own lines say what matters.
-_TALKATIVE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3")
+#: Libraries that log each call, or a traceback for each retry; fedimg logs the outcome itself.
+_VERBOSE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3")
 
-#: Between the lines of what an instance printed, or of a traceback.
+#: Separates the lines of a traceback, or of an instance's output.
 _JOIN = " | "
-#: The journal begins a new entry behind 48 KiB of a line.
+#: In bytes; the journal splits lines that are longer than 48 KiB.
 _LONGEST = 48 * 1024 - 512
 
 
 class _OneLine(logging.Formatter):
-    """Format an event as one line: the lines of another formatter's text, joined.
+    """Join the lines of another formatter's text into one.
 
-    The journal takes each line for an entry, and `<3>` at its beginning for its priority. A line
-    break in somebody else's text would let them write entries of their own.
+    The journal makes an entry of each line, and reads `<3>` at its start as its priority. A line
+    break in a text from outside would let its author forge entries.
     """
 
     def __init__(self, formatter: logging.Formatter) -> None:
@@ -39,7 +39,7 @@ class _OneLine(logging.Formatter):
 
 
 def to_standard_error() -> None:
-    """Log to standard error, a line an event; the journal adds its own times."""
+    """Log to standard error, one line for each event; the journal adds times by itself."""
     form = "%(levelname)s %(name)s: %(message)s"
     if "JOURNAL_STREAM" not in os.environ:
         form = "%(asctime)s " + form
@@ -49,16 +49,16 @@ def to_standard_error() -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     one_line_each()
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def one_line_each() -> None:
-    """Make every event one line, in the form and to the place that is configured already.
+    """Have all configured handlers write one line for each event, in their own format.
 
-    fedmsg-hub and `fedora-messaging consume` configure logging by files of the site's, and write
-    the line breaks of a text as they are. Handlers that write no lines, such as one that sends
-    mail, keep their formatters.
+    fedmsg-hub and `fedora-messaging consume` configure logging by the site's files, and keep the
+    line breaks of a text. Handlers that do not write lines, such as one that sends mail, keep their
+    formatters.
     """
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [
@@ -81,10 +81,10 @@ def one_line_each() -> None:
 
 
 def _log_uncaught(
-    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+    error_type: type[BaseException], error: BaseException | None, traceback: TracebackType | None
 ) -> None:
-    """Have what nobody caught pass the formatter, too."""
-    if issubclass(kind, KeyboardInterrupt | SystemExit):
+    """Log an uncaught exception, so that it passes the formatter as well."""
+    if issubclass(error_type, KeyboardInterrupt | SystemExit):
         return
-    told = (kind, error or kind(), traceback)
-    logging.getLogger("fedimg").critical("an error that nobody expected", exc_info=told)
+    details = (error_type, error or error_type(), traceback)
+    logging.getLogger("fedimg").critical("unexpected error; please report it", exc_info=details)

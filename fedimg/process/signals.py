@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, as an event that any thread may wait for."""
+"""Turn SIGTERM and SIGINT into an event that any thread can wait for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def stop_requested() -> threading.Event:
-    """Set by SIGTERM and SIGINT from here on; the second one ends the process where it stands.
+    """Return an event that the next SIGTERM or SIGINT sets; a second signal exits with status 0.
 
-    A thread of its own reads of signals from their wake-up descriptor. A handler in Python runs in
-    the main thread: not before that wakes, and the kernel may wake another; and a handler that sets
-    an event waits for ever when the main thread, at that moment, begins to wait for the event.
+    A thread reads the signals from Python's wake-up descriptor. A handler in Python would run only
+    when the main thread wakes, while the kernel may wake another thread; and a handler that sets an
+    event deadlocks if the main thread is just beginning to wait for that event.
 
     Only the main thread may call this.
     """
@@ -32,9 +32,9 @@ def stop_requested() -> threading.Event:
             stopping.set()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
-    # Detached: it is to be open for as long as the process.
+    # Detached, so that the descriptor stays open as long as the process runs.
     signal.set_wakeup_fd(writing.detach())
     for number in _SIGNALS:
-        # Python writes to the descriptor for signals alone that have a handler.
-        signal.signal(number, lambda *_of_it: None)
+        # Python writes only signals that have a handler to the descriptor.
+        signal.signal(number, lambda *_arguments: None)
     return stopping

@@ -1,6 +1,6 @@
-"""What a service tells systemd (sd_notify): that it is ready, and, again and again, that it works.
+"""Notify systemd (sd_notify) that a service is ready, works and stops.
 
-Without systemd all of this does nothing. What working means, each process says for itself.
+Without systemd the functions do nothing. The callers decide whether the service works.
 """
 
 from __future__ import annotations
@@ -19,49 +19,53 @@ _log = logging.getLogger(__name__)
 
 
 def notify(state: str) -> None:
-    """Send systemd `READY=1`, `WATCHDOG=1` and the like; a socket that is not there is let be."""
-    place = os.environ.get("NOTIFY_SOCKET")
-    if not place:
+    """Send systemd a state such as `READY=1`; log a warning if the socket cannot be written to."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
         return
     # sd_notify(3): a leading @ stands for a name in Linux's abstract namespace.
-    address = "\0" + place[1:] if place.startswith("@") else place
+    address = "\0" + path[1:] if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
             channel.sendto(state.encode(), address)
     except OSError as error:
-        _log.warning("cannot tell systemd %s: %s", state, error)
+        _log.warning("cannot notify systemd of %s at %s: %s", state, path, error)
 
 
 def limit() -> float | None:
-    """The seconds after which systemd ends this process unless it is told; None for never."""
+    """Return the watchdog's limit (WatchdogSec) in seconds; None if there is none."""
     if os.environ.get("WATCHDOG_PID") not in (None, str(os.getpid())):
         return None
-    given = os.environ.get("WATCHDOG_USEC", "")
-    return int(given) / 1e6 if given.isdecimal() and int(given) else None
+    value = os.environ.get("WATCHDOG_USEC", "")
+    return int(value) / 1e6 if value.isdecimal() and int(value) else None
 
 
 def wait(stopping: threading.Event, silent: Callable[[float], Iterable[str]]) -> None:
-    """Wait for `stopping`, and tell systemd meanwhile that all is well.
+    """Wait for `stopping`, and meanwhile notify systemd at intervals that the service works.
 
-    `silent(seconds)` names what has not moved for so long: while there is anything, systemd is
-    told nothing, and starts the process anew.
+    `silent(seconds)` returns the names of threads that have hung for so long. While there are any,
+    systemd gets no notification, and finally restarts the service.
     """
     seconds = limit()
     if seconds is None:
         stopping.wait()
         return
     while not stopping.wait(seconds / 4):
-        if still := sorted(silent(seconds / 2)):
-            _log.error("%s: no sign of life for %g s", ", ".join(still), seconds / 2)
+        if hanging := sorted(silent(seconds / 2)):
+            _log.error(
+                "no activity for %g s in: %s; systemd restarts this service unless that changes",
+                seconds / 2,
+                ", ".join(hanging),
+            )
         else:
             notify("WATCHDOG=1")
 
 
 class Watchdog:
-    """Sees which threads use a database, by their names.
+    """Record when each of the named threads last used the database.
 
-    Each of a worker's loops asks the database for work several times a second: one that does not
-    hangs, and so does a database that answers none of them.
+    Each loop of a worker polls the database several times a second: a loop that does not has hung,
+    or the database does not answer.
     """
 
     def __init__(self, engine: sa.Engine, threads: Iterable[str]) -> None:
@@ -69,21 +73,21 @@ class Watchdog:
         self._seen = dict.fromkeys(threads, now)
 
         @event.listens_for(engine, "after_cursor_execute")
-        def see(*_of_it: object) -> None:
+        def see(*_arguments: object) -> None:
             name = threading.current_thread().name
             if name in self._seen:
                 self._seen[name] = time.monotonic()
 
     def expect(self, thread: str) -> None:
-        """From now on this thread is to be seen, too."""
+        """Watch this thread as well from now on."""
         self._seen[thread] = time.monotonic()
 
     def excuse(self, threads: Iterable[str]) -> None:
-        """These threads have done their work."""
+        """Watch these threads no more."""
         for thread in threads:
             self._seen.pop(thread, None)
 
     def silent(self, seconds: float) -> list[str]:
-        """The threads that were not seen for so long."""
+        """Return the threads that have not used the database for `seconds`."""
         now = time.monotonic()
         return [name for name, seen in list(self._seen.items()) if now - seen > seconds]

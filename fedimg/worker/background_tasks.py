@@ -1,4 +1,4 @@
-"""What the worker does at intervals, beside its jobs and without holding any up."""
+"""Run the worker's periodic tasks in threads of their own, so that they delay no job."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fedimg.sources.compose_listing import ComposeListing
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.store.store import Store
 
-#: Between two looks at the entries, and the jobs, whose turn may have come again.
-_LATER_SECONDS = 2.0
-#: Between two looks for history that is old by now.
+#: Interval of the checks for entries, jobs and regions that are due.
+_DUE_SECONDS = 2.0
+#: Interval at which old history is deleted.
 _HISTORY_SECONDS = 86400.0
 
 
@@ -31,51 +31,52 @@ def background_tasks(
     queue: JobQueue,
     clients: Clients,
     stop: threading.Event,
-    turn: threading.Event,
+    leads: threading.Event,
 ) -> list[Periodic]:
-    """Finding what was missed, asking Koji and regions again, running jobs again, forgetting what
-    is old.
+    """Return the periodic tasks of a worker, not yet started.
 
-    Of several workers the one does it whose `turn` is set.
+    They catch up with missed announcements, ask about deferred entries again, start due retries,
+    probe unavailable regions and delete old history. They run only in the worker whose `leads` is
+    set, and end when `stop` is set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
-    listings += [ComposeListing(composes, each) for each in composes.locations]
+    listings += [ComposeListing(composes, location) for location in composes.locations]
     deferred = DeferredEntries(store)
     outages = Outages(store, settings.ec2.limits)
 
-    def catching_up(listing: Listing) -> Periodic:
+    def catch_up_task(listing: Listing) -> Periodic:
         catch_up = CatchUp(store, queue, listing, settings.catch_up, stop)
 
         def look() -> float:
             return settings.catch_up.interval if catch_up.look() else settings.koji.retry_seconds
 
-        return Periodic(f"catching up with {', '.join(listing.kinds)}", look, stop, turn)
+        return Periodic(f"catching up with {', '.join(listing.kinds)}", look, stop, leads)
 
-    def ask_again() -> float:
+    def requeue_deferred() -> float:
         deferred.take_in(queue.take_in)
-        return _LATER_SECONDS
+        return _DUE_SECONDS
 
-    def begin_due() -> float:
+    def start_retries() -> float:
         queue.begin_due()
-        return _LATER_SECONDS
+        return _DUE_SECONDS
 
     def probe(region: str) -> str:
         return " ".join(str(availability.probe(clients, region) or "").split())
 
-    def look_at_regions() -> float:
+    def probe_regions() -> float:
         outages.look(probe, partial(regions.unwanted, clients, settings.ec2))
-        return _LATER_SECONDS
+        return _DUE_SECONDS
 
-    def forget() -> float:
+    def delete_history() -> float:
         retention.forget(store, queue, settings.worker.history_days)
         return _HISTORY_SECONDS
 
     return [
-        # One a place: where one of them is silent, the others are looked at all the same.
-        *map(catching_up, listings),
-        Periodic("asking again", ask_again, stop, turn),
-        Periodic("running jobs again", begin_due, stop, turn),
-        Periodic("asking regions again", look_at_regions, stop, turn),
-        Periodic("forgetting old history", forget, stop, turn),
+        # A task for each listing, so that a server that hangs delays no other listing.
+        *map(catch_up_task, listings),
+        Periodic("requeueing deferred entries", requeue_deferred, stop, leads),
+        Periodic("starting due retries", start_retries, stop, leads),
+        Periodic("probing unavailable regions", probe_regions, stop, leads),
+        Periodic("deleting old history", delete_history, stop, leads),
     ]

@@ -1,6 +1,6 @@
-"""Serving the queues: DBOS as a worker runs it, from its start to the end of what was begun.
+"""Run the queued workflows in this process by DBOS, until the worker stops or is drained.
 
-What is queued is fedimg.jobs.queue' to say, what is done about it fedimg.worker.workflows's.
+`fedimg.jobs.queue` puts workflows into the queues; `fedimg.worker.workflows` has their code.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store, StoreError
 from fedimg.worker.workflows import Workflows
 
-#: Jobs of one version are taken on by any worker that says the same; raise it, by one, when a
-#: change of the steps leaves running jobs behind, and only then: the worker refuses to start on
-#: those. What nobody has begun is for the highest version of the workers that live.
+#: The version of the steps. A worker continues runs of its own version only, and refuses to start
+#: on runs of another. Raise the version by one if a change of the steps makes running jobs
+#: incompatible, and only then. Runs that have not started go to the highest running version.
 VERSION = "1"
-#: The queue's threads, by its own names, without which a worker does nothing.
+#: Names of the DBOS threads that take runs from the queues.
 LOOPS = [f"queue-worker-{name}" for name in (INTAKE_QUEUE, JOBS_QUEUE, CLEAN_QUEUE)]
-#: Entries that wait for Koji at the same time.
+#: Entries that this worker looks up at the same time.
 _ENTRIES = 20
-#: Jobs that are cleaned up at the same time.
+#: Jobs that this worker cleans up at the same time.
 _CLEAN_UPS = 10
-#: Between two looks at a queue: each is three transactions, and workers that share a database look
-#: by turns.
+#: Polling intervals of a queue. A poll is three transactions, so workers that share a PostgreSQL
+#: poll less often.
 _POLL_SECONDS = 0.25
 _SHARED_POLL_SECONDS = 1.0
-#: How long a drained worker's jobs may take: as long as they do.
+#: How long a drained worker waits for its jobs, which in effect is without a limit.
 _DRAIN_SECONDS = 30 * 86400
 
 
 def serve(store: Store, name: str, workflows: Workflows, jobs_at_once: int) -> None:
-    """Go on with what an earlier worker of this name left, then take what waits.
+    """Start to run queued workflows, first those that an earlier worker of this name began.
 
-    Raises StoreError when the queue's own tables are an older version's.
+    Raises StoreError if the tables of DBOS are older than this version needs.
     """
     _configure(store, name)
     _register(INTAKE, workflows.intake)
     _register(PUBLISH, workflows.publish)
     _register(CLEAN, workflows.clean)
-    _log_as_ours()
+    _configure_queue_log()
     try:
         DBOS.launch()
     except queue_error.DBOSInitializationError as error:
         raise StoreError(
-            f"the queue's tables in the database {store.place} are not prepared for this version: "
-            f"run 'fedimg store migrate' as a role that may make tables there ({error})"
+            f"the database {store.place} lacks queue tables of this version: run 'fedimg store "
+            f"migrate' as a role that may create tables there ({error})"
         ) from error
     for queue, at_once in (
         (INTAKE_QUEUE, _ENTRIES),
@@ -75,11 +75,12 @@ def serve(store: Store, name: str, workflows: Workflows, jobs_at_once: int) -> N
         )
 
 
-def take_what_is_new() -> bool:
-    """Have workers of this version, and of no other, take what none has begun; whether they do.
+def claim_new_runs() -> bool:
+    """Assign runs that have not started to workers of this version; return whether that worked.
 
-    By itself the queue leaves that to the version that came last, whether it lives or not. When one
-    came is the word of some machine's clock: behind one that was ahead no other comes last.
+    DBOS assigns them to the version that was registered last, even if no such worker is running.
+    The time of registration comes from a worker's clock: a version registered by a clock that was
+    ahead stays the last one until that time has passed.
     """
     if _latest() == VERSION:
         return True
@@ -91,11 +92,11 @@ def _latest() -> str:
     return str(DBOS.get_latest_application_version()["version_name"])
 
 
-def take_no_more(seconds: float) -> None:
-    """Take nothing from the queues from now on, and return at once.
+def stop_taking_runs(seconds: float) -> None:
+    """Take no more runs from the queues, and return at once.
 
-    For jobs under way it waits in a thread of its own, for `seconds` and a little more: whoever
-    stops waits for their steps, not for whole jobs.
+    A thread gives the runs in progress `seconds` and a little more to end; the caller itself waits
+    only for their current steps.
     """
     threading.Thread(
         target=partial(DBOS.destroy, workflow_completion_timeout_sec=math.ceil(seconds) + 1),
@@ -104,9 +105,9 @@ def take_no_more(seconds: float) -> None:
 
 
 def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool]) -> None:
-    """Take nothing new, and return when all that was begun has ended.
+    """Take no more runs, and return when the runs in progress have ended.
 
-    The clean-ups of the jobs are another worker's, unless this one is alone.
+    Other workers clean up after them; if `alone()`, this worker does.
     """
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
     if not alone() or not queue.cleaning():
@@ -114,7 +115,7 @@ def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool
     _configure(store, name)
     DBOS.listen_queues([CLEAN_QUEUE])
     DBOS.launch()
-    take_what_is_new()
+    claim_new_runs()
     while queue.cleaning() and alone():
         time.sleep(_POLL_SECONDS)
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
@@ -130,33 +131,33 @@ def _configure(store: Store, name: str) -> None:
             "executor_id": name,
             "serializer": SERIALIZER,
             "log_level": "WARNING",
-            # A worker may not be allowed to make tables: 'fedimg store migrate' is for that.
+            # A worker's role may lack the right to create tables: 'fedimg store migrate' does it.
             "run_migrations": not store.shared,
         }
     )
 
 
 def _register(name: str, body: Callable[..., object]) -> None:
-    # Recovery is what a worker is for: no number of crashes makes a job one to give up.
+    # A job is recovered after any number of crashes.
     @DBOS.workflow(name=name, max_recovery_attempts=None)
-    def workflow(*given: object) -> object:
-        return body(*given)
+    def workflow(*arguments: object) -> object:
+        return body(*arguments)
 
 
-def _log_as_ours() -> None:
-    """Let the queue's own log go where ours goes, without its word on what we see ourselves."""
-    queue = logging.getLogger("dbos")
-    queue.handlers.clear()
-    queue.propagate = True
-    queue.setLevel(logging.WARNING)
-    queue.addFilter(_is_news)
+def _configure_queue_log() -> None:
+    """Send the log of DBOS to fedimg's log, without errors that fedimg reports itself."""
+    log = logging.getLogger("dbos")
+    log.handlers.clear()
+    log.propagate = True
+    log.setLevel(logging.WARNING)
+    log.addFilter(_is_unreported)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    known = (
-        # Every cancelled job.
+def _is_unreported(record: logging.LogRecord) -> bool:
+    reported = (
+        # DBOS logs these for every cancelled job.
         queue_error.DBOSAwaitedWorkflowCancelledError,
         queue_error.DBOSWorkflowCancelledError,
         queue_error.DBOSInitializationError,
     )
-    return not (record.exc_info and isinstance(record.exc_info[1], known))
+    return not (record.exc_info and isinstance(record.exc_info[1], reported))

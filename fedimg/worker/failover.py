@@ -1,4 +1,4 @@
-"""What workers on one database do for each other, and what one does that is to leave."""
+"""Take over the jobs of dead workers, and obey requests to drain or to stop a run."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import psycopg
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from fedimg.worker.lease import Lease
-from fedimg.worker.orphans import orphaned_runs, words
+from fedimg.worker.orphans import orphaned_runs, orphans_text
 from fedimg.worker.registry import RegisteredWorker, Registry
 from fedimg.worker.shared_lease import alive, connect, try_lock, worker_key
 
-#: Between two looks, in seconds.
+#: Interval of the checks, in seconds.
 _PAUSE = 0.5
 
 _log = logging.getLogger(__name__)
 
 
 class Failover:
-    """Looks, again and again, after the other workers, and at what is asked of this one.
+    """Watch the other workers, and the requests to this one, in the database.
 
     Args:
-        share: told how many workers live.
-        stop_revoked_runs: breaks off the runs here that another worker has to clean up behind.
-        drain: told once that this worker is to take no new job; called in a thread of its own.
-        take: has those of this one's version take what is new, and tells whether they do; called
-            at each look while no worker that takes jobs knows newer steps.
+        share: receives the number of running workers.
+        stop_revoked_runs: stops the runs of this worker that another one has to clean up after.
+        drain: called once, in a thread of its own, when this worker has to be drained.
+        claim_new_runs: assigns new runs to workers of this version and returns whether that
+            worked; called at each check while no running worker has a newer version of the steps.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Failover:
         share: Callable[[int], object],
         stop_revoked_runs: Callable[[], object],
         drain: Callable[[], object],
-        take: Callable[[], bool],
+        claim_new_runs: Callable[[], bool],
     ) -> None:
         self._store = store
         self._queue = queue
@@ -52,17 +52,17 @@ class Failover:
         self._share = share
         self._stop_revoked_runs = stop_revoked_runs
         self._drain = drain
-        self._take = take
+        self._claim_new_runs = claim_new_runs
         self._draining = False
-        self._taken = True
+        self._claimed = True
         self._living: list[RegisteredWorker] | None = None
 
     def look(self) -> float:
-        """Look once; the seconds until the next time."""
+        """Check once; return the seconds until the next check."""
         self._stop_revoked_runs()
         workers = self._registry.all()
         if not self._draining and any(
-            each.draining for each in workers if each.name == self._lease.name
+            worker.draining for worker in workers if worker.name == self._lease.name
         ):
             self._draining = True
             threading.Thread(target=self._drain, name="draining", daemon=True).start()
@@ -74,44 +74,51 @@ class Failover:
                 if name not in living:
                     self._take_over(name)
             workers = [worker for worker in workers if worker.name in living]
-        self._look_for_steps([replace(worker, jobs=[]) for worker in workers])
+        self._compare_versions([replace(worker, jobs=[]) for worker in workers])
         return _PAUSE
 
-    def _look_for_steps(self, living: list[RegisteredWorker]) -> None:
-        """See who takes what is new, and, when others have come or gone, what nobody takes."""
+    def _compare_versions(self, living: list[RegisteredWorker]) -> None:
+        """Claim new runs for the newest version; report orphans when the set of workers changes."""
         taking = {worker.name: worker.knows for worker in living if not worker.draining}
         if self._lease.name not in taking:
             return
         if taking[self._lease.name] == max(taking.values()):
-            self._take_what_is_new()
+            self._claim()
         if living == self._living:
             return
-        if left := orphaned_runs(self._queue, living):
-            _log.error("%s", words(left))
+        if orphans := orphaned_runs(self._queue, living):
+            _log.error("%s", orphans_text(orphans))
         self._living = living
 
-    def _take_what_is_new(self) -> None:
-        before, self._taken = self._taken, self._take()
-        if before and not self._taken:
+    def _claim(self) -> None:
+        before, self._claimed = self._claimed, self._claim_new_runs()
+        if before and not self._claimed:
             _log.error(
-                "nobody takes new jobs: they are left to workers of another version, whose time "
-                "lies ahead, as a clock was wrong; set the clocks right, and start one of these or "
-                "wait until then"
+                "no worker takes new jobs: a worker of another fedimg version, whose clock was "
+                "ahead, has claimed them; correct the clocks, then start a worker of that version "
+                "or wait until the clocks have passed the time at which it started"
             )
 
     def _take_over(self, name: str) -> None:
-        """Put back into the queues what a dead worker had in its hands."""
+        """Put the runs of a dead worker back into the queues."""
         try:
             with connect(self._store.engine.url, "fedimg take-over") as connection:
-                # Held meanwhile: nobody else does the same, and nobody starts under that name.
+                # The lock keeps others from doing the same, and from starting under that name.
                 if try_lock(connection, worker_key(name)):
                     self._requeue(name)
         except psycopg.Error as error:
-            _log.warning("cannot take over from worker %s: %s", name, str(error).strip())
+            _log.warning(
+                "cannot take over the jobs of worker %s, retries in %g s: %s",
+                name,
+                _PAUSE,
+                str(error).strip(),
+            )
 
     def _requeue(self, name: str) -> None:
-        # First the runs: a job that begins anew writes down who has it.
+        # Before requeueing, as a worker that starts a run again registers it.
         self._registry.drop_runs(name)
-        if taken := self._queue.requeue(name):
-            _log.warning("worker %s is gone; back in the queues: %s", name, ", ".join(taken))
+        if requeued := self._queue.requeue(name):
+            _log.warning(
+                "worker %s has died; put back into the queues: %s", name, ", ".join(requeued)
+            )
         self._registry.leave(name)

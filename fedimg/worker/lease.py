@@ -1,6 +1,6 @@
-"""The right to be a worker: the one on a state directory, or one of several on a PostgreSQL.
+"""Grant the lease of a worker: the only one on a state directory, or one of several.
 
-The latter's is in fedimg.worker.shared_lease.
+`fedimg.worker.shared_lease` has the lease of several workers on a PostgreSQL.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from fedimg.store.database import StoreError
 if TYPE_CHECKING:
     from fedimg.store.store import Store
 
-#: The one worker's name on a state directory.
+#: The name of the only worker on a state directory.
 ALONE = "worker"
 
 
 class WorkerRunning(StoreError):
-    """Another worker holds this state directory."""
+    """Another worker has the lease of this state directory."""
 
 
 class Lease(Protocol):
-    """The right to work under `name`, held until `release` or death.
+    """The right to be the worker `name`, held until `release` or the end of the process.
 
-    `leads` is set once this worker is the one that also does what only one may do at a time.
+    `leads` is set once this worker is the leader, which runs the outbox relays and periodic tasks.
     """
 
     name: str
     leads: threading.Event
 
     def check(self) -> None:
-        """End the process when the lease was lost."""
+        """End the process if the lease is lost."""
 
     def release(self) -> None:
-        """Let another have it."""
+        """Give the lease back."""
 
 
 class FileLease:
-    """The right to be the one worker on a state directory.
+    """The lease of the only worker on a state directory.
 
-    Raises WorkerRunning when another process has it, StoreError when it cannot be asked for.
+    Raises WorkerRunning if another process has it, StoreError if the lock file cannot be opened.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -55,37 +55,37 @@ class FileLease:
         path = directory / permissions.LOCK
         try:
             permissions.create(path)
-            # Not through a link: another file would be emptied.
+            # O_NOFOLLOW, as the file is emptied below: a link could lead to any other file.
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
             self._file: IO[str] = os.fdopen(descriptor, "a+")
         except OSError as error:
-            raise StoreError(f"cannot open {path}: {error.strerror}") from error
+            raise StoreError(f"cannot open the lock file {path}: {error.strerror}") from error
         try:
-            # The kernel drops the lock with the process, however that ends.
+            # The kernel releases the lock when the process ends in any way.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             raise WorkerRunning(
-                f"a worker (process {holder}) runs on {directory} already; stop it first"
+                f"a worker (process {holder}) is already running on {directory}; stop it first"
             ) from error
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
 
     def check(self) -> None:
-        """The kernel takes it from no process that lives."""
+        """Do nothing, as a process cannot lose a lock of the kernel."""
 
     def release(self) -> None:
-        """Let another worker start."""
+        """Release the lock, so that another worker can start."""
         self._file.close()
 
 
 def living(store: Store, names: Sequence[str]) -> set[str]:
-    """Which of these workers run, as far as can be seen from here."""
+    """Return the names of those workers that are running, as far as this process can tell."""
     if store.shared:
-        # It loads libpq.
+        # Imported here, as it loads libpq.
         from fedimg.worker.shared_lease import alive
 
         return alive(store.engine, names)
@@ -94,6 +94,6 @@ def living(store: Store, names: Sequence[str]) -> set[str]:
     except (ValueError, FileNotFoundError, ProcessLookupError):
         return set()
     except OSError:
-        # Somebody else's process, or somebody else's file: there is one, as far as can be seen.
+        # This user may not signal the process or read the file: assume that the worker runs.
         pass
     return set(names) & {ALONE}

@@ -1,4 +1,4 @@
-"""What waits for a worker that knows its steps, while those that live know others."""
+"""Find orphans: queued runs that only a worker of another version of the steps can continue."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fedimg.worker.registry import RegisteredWorker
 
 
 def orphaned_runs(queue: JobQueue, living: Iterable[RegisteredWorker]) -> list[str]:
-    """The workflows in the queues that none of these workers takes."""
+    """Return the ids of the queued workflows that none of these workers continues."""
     return queue.left_to_others({str(each.knows) for each in living if not each.draining})
 
 
-def words(left: Sequence[str]) -> str:
-    """What a person is told of them."""
+def orphans_text(workflows: Sequence[str]) -> str:
+    """Return the message about orphans, given the ids of their workflows."""
     return (
-        f"{', '.join(left)} were begun by a version of fedimg whose steps are others, and wait for "
-        "a worker of that one: install it again, and let them end"
+        f"{', '.join(workflows)} were started by an incompatible fedimg version and need a worker "
+        "of that version to finish: start one until they have ended"
     )

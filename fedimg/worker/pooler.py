@@ -1,10 +1,10 @@
-"""Whether a pooler stands before PostgreSQL that gives one of its connections to several clients.
+"""Detect a connection pooler that shares the connections of PostgreSQL between clients.
 
-The locks by which workers tell who lives, the settings of a connection and its prepared statements
-belong to one connection. Where several clients share it, or one is moved to another between two
-transactions, two workers are one, and what a dead one held stays held. It is found by what happens
-to a lock, not by a name: a pool that keeps a client on one connection for as long as it is
-connected, such as PgBouncer's in session mode, is as good as PostgreSQL itself.
+Advisory locks, by which workers know which of them are running, belong to a connection, and so do
+settings and prepared statements. If a pooler gives one connection to several clients, two workers
+can hold the same lock, and the lock of a dead worker stays held. The test checks how a lock
+behaves, not the name of a product: a pooler that keeps a client on one connection, such as
+PgBouncer in session mode, works like PostgreSQL itself.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fedimg.store.database import StoreError, Unreachable
 from fedimg.store.url import postgresql_url
 from fedimg.worker.shared_lease import connect
 
-#: Until the lock of a connection that was closed must be gone, in seconds, on a busy server.
-_GONE_SECONDS = 10.0
-_LOOK_SECONDS = 0.05
-#: A setting of our own, of which PostgreSQL asks only that there is a dot in it.
+#: How long, in seconds, a busy server may take to release the lock of a closed connection.
+_RELEASE_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+#: A custom setting; PostgreSQL only requires a dot in its name.
 _SETTING = "fedimg.probe"
 _HOLDERS = (
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
@@ -35,9 +35,9 @@ _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def refuse_shared_connections(address: str) -> None:
-    """Raise StoreError where connections to the PostgreSQL at `address` are shared.
+    """Raise StoreError if a pooler shares connections to the PostgreSQL at the URL `address`.
 
-    Raises Unreachable when it cannot be connected to.
+    Raises Unreachable if the server does not answer.
     """
     url = postgresql_url(address)
     place = url.set(drivername="postgresql").render_as_string()
@@ -52,44 +52,45 @@ def refuse_shared_connections(address: str) -> None:
                 fault = _fault(first, second, key)
         except psycopg.Error as error:
             # Statement mode allows no transactions at all.
-            fault = f"two connections at once do not work: {str(error).strip()}"
+            fault = f"a second connection failed: {str(error).strip()}"
     if fault:
         raise StoreError(
             f"the database {place} is reached through a pooler that shares connections, such as "
-            f"PgBouncer in transaction or statement mode: {fault}. fedimg's locks belong to "
-            "connections: name PostgreSQL itself in `database`, or a pool in session mode"
+            f"PgBouncer in transaction or statement mode: {fault}. fedimg's locks need a "
+            "connection of their own: set `database` to PostgreSQL itself, or to a pool in session "
+            "mode"
         )
 
 
 def _fault(first: _Connection, second: _Connection, key: int) -> str:
-    """What is wrong with the connections; empty when each is its client's own."""
+    """Return why the two connections are shared; empty if each belongs to one client."""
     token = secrets.token_hex(8)
-    # One statement: the next one may run on another connection.
+    # In a single statement, as the next one may run on another connection.
     ((mine, _, _),) = first.execute(
         "SELECT pg_backend_pid(), pg_try_advisory_lock(%s), set_config(%s, %s, false)",
         [key, _SETTING, token],
     ).fetchall()
-    # From here on the second has a connection for itself, so that the first cannot be given it.
+    # A transaction reserves a connection for the second client, so the first cannot get it.
     second.execute("BEGIN")
     ((theirs,),) = second.execute("SELECT pg_backend_pid()").fetchall()
     if theirs == mine:
-        return "two clients were given the same connection"
+        return "two clients got the same connection"
     if _holders(second, key) != [mine]:
-        return "a lock that one client took is not seen as held by another"
-    ((now, said),) = first.execute(
+        return "one client cannot see the lock of the other"
+    ((now, setting),) = first.execute(
         "SELECT pg_backend_pid(), current_setting(%s, true)", [_SETTING]
     ).fetchall()
-    if now != mine or said != token:
-        return "a client was moved to another connection between two statements"
+    if now != mine or setting != token:
+        return "a client got another connection for its next statement"
     first.close()
-    deadline = time.monotonic() + _GONE_SECONDS
+    deadline = time.monotonic() + _RELEASE_SECONDS
     while _holders(second, key):
         if time.monotonic() > deadline:
-            return "the lock of a client that has gone stays held"
-        time.sleep(_LOOK_SECONDS)
+            return "the lock of a disconnected client stays held"
+        time.sleep(_POLL_SECONDS)
     return ""
 
 
 def _holders(connection: _Connection, key: int) -> list[int]:
-    """The server's processes that hold an advisory lock."""
+    """Return the ids of the server processes that hold an advisory lock."""
     return [int(pid) for (pid,) in connection.execute(_HOLDERS, [key]).fetchall()]

@@ -1,4 +1,4 @@
-"""The worker: a process that serves the queues, announces, and stops when it is told to."""
+"""Run the worker process: queues, outbox relays and background tasks, from start to stop."""
 
 from __future__ import annotations
 
@@ -34,34 +34,35 @@ from fedimg.worker.registry import Registry
 from fedimg.worker.shared_lease import SharedLease, alive
 from fedimg.worker.workflows import Workflows
 
-#: The exit status of a worker that was drained, which is not to be started again by itself.
+#: The exit status of a drained worker, which systemd does not restart.
 DRAINED = 6
-#: The longest pause, in seconds, before a PostgreSQL that does not answer is tried again, and how
-#: long in all.
-_LONGEST_PAUSE, _PATIENCE = 30.0, 3600.0
-#: What else a start takes, in seconds.
+#: The longest pause between two attempts to connect to PostgreSQL, and how long a start waits for
+#: PostgreSQL in all, in seconds.
+_LONGEST_PAUSE, _DATABASE_SECONDS = 30.0, 3600.0
+#: How long the rest of a start takes at most, in seconds.
 _STARTING_SECONDS = 60.0
-#: How long announcements may take to leave when the worker stops; the others leave later.
-_ANNOUNCING_SECONDS = 3.0
-#: … and what is done beside the queues, which may be waiting for Koji, to end.
-_BESIDE_SECONDS = 0.5
+#: How long a stopping worker gives the outbox relays; the next worker sends the remaining messages.
+_RELAY_SECONDS = 3.0
+#: How long a stopping worker waits for its background tasks, which may be waiting for Koji.
+_BACKGROUND_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
 
 
 def run_worker(settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT; the exit status.
+    """Run until SIGTERM or SIGINT, then exit the process; return 0 if stopped before the start.
 
-    Steps under way then may end within `worker.stop_seconds`, unless told a second time; whatever
-    is left the next worker takes up. So it does when the database fails or the process runs out of
-    memory, files or threads, or has lost its lease; the exit status is 1 then. It is DRAINED behind
-    the last job of a worker that was drained.
-    Raises StoreError when the state directory cannot be used or holds work in flight of a version
-    with other steps, or the queue's tables are an older version's; WorkerRunning when it is in use,
-    BusError when a bus's configuration does not lead to it.
+    After the first signal, steps in progress have `worker.stop_seconds` to end; a second signal
+    exits at once. The next worker continues what is left, also if the process exits with status 1
+    because the database fails, the lease is lost, or memory, files or threads run out. A drained
+    worker exits with DRAINED after its last job.
+
+    Raises StoreError if the database cannot be used, lacks tables of this version, or holds running
+    jobs of an incompatible version; WorkerRunning if another worker has the state directory;
+    BusError if the configuration of a bus is wrong.
     """
     stopping = stop_requested()
-    store = _opened(settings, stopping)
+    store = _open(settings, stopping)
     if store is None:
         return 0
     worker = _Worker(settings, store, _lease(settings, store), stopping)
@@ -71,13 +72,12 @@ def run_worker(settings: Settings) -> int:
     systemd.notify("STOPPING=1")
     status = worker.stop()
     logging.shutdown()
-    # Steps in flight would otherwise hold the process for as long as EC2 takes; the queue knows
-    # where they were.
+    # A plain exit would wait for the threads of unfinished steps; the next worker repeats these.
     os._exit(status)
 
 
 class _Worker:
-    """What runs in the process: the queues, the messengers, and what is done beside them."""
+    """The parts of a worker: the queues, the outbox relays and the background tasks."""
 
     def __init__(
         self, settings: Settings, store: Store, lease: Lease, stopping: threading.Event
@@ -90,7 +90,7 @@ class _Worker:
         self._drained = threading.Event()
         self._queue = JobQueue(store)
         self._registry = Registry(store)
-        _refuse_other_steps(store, self._queue, self._registry, lease.name)
+        _refuse_incompatible_runs(store, self._queue, self._registry, lease.name)
         self._watchdog = systemd.Watchdog(store.engine, executor.LOOPS)
         self._gate = Gate(end_exhausted)
         self._rate_limit = RateLimit(settings.ec2.limits.calls)
@@ -117,74 +117,74 @@ class _Worker:
             share=self._rate_limit.share,
             stop_revoked_runs=self._workflows.stop_revoked_runs,
             drain=self._drain,
-            take=executor.take_what_is_new,
+            claim_new_runs=executor.claim_new_runs,
         )
         self._background = [
             *background_tasks(settings, store, self._queue, self._clients, stopping, lease.leads),
-            Periodic("looking at the other workers", failover.look, stopping),
+            Periodic("watching the other workers", failover.look, stopping),
         ]
 
     def start(self) -> None:
-        """Begin with everything. Raises BusError, and StoreError for older tables of the queue."""
+        """Start all parts. Raises BusError, and StoreError if the queue's tables are too old."""
         self._registry.enter(self._lease.name, __version__, int(executor.VERSION))
         for relay in self._relays:
             relay.start()
-        # The first client takes long to make, and all a while; no job is to wait for that.
+        # boto3 takes seconds to create the first client of a region: done now, it delays no job.
         expected = partial(regions.expected, self._clients, self._settings.ec2)
         retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
         executor.serve(self._store, self._lease.name, self._workflows, at_once)
-        for each in self._background:
-            each.start()
-        threading.Thread(target=self._expect_announcing, daemon=True).start()
+        for task in self._background:
+            task.start()
+        threading.Thread(target=self._watch_relays, daemon=True).start()
         _log.info(
-            "worker %s of site %s started on %s",
+            'worker "%s" started (site %s, database %s)',
             self._lease.name,
             self._settings.site,
             self._store.place,
         )
 
     def silent(self, seconds: float) -> list[str]:
-        """What has not moved for so long, and should have."""
+        """Return the names of the threads that have not used the database for `seconds`."""
         return self._watchdog.silent(seconds)
 
     def stop(self) -> int:
-        """Let what is under way end, within its time, and let go; the exit status."""
+        """Stop all parts within their time limits and release the lease; return the exit status."""
         if self._drained.is_set():
-            _log.info("worker %s has no job any more, and ends", self._lease.name)
-            self._stop_announcing()
+            _log.info('worker "%s" is drained: its last job has ended, exiting', self._lease.name)
+            self._stop_relays()
             self._registry.leave(self._lease.name)
         else:
-            self._break_off(self._settings.worker.stop_seconds)
-            self._stop_announcing()
+            self._stop_steps(self._settings.worker.stop_seconds)
+            self._stop_relays()
         self._lease.release()
         return DRAINED if self._drained.is_set() else 0
 
-    def _break_off(self, seconds: float) -> None:
-        """Begin no step any more, and let those end that have begun."""
+    def _stop_steps(self, seconds: float) -> None:
+        """Start no more steps, and give those in progress `seconds` to end."""
         _log.info(
-            "worker stopping: steps under way may end within %g s; what is left goes on when it is "
-            "started again",
+            "worker stopping: steps in progress have %g s to end; the next worker continues the "
+            "jobs",
             seconds,
         )
         self._gate.close()
         self._workflows.stopping.set()
-        executor.take_no_more(seconds)
+        executor.stop_taking_runs(seconds)
         if not self._gate.quiet(seconds):
-            _log.info("worker stopped in the middle of steps, which are begun again")
-        for each in self._background:
-            each.join(_BESIDE_SECONDS)
+            _log.info("worker stopped with steps unfinished; the next worker repeats these steps")
+        for task in self._background:
+            task.join(_BACKGROUND_SECONDS)
 
-    def _stop_announcing(self) -> None:
-        """Let all messengers send what they can, at the same time."""
+    def _stop_relays(self) -> None:
+        """Stop all outbox relays at the same time, after they have sent what they can."""
         for relay in self._relays:
-            relay.tell_to_stop(_ANNOUNCING_SECONDS)
+            relay.tell_to_stop(_RELAY_SECONDS)
         for relay in self._relays:
-            relay.stop(_ANNOUNCING_SECONDS)
+            relay.stop(_RELAY_SECONDS)
 
     def _end_with_database(self, error: BaseException) -> None:
-        # Of a worker that stood still PostgreSQL has ended the transactions, too: that is not the
-        # reason to tell.
+        # PostgreSQL also ends the transactions of a worker that was frozen; the lost lease is then
+        # the reason to report.
         self._lease.check()
         end_with_database(error)
 
@@ -195,32 +195,35 @@ class _Worker:
 
     def _drain(self) -> None:
         name = self._lease.name
-        _log.info("worker %s is drained: it takes no new job, and ends behind those it has", name)
+        _log.info('worker "%s" is draining: it takes no new job and exits after its last one', name)
         self._watchdog.excuse(executor.LOOPS)
         executor.finish(self._store, self._queue, name, alone=self._alone)
         self._drained.set()
         self._stopping.set()
 
     def _alone(self) -> bool:
-        """Whether no other worker takes what this one leaves."""
+        """Return whether no other worker is running that could clean up after this one."""
         working = [worker.name for worker in self._registry.all() if not worker.draining]
         return not self._store.shared or not alive(self._store.engine, working)
 
-    def _expect_announcing(self) -> None:
-        # Of several workers the others' messengers wait for their turn.
+    def _watch_relays(self) -> None:
+        # The relays of a worker that does not lead are idle: the watchdog must not miss them.
         self._lease.leads.wait()
         for bus in self._buses:
             self._watchdog.expect(thread_name(bus))
 
 
-def _opened(settings: Settings, stopping: threading.Event) -> Store | None:
-    """The database, as soon as a PostgreSQL answers; None when told to stop before."""
-    deadline = time.monotonic() + _PATIENCE
+def _open(settings: Settings, stopping: threading.Event) -> Store | None:
+    """Open the database as soon as PostgreSQL answers; return None if stopped before.
+
+    Raises StoreError if the database cannot be used, Unreachable if it does not answer for an hour.
+    """
+    deadline = time.monotonic() + _DATABASE_SECONDS
     pause = 1.0
     while True:
         try:
             if settings.database:
-                # Loads libpq, which a worker on a file has no use for.
+                # Imported here, as it loads libpq, which a worker on a file does not need.
                 from fedimg.worker.pooler import refuse_shared_connections
 
                 refuse_shared_connections(settings.database)
@@ -232,8 +235,8 @@ def _opened(settings: Settings, stopping: threading.Event) -> Store | None:
         except Unreachable as error:
             if time.monotonic() > deadline:
                 raise
-            _log.warning("waiting for the database, tried again in %g s: %s", pause, error)
-        # systemd would take it for a start that hangs.
+            _log.warning("waiting for the database, retries in %g s: %s", pause, error)
+        # Otherwise systemd would kill the process after TimeoutStartSec.
         systemd.notify(f"EXTEND_TIMEOUT_USEC={round((pause + _STARTING_SECONDS) * 1e6)}")
         if stopping.wait(pause):
             return None
@@ -241,32 +244,36 @@ def _opened(settings: Settings, stopping: threading.Event) -> Store | None:
 
 
 def _lease(settings: Settings, store: Store) -> Lease:
-    """This worker's right to work, which each use of the database checks."""
+    """Take the lease of this worker; on PostgreSQL each statement checks it first.
+
+    Raises WorkerRunning or StoreError if there is no lease to have.
+    """
     if not store.shared:
         return FileLease(settings.state_directory)
     lease = SharedLease(store.engine.url, settings.worker.lease_seconds, end_without_lease)
 
     @event.listens_for(store.engine, "before_cursor_execute")
-    def check(*_of_it: object) -> None:
-        # Whoever stood still meanwhile must write nothing about jobs that others have by now.
+    def check(*_arguments: object) -> None:
+        # A worker that was frozen must not write about jobs that others have taken over.
         lease.check()
 
     return lease
 
 
-def _refuse_other_steps(store: Store, queue: JobQueue, registry: Registry, name: str) -> None:
-    """Raise StoreError when there is work that this version's steps cannot go on with.
+def _refuse_incompatible_runs(store: Store, queue: JobQueue, registry: Registry, name: str) -> None:
+    """Raise StoreError if there are runs that this version cannot continue.
 
-    What other workers that live have is theirs; what an earlier one of this `name` had is nobody's.
+    Runs of other workers that are running do not count; those of an earlier worker `name` do.
     """
     others = [worker.name for worker in registry.all() if worker.name != name]
     living = alive(store.engine, others) if store.shared else ()
     begun = queue.begun_otherwise(executor.VERSION, living)
     if not store.shared:
-        # What a start that came to nothing had put back; nobody else will take it.
+        # An earlier start that was refused has put runs back into the queues.
         begun += queue.left_to_others([executor.VERSION])
     if begun:
         raise StoreError(
-            f"in flight are {', '.join(begun)}, begun by a version of fedimg whose steps were "
-            "others; install that one again, let them end ('fedimg status'), then upgrade"
+            f"cannot start the worker: an incompatible fedimg version started {', '.join(begun)}, "
+            "and only that version can finish them; install it again, wait until they have ended "
+            "('fedimg status'), then upgrade"
         )

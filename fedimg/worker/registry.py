@@ -1,6 +1,6 @@
-"""Who works on the database, and on what: the rows by which workers know of each other.
+"""Register the workers of a database and the runs that each of them works on.
 
-That a worker lives is for fedimg.worker.lease to say.
+A row does not tell whether its worker is running: `fedimg.worker.lease` does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fedimg.store.tables import running, workers
 
 @dataclass(frozen=True)
 class RegisteredWorker:
-    """One worker as its operator sees it; `started` is in seconds since the epoch.
+    """A row of the registry; `started` is in seconds since the epoch.
 
-    A worker that is `draining` takes no new job, and ends when those that it has are done. `jobs`
-    are what it works on, by name and run. `steps` says which steps it knows
+    A worker that is `draining` takes no new job, and exits when its jobs have ended. `jobs` holds
+    the job and run numbers that it works on. `steps` is its version of the steps
     (fedimg.worker.executor.VERSION).
     """
 
@@ -36,19 +36,19 @@ class RegisteredWorker:
 
     @property
     def knows(self) -> int:
-        """Which steps it knows. A version that did not say so was of the first."""
+        """The version of the steps; workers that registered none have version 1."""
         return self.steps or 1
 
 
 class Registry:
-    """The workers' rows, of live ones and of those whose jobs nobody has taken over yet."""
+    """The rows of running workers, and of dead ones until their jobs are taken over."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
         self._insert = store.insert
 
     def enter(self, name: str, version: str, steps: int) -> None:
-        """This process begins to work under a name, with nothing under way."""
+        """Register this process as the worker `name`, with no runs."""
         values = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -66,18 +66,18 @@ class Registry:
             connection.execute(sa.delete(running).where(running.c.worker == name))
 
     def leave(self, name: str) -> None:
-        """Nobody works under this name, and nothing of it is left to take over."""
+        """Remove a worker and its runs."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(running).where(running.c.worker == name))
             connection.execute(sa.delete(workers).where(workers.c.name == name))
 
     def drop_runs(self, name: str) -> None:
-        """What a dead worker had under way, nobody has any more."""
+        """Remove the runs of a dead worker."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(running).where(running.c.worker == name))
 
     def all(self) -> list[RegisteredWorker]:
-        """Every worker, by name."""
+        """Return every worker, sorted by name."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(workers).order_by(workers.c.name)).mappings().all()
             runs = connection.execute(sa.select(running).order_by(running.c.job)).all()
@@ -89,7 +89,7 @@ class Registry:
         ]
 
     def drain(self, name: str) -> bool:
-        """Have a worker take no new job; False when there is none of that name."""
+        """Request that a worker takes no new job; return False if there is no such worker."""
         with self._engine.begin() as connection:
             return bool(
                 connection.execute(
@@ -97,10 +97,10 @@ class Registry:
                 ).rowcount
             )
 
-    # What is under way
+    # Runs
 
     def begin(self, name: str, job: str, run: int) -> None:
-        """A worker has a run in its hands."""
+        """Record that a worker works on a run."""
         values = {"worker": name, "stop": False}
         with self._engine.begin() as connection:
             connection.execute(
@@ -110,7 +110,7 @@ class Registry:
             )
 
     def end(self, name: str, job: str, run: int) -> None:
-        """A worker has let go of a run, unless another has it by now."""
+        """Remove a worker's run, unless another worker has taken it over."""
         with self._engine.begin() as connection:
             connection.execute(
                 sa.delete(running).where(
@@ -119,7 +119,7 @@ class Registry:
             )
 
     def stop_elsewhere(self, name: str, job: str, run: int) -> bool:
-        """Have another worker break off a run; False when none has it."""
+        """Request that another worker stops a run; return False if none works on it."""
         with self._engine.begin() as connection:
             return bool(
                 connection.execute(
@@ -130,7 +130,7 @@ class Registry:
             )
 
     def to_stop(self, name: str) -> list[tuple[str, int]]:
-        """The runs that a worker has to break off."""
+        """Return the job and run numbers that a worker has to stop."""
         query = sa.select(running.c.job, running.c.run).where(
             running.c.worker == name, running.c.stop
         )

@@ -1,6 +1,6 @@
-"""The right to be one of several workers on a PostgreSQL, which ends when the worker does.
+"""Grant the lease of one of several workers on a PostgreSQL, by an advisory lock.
 
-What becomes of the jobs of a worker that lost it is fedimg.worker.failover' to do.
+`fedimg.worker.failover` takes over the jobs of a worker that has lost its lease.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from fedimg.store.database import StoreError, connecting, lock_key
 
-#: Pings within the time that a server waits for one, and the longest pause between two, in seconds.
+#: How many pings are sent in the seconds of the lease, and their longest interval in seconds.
 _PINGS = 5
 _LONGEST_PAUSE = 1.0
-_GLANCE_SECONDS = 0.2
-#: Workers of one machine, and more.
+_CHECK_SECONDS = 0.2
+#: The largest number of workers on one machine.
 _NAMES = 100
 _LEADER = lock_key("leader")
 
@@ -29,14 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 class SharedLease:
-    """The right to work under the host's name, or NAME-2 and so on for further workers there.
+    """The lease of a worker named after its host; further workers there are NAME-2, NAME-3.
 
-    It is an advisory lock of PostgreSQL's, on a connection of its own. The server drops it with
-    the connection: at once when this process dies, and after `seconds` without a word when it is
-    frozen or the network is gone. So long after its last word that was answered this worker counts
-    as lost, too, by its own clock: `lost` is called then, which has to end the process.
+    The lease is an advisory lock of PostgreSQL on a connection of its own. The server releases the
+    lock with the connection: at once when this process dies, and after `seconds` without a
+    statement when the process is frozen or the network is down. The worker, too, considers the
+    lease lost `seconds` after its last answered statement, by its own clock, and calls `lost`,
+    which has to end the process.
 
-    Raises StoreError when there is no lock to be had.
+    Raises StoreError if no lock can be taken.
     """
 
     def __init__(self, url: sa.URL, seconds: float, lost: Callable[[str], NoReturn]) -> None:
@@ -53,23 +54,24 @@ class SharedLease:
             self.name = self._first_free(socket.gethostname())
         except psycopg.Error as error:
             raise StoreError(
-                f"cannot hold a worker's lock in the database {url.render_as_string()}: "
-                f"{str(error).strip()}; it takes PostgreSQL 14 or newer, and no pooler between"
+                f"cannot take a worker's lock in the database {url.render_as_string()}: "
+                f"{str(error).strip()}; fedimg needs PostgreSQL 14 or newer, without a pooler that "
+                "shares connections"
             ) from error
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._keep, "lease"), (self._watch, "lease, watched"))
+            for target, name in ((self._keep, "lease"), (self._watch, "lease watch"))
         ]
         for thread in self._threads:
             thread.start()
 
     def check(self) -> None:
-        """End the process when the server may have given the lock to another."""
+        """End the process if the server may have released the lock."""
         if _now() >= self._until and not self._stop.is_set():
             self._lost(f"PostgreSQL did not answer for {self._seconds:g} s")
 
     def release(self) -> None:
-        """Let another take over at once what is left under this name."""
+        """Release the lock, so that another worker can take over at once."""
         self._stop.set()
         self._threads[0].join(_LONGEST_PAUSE + 1)
         self._connection.close()
@@ -79,45 +81,48 @@ class SharedLease:
             name = host if number == 1 else f"{host}-{number}"
             if try_lock(self._connection, worker_key(name)):
                 return name
-        raise StoreError(f"{_NAMES} workers run on {host} already")
+        raise StoreError(f"cannot start a worker: {_NAMES - 1} workers already run on {host}")
 
     def _keep(self) -> None:
         pause = min(self._seconds / _PINGS, _LONGEST_PAUSE)
         while not self._stop.wait(pause):
-            said = _now()
+            sent = _now()
             try:
                 if not self.leads.is_set() and try_lock(self._connection, _LEADER):
-                    _log.info("worker %s announces and looks for what was missed", self.name)
+                    _log.info(
+                        'worker "%s" is the leader: it sends announcements and catches up',
+                        self.name,
+                    )
                     self.leads.set()
                 self._connection.execute("SELECT 1")
             except psycopg.Error as error:
                 self._lost(str(error).strip())
-            self._until = said + self._seconds
+            self._until = sent + self._seconds
 
     def _watch(self) -> None:
-        while not self._stop.wait(_GLANCE_SECONDS):
+        while not self._stop.wait(_CHECK_SECONDS):
             self.check()
 
 
 def connect(url: sa.URL, name: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection apart from the pool's, without transactions. Raises psycopg.Error."""
+    """Open a connection outside the pool, in autocommit mode. Raises psycopg.Error."""
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(address, autocommit=True, **connecting(name))
 
 
 def worker_key(name: str) -> int:
-    """The number of a worker's lock."""
+    """Return the number of a worker's advisory lock."""
     return lock_key(f"worker:{name}")
 
 
 def try_lock(connection: psycopg.Connection[tuple[object, ...]], key: int) -> bool:
-    """Take an advisory lock for as long as the connection lasts; False when another has it."""
+    """Take an advisory lock until the connection ends; return False if another has it."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
     return row is not None and bool(row[0])
 
 
 def alive(engine: sa.Engine, names: Iterable[str]) -> set[str]:
-    """Which of these workers hold their locks, on a PostgreSQL."""
+    """Return the names of those workers that hold their locks on a PostgreSQL."""
     held = sa.text(
         "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' "
         "AND objsubid = 1 AND granted "
@@ -129,5 +134,5 @@ def alive(engine: sa.Engine, names: Iterable[str]) -> set[str]:
 
 
 def _now() -> float:
-    # It goes on while the process, or the whole machine, stands still.
+    # This clock also counts while the process or the whole machine is suspended.
     return time.clock_gettime(time.CLOCK_BOOTTIME)

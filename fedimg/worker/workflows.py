@@ -1,4 +1,4 @@
-"""What the queues hold: entries and jobs, each run durably and cleaned up behind."""
+"""Define the queued workflows: intake of an entry, a run of a job, and its clean-up."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from fedimg.store.store import Store
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Registry
 
-#: How much of what an instance printed goes to the log of a failure; the rest is on the bus.
+#: How many of the last lines that an instance printed are logged; the message on the bus has more.
 _LOGGED_LINES = 30
-#: Between two looks whether another worker has let go of a run, in seconds.
-_LOOK_SECONDS = 0.5
-#: How the line of a job's error begins that its last clean-up left there.
+#: Interval of the checks whether another worker has stopped a run, in seconds.
+_STOP_POLL_SECONDS = 0.5
+#: How the line about a failed clean-up begins in a job's error.
 _UNCLEAN = "clean-up failed: "
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Live:
-    """A job that this process works on."""
+class _ActiveRun:
+    """A run that this process works on."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Workflows:
-    """The three workflows that the queues hold: intake, publish, clean.
+    """The three queued workflows: intake, publish and clean.
 
-    A workflow decides by recorded results alone; everything else happens in its steps.
+    A workflow decides only by recorded results of its steps, which have all of its effects.
     """
 
     def __init__(
@@ -80,34 +80,34 @@ class Workflows:
         self._name = name
         self._deferred = DeferredEntries(store)
         self._age_exemptions = AgeExemptions(store)
-        self._live: dict[tuple[str, int], _Live] = {}
-        # Jobs that this process has planned and taken to their end in one go, none but that one.
-        # Beside each, where a snapshot may have been copied twice.
-        self._at_first: dict[str, set[str]] = {}
+        self._active: dict[tuple[str, int], _ActiveRun] = {}
+        # Jobs whose first run this process has done from its start to its end, and the regions
+        # where their snapshot may have been copied twice.
+        self._undisturbed: dict[str, set[str]] = {}
         self._steps = DurableSteps(gate)
-        #: Set, it ends the waiting for Koji and for composes.
+        #: When set, intake stops to wait for Koji and for composes.
         self.stopping = threading.Event()
 
     def stop_revoked_runs(self) -> None:
-        """Break off the runs that another worker has to clean up behind."""
+        """Stop the runs that another worker has to clean up after."""
         for job, run in self._registry.to_stop(self._name):
-            if live := self._live.get((job, run)):
-                live.stop.set()
+            if active := self._active.get((job, run)):
+                active.stop.set()
 
     def intake(self, entry: str) -> list[str]:
-        """An announced task, build or compose becomes one job an image; the jobs' names."""
-        images = self._steps.run("ask", lambda: [image.to_json() for image in self._ask(entry)])
+        """Queue a job for each image of a task, build or compose; return the jobs' names."""
+        images = self._steps.run("ask", lambda: [image.to_json() for image in self._lookup(entry)])
         submitted = [
             self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
             for image in map(RawImage.from_json, images)
         ]
-        # Not in the step: after a crash before its record it is asked for again.
+        # Outside of the step, which is repeated if the worker dies before its result is recorded.
         if not any(row.entry == entry for row in self._deferred.all()):
             self._age_exemptions.drop(entry)
         return [job for job in submitted if job]
 
-    def _ask(self, entry: str) -> list[RawImage]:
-        """The entry's images; none, too, when they have to be asked for again later."""
+    def _lookup(self, entry: str) -> list[RawImage]:
+        """Return the entry's images; none if the lookup is deferred or finally failed."""
         try:
             images = resolve.ask(
                 entry,
@@ -117,17 +117,17 @@ class Workflows:
                 any_age=self._age_exemptions.has(entry),
             )
         except Defer as error:
-            waiting = self._deferred.postpone(entry, error.why, str(error))
-            if not waiting.hopeless:
+            deferred = self._deferred.postpone(entry, error.why, str(error))
+            if not deferred.hopeless:
                 _log.warning(
-                    "%s waits for %s, asked again in %g s: %s",
+                    "%s waits for %s, retries in %g s: %s",
                     entry,
                     source_name(entry),
-                    waiting.pause,
+                    deferred.pause,
                     error,
                 )
                 return []
-            _log.warning("%s is dropped, after %g s: %s", entry, waiting.waited, error)
+            _log.warning("%s is dropped after %g s: %s", entry, deferred.waited, error)
             images = []
         self._deferred.settle(entry)
         return images
@@ -135,27 +135,27 @@ class Workflows:
     def _submit(self, entry: str, image: RawImage) -> str | None:
         job = self._queue.submit(image)
         if job is not None:
-            _log.info("%s: job %s", entry, job)
+            _log.info("%s: job %s queued", entry, job)
         elif twin := self._store.twin(image):
             _log.info(
-                "%s: %s is not published again: job %s is for the same file",
+                "%s: %s gets no job, as job %s publishes the same file",
                 entry,
                 image.name,
                 twin,
             )
         else:
-            _log.info("%s: job %s is there already", entry, image.job)
+            _log.info("%s: job %s exists already", entry, image.job)
         return job
 
     def publish(self, job: str, run: int) -> None:
-        """One run of a job: the image becomes public AMIs, or it is said why not."""
+        """Run a job: publish its image, and record the result and its reasons."""
         row = self._store.job(job)
         if row is None:
             return
         with self._working_on(job, run) as stop:
-            # Not before: a run that has begun is one that its clean-up can find and stop.
-            tries = self._store.begin(job, run)
-            if tries is None:
+            # After the run is registered, so that its clean-up can find and stop it.
+            attempt = self._store.begin(job, run)
+            if attempt is None:
                 return
             record = Recorder(self._store, row.image, run, self._settings.ec2.origin)
             doubted: set[str] = set()
@@ -170,7 +170,7 @@ class Workflows:
                 doubted=doubted,
             )
             try:
-                result = service.upload(row.image, record, self._steps, again=tries > 1)
+                result = service.upload(row.image, record, self._steps, again=attempt > 1)
             except Cancelled:
                 _log.info("job %s: cancelled", job)
                 return
@@ -180,16 +180,16 @@ class Workflows:
                 state, reason = "failed", str(error)
                 later = isinstance(error, EC2ServiceException) and error.later
                 unknown = isinstance(error, EC2ServiceException) and bool(error.unknown)
-                _tell_failure(job, error)
+                _log_failure(job, error)
                 self._steps.run("announce:failed", partial(record.failed, error))
             else:
                 reasons = [f"{region}: {why}" for region, why in result.failed.items()]
                 state, reason = ("incomplete", "\n".join(reasons)) if reasons else ("complete", "")
-                # Some regions had it, so that the others are EC2's to blame, or the account's.
+                # Some regions have published the image, so the others failed by no fault of it.
                 later, unknown = bool(reasons), False
                 _log.info("job %s: %s", job, state)
-            if run == tries == 1:
-                self._at_first[job] = doubted
+            if run == attempt == 1:
+                self._undisturbed[job] = doubted
             self._steps.run(
                 "finish",
                 lambda: self._queue.finish(
@@ -206,32 +206,34 @@ class Workflows:
         later: bool = False,
         count: int = 0,
     ) -> None:
-        """Remove what a run left unpublished; then the job is in `state`.
+        """Remove what a run made and did not publish, then set the job's `state`.
 
-        With `later` it runs again by itself. `count` is which of the further clean-ups this is.
+        With `later` the job is retried. `count` is 0 for the clean-up that ends the run, and the
+        number of the repetition otherwise.
         """
-        if live := self._live.get((job, run)):
-            live.stop.set()
-            live.ended.wait()
-        # Nobody else begins it any more; one that does not answer is taken over from, and gone.
+        if active := self._active.get((job, run)):
+            active.stop.set()
+            active.ended.wait()
+        # This ends: no worker starts the run again, and failover removes the runs of a dead worker.
         while self._registry.stop_elsewhere(self._name, job, run):
-            time.sleep(_LOOK_SECONDS)
-        problem = self._steps.run("clean", lambda: self._clean_patiently(job, state))
-        self._at_first.pop(job, None)
+            time.sleep(_STOP_POLL_SECONDS)
+        problem = self._steps.run("clean", lambda: self._clean_with_retries(job, state))
+        self._undisturbed.pop(job, None)
         before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
         reason = "\n".join([*before, *([problem] if problem else [])])
 
         def end() -> None:
             self._store.end(job, run, state, reason or None)
             self._semaphores.release_all(job)
-            self._leave_out(job)
-            # A clean-up that comes again is no end of a run.
+            self._skip_abandoned_regions(job)
+            # A repeated clean-up is not the end of a run.
             unknown = not (later or count) and self._store.failed_unknown(job, run)
-            self._plan(job, run, later, unknown, count, clean=not problem, well=state == "complete")
+            complete = state == "complete"
+            self._schedule(job, run, later, unknown, count, clean=not problem, complete=complete)
 
         self._steps.run("end", end)
 
-    def _plan(
+    def _schedule(
         self,
         job: str,
         run: int,
@@ -240,53 +242,53 @@ class Workflows:
         count: int,
         *,
         clean: bool,
-        well: bool,
+        complete: bool,
     ) -> None:
-        """Decide what the job gets later, by itself."""
+        """Schedule the job's retry or its next clean-up, if it needs one."""
         limits = self._settings.ec2.limits
-        away = self._away(job)
-        if later and (waited_for := self._waited_for(job)):
+        unavailable = self._unavailable_regions(job)
+        if later and (missing := self._only_missing_regions(job)):
             self._retries.run_when_back(job, run)
-            _log.info("job %s: runs again when %s is back", job, " or ".join(waited_for))
-        elif (later or unknown) and (turn := self._retries.run(job, run, limits, unknown=unknown)):
+            _log.info("job %s: retries when %s is available again", job, " or ".join(missing))
+        elif (later or unknown) and (retry := self._retries.run(job, run, limits, unknown=unknown)):
             _log.info(
-                "job %s: runs again in %g s, %d of %d",
+                "job %s: retries in %.0f s (retry %d of %d)",
                 job,
-                turn.due - time.time(),
-                turn.unknown if unknown else turn.count,
+                retry.due - time.time(),
+                retry.unknown if unknown else retry.count,
                 min(UNKNOWN_RUNS, limits.retries) if unknown else limits.retries,
             )
-        elif away or not clean or not (well or count):
+        elif unavailable or not clean or not (complete or count):
             self._retries.clean_up(job, run, count, limits)
         else:
             self._retries.forget(job)
 
-    def _waited_for(self, job: str) -> list[str]:
-        """The regions that a job waits for, when these alone have kept it from being complete."""
+    def _only_missing_regions(self, job: str) -> list[str]:
+        """Return the unavailable regions if only they keep the job from being complete."""
         row = self._store.job(job)
-        lines = row.regions if row else []
-        if any(line.step not in (PUBLIC, AWAY, LEFT_OUT) for line in lines):
+        rows = row.regions if row else []
+        if any(each.step not in (PUBLIC, AWAY, LEFT_OUT) for each in rows):
             return []
-        return [line.region for line in lines if line.step == AWAY]
+        return [each.region for each in rows if each.step == AWAY]
 
-    def _away(self, job: str) -> list[str]:
-        """The job's regions that cannot be cleaned up now, and will be."""
+    def _unavailable_regions(self, job: str) -> list[str]:
+        """Return the job's regions that can only be cleaned up after their outages."""
         row = self._store.job(job)
-        found = [self._outages.away(line.region) for line in (row.regions if row else ())]
-        return [outage.region for outage in found if outage and outage.due is not None]
+        outages = [self._outages.away(each.region) for each in (row.regions if row else ())]
+        return [outage.region for outage in outages if outage and outage.due is not None]
 
-    def _leave_out(self, job: str) -> None:
-        """Wait no more for a region that is let be."""
+    def _skip_abandoned_regions(self, job: str) -> None:
+        """Mark the job's regions in which fedimg no longer publishes as left out."""
         row = self._store.job(job)
-        for line in row.regions if row else ():
-            outage = self._outages.away(line.region)
-            if line.step == AWAY and outage and outage.due is None:
-                detail = "'fedimg cleanup' says what may be left there"
-                self._store.set_region(job, line.region, step=LEFT_OUT, detail=detail)
+        for each in row.regions if row else ():
+            outage = self._outages.away(each.region)
+            if each.step == AWAY and outage and outage.due is None:
+                detail = "'fedimg cleanup' lists what the job may have left there"
+                self._store.set_region(job, each.region, step=LEFT_OUT, detail=detail)
 
-    def _clean_patiently(self, job: str, state: str) -> str | None:
-        """Clean up, again and again while that fails and may pass; what was wrong at last."""
-        limits = _brief(self._settings.ec2.limits)
+    def _clean_with_retries(self, job: str, state: str) -> str | None:
+        """Clean up, repeatedly while that fails for `limits.settle` s; return the last error."""
+        limits = _without_outage(self._settings.ec2.limits)
         problems: list[str] = []
 
         def clean() -> bool | None:
@@ -309,40 +311,45 @@ class Workflows:
             spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
         if state == "failed" and ec2.keep_failed_instances:
             spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
-        made = [ami for ami in self._store.amis() if ami.job == job and not ami.public]
+        private = [ami for ami in self._store.amis() if ami.job == job and not ami.public]
         problems: list[Exception] = []
 
         def unseen(error: EC2ServiceException) -> None:
-            # A region that is down must not keep instances alive in another.
+            # Collected, as an error in one region must not keep resources alive in another.
             if regions.chosen(error.region, ec2):
                 problems.append(error)
             else:
-                _log.warning("job %s: what it left in a region that is let be: %s", job, error)
+                _log.warning(
+                    "job %s: cannot clean up in a region where fedimg no longer publishes; 'fedimg "
+                    "cleanup' lists what may be left there: %s",
+                    job,
+                    error,
+                )
 
         try:
-            found = cleanup.leftovers(
+            leftovers = cleanup.leftovers(
                 self._clients,
                 self._settings.site,
-                # A region that is away is cleaned up when it is back.
+                # An unavailable region is cleaned up after its outage.
                 sorted(name for name in {ec2.origin, *steps} if not self._outages.away(name)),
                 job=job,
                 kinds=lambda region: self._may_hold(job, region, steps.get(region)),
-                recorded=cleanup.recorded(made),
-                # What EC2 shows may lag behind what was made public a moment ago.
+                recorded=cleanup.recorded(private),
+                # EC2 may still show a resource as private that became public a moment ago.
                 published=self._store.ever_public(job),
                 unseen=unseen,
             )
             cleanup.remove(
                 self._clients,
-                Waiter(_brief(ec2.limits), threading.Event()),
-                [item for item in found if item.kind not in spared],
+                Waiter(_without_outage(ec2.limits), threading.Event()),
+                [item for item in leftovers if item.kind not in spared],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
         except Exception as error:
             if exhausted(error):
                 raise
-            # Of any kind: the job has to end, and a person has to read why it is not clean.
+            # Any error is recorded, as the job has to end, and its error has to tell the reason.
             problems.append(error)
         if not problems:
             self._forget_removed(job, spared)
@@ -352,24 +359,25 @@ class Workflows:
         return text
 
     def _may_hold(self, job: str, region: str, step: str | None) -> Collection[str]:
-        """What the job can have left in a region that is at this step: the fewest looks at EC2.
+        """Return the kinds of resources that the job can have left in a region at this step.
 
-        After a crash, a retry, or a change of the origin between two runs it may be anything.
+        After a crash, a retry, or a change of the origin between two runs these are all kinds;
+        otherwise the fewest, to save calls to EC2.
         """
         ec2 = self._settings.ec2
-        if job not in self._at_first or region in (ec2.origin, *ec2.test.regions):
+        if job not in self._undisturbed or region in (ec2.origin, *ec2.test.regions):
             return cleanup.KINDS
         if step != PUBLIC:
             return (cleanup.IMAGE, cleanup.SNAPSHOT)
-        # Where all AMIs are public, only a copy that was made twice can be in excess.
-        return (cleanup.SNAPSHOT,) if region in self._at_first[job] else ()
+        # In a region whose AMIs are public, only a second copy of the snapshot can be left.
+        return (cleanup.SNAPSHOT,) if region in self._undisturbed[job] else ()
 
     def _forget_removed(self, job: str, spared: set[str]) -> None:
-        """What was never public, nor spared, is gone, also when a crash kept that unrecorded."""
+        """Forget the job's AMIs that a clean-up removed, also before a crash."""
         published = self._store.ever_public(job)
         for ami in self._store.amis():
             if self._outages.away(ami.region) or not regions.chosen(ami.region, self._settings.ec2):
-                # Perhaps nobody has looked.
+                # The clean-up may have skipped this region.
                 continue
             if ami.job == job and ami.ami not in published and cleanup.IMAGE not in spared:
                 self._store.forget_ami(ami.ami, ami.region)
@@ -381,24 +389,24 @@ class Workflows:
 
     @contextmanager
     def _working_on(self, job: str, run: int) -> Iterator[threading.Event]:
-        live = self._live[job, run] = _Live()
+        active = self._active[job, run] = _ActiveRun()
         self._registry.begin(self._name, job, run)
         try:
-            yield live.stop
+            yield active.stop
         finally:
             self._registry.end(self._name, job, run)
-            del self._live[job, run]
-            live.ended.set()
+            del self._active[job, run]
+            active.ended.set()
 
 
-def _brief(limits: Limits) -> Limits:
-    """A clean-up does not wait for a region that is away: it comes again."""
+def _without_outage(limits: Limits) -> Limits:
+    """Shorten the wait for an unavailable region: a clean-up is repeated after the outage."""
     return limits.model_copy(update={"outage": limits.settle})
 
 
-def _tell_failure(job: str, error: Exception) -> None:
+def _log_failure(job: str, error: Exception) -> None:
     if not isinstance(error, EC2ServiceException):
         _log.error("job %s failed: %s", job, error, exc_info=error)
         return
-    told = error.output.splitlines()[-_LOGGED_LINES:]
-    _log.error("job %s failed: %s%s", job, error, "".join(f"\n    | {line}" for line in told))
+    lines = error.output.splitlines()[-_LOGGED_LINES:]
+    _log.error("job %s failed: %s%s", job, error, "".join(f"\n    | {line}" for line in lines))

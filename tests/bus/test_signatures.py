@@ -265,7 +265,7 @@ def test_hub_takes_signed_messages_alone_and_counts_the_others(
     assert "refused, unsigned" in hub.log
     assert "revoked" in hub.log
     # Where an operator sees it.
-    (found,) = check.refused(Settings(state_directory=hub.database.parent))
+    (found,) = check.rejected_messages(Settings(state_directory=hub.database.parent))
     assert found.status is Status.WARNING
     assert "1 unsigned" in found.text
 
@@ -278,7 +278,7 @@ def test_check_tells_whom_the_hub_believes(bus: Bus, monkeypatch: pytest.MonkeyP
         (one,) = (each for each in check.bus(TOPICS) if each.name == "bus, signatures")
         return one.status, one.text
 
-    assert found() == (Status.OK, "builds are heard from koji, koji-old alone")
+    assert found() == (Status.OK, "only messages signed by koji, koji-old are accepted")
     off, text = found(validate_signatures=False)
     assert (off, "validate_signatures" in text) == (Status.WARNING, True)
     nobody, text = found(routing_policy={BUILD: ["koji"]})

@@ -55,9 +55,9 @@ def switched(settings: Settings) -> Iterator[Any]:
 
 
 def changed(settings: Settings, **ec2: Any) -> Settings:
-    """The settings with some of [ec2] replaced, read like a file's."""
+    """Return the settings with some of [ec2] replaced, validated like a file's."""
     values = settings.model_dump(by_alias=True)
-    values["ec2"]["amis"]["types"] = [str(kind) for kind in settings.ec2.amis.types]
+    values["ec2"]["amis"]["types"] = [str(each) for each in settings.ec2.amis.types]
     for name, value in ec2.items():
         old = values["ec2"][name]
         values["ec2"][name] = {**old, **value} if isinstance(old, dict) else value
@@ -65,6 +65,7 @@ def changed(settings: Settings, **ec2: Any) -> Settings:
 
 
 def bad(found: list[Finding]) -> dict[str, str]:
+    """Return the texts of warnings and problems, by the names of their findings."""
     texts: dict[str, str] = {}
     for one in found:
         if one.status is not Status.OK:
@@ -82,7 +83,7 @@ def command(site: Site, *arguments: str, **environment: str) -> "subprocess.Comp
     )
 
 
-def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
+def test_healthy_site_has_no_problem(site: Site) -> None:
     done = command(site, "--json")
     found = json.loads(done.stdout)
     assert [one for one in found if one["status"] != "ok"] == []
@@ -117,7 +118,7 @@ def test_a_site_that_is_well_has_no_problem(site: Site) -> None:
     assert all(one.keys() == {"name", "status", "text", "hint"} for one in found)
 
 
-def test_marks_fit_the_terminal(site: Site) -> None:
+def test_marks_fit_the_encoding_of_the_terminal(site: Site) -> None:
     nowhere = {"FEDMSG_CONFIG": "/nowhere", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     for encoding, well, ill in (("utf-8", "✓", "✗"), ("ascii", "+", "x")):
         done = command(site, PYTHONIOENCODING=encoding, **nowhere)
@@ -128,7 +129,7 @@ def test_marks_fit_the_terminal(site: Site) -> None:
         assert done.returncode == 1
 
 
-def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
+def test_unanswered_announcements_are_warnings(tmp_path: Path) -> None:
     settings = Settings(state_directory=tmp_path)
     assert check.announcements(settings) == [Finding("announcements", Status.OK, "none yet")]
     assert list(tmp_path.iterdir()) == []
@@ -143,21 +144,24 @@ def test_what_koji_has_not_answered_is_named(tmp_path: Path) -> None:
     assert found[1].text == "cannot list missed entries of builds: it does not answer"
 
 
-def test_regions_that_are_away_are_told_and_those_let_be_are_no_trouble(tmp_path: Path) -> None:
+def test_unavailable_region_is_a_warning_unless_fedimg_no_longer_publishes_there(
+    tmp_path: Path,
+) -> None:
     settings = Settings.model_validate({"state_directory": tmp_path})
     with contextlib.closing(Store(tmp_path)) as store:
         outages = Outages(store, settings.ec2.limits)
         outages.begin("ap-east-1", "no answer")
         outages.begin("me-south-1", "disabled")
         outages.let_be(outages.all()[1], "excluded")
-    away, let_be = check.regions_away(settings)
-    assert (away.status, let_be.status) == (Status.WARNING, Status.OK)
-    assert "ap-east-1 has been unavailable since" in away.text
-    assert "no answer" in away.text
-    assert "ec2.exclude_regions" in away.hint
+    unavailable, abandoned = check.unavailable_regions(settings)
+    assert (unavailable.status, abandoned.status) == (Status.WARNING, Status.OK)
+    assert "ap-east-1 has been unavailable since" in unavailable.text
+    assert "no answer" in unavailable.text
+    assert "ec2.exclude_regions" in unavailable.hint
+    assert "no longer publishes" in abandoned.text
 
 
-def test_what_is_not_configured_is_named() -> None:
+def test_settings_that_a_site_has_to_choose_are_named() -> None:
     found = check.configuration(Settings())
     assert set(bad(found)) == {
         "site",
@@ -168,24 +172,24 @@ def test_what_is_not_configured_is_named() -> None:
     assert all(one.hint for one in found)
 
 
-def test_a_site_without_a_name_is_told_so() -> None:
+def test_missing_site_name_is_a_warning() -> None:
     (found,) = (one for one in check.configuration(Settings()) if one.name == "site")
     assert (found.status, "default" in found.text) == (Status.WARNING, True)
     named = check.configuration(Settings.model_validate({"site": "prod"}))
     assert "site" not in {one.name for one in named}
 
 
-def test_writing_directly_needs_no_utility_ami() -> None:
+def test_direct_writing_needs_no_utility_ami() -> None:
     found = check.configuration(Settings.model_validate({"ec2": {"write_via": "direct"}}))
     assert set(bad(found)) == {"site", "ec2.network.allowed_source"}
 
 
-def test_aarch64_needs_an_hvm_type(settings: Settings) -> None:
+def test_aarch64_needs_an_hvm_ami_type(settings: Settings) -> None:
     only_pv = changed(settings, amis={"types": ["paravirtual-gp2"]})
     assert set(bad(check.configuration(only_pv))) == {"ec2.amis.types"}
 
 
-def test_the_example_is_a_whole_configuration() -> None:
+def test_example_configuration_is_complete() -> None:
     assert bad(check.configuration(config.load(EXAMPLE))) == {}
 
 
@@ -226,7 +230,7 @@ def test_the_example_is_a_whole_configuration() -> None:
         ),
     ],
 )
-def test_what_ec2_would_refuse_is_found(
+def test_settings_that_ec2_would_refuse_are_problems(
     settings: Settings, wrong: dict[str, dict[str, object]], said: dict[str, str]
 ) -> None:
     found = bad(check.run(changed(settings, regions=["us-east-1"], **wrong)))
@@ -234,7 +238,7 @@ def test_what_ec2_would_refuse_is_found(
     assert {name: text for name, text in said.items() if text not in found[name]} == {}
 
 
-def test_utility_amis_of_the_wrong_architecture_are_found(settings: Settings) -> None:
+def test_utility_ami_of_the_wrong_architecture_is_a_problem(settings: Settings) -> None:
     x86, arm = settings.ec2.x86_64.utility_ami, settings.ec2.aarch64.utility_ami
     swapped = changed(settings, x86_64={"utility_ami": arm}, aarch64={"utility_ami": x86})
     found = bad(check.run(swapped))
@@ -244,7 +248,7 @@ def test_utility_amis_of_the_wrong_architecture_are_found(settings: Settings) ->
     }
 
 
-def test_a_subnet_of_another_vpc_is_found(settings: Settings) -> None:
+def test_subnet_of_another_vpc_is_a_problem(settings: Settings) -> None:
     ec2 = boto3.session.Session().client("ec2", region_name="us-east-1")
     other = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
@@ -252,7 +256,7 @@ def test_a_subnet_of_another_vpc_is_found(settings: Settings) -> None:
     assert f"not in {other}" in found["network"]
 
 
-def test_what_keeps_a_region_from_publishing_is_found(settings: Settings, switched: Any) -> None:
+def test_region_that_forbids_publishing_is_a_problem(settings: Settings, switched: Any) -> None:
     switched.enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
     switched.enable_snapshot_block_public_access(State="block-all-sharing")
     switched.enable_ebs_encryption_by_default()
@@ -264,12 +268,12 @@ def test_what_keeps_a_region_from_publishing_is_found(settings: Settings, switch
     }
 
 
-def test_a_region_that_is_not_enabled_is_named(settings: Settings) -> None:
+def test_region_that_is_not_enabled_is_a_problem(settings: Settings) -> None:
     found = bad(check.run(changed(settings, regions=["us-east-1", "xx-north-9"])))
     assert "xx-north-9" in found["regions"]
 
 
-def test_more_ami_types_than_the_quota_allows_are_a_problem(
+def test_too_small_quota_of_public_amis_is_a_problem(
     settings: Settings, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site.ec2._world, "quotas", Quotas(public_images=3))
@@ -281,7 +285,7 @@ def test_more_ami_types_than_the_quota_allows_are_a_problem(
     assert "L-0E3CBAB9" in found.hint
 
 
-def test_missing_credentials_are_said_and_hide_nothing_else(
+def test_missing_credentials_are_one_problem_and_hide_no_other_finding(
     settings: Settings, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -296,7 +300,7 @@ def test_missing_credentials_are_said_and_hide_nothing_else(
     assert [one.name for one in all_found if "locate credentials" in one.text] == ["credentials"]
 
 
-def test_an_unknown_profile_hides_nothing_else(
+def test_unknown_profile_hides_no_other_finding(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
@@ -305,7 +309,9 @@ def test_an_unknown_profile_hides_nothing_else(
     assert "nobody" in found["credentials"]
 
 
-def test_what_does_not_answer_is_said(settings: Settings, site: Site, tmp_path: Path) -> None:
+def test_koji_that_does_not_answer_is_a_problem(
+    settings: Settings, site: Site, tmp_path: Path
+) -> None:
     dead = f"http://127.0.0.1:{Ports.free().inbound}"
     koji = settings.koji.model_copy(update={"hub": dead, "topurl": dead})
     for (found,) in (check.koji_hub(koji), check.koji_files(koji)):
@@ -315,7 +321,7 @@ def test_what_does_not_answer_is_said(settings: Settings, site: Site, tmp_path: 
     assert check.koji_hub(page)[0].status is not Status.OK
 
 
-def test_a_relay_that_is_down_is_said(site: Site, tmp_path: Path) -> None:
+def test_relay_that_is_down_is_a_problem(site: Site, tmp_path: Path) -> None:
     ports = Ports.free()
     file = tmp_path / "bus.py"
     relay = {"relay_inbound": [f"tcp://127.0.0.1:{ports.inbound}"]}
@@ -328,9 +334,7 @@ def test_a_relay_that_is_down_is_said(site: Site, tmp_path: Path) -> None:
     assert str(ports.outbound) in found["bus, from the relay"]["text"]
 
 
-def test_a_hub_that_never_answers_is_given_up_on(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_that_hangs_is_a_problem(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_READ_SECONDS", 0.5)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -340,7 +344,7 @@ def test_a_hub_that_never_answers_is_given_up_on(
     assert time.monotonic() - started < 20
 
 
-def test_the_state_directory_has_to_be_a_place_to_write(tmp_path: Path) -> None:
+def test_state_directory_has_to_be_a_writable_directory(tmp_path: Path) -> None:
     (found,) = check.state_directory(tmp_path / "new" / "state")
     assert found.status is Status.OK
     assert not (tmp_path / "new").exists()
@@ -349,7 +353,7 @@ def test_the_state_directory_has_to_be_a_place_to_write(tmp_path: Path) -> None:
     assert found.status is Status.PROBLEM
 
 
-def test_keys_where_the_hub_can_read_them_are_said(settings: Settings, tmp_path: Path) -> None:
+def test_aws_keys_in_the_state_directory_are_a_warning(settings: Settings, tmp_path: Path) -> None:
     shared = settings.model_copy(update={"state_directory": tmp_path})
     assert "AWS's keys" not in bad(check.run(shared))
     (tmp_path / ".aws").mkdir()
@@ -360,7 +364,7 @@ def test_keys_where_the_hub_can_read_them_are_said(settings: Settings, tmp_path:
     )
 
 
-def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:
+def test_check_that_raises_or_hangs_hides_no_other() -> None:
     def raises() -> list[Finding]:
         raise RuntimeError("two\nlines")
 
@@ -379,7 +383,7 @@ def test_one_look_hides_no_other_whatever_becomes_of_it() -> None:
     }
 
 
-def test_ebs_direct_is_tried_where_images_are_written_by_it(settings: Settings, site: Site) -> None:
+def test_ebs_direct_is_checked_only_for_direct_writing(settings: Settings, site: Site) -> None:
     def found(direct: Settings) -> list[Finding]:
         look = Preflight(Clients(), direct.ec2).looks([]).get("EBS direct")
         return look() if look else []

@@ -90,7 +90,7 @@ def record_amis(store: Store, image: RawImage, region: str, *types: str) -> None
 
 
 def program(config: Path, *arguments: str, **given: Any) -> "subprocess.CompletedProcess[str]":
-    """The installed command, its output into pipes."""
+    """Run the installed command with its output in pipes."""
     return subprocess.run(
         [Path(sys.executable).parent / "fedimg", *arguments],
         env={**os.environ, "FEDIMG_CONFIG": str(config)},
@@ -139,15 +139,15 @@ def test_a_misspelt_key_is_named_with_the_nearest_known_one(
     assert "Traceback" not in result.output
 
 
-def test_it_says_its_version(run: Run) -> None:
-    said = run("--version")
-    assert (said.exit_code, said.stdout) == (0, f"fedimg {version('fedimg')}\n")
+def test_version_option_prints_the_version(run: Run) -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"fedimg {version('fedimg')}\n")
 
 
 @pytest.mark.parametrize(
     "arguments", [["amis", "--colour"], ["upload"], ["uplaod", X86_URL], ["plan", "ftp://x/y"]]
 )
-def test_a_command_line_that_cannot_be_used_is_status_2(run: Run, arguments: list[str]) -> None:
+def test_invalid_command_line_exits_with_2(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr
@@ -156,21 +156,23 @@ def test_a_command_line_that_cannot_be_used_is_status_2(run: Run, arguments: lis
 @pytest.mark.parametrize(
     "arguments", [["status"], ["amis"], ["retry", "x"], ["cancel", "x"], ["cleanup"]]
 )
-def test_looking_makes_no_state_directory(config: Path, run: Run, arguments: list[str]) -> None:
+def test_commands_that_only_read_create_no_state_directory(
+    config: Path, run: Run, arguments: list[str]
+) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert f"no database in {config.parent / 'state'} yet" in result.stderr
     assert not (config.parent / "state").exists()
 
 
-def test_a_state_directory_that_cannot_be_used_is_said(config: Path, run: Run) -> None:
+def test_unusable_state_directory_exits_with_2(config: Path, run: Run) -> None:
     (config.parent / "state").write_text("a file")
     result = run("upload", X86_URL)
     assert result.exit_code == 2
     assert "cannot use the database" in result.stderr
 
 
-def test_a_look_at_the_database_loads_no_aws_and_no_bus(config: Path, store: Store) -> None:
+def test_status_loads_neither_boto3_nor_fedmsg(config: Path, store: Store) -> None:
     script = (
         "import sys; from fedimg.cli.commands import main\n"
         "sys.argv = ['fedimg', 'status', '--json']\n"
@@ -243,7 +245,7 @@ def test_amis_are_filtered(run: Run, filters: list[str], count: int) -> None:
 
 
 @pytest.mark.usefixtures("four_amis")
-def test_an_unknown_architecture_is_an_error(run: Run) -> None:
+def test_unknown_architecture_is_an_error(run: Run) -> None:
     result = run("amis", "--arch", "ppc64le")
     assert result.exit_code == 2
     assert "ppc64le" in result.stderr
@@ -273,7 +275,7 @@ def test_status_rows_have_the_promised_keys(run: Run, store: Store, x86_job: str
     assert [row["job"] for row in json.loads(run("status", x86_job, "--json").stdout)] == [x86_job]
 
 
-def test_status_tells_what_koji_has_not_answered(run: Run, store: Store, x86_job: str) -> None:
+def test_status_notes_unanswered_announcements(run: Run, store: Store, x86_job: str) -> None:
     DeferredEntries(store).postpone(
         "build:7", DeferReason.STUMBLES, "it refuses getBuild (1): KeyError"
     )
@@ -286,7 +288,7 @@ def test_status_tells_what_koji_has_not_answered(run: Run, store: Store, x86_job
     assert "missed entries of builds, image: it does not answer" in result.stderr
 
 
-def test_status_of_a_job_shows_its_boot_checks_and_what_was_printed(
+def test_status_of_a_job_shows_its_boot_checks_and_the_console(
     config: Path, store: Store, x86_job: str
 ) -> None:
     ami = AMI("ami-7", "a", "us-east-1", AMIType.parse("hvm-gp2"), "snap-1")
@@ -319,7 +321,7 @@ def test_status_of_a_job_shows_its_boot_checks_and_what_was_printed(
     ]
 
 
-def test_piped_lines_are_whole_and_have_fields(config: Path, store: Store, x86_job: str) -> None:
+def test_piped_lines_are_uncut_and_have_fields(config: Path, store: Store, x86_job: str) -> None:
     store.set_region(x86_job, "us-east-1", step="waiting for the boot check")
     store.set_region(x86_job, "eu-west-1", step="failed", error=LONG.replace(" ", "\n"))
     record_amis(store, X86, "us-east-1", "hvm-gp2")
@@ -345,7 +347,7 @@ def test_piped_lines_are_whole_and_have_fields(config: Path, store: Store, x86_j
     ]
 
 
-def test_jobs_are_found_by_what_is_unique_of_their_names(run: Run, jobs: JobQueue) -> None:
+def test_jobs_are_found_by_a_unique_part_of_their_names(run: Run, jobs: JobQueue) -> None:
     jobs.submit(X86)
     jobs.submit(ARM)
 
@@ -376,7 +378,7 @@ def test_jobs_are_found_by_what_is_unique_of_their_names(run: Run, jobs: JobQueu
         (f"{FOLDER}/arm64/Fedora-x86_64-1.raw.xz", [], Architecture.X86_64),
     ],
 )
-def test_the_file_name_tells_the_architecture(
+def test_file_name_tells_the_architecture(
     run: Run, store: Store, url: str, arch: list[str], expected: Architecture
 ) -> None:
     result = run("upload", url, *arch)
@@ -397,7 +399,7 @@ def test_the_file_name_tells_the_architecture(
         (["ftp://x/y.raw.xz"], "http"),
     ],
 )
-def test_an_impossible_image_is_refused(
+def test_contradictory_image_is_refused(
     config: Path, run: Run, arguments: list[str], said: str
 ) -> None:
     result = run("upload", *arguments, "--json")
@@ -407,7 +409,7 @@ def test_an_impossible_image_is_refused(
 
 
 @pytest.mark.parametrize("checksum", [SHA256, SHA256.upper(), f"sha256:{SHA256}"])
-def test_a_checksum_may_be_a_bare_sha256(run: Run, store: Store, checksum: str) -> None:
+def test_checksum_may_be_a_bare_sha256(run: Run, store: Store, checksum: str) -> None:
     row = store.job(
         json.loads(run("upload", X86_URL, "--checksum", checksum, "--json").stdout)["job"]
     )
@@ -419,7 +421,7 @@ def test_a_checksum_may_be_a_bare_sha256(run: Run, store: Store, checksum: str) 
     ("state", "status"),
     [("running", 0), ("complete", 0), ("incomplete", 4), ("failed", 1), ("cancelled", 1)],
 )
-def test_an_image_that_has_a_job_gets_no_second_one(
+def test_image_that_has_a_job_gets_no_second_job(
     run: Run, store: Store, x86_job: str, state: str, status: int
 ) -> None:
     if state == "running":
@@ -432,13 +434,13 @@ def test_an_image_that_has_a_job_gets_no_second_one(
     assert len(store.jobs()) == 1
 
 
-def test_the_same_bytes_at_another_url_have_a_job_already(run: Run, store: Store) -> None:
+def test_same_checksum_at_another_url_is_the_same_image(run: Run, store: Store) -> None:
     first = run("upload", X86_URL, "--checksum", SHA256)
     second = run("upload", f"{FOLDER}/again/other.x86_64.raw.xz", "--checksum", SHA256)
     assert (second.exit_code, second.stdout) == (0, first.stdout)
 
 
-def test_other_bytes_at_the_same_url_are_refused(run: Run, store: Store, x86_job: str) -> None:
+def test_other_checksum_at_the_same_url_is_refused(run: Run, store: Store, x86_job: str) -> None:
     result = run("upload", X86_URL, "--checksum", SHA256)
     assert result.exit_code == 5
     assert SHA256 in result.stderr
@@ -447,7 +449,7 @@ def test_other_bytes_at_the_same_url_are_refused(run: Run, store: Store, x86_job
 @pytest.mark.parametrize(
     ("state", "status"), [("complete", 0), ("incomplete", 4), ("failed", 1), ("cancelled", 1)]
 )
-def test_waiting_exits_by_how_the_job_ended(
+def test_upload_with_wait_exits_by_the_state_of_the_job(
     run: Run, store: Store, state: str, status: int
 ) -> None:
     def work() -> None:
@@ -469,7 +471,9 @@ def test_waiting_exits_by_how_the_job_ended(
     assert ("a reason" in result.stdout) == bool(status)
 
 
-def test_watching_as_json_is_a_row_a_change(run: Run, store: Store, x86_job: str) -> None:
+def test_watch_with_json_prints_the_job_at_each_change(
+    run: Run, store: Store, x86_job: str
+) -> None:
     threading.Timer(0.8, finish, (store, x86_job, "failed", "a reason")).start()
     result = run("status", x86_job, "--watch", "--json")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -480,7 +484,7 @@ def test_watching_as_json_is_a_row_a_change(run: Run, store: Store, x86_job: str
     assert result.exit_code == 1
 
 
-def test_watching_a_cancelled_job_waits_for_its_clean_up(
+def test_watch_of_a_cancelled_job_waits_for_its_clean_up(
     run: Run, store: Store, x86_job: str
 ) -> None:
     assert run("cancel", x86_job).exit_code == 0
@@ -490,9 +494,9 @@ def test_watching_a_cancelled_job_waits_for_its_clean_up(
     assert result.exit_code == 1
 
 
-def test_an_interrupted_command_is_status_130(config: Path, store: Store, x86_job: str) -> None:
+def test_interrupted_command_exits_with_130(config: Path, store: Store, x86_job: str) -> None:
     program = Path(sys.executable).parent / "fedimg"
-    # What a shell runs in the background ignores SIGINT, and so does all that it starts.
+    # A process that a shell runs in the background ignores SIGINT, and so do its children.
     process = subprocess.Popen(
         ["env", "--default-signal=INT", program, "status", "--watch"],
         env={**os.environ, "FEDIMG_CONFIG": str(config)},
@@ -512,7 +516,7 @@ def test_an_interrupted_command_is_status_130(config: Path, store: Store, x86_jo
     assert "Traceback" not in errors
 
 
-def test_a_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: str) -> None:
+def test_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: str) -> None:
     store.begin(x86_job, 1)
     store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
     record_amis(store, X86, "us-east-1", "hvm-gp2")
@@ -533,7 +537,7 @@ def test_a_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: s
 def on_terminal(
     config: Path, *arguments: str, seen: Callable[[str], None] = lambda so_far: None
 ) -> str:
-    """What a person at a terminal sees, control characters and all."""
+    """Run the installed command on a terminal; return its output with all control characters."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [Path(sys.executable).parent / "fedimg", *arguments],
@@ -557,7 +561,7 @@ def on_terminal(
 
 
 @pytest.mark.parametrize("state", ["failed", "incomplete", "cancelled"])
-def test_an_ended_job_is_retried(run: Run, store: Store, x86_job: str, state: str) -> None:
+def test_ended_job_is_retried(run: Run, store: Store, x86_job: str, state: str) -> None:
     finish(store, x86_job, state)
     result = run("retry", x86_job, "--json")
     assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "queued")
@@ -566,31 +570,31 @@ def test_an_ended_job_is_retried(run: Run, store: Store, x86_job: str, state: st
     assert row.run == 2
 
 
-def test_a_live_job_is_not_retried(run: Run, x86_job: str) -> None:
+def test_active_job_is_not_retried(run: Run, x86_job: str) -> None:
     result = run("retry", x86_job)
     assert (result.exit_code, result.stdout) == (5, "")
     assert "queued" in result.stderr
 
 
-def test_a_complete_job_has_nothing_to_retry(run: Run, store: Store, x86_job: str) -> None:
+def test_complete_job_has_nothing_to_retry(run: Run, store: Store, x86_job: str) -> None:
     finish(store, x86_job, "complete")
     result = run("retry", x86_job)
     assert result.exit_code == 0
     assert "nothing is left to do" in result.stderr
 
 
-def test_a_live_job_is_cancelled_once(run: Run, x86_job: str) -> None:
+def test_cancelling_a_job_twice_is_no_error(run: Run, x86_job: str) -> None:
     for _ in range(2):
         result = run("cancel", x86_job, "--json")
         assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "cancelled")
 
 
-def test_an_ended_job_is_not_cancelled(run: Run, store: Store, x86_job: str) -> None:
+def test_ended_job_is_not_cancelled(run: Run, store: Store, x86_job: str) -> None:
     finish(store, x86_job, "complete")
     assert run("cancel", x86_job).exit_code == 5
 
 
-def test_a_missing_worker_is_said(config: Path, run: Run, x86_job: str) -> None:
+def test_status_notes_that_no_worker_is_running(config: Path, run: Run, x86_job: str) -> None:
     assert "no worker" in run("status").stderr
     lease = FileLease(config.parent / "state")
     try:
@@ -599,7 +603,7 @@ def test_a_missing_worker_is_said(config: Path, run: Run, x86_job: str) -> None:
         lease.release()
 
 
-def test_a_second_worker_is_status_5(config: Path, store: Store) -> None:
+def test_second_worker_exits_with_5(config: Path, store: Store) -> None:
     lease = FileLease(config.parent / "state")
     try:
         done = program(config, "worker")
@@ -610,7 +614,7 @@ def test_a_second_worker_is_status_5(config: Path, store: Store) -> None:
     assert "Traceback" not in done.stderr
 
 
-# plan and cleanup, which ask EC2
+# plan and cleanup, which call EC2
 
 
 @pytest.fixture(scope="module")
@@ -640,7 +644,7 @@ def client(region: str = "us-east-1") -> Any:
 
 
 def everything() -> dict[str, set[str]]:
-    """The ids of what the account has, by kind."""
+    """Return the ids of the volumes and security groups of the account, by kind of resource."""
     ec2 = client()
     return {
         "volumes": {v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]},
@@ -658,7 +662,7 @@ def leave_volume(site: str, image: RawImage) -> str:
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_plan_tells_what_would_be_made_where_and_what_not(config: Path, run: Run) -> None:
+def test_plan_lists_amis_by_region_and_what_is_left_out(config: Path, run: Run) -> None:
     config.write_text('state_directory = "state"\n')
     before = everything()
     result = run("plan", X86_URL, "--json")
@@ -683,7 +687,7 @@ def test_a_plan_tells_what_would_be_made_where_and_what_not(config: Path, run: R
 
 
 @pytest.mark.usefixtures("aws")
-def test_clean_up_spares_live_jobs_and_other_sites(
+def test_clean_up_spares_active_jobs_and_other_sites(
     run: Run, config: Path, store: Store, jobs: JobQueue
 ) -> None:
     jobs.submit(ARM)
@@ -708,7 +712,7 @@ def test_clean_up_spares_live_jobs_and_other_sites(
 
 
 def leave_snapshot(site: str, image: RawImage) -> str:
-    """A finished snapshot of a job."""
+    """Create a completed snapshot with a job's tags; return its id."""
     ec2 = client()
     volume = leave_volume(site, image)
     ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig={"Delay": 1})
@@ -727,7 +731,7 @@ def snapshots_left() -> set[str]:
 
 
 @pytest.mark.usefixtures("aws")
-def test_clean_up_spares_what_was_public_and_tells_what_to_do(
+def test_clean_up_spares_formerly_public_resources_and_says_what_to_do(
     run: Run, config: Path, store: Store, x86_job: str
 ) -> None:
     config.write_text('site = "kept"\n' + config.read_text())
@@ -739,7 +743,7 @@ def test_clean_up_spares_what_was_public_and_tells_what_to_do(
     assert result.exit_code == 0, result.stderr
     (row,) = json.loads(result.stdout)
     assert (row["id"], row["was_public"], row["removed"]) == (snapshot, True, False)
-    assert f"was public, is private now: snapshot {snapshot} in us-east-1" in result.stderr
+    assert f"kept: snapshot {snapshot} in us-east-1 of job {X86.job}" in result.stderr
     assert "--remove ID" in result.stderr
     assert snapshot in snapshots_left()
 
@@ -751,17 +755,17 @@ def test_clean_up_spares_what_was_public_and_tells_what_to_do(
     assert store.ever_public() == set()
     again = run("cleanup", "--remove", snapshot)
     assert again.exit_code == 2
-    assert f"{snapshot} is nothing that can be removed" in again.stderr
+    assert f"cannot remove {snapshot}" in again.stderr
 
 
 @pytest.mark.usefixtures("aws")
-def test_clean_up_refuses_with_a_database_younger_than_what_is_there(
+def test_clean_up_refuses_if_the_database_is_younger_than_the_resources(
     run: Run, config: Path
 ) -> None:
     config.write_text('site = "young"\n' + config.read_text())
-    # The database that knew of it is lost.
+    # Their jobs were in a database that is lost.
     left, other = leave_volume("young", X86), leave_volume("young", X86)
-    time.sleep(1.1)  # EC2 tells whole seconds.
+    time.sleep(1.1)  # EC2 tells creation times in whole seconds.
     with contextlib.closing(Store(config.parent / "state")):
         pass
     result = run("cleanup", "--json")
@@ -770,11 +774,11 @@ def test_clean_up_refuses_with_a_database_younger_than_what_is_there(
         left: False,
         other: False,
     }
-    assert "is younger than what the site has" in result.stderr
+    assert "is younger than some of this site's resources" in result.stderr
     assert left in result.stderr
     assert {left, other} <= everything()["volumes"]
 
-    # On purpose, by its id, and that one alone.
+    # --remove removes only the resource of that id.
     result = run("cleanup", "--remove", left, "--json")
     assert result.exit_code == 0, result.stderr
     assert left not in everything()["volumes"]
@@ -784,7 +788,7 @@ def test_clean_up_refuses_with_a_database_younger_than_what_is_there(
 
 
 @pytest.mark.usefixtures("aws")
-def test_aws_that_does_not_answer_is_said_in_a_paragraph(
+def test_aws_that_does_not_answer_is_a_plain_error(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
@@ -795,7 +799,7 @@ def test_aws_that_does_not_answer_is_said_in_a_paragraph(
 
 
 @pytest.mark.usefixtures("aws", "store")
-def test_answer_that_is_none_of_awss_is_said_in_a_paragraph(
+def test_answer_of_another_server_than_aws_is_a_plain_error(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with webs.serve() as web:

@@ -1,4 +1,4 @@
-"""What others of a worker's user can see of it: fedmsg-hub is one."""
+"""Read the environment of a process as another process of the same user, as fedmsg-hub could."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# root sees everything by capabilities that no process of a site has.
+# root could read everything by capabilities that no process of a site has.
 AS_USER = ["setpriv", "--bounding-set=-all"] if os.getuid() == 0 else []
 KEY = "AWS_SECRET_ACCESS_KEY"
 LOOK = f"""
@@ -21,7 +21,7 @@ except PermissionError:
 
 
 @pytest.mark.parametrize(("hidden", "seen"), [(False, "True"), (True, "refused")])
-def test_keys_in_the_environment_are_hidden_from_the_users_other_processes(
+def test_hidden_environment_is_unreadable_for_other_processes_of_the_user(
     hidden: bool, seen: str
 ) -> None:
     begin = "from fedimg.process.hardening import hide_memory; hide_memory();" if hidden else ""
@@ -47,7 +47,7 @@ def test_keys_in_the_environment_are_hidden_from_the_users_other_processes(
     assert done.stdout.strip() == seen
 
 
-def test_commands_hide_themselves_before_anything_else() -> None:
+def test_commands_hide_their_memory_first() -> None:
     script = (
         "import ctypes, sys; from fedimg.cli.commands import main\n"
         "sys.argv = ['fedimg', '--version']\n"

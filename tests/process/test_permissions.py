@@ -1,4 +1,4 @@
-"""Modes of the state directory and what is in it, as they are made and as they are found."""
+"""Check the modes of the state directory and its files, new ones and existing ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SOMEBODY = 65534
 
 
 @pytest.fixture(autouse=True)
-def careless() -> Iterator[None]:
-    """A process that would let everybody read and write what it makes."""
+def open_umask() -> Iterator[None]:
+    """Set a umask by which everybody could read and write new files."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -34,8 +34,8 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def opened(directory: Path) -> None:
-    """Open the database as a worker does, and look at its modes while it is in use."""
+def assert_closed_in_use(directory: Path) -> None:
+    """Open the database as a worker does, and check the modes of its files meanwhile."""
     with closing(Store(directory)) as store:
         store.jobs()
         lease = FileLease(directory)
@@ -44,19 +44,19 @@ def opened(directory: Path) -> None:
     assert found == dict.fromkeys(FILES, 0o640)
 
 
-def test_what_is_made_is_closed_to_others(tmp_path: Path) -> None:
-    opened(tmp_path / "state")
+def test_new_files_are_closed_to_others(tmp_path: Path) -> None:
+    assert_closed_in_use(tmp_path / "state")
     assert mode(tmp_path / "state") == 0o750
 
 
-def test_what_was_open_to_others_is_closed(tmp_path: Path) -> None:
+def test_existing_files_are_closed_to_others(tmp_path: Path) -> None:
     state = tmp_path / "state"
     with closing(Store(state)):
         FileLease(state).release()
         state.chmod(0o777)
         for name in FILES:
             (state / name).chmod(0o666)
-        opened(state)
+        assert_closed_in_use(state)
     assert mode(state) == 0o750
 
 
@@ -70,7 +70,7 @@ def test_tighter_modes_stay(tmp_path: Path) -> None:
     assert mode(state / "fedimg.db") == 0o600
 
 
-def test_directory_that_holds_other_things_is_not_closed_and_refused_while_others_may_write(
+def test_directory_with_other_files_is_not_closed_and_refused_if_others_can_write(
     tmp_path: Path,
 ) -> None:
     shared = tmp_path / "shared"
@@ -87,7 +87,9 @@ def test_directory_that_holds_other_things_is_not_closed_and_refused_while_other
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="root alone can give a file away")
-def test_what_is_open_and_somebody_elses_is_refused_in_words(tmp_path: Path) -> None:
+def test_open_file_of_another_user_is_refused_with_the_command_that_closes_it(
+    tmp_path: Path,
+) -> None:
     state = tmp_path / "state"
     Store(state).close()
     (state / "fedimg.db").chmod(0o644)
@@ -97,8 +99,8 @@ def test_what_is_open_and_somebody_elses_is_refused_in_words(tmp_path: Path) -> 
     assert mode(state / "fedimg.db") == 0o644
 
 
-def test_closing_the_files_takes_no_lock_away_from_the_same_process(tmp_path: Path) -> None:
-    """POSIX drops a process's locks on a file with the first descriptor of it that is closed."""
+def test_closing_files_keeps_the_locks_of_the_same_process(tmp_path: Path) -> None:
+    """Close a descriptor of the file, by which POSIX would release the locks of the process."""
     state = tmp_path / "state"
     with closing(Store(state)) as store, store.engine.begin() as held:
         held.exec_driver_sql("BEGIN IMMEDIATE")
@@ -132,7 +134,7 @@ def test_link_in_place_of_a_file_changes_no_other_file(tmp_path: Path) -> None:
     assert (mode(other), other.read_text()) == (0o644, "")
 
 
-def test_check_says_what_others_may_do(tmp_path: Path) -> None:
+def test_check_reports_modes_that_are_too_wide(tmp_path: Path) -> None:
     state = tmp_path / "state"
     Store(state).close()
     assert [one.status for one in check.state_directory(state)] == [Status.OK]

@@ -1,4 +1,4 @@
-"""SIGTERM is heard whatever the main thread does; a second one ends the process where it stands."""
+"""Send signals to processes: the first sets the event, whatever the main thread does."""
 
 import signal
 import subprocess
@@ -11,19 +11,19 @@ PROCESS = """
 import os, signal, sys, threading, time
 from fedimg.process.signals import stop_requested
 
-told = stop_requested()
+stopping = stop_requested()
 print("ready", flush=True)
 {}
-print("told" if told.wait(30) else "never told", flush=True)
+print("stopping" if stopping.wait(30) else "no signal", flush=True)
 time.sleep(60)
 """
-#: The event's lock is held for an instant by whoever begins to wait for it, the main thread too.
+#: A thread that begins to wait for the event holds its lock for an instant, also the main thread.
 HOLDING = """
-with told._cond:
+with stopping._cond:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.2)
 """
-#: The kernel may give a signal to any thread, which does not wake the main one.
+#: The kernel may deliver a signal to another thread, so that the main one does not wake.
 ANOTHER_THREAD = """
 other = threading.Thread(target=time.sleep, args=[60], daemon=True)
 other.start()
@@ -37,13 +37,13 @@ def started(code: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("code", [HOLDING, ANOTHER_THREAD])
-def test_signal_is_heard_in_whatever_the_main_thread_is(code: str) -> None:
+def test_signal_sets_the_event_whatever_the_main_thread_does(code: str) -> None:
     with started(code) as process:
         killer = threading.Timer(20, process.kill)
         killer.start()
         assert process.stdout
-        assert [process.stdout.readline().strip() for _ in range(2)] == ["ready", "told"]
-        # The second one.
+        assert [process.stdout.readline().strip() for _ in range(2)] == ["ready", "stopping"]
+        # The second signal ends the process.
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         killer.cancel()

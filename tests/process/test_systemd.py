@@ -1,4 +1,4 @@
-"""What systemd is told, by real processes; and what its own tools say of the units."""
+"""Receive the notifications of real processes, and check the units with systemd-analyze."""
 
 import contextlib
 import logging
@@ -20,20 +20,20 @@ from lab.bus import Bus
 from tests.test_consumers import INSTALLED, START_SECONDS, HubProcess
 
 ROOT = Path(__file__).parent.parent.parent
-#: By systemd's own scale of 0 to 10.
+#: On systemd's scale of 0 to 10.
 MOST_EXPOSURE = 2.5
 
 
 class Systemd:
-    """The end of the notification socket that systemd holds."""
+    """The receiving end of the notification socket."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
 
-    def told(self, seconds: float) -> str:
-        """The next thing that a service tells; empty when there is none."""
+    def receive(self, seconds: float) -> str:
+        """Return the next notification; empty if none arrives within `seconds`."""
         self._socket.settimeout(seconds)
         with contextlib.suppress(TimeoutError):
             return self._socket.recv(4096).decode()
@@ -53,80 +53,80 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd
     systemd.close()
 
 
-def test_systemd_is_told_again_and_again_until_something_is_silent(
+def test_watchdog_is_notified_unless_a_thread_hangs(
     systemd: Systemd, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = threading.Event()
+    stopping = threading.Event()
     hanging: list[str] = []
-    waiting = threading.Thread(target=watchdog.wait, args=(told, lambda _seconds: hanging))
+    waiting = threading.Thread(target=watchdog.wait, args=(stopping, lambda _seconds: hanging))
     waiting.start()
     try:
-        assert [systemd.told(10), systemd.told(10)] == ["WATCHDOG=1"] * 2
-        hanging.append("messenger")
-        while systemd.told(1.0):
+        assert [systemd.receive(10), systemd.receive(10)] == ["WATCHDOG=1"] * 2
+        hanging.append("outbox relay")
+        while systemd.receive(1.0):
             pass
         hanging.clear()
-        assert systemd.told(10) == "WATCHDOG=1"
+        assert systemd.receive(10) == "WATCHDOG=1"
     finally:
-        told.set()
+        stopping.set()
         waiting.join()
-    assert "messenger: no sign of life" in caplog.text
+    assert "no activity for 0.2 s in: outbox relay" in caplog.text
 
 
-def test_thread_that_asks_the_database_no_more_is_silent(tmp_path: Path) -> None:
+def test_thread_that_stops_using_the_database_is_reported(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/some.db")
-    pulse = watchdog.Watchdog(engine, ["asking", "hanging"])
+    threads = watchdog.Watchdog(engine, ["polling", "hanging"])
 
-    def ask() -> None:
+    def poll() -> None:
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT 1"))
 
     time.sleep(0.2)
-    asking = threading.Thread(target=ask, name="asking")
-    asking.start()
-    asking.join()
-    ask()
-    assert pulse.silent(3600) == []
-    assert pulse.silent(0.2) == ["hanging"]
+    polling = threading.Thread(target=poll, name="polling")
+    polling.start()
+    polling.join()
+    poll()
+    assert threads.silent(3600) == []
+    assert threads.silent(0.2) == ["hanging"]
     engine.dispose()
 
 
 @pytest.mark.parametrize("name", ["NOTIFY_SOCKET", "WATCHDOG_USEC"])
-def test_without_systemd_nothing_is_told(
+def test_without_systemd_nothing_is_sent(
     systemd: Systemd, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.delenv(name)
-    told = threading.Event()
-    threading.Timer(0.5, told.set).start()
-    watchdog.wait(told, lambda _seconds: [])
-    assert systemd.told(0.1) == ""
+    stopping = threading.Event()
+    threading.Timer(0.5, stopping.set).start()
+    watchdog.wait(stopping, lambda _seconds: [])
+    assert systemd.receive(0.1) == ""
 
 
-def test_another_process_is_watched_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_of_another_process_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     monkeypatch.setenv("WATCHDOG_PID", "1")
     assert watchdog.limit() is None
 
 
-def test_systemd_that_is_gone_ends_nothing(
+def test_missing_notification_socket_is_only_a_warning(
     systemd: Systemd, caplog: pytest.LogCaptureFixture
 ) -> None:
     systemd.path.unlink()
     with caplog.at_level(logging.WARNING):
         watchdog.notify("READY=1")
-    assert "cannot tell systemd READY=1" in caplog.text
+    assert "cannot notify systemd of READY=1" in caplog.text
 
 
-def test_hub_and_worker_tell_that_they_are_ready_that_they_work_and_that_they_stop(
+def test_hub_and_worker_notify_that_they_are_ready_work_and_stop(
     tmp_path: Path,
 ) -> None:
     bus = Bus(tmp_path / "bus", installed=[INSTALLED])
     sockets = {name: Systemd(tmp_path / name) for name in ("hub", "worker")}
 
     def environment(name: str) -> dict[str, str]:
-        # Loops that have to move within 20 s, on a machine however busy.
+        # Each loop has to use the database within 20 s, also on a busy machine.
         watched = {"NOTIFY_SOCKET": str(sockets[name].path), "WATCHDOG_USEC": "40000000"}
-        # Nobody is asked: no job is there.
+        # No server listens there, and no job needs EC2.
         return {**watched, **bus.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
 
     hub = HubProcess(bus, tmp_path, environment=environment("hub"))
@@ -136,15 +136,15 @@ def test_hub_and_worker_tell_that_they_are_ready_that_they_work_and_that_they_st
     try:
         processes = {"hub": hub.start(), "worker": worker.start(command)}
         for name in sockets:
-            assert sockets[name].told(START_SECONDS) == "READY=1", name
+            assert sockets[name].receive(START_SECONDS) == "READY=1", name
         for name in sockets:
-            assert sockets[name].told(40) == "WATCHDOG=1", name
+            assert sockets[name].receive(40) == "WATCHDOG=1", name
         for name, process in processes.items():
             process.send_signal(signal.SIGTERM)
-            said = [sockets[name].told(20)]
-            while said[-1] == "WATCHDOG=1":
-                said.append(sockets[name].told(20))
-            assert said[-1] == "STOPPING=1", name
+            notification = sockets[name].receive(20)
+            while notification == "WATCHDOG=1":
+                notification = sockets[name].receive(20)
+            assert notification == "STOPPING=1", name
             assert process.wait(20) == 0, name
     finally:
         for each in (hub, worker):
@@ -158,7 +158,7 @@ def test_hub_and_worker_tell_that_they_are_ready_that_they_work_and_that_they_st
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The shipped units as installed, above the hub's unit that docs/operations.md gives."""
+    """Install the shipped units, and the hub's unit of docs/operations.md, in a folder."""
     folder = tmp_path / "units"
     subprocess.run(["cp", "-r", ROOT / "systemd", folder], check=True)
     text = (ROOT / "docs/operations.md").read_text()
@@ -169,7 +169,7 @@ def units(tmp_path: Path) -> Path:
     lines = found[0].splitlines()
     (folder / "fedmsg-hub.service").write_text("\n".join(line[4:] for line in lines) + "\n")
     for unit in folder.glob("*.service"):
-        # The programs are where a site installs them, which is not here.
+        # The programs are not installed on this machine.
         unit.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text()))
     return folder
 
@@ -177,7 +177,7 @@ def units(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "unit", ["fedimg-worker.service", "fedimg-consumer.service", "fedmsg-hub.service"]
 )
-def test_units_are_sound_and_expose_little(units: Path, unit: str) -> None:
+def test_units_are_valid_and_hardened(units: Path, unit: str) -> None:
     def analyze(*arguments: str) -> str:
         done = subprocess.run(
             ["systemd-analyze", *arguments, str(units / unit)],
@@ -190,8 +190,8 @@ def test_units_are_sound_and_expose_little(units: Path, unit: str) -> None:
         return done.stdout + done.stderr
 
     assert unit not in analyze("verify", "--man=no")
-    told = analyze("security", "--offline=true", "--no-pager")
-    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
-    assert exposure, told
+    report = analyze("security", "--offline=true", "--no-pager")
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
+    assert exposure, report
     assert float(exposure[1]) < MOST_EXPOSURE
-    assert "RestrictNamespaces=~user" in told
+    assert "RestrictNamespaces=~user" in report

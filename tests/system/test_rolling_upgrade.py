@@ -112,7 +112,7 @@ def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
         job = until_at_work(deployment, OLD)
         start_newer(deployment, tmp_path / "newer")
         deployment.kill(OLD)
-        told = f"{job}:1 were begun by a version of fedimg whose steps are others"
+        told = f"{job}:1 were started by an incompatible fedimg version"
         deployment.until(lambda: told in deployment.log(NEW) or None, "the job named")
         assert told in deployment.noted("status")
         deployment.start_worker(OLD)
@@ -134,7 +134,9 @@ def test_upgrade_can_be_taken_back(tmp_path: Path, postgresql: PostgreSQL) -> No
         with newer(deployment, tmp_path / "newer"):
             deployment.start_worker(NEW)
         assert deployment.ends(NEW) == 2
-        assert f"in flight are fedimg.publish:{job}:1, begun by a version" in deployment.log(NEW)
+        assert f"an incompatible fedimg version started fedimg.publish:{job}:1" in deployment.log(
+            NEW
+        )
         deployment.start_worker(OLD)
         all_well(deployment, 1)
         assert tries(deployment) == {job: 2}

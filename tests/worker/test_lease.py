@@ -21,7 +21,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lease of tmp_path."""
+    """Start another process that holds the lease of tmp_path."""
     process = subprocess.Popen(
         [sys.executable, "-c", LEASE, tmp_path],
         stdin=subprocess.PIPE,
@@ -35,7 +35,7 @@ def worker(tmp_path: Path) -> Iterator[subprocess.Popen]:
     process.wait()
 
 
-def test_second_worker_is_told_who_is_the_first(tmp_path, worker):
+def test_error_of_a_second_worker_names_the_first(tmp_path, worker):
     with pytest.raises(WorkerRunning, match=f"process {worker.pid}.*{tmp_path}"):
         FileLease(tmp_path)
     with pytest.raises(WorkerRunning, match=f"process {worker.pid}"):
@@ -55,12 +55,12 @@ def test_released_lease_is_free(tmp_path):
     FileLease(tmp_path).release()
 
 
-def test_lease_without_a_directory_says_so(tmp_path):
+def test_lease_in_a_missing_directory_is_an_error(tmp_path):
     with pytest.raises(StoreError, match=r"nowhere/worker\.lock"):
         FileLease(tmp_path / "nowhere")
 
 
-def test_lease_is_not_inherited_by_what_a_worker_starts(tmp_path):
+def test_child_processes_do_not_inherit_the_lease(tmp_path):
     lease = FileLease(tmp_path)
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:

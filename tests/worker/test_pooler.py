@@ -1,4 +1,4 @@
-"""A real PgBouncer before a real PostgreSQL: its session mode serves, the others are refused."""
+"""Connect by a real PgBouncer: session mode works, the modes that share connections are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Pooled = Callable[[dict[str, str]], str]
 
 @contextmanager
 def bouncing(server: PostgreSQL, database: str, settings: dict[str, str]) -> Iterator[str]:
-    """The address of a database through a PgBouncer with these settings."""
+    """Run a PgBouncer with these settings; yield the URL of a database behind it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
@@ -55,7 +55,7 @@ def bouncing(server: PostgreSQL, database: str, settings: dict[str, str]) -> Ite
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={server.port} user=fedimg\n[pgbouncer]\n{lines}\n"
     )
-    # It refuses to run as root.
+    # PgBouncer refuses to run as root.
     command = ["pgbouncer", str(folder / "pgbouncer.ini")]
     if os.getuid() == 0:
         shutil.chown(folder, "nobody", "nogroup")
@@ -86,23 +86,23 @@ def pooled(postgresql: PostgreSQL) -> Iterator[Pooled]:
         yield lambda settings: stack.enter_context(bouncing(postgresql, name, settings))
 
 
-def said(settings: dict[str, str]) -> str:
+def name_of(settings: dict[str, str]) -> str:
     return " ".join(settings.values())
 
 
-@pytest.mark.parametrize("settings", SHARING, ids=said)
+@pytest.mark.parametrize("settings", SHARING, ids=name_of)
 def test_pooler_that_shares_connections_is_refused(
     pooled: Pooled, settings: dict[str, str]
 ) -> None:
     with pytest.raises(StoreError, match=REFUSED) as refusal:
         refuse_shared_connections(pooled(settings))
-    # What does not pass is not waited for.
+    # A worker that gets an Unreachable would wait for the database.
     assert not isinstance(refusal.value, Unreachable)
 
 
 def test_pooler_with_connections_to_spare_is_refused(pooled: Pooled) -> None:
     url = pooled({"pool_mode": "transaction", "server_round_robin": "1"})
-    # Several idle connections, of which a client may well be given its own one again.
+    # With several idle connections a client may by chance get its own one again.
     with ExitStack() as stack:
         for _ in range(6):
             other = stack.enter_context(closing(psycopg.connect(url)))
@@ -111,11 +111,11 @@ def test_pooler_with_connections_to_spare_is_refused(pooled: Pooled) -> None:
         refuse_shared_connections(url)
 
 
-def test_pool_that_keeps_a_client_on_its_connection_serves(pooled: Pooled) -> None:
+def test_pooler_in_session_mode_is_accepted(pooled: Pooled) -> None:
     refuse_shared_connections(pooled({"pool_mode": "session"}))
 
 
-def test_postgresql_itself_serves(postgresql: PostgreSQL) -> None:
+def test_postgresql_without_pooler_is_accepted(postgresql: PostgreSQL) -> None:
     refuse_shared_connections(postgresql.blank())
 
 
@@ -130,7 +130,7 @@ def test_probe_leaves_no_lock(postgresql: PostgreSQL) -> None:
     assert locks == (0,)
 
 
-def test_server_that_does_not_answer_may_do_so_later() -> None:
+def test_server_that_does_not_answer_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(Unreachable, match=r"cannot use the database postgresql://\[hidden\]@127"):
@@ -138,7 +138,9 @@ def test_server_that_does_not_answer_may_do_so_later() -> None:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
-def test_worker_check_and_migrate_say_so(pooled: Pooled, tmp_path: Path, mode: str) -> None:
+def test_worker_check_and_migrate_refuse_a_shared_connection(
+    pooled: Pooled, tmp_path: Path, mode: str
+) -> None:
     url = pooled({"pool_mode": mode})
     settings = Settings(state_directory=tmp_path, database=url)
     (finding,) = database(settings)
@@ -158,7 +160,7 @@ def test_worker_check_and_migrate_say_so(pooled: Pooled, tmp_path: Path, mode: s
         assert "Traceback" not in ended.stderr
 
 
-def test_check_is_content_with_a_pool_in_session_mode(pooled: Pooled, tmp_path: Path) -> None:
+def test_check_accepts_a_pooler_in_session_mode(pooled: Pooled, tmp_path: Path) -> None:
     settings = Settings(state_directory=tmp_path, database=pooled({"pool_mode": "session"}))
     (finding,) = database(settings)
     assert finding.status is Status.OK, finding.text

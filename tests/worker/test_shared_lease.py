@@ -23,14 +23,14 @@ PATIENCE = 30.0
 
 
 class Lost:
-    """Remembers that a lease was lost, where a worker would have ended."""
+    """Records the loss of a lease, at which a worker would exit."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
     def __call__(self, reason: str) -> Any:
         self.reasons.append(reason)
-        # The lease's own threads have nobody to raise it to.
+        # In a thread of the lease nothing would catch the exception.
         if threading.current_thread() is threading.main_thread():
             raise SystemExit
 
@@ -68,12 +68,12 @@ def names(url: str) -> set[str]:
         engine.dispose()
 
 
-def test_workers_of_a_host_have_names_of_their_own(take: Any, url: str) -> None:
+def test_workers_on_one_host_get_different_names(take: Any, url: str) -> None:
     assert [take().name, take().name] == [HOST, f"{HOST}-2"]
     assert names(url) == {HOST, f"{HOST}-2"}
 
 
-def test_name_that_was_let_go_is_taken_again(take: Any, url: str) -> None:
+def test_released_name_is_taken_again(take: Any, url: str) -> None:
     first = take()
     take()
     first.release()
@@ -81,7 +81,7 @@ def test_name_that_was_let_go_is_taken_again(take: Any, url: str) -> None:
     assert take().name == HOST
 
 
-def test_one_leads_and_the_next_when_it_is_gone(take: Any) -> None:
+def test_next_worker_leads_when_the_leader_is_gone(take: Any) -> None:
     first = take()
     until(first.leads.is_set)
     second = take()
@@ -91,7 +91,7 @@ def test_one_leads_and_the_next_when_it_is_gone(take: Any) -> None:
     until(second.leads.is_set)
 
 
-def test_lease_outlasts_its_seconds_while_it_is_kept(take: Any, url: str) -> None:
+def test_lease_lasts_while_the_server_answers(take: Any, url: str) -> None:
     lost = Lost()
     lease = take(2, lost)
     time.sleep(3)
@@ -100,7 +100,7 @@ def test_lease_outlasts_its_seconds_while_it_is_kept(take: Any, url: str) -> Non
     assert names(url) == {HOST}
 
 
-def test_connection_that_the_server_ends_loses_the_lease(take: Any, url: str) -> None:
+def test_lease_is_lost_when_the_server_ends_the_connection(take: Any, url: str) -> None:
     lost = Lost()
     take(60, lost)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -125,7 +125,7 @@ time.sleep(600)
 """
 
 
-def test_frozen_process_loses_its_lease_and_notices_when_it_thaws(take: Any, url: str) -> None:
+def test_frozen_process_loses_its_lease_and_exits_when_it_thaws(take: Any, url: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", FROZEN, url], stdout=subprocess.PIPE, text=True
     )
@@ -143,7 +143,7 @@ def test_frozen_process_loses_its_lease_and_notices_when_it_thaws(take: Any, url
         process.wait()
 
 
-def test_lease_that_no_server_answers_for_is_lost_by_its_own_clock(
+def test_lease_is_lost_by_the_clock_of_the_worker(
     take: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = take(60, Lost())
@@ -154,20 +154,20 @@ def test_lease_that_no_server_answers_for_is_lost_by_its_own_clock(
         lease.check()
 
 
-def test_no_server_is_an_error_without_the_password() -> None:
+def test_error_about_the_server_hides_the_password() -> None:
     where = postgresql_url("postgresql://fedimg:geheim@127.0.0.1:9/fedimg")
     with pytest.raises(StoreError, match=r"\[hidden\]@127\.0\.0\.1") as caught:
         SharedLease(where, 60, Lost())
     assert "geheim" not in str(caught.value)
 
 
-def test_database_says_where_it_is_without_the_password(tmp_path: Any) -> None:
+def test_error_about_the_database_hides_the_password(tmp_path: Any) -> None:
     with pytest.raises(StoreError, match="check `database` in fedimg.toml") as caught:
         Database(tmp_path, "postgresql://fedimg:geheim@127.0.0.1:9/fedimg")
     assert "geheim" not in str(caught.value)
 
 
-def test_unprepared_database_names_the_command(tmp_path: Any, url: str) -> None:
+def test_error_about_missing_tables_names_the_command(tmp_path: Any, url: str) -> None:
     with pytest.raises(StoreError, match="fedimg store migrate"):
         Database(tmp_path, url)
     Database(tmp_path, url, make=True).close()
@@ -175,13 +175,11 @@ def test_unprepared_database_names_the_command(tmp_path: Any, url: str) -> None:
     Database(tmp_path, url).close()
 
 
-def test_transaction_that_stands_still_keeps_others_waiting_for_its_seconds_alone(
-    tmp_path: Any, postgresql: PostgreSQL
-) -> None:
+def test_idle_transaction_is_ended_after_its_seconds(tmp_path: Any, postgresql: PostgreSQL) -> None:
     url = postgresql.blank()
     still, other = (Database(tmp_path, url, still_seconds=2) for _ in range(2))
     with still.engine.connect() as standing:
-        # As a frozen process, or one that is cut off, has it: no end of the connection is seen.
+        # The connection stays open, as that of a process that is frozen or cut off.
         still.serialise(standing, "x")
         with other.engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL lock_timeout = '20s'")

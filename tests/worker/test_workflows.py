@@ -1,4 +1,4 @@
-"""The worker's queues, shown by a whole worker process; what it does at EC2 is a stand-in's."""
+"""Run whole worker processes on a queue of jobs; a stand-in takes the place of EC2Service."""
 
 import resource
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedimg.cli.follow import going_on
+from fedimg.cli.follow import is_active
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.rows import JobRow
@@ -18,10 +18,10 @@ from fedimg.store.store import Store
 from fedimg.worker.executor import VERSION
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
-#: Nothing here takes a tenth of this on an idle machine.
+#: In seconds; on an idle machine nothing here takes a tenth of it.
 PATIENCE = 90.0
 
-#: Each image is treated as its build's name says; EC2 has nothing of any.
+#: The build's name of an image says how its job fares; no job makes anything in EC2.
 WORKER = """
 import logging
 import socket
@@ -37,7 +37,7 @@ state = Path(sys.argv[1])
 
 
 class Service:
-    def __init__(self, settings, *, stop, **given):
+    def __init__(self, settings, *, stop, **_arguments):
         self.stop = stop
 
     def upload(self, image, observer, steps, *, again):
@@ -70,8 +70,8 @@ def connect():
         raise EC2ServiceException("cannot connect") from error
 
 
-class OutboxRelay:
-    def __init__(self, *given, turn):
+class Relay:
+    def __init__(self, *_arguments, turn):
         pass
 
     def start(self):
@@ -86,7 +86,7 @@ class OutboxRelay:
 
 logging.basicConfig(level=logging.INFO)
 workflows.EC2Service = Service
-process.OutboxRelay = OutboxRelay
+process.OutboxRelay = Relay
 
 
 def leftovers(clients, site, regions, *, job, **more):
@@ -100,7 +100,7 @@ settings = Settings.model_validate(
     {
         "state_directory": state,
         "ec2": {"limits": {"jobs": 1, "settle": 2, "outage": 2, "retry_after": 1, "retries": 60}},
-        # Nobody listens there: what is announced waits for Koji.
+        # No server listens there: entries wait for Koji.
         "koji": {"hub": "http://127.0.0.1:9/kojihub"},
         "worker": {"stop_seconds": float(sys.argv[2])},
     }
@@ -110,7 +110,7 @@ sys.exit(process.run_worker(settings))
 
 
 class Site:
-    """A state directory, what an operator may do there, and workers that come and go."""
+    """A state directory, its queue, and the worker process that runs on it."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -126,12 +126,12 @@ class Site:
             )
 
     def ended_with(self) -> int:
-        """The worker's exit status."""
+        """Wait for the worker's end; return its exit status."""
         assert self.worker
         return self.worker.wait(PATIENCE)
 
     def log(self) -> str:
-        """What the workers have said."""
+        """Return the log of all workers so far."""
         return (self.state / "log").read_text()
 
     def close(self) -> None:
@@ -141,16 +141,16 @@ class Site:
         self.jobs.close()
         self.store.close()
 
-    def submit(self, *manners: str, source: str = "build") -> list[str]:
-        """Queue an image of each manner; their jobs."""
+    def submit(self, *builds: str, source: str = "build") -> list[str]:
+        """Queue an image of each build; return their jobs."""
         images = [
-            RawImage(URL, Architecture.X86_64, manner, f"{source}-{number}")
-            for number, manner in enumerate(manners, 1)
+            RawImage(URL, Architecture.X86_64, build, f"{source}-{number}")
+            for number, build in enumerate(builds, 1)
         ]
         return [job for job in map(self.jobs.submit, images) if job]
 
     def begun(self) -> list[str]:
-        """What has been begun, in order."""
+        """Return the steps that have begun, in order."""
         path = self.state / "begun"
         return path.read_text().split() if path.exists() else []
 
@@ -160,8 +160,8 @@ class Site:
         return row
 
     def ended(self, job: str) -> JobRow:
-        """The job when nothing is done for it any more."""
-        until(lambda: not going_on(self.row(job)), f"{job} ended")
+        """Wait until a job is not active; return its row."""
+        until(lambda: not is_active(self.row(job)), f"{job} ended")
         return self.row(job)
 
 
@@ -179,7 +179,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.close()
 
 
-def test_job_that_is_cancelled_lets_go_at_once_though_the_worker_is_full(site: Site) -> None:
+def test_cancelled_job_ends_at_once_though_the_worker_has_no_free_slot(site: Site) -> None:
     waiting, queued = site.submit("waits", "passes")
     site.start()
     until(site.begun, "the first job begun")
@@ -188,7 +188,7 @@ def test_job_that_is_cancelled_lets_go_at_once_though_the_worker_is_full(site: S
     assert site.ended(queued).state == "complete"
 
 
-def test_jobs_begin_oldest_first_and_none_holds_up_a_clean_up(site: Site) -> None:
+def test_jobs_begin_oldest_first_and_delay_no_clean_up(site: Site) -> None:
     *jobs, last = site.submit("fails", "fails", "passes", "passes", "passes", "waits")
     site.start()
     for job in jobs:
@@ -199,7 +199,7 @@ def test_jobs_begin_oldest_first_and_none_holds_up_a_clean_up(site: Site) -> Non
     assert site.row(last).state == "running"
 
 
-def test_job_ends_though_its_clean_up_does_not_work(site: Site) -> None:
+def test_job_ends_though_its_clean_up_fails(site: Site) -> None:
     (job,) = site.submit("passes", source="unclean")
     site.start()
     row = site.ended(job)
@@ -207,7 +207,7 @@ def test_job_ends_though_its_clean_up_does_not_work(site: Site) -> None:
     assert row.error == "clean-up failed: 'unforeseen'; run 'fedimg cleanup'"
 
 
-def test_job_that_ec2_failed_runs_again_by_itself(site: Site) -> None:
+def test_job_that_failed_because_of_ec2_is_retried(site: Site) -> None:
     (job,) = site.submit("away")
     site.start()
     until(lambda: site.row(job).next, "another run planned")
@@ -219,10 +219,10 @@ def test_job_that_ec2_failed_runs_again_by_itself(site: Site) -> None:
     assert site.row(job).next is None
 
 
-def test_job_that_ec2_refused_by_an_unknown_code_gets_two_further_runs(site: Site) -> None:
+def test_job_with_an_unknown_error_code_gets_two_retries(site: Site) -> None:
     (job,) = site.submit("strange")
     site.start()
-    # The counts are in the database: a worker that dies in between changes nothing.
+    # The counts are in the database, so a worker that dies in between changes nothing.
     until(lambda: site.begun() == ["strange"] * 2, "the second run begun")
     assert site.worker
     site.worker.kill()
@@ -235,12 +235,12 @@ def test_job_that_ec2_refused_by_an_unknown_code_gets_two_further_runs(site: Sit
 
     until(over, "the last run over")
     assert "Strange" in (site.row(job).error or "")
-    until(lambda: "runs again" not in site.log().splitlines()[-1], "nothing planned")
+    until(lambda: "retries in" not in site.log().splitlines()[-1], "nothing planned")
     assert "2 of 2" in site.log()
     assert site.row(job).run == 3
 
 
-def test_clean_up_that_did_not_work_comes_again_by_itself(site: Site) -> None:
+def test_failed_clean_up_is_repeated(site: Site) -> None:
     (job,) = site.submit("passes", source="unclean")
     site.start()
     assert "clean-up failed" in (site.ended(job).error or "")
@@ -249,19 +249,19 @@ def test_clean_up_that_did_not_work_comes_again_by_itself(site: Site) -> None:
     assert site.row(job).state == "complete"
 
 
-def test_cancelled_job_is_retried_only_behind_its_clean_up(site: Site) -> None:
+def test_cancelled_job_is_retried_only_after_its_clean_up(site: Site) -> None:
     (job,) = site.submit("waits")
     assert site.jobs.cancel(job)
     assert site.jobs.retry(job) is None
     site.start()
     assert site.ended(job).state == "cancelled"
-    # It may be cleaned up once more just now.
+    # Its second clean-up may be in progress.
     until(lambda: site.jobs.retry(job) == 2, "the second run queued")
     (site.state / "go").touch()
     until(lambda: site.row(job).state == "complete", "the second run complete")
 
 
-def test_worker_whose_database_fails_ends_and_the_next_one_goes_on(site: Site) -> None:
+def test_worker_exits_when_its_database_fails_and_the_next_one_continues(site: Site) -> None:
     (job,) = site.submit("waits")
     site.start()
     until(site.begun, "the job begun")
@@ -280,9 +280,9 @@ def test_worker_whose_database_fails_ends_and_the_next_one_goes_on(site: Site) -
 # Stopping
 
 
-def test_step_under_way_ends_before_the_worker_and_nothing_begins(site: Site) -> None:
+def test_stopping_worker_waits_for_steps_in_progress_and_starts_no_other(site: Site) -> None:
     waits, _ = site.submit("waits", "passes")
-    # It could wait for its step for as long as the test does.
+    # The worker may wait for the step as long as the test does.
     site.start(stop_seconds=PATIENCE)
     until(site.begun, "the first job begun")
     assert site.worker
@@ -290,7 +290,7 @@ def test_step_under_way_ends_before_the_worker_and_nothing_begins(site: Site) ->
     until(lambda: "worker stopping" in site.log(), "the worker stopping")
     (site.state / "go").touch()
     assert site.ended_with() == 0
-    # Its next step waits for the next worker, as does the other job.
+    # The next step of the job, and the other job, wait for the next worker.
     assert site.begun() == ["waits"]
     assert site.row(waits).state == "running"
     site.start()
@@ -299,7 +299,7 @@ def test_step_under_way_ends_before_the_worker_and_nothing_begins(site: Site) ->
     assert site.begun().count("waits") == 1
 
 
-def test_step_that_does_not_end_in_time_is_begun_again(site: Site) -> None:
+def test_step_that_does_not_end_in_time_is_repeated(site: Site) -> None:
     (waits,) = site.submit("waits")
     site.start(stop_seconds=0.1)
     until(site.begun, "the job begun")
@@ -330,7 +330,7 @@ def test_stopping_worker_does_not_wait_for_koji(site: Site) -> None:
     assert site.worker
     site.worker.send_signal(signal.SIGTERM)
     assert site.ended_with() == 0
-    # Broken off, not refused: the next worker asks again.
+    # The next worker asks again, as the lookup was interrupted and not refused.
     site.start()
     until(lambda: site.log().count("build:1 waits for Koji") == 2, "the next worker asking")
 
@@ -352,7 +352,7 @@ def test_worker_that_ran_out_of_files_fails_no_job(site: Site) -> None:
 # Upgrading
 
 
-def test_worker_refuses_jobs_begun_by_other_steps(site: Site) -> None:
+def test_worker_refuses_to_start_on_runs_of_an_incompatible_version(site: Site) -> None:
     (waits,) = site.submit("waits")
     site.start()
     until(site.begun, "the job begun")
@@ -367,12 +367,15 @@ def test_worker_refuses_jobs_begun_by_other_steps(site: Site) -> None:
         site.start()
         if status:
             assert site.ended_with() == status
-            assert f"fedimg.publish:{waits}:1, begun by a version of fedimg" in site.log()
-            # As a start that came to nothing leaves it.
+            assert f"incompatible fedimg version started fedimg.publish:{waits}:1" in site.log()
+            # A start that was refused has put the run back into its queue.
             with site.store.engine.begin() as connection:
                 connection.exec_driver_sql("UPDATE workflow_status SET status = 'ENQUEUED'")
             site.start()
             assert site.ended_with() == status
-            assert site.log().count(f"fedimg.publish:{waits}:1, begun by a version of fedimg") == 2
+            assert (
+                site.log().count(f"incompatible fedimg version started fedimg.publish:{waits}:1")
+                == 2
+            )
     (site.state / "go").touch()
     assert site.ended(waits).state == "complete"
