@@ -166,6 +166,16 @@ class AMIType:
         return f"{self.virtualization}-{self.volume_type}"
 
     @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> Any:
+        """Have pydantic read and write a type as its text, for records and messages."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls.parse(value),
+            serialization=core_schema.to_string_ser_schema(),
+        )
+
+    @classmethod
     def parse(cls, text: str) -> AMIType:
         """The type written as `hvm-gp2`. Raises ValueError when it is not one."""
         virtualization, _, volume_type = text.partition("-")

@@ -2,182 +2,184 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from fedimg.aws import amis
 from fedimg.aws.boot import boot_check
 from fedimg.aws.boot.boot_check import BootCheck, Verdict
 from fedimg.aws.boot.checks import early_script
-from fedimg.aws.client.errors import explained
-from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.config import Check
 from fedimg.exceptions import Cancelled, EC2ServiceException, EC2TestException
-from fedimg.images import AMI, AMIType, RawImage, Virtualization
-from fedimg.progress import Observer
+from fedimg.images import AMI, AMIType, Virtualization
+from fedimg.services.job_context import JobContext
+from fedimg.services.recorded import RecordedSteps
 from fedimg.steps import Branch, Steps
 
-#: The attempts of a role in a region, at a place there.
-AttemptsIn = Callable[[str, str, JobNetwork], Attempts]
 
-
-@dataclass(frozen=True)
 class BootChecks:
-    """The boot checks of one job.
+    """The boot checks of one job, as its plan wants them, with the site's own `checks`.
 
-    `progress` is told which step a region is at, and what of it. `stop` is set when the image has
-    failed: nothing of it will be public then. `again` says that an earlier try may have passed
-    already.
+    The job's `stop` is set when the image has failed: nothing of it will be public then.
     """
 
-    image: RawImage
-    plan: Plan
-    checks: Sequence[Check]
-    observer: Observer
-    progress: Callable[..., None]
-    attempts: AttemptsIn
-    stop: threading.Event
-    again: bool
-    _verdicts: dict[AMIType, Future[bool]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        futures: dict[AMIType, Future[bool]] = {
-            kind: Future() for kind in self.plan.tested[self.plan.origin]
+    def __init__(self, job: JobContext, plan: Plan, checks: Sequence[Check]) -> None:
+        self._job = job
+        self._plan = plan
+        self._checks = checks
+        self._verdicts: dict[AMIType, Future[bool]] = {
+            ami_type: Future() for ami_type in plan.tested[plan.origin]
         }
-        object.__setattr__(self, "_verdicts", futures)
 
     def branch(
-        self, kind: AMIType, originals: Sequence[AMI], place: JobNetwork
+        self, ami_type: AMIType, originals: Sequence[AMI], network: JobNetwork
     ) -> Branch[EC2ServiceException | None]:
-        """The origin's AMI of one type boots and passes; or what went wrong, other than with it.
+        """Return the line in which the origin's AMI of one type boots and is judged.
 
-        An image, or EC2, may fail PV alone.
+        Its result is what went wrong where an image, or EC2, fails PV alone; what fails the whole
+        image is raised.
         """
-        origin = self.plan.origin
-        name = self.step(origin, kind)
+        origin = self._plan.origin
+        name = self.step(origin, ami_type)
 
         def body(steps: Steps) -> EC2ServiceException | None:
-            verdict = self._verdicts[kind]
+            passed = self._verdicts[ami_type]
             try:
-                judged = self._judged(steps, name, kind, originals, place)
-                if judged.problem and self._decides(kind):
-                    raise self._failure(judged, origin, name)
-                verdict.set_result(not judged.problem)
+                verdict = self._boot(RecordedSteps(steps), name, ami_type, originals, network)
+                if verdict.problem and self._decides(ami_type):
+                    raise self._failure(verdict, origin, name)
+                passed.set_result(not verdict.problem)
             except BaseException as error:
-                if isinstance(error, EC2ServiceException) and not self._decides(kind):
-                    verdict.set_result(False)
+                if isinstance(error, EC2ServiceException) and not self._decides(ami_type):
+                    passed.set_result(False)
                     return error
-                verdict.set_exception(error)
+                passed.set_exception(error)
                 # Nothing of this image will be public, so the other lines need not go on.
-                self.stop.set()
+                self._job.stop.set()
                 raise
             return None
 
         return Branch([name], body)
 
     def passed(self) -> set[Virtualization]:
-        """What the origin's AMIs have passed as, once that is known.
+        """Wait for the origin's verdicts, and return the virtualizations that have passed.
 
         Raises Cancelled when nothing of the image is to be public.
         """
         try:
-            results = {kind: verdict.result() for kind, verdict in self._verdicts.items()}
+            results = {ami_type: passed.result() for ami_type, passed in self._verdicts.items()}
         except Exception as error:
             raise Cancelled("the boot check failed") from error
-        failed = {kind.virtualization for kind, passed in results.items() if not passed}
-        return {kind.virtualization for kind in results} - failed
+        failed = {ami_type.virtualization for ami_type, passed in results.items() if not passed}
+        return {ami_type.virtualization for ami_type in results} - failed
 
     def steps(self, region: str) -> list[str]:
-        """The steps that `passed_in` may take in a further region."""
-        kinds = self.plan.tested.get(region, ())
-        return [f"security-group:{region}"] * bool(kinds) + [self.step(region, k) for k in kinds]
+        """Return the steps that `passed_in` may take in a further region."""
+        tested = self._plan.tested.get(region, ())
+        boots = [self.step(region, ami_type) for ami_type in tested]
+        return [f"security-group:{region}", *boots] if boots else []
 
     def passed_in(
-        self, steps: Steps, region: str, made: Sequence[AMI], prepare: Callable[[], dict[str, Any]]
+        self,
+        steps: RecordedSteps,
+        region: str,
+        registered: Sequence[AMI],
+        open_network: Callable[[str], JobNetwork],
     ) -> set[Virtualization]:
-        """What a further region's own AMIs have passed as, those booted there where that is wanted.
+        """Wait for the verdicts on a further region's AMIs, which boot there where that is wanted.
 
-        `prepare` makes the place for it. Raises EC2TestException when they do not pass, and
+        `open_network` makes the network for it. Raises EC2TestException when they do not pass, and
         Cancelled as `passed` does.
         """
         passed = self.passed()
         # What was planned before the region answered may turn out not to be possible there.
-        possible = {ami.type for ami in made}
-        kinds = [
-            kind
-            for kind in self.plan.tested.get(region, ())
-            if kind.virtualization in passed and kind in possible
+        possible = {ami.type for ami in registered}
+        tested = [
+            ami_type
+            for ami_type in self._plan.tested.get(region, ())
+            if ami_type.virtualization in passed and ami_type in possible
         ]
-        if not kinds:
+        if not tested:
             return passed
-        place = JobNetwork(**steps.run(f"security-group:{region}", prepare))
-        for kind in kinds:
-            name = self.step(region, kind)
-            judged = self._judged(steps, name, kind, made, place)
-            if judged.problem and self._decides(kind):
-                raise self._failure(judged, region, name)
-            if judged.problem:
-                passed.discard(kind.virtualization)
+        network = steps.run(f"security-group:{region}", open_network, region)
+        for ami_type in tested:
+            name = self.step(region, ami_type)
+            verdict = self._boot(steps, name, ami_type, registered, network)
+            if verdict.problem and self._decides(ami_type):
+                raise self._failure(verdict, region, name)
+            if verdict.problem:
+                passed.discard(ami_type.virtualization)
         return passed
 
-    def step(self, region: str, kind: AMIType) -> str:
-        """The name of the step in which an AMI of this type is booted there."""
-        where = "" if region == self.plan.origin else f"{region}:"
-        return f"boot-check:{where}{self._label(region, kind)}"
+    def step(self, region: str, ami_type: AMIType) -> str:
+        """Return the name of the step in which an AMI of this type is booted in a region."""
+        where = "" if region == self._plan.origin else f"{region}:"
+        return f"boot-check:{where}{self._label(region, ami_type)}"
 
-    def _label(self, region: str, kind: AMIType) -> str:
-        """Its virtualization type alone where no other AMI of that is booted."""
-        of_its_kind = [
-            each for each in self.plan.tested[region] if each.virtualization is kind.virtualization
+    def _label(self, region: str, ami_type: AMIType) -> str:
+        """Name a type by its virtualization alone where no other AMI of that is booted."""
+        alike = [
+            each
+            for each in self._plan.tested[region]
+            if each.virtualization is ami_type.virtualization
         ]
-        return str(kind) if len(of_its_kind) > 1 else str(kind.virtualization)
+        return str(ami_type) if len(alike) > 1 else str(ami_type.virtualization)
 
-    def _decides(self, kind: AMIType) -> bool:
-        # The first is HVM wherever there is one.
-        return kind.virtualization is self.plan.tested[self.plan.origin][0].virtualization
-
-    def _judged(
-        self, steps: Steps, step: str, kind: AMIType, made: Sequence[AMI], place: JobNetwork
-    ) -> Verdict:
-        return Verdict.from_json(steps.run(step, lambda: self._boot(step, kind, made, place)))
+    def _decides(self, ami_type: AMIType) -> bool:
+        """Return whether the image fails with this type: with HVM, wherever that is tested."""
+        return ami_type.virtualization is self._plan.tested[self._plan.origin][0].virtualization
 
     def _boot(
-        self, step: str, kind: AMIType, made: Sequence[AMI], place: JobNetwork
-    ) -> dict[str, Any]:
-        (ami,) = (ami for ami in made if ami.type == kind)
-        role = f"{boot_check.ROLE}-{self._label(ami.region, kind)}"
-        attempts = self.attempts(ami.region, role, place)
-        with explained(
-            step, image=self.image.name, region=ami.region, step=step, kind=EC2TestException
-        ):
-            alike = [each for each in made if each.type.virtualization is kind.virtualization]
-            if self.again and amis.public(attempts.ec2, alike):
+        self,
+        steps: RecordedSteps,
+        step: str,
+        ami_type: AMIType,
+        registered: Sequence[AMI],
+        network: JobNetwork,
+    ) -> Verdict:
+        return steps.run(step, self._judge, step, ami_type, registered, network)
+
+    def _judge(
+        self, step: str, ami_type: AMIType, registered: Sequence[AMI], network: JobNetwork
+    ) -> Verdict:
+        """Boot the AMI of a type, tell the observer how that went, and return the verdict."""
+        job = self._job
+        (ami,) = (ami for ami in registered if ami.type == ami_type)
+        role = f"{boot_check.ROLE}-{self._label(ami.region, ami_type)}"
+        attempts = job.attempts(ami.region, role, network)
+        with job.explained(ami.region, step, EC2TestException):
+            alike = [
+                each for each in registered if each.type.virtualization is ami_type.virtualization
+            ]
+            if job.again and amis.public(attempts.ec2, alike):
                 # Nothing is public that was not tested, so an earlier run has tested these.
-                return Verdict(ami.id, "", "", []).to_json()
-            self.progress(ami.region, step)
-            self.observer.test_started(ami)
+                return Verdict(ami.id, "", "", [])
+            job.report(ami.region, step)
+            job.observer.test_started(ami)
             check = BootCheck(
                 replace(attempts, as_users_do=True, early=early_script(attempts.settings.test)),
-                self.checks,
-                lambda words: self.progress(ami.region, step, words),
+                self._checks,
+                lambda words: job.report(ami.region, step, words),
             )
             try:
-                verdict = check.run(ami, self.image.architecture, again=self.again)
+                verdict = check.run(ami, job.image.architecture, again=job.again)
             except EC2ServiceException as error:
-                self.observer.test_failed(ami, [], f"{error}\n{error.output}".strip())
+                job.observer.test_failed(ami, [], f"{error}\n{error.output}".strip())
                 raise
         if verdict.problem:
-            self.observer.test_failed(ami, verdict.checks, verdict.output)
+            job.observer.test_failed(ami, verdict.checks, verdict.output)
         else:
-            self.observer.test_completed(ami, verdict.checks)
-        return verdict.to_json()
+            job.observer.test_completed(ami, verdict.checks)
+        return verdict
 
-    def _failure(self, judged: Verdict, region: str, step: str) -> EC2TestException:
+    def _failure(self, verdict: Verdict, region: str, step: str) -> EC2TestException:
         return EC2TestException(
-            judged.problem, image=self.image.name, region=region, step=step, output=judged.output
+            verdict.problem,
+            image=self._job.image.name,
+            region=region,
+            step=step,
+            output=verdict.output,
         )

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from fedimg.aws import amis, copies, plan, publish, snapshots
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Origin, Outages, Watch
-from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
-from fedimg.aws.client.retrying import RetryingClient
-from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.instance import network as security_group
+from fedimg.aws.instance import network
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
-from fedimg.aws.tags import Labels
 from fedimg.aws.write import ebs_direct, utility_instance
 from fedimg.aws.write.ebs_direct import DirectWriter
 from fedimg.aws.write.utility_instance import UtilityWriter
@@ -34,12 +29,13 @@ from fedimg.exceptions import (
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.progress import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
-from fedimg.services.region_lines import RegionLines
+from fedimg.services.job_context import JobContext, Semaphores
+from fedimg.services.recorded import RecordedSteps
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
 
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: What is counted across workers.
@@ -47,14 +43,16 @@ UTILITIES = "utility instances"
 COPIES = "copies"
 
 
-class Semaphores(Protocol):
-    """Places that all jobs together have so many of."""
+@dataclass(frozen=True)
+class Result:
+    """Where an image is public now, and which further regions failed for which reason.
 
-    def acquire(self, kind: str, job: str, limit: int) -> bool:
-        """Whether a job has its place; until it has, it stands in line."""
+    Those of the failed that are away are asked again by themselves.
+    """
 
-    def release(self, kind: str, job: str) -> None:
-        """Give a job's place back, or leave the line."""
+    published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    away: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -66,25 +64,22 @@ class _Outcome:
     error: EC2ServiceException | None = None
 
 
-@dataclass(frozen=True)
-class Result:
-    """Where an image is public now, and which further regions failed for which reason.
-
-    Those of them that are away are asked again by themselves.
-    """
-
-    published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
-    failed: Mapping[str, str] = field(default_factory=dict)
-    away: Sequence[str] = ()
-
-
 class EC2Service:
     """Publishes raw images in EC2.
 
-    It knows nothing of bus and queue: effects run through `steps`, and an observer is told
-    what happens. Setting `stop` ends whatever the service does, with Cancelled. A failed boot
-    check sets it, too: after a failure the next upload is for a new service, with a new `stop`.
-    `doubted` gets the regions where the snapshot may have been copied twice.
+    The service knows nothing of bus and queue: effects run through `steps`, and an observer is told
+    what happens. Setting `stop` ends whatever the service does, with Cancelled. A failed boot check
+    sets `stop`, too: after a failure the next upload is for a new service, with a new `stop`.
+
+    Args:
+        settings: the site's [ec2] settings.
+        site: the name that every resource is tagged with.
+        checks: the site's own commands for the boot check.
+        clients: AWS clients of the process.
+        stop: ends every wait.
+        semaphores: limits across workers; without them there are none.
+        outages: knows which regions are away; without it, none is.
+        doubted: gets the regions where the snapshot may have been copied twice.
     """
 
     def __init__(
@@ -109,22 +104,16 @@ class EC2Service:
         self.doubted = set() if doubted is None else doubted
         self._origin = Origin(clients, settings.origin)
 
-    def watch(self, region: str) -> Watch | None:
-        """Who tells whether a further region is away; without `outages`, nobody does."""
-        if self.outages is None or region == self.settings.origin:
-            return None
-        return Watch(self.clients, self._origin, region, self.outages)
-
     def plan(self, image: RawImage, waiter: Waiter | None = None) -> Plan:
-        """What would be made of an image, and where; nothing is touched.
+        """Return what would be made of an image, and where; nothing is touched.
 
-        Raises EC2ServiceException when EC2 cannot be asked, with a `waiter` as long as an outage
-        may last, or when nothing can be made.
+        With a `waiter` an outage of EC2 is waited for. Raises EC2ServiceException when EC2 cannot
+        be asked, or when nothing can be made.
         """
         origin = self.settings.origin
 
         def make() -> Plan:
-            return plan.make(image, self.settings, self.clients, self.watch)
+            return plan.make(image, self.settings, self.clients, self._watch)
 
         with explained("planning", image=image.name, region=origin, step="plan"):
             return waiter.outlasted(make) if waiter else make()
@@ -139,434 +128,345 @@ class EC2Service:
     ) -> Result:
         """Make an image public in every planned region, tested before.
 
-        `again` says that an earlier try may have left something to go on from. Where a region
-        fails is in the result, as long as another is published. Raised is what fails all of them:
-        EC2UtilityException when the image could not be written, EC2TestException when it does not
-        boot or fails a check, EC2ServiceException otherwise. What is left over is the caller's to
-        clean up.
+        `again` says that an earlier run may have left something to go on from. The upload succeeds
+        when the image is public in one region; the result names those that failed. What fails all
+        of them is raised: EC2UtilityException when the image could not be written, EC2TestException
+        when it does not boot or fails a check, EC2ServiceException otherwise. The caller cleans up
+        what is left over.
         """
+        job = JobContext(
+            self.settings,
+            self.site,
+            image,
+            observer,
+            self.clients,
+            self._watch,
+            self.semaphores,
+            self.stop,
+            again=again,
+        )
         steps = steps or PlainSteps()
-        waiter = Waiter(
+        step = RecordedSteps(steps)
+        planned = step.run("plan", self.plan, image, self._planning(observer))
+        # There is time for it while the image is written.
+        retrying.prepare(self.clients, lambda: planned.types)
+
+        upload = _Upload(job, planned, self.checks, self.doubted)
+        origin = planned.origin
+        job_network = step.run("security-group", upload.open_network, origin)
+        snapshot = step.run("write", upload.write, job_network)
+        step.run("snapshot", upload.wait_until_complete, snapshot)
+        step.run("release", upload.terminate_writer, job_network)
+        originals = step.run("register", upload.register, snapshot)
+        # From here on all at once; the boot checks come first, as everything waits for them.
+        return upload.in_parallel(
+            steps,
+            boot_checks=[
+                upload.boot_check(ami_type, originals, job_network)
+                for ami_type in planned.tested[origin]
+            ],
+            regions=[
+                upload.publish_originals(snapshot, originals),
+                *(
+                    upload.copy_and_publish(region, snapshot, originals)
+                    for region in planned.further
+                ),
+            ],
+        )
+
+    def _planning(self, observer: Observer) -> Waiter:
+        """Return a waiter for the plan, which reports an outage as the plan's progress."""
+        return Waiter(
             self.settings.limits,
             self.stop,
             lambda words: observer.progress(self.settings.origin, "plan", words),
         )
-        planned = Plan.from_json(steps.run("plan", lambda: self.plan(image, waiter).to_json()))
-        # While the image is written there is time for it.
-        retrying.prepare(self.clients, lambda: planned.types)
-        upload = _Upload(self, image, observer, planned, again)
-        place = JobNetwork(**steps.run("security-group", upload.prepare))
-        snapshot = steps.run("write", lambda: upload.write(place))
-        steps.run("snapshot", lambda: upload.complete(snapshot))
-        steps.run("release", lambda: upload.release(place))
-        originals = _amis(steps.run("register", lambda: upload.register(snapshot)))
-        # From here on all at once; the boot checks come first, as everything waits for them.
-        lines = {
-            **{
-                f"boot-check:{kind}": upload.boot_check(kind, originals, place)
-                for kind in planned.tested[planned.origin]
-            },
-            planned.origin: upload.publish_origin(snapshot, originals),
-            **{
-                region: upload.publish_copy(region, snapshot, originals)
-                for region in planned.further
-            },
-        }
-        at_once = self.settings.limits.regions
-        outcomes = steps.fan_out(upload.lines.counted(lines, at_once), at_once)
-        ended = [outcome for outcome in outcomes.values() if outcome]
-        published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
-        failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
-        if not published:
-            raise failed[planned.origin]
-        return Result(
-            published,
-            {region: str(error) for region, error in failed.items()},
-            [region for region, error in failed.items() if error.away],
-        )
+
+    def _watch(self, region: str) -> Watch | None:
+        """Return what tells whether a further region is away; without `outages`, nothing does."""
+        if self.outages is None or region == self.settings.origin:
+            return None
+        return Watch(self.clients, self._origin, region, self.outages)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One of the lines of steps that go on side by side: its name, and what it does."""
+
+    name: str
+    branch: Branch[_Outcome | None]
 
 
 class _Upload:
     """The steps of one upload, in the order in which they happen."""
 
     def __init__(
-        self, service: EC2Service, image: RawImage, observer: Observer, planned: Plan, again: bool
+        self, job: JobContext, planned: Plan, checks: Sequence[Check], doubted: set[str]
     ) -> None:
-        self._service = service
-        self._settings = service.settings
-        self._image = image
-        self._observer = observer
+        self._job = job
         self._plan = planned
-        self._again = again
-        self._origin = planned.origin
-        self._labels = Labels.of(service.site, image)
-        self._waiters: dict[str, Waiter] = {}
-        self.lines = RegionLines()
-        # Regions where a step is taken once more, which may have left something to go on from.
-        self._resumed: set[str] = set()
-        # Where it stands in each region, for what is said while EC2 is away.
-        self._at_step: dict[str, str] = {}
-        self._boot_checks = BootChecks(
-            image,
-            planned,
-            service.checks,
-            observer,
-            self._progress,
-            self._attempts,
-            service.stop,
-            again,
-        )
+        self._doubted = doubted
+        self._boot_checks = BootChecks(job, planned, checks)
 
-    def prepare(self, region: str | None = None) -> dict[str, Any]:
-        """The place where the job's instances live, in the origin or a further region."""
-        region = region or self._origin
-        network = self._settings.network
-        if region != self._origin:
-            subnet = self._settings.test.subnets.get(region, "")
-            network = network.model_copy(update={"vpc": "", "subnet": subnet})
-        with self._at("security-group", region=region):
-            place = self._waiter(region).settled(
-                lambda: security_group.prepare(
-                    self._ec2(region), self._waiter(region), self._labels, network
-                )
+    def open_network(self, region: str) -> JobNetwork:
+        """Return where the job's instances live in a region; its security group is made."""
+        job = self._job
+        settings = job.settings.network
+        if region != self._plan.origin:
+            subnet = job.settings.test.subnets.get(region, "")
+            settings = settings.model_copy(update={"vpc": "", "subnet": subnet})
+        waiter = job.waiter(region)
+        with job.explained(region, "security-group"):
+            return waiter.settled(
+                lambda: network.prepare(job.ec2(region), waiter, job.labels, settings)
             )
-        return place.to_json()
 
-    def write(self, place: JobNetwork) -> str:
-        """The image's bytes become a snapshot; its id."""
-        attempts = self._attempts(self._origin, utility_instance.ROLE, place)
-        with self._at("write", EC2UtilityException):
-            if self._settings.write_via == "utility":
-                self._place(UTILITIES, self._settings.limits.utilities)
-            if self._again:
-                if written := self._written():
+    def write(self, job_network: JobNetwork) -> str:
+        """Write the image's bytes into a snapshot of the origin, and return its id."""
+        job, origin = self._job, self._plan.origin
+        attempts = job.attempts(origin, utility_instance.ROLE, job_network)
+        with job.explained(origin, "write", EC2UtilityException):
+            if job.settings.write_via == "utility":
+                job.acquire(origin, UTILITIES, job.settings.limits.utilities)
+            if job.again:
+                if written := self._written_before():
                     return written
                 # A write that a crash interrupted is abandoned: its keys are gone.
                 attempts.end()
-            self._observer.started()
-            return self._writer(attempts).write(self._image)
+            job.observer.started()
+            return self._writer(attempts).write(job.image)
 
-    def complete(self, snapshot: str) -> None:
-        """The snapshot holds all the bytes."""
-        with self._at("snapshot"):
+    def wait_until_complete(self, snapshot: str) -> None:
+        """Wait until the snapshot holds all the bytes."""
+        job, origin = self._job, self._plan.origin
+        with job.explained(origin, "snapshot"):
             snapshots.completed(
-                self._ec2(),
-                self._waiter(),
+                job.ec2(origin),
+                job.waiter(origin),
                 snapshot,
-                limit=self._settings.limits.snapshot,
-                polling=self._polling(),
+                limit=job.settings.limits.snapshot,
+                polling=job.polling(origin),
             )
 
-    def release(self, place: JobNetwork) -> None:
-        """The utility instance has done its work and goes."""
-        with self._at("release"):
-            self._attempts(self._origin, utility_instance.ROLE, place).dismiss()
-            self._give_back(UTILITIES)
+    def terminate_writer(self, job_network: JobNetwork) -> None:
+        """Terminate the utility instance, whose work is done."""
+        job, origin = self._job, self._plan.origin
+        with job.explained(origin, "release"):
+            job.attempts(origin, utility_instance.ROLE, job_network).dismiss()
+            job.release(UTILITIES)
 
-    def register(self, snapshot: str) -> list[dict[str, Any]]:
-        """Every AMI type of the origin, private."""
-        with self._at("register"):
-            made = self._register(self._origin, snapshot)
-        for ami in made:
-            self._observer.registered(ami)
-        return [ami.to_json() for ami in made]
+    def register(self, snapshot: str) -> list[AMI]:
+        """Register every AMI type of the origin, private, and return the AMIs."""
+        origin = self._plan.origin
+        with self._job.explained(origin, "register"):
+            registered = self._register(origin, snapshot)
+        for ami in registered:
+            self._job.observer.registered(ami)
+        return registered
 
     def boot_check(
-        self, kind: AMIType, originals: Sequence[AMI], place: JobNetwork
-    ) -> Branch[_Outcome | None]:
-        """An AMI of the origin boots and passes; the verdict is for all of its virtualization."""
-        line = self._boot_checks.branch(kind, originals, place)
+        self, ami_type: AMIType, originals: Sequence[AMI], job_network: JobNetwork
+    ) -> _Line:
+        """Boot an AMI of the origin and check it; the verdict is for all of its virtualization."""
+        check = self._boot_checks.branch(ami_type, originals, job_network)
 
         def body(steps: Steps) -> _Outcome | None:
-            error = line.body(steps)
-            return _Outcome(self._origin, [], error) if error else None
+            error = check.body(steps)
+            return _Outcome(self._plan.origin, [], error) if error else None
 
-        return Branch(line.names, body)
+        return _Line(f"boot-check:{ami_type}", Branch(check.names, body))
 
-    def publish_origin(self, snapshot: str, originals: Sequence[AMI]) -> Branch[_Outcome | None]:
-        """The origin's AMIs become public when the checks have passed.
+    def publish_originals(self, snapshot: str, originals: Sequence[AMI]) -> _Line:
+        """Make the origin's AMIs public when the boot checks have passed."""
+        region = self._plan.origin
 
-        Its failure is the origin's own, too, by now: the other regions have their copies.
-        """
+        def body(step: RecordedSteps) -> Sequence[AMI]:
+            return self._publish(step, region, snapshot, originals, self._boot_checks.passed)
 
-        def body(steps: Steps) -> _Outcome:
-            passed = self._boot_checks.passed
-            try:
-                return self._publish(steps, self._origin, snapshot, originals, passed)
-            except EC2ServiceException as error:
-                return self._failed(self._origin, error)
+        return self._region_line(region, [f"publish:{region}"], body)
 
-        return Branch([f"publish:{self._origin}"], body)
+    def copy_and_publish(self, region: str, snapshot: str, originals: Sequence[AMI]) -> _Line:
+        """Copy the snapshot to a further region, register its AMIs and make them public.
 
-    def publish_copy(
-        self, region: str, snapshot: str, originals: Sequence[AMI]
-    ) -> Branch[_Outcome | None]:
-        """A further region gets its copy and AMIs, public when the checks have passed; those that
-        are made there, too, if that is wanted.
-
-        Its failure is its own: the other regions go on.
+        The AMIs are booted there, too, where the site wants that.
         """
         copy, register = f"copy:{region}", f"register:{region}"
         tests = self._boot_checks.steps(region)
 
-        def body(steps: Steps) -> _Outcome:
+        def body(step: RecordedSteps) -> Sequence[AMI]:
+            copied = step.run(copy, self._lasting(region, "copy", self._copy), region, snapshot)
+            registering = self._lasting(region, "register", self._register_copies)
+            registered = step.run(register, registering, region, copied, originals)
+
+            def passed() -> set[Virtualization]:
+                return self._boot_checks.passed_in(step, region, registered, self.open_network)
+
+            return self._publish(step, region, copied, registered, passed)
+
+        return self._region_line(region, [copy, register, *tests, f"publish:{region}"], body)
+
+    def in_parallel(
+        self, steps: Steps, *, boot_checks: Iterable[_Line], regions: Iterable[_Line]
+    ) -> Result:
+        """Go on with every line at once, and return where the image is public when all have ended.
+
+        Raises the origin's failure when the image is public nowhere.
+        """
+        branches = {line.name: line.branch for line in (*boot_checks, *regions)}
+        at_once = self._job.settings.limits.regions
+        outcomes = steps.fan_out(self._job.lines.counted(branches, at_once), at_once)
+        ended = [outcome for outcome in outcomes.values() if outcome]
+        published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
+        failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
+        if not published:
+            raise failed[self._plan.origin]
+        return Result(
+            published,
+            {region: str(error) for region, error in failed.items()},
+            [region for region, error in failed.items() if error.away],
+        )
+
+    def _region_line(
+        self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], Sequence[AMI]]
+    ) -> _Line:
+        """Return a region's line, whose failure is its own: the other regions go on."""
+
+        def ends(steps: Steps) -> _Outcome:
             try:
-                copied = self._run_lasting(
-                    steps, copy, region, lambda: self._copy(region, snapshot)
-                )
-                made = _amis(
-                    self._run_lasting(
-                        steps,
-                        register,
-                        region,
-                        lambda: self._register_copy(region, copied, originals),
-                    )
-                )
-
-                def passed() -> set[Virtualization]:
-                    return self._boot_checks.passed_in(
-                        steps, region, made, lambda: self.prepare(region)
-                    )
-
-                return self._publish(steps, region, copied, made, passed)
+                return _Outcome(region, body(RecordedSteps(steps)))
             except EC2ServiceException as error:
-                return self._failed(region, error)
+                state = AWAY if error.away else FAILED
+                self._job.observer.progress(region, state, error=str(error))
+                return _Outcome(region, [], error)
 
-        return Branch([copy, register, *tests, f"publish:{region}"], body)
+        return _Line(region, Branch(names, ends))
 
-    def _written(self) -> str | None:
-        return snapshots.find(self._ec2(), self._labels) or ebs_direct.recovered(
-            self._ec2(), self._waiter(), self._labels
+    def _lasting(self, region: str, step: str, action: Callable[P, T]) -> Callable[P, T]:
+        return self._job.outlasting(
+            region, step, action, on_outage=lambda: self._job.release(f"{COPIES}:{region}")
+        )
+
+    def _written_before(self) -> str | None:
+        """Return the snapshot that an earlier run wrote, if it did."""
+        job, origin = self._job, self._plan.origin
+        return snapshots.find(job.ec2(origin), job.labels) or ebs_direct.recovered(
+            job.ec2(origin), job.waiter(origin), job.labels
         )
 
     def _writer(self, attempts: Attempts) -> UtilityWriter | DirectWriter:
-        def on_progress(words: str) -> None:
-            self._progress(self._origin, "write", words)
+        job, origin = self._job, self._plan.origin
 
-        clients = self._service.clients
-        if self._settings.write_via == "utility":
-            return UtilityWriter(attempts, retrying.once(clients, self._origin), on_progress)
+        def on_progress(words: str) -> None:
+            job.report(origin, "write", words)
+
+        if job.settings.write_via == "utility":
+            return UtilityWriter(attempts, job.ec2_once(origin), on_progress)
         return DirectWriter(
-            self._ec2(),
-            ebs_direct.client(clients, self._origin, jobs=self._settings.limits.jobs),
-            self._waiter(),
-            self._labels,
-            self._settings,
+            job.ec2(origin),
+            ebs_direct.client(job.clients, origin, jobs=job.settings.limits.jobs),
+            job.waiter(origin),
+            job.labels,
+            job.settings,
             on_progress,
         )
 
     def _copy(self, region: str, snapshot: str) -> str:
-        self._progress(region, "copy")
-        with self._at("copy", region=region):
-            slot = f"{COPIES}:{region}"
-            self._place(slot, self._settings.limits.copies, region)
+        """Copy the origin's snapshot to a region, wait until that is complete, return its id."""
+        job = self._job
+        job.report(region, "copy")
+        with job.explained(region, "copy"):
+            job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
             copied = copies.copied(
-                self._ec2(region),
-                retrying.once(self._service.clients, region, self._service.watch(region)),
-                self._waiter(region),
-                self._labels,
-                copies.Source(self._origin, snapshot),
-                look_first=self._again or region in self._resumed,
-                doubted=lambda: self._service.doubted.add(region),
-                limits=self._settings.limits,
-                polling=self._polling(region),
+                job.ec2(region),
+                job.ec2_once(region),
+                job.waiter(region),
+                job.labels,
+                copies.Source(self._plan.origin, snapshot),
+                look_first=job.may_be_made(region),
+                doubted=lambda: self._doubted.add(region),
+                limits=job.settings.limits,
+                polling=job.polling(region),
             )
-            self._give_back(slot)
+            job.release(f"{COPIES}:{region}")
         return copied
 
-    def _place(self, kind: str, limit: int, region: str | None = None) -> None:
-        """Wait for the job's place among those of a kind, of all workers together."""
-        semaphores = self._service.semaphores
-        if semaphores is None:
-            return
-        try:
-            self._waiter(region).until(
-                lambda: semaphores.acquire(kind, self._labels.job, limit) or None,
-                what=f"a place among the {limit} {kind} at once",
-                limit=self._settings.limits.copy_,
-            )
-        except EC2ServiceException:
-            # Those behind it are not to wait for who has given up.
-            semaphores.release(kind, self._labels.job)
-            raise
-
-    def _give_back(self, kind: str) -> None:
-        if self._service.semaphores is not None:
-            self._service.semaphores.release(kind, self._labels.job)
+    def _register_copies(self, region: str, snapshot: str, originals: Sequence[AMI]) -> list[AMI]:
+        """Register a further region's AMIs, and report each as the copy of its original."""
+        with self._job.explained(region, "register"):
+            registered = self._register(region, snapshot)
+        sources = {ami.type: ami for ami in originals}
+        for ami in registered:
+            self._job.observer.copied(ami, sources[ami.type])
+        return registered
 
     def _register(self, region: str, snapshot: str) -> list[AMI]:
-        self._progress(region, "register")
+        job = self._job
+        job.report(region, "register")
         kernel = self._kernel(region)
-        kinds = [
-            kind
-            for kind in self._plan.types[region]
-            if kernel or kind.virtualization is Virtualization.HVM
+        possible = [
+            ami_type
+            for ami_type in self._plan.types[region]
+            if kernel or ami_type.virtualization is Virtualization.HVM
         ]
-        if not kinds:
+        if not possible:
             raise EC2ServiceException("no AMI can be made: EC2 has no PV-GRUB kernel in the region")
-        made = amis.register_all(
-            self._ec2(region),
-            self._waiter(region),
-            self._labels,
-            kinds,
-            amis.Basis(self._image, region, snapshot, kernel, self._settings.amis),
+        registered = amis.register_all(
+            job.ec2(region),
+            job.waiter(region),
+            job.labels,
+            possible,
+            amis.Basis(job.image, region, snapshot, kernel, job.settings.amis),
         )
         amis.available(
-            self._ec2(region),
-            self._waiter(region),
-            made,
-            limit=self._settings.limits.image,
-            polling=self._polling(region),
+            job.ec2(region),
+            job.waiter(region),
+            registered,
+            limit=job.settings.limits.image,
+            polling=job.polling(region),
         )
-        return made
+        return registered
 
     def _kernel(self, region: str) -> str | None:
-        """The region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.
+        """Return the region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.
 
         A region that did not answer when this was planned is asked now.
         """
         planned = self._plan.kernels.get(region)
-        if planned or Virtualization.PARAVIRTUAL not in {
-            kind.virtualization for kind in self._plan.types[region]
-        }:
+        virtualizations = {ami_type.virtualization for ami_type in self._plan.types[region]}
+        if planned or Virtualization.PARAVIRTUAL not in virtualizations:
             return planned
-        configured = self._settings.amis.paravirtual_kernels
-        return self._service.clients.kernels.of(self._ec2(region), region, configured)
-
-    def _register_copy(
-        self, region: str, snapshot: str, originals: Sequence[AMI]
-    ) -> list[dict[str, Any]]:
-        with self._at("register", region=region):
-            made = self._register(region, snapshot)
-        sources = {ami.type: ami for ami in originals}
-        for ami in made:
-            self._observer.copied(ami, sources[ami.type])
-        return [ami.to_json() for ami in made]
+        return self._job.kernel(region)
 
     def _publish(
         self,
-        steps: Steps,
+        step: RecordedSteps,
         region: str,
         snapshot: str,
-        made: Sequence[AMI],
-        wait: Callable[[], set[Virtualization]],
-    ) -> _Outcome:
-        self._progress(region, "waiting for the boot check")
-        passed = wait()
+        registered: Sequence[AMI],
+        wait_for_verdict: Callable[[], set[Virtualization]],
+    ) -> list[AMI]:
+        """Wait for the boot check, then make public what it has passed; return these AMIs."""
+        self._job.report(region, "waiting for the boot check")
+        passed = wait_for_verdict()
+        publishing = self._lasting(region, "publish", self._make_public)
+        return step.run(f"publish:{region}", publishing, region, snapshot, registered, passed)
 
-        def effect() -> list[dict[str, Any]]:
-            self._progress(region, "publish")
-            with self._at("publish", region=region):
-                good = [ami for ami in made if ami.type.virtualization in passed]
-                for ami in made:
-                    if ami not in good:
-                        amis.deregister(self._ec2(region), ami)
-                        self._observer.dropped(ami, "its virtualization type failed the boot check")
-                if good:
-                    publish.publish_all(
-                        self._ec2(region), self._waiter(region), snapshot, good, self._observer
-                    )
-            dropped = sorted({str(ami.type) for ami in made if ami not in good})
-            detail = f"without {', '.join(dropped)}: not booted" if dropped else ""
-            self._progress(region, PUBLIC, detail)
-            return [ami.to_json() for ami in good]
-
-        public = self._run_lasting(steps, f"publish:{region}", region, effect)
-        return _Outcome(region, _amis(public))
-
-    def _run_lasting(self, steps: Steps, name: str, region: str, effect: Callable[[], T]) -> T:
-        step = name.partition(":")[0]
-        return steps.run(name, lambda: self._lasting(region, step, effect))
-
-    def _lasting(self, region: str, step: str, effect: Callable[[], T]) -> T:
-        """What a step comes to in a region that may be away for a while.
-
-        As long as another region goes on, it is waited for until it is back. Then the job is not
-        held up for it: raises EC2ServiceException that says it is away.
-        """
-        watch = self._service.watch(region)
-        while watch is not None:
-            try:
-                with self._at(step, region=region):
-                    watch.meet()
-                    try:
-                        return effect()
-                    except EC2ServiceException as error:
-                        if not error.away:
-                            watch.refused(error.__cause__)
-                        raise
-            except EC2ServiceException as error:
-                if not error.away:
-                    raise
-                self._give_back(f"{COPIES}:{region}")
-                self._observer.progress(region, step, f"waiting: {error.problem}")
-                if not self.lines.outlast(lambda: self._is_away(watch), self._service.stop):
-                    raise
-                self._resumed.add(region)
-        return effect()
-
-    def _is_away(self, watch: Watch) -> bool:
-        try:
-            watch.check()
-        except EC2ServiceException:
-            return True
-        return False
-
-    def _failed(self, region: str, error: EC2ServiceException) -> _Outcome:
-        self._observer.progress(region, AWAY if error.away else FAILED, error=str(error))
-        return _Outcome(region, [], error)
-
-    def _attempts(self, region: str, role: str, place: JobNetwork) -> Attempts:
-        return Attempts(
-            self._ec2(region),
-            self._waiter(region),
-            self._labels,
-            self._settings,
-            place,
-            role,
-            polling=self._polling(region),
-        )
-
-    def _waiter(self, region: str | None = None) -> Waiter:
-        where = region or self._origin
-        if where not in self._waiters:
-            service = self._service
-            self._waiters[where] = Waiter(
-                service.settings.limits, service.stop, watch=service.watch(where)
-            )
-        return self._waiters[where]
-
-    def _ec2(self, region: str | None = None) -> Client:
-        where = region or self._origin
-        watch = self._service.watch(where)
-
-        def away(words: str) -> None:
-            self._observer.progress(where, self._at_step.get(where, "preparing"), words)
-
-        waiter = Waiter(self._settings.limits, self._service.stop, away, watch)
-        if watch is None:
-            return RetryingClient(self._service.clients, where, waiter)
-        return RetryingClient(
-            self._service.clients, where, waiter, keys_at_fault=watch.keys_at_fault
-        )
-
-    def _progress(self, region: str, step: str, detail: str = "") -> None:
-        self._at_step[region] = step
-        self._observer.progress(region, step, detail)
-
-    def _polling(self, region: str | None = None) -> BatchedPolling:
-        return self._service.clients.polling(region or self._origin)
-
-    def _at(
-        self,
-        step: str,
-        kind: type[EC2ServiceException] = EC2ServiceException,
-        region: str | None = None,
-    ) -> AbstractContextManager[None]:
-        return explained(
-            step, image=self._image.name, region=region or self._origin, step=step, kind=kind
-        )
-
-
-def _amis(values: Sequence[dict[str, Any]]) -> list[AMI]:
-    return [AMI.from_json(value) for value in values]
+    def _make_public(
+        self, region: str, snapshot: str, registered: Sequence[AMI], passed: set[Virtualization]
+    ) -> list[AMI]:
+        """Make a region's snapshot and AMIs public, without those that have not passed."""
+        job = self._job
+        job.report(region, "publish")
+        good = [ami for ami in registered if ami.type.virtualization in passed]
+        dropped = [ami for ami in registered if ami not in good]
+        with job.explained(region, "publish"):
+            for ami in dropped:
+                amis.deregister(job.ec2(region), ami)
+                job.observer.dropped(ami, "its virtualization type failed the boot check")
+            if good:
+                publish.publish_all(
+                    job.ec2(region), job.waiter(region), snapshot, good, job.observer
+                )
+        types = ", ".join(sorted({str(ami.type) for ami in dropped}))
+        job.report(region, PUBLIC, f"without {types}: not booted" if types else "")
+        return good

@@ -1,0 +1,212 @@
+"""What the steps of one upload share: settings, labels, and a region's clients, waiter and errors.
+
+The steps themselves are in fedimg.services.ec2; nothing here decides what happens to an image.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar
+
+from fedimg.aws.client import retrying
+from fedimg.aws.client.availability import Watch
+from fedimg.aws.client.batched_polling import BatchedPolling
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import explained
+from fedimg.aws.client.retrying import Current, RetryingClient
+from fedimg.aws.client.waiter import Waiter
+from fedimg.aws.instance.attempts import Attempts
+from fedimg.aws.instance.network import JobNetwork
+from fedimg.aws.tags import Labels
+from fedimg.config import EC2
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import RawImage
+from fedimg.progress import Observer
+from fedimg.services.region_lines import RegionLines
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Semaphores(Protocol):
+    """Counts what all jobs of all workers may have so many of at once."""
+
+    def acquire(self, kind: str, job: str, limit: int) -> bool:
+        """Return whether a job has its slot among `limit`; until it has, it stands in line."""
+
+    def release(self, kind: str, job: str) -> None:
+        """Give a job's slot back, or leave the line."""
+
+
+class JobContext:
+    """One upload of one image.
+
+    Args:
+        settings: the site's [ec2] settings.
+        site: the name that every resource is tagged with.
+        image: the raw image.
+        observer: is told what happens.
+        clients: AWS clients of the process.
+        watch: returns how a region's availability is told, None where it is not watched.
+        semaphores: limits across workers; without them there are none.
+        stop: set, it ends every wait with Cancelled.
+        again: whether an earlier run may have left something to go on from.
+    """
+
+    def __init__(
+        self,
+        settings: EC2,
+        site: str,
+        image: RawImage,
+        observer: Observer,
+        clients: Clients,
+        watch: Callable[[str], Watch | None],
+        semaphores: Semaphores | None,
+        stop: threading.Event,
+        *,
+        again: bool,
+    ) -> None:
+        self.settings = settings
+        self.image = image
+        self.observer = observer
+        self.labels = Labels.of(site, image)
+        self.again = again
+        self.clients = clients
+        self.stop = stop
+        #: The lines of steps that go on side by side.
+        self.lines = RegionLines()
+        self._watch = watch
+        self._semaphores = semaphores
+        self._waiters: dict[str, Waiter] = {}
+        # Regions where a step is taken once more, which may have left something to go on from.
+        self._resumed: set[str] = set()
+        # The step of each region, for what is reported while EC2 is away.
+        self._step: dict[str, str] = {}
+
+    def ec2(self, region: str) -> RetryingClient:
+        """Return EC2's client of a region, which outlasts throttling and outages."""
+        watch = self._watch(region)
+
+        def report(words: str) -> None:
+            self.observer.progress(region, self._step.get(region, "preparing"), words)
+
+        waiter = Waiter(self.settings.limits, self.stop, report, watch)
+        if watch is None:
+            return RetryingClient(self.clients, region, waiter)
+        return RetryingClient(self.clients, region, waiter, keys_at_fault=watch.keys_at_fault)
+
+    def ec2_once(self, region: str) -> Current:
+        """Return EC2's client of a region that tries each call once: for calls that make things."""
+        return retrying.once(self.clients, region, self._watch(region))
+
+    def waiter(self, region: str) -> Waiter:
+        """Return the waiter of a region, one for all of its steps."""
+        if region not in self._waiters:
+            watch = self._watch(region)
+            self._waiters[region] = Waiter(self.settings.limits, self.stop, watch=watch)
+        return self._waiters[region]
+
+    def polling(self, region: str) -> BatchedPolling:
+        """Return the polling that all jobs share in a region."""
+        return self.clients.polling(region)
+
+    def attempts(self, region: str, role: str, network: JobNetwork) -> Attempts:
+        """Return the attempts at a step that needs an instance of this role."""
+        return Attempts(
+            self.ec2(region),
+            self.waiter(region),
+            self.labels,
+            self.settings,
+            network,
+            role,
+            polling=self.polling(region),
+        )
+
+    def kernel(self, region: str) -> str | None:
+        """Return the region's PV-GRUB kernel, None where EC2 has none."""
+        configured = self.settings.amis.paravirtual_kernels
+        return self.clients.kernels.of(self.ec2(region), region, configured)
+
+    def may_be_made(self, region: str) -> bool:
+        """Return whether an earlier run, or an earlier try of this one, may have made things."""
+        return self.again or region in self._resumed
+
+    def report(self, region: str, step: str, detail: str = "") -> None:
+        """Tell the observer which step a region is at, and what of it."""
+        self._step[region] = step
+        self.observer.progress(region, step, detail)
+
+    def explained(
+        self, region: str, step: str, kind: type[EC2ServiceException] = EC2ServiceException
+    ) -> AbstractContextManager[None]:
+        """Give the errors within the image's name, the region and the step."""
+        return explained(step, image=self.image.name, region=region, step=step, kind=kind)
+
+    def acquire(self, region: str, kind: str, limit: int) -> None:
+        """Wait for the job's slot among `limit` of a kind, those of all workers together.
+
+        Raises EC2ServiceException when `limits.copy` seconds have passed.
+        """
+        semaphores = self._semaphores
+        if semaphores is None:
+            return
+        try:
+            self.waiter(region).until(
+                lambda: semaphores.acquire(kind, self.labels.job, limit) or None,
+                what=f"a place among the {limit} {kind} at once",
+                limit=self.settings.limits.copy_,
+            )
+        except EC2ServiceException:
+            # Those behind this job are not to wait for one that has given up.
+            semaphores.release(kind, self.labels.job)
+            raise
+
+    def release(self, kind: str) -> None:
+        """Give the job's slot of a kind back."""
+        if self._semaphores is not None:
+            self._semaphores.release(kind, self.labels.job)
+
+    def outlasting(
+        self, region: str, step: str, action: Callable[P, T], on_outage: Callable[[], object]
+    ) -> Callable[P, T]:
+        """Return the action, made to wait for a region that is away while another region goes on.
+
+        When no other goes on, it raises EC2ServiceException that says that the region is away, so
+        that the job is not held up. `on_outage` is called before the wait.
+        """
+        watch = self._watch(region)
+
+        @wraps(action)
+        def lasting(*args: P.args, **kwargs: P.kwargs) -> T:
+            while watch is not None:
+                try:
+                    with self.explained(region, step):
+                        watch.meet()
+                        try:
+                            return action(*args, **kwargs)
+                        except EC2ServiceException as error:
+                            if not error.away:
+                                watch.refused(error.__cause__)
+                            raise
+                except EC2ServiceException as error:
+                    if not error.away:
+                        raise
+                    on_outage()
+                    self.observer.progress(region, step, f"waiting: {error.problem}")
+                    if not self.lines.outlast(lambda: _is_away(watch), self.stop):
+                        raise
+                    self._resumed.add(region)
+            return action(*args, **kwargs)
+
+        return lasting
+
+
+def _is_away(watch: Watch) -> bool:
+    try:
+        watch.check()
+    except EC2ServiceException:
+        return True
+    return False

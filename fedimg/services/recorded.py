@@ -1,0 +1,40 @@
+"""Steps that return values: each is recorded as JSON, and made again from it by its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter
+
+from fedimg.steps import Steps
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class RecordedSteps:
+    """Runs an action under a name, and returns its value, fresh or from an earlier run's record.
+
+    The return type that the action declares says how its value becomes JSON and is read again.
+    Raises what the action raises, and pydantic's ValidationError where a record does not fit it.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def run(self, name: str, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `action` returns for these arguments."""
+        adapter = _adapter(get_type_hints(action)["return"])
+
+        def effect() -> Any:
+            return adapter.dump_python(action(*args, **kwargs), mode="json")
+
+        value: T = adapter.validate_python(self._steps.run(name, effect))
+        return value
+
+
+@cache
+def _adapter(of: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(of)
