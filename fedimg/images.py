@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -145,15 +145,6 @@ class RawImage:
         source = _BY_HAND + hashlib.sha256(url.encode()).hexdigest()[:10]
         return cls(url, architecture, name, source, size, checksum)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the queue and the database."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RawImage:
-        """The image that `to_json` wrote down."""
-        return cls(**{**values, "architecture": Architecture(values["architecture"])})
-
 
 @dataclass(frozen=True, order=True)
 class AMIType:
@@ -193,12 +184,3 @@ class AMI:
     region: str
     type: AMIType
     snapshot: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the queue and the database."""
-        return {**asdict(self), "type": str(self.type)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> AMI:
-        """The AMI that `to_json` wrote down."""
-        return cls(**{**values, "type": AMIType.parse(values["type"])})

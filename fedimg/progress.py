@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedimg.images import AMI
 
@@ -40,15 +40,6 @@ class CheckResult:
     def passed(self) -> bool:
         """Whether the image may go on: a check that it has nothing for is not in its way."""
         return self.state is not CheckState.FAILED
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the queue and the database."""
-        return {**asdict(self), "state": str(self.state)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> CheckResult:
-        """The result that `to_json` wrote down."""
-        return cls(**{**values, "state": CheckState(values["state"])})
 
 
 class Observer(Protocol):

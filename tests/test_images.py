@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fedimg.aws.tags import ami_name
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.records import as_record, from_record
 
 URL = "https://kojipkgs.example.org/work/tasks/65/10410065/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-28-1.1", "task-10410065")
@@ -102,7 +103,7 @@ def test_checksum_that_is_none_is_refused(checksum):
 
 @given(raw_images)
 def test_image_survives_json(image):
-    assert RawImage.from_json(image.to_json()) == image
+    assert from_record(RawImage, as_record(image)) == image
 
 
 @pytest.mark.parametrize("written", ["^", "%5E", "%5e"])
@@ -177,7 +178,7 @@ def test_ami_type_that_there_is_none_of_is_refused(text):
 def test_ami_survives_json():
     kind = AMIType(Virtualization.HVM, "gp3")
     ami = AMI("ami-0123456789abcdef0", "Fedora", "us-east-1", kind, "snap-0123456789abcdef0")
-    assert AMI.from_json(ami.to_json()) == ami
+    assert from_record(AMI, as_record(ami)) == ami
 
 
 def test_file_that_was_replaced_behind_an_upload_is_not_the_image_that_was_uploaded() -> None:

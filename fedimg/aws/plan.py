@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedimg.aws import regions
 from fedimg.aws.client import retrying
@@ -42,16 +41,6 @@ class Plan:
             region: [ami_name(image.name, kind, region, 0) for kind in kinds]
             for region, kinds in self.types.items()
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, for the queue."""
-        return {**vars(self), "types": _texts(self.types), "tested": _texts(self.tested)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Plan:
-        """Return the plan that `to_json` serialized."""
-        parsed = {name: _parsed(values[name]) for name in ("types", "tested")}
-        return cls(**{**values, **parsed})
 
 
 def make(

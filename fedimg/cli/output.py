@@ -17,6 +17,7 @@ from rich.text import Text
 
 from fedimg.diagnostics import Finding, Status
 from fedimg.progress import AWAY, PUBLIC, CheckState
+from fedimg.records import as_record
 from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
 
@@ -135,7 +136,7 @@ def job_value(row: JobRow) -> dict[str, Any]:
 
 def test_value(test: BootTestRow) -> dict[str, Any]:
     """Return a boot check as a JSON object; `checks` has the form of the message image.test."""
-    checks = [{**check.to_json(), "passed": check.passed} for check in test.checks]
+    checks = [{**as_record(check), "passed": check.passed} for check in test.checks]
     return {**vars(test), "checks": checks, "updated": when(test.updated)}
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter
-
+from fedimg.records import adapter
 from fedimg.steps import Steps
 
 P = ParamSpec("P")
@@ -26,15 +24,10 @@ class RecordedSteps:
 
     def run(self, name: str, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `action` returns for these arguments."""
-        adapter = _adapter(get_type_hints(action)["return"])
+        result = adapter(get_type_hints(action)["return"])
 
         def effect() -> Any:
-            return adapter.dump_python(action(*args, **kwargs), mode="json")
+            return result.dump_python(action(*args, **kwargs), mode="json")
 
-        value: T = adapter.validate_python(self._steps.run(name, effect))
+        value: T = result.validate_python(self._steps.run(name, effect))
         return value
-
-
-@cache
-def _adapter(of: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(of)

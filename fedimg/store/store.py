@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from fedimg.images import AMI, RawImage
 from fedimg.progress import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
+from fedimg.records import as_record, from_record
 from fedimg.store.amis import AMIs
 from fedimg.store.database import StoreError
 from fedimg.store.outbox import Outbox
@@ -168,7 +169,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
         values = {
             "ami": ami.id,
             "status": status,
-            "checks": [check.to_json() for check in checks],
+            "checks": [as_record(check) for check in checks],
             "output": output,
             "updated": time.time(),
         }
@@ -221,7 +222,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
         rows = {
             row.job: JobRow(
                 job=row.job,
-                image=RawImage.from_json(row.raw_image),
+                image=from_record(RawImage, row.raw_image),
                 run=row.run,
                 state=row.state,
                 step=row.step,
@@ -240,6 +241,6 @@ class Store(Twins, Outbox, AMIs, Rejections):
                 )
         for test in checked:
             if tested := rows.get(test.pop("job")):
-                results = [CheckResult.from_json(check) for check in test.pop("checks")]
+                results = [from_record(CheckResult, check) for check in test.pop("checks")]
                 tested.tests.append(BootTestRow(checks=results, **test))
         return list(rows.values())

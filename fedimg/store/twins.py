@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from fedimg.identity import Known, Likeness, Validator, compare, same, same_url
 from fedimg.images import RawImage
+from fedimg.records import as_record, from_record
 from fedimg.store.database import Database
 from fedimg.store.rows import CLEANING
 from fedimg.store.tables import amis as _amis
@@ -56,7 +57,7 @@ class _Row:
 
     @classmethod
     def of(cls, row: Any) -> _Row:
-        image = RawImage.from_json(row.raw_image)
+        image = from_record(RawImage, row.raw_image)
         validator = Validator.of(row.etag, row.last_modified)
         return cls(row.job, Known(image, validator), row.state, bool(row.on_purpose))
 
@@ -255,7 +256,7 @@ def _columns(known: Known) -> dict[str, Any]:
     no unknown key in it.
     """
     return {
-        "raw_image": known.image.to_json(),
+        "raw_image": as_record(known.image),
         "checksum": known.image.checksum,
         "etag": known.validator.etag,
         "last_modified": known.validator.modified,

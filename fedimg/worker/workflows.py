@@ -30,6 +30,7 @@ from fedimg.jobs.semaphores import Semaphores
 from fedimg.process.abort import end_exhausted
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.services.ec2 import EC2Service
+from fedimg.services.recorded import RecordedSteps
 from fedimg.store.store import Store
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Registry
@@ -96,10 +97,10 @@ class Workflows:
 
     def intake(self, entry: str) -> list[str]:
         """Queue a job for each image of a task, build or compose; return the jobs' names."""
-        images = self._steps.run("ask", lambda: [image.to_json() for image in self._lookup(entry)])
+        images = RecordedSteps(self._steps).run("ask", self._lookup, entry)
         submitted = [
             self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
-            for image in map(RawImage.from_json, images)
+            for image in images
         ]
         # Outside of the step, which is repeated if the worker dies before its result is recorded.
         if not any(row.entry == entry for row in self._deferred.all()):

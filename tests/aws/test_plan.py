@@ -10,6 +10,7 @@ from fedimg.aws.plan import Plan
 from fedimg.config import EC2, AMIs, Checking
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, Virtualization
+from fedimg.records import as_record, from_record
 
 HVM = [AMIType(Virtualization.HVM, volume) for volume in ("standard", "gp2")]
 PV = [AMIType(Virtualization.PARAVIRTUAL, volume) for volume in ("standard", "gp2")]
@@ -129,7 +130,7 @@ def test_names_are_those_that_the_amis_get(image, clients):
 
 def test_plan_survives_the_queue(image, clients):
     made = plan.make(image, settings(), clients)
-    again = Plan.from_json(json.loads(json.dumps(made.to_json())))
+    again = from_record(Plan, json.loads(json.dumps(as_record(made))))
     assert again == made
     assert list(again.types) == list(made.types)
 

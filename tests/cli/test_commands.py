@@ -24,6 +24,7 @@ from fedimg.intake.deferred import DeferReason, DeferredEntries
 from fedimg.intake.watermarks import Watermarks
 from fedimg.jobs.queue import JobQueue
 from fedimg.progress import CheckResult, CheckState
+from fedimg.records import as_record
 from fedimg.store.store import Store
 from fedimg.worker.lease import FileLease
 from lab.ec2.server import EC2
@@ -307,7 +308,7 @@ def test_status_of_a_job_shows_its_boot_checks_and_the_console(
         "volume_type": "gp2",
         "ami": "ami-7",
         "status": "failed",
-        "checks": [check.to_json() | {"passed": check.passed} for check in checks],
+        "checks": [as_record(check) | {"passed": check.passed} for check in checks],
         "output": "[ 1.0] Booting\n[ 2.0] Kernel panic",
     }
     lines = program(config, "status", x86_job).stdout.splitlines()

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from fedimg.identity import Known, Validator
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.records import as_record
 from fedimg.store.rows import CLEANING
 from fedimg.store.store import Store, StoreError
 from fedimg.store.twins import Submission
@@ -164,9 +165,10 @@ def test_threads_that_add_twins_make_one_job(store, queue):
 ADD = """
 import dataclasses, json, os, pathlib, sys
 from fedimg.images import RawImage
+from fedimg.records import from_record
 from fedimg.store.store import Store
 store = Store(pathlib.Path(sys.argv[1]))
-image = RawImage.from_json(json.loads(sys.argv[2]))
+image = from_record(RawImage, json.loads(sys.argv[2]))
 image = dataclasses.replace(image, source=f"task-{os.getpid()}")
 print("ready", flush=True)
 sys.stdin.read()
@@ -176,7 +178,7 @@ print(store.add_job(image, queue=lambda *_: None) or "")
 
 def test_processes_that_open_a_new_store_and_add_twins_make_one_job(tmp_path):
     state = tmp_path / "state"
-    adding = processes(ADD, state, json.dumps(IMAGE.to_json()), count=3)
+    adding = processes(ADD, state, json.dumps(as_record(IMAGE)), count=3)
     ready = [process.stdout.readline() for process in adding]
     added = []
     for process in adding:
@@ -534,9 +536,10 @@ from pathlib import Path
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.jobs.queue import JobQueue
+from fedimg.records import from_record
 from fedimg.store.store import Store
 store = Store(Path(sys.argv[1]), sys.argv[2])
-image = RawImage.from_json(json.loads(sys.argv[3]))
+image = from_record(RawImage, json.loads(sys.argv[3]))
 print("ready", flush=True)
 sys.stdin.read()
 jobs = JobQueue(store)
@@ -547,7 +550,7 @@ print((jobs.upload(Known(image)).run if image.given_by_hand else jobs.submit(ima
 def test_processes_that_upload_and_announce_one_image_make_one_job(store):
     url = store.queue_url if store.shared else ""
     adding = [
-        processes(UPLOAD, store.directory, url, json.dumps(image.to_json()))[0]
+        processes(UPLOAD, store.directory, url, json.dumps(as_record(image)))[0]
         for image in (UPLOADED, MIRRORED, replace(IMAGE, checksum=MD5))
     ]
     ready = [process.stdout.readline() for process in adding]

@@ -32,17 +32,6 @@ class Verdict:
     output: str
     checks: list[CheckResult]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, for the queue."""
-        return {**vars(self), "checks": [check.to_json() for check in self.checks]}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Verdict:
-        """Return the verdict that `to_json` serialized."""
-        return cls(
-            **{**values, "checks": [CheckResult.from_json(check) for check in values["checks"]]}
-        )
-
 
 class _Inconclusive(Exception):
     """An attempt is inconclusive, and a new instance may give a result.

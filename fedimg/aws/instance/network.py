@@ -4,7 +4,7 @@ worker.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws.client.errors import code
@@ -26,10 +26,6 @@ class JobNetwork:
 
     group: str
     subnets: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, for the queue."""
-        return asdict(self)
 
 
 def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> JobNetwork:
