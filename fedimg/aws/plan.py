@@ -121,13 +121,7 @@ def _tested(types: Mapping[str, Sequence[AMIType]], settings: EC2) -> dict[str, 
     return tested
 
 
-def _texts(types: Mapping[str, Sequence[AMIType]]) -> dict[str, list[str]]:
-    return {region: [str(kind) for kind in kinds] for region, kinds in types.items()}
-
-
-def _parsed(types: Mapping[str, Sequence[str]]) -> dict[str, list[AMIType]]:
-    return {region: [AMIType.parse(kind) for kind in kinds] for region, kinds in types.items()}
-
-
-def _possible(kind: AMIType, architecture: Architecture) -> bool:
-    return kind.virtualization is Virtualization.HVM or architecture is Architecture.X86_64
+def _possible(ami_type: AMIType, architecture: Architecture) -> bool:
+    """Return whether EC2 boots this type on such machines: PV is for x86_64 alone."""
+    hvm = ami_type.virtualization is Virtualization.HVM
+    return hvm or architecture is Architecture.X86_64
