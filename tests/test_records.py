@@ -39,9 +39,7 @@ RECORDED: list[tuple[object, Any]] = [
         },
     ),
     (
-        Plan(
-            "us-east-1", {"us-east-1": [HVM]}, {"us-east-1": [HVM]}, {}, {"eu-west-1": "excluded"}
-        ),
+        Plan("us-east-1", {"us-east-1": [HVM]}, {"us-east-1": [HVM]}, {}, {"eu-west-1": "off"}),
         {
             "origin": "us-east-1",
             "types": {"us-east-1": ["hvm-gp2"]},
