@@ -229,7 +229,7 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
     asking = resolve.Sources(chosen)
     with visiting() as visited:
         for entry in entries:
-            assert resolve.ask(entry, asking, chosen, threading.Event()) == []
+            assert resolve.images_to_publish(entry, asking, chosen, threading.Event()) == []
         hosts = {each[0] for each in visited}
     assert hosts == {"127.0.0.1"}
     assert {each[1] for each in visited} == {koji.port}

@@ -83,7 +83,7 @@ def announced(koji: Koji, jobs: JobQueue, tmp_path: Path, kind: str = "build, sh
         ec2=config.EC2(plain_http_hosts=["127.0.0.1"]),
     )
     entry = f"{'task' if scratch else 'build'}:{made.id}"
-    (image,) = resolve.ask(entry, Sources(chosen), chosen, threading.Event())
+    (image,) = resolve.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
     return Announced(image.url, jobs.submit(image))
 
 

@@ -131,7 +131,7 @@ def replay(
 
     koji, composes = KojiListing(call.settings.koji), call.settings.composes
     try:
-        begin = catch_up.moment(since, koji.now())
+        begin = catch_up.parse_time(since, koji.now())
     except ValueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, f"--since: {error}") from error
     listings: list[catch_up.Listing] = [koji]
@@ -337,7 +337,9 @@ def cleanup(
         unseen=errors.append,
     )
     survey = survey.without(active_jobs())
-    unknown = aws_cleanup.of_unknown_jobs(survey, {row.job for row in store.jobs()}, store.made())
+    unknown = aws_cleanup.of_unknown_jobs(
+        survey, {row.job for row in store.jobs()}, store.created_at()
+    )
     leftovers = _named(survey, only) if only else survey.left
     refused = bool(unknown) and not only
 

@@ -21,9 +21,9 @@ def backlog_problems(store: Store) -> list[str]:
             f"{row.entry} waits for {source_name(row.entry)}, retries {again}: {row.reason}"
         )
     failed: dict[str, list[str]] = {}
-    for look in Watermarks(store).looks():
-        if look.error:
-            failed.setdefault(look.error, []).append(look.name)
+    for reading in Watermarks(store).readings():
+        if reading.error:
+            failed.setdefault(reading.error, []).append(reading.name)
     for error, names in failed.items():
         problems.append(f"cannot list missed entries of {', '.join(names)}: {error}")
     return problems

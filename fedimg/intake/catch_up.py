@@ -105,7 +105,7 @@ class CatchUp:
                 if self._stop.is_set():
                     return False
                 if read_to_end:
-                    self._watermarks.looked([name])
+                    self._watermarks.record_reading([name])
                 complete &= read_to_end
         return complete
 
@@ -161,7 +161,7 @@ class CatchUp:
 
     def _failed(self, names: Sequence[str], error: Exception) -> None:
         _log.warning("cannot list missed entries of %s: %s", ", ".join(names), error)
-        self._watermarks.looked(names, str(error))
+        self._watermarks.record_reading(names, str(error))
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> 
                 )
 
 
-def moment(text: str, now: float) -> float:
+def parse_time(text: str, now: float) -> float:
     """Return the time that a text gives, in seconds since the epoch: ISO 8601, or an age.
 
     An age is counted back from `now`: 36h, 7d or 2w. A time without a zone is UTC. Raises

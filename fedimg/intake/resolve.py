@@ -108,7 +108,7 @@ def too_old(result: LookupResult, days: float) -> str | None:
     )
 
 
-def ask(
+def images_to_publish(
     entry: str,
     sources: Sources,
     settings: Settings,

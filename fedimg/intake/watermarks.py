@@ -1,6 +1,6 @@
 """Records how far each source's lists of finished entries were read.
 
-Times are in seconds since the epoch, by the source's clock; `Look` has the worker's.
+Times are in seconds since the epoch, by the source's clock; `Reading` has the worker's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Watermark:
 
 
 @dataclass(frozen=True)
-class Look:
+class Reading:
     """When a list was last read to its end, by the worker's clock, and a later error, if any."""
 
     name: str
@@ -81,7 +81,7 @@ class Watermarks:
                 sa.delete(caught).where(caught.c.list == name, caught.c.completed <= until)
             )
 
-    def looked(self, names: Iterable[str], error: str | None = None) -> None:
+    def record_reading(self, names: Iterable[str], error: str | None = None) -> None:
         """Record that lists were read to their end, or the error that prevented it."""
         values = {"error": error} if error else {"error": None, "succeeded": time.time()}
         with self._engine.begin() as connection:
@@ -92,8 +92,8 @@ class Watermarks:
                     .on_conflict_do_update(index_elements=["list"], set_=values)
                 )
 
-    def looks(self) -> list[Look]:
+    def readings(self) -> list[Reading]:
         """Return, for each list, when it was last read to its end and the error since."""
         with self._engine.connect() as connection:
             rows = connection.execute(sa.select(looks).order_by(looks.c.list)).all()
-        return [Look(row.list, row.succeeded, row.error) for row in rows]
+        return [Reading(row.list, row.succeeded, row.error) for row in rows]

@@ -114,7 +114,7 @@ class Outages:
             time.time() - outage.since,
         )
 
-    def let_be(self, outage: Outage, why: str) -> None:
+    def stop_waiting(self, outage: Outage, why: str) -> None:
         """Record and log that the site no longer publishes in a region, so nobody waits for it."""
         self._set(outage.region, due=None)
         _log.warning(
@@ -142,7 +142,7 @@ class Outages:
         for outage in due:
             if why := dropped.get(outage.region):
                 if outage.due is not None:
-                    self.let_be(outage, why)
+                    self.stop_waiting(outage, why)
             elif reason := probe(outage.region):
                 self.postpone(outage, reason)
             else:

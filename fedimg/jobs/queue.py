@@ -177,7 +177,7 @@ class JobQueue:
             unknown=unknown,
         )
 
-    def begun_otherwise(self, version: str, living: Collection[str] = ()) -> list[str]:
+    def running_of_other_versions(self, version: str, living: Collection[str] = ()) -> list[str]:
         """Return the running workflows of other versions' workers, except of the `living` workers.
 
         `version` is DBOS's application version; `living` holds names of workers.
@@ -189,7 +189,7 @@ class JobQueue:
             if each.app_version not in (None, version) and each.executor_id not in living
         ]
 
-    def left_to_others(self, versions: Collection[str]) -> list[str]:
+    def queued_for_other_versions(self, versions: Collection[str]) -> list[str]:
         """Return the queued workflows that no worker of these versions executes."""
         waiting = self._client.list_workflows(
             status="ENQUEUED", load_input=False, load_output=False

@@ -55,7 +55,7 @@ class Database:
 
     A missing file is created with its tables; a file of an older version is upgraded. In a
     PostgreSQL, where a worker's role may not be allowed to create tables, both happen only with
-    `make`. The server ends a transaction that is idle for `still_seconds`.
+    `make`. The server ends a transaction that is idle for `idle_seconds`.
     Raises StoreError when the database cannot be used, Unreachable when a PostgreSQL does not
     answer.
     """
@@ -66,12 +66,12 @@ class Database:
         url: str = "",
         *,
         make: bool = False,
-        still_seconds: float = _IDLE_SECONDS,
+        idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self.directory = directory
         self.path = directory / permissions.DATABASE
         self.shared = bool(url)
-        self.engine = _postgresql(url, still_seconds) if url else _sqlite(self.path)
+        self.engine = _postgresql(url, idle_seconds) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
         #: The database's URL without its password, or its path, for messages.
         self.place = _shown(self.engine.url) if url else str(self.path)
@@ -221,7 +221,7 @@ def _fatal(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and not state.startswith(_CONFLICTS)
 
 
-def _postgresql(text: str, still_seconds: float) -> sa.Engine:
+def _postgresql(text: str, idle_seconds: float) -> sa.Engine:
     engine = sa.create_engine(
         postgresql_url(text),
         # Each region of each job writes in a thread of its own, and a server limits the number of
@@ -238,7 +238,7 @@ def _postgresql(text: str, still_seconds: float) -> sa.Engine:
     def limit(connection: psycopg.Connection[Any], _record: object) -> None:
         # A process that is frozen or cut off would keep the locks of its transaction, and no other
         # worker could acquire a semaphore or begin a job.
-        milliseconds = f"{still_seconds * 1000:.0f}"
+        milliseconds = f"{idle_seconds * 1000:.0f}"
         connection.execute(
             "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [milliseconds]
         )

@@ -180,7 +180,7 @@ class Store(Twins, Outbox, AMIs, Rejections):
                 .on_conflict_do_update(index_elements=list(key), set_=values)
             )
 
-    def made(self) -> float | None:
+    def created_at(self) -> float | None:
         """Return when this database was created, in seconds since the epoch; no job is older.
 
         For a database that an older version created, return the time of its first job, or None

@@ -10,7 +10,9 @@ from fedimg.worker.registry import RegisteredWorker
 
 def orphaned_runs(queue: JobQueue, living: Iterable[RegisteredWorker]) -> list[str]:
     """Return the ids of the queued workflows that none of these workers continues."""
-    return queue.left_to_others({str(each.knows) for each in living if not each.draining})
+    return queue.queued_for_other_versions(
+        {str(each.knows) for each in living if not each.draining}
+    )
 
 
 def orphans_text(workflows: Sequence[str]) -> str:

@@ -230,7 +230,7 @@ def _open(settings: Settings, stopping: threading.Event) -> Store | None:
             return Store(
                 settings.state_directory,
                 settings.database,
-                still_seconds=settings.worker.lease_seconds,
+                idle_seconds=settings.worker.lease_seconds,
             )
         except Unreachable as error:
             if time.monotonic() > deadline:
@@ -267,10 +267,10 @@ def _refuse_incompatible_runs(store: Store, queue: JobQueue, registry: Registry,
     """
     others = [worker.name for worker in registry.all() if worker.name != name]
     living = alive(store.engine, others) if store.shared else ()
-    begun = queue.begun_otherwise(executor.VERSION, living)
+    begun = queue.running_of_other_versions(executor.VERSION, living)
     if not store.shared:
         # An earlier start that was refused has put runs back into the queues.
-        begun += queue.left_to_others([executor.VERSION])
+        begun += queue.queued_for_other_versions([executor.VERSION])
     if begun:
         raise StoreError(
             f"cannot start the worker: an incompatible fedimg version started {', '.join(begun)}, "

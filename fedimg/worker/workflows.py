@@ -110,7 +110,7 @@ class Workflows:
     def _lookup(self, entry: str) -> list[RawImage]:
         """Return the entry's images; none if the lookup is deferred or finally failed."""
         try:
-            images = resolve.ask(
+            images = resolve.images_to_publish(
                 entry,
                 self._sources,
                 self._settings,

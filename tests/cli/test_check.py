@@ -137,7 +137,7 @@ def test_unanswered_announcements_are_warnings(tmp_path: Path) -> None:
         (well,) = check.announcements(settings)
         assert well.status is Status.OK
         DeferredEntries(store).postpone("build:7", DeferReason.STUMBLES, "KeyError")
-        Watermarks(store).looked(["builds"], "it does not answer")
+        Watermarks(store).record_reading(["builds"], "it does not answer")
     found = check.announcements(settings)
     assert {one.status for one in found} == {Status.WARNING}
     assert ["build:7" in one.text for one in found] == [True, False]
@@ -152,7 +152,7 @@ def test_unavailable_region_is_a_warning_unless_fedimg_no_longer_publishes_there
         outages = Outages(store, settings.ec2.limits)
         outages.begin("ap-east-1", "no answer")
         outages.begin("me-south-1", "disabled")
-        outages.let_be(outages.all()[1], "excluded")
+        outages.stop_waiting(outages.all()[1], "excluded")
     unavailable, abandoned = check.unavailable_regions(settings)
     assert (unavailable.status, abandoned.status) == (Status.WARNING, Status.OK)
     assert "ap-east-1 has been unavailable since" in unavailable.text

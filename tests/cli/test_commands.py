@@ -280,8 +280,8 @@ def test_status_notes_unanswered_announcements(run: Run, store: Store, x86_job: 
     DeferredEntries(store).postpone(
         "build:7", DeferReason.STUMBLES, "it refuses getBuild (1): KeyError"
     )
-    Watermarks(store).looked(["builds", "image"], "it does not answer")
-    Watermarks(store).looked(["livemedia"])
+    Watermarks(store).record_reading(["builds", "image"], "it does not answer")
+    Watermarks(store).record_reading(["livemedia"])
     result = run("status", "--json")
     assert [row["job"] for row in json.loads(result.stdout)] == [x86_job]
     assert "build:7 waits for Koji, retries at 20" in result.stderr

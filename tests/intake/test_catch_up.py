@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedimg import config
-from fedimg.intake.catch_up import CatchUp, moment, replay
+from fedimg.intake.catch_up import CatchUp, parse_time, replay
 from fedimg.intake.watermarks import Watermarks
 from fedimg.jobs.queue import Entry, JobQueue
 from fedimg.sources import koji_listing
@@ -215,11 +215,11 @@ def test_listing_is_retried_after_koji_was_down(site: Site, caplog: Any) -> None
     site.koji.down()
     assert not site.look()
     assert "cannot list missed entries of" in caplog.text
-    assert all(look.error and "503" in look.error for look in site.marks.looks())
+    assert all(look.error and "503" in look.error for look in site.marks.readings())
     site.koji.up()
     assert site.look()
     assert site.stored() == missed
-    assert all(look.succeeded and not look.error for look in site.marks.looks())
+    assert all(look.succeeded and not look.error for look in site.marks.readings())
 
 
 class PowerLoss(Exception):
@@ -352,7 +352,7 @@ def test_list_that_the_hub_refuses_hides_no_other(site: Site) -> None:
     methods["listTasks"] = list_tasks
     assert site.look()
     assert site.stored() == missed
-    errors = {look.name: look.error for look in site.marks.looks() if look.error}
+    errors = {look.name: look.error for look in site.marks.readings() if look.error}
     assert list(errors) == ["image"]
     assert "no such thing as an image here" in errors["image"]
 
@@ -430,15 +430,15 @@ NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
     ],
 )
 def test_time_is_parsed(text: str, seconds: float) -> None:
-    assert moment(text, NOON) == seconds
+    assert parse_time(text, NOON) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "7", "-7d", "7 days", "2026-11-24", "9999999d"])
 def test_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a time|in the future"):
-        moment(text, NOON)
+        parse_time(text, NOON)
 
 
 def test_every_list_is_read(site: Site) -> None:
     assert site.look()
-    assert {look.name for look in site.marks.looks()} == set(LISTS)
+    assert {look.name for look in site.marks.readings()} == set(LISTS)

@@ -26,7 +26,7 @@ def settings(koji: Koji, **changes: Any) -> config.Settings:
 
 def ask(koji: Koji, entry: str, **changes: Any) -> list[str]:
     chosen = settings(koji, **changes)
-    images = resolve.ask(entry, Sources(chosen), chosen, threading.Event())
+    images = resolve.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
     return [image.file_name for image in images]
 
 
@@ -92,7 +92,7 @@ def test_stop_ends_the_retries_of_a_lookup(koji: Koji) -> None:
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        resolve.ask("build:5", Sources(chosen), chosen, stop)
+        resolve.images_to_publish("build:5", Sources(chosen), chosen, stop)
     assert time.monotonic() - began < 20
     timer.join()
 
@@ -174,7 +174,7 @@ def test_age_limit_is_configured(koji: Koji, tmp_path: Path) -> None:
     entry = add_old(koji, tmp_path, 15)
     for days, count in ((10.0, 0), (20.0, 1)):
         chosen = settings(koji).model_copy(update={"intake": config.Intake(max_age_days=days)})
-        images = resolve.ask(entry, Sources(chosen), chosen, threading.Event())
+        images = resolve.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
         assert len(images) == count
 
 
@@ -182,7 +182,7 @@ def test_exempt_entry_may_be_of_any_age(koji: Koji, tmp_path: Path) -> None:
     entry = add_old(koji, tmp_path, 400)
     chosen = settings(koji)
     sources = Sources(chosen)
-    assert resolve.ask(entry, sources, chosen, threading.Event(), any_age=True)
+    assert resolve.images_to_publish(entry, sources, chosen, threading.Event(), any_age=True)
 
 
 def test_age_is_measured_by_the_hubs_clock() -> None:

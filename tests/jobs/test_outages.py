@@ -135,6 +135,6 @@ def test_excluded_region_is_no_longer_waited_for_and_logged_once(
 
 def test_region_that_is_no_longer_excluded_is_probed_again(store: Store, outages: Outages) -> None:
     outages.begin(REGION, "no answer")
-    outages.let_be(away(outages), "excluded")
+    outages.stop_waiting(away(outages), "excluded")
     Outages(store, LIMITS).look(answers, none_unwanted)
     assert outages.all() == []

@@ -220,6 +220,6 @@ def test_run_begins_when_its_region_is_no_longer_waited_for(
     store.set_region(JOB, "eu-west-1", step=AWAY, error="away")
     store.end(JOB, 1, "incomplete", "eu-west-1: away")
     retries.run_when_back(JOB, 1)
-    outages.let_be(outages.all()[0], "excluded")
+    outages.stop_waiting(outages.all()[0], "excluded")
     jobs.begin_due()
     assert workflow_id(PUBLISH, JOB, 2) in queued(store)

@@ -63,7 +63,7 @@ def test_missed_compose_is_stored_once(koji: Koji, store: Store, jobs: JobQueue)
     for _ in range(2):
         assert CatchUp(store, jobs, read, config.CatchUp(), Event()).look()
         assert (jobs.known(missed), jobs.known(old)) == (Entry.QUEUED, Entry.NEW)
-    (look,) = Watermarks(store).looks()
+    (look,) = Watermarks(store).readings()
     assert (look.name, look.error) == (read.names[0], None)
     # The location speaks; whether Koji does, that does not tell.
     due = {row.entry: row.due(time.time()) for row in later.all()}
@@ -83,7 +83,7 @@ def test_location_without_an_index_is_said_and_holds_up_nothing(
     koji: Koji, store: Store, jobs: JobQueue
 ) -> None:
     assert CatchUp(store, jobs, lists(koji, "nothing"), config.CatchUp(), Event()).look()
-    (look,) = Watermarks(store).looks()
+    (look,) = Watermarks(store).readings()
     assert "no index page" in (look.error or "")
 
 

@@ -44,7 +44,9 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     assert found.checksum is not None
     assert found.checksum.startswith("sha256:")
     everything = config.Settings(composes=settings(koji))
-    ask = resolve.ask(f"compose:{NAME}", resolve.Sources(everything), everything, threading.Event())
+    ask = resolve.images_to_publish(
+        f"compose:{NAME}", resolve.Sources(everything), everything, threading.Event()
+    )
     assert ask == [found]
 
 

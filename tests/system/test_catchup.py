@@ -82,7 +82,7 @@ def stored(deployment: Deployment) -> Iterator[Store | None]:
 def seen(deployment: Deployment) -> bool | None:
     """Whether the last look at every list went well."""
     with stored(deployment) as store:
-        looks = Watermarks(store).looks() if store else []
+        looks = Watermarks(store).readings() if store else []
     good = {look.name for look in looks if look.succeeded and not look.error}
     return True if good == set(LISTS) else None
 

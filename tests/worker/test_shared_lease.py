@@ -177,7 +177,7 @@ def test_error_about_missing_tables_names_the_command(tmp_path: Any, url: str) -
 
 def test_idle_transaction_is_ended_after_its_seconds(tmp_path: Any, postgresql: PostgreSQL) -> None:
     url = postgresql.blank()
-    still, other = (Database(tmp_path, url, still_seconds=2) for _ in range(2))
+    still, other = (Database(tmp_path, url, idle_seconds=2) for _ in range(2))
     with still.engine.connect() as standing:
         # The connection stays open, as that of a process that is frozen or cut off.
         still.serialise(standing, "x")
