@@ -180,7 +180,7 @@ class _Instance:
         )
         began = time.monotonic()
         finished = self._session.run(
-            write_script.write_command(), given=given, limit=PATIENCE, idle=PATIENCE
+            write_script.write_command(), stdin=given, limit=PATIENCE, idle=PATIENCE
         )
         seconds = time.monotonic() - began
         if not isinstance(write_script.verdict(finished.output), write_script.Written):

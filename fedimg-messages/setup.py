@@ -1,4 +1,4 @@
-"""Where it is built: not in the checkout, where an older build would be installed again."""
+"""Build outside the checkout, where files of an older build would be installed again."""
 
 import atexit
 import shutil

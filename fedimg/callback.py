@@ -1,6 +1,6 @@
-"""From the AMQP broker to the queue: a thin adapter that runs inside `fedora-messaging consume`.
+"""Store what the AMQP broker announces in the queue; runs inside `fedora-messaging consume`.
 
-What a message means is fedimg.intake.announcement's to say, what is done about it the worker's.
+fedimg.intake.announcement interprets the messages, and the worker processes the entries.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from fedora_messaging.twisted import consumer
 
 from fedimg import config
 from fedimg.bus import amqp_liveness
-from fedimg.bus.amqp_publisher import look_often
+from fedimg.bus.amqp_publisher import reconnect_often
 from fedimg.exceptions import exhausted
 from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
 from fedimg.process import logs
 from fedimg.store.store import Store
 
-#: Pauses before what could not be stored goes back to the broker, in seconds: it comes again at
-#: once. SIGTERM waits for the end of a pause.
+#: Pauses, in seconds, before a message that could not be stored is returned to the broker, which
+#: delivers it again at once. SIGTERM takes effect after the pause.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
-#: What Fedora's topics begin with, where fedora-messaging's `topic_prefix` does not say.
-_FEDORA = re.compile(r"org\.fedoraproject\.(prod|stg|dev)\.")
+#: The prefix of Fedora's topics, for a configuration without a `topic_prefix`.
+_FEDORA_PREFIX = re.compile(r"org\.fedoraproject\.(prod|stg|dev)\.")
 
 _log = logging.getLogger(__name__)
 
 
 class Callback:
-    """Stores each task, build and compose that may have made images, once however often it comes.
+    """Stores each announced task, build and compose that may have made images, once.
 
-    A message is acknowledged when its entry is stored, in milliseconds. What cannot be stored goes
-    back to the broker, after a pause; what is not for us, or makes no sense, is dropped.
+    A message is acknowledged when its entry is stored, within milliseconds. A message that cannot
+    be stored is returned to the broker after a pause; a message that cannot be read, or announces
+    no image, is dropped.
 
-    The process ends with an error when fedimg's configuration is wrong, an installed package of
-    schemas cannot be loaded, or memory or files run out, and ends when the broker knows of nobody
-    who listens to its queue; the broker keeps the messages.
+    The process ends with an error when fedimg's configuration is invalid, an installed package of
+    schemas cannot be loaded, memory or file descriptors run out, or the broker delivers a queue of
+    the process to no consumer. The broker keeps the messages.
     """
 
     def __init__(self) -> None:
@@ -57,41 +58,44 @@ class Callback:
         self._store: Store | None = None
         self._pause = _FIRST_PAUSE
         try:
-            # Read at the first message otherwise, when all of them would be dropped for want of it.
+            # Otherwise loaded at the first message, and a failure would drop all messages.
             load_message_classes()
         except Exception as error:
-            sys.exit(f"fedimg: cannot load the messages' schemas installed here: {error!r}")
-        look_often()
+            sys.exit(
+                "fedimg: cannot load the installed message schemas, entry points of the group "
+                f"fedora.messages: {str(error) or type(error).__name__}"
+            )
+        reconnect_often()
         reader = vars(consumer)["get_message"]
-        setattr(consumer, "get_message", _refusing(reader))  # noqa: B010
+        setattr(consumer, "get_message", _validating(reader))  # noqa: B010
         amqp_liveness.watch(bus.conf)
         topics = ", ".join(announcement.topics(self._settings))
-        _log.info("fedimg listens for %s", topics)
+        _log.info("waiting for messages on %s", topics)
 
     def __call__(self, message: Message) -> None:
-        """Store what a message announces. Raises Nack when that cannot be done now."""
+        """Store what a message announces. Raises Nack when the database cannot be used."""
         entry = announcement.entry(self._topic(message.topic), message.body, self._settings)
         if entry is None:
-            _log.info("%s announces no image, and is dropped", _told(message))
+            _log.info("dropped %s: it announces no image", _quoted(message))
             return
         try:
-            before = self._open().take_in(entry)
+            earlier_state = self._open().take_in(entry)
         except Exception as error:
-            # Of any kind: any other one would end the consumer.
+            # Errors of any kind: all but Nack would end the consumer.
             _log.error(
-                "cannot store %s, it goes back to the broker in %g s: %s", entry, self._pause, error
+                "cannot store %s, returning it to the broker in %g s: %s", entry, self._pause, error
             )
             self._close()
             time.sleep(self._pause)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             raise Nack from error
         self._pause = _FIRST_PAUSE
-        _log.info("%s is stored; before, it was %s", entry, before)
+        _log.info("%s is stored; earlier state: %s", entry, earlier_state)
 
     def _topic(self, whole: str) -> str:
-        """A topic without the bus's prefix; empty when it has another."""
+        """Return a topic without the bus's prefix; empty when it has another prefix."""
         if not self._prefix:
-            return _FEDORA.sub("", whole, count=1)
+            return _FEDORA_PREFIX.sub("", whole, count=1)
         before, _, topic = whole.partition(f"{self._prefix}.")
         return "" if before else topic
 
@@ -102,7 +106,7 @@ class Callback:
         return self._jobs
 
     def _close(self) -> None:
-        """Open the database anew the next time: its file may have been moved or replaced."""
+        """Close the database, to be opened again: its file may have been moved or replaced."""
         jobs, store, self._jobs, self._store = self._jobs, self._store, None, None
         if jobs is not None:
             jobs.close()
@@ -110,28 +114,28 @@ class Callback:
             store.close()
 
 
-def _refusing(read: Callable[..., Message]) -> Callable[..., Message]:
-    """fedora-messaging's reading of a message, which drops whatever it cannot read.
+def _validating(read: Callable[..., Message]) -> Callable[..., Message]:
+    """Return fedora-messaging's reader of messages, changed to drop each message it cannot read.
 
-    It lets through what unknown encodings, deep nesting and odd headers raise; the consumer ends
-    then, and the next one gets the same message.
+    The original raises other errors than ValidationError for unknown encodings, deep nesting and
+    unusual headers, at which the consumer ends and the next one receives the same message.
     """
 
-    def get_message(*given: Any) -> Message:
+    def get_message(*args: Any) -> Message:
         try:
-            return read(*given)
+            return read(*args)
         except ValidationError:
             raise
         except Exception as error:
             if exhausted(error):
-                # It is not the message's fault: the broker keeps what this process cannot take.
+                # The process, not the message, is at fault: the broker has to keep the message.
                 raise
-            _log.warning("a message cannot be read, and is dropped: %.300r", error)
+            _log.warning("dropped a message that cannot be read: %.300r", error)
             raise ValidationError(error) from error
 
     return get_message
 
 
-def _told(message: Message) -> str:
-    """How a log names a message, of which everything is its sender's."""
+def _quoted(message: Message) -> str:
+    """Return the name of a message for the log; its id and topic are foreign text."""
     return f"message {ascii(message.id)[:80]} on {ascii(message.topic)[:200]}"

@@ -1,6 +1,6 @@
-"""From the fedmsg bus to the queue: a thin adapter that runs inside fedmsg-hub.
+"""Store what the fedmsg bus announces in the queue; runs inside fedmsg-hub.
 
-What a message means is fedimg.intake.announcement's to say, what is done about it the worker's.
+fedimg.intake.announcement interprets the messages, and the worker processes the entries.
 """
 
 from __future__ import annotations
@@ -19,33 +19,35 @@ from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store, StoreError
 
-#: Pauses before an entry that could not be stored is tried again, in seconds.
+#: Pauses, in seconds, between two tries to store an entry.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: How often, in seconds, the count of refused messages is written down: a flood of them must not
-#: become one of writes.
+#: Seconds between two writes of the count of rejected messages, so that a flood of messages causes
+#: no flood of writes.
 _COUNT_SECONDS = 5.0
 
 
 class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
-    """Stores each task, build and compose that may have made images, once however often it comes.
+    """Stores each announced task, build and compose that may have made images, once.
 
-    What cannot be stored is held in memory and tried until it can: the bus does not repeat it,
-    and a hub that ends instead would also miss what is announced before it is up again. While
-    `validate_signatures` is on, what nobody who may send it has signed is refused, and counted.
+    An entry that cannot be stored is kept in memory and tried again: fedmsg does not repeat a
+    message, and a hub that ended would also miss the messages until its restart. While
+    `validate_signatures` is on, messages without a valid signature of a permitted signer are
+    rejected and counted.
 
     Args:
-        hub: the moksha hub that loads it. The process ends with an error when the consumer is
-            not enabled, fedimg's configuration is wrong, or the database cannot be used.
+        moksha_hub: the hub that loads the consumer. The process ends with an error when the
+            consumer is not enabled, fedimg's configuration is invalid, or the database cannot be
+            used.
     """
 
     config_key = "fedimg.consumers.KojiConsumer.enabled"
 
     def __init__(self, moksha_hub: Any) -> None:
-        # The hub logs an Exception and goes on without the consumer; SystemExit ends it.
+        # The hub logs an Exception and runs without the consumer; SystemExit ends the hub.
         if not moksha_hub.config.get(self.config_key):
             sys.exit(
-                f"fedimg: the fedmsg configuration does not say {self.config_key!r}: True; is "
-                "fedmsg.d/fedimg.py installed? Without it the hub would listen for nothing"
+                "fedimg: fedmsg-hub ends because its configuration does not enable the consumer "
+                f'("{self.config_key}": True): install fedmsg.d/fedimg.py in /etc/fedmsg.d'
             )
         try:
             settings = config.load()
@@ -58,41 +60,48 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
         self.topic = [self._prefix + each for each in announcement.topics(settings)]
         self._stopping = threading.Event()
-        self._in_hand: set[str] = set()
-        self._given_up: list[str] = []
+        self._in_progress: set[str] = set()
+        self._unstored: list[str] = []
         self._signatures = Signatures(moksha_hub.config)
-        self._refused: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
         self._counting = threading.Lock()
         super().__init__(moksha_hub)
         if self.validate_signatures:
-            threading.Thread(target=self._count, name="refused", daemon=True).start()
+            threading.Thread(
+                target=self._record_rejected_regularly, name="rejected messages", daemon=True
+            ).start()
         else:
-            self.log.warning("validate_signatures is off: anybody's messages are taken")
+            self.log.warning(
+                "validate_signatures is off in fedmsg's configuration: messages of any sender are "
+                "accepted"
+            )
         hub.log_one_line_each()
-        hub.stop_on_signals(moksha_hub, self.untaken)
+        hub.stop_on_signals(moksha_hub, self.unstored)
         self._done_before = 0
-        hub.keep_alive(self._moves)
+        hub.keep_alive(self._is_alive)
 
     def consume(self, message: dict[str, Any]) -> None:
-        """Store what a message announces; milliseconds, unless the database is in trouble."""
+        """Store what a message announces: within milliseconds, unless the database fails."""
         entry = self._entry(message)
         if entry is None:
             return
-        self._in_hand.add(entry)
-        self._keep(entry)
-        self._in_hand.discard(entry)
+        self._in_progress.add(entry)
+        self._save(entry)
+        self._in_progress.discard(entry)
 
     def _consume(self, message: dict[str, Any]) -> Any:
-        # Fedmsg's own checks the signature, here and again in the thread that consumes: of a busy
-        # bus's messages most are not for us, whoever signed them. One that says two topics is.
+        # fedmsg would validate the signature of every message here, though most are not for fedimg:
+        # skip those. A message that names two topics goes on, to be rejected.
         body = message["body"]
-        said = body.get("topic") if isinstance(body, dict) else None
-        if said == message["topic"] and self._entry(message) is None:
+        signed_topic = body.get("topic") if isinstance(body, dict) else None
+        if signed_topic == message["topic"] and self._entry(message) is None:
             return None
         return super()._consume(message)
 
     def validate(self, message: dict[str, Any]) -> None:
-        """Let through what is believed. Raises RuntimeWarning, which the hub logs and no more."""
+        """Validate the signature. Raises RuntimeWarning, which the hub logs, for a rejected
+        message.
+        """
         if not self.validate_signatures:
             super().validate(message)
             return
@@ -100,26 +109,26 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         try:
             self._signatures.check(body)
             if body["topic"] != topic:
-                raise SignatureRefused(Fault.SIGNER, "it was signed for another topic")
-        except SignatureRefused as refused:
+                raise SignatureRefused(Fault.SIGNER, "the message was signed for another topic")
+        except SignatureRefused as error:
             with self._counting:
-                self._refused[refused.fault] += 1
-            raise RuntimeWarning(f"on {topic!a:.100}: refused, {refused}") from refused
+                self._rejected[error.fault] += 1
+            raise RuntimeWarning(f"rejected a message on {topic!a:.100}: {error}") from error
 
-    def untaken(self) -> list[str]:
-        """The entries that were heard and are not stored yet."""
+    def unstored(self) -> list[str]:
+        """Return the entries that were received and are not stored yet."""
         waiting = [message for message in list(self.incoming.queue) if isinstance(message, dict)]
-        heard = [*self._given_up, *self._in_hand, *map(self._entry, waiting)]
-        return list(dict.fromkeys(entry for entry in heard if entry is not None))
+        received = [*self._unstored, *self._in_progress, *map(self._entry, waiting)]
+        return list(dict.fromkeys(entry for entry in received if entry is not None))
 
     def stop(self) -> None:
-        """Stop listening; what is held gets one more try each."""
+        """Stop receiving; each entry in memory is tried once more."""
         self._stopping.set()
         super().stop()
-        self._note_refused()
+        self._record_rejected()
 
     def _entry(self, message: dict[str, Any]) -> str | None:
-        # ZeroMQ subscribes to all topics that begin with ours.
+        # ZeroMQ also delivers topics of which ours are a prefix.
         topic = message.get("topic")
         if topic not in self.topic:
             return None
@@ -127,7 +136,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         content = body.get("msg") if isinstance(body, dict) else None
         return announcement.entry(str(topic).removeprefix(self._prefix), content, self._settings)
 
-    def _keep(self, entry: str) -> None:
+    def _save(self, entry: str) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -135,7 +144,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
                 self.log.info("%s is stored", entry)
                 return
             except Exception as error:
-                # Of any kind: losing an announcement is worse than trying in vain.
+                # Errors of any kind: a lost announcement is worse than a vain try.
                 self.log.error(
                     "cannot store %s in %s, trying again in %g s: %s",
                     entry,
@@ -144,36 +153,38 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
                     error,
                 )
             if self._stopping.wait(pause):
-                self._given_up.append(entry)
+                self._unstored.append(entry)
                 return
             pause = min(pause * 2, _LONGEST_PAUSE)
             self._reopen()
 
-    def _moves(self) -> bool:
-        """Whether messages were taken since the last time, or none waits, or one is held on to."""
-        done, self._done_before = self.headcount_out, self.headcount_out
-        return bool(self._in_hand) or self.incoming.empty() or done != self._done_before
+    def _is_alive(self) -> bool:
+        """Return whether the consumer makes progress, has nothing to do, or is storing an entry."""
+        before, self._done_before = self._done_before, self.headcount_out
+        return bool(self._in_progress) or self.incoming.empty() or self._done_before != before
 
-    def _count(self) -> None:
+    def _record_rejected_regularly(self) -> None:
         while not self._stopping.wait(_COUNT_SECONDS):
-            self._note_refused()
+            self._record_rejected()
 
-    def _note_refused(self) -> None:
-        """Write down how many were refused since the last time, for `fedimg check`."""
+    def _record_rejected(self) -> None:
+        """Add the messages rejected since the last call to the database, for `fedimg check`."""
         with self._counting:
-            counts, self._refused = self._refused, Counter()
+            counts, self._rejected = self._rejected, Counter()
         if not counts:
             return
         try:
             self._store.note_refused(counts)
         except Exception as error:
-            # Of any kind, as with entries; but the log has each of them already.
-            self.log.error("cannot count %d refused messages: %s", counts.total(), error)
+            # Errors of any kind, as with entries; the log holds each rejected message already.
+            self.log.error(
+                "cannot record the count of %d rejected messages: %s", counts.total(), error
+            )
             with self._counting:
-                self._refused += counts
+                self._rejected += counts
 
     def _reopen(self) -> None:
-        """Open the database anew: its file may have been moved or replaced."""
+        """Open the database again: its file may have been moved or replaced."""
         try:
             store = Store(self._directory, self._database)
         except StoreError as error:

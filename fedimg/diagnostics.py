@@ -1,4 +1,4 @@
-"""What looking for trouble found, and many looks side by side within one limit."""
+"""Define findings of diagnostic checks, and run checks concurrently within one timeout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How bad a finding is: only a problem keeps images from being published."""
+    """The severity of a finding: only a problem keeps images from being published."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it is, and, where that is not well, what a person can do."""
+    """The result of a check: what was checked, its status, and what to do about a problem."""
 
     name: str
     status: Status
@@ -28,35 +28,36 @@ class Finding:
     hint: str = ""
 
 
-Look = Callable[[], list[Finding]]
+DiagnosticCheck = Callable[[], list[Finding]]
 
 
-def gather(looks: Mapping[str, Look], seconds: float) -> dict[str, list[Finding]]:
-    """What every look found, by its name and in the order given, within `seconds`.
+def gather(checks: Mapping[str, DiagnosticCheck], seconds: float) -> dict[str, list[Finding]]:
+    """Run all checks concurrently and return their findings by name, in the order of `checks`.
 
-    A look that raises, or is not done by then, is a problem itself and hides no other.
+    A check that raises, or has no result within `seconds`, becomes a finding of status problem; the
+    other checks still count.
     """
     done: queue.SimpleQueue[tuple[str, list[Finding]]] = queue.SimpleQueue()
 
-    def run(name: str, look: Look) -> None:
+    def run(name: str, check: DiagnosticCheck) -> None:
         try:
-            found = look()
+            findings = check()
         except Exception as error:
             text = " ".join(str(error).split()) or type(error).__name__
-            found = [Finding(name, Status.PROBLEM, text)]
-        done.put((name, found))
+            findings = [Finding(name, Status.PROBLEM, text)]
+        done.put((name, findings))
 
-    for name, look in looks.items():
-        # Daemons: a look that hangs must not keep the process from ending.
-        threading.Thread(target=run, args=(name, look), daemon=True).start()
-    found = {
-        name: [Finding(name, Status.PROBLEM, f"no answer within {seconds:g} s")] for name in looks
+    for name, check in checks.items():
+        # Daemon threads: a check that hangs must not keep the process from ending.
+        threading.Thread(target=run, args=(name, check), daemon=True).start()
+    results = {
+        name: [Finding(name, Status.PROBLEM, f"no answer within {seconds:g} s")] for name in checks
     }
     limit = time.monotonic() + seconds
-    for _ in looks:
+    for _ in checks:
         try:
             name, findings = done.get(timeout=max(0.0, limit - time.monotonic()))
         except queue.Empty:
             break
-        found[name] = findings
-    return found
+        results[name] = findings
+    return results

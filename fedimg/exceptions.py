@@ -1,4 +1,4 @@
-"""What goes wrong while an image is published, with everything a person needs to act on it."""
+"""Define the errors of publishing an image, with all that a person needs to act on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from fedimg.untrusted.quoting import LONGEST, one_line, plain
 
-#: The bus contract's limit for what a failure quotes, in bytes.
+#: Most bytes of output that a failure quotes, by the contract of the bus messages.
 OUTPUT_TAIL = 32 * 1024
 
 
@@ -17,16 +17,16 @@ class EC2ServiceException(Exception):
     Args:
         problem: what was being done, to what, where, and what a person can do next.
         image: the image's name.
-        region: the region where it happened.
+        region: the region where the failure happened.
         step: the step of the process.
-        request_id: AWS's id of the refused request, where there is one.
-        output: what the instance printed; its last 32 KiB are kept.
-        later: whether the same may pass later, without anything being mended.
-        unknown: EC2's code for a refusal of which nobody knows whether it passes.
-        away: whether the whole region is away, and is asked again by itself.
+        request_id: AWS's id of the failed request, if there is one.
+        output: the output of the instance; its last 32 KiB are kept.
+        later: whether a later try may succeed without a person's intervention.
+        unknown: EC2's error code, if it is unknown whether a later try may succeed.
+        away: whether the whole region does not answer; the job retries it automatically.
     """
 
-    #: Of an exception that an older version recorded, too.
+    #: Class attributes, because exceptions that an older version recorded lack the fields.
     unknown = ""
     away = False
 
@@ -43,7 +43,8 @@ class EC2ServiceException(Exception):
         unknown: str = "",
         away: bool = False,
     ) -> None:
-        # AWS, servers and libraries are quoted: anybody's words, and a proxy's password perhaps.
+        # The text quotes AWS, servers and libraries: it is untrusted, and may hold a proxy's
+        # password.
         problem = one_line(problem, LONGEST)
         super().__init__(problem)
         self.problem = problem
@@ -54,7 +55,8 @@ class EC2ServiceException(Exception):
         self.later = later
         self.unknown = unknown
         self.away = away
-        # Half a character at the cut goes; what was no text to begin with shows as question marks.
+        # A character that the cut splits is dropped; one that cannot be encoded becomes a question
+        # mark.
         tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]
         self.output = plain(tail.decode(errors="ignore"))
 
@@ -65,18 +67,18 @@ class EC2ServiceException(Exception):
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the queue records of it, beside its kind: all of its fields, as JSON."""
+        """Return all fields, as JSON values, which the queue records beside the class."""
         return dict(vars(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Rows of an earlier fedimg hold pickles; a workflow's end is recorded as its beginning was.
-        return (_again, (type(self), self.problem, dict(self.__dict__)))
+        # Workflows that an earlier fedimg started are recorded as pickles to their end.
+        return (_restored, (type(self), self.problem, dict(self.__dict__)))
 
 
-def _again(
-    kind: type[EC2ServiceException], problem: str, fields: dict[str, Any]
+def _restored(
+    error_class: type[EC2ServiceException], problem: str, fields: dict[str, Any]
 ) -> EC2ServiceException:
-    error = kind(problem)
+    error = error_class(problem)
     error.__dict__.update(fields)
     return error
 
@@ -90,17 +92,18 @@ class EC2TestException(EC2ServiceException):
 
 
 class Cancelled(Exception):
-    """The job was cancelled, or the worker is stopping: leave at once, and record nothing."""
+    """The job was cancelled, or the worker is stopping: end at once, and record nothing."""
 
 
-#: What the kernel says of a process that may have no more memory, files or threads.
+#: The kernel's errors for a process that may have no more memory or file descriptors.
 _EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def exhausted(error: BaseException | None) -> bool:
-    """Whether the reason, or the reason behind it, is that this process ran out of something.
+    """Return whether this process ran out of memory, file descriptors or threads.
 
-    Another machine's lack of room is not meant, nor is a full disk.
+    The causes of the error are searched, too. A full disk, and errors of other machines, do not
+    count.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

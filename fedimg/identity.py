@@ -1,8 +1,7 @@
-"""Whether two images are the same one, which is published once.
+"""Compare two images, because the same image is published only once.
 
-An image is known by what was said of it and by what its file server tells. Where two checksums of
-one kind are known, they decide. Else an equal address does, with the size and, where both have one,
-the server's validator; else the file's name and size.
+Two checksums of the same algorithm decide. Otherwise an equal URL decides, together with the size
+and, if both are known, the file server's validators. Otherwise the file's name and size decide.
 """
 
 from __future__ import annotations
@@ -14,66 +13,72 @@ from urllib.parse import urlsplit
 
 from fedimg.images import RawImage
 
-#: RFC 9110, section 8.8.3, less what is not ASCII; and no longer than any server's.
+#: An ETag by RFC 9110, section 8.8.3, restricted to ASCII and 200 characters.
 _ETAG = re.compile(r'(W/)?("[\x21\x23-\x7e]{0,200}")')
-#: RFC 9110, section 5.6.7: the one form in which a server may send a time.
+#: The one date format that servers may send, by RFC 9110, section 5.6.7.
 _MODIFIED = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT")
 _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
 class Validator:
-    """What a file server calls this version of a file: its ETag and Last-Modified, if it does."""
+    """A file server's identification of a file's version: ETag and Last-Modified, if it sends
+    them.
+    """
 
     etag: str | None = None
     modified: str | None = None
 
     @classmethod
     def of(cls, etag: str | None, modified: str | None) -> Validator:
-        """What two headers say; what is not of their form counts as not said."""
+        """Return the validator of two headers; an invalid header counts as missing."""
         return cls(
             etag if _ETAG.fullmatch(etag or "") else None,
             modified if _MODIFIED.fullmatch(modified or "") else None,
         )
 
     def contradicts(self, other: Validator) -> bool:
-        """Whether the same address had another file when it had the other validator.
+        """Return whether two validators of one URL belong to different versions of the file.
 
-        A strong ETag decides. A weak one may differ from server to server behind one address, so
-        that Last-Modified is asked first.
+        Strong ETags decide. Weak ones may differ between the servers of one URL, so that
+        Last-Modified decides before them.
         """
-        one, two = _ETAG.fullmatch(self.etag or ""), _ETAG.fullmatch(other.etag or "")
-        if one and two:
-            if one[2] == two[2]:
+        own, others = _ETAG.fullmatch(self.etag or ""), _ETAG.fullmatch(other.etag or "")
+        if own and others:
+            if own[2] == others[2]:
                 return False
-            if not (one[1] or two[1]):
+            if not (own[1] or others[1]):
                 return True
         if self.modified and other.modified:
             return self.modified != other.modified
-        return bool(one and two)
+        return bool(own and others)
 
 
 class Likeness(Enum):
-    """How two images compare."""
+    """The result of comparing two images."""
 
     SAME = "same"
     OTHER = "other"
-    #: Too little is known of one of them.
+    #: Too little is known of one of the images.
     OPEN = "open"
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of an image, and its file server's word on this version of it."""
+    """An image, and its file server's validator of this version."""
 
     image: RawImage
     validator: Validator = field(default_factory=Validator)
 
 
 def compare(one: Known, other: Known) -> tuple[Likeness, str]:
-    """How two images compare, and what both have in common, in words."""
+    """Return how two images compare, and, as text, the property that decided."""
     mine, theirs = one.image, other.image
-    if mine.checksum and theirs.checksum and _kind(mine.checksum) == _kind(theirs.checksum):
+    if (
+        mine.checksum
+        and theirs.checksum
+        and _algorithm(mine.checksum) == _algorithm(theirs.checksum)
+    ):
         equal = mine.checksum == theirs.checksum
         return (Likeness.SAME if equal else Likeness.OTHER), "the same checksum"
     sizes = mine.size is not None and theirs.size is not None
@@ -90,9 +95,9 @@ def compare(one: Known, other: Known) -> tuple[Likeness, str]:
 
 
 def same(one: Known, other: Known) -> str | None:
-    """By what two images are taken for one; None when they are not.
+    """Return, as text, the property by which two images are the same; None if they are not.
 
-    A person names an image by its URL alone: where too little is known to tell, the URL counts.
+    For an image that a person uploaded by its URL, the URL decides if too little else is known.
     """
     likeness, common = compare(one, other)
     by_hand = one.image.given_by_hand or other.image.given_by_hand
@@ -104,14 +109,14 @@ def same(one: Known, other: Known) -> str | None:
 
 
 def same_url(one: RawImage, other: RawImage) -> bool:
-    """Whether two images have one address, however its scheme, host and port are written."""
-    return _plain(one.url) == _plain(other.url)
+    """Return whether two images have the same URL, with scheme, host and port normalized."""
+    return _normalized(one.url) == _normalized(other.url)
 
 
-def _kind(checksum: str) -> str:
+def _algorithm(checksum: str) -> str:
     return checksum.partition(":")[0]
 
 
-def _plain(url: str) -> tuple[str, str, int | None, str]:
+def _normalized(url: str) -> tuple[str, str, int | None, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme), parts.path

@@ -1,4 +1,4 @@
-"""The values that travel through fedimg: a raw image, the AMI types made of it, an AMI."""
+"""Define the values of all packages: a raw image, an AMI type, an AMI."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-#: Koji's own file names, and what RPM allows in a version or release, stay within these; anything
-#: else never reaches a path, a tag or a shell.
+#: Valid names of files, builds and sources: Koji's file names, and RPM's versions and releases. Any
+#: other name is rejected before it reaches a path, a tag or a shell.
 FILE_NAME = re.compile(r"[A-Za-z0-9._+-][A-Za-z0-9._+~^-]{0,199}")
 RAW_SUFFIX = ".raw.xz"
 #: A checksum is `<algorithm>:<hex digits>`; these are the algorithms that Koji and composes use.
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
-#: Of root volumes, by EC2's names.
+#: Types of root volumes, by EC2's names.
 VOLUME_TYPES = ("standard", "gp2", "gp3")
-#: EC2's volumes end here, and so does every file that unpacks onto one; a database holds it.
+#: Largest size of a file, in bytes: EC2's largest volume, 64 TiB.
 LARGEST = 2**46
-# What a job made is found again by a tag that holds the job's whole name; EC2's limit.
+# Most characters of a job's name: resources are tagged with it, and EC2 limits a tag's value.
 _JOB_LENGTH = 256
-# How the source of an image begins that a person named by its address.
-_BY_HAND = "url-"
+# Prefix of the source of an image that a person uploaded by its URL.
+_URL_SOURCE = "url-"
 
 
 def in_url(name: str) -> str:
-    """Return a file's or folder's name as it is written in a URL."""
+    """Return a file's or folder's name encoded for a URL."""
     return quote(name, safe="+")
 
 
@@ -38,12 +38,12 @@ class Architecture(StrEnum):
 
     @classmethod
     def from_koji(cls, name: str) -> Architecture:
-        """The architecture that Koji calls `name`. Raises ValueError for one EC2 cannot run."""
+        """Return the architecture of Koji's `name`. Raises ValueError for one EC2 cannot run."""
         return cls({"aarch64": "arm64"}.get(name, name))
 
 
 class Virtualization(StrEnum):
-    """How EC2 starts an AMI."""
+    """The virtualization type of an AMI."""
 
     HVM = "hvm"
     PARAVIRTUAL = "paravirtual"
@@ -53,9 +53,9 @@ class Virtualization(StrEnum):
 class RawImage:
     """One raw disk image that Koji built, and the identity of the job that publishes it.
 
-    `source` is what Koji made it in (`build-123`, `task-456`) or `url` for a hand-given one;
-    `build` is the build's name-version-release, or the image's name where there is none; `size`
-    is the compressed file's, in bytes. Raises ValueError when a field is not what Koji makes.
+    `source` is `build-<id>`, `task-<id>` or `compose-<id>`, or `url-<hash>` for an image that a
+    person uploaded; `build` is the build's name-version-release, the compose's id, or the image's
+    name; `size` is that of the compressed file, in bytes. Raises ValueError for an invalid field.
     """
 
     url: str
@@ -66,71 +66,76 @@ class RawImage:
     checksum: str | None = None
 
     def __post_init__(self) -> None:
-        # Before anything quotes it: an @ ends a password, wherever urlsplit would see that end.
+        # Checked first, before another error quotes the URL: text before an @ may be a password.
         if "@" in self.url or urlsplit(self.url).query or urlsplit(self.url).fragment:
-            # The AMI's description and the bus show the address to everybody.
+            # The AMI's description and the bus publish the URL.
             raise ValueError(
-                "the image's URL holds credentials (an @), a query or a fragment; give a plain "
-                "address, since all of it becomes public"
+                "the image's URL contains credentials (an @), a query or a fragment, and would "
+                "become public: give a URL without them"
             )
         parts = urlsplit(self.url)
-        # A port that cannot be is a ValueError of its own.
+        # parts.port raises ValueError for an invalid port.
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError(f"image URL {self.url!r} is not an http or https address")
+            raise ValueError(f"image URL {self.url!r} is not an http or https URL")
         if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
-            raise ValueError(f"image URL {self.url!r} holds characters that no URL may")
+            raise ValueError(
+                f"image URL {self.url!r} contains characters that a URL must not contain"
+            )
         fits = FILE_NAME.fullmatch(self.file_name) and self.file_name.endswith(RAW_SUFFIX)
         if not fits or not self.name:
             raise ValueError(
                 f"image URL {self.url!r} does not end in a file name like NAME{RAW_SUFFIX}"
             )
-        for what, value in (("build", self.build), ("source", self.source)):
+        for field, value in (("build", self.build), ("source", self.source)):
             if not FILE_NAME.fullmatch(value):
-                raise ValueError(f"image {what} {value!r} is not a name that Koji makes")
+                raise ValueError(f"image {field} {value!r} is not a name that Koji makes")
         if len(self.job) > _JOB_LENGTH:
-            raise ValueError(f"image source {self.source!r} is too long a name")
+            raise ValueError(
+                f"the job's name {self.job!r} has more than {_JOB_LENGTH} characters, "
+                "the most of an EC2 tag"
+            )
         if self.size is not None and not 0 < self.size <= LARGEST:
-            raise ValueError(f"image {self.file_name} has an impossible size of {self.size} bytes")
+            raise ValueError(f"image {self.file_name} has an invalid size of {self.size} bytes")
         if self.checksum is not None:
             algorithm, _, digits = self.checksum.partition(":")
-            wanted = CHECKSUM_DIGITS.get(algorithm)
-            if not wanted or not re.fullmatch(f"[0-9a-f]{{{wanted}}}", digits):
+            length = CHECKSUM_DIGITS.get(algorithm)
+            if not length or not re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
                 raise ValueError(
-                    f"checksum {self.checksum!r} is not ALGORITHM:HEX with one of "
-                    + ", ".join(CHECKSUM_DIGITS)
+                    f"checksum {self.checksum!r} is not of the form ALGORITHM:HEX, with ALGORITHM "
+                    "one of " + ", ".join(CHECKSUM_DIGITS)
                 )
 
     @property
     def file_name(self) -> str:
-        """The file's name, `NAME.raw.xz`."""
+        """Return the file's name, `NAME.raw.xz`."""
         return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
     @property
     def name(self) -> str:
-        """The file's name without `.raw.xz`, as the bus contract names an image."""
+        """Return the file's name without `.raw.xz`, which is the image's name in bus messages."""
         return self.file_name.removesuffix(RAW_SUFFIX)
 
     @property
     def job(self) -> str:
-        """The identity of the job: what Koji made, and which file of it."""
+        """Return the name of the job: the source and the image's name."""
         return f"{self.source}-{self.name}"
 
     @property
     def given_by_hand(self) -> bool:
-        """Whether a person named its address, and not Koji or a compose."""
-        return self.source.startswith(_BY_HAND)
+        """Return whether a person uploaded the image by its URL, not Koji or a compose."""
+        return self.source.startswith(_URL_SOURCE)
 
     def other_than(self, size: int) -> str | None:
-        """Why the file at the URL, of `size` bytes, is not this image; None when it may be."""
+        """Return why the file at the URL, of `size` bytes, is not this image; None if it may be."""
         if self.size in (None, size):
             return None
         if self.given_by_hand:
             return (
-                f"{self.url} has {size} bytes, and had {self.size} when it was uploaded: the file "
-                "was changed since; run 'fedimg upload' again for the file that is there now"
+                f"{self.url} has {size} bytes, but had {self.size} when it was uploaded: the file "
+                "has changed since; run 'fedimg upload' again to publish the new file"
             )
         return (
-            f"{self.url} has {size} bytes, and Koji says {self.size}: it is not the file that was "
+            f"{self.url} has {size} bytes, but Koji says {self.size}: it is not the file that was "
             "built"
         )
 
@@ -138,17 +143,17 @@ class RawImage:
     def at(
         cls, url: str, architecture: Architecture, checksum: str | None, *, size: int | None = None
     ) -> RawImage:
-        """An image that a person named by its URL alone; the URL is its identity."""
-        # The one character of such names that no URL may hold as it is.
+        """Return the image at a URL that a person gave; the source is a hash of the URL."""
+        # The only character of valid file names that a URL must not contain.
         url = url.replace("^", quote("^"))
         name = unquote(urlsplit(url).path.rsplit("/", 1)[-1]).removesuffix(RAW_SUFFIX)
-        source = _BY_HAND + hashlib.sha256(url.encode()).hexdigest()[:10]
+        source = _URL_SOURCE + hashlib.sha256(url.encode()).hexdigest()[:10]
         return cls(url, architecture, name, source, size, checksum)
 
 
 @dataclass(frozen=True, order=True)
 class AMIType:
-    """Virtualization × volume type, such as `hvm-gp2`."""
+    """A virtualization type and a volume type, such as `hvm-gp2`."""
 
     virtualization: Virtualization
     volume_type: str
@@ -168,7 +173,7 @@ class AMIType:
 
     @classmethod
     def parse(cls, text: str) -> AMIType:
-        """The type written as `hvm-gp2`. Raises ValueError when it is not one."""
+        """Parse a type such as `hvm-gp2`. Raises ValueError for an invalid one."""
         virtualization, _, volume_type = text.partition("-")
         if volume_type not in VOLUME_TYPES:
             raise ValueError(f"AMI type {text!r} does not end in {' or '.join(VOLUME_TYPES)}")

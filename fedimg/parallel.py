@@ -1,4 +1,4 @@
-"""Several pieces of work at once, each in a thread, and one answer for all."""
+"""Run functions concurrently, each in a thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-def run_parallel(bodies: Mapping[K, Callable[[], T]], at_once: int) -> dict[K, T]:
-    """What each returns, at most `at_once` of them at a time.
+def run_parallel(functions: Mapping[K, Callable[[], T]], limit: int) -> dict[K, T]:
+    """Run all functions, at most `limit` at a time; return their results by name.
 
-    What one raises is raised when all have ended; that one was Cancelled only when nothing else
-    went wrong.
+    When all have ended, the first error is raised: Cancelled only if there is no other error.
     """
-    with ThreadPoolExecutor(max_workers=max(1, min(at_once, len(bodies)))) as pool:
-        futures = {name: pool.submit(body) for name, body in bodies.items()}
+    with ThreadPoolExecutor(max_workers=max(1, min(limit, len(functions)))) as pool:
+        futures = {name: pool.submit(function) for name, function in functions.items()}
     errors = [error for future in futures.values() if (error := future.exception())]
-    # A failure may cancel the others: theirs is not the reason.
+    # A failure may have cancelled the other functions: raise the failure.
     for error in sorted(errors, key=lambda error: isinstance(error, Cancelled)):
         raise error
     return {name: future.result() for name, future in futures.items()}

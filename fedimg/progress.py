@@ -1,4 +1,4 @@
-"""What a service tells whoever follows a job; it knows nothing of bus, queue or database."""
+"""Define the observer to which a service reports a job's progress, and the results of checks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Protocol
 
 from fedimg.images import AMI
 
-#: The last steps that `progress` tells of a region.
+#: The last steps of a region that ended.
 PUBLIC, FAILED = "public", "failed"
-#: … of one that was away when all others had ended, and is gone on with when it is back; of one
-#: that is away and where the site publishes nothing any more.
-AWAY, LEFT_OUT = "away", "left out"
+#: The last step of a region that did not answer when all others had ended; the job continues there
+#: when the region answers again.
+AWAY = "away"
+#: The last step of a region that does not answer, and where the site no longer publishes.
+LEFT_OUT = "left out"
 
 
 class CheckState(StrEnum):
-    """How a check ended: `skipped` is one that the image has nothing for."""
+    """The result of a check; it is `skipped` if it does not apply to the image."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -26,9 +28,9 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check on a test instance went.
+    """The result of one check on a test instance.
 
-    `seconds` is how long it took, `output` the end of what it said, in few words.
+    `seconds` is its duration, `output` the end of its output, shortened.
     """
 
     name: str
@@ -38,45 +40,45 @@ class CheckResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the image may go on: a check that it has nothing for is not in its way."""
+        """Return whether the image may be published: a skipped check does not prevent it."""
         return self.state is not CheckState.FAILED
 
 
 class Observer(Protocol):
-    """Told at each point of a job. A restarted job tells again what it told before a crash."""
+    """Receives the events of a job. A restarted job repeats the events from before a crash."""
 
     def started(self) -> None:
-        """Work on the image begins in the origin."""
+        """Note that work on the image begins in the origin region."""
 
     def registered(self, ami: AMI) -> None:
-        """An AMI of the origin is registered; it is private."""
+        """Note that an AMI is registered in the origin region; it is private."""
 
     def copied(self, ami: AMI, source: AMI) -> None:
-        """An AMI is available in a further region; it is private."""
+        """Note that an AMI, copied from `source`, is available in another region; it is private."""
 
     def dropped(self, ami: AMI, reason: str) -> None:
-        """An AMI was removed again."""
+        """Note that an AMI was removed, for `reason`."""
 
     def test_started(self, ami: AMI) -> None:
-        """A test instance is being booted from this AMI."""
+        """Note that a test instance is being booted from an AMI."""
 
     def test_completed(self, ami: AMI, checks: Sequence[CheckResult]) -> None:
-        """It booted and passed."""
+        """Note that the test instance booted and passed its checks."""
 
     def test_failed(self, ami: AMI, checks: Sequence[CheckResult], output: str) -> None:
-        """It did not; `output` is what the instance printed."""
+        """Note that the boot or a check failed; `output` is the instance's output."""
 
     def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
-        """AMIs and a snapshot of a region are about to become public.
+        """Note that AMIs and a snapshot of a region are about to become public.
 
-        Those of which this was not told before.
+        Returns those ids for which this is the first call.
         """
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
-        """These have never become public after all."""
+        """Note that AMIs and a snapshot of a region did not become public after all."""
 
     def published(self, ami: AMI) -> None:
-        """An AMI is public, and so is its snapshot."""
+        """Note that an AMI and its snapshot are public."""
 
     def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
-        """Where the job stands in a region; with `error`, why it gave up there."""
+        """Note the step of the job in a region; with `error`, why the job failed there."""

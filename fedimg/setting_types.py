@@ -1,4 +1,4 @@
-"""What the values of settings may be, beyond what their Python types say."""
+"""Validate the values of settings beyond their Python types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _web_address(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an http or https address")
     if "@" in parts.netloc:
-        raise ValueError("holds credentials; Koji is asked anonymously, and this is told in errors")
+        raise ValueError(
+            "contains credentials: remove them, because fedimg reads anonymously and quotes the "
+            "address in errors"
+        )
     return text.rstrip("/")
 
 
@@ -36,15 +39,18 @@ def _database_address(text: str) -> str:
     return text
 
 
-#: Address version → the shortest prefix that can still be somebody's own: a /8, and an
+#: IP version → the shortest prefix that one organization can own: an IPv4 /8, and a large
 #: allocation of IPv6.
-_WIDEST = {4: 8, 6: 16}
+_SHORTEST_PREFIX = {4: 8, 6: 16}
 
 
 def _source_range(text: str) -> str:
     network = ipaddress.ip_network(text)
-    if network.prefixlen < _WIDEST[network.version]:
-        raise ValueError("would open the instance to the whole world; name the worker's own range")
+    if network.prefixlen < _SHORTEST_PREFIX[network.version]:
+        raise ValueError(
+            "would open the instances' SSH port to most of the internet; name the worker's own "
+            "address range"
+        )
     return str(network)
 
 
@@ -56,14 +62,16 @@ def _checked_type(text: str) -> str:
 
 def _line(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,2048}", text):
-        raise ValueError("holds characters that no address may")
+        raise ValueError(
+            "contains characters that a web address must not, or has over 2048 of them"
+        )
     return text
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 DatabaseAddress = Annotated[str, AfterValidator(_database_address)]
-#: A web address that is given to an instance, on a line.
+#: A web address that an instance reads as one line.
 GivenAddress = Annotated[str, AfterValidator(_line), AfterValidator(_web_address)]
 OptionalAddress = Annotated[
     str, AfterValidator(lambda text: _web_address(_line(text)) if text else "")

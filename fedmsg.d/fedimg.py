@@ -1,31 +1,33 @@
 """fedimg's part of the fedmsg configuration, for /etc/fedmsg.d; the rest is in fedimg.toml.
 
-fedmsg merges all files there in the order of their names: a site says what is its own in a file
-that comes later, such as site.py, and leaves this one as it was shipped. docs/security.md has an
-example.
+fedmsg merges all files of that directory in the order of their names: put the site's own settings
+into a file that comes later, such as site.py, and leave this file unchanged. docs/security.md has
+an example.
 """
 
 import os
 import sys
 
 config = {
-    # Listen for Koji's image builds in this machine's fedmsg-hub, which does not start without.
-    # Where that should listen for other things alone, uninstall fedimg there.
+    # Run fedimg's consumer in this machine's fedmsg-hub. With False, fedmsg-hub refuses to start:
+    # to run it without fedimg, uninstall fedimg.
     "fedimg.consumers.KojiConsumer.enabled": True,
-    # The consumer takes messages of the bus's own topic_prefix and environment, and announcements
-    # go out through relay_inbound, to be seen back on endpoints["relay_outbound"]: all four are
-    # set in the machine's other files here. `fedimg check` says what is missing.
+    # The machine's other files here set topic_prefix and environment, of which the consumer
+    # receives messages, relay_inbound, to which announcements are sent, and
+    # endpoints["relay_outbound"], on which the relay confirms them. `fedimg check` says what is
+    # missing.
     #
-    # Messages are taken when they are signed alone, with a certificate that this authority has
-    # issued and has not revoked since. Files, not addresses: those would be asked again for every
-    # bad message.
+    # Only messages that are signed with a certificate of this authority are accepted, unless it has
+    # revoked the certificate. The locations are files, because fedmsg would fetch URLs again for
+    # each invalid message.
     "validate_signatures": True,
     "crypto_backend": "x509",
     "crypto_validate_backends": ["x509"],
     "ca_cert_location": "/etc/pki/fedmsg/ca.crt",
     "crl_location": "/etc/pki/fedmsg/crl.pem",
-    # Who may send them, by the names on their certificates: nobody, until the site says so in a
-    # file of its own, as {"org.fedoraproject.prod.buildsys.build.state.change": ["koji-…"], …}.
+    # The permitted signers of each topic, by the names in their certificates. There are none until
+    # the site's own file names them, as in
+    # {"org.fedoraproject.prod.buildsys.build.state.change": ["koji-…"], …}.
     "routing_policy": {
         f"org.fedoraproject.{environment}.{topic}": []
         for environment in ("prod", "stg", "dev")
@@ -37,7 +39,7 @@ config = {
     },
 }
 
-# Every fedmsg program runs this file; only in the hub may it cost, or do, anything.
+# Every fedmsg program runs this file; only fedmsg-hub needs the check for the consumer.
 if os.path.basename(sys.argv[0]).startswith("fedmsg-hub"):
     from fedimg.bus.hub import require_consumer
 

@@ -201,5 +201,5 @@ def test_schemas_that_cannot_be_loaded_end_the_consumer_before_it_takes_a_messag
         text=True,
     )
     assert ended.returncode == 1
-    assert "cannot load the messages' schemas installed here" in ended.stderr
+    assert "cannot load the installed message schemas" in ended.stderr
     assert "no_such_module" in ended.stderr

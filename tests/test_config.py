@@ -62,8 +62,8 @@ def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
     path = toml(text)
     said = complaint(path)
     assert str(path) in said
-    assert f"unknown key {key!r}" in said
-    assert f"did you mean {nearest!r}?" in said
+    assert f"unknown key {key};" in said
+    assert f"did you mean {nearest}?" in said
 
 
 @pytest.mark.parametrize("key", ["aws_access_key_id", "aws_secret_access_key", "aws_profile"])
@@ -76,7 +76,7 @@ def test_credentials_are_no_setting(toml, table: str, key: str) -> None:
 
 def test_key_like_none_is_told_what_there_is(toml):
     said = complaint(toml("[announcing]\nzzz = 1"))
-    assert "unknown key 'announcing.zzz'; known here: confirm_seconds" in said
+    assert "unknown key announcing.zzz; known keys: confirm_seconds" in said
 
 
 def test_pv_test_type_is_no_key_of_arm(toml):
@@ -142,7 +142,7 @@ def test_every_wrong_key_is_told_at_once(toml):
 def test_instance_open_to_the_world_is_refused(toml, source):
     said = complaint(toml(f"[ec2.network]\nallowed_source = '{source}'"))
     assert "ec2.network.allowed_source" in said
-    assert "whole world" in said
+    assert "most of the internet" in said
 
 
 @pytest.mark.parametrize(
@@ -200,14 +200,14 @@ def test_directory_is_no_configuration(tmp_path):
 
 def test_what_is_no_toml_is_told_with_its_place(toml):
     path = toml("site = \n")
-    assert complaint(path).startswith(f"{path} is not TOML: ")
+    assert complaint(path).startswith(f"{path} is not valid TOML: ")
     assert "line 1" in complaint(path)
 
 
 def test_what_is_no_text_is_no_toml(toml):
     path = toml("")
     path.write_bytes(b"site = '\xff'")
-    assert complaint(path).startswith(f"{path} is not TOML: ")
+    assert complaint(path).startswith(f"{path} is not valid TOML: ")
 
 
 def test_file_is_utf8_whatever_the_locale(toml):
@@ -256,7 +256,7 @@ def test_check_is_for_the_types_and_architectures_that_it_names(types, architect
 
 def test_old_table_of_the_bus_is_told_where_its_key_went(toml):
     said = complaint(toml("[bus]\nconfirm_seconds = 5"))
-    assert "confirm_seconds is now in [announcing]" in said
+    assert "move confirm_seconds to [announcing]" in said
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """KojiConsumer in real fedmsg-hub processes, on a bus with a real fedmsg-relay."""
 
-import os
 import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,14 @@ from fedmsg.core import FedMsgContext  # type: ignore[import-untyped]
 from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
 from fedimg.jobs.queue import INTAKE, INTAKE_QUEUE
 from lab.bus import Bus
-
-INSTALLED = Path(__file__).parent.parent / "fedmsg.d" / "fedimg.py"
-START_SECONDS = 60.0
+from tests.hub_process import (
+    INSTALLED,
+    START_SECONDS,
+    HubProcess,
+    build_message,
+    task_message,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,57 +52,6 @@ def publisher(bus: Bus) -> Iterator[Publisher]:
     context.destroy()
 
 
-@dataclass
-class HubProcess:
-    """One fedmsg-hub, its fedimg.toml and state directory below `folder`."""
-
-    bus: Bus
-    folder: Path
-    toml: str = 'state_directory = "state"\n'
-    environment: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self, command: list[str] | None = None) -> subprocess.Popen[bytes]:
-        configuration = self.folder / "fedimg.toml"
-        configuration.write_text(self.toml)
-        with (self.folder / "hub.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command or self.bus.command("fedmsg-hub"),
-                cwd=self.folder,
-                env={**os.environ, "FEDIMG_CONFIG": str(configuration), **self.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        return self.process
-
-    def start_listening(self) -> subprocess.Popen[bytes]:
-        process = self.start()
-        wait_until(lambda: "Running the MokshaHub reactor" in self.log, START_SECONDS)
-        # ZeroMQ offers no way to see a subscription arrive.
-        time.sleep(1.0)
-        return process
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "hub.log").read_text(errors="replace")
-
-    @property
-    def database(self) -> Path:
-        return self.folder / "state" / "fedimg.db"
-
-    def entries(self) -> list[tuple[str, str, str]]:
-        with closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(
-                "SELECT workflow_uuid, name, queue_name FROM workflow_status ORDER BY 1"
-            ).fetchall()
-
-    def execute(self, statement: str) -> None:
-        with closing(sqlite3.connect(self.database)) as connection:
-            connection.execute(statement)
-            connection.commit()
-
-
 @pytest.fixture
 def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
     hub = HubProcess(bus, tmp_path)
@@ -106,23 +59,6 @@ def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
     if hub.process is not None and hub.process.poll() is None:
         hub.process.kill()
         hub.process.wait()
-
-
-def wait_until(condition: object, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def task_message(number: object) -> dict[str, object]:
-    message = {"attribute": "state", "old": "OPEN", "new": "CLOSED", "id": number}
-    return message | {"instance": "primary", "method": "image", "owner": "ausil"}
-
-
-def build_message(number: object) -> dict[str, object]:
-    message = {"attribute": "state", "old": 0, "new": 1, "build_id": number, "task": None}
-    return message | {"instance": "primary", "owner": "releng", "task_id": None}
 
 
 def nested(depth: int) -> list[object]:
@@ -233,13 +169,13 @@ def test_stopping_names_what_could_not_be_stored(publisher: Publisher, hub: HubP
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 1
         assert time.monotonic() - began < 1.2
-    assert "could not be stored: task:1, build:2;" in hub.log
+    assert "stopped before these announcements could be stored: task:1, build:2;" in hub.log
 
 
 @pytest.mark.parametrize(
     ("toml", "complaint"),
     [
-        ('state_directori = "x"\n', "did you mean 'state_directory'?"),
+        ('state_directori = "x"\n', "did you mean state_directory?"),
         ('state_directory = "fedimg.toml"\n', "cannot use the database"),
     ],
 )

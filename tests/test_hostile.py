@@ -35,7 +35,7 @@ from fedimg.sources.koji import KojiHub, KojiNotFinished, KojiRefused, KojiUnava
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.koji import Koji
-from tests.test_consumers import INSTALLED, HubProcess, build_message, wait_until
+from tests.hub_process import INSTALLED, HubProcess, build_message, wait_until
 
 CORPUS = sorted((Path(__file__).parent / "corpus" / "messages").glob("*.json"))
 PREFIX = "org.fedoraproject.dev."

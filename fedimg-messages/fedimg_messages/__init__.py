@@ -1,4 +1,4 @@
-"""The schemas of fedimg's messages, each class under its topic without the bus's part and ours."""
+"""Map the topics of fedimg's messages, without prefix and "fedimg.", to their classes."""
 
 from fedimg_messages.messages import CopyV1, PublishV1, TestV1, UploadV1
 

@@ -1,4 +1,4 @@
-"""fedimg's messages as their readers see them: checked fields, and what to tell a person."""
+"""Define the classes of fedimg's messages, with their schemas and texts for people."""
 
 from typing import Any, ClassVar
 
@@ -11,62 +11,62 @@ _CONSOLE = "https://console.aws.amazon.com/ec2/home"
 
 
 class FedimgMessage(Message):
-    """What all of them have in common.
+    """The common base of all messages of fedimg's.
 
-    Nobody in particular acts, and an image is neither an RPM package nor a container: who and what
-    is affected is left empty.
+    The properties for users, packages and containers stay empty, because no particular person acts,
+    and an image is neither an RPM package nor a container.
     """
 
-    def __init__(self, body: dict[str, Any] | None = None, **given: Any) -> None:
-        if given.get("severity") is None and (body or {}).get("status") == "failed":
-            given["severity"] = ERROR
-        super().__init__(body=body, **given)
+    def __init__(self, body: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if kwargs.get("severity") is None and (body or {}).get("status") == "failed":
+            kwargs["severity"] = ERROR
+        super().__init__(body=body, **kwargs)
 
     @property
     def app_name(self) -> str:
-        """Who sends it."""
+        """Return the name of the sending application."""
         return "fedimg"
 
     @property
     def app_icon(self) -> str:
-        """The sender's picture."""
+        """Return the URL of the sending application's icon."""
         return _ICON
 
     @property
     def image_name(self) -> str:
-        """The image's file name without .raw.xz."""
+        """Return the image's file name without .raw.xz."""
         return str(self.body["image_name"])
 
     @property
     def region(self) -> str:
-        """The region of EC2 that it is about."""
+        """Return the EC2 region."""
         return str(self.body["destination"]).removeprefix("EC2 (").removesuffix(")")
 
     @property
     def ami(self) -> str | None:
-        """The AMI that it is about, if it is about one."""
-        found = self.body["extra"].get("id")
-        return None if found is None else str(found)
+        """Return the AMI's id; None if the message is not about an AMI."""
+        ami = self.body["extra"].get("id")
+        return None if ami is None else str(ami)
 
     @property
     def status(self) -> str | None:
-        """`started`, `completed` or `failed`; None where it can only be one."""
+        """Return `started`, `completed` or `failed`; None for messages without a status."""
         return self.body.get("status")
 
     @property
     def compose(self) -> str:
-        """The compose's id, or the Koji build's name-version-release."""
+        """Return the compose's id, or the Koji build's name-version-release."""
         return str(self.body.get("compose") or self.body.get("compose_id"))
 
     @property
     def url(self) -> str | None:
-        """The AMI in EC2's own pages, or else the image."""
+        """Return the URL of the AMI in the EC2 console, or of the image if there is no AMI."""
         if self.ami is None:
             return self.body.get("image_url")
         return f"{_CONSOLE}?region={self.region}#ImageDetails:imageId={self.ami}"
 
     def __str__(self) -> str:
-        """The whole of it, for a mail, say."""
+        """Return the message as text of several lines, for example for an e-mail."""
         lines = [self.summary, f"Image: {self.image_name}", f"Compose: {self.compose}"]
         for name, key in (("File", "image_url"), ("Architecture", "architecture")):
             if key in self.body:
@@ -85,56 +85,56 @@ class FedimgMessage(Message):
 
 
 class UploadV1(FedimgMessage):
-    """Work on an image begins, one of its AMIs is registered in the origin, or the job fails."""
+    """Work on an image begins, an AMI is registered in the origin region, or the job fails."""
 
     topic = "fedimg.image.upload"
     body_schema: ClassVar[dict[str, Any]] = schemas.UPLOAD
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """Return a summary of one line."""
         if self.status == "started":
-            return f"fedimg begins to upload {self.image_name} to {self.body['destination']}"
+            return f"fedimg started to upload {self.image_name} to {self.body['destination']}"
         if self.ami is not None:
             return f"fedimg registered {self.ami} of {self.image_name} in {self.region}"
         return f"fedimg failed to publish {self.image_name}"
 
 
 class TestV1(FedimgMessage):
-    """An instance is booted from an AMI, to be checked, or how that went."""
+    """The boot check of an AMI starts, passes or fails."""
 
-    #: No test of ours, whatever its name makes pytest believe.
+    #: Not a test for pytest, which collects classes named Test….
     __test__ = False
     topic = "fedimg.image.test"
     body_schema: ClassVar[dict[str, Any]] = schemas.TEST
 
     @property
     def summary(self) -> str:
-        """One line."""
-        how = {"started": "is being tested", "completed": "passed its test"}
-        did = how.get(str(self.status), "failed its test")
-        return f"{self.ami} of {self.image_name} {did} in {self.region}"
+        """Return a summary of one line."""
+        texts = {"started": "is being tested", "completed": "passed its test"}
+        text = texts.get(str(self.status), "failed its test")
+        return f"{self.ami} of {self.image_name} {text} in {self.region}"
 
 
 class CopyV1(FedimgMessage):
-    """An AMI has become available in another region; it is not public yet."""
+    """An AMI is available in another region; it is not public yet."""
 
     topic = "fedimg.image.copy"
     body_schema: ClassVar[dict[str, Any]] = schemas.COPY
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """Return a summary of one line."""
         return f"fedimg copied {self.image_name} to {self.region} as {self.ami}"
 
 
 class PublishV1(FedimgMessage):
-    """An AMI has become public in a region, and its snapshot too."""
+    """An AMI and its snapshot are public in a region."""
 
     topic = "fedimg.image.publish"
     body_schema: ClassVar[dict[str, Any]] = schemas.PUBLISH
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """Return a summary of one line."""
         return f"fedimg published {self.image_name} in {self.region} as {self.ami}"

@@ -1,4 +1,4 @@
-"""What each message's body has to hold, as JSON schemas."""
+"""Define the JSON schemas of the messages' bodies."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def _text(description: str) -> Schema:
 
 
 _FIELDS: dict[str, Schema] = {
-    "image_url": _text("Where the raw image lies that the AMIs are made of"),
+    "image_url": _text("The URL of the raw image from which the AMIs are made"),
     "image_name": _text("The image's file name without .raw.xz"),
     "status": {"type": "string", "enum": ["started", "completed", "failed"]},
     "service": {"type": "string", "enum": ["EC2"]},
@@ -20,14 +20,16 @@ _FIELDS: dict[str, Schema] = {
     "compose_id": _text("The compose's id, or the Koji build's name-version-release"),
     "architecture": {"type": "string", "enum": ["x86_64", "arm64"]},
 }
-_SERVICE = _text("The service and its region, as in EC2 (us-east-1)") | {"pattern": r"^EC2 \(.+\)$"}
-_REGION = _text("The service's region, as in us-east-1")
+_SERVICE = _text("The service and the region, such as EC2 (us-east-1)") | {
+    "pattern": r"^EC2 \(.+\)$"
+}
+_REGION = _text("The region, such as us-east-1")
 _AMI: dict[str, Schema] = {
-    "id": _text("The AMI") | {"pattern": "^ami-[0-9a-f]+$"},
+    "id": _text("The AMI's id") | {"pattern": "^ami-[0-9a-f]+$"},
     "virt_type": {"type": "string", "enum": ["hvm", "paravirtual"]},
     "vol_type": _text("The type of the root volume, such as gp2"),
 }
-_DATA = {"data": _text("Of a failure: the end of what was printed, at most 32 KiB")}
+_DATA = {"data": _text("The end of the output of a failure, at most 32 KiB")}
 _CHECK: Schema = {
     "type": "object",
     "properties": {
@@ -57,7 +59,7 @@ def _extra(properties: dict[str, Schema], *required: str) -> Schema:
 
 UPLOAD = _body(
     "image.upload",
-    "Work on an image begins, one of its AMIs is registered in the origin, or the job fails.",
+    "Work on an image begins, an AMI is registered in the origin region, or the job fails.",
     _SERVICE,
     _extra(_AMI | _DATA),
     "image_url",
@@ -68,7 +70,7 @@ UPLOAD = _body(
 )
 TEST = _body(
     "image.test",
-    "An instance is booted from an AMI, to be checked, or how that went.",
+    "The boot check of an AMI starts, passes or fails.",
     _SERVICE,
     _extra(_AMI | _DATA | {"checks": {"type": "array", "items": _CHECK}}, *_AMI),
     "image_url",
@@ -79,9 +81,13 @@ TEST = _body(
 )
 COPY = _body(
     "image.copy",
-    "An AMI has become available in another region; it is not public yet.",
+    "An AMI is available in another region; it is not public yet.",
     _REGION,
-    _extra(_AMI | {"source_image_id": _text("The AMI of the origin")}, *_AMI, "source_image_id"),
+    _extra(
+        _AMI | {"source_image_id": _text("The id of the AMI in the origin region")},
+        *_AMI,
+        "source_image_id",
+    ),
     "image_name",
     "service",
     "compose_id",
@@ -89,7 +95,7 @@ COPY = _body(
 )
 PUBLISH = _body(
     "image.publish",
-    "An AMI has become public in a region, and its snapshot too.",
+    "An AMI and its snapshot are public in a region.",
     _REGION,
     _extra(_AMI, *_AMI),
     "image_url",

@@ -15,7 +15,7 @@ from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, code, meaning_of
 from fedimg.aws.client.types import Client
 from fedimg.config import EC2, Machine, X86Machine
-from fedimg.diagnostics import Finding, Look, Status
+from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization
 
 # A person waits for the answer, so that a throttled call is retried only once.
@@ -57,9 +57,9 @@ class Preflight:
             kind.virtualization is Virtualization.PARAVIRTUAL for kind in settings.amis.types
         )
 
-    def looks(self, architectures: Iterable[Architecture]) -> dict[str, Look]:
+    def looks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
         """Return the checks of the account and of the origin, for images of some architectures."""
-        looks: dict[str, Look] = {
+        looks: dict[str, DiagnosticCheck] = {
             "credentials": self._credentials,
             "regions": self._regions,
             "network": self._network,
@@ -73,7 +73,7 @@ class Preflight:
                 looks[f"{section}.{key}"] = partial(look, f"{section}.{key}")
         return looks
 
-    def region_looks(self) -> dict[str, Look]:
+    def region_looks(self) -> dict[str, DiagnosticCheck]:
         """Return one check for each region that the check `regions` found."""
         return {name: partial(self._region, name) for name in self._region_names}
 

@@ -1,7 +1,7 @@
-"""Ends a consumer that the broker knows nothing of, so that whoever starts it again has it listen.
+"""End a consumer process that the broker no longer delivers to, so that systemd starts it anew.
 
-fedora-messaging 3.9 takes up its queues again when it was cut off. Where the broker refuses it that
-once, or closes the channel alone, it stays connected and hears nothing until somebody looks.
+fedora-messaging 3.9 subscribes to its queues again after a lost connection. When the broker refuses
+that subscription, or closes the channel only, the consumer stays connected and receives nothing.
 """
 
 from __future__ import annotations
@@ -16,56 +16,64 @@ from fedimg.bus.amqp_login import connected
 from fedimg.bus.publisher import BusError
 from fedimg.process.periodic import Periodic
 
-#: How often the broker is asked, in seconds: seldom enough for a consumer that looks for its broker
-#: every half minute to have found it in between. And how long connecting may take.
-_EVERY, _CONNECT_SECONDS = 45.0, 10.0
+#: Seconds between two checks: a consumer reconnects within 30 s, so that it is back by the next
+#: one.
+_INTERVAL = 45.0
+#: Timeout of each step of connecting to the broker, in seconds.
+_CONNECT_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
 
 def watch(settings: Mapping[str, Any]) -> None:
-    """From here on, end this process with status 1 when nobody listens to a queue of its.
+    """Start a thread that ends this process with status 1 when one of its queues has no consumer.
 
-    `settings` are fedora-messaging's. The broker is asked every 45 seconds, and has to say so twice
-    in a row. Where several consumers share a queue, that is when all of them are deaf.
+    `settings` are fedora-messaging's. The thread asks the broker every 45 seconds, and a queue has
+    to be without a consumer twice in a row. A queue that several consumers share counts only when
+    all of them have lost it.
     """
-    # Of each connection pika tells in a dozen lines, and of each that fails in a traceback.
+    # pika logs a dozen lines for each connection, and a traceback for each that fails.
     logging.getLogger("pika").setLevel(logging.WARNING)
     for name in ("pika.adapters.blocking_connection", "pika.adapters.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    Periodic("asking who listens", _Watch(settings).look, Event()).start()
+    Periodic("checking the queues' consumers", _Watch(settings).check, Event()).start()
 
 
 class _Watch:
-    """What the broker said the last time."""
+    """The check of the queues; it remembers which queues had no consumer at the last check."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._before: set[str] = set()
+        self._deserted: set[str] = set()
 
-    def look(self) -> float:
-        """Look once; the seconds until the next time."""
+    def check(self) -> float:
+        """Check all queues once; return the seconds until the next check."""
         settings = self._settings
-        now = {queue for queue in settings["queues"] if _deserted(settings, queue)}
-        # Once may be in the middle of taking a queue up again.
-        if both := self._before & now:
-            names = ", ".join(map(repr, sorted(both)))
-            _log.critical("nobody listens to the queue %s: the consumer ends", names)
+        deserted = {queue for queue in settings["queues"] if _is_deserted(settings, queue)}
+        # One check alone may fall into the middle of a new subscription.
+        if twice := self._deserted & deserted:
+            _log.critical(
+                "the broker delivers queue %s to no consumer: this process ends with status 1, to "
+                "be started anew",
+                ", ".join(sorted(twice)),
+            )
             logging.shutdown()
-            # At once: what was not acknowledged is delivered again, and stopping might wait for
-            # whatever made it deaf.
+            # An orderly stop could hang in the broken connection; the broker delivers messages that
+            # were not acknowledged again.
             os._exit(1)
-        self._before = now
-        return _EVERY
+        self._deserted = deserted
+        return _INTERVAL
 
 
-def _deserted(settings: Mapping[str, Any], queue: str) -> bool:
-    """Whether the broker says that a queue has no consumer."""
+def _is_deserted(settings: Mapping[str, Any], queue: str) -> bool:
+    """Return whether the broker says that a queue has no consumer; False when it does not
+    answer.
+    """
     try:
         with connected(settings, _CONNECT_SECONDS) as (connection, _):
-            told = connection.channel().queue_declare(queue, passive=True)
+            answer = connection.channel().queue_declare(queue, passive=True)
     except BusError as error:
-        # One that is away is looked for by the consumer itself, which says so.
-        _log.debug("whether anybody listens to the queue %r is not known: %s", queue, error)
+        # The consumer itself reconnects to a broker that is down, and logs that.
+        _log.debug("cannot count the consumers of queue %s: %s", queue, error)
         return False
-    return bool(told.method.consumer_count == 0)
+    return bool(answer.method.consumer_count == 0)

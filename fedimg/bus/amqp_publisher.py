@@ -1,7 +1,7 @@
-"""The AMQP broker that announcements go to, as fedora-messaging's configuration names it.
+"""Publish announcements to the AMQP broker that fedora-messaging's configuration names.
 
-fedimg.bus.outbox_relay decides what is sent when, and sent again; the package fedimg-messages says
-what the messages look like to others.
+fedimg.bus.outbox_relay decides when a message is sent, and sent again; the package fedimg-messages
+holds the schemas of the messages.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from fedimg.bus.publisher import BusError, BusUnavailable
 if TYPE_CHECKING:
     from fedora_messaging.message import Message
 
-#: The longest pause, in seconds, before a broker that is away is looked for again. Twisted's own
-#: grows to an hour.
-_LONGEST_PAUSE = 30.0
-#: Before every topic of ours.
+#: Longest pause between two tries to reconnect, in seconds; Twisted's own grows to an hour.
+_LONGEST_RECONNECT_PAUSE = 30.0
+#: The first part of each topic, after topic_prefix.
 _MODNAME = "fedimg"
-#: What makes our messages' ids ours alone.
-_IDS = uuid.UUID("8d5a4d0e-6f0f-4c55-9a6e-5d2f6a3c1b7e")
+#: Namespace of fedimg's message ids (RFC 9562, UUIDv5).
+_ID_NAMESPACE = uuid.UUID("8d5a4d0e-6f0f-4c55-9a6e-5d2f6a3c1b7e")
 
 
-def look_often() -> None:
-    """From here on, look often for a broker that is away."""
-    FedoraMessagingFactoryV2.maxDelay = _LONGEST_PAUSE  # type: ignore[assignment]
+def reconnect_often() -> None:
+    """Make fedora-messaging reconnect to a broker that is down at least every 30 s."""
+    FedoraMessagingFactoryV2.maxDelay = _LONGEST_RECONNECT_PAUSE  # type: ignore[assignment]
 
 
 def configuration() -> dict[str, Any]:
-    """fedora-messaging's configuration, from $FEDORA_MESSAGING_CONF or /etc/fedora-messaging.
+    """Load fedora-messaging's configuration from $FEDORA_MESSAGING_CONF or /etc/fedora-messaging.
 
-    From here on a broker that is away is looked for often. Raises BusError when it cannot be read,
-    or the messages' schemas are not installed.
+    It also makes fedora-messaging reconnect often. Raises BusError when the configuration cannot be
+    read, or when the messages' schemas are not installed.
     """
-    look_often()
+    reconnect_often()
     try:
         config.conf.load_config()
     except exceptions.ConfigurationException as error:
@@ -50,64 +49,73 @@ def configuration() -> dict[str, Any]:
         import fedimg_messages  # noqa: F401
     except ImportError as error:
         raise BusError(
-            'bus = "fedora-messaging" needs the package fedimg-messages, which has the messages\' '
-            f"schemas: install ./fedimg-messages of fedimg's sources beside fedimg ({error})"
+            'bus = "fedora-messaging" needs the package fedimg-messages, which holds the '
+            "messages' "
+            f"schemas: install it from ./fedimg-messages of fedimg's sources ({error})"
         ) from error
     return dict(config.conf)
 
 
 def message(topic: str, body: dict[str, Any], key: str) -> Message:
-    """One of fedimg's messages, by its topic without modname. Raises KeyError for no such.
+    """Return a message of fedimg's; `topic` is without prefix and modname, such as "image.upload".
 
-    What is sent again, because the broker's confirmation was lost, say, has the same id: readers
-    can tell it from a new one.
+    A message that is sent twice, because the broker's confirmation was lost, for example, has the
+    same id both times, so that readers can drop the second. Raises KeyError for an unknown topic.
     """
     from fedimg_messages import MESSAGES
 
-    made: Message = MESSAGES[topic](topic=f"{_MODNAME}.{topic}", body=body)
-    made.id = str(uuid.uuid5(_IDS, json.dumps([key, topic, body], sort_keys=True)))
-    return made
+    result: Message = MESSAGES[topic](topic=f"{_MODNAME}.{topic}", body=body)
+    result.id = str(uuid.uuid5(_ID_NAMESPACE, json.dumps([key, topic, body], sort_keys=True)))
+    return result
 
 
 class AMQPPublisher:
-    """The way to the broker, which one thread of this process may use.
+    """The connection to the broker, for one thread of this process.
 
     Args:
-        confirm_seconds: how long the broker may take to confirm a message.
+        confirm_seconds: timeout for the broker to confirm a message.
     """
 
     def __init__(self, confirm_seconds: float) -> None:
         self._seconds = max(1, math.ceil(confirm_seconds))
-        self._taken: list[tuple[str, str, Any]] = []
+        self._confirmed: list[tuple[str, str, Any]] = []
         self._closed = threading.Event()
-        # It logs the traceback of every failure, which is told in a line here.
+        # This library logs a traceback for each failure, which the outbox relay logs as one line.
         logging.getLogger("fedora_messaging.api").setLevel(logging.CRITICAL)
 
     def close(self) -> None:
-        """Wait for nothing any more; the connection is the library's own, and the process's."""
+        """Stop waiting; the connection itself belongs to the library and lasts as long as the
+        process.
+        """
         self._closed.set()
 
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
-        """Hand a message to the broker and return its id, once the broker has confirmed it.
+        """Send a message and return its id once the broker has confirmed it.
 
-        Raises BusUnavailable when it has not, and what validation by the schema raises.
+        Raises BusUnavailable when the broker does not confirm it, and what validation by the schema
+        raises.
         """
-        # Importing it chooses Twisted's reactor, which in fedmsg-hub is another's business.
+        # This import installs Twisted's reactor, which fedmsg-hub chooses for itself.
         from fedora_messaging import api
 
-        made = message(topic, body, key)
-        made.validate()
+        outgoing = message(topic, body, key)
+        outgoing.validate()
         try:
-            api.publish(made, timeout=self._seconds)
+            api.publish(outgoing, timeout=self._seconds)
         except Exception as error:
-            # Of any kind: the libraries below let through whatever a connection may end with.
-            raise BusUnavailable(f"the AMQP broker has not confirmed it: {error!r:.300}") from error
-        self._taken.append((made.id, topic, body))
-        return made.id
+            # The libraries below raise any kind of error when a connection ends.
+            reason = str(error) or type(error).__name__
+            raise BusUnavailable(
+                f"the AMQP broker did not confirm the message: {reason:.300}"
+            ) from error
+        self._confirmed.append((outgoing.id, topic, body))
+        return outgoing.id
 
     def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:
-        """What the broker has confirmed since; waits up to `seconds` where that is nothing."""
-        if not self._taken:
+        """Return the messages confirmed since the last call; wait up to `seconds` when there are
+        none.
+        """
+        if not self._confirmed:
             self._closed.wait(seconds)
-        taken, self._taken = self._taken, []
-        return taken
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed

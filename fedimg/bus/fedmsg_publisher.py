@@ -1,6 +1,6 @@
-"""The fedmsg bus that announcements go to: a way in through the relay, and what comes out of it.
+"""Publish announcements to fedmsg through its relay, and confirm those that the relay sends out.
 
-What is sent when, and sent again, is fedimg.bus.outbox_relay's to say.
+fedimg.bus.outbox_relay decides when a message is sent, and sent again.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from fedimg.bus.publisher import BusError
 from fedimg.bus.signing import sign
 
 MODNAME = "fedimg"
-#: fedmsg's name for what a publisher connects to.
+#: fedmsg's name of the relay's inbound endpoint, to which publishers connect.
 _RELAY = "relay_inbound"
-#: A publisher's first messages are lost while it connects; shorter than this they often were.
+#: Wait for a new connection, in seconds: messages that are sent before ZeroMQ has connected are
+#: lost, as they often were after shorter waits.
 _SETTLE_SECONDS = 1.0
-_HEARD_AT_ONCE = 1000
+#: Most messages that one call receives.
+_RECEIVE_BATCH = 1000
 
 
 def configuration() -> dict[str, Any]:
-    """The fedmsg configuration of this process, a copy to change at will.
+    """Load the fedmsg configuration; the caller may change the returned copy.
 
-    It is read from where fedmsg's commands read it (/etc/fedmsg.d and others), or from
-    $FEDMSG_CONFIG, a file or a folder, where fedmsg's library does. Raises BusError.
+    The files are those of fedmsg's own commands (/etc/fedmsg.d and others), or $FEDMSG_CONFIG, a
+    file or a folder. Raises BusError when they cannot be read, or name no relay.
     """
     with warnings.catch_warnings():
-        # fedmsg calls load_config deprecated, and reads folders by it in all of its commands.
+        # fedmsg calls load_config deprecated, but all of its commands use it.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             loaded = fedmsg.config.load_config(filenames=_files(), invalidate_cache=True)
         except Exception as error:
-            # Configuration files are programs: they may raise anything.
+            # Configuration files are programs, which may raise any kind of error.
             raise BusError(f"cannot read the fedmsg configuration: {error}") from error
     config = {**loaded, "endpoints": dict(loaded["endpoints"])}
     for key, value in (
@@ -48,33 +50,34 @@ def configuration() -> dict[str, Any]:
     ):
         if not value:
             raise BusError(
-                f"the fedmsg configuration has no {key}: announcements go through fedmsg-relay; "
-                "set it in /etc/fedmsg.d"
+                f"the fedmsg configuration has no {key}, the address of fedmsg-relay, through "
+                "which announcements go: set it in /etc/fedmsg.d"
             )
     return config
 
 
 def _files() -> list[str] | None:
-    place = os.environ.get("FEDMSG_CONFIG")
-    if not place:
+    """Return the files that $FEDMSG_CONFIG names; None, fedmsg's default files, without it."""
+    path = os.environ.get("FEDMSG_CONFIG")
+    if not path:
         return None
-    if Path(place).is_dir():
-        return sorted(str(path) for path in Path(place).glob("*.py"))
-    return [place]
+    if Path(path).is_dir():
+        return sorted(str(file) for file in Path(path).glob("*.py"))
+    return [path]
 
 
 class FedmsgPublisher:
-    """One connection to the relay and one from it, for the thread that makes it.
+    """A connection to the relay and one from it, for the thread that opens them.
 
     Args:
-        config: the fedmsg configuration, which says how messages are signed, too.
+        config: the fedmsg configuration, which also says how messages are signed.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._prefix = f"{config['topic_prefix']}.{config['environment']}.{MODNAME}."
         self._listener = _listener(config, self._prefix)
         self._config = config
-        # By GnuPG keys, fedmsg signs itself.
+        # With GnuPG keys, fedmsg itself signs.
         self._signs = config["sign_messages"] and config.get("crypto_backend") != "gpg"
         try:
             self._publisher = fedmsg.core.FedMsgContext(
@@ -91,54 +94,55 @@ class FedmsgPublisher:
             raise
 
     def close(self) -> None:
-        """Let go of both connections."""
+        """Close both connections."""
         self._publisher.destroy()
         self._listener.context.destroy(linger=0)
 
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
-        """Hand a message to the relay, if there is one, and return its msg_id.
+        """Send a message to the relay and return its msg_id, which is new each time, whatever
+        `key`.
 
-        fedmsg makes a new one each time, whatever the `key`. Nothing tells whether the relay took
-        the message. Raises what signing and encoding raise.
+        fedmsg does not report whether the relay received the message. Raises what signing and
+        encoding raise.
         """
-        sent: list[str] = []
+        ids: list[str] = []
 
         def complete(message: dict[str, Any]) -> None:
-            sent.append(message["msg_id"])
+            ids.append(message["msg_id"])
             if self._signs:
                 sign(message, self._config)
 
         self._publisher.publish(topic=topic, msg=body, modname=MODNAME, pre_fire_hook=complete)
-        return sent[0]
+        return ids[0]
 
     def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:
-        """What has come out of the relay: msg_id, topic and body of each of fedimg's messages.
+        """Return msg_id, topic and body of each message of fedimg's that the relay has sent out.
 
-        Waits up to `seconds` for the first.
+        Waits up to `seconds` for the first message.
         """
-        found = []
+        messages = []
         if not self._listener.poll(int(seconds * 1000)):
             return []
-        for _ in range(_HEARD_AT_ONCE):
+        for _ in range(_RECEIVE_BATCH):
             try:
                 parts = self._listener.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            # Anyone may put anything on the bus; what is no message confirms none.
+            # Anybody can send anything on the bus: data that is not a fedmsg message is ignored.
             with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 message = json.loads(parts[-1])
                 topic = str(message["topic"]).removeprefix(self._prefix)
-                found.append((str(message["msg_id"]), topic, message["msg"]))
-        return found
+                messages.append((str(message["msg_id"]), topic, message["msg"]))
+        return messages
 
 
 def _listener(config: dict[str, Any], prefix: str) -> zmq.Socket[bytes]:
     socket = zmq.Context(config["io_threads"]).socket(zmq.SUB)
     socket.setsockopt(zmq.LINGER, 0)
-    # ZeroMQ's own intervals, 100 ms and no longer, make no busy loop and find a relay soon.
+    # These intervals, in milliseconds, find a restarted relay soon, and make no busy loop.
     socket.setsockopt(zmq.RECONNECT_IVL, config.get("zmq_reconnect_ivl", 100))
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, config.get("zmq_reconnect_ivl_max", 1000))
-    # None of what is sent at once may be dropped on its way back.
+    # Without a limit: ZeroMQ drops messages beyond it, which would then be sent again.
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.SUBSCRIBE, prefix.encode())
     for endpoint in config["endpoints"]["relay_outbound"]:

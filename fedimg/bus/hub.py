@@ -1,6 +1,6 @@
-"""The fedmsg-hub process that fedimg listens in: it stops when told, and refuses to run deaf.
+"""Make fedmsg-hub stop on signals, report to systemd, and refuse to run without the consumer.
 
-What it listens for is in fedimg.consumers.
+The consumer itself is in fedimg.consumers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 from fedimg.process import logs, systemd
 
-#: How long the hub may take to stop, in seconds, before it is ended where it stands.
+#: Timeout for the hub to stop, in seconds, after which the process exits at once.
 STOP_SECONDS = 0.8
 
 
 def require_consumer() -> None:
-    """End the hub, once it runs, with an error unless KojiConsumer runs in it.
+    """End the started hub with status 1 unless it has loaded KojiConsumer.
 
-    The hub logs a consumer that it cannot load and goes on without; with setuptools 75.8.0 and
-    older it finds none at all, and says nothing.
+    The hub itself logs a consumer that it cannot load and runs without it; with setuptools 75.8.0
+    and older it finds no consumer at all, and logs nothing.
     """
     from moksha.hub.reactor import reactor
 
@@ -34,34 +34,34 @@ def require_consumer() -> None:
 def _check_consumers() -> None:
     import moksha.hub
 
-    # By name: what could not be imported cannot be compared with.
+    # Compare names: a module that cannot be imported has no class to compare.
     if not any(type(each).__name__ == "KojiConsumer" for each in moksha.hub._hub.consumers):
-        _say(
-            "fedmsg-hub did not load KojiConsumer and would listen for nothing; what it logged "
-            "above may tell why. Is fedimg installed in the Python that runs fedmsg-hub, with a "
-            "setuptools from 75.8.2 to 81?"
+        _print_error(
+            "fedmsg-hub ends because it did not load KojiConsumer and would receive nothing; the "
+            "log above may say why. Check that fedimg is installed for the Python that runs "
+            "fedmsg-hub, with setuptools 75.8.2 to 81"
         )
         # The reactor swallows SystemExit.
         os._exit(1)
 
 
 def log_one_line_each() -> None:
-    """Log each event as one line once the hub runs; before that it tells of this machine alone."""
+    """Log each event as one line as soon as the hub runs; earlier events hold no foreign text."""
     from moksha.hub.reactor import reactor
 
     reactor.callWhenRunning(logs.one_line_each)
 
 
-def stop_on_signals(hub: Any, untaken: Callable[[], Sequence[str]]) -> None:
+def stop_on_signals(hub: Any, unstored: Callable[[], Sequence[str]]) -> None:
     """Let SIGTERM and SIGINT stop the hub within a second, with exit status 0.
 
-    When `untaken()` has entries, which were heard and could not be stored, they are printed and
-    the status is 1.
+    `unstored` returns the entries that were received and could not be stored: when there are any,
+    they are printed on standard error and the exit status is 1.
     """
     from moksha.hub.reactor import reactor
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        # A bare reactor.stop() here would not wake the reactor of an idle hub.
+        # reactor.stop() called here would not wake the reactor of an idle hub.
         reactor.callFromThread(stop)
 
     def stop() -> None:
@@ -76,30 +76,30 @@ def stop_on_signals(hub: Any, untaken: Callable[[], Sequence[str]]) -> None:
         reactor.stop()
 
     def leave() -> None:
-        status = _status(untaken())
+        status = _status(unstored())
         logging.shutdown()
-        # Python would take down all that is loaded first: over a second on a busy machine.
+        # An orderly exit of Python takes over a second on a busy machine.
         os._exit(status)
 
     def install() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
 
-    # The hub installs handlers of its own just before its reactor runs.
+    # The hub installs its own handlers just before its reactor runs.
     reactor.callWhenRunning(install)
 
 
-def keep_alive(moves: Callable[[], bool]) -> None:
-    """Tell systemd when the hub runs, and again and again while `moves()`.
+def keep_alive(is_alive: Callable[[], bool]) -> None:
+    """Notify systemd that the hub is ready, then feed its watchdog while `is_alive()` is true.
 
-    The reactor tells it, so that a hub that hangs is silent, and is started anew.
+    The reactor sends the notifications, so that systemd restarts a hub that hangs.
     """
     from moksha.hub.reactor import reactor
 
     seconds = systemd.limit()
 
     def beat() -> None:
-        if moves():
+        if is_alive():
             systemd.notify("WATCHDOG=1")
         reactor.callLater((seconds or 0) / 4, beat)
 
@@ -111,16 +111,17 @@ def keep_alive(moves: Callable[[], bool]) -> None:
     reactor.callWhenRunning(begin)
 
 
-def _status(untaken: Sequence[str]) -> int:
-    if not untaken:
+def _status(unstored: Sequence[str]) -> int:
+    if not unstored:
         return 0
-    _say(
-        f"stopped with announcements that could not be stored: {', '.join(untaken)}; the worker "
-        "asks Koji for them when it next looks for what was missed"
+    _print_error(
+        f"stopped before these announcements could be stored: {', '.join(unstored)}; the worker "
+        "finds them in Koji at its next search for missed builds"
     )
     return 1
 
 
-def _say(text: str) -> None:
-    # Not logged: fedmsg's set-up of logging silences the loggers of modules loaded before it.
+def _print_error(text: str) -> None:
+    # Printed, because fedmsg's logging configuration silences the loggers of modules loaded
+    # earlier.
     print(f"fedimg: {text}", file=sys.stderr, flush=True)

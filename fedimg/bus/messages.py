@@ -1,4 +1,4 @@
-"""The four messages that fedimg publishes, field by field.
+"""Build the bodies of the four messages that fedimg publishes.
 
 fedimg.jobs.recorder decides when each is sent.
 """
@@ -25,7 +25,7 @@ Message = dict[str, Any]
 
 
 def image_upload(image: RawImage, origin: str, status: Status, extra: Message) -> Message:
-    """The body of image.upload; `extra` is `of_ami`, or `of_failure`, or empty."""
+    """Return the body of image.upload; `extra` comes from `of_ami` or `of_failure`, or is empty."""
     return _with_status(image, origin, status, extra)
 
 
@@ -36,19 +36,19 @@ def image_test(
     checks: Sequence[CheckResult] = (),
     output: str | None = None,
 ) -> Message:
-    """The body of image.test; `output` is what was printed, when it failed.
+    """Return the body of image.test; `output` is the output of a failed boot check.
 
-    Checks that the image has nothing for were not made: nothing is said of them.
+    Skipped checks, which do not apply to the image, are left out.
     """
-    made = [check for check in checks if check.state is not CheckState.SKIPPED]
-    extra = of_ami(ami) | {"checks": [of_check(check) for check in made]}
+    run = [check for check in checks if check.state is not CheckState.SKIPPED]
+    extra = of_ami(ami) | {"checks": [of_check(check) for check in run]}
     if output is not None:
         extra |= of_failure(output)
     return _with_status(image, ami.region, status, extra)
 
 
 def image_copy(image: RawImage, ami: AMI, source: AMI) -> Message:
-    """The body of image.copy."""
+    """Return the body of image.copy, for `ami` copied from `source`."""
     return {
         "image_name": image.name,
         "destination": ami.region,
@@ -60,7 +60,7 @@ def image_copy(image: RawImage, ami: AMI, source: AMI) -> Message:
 
 
 def image_publish(image: RawImage, ami: AMI) -> Message:
-    """The body of image.publish."""
+    """Return the body of image.publish."""
     return {
         "image_url": image.url,
         "image_name": image.name,
@@ -73,7 +73,7 @@ def image_publish(image: RawImage, ami: AMI) -> Message:
 
 
 def of_ami(ami: AMI) -> Message:
-    """What `extra` says of an AMI."""
+    """Return the fields of `extra` that describe an AMI."""
     return {
         "id": ami.id,
         "virt_type": str(ami.type.virtualization),
@@ -82,19 +82,19 @@ def of_ami(ami: AMI) -> Message:
 
 
 def of_check(check: CheckResult) -> Message:
-    """What `extra` says of a check that the image passed or failed."""
+    """Return the element of `extra.checks` for a check that passed or failed."""
     return {"name": check.name, "passed": check.passed, "seconds": check.seconds}
 
 
 def of_failure(output: str) -> Message:
-    """What `extra` says of a failure: the last 32 KiB of what was printed, less secrets."""
-    printed = without_secrets(output).encode(errors="replace")
-    # A character that the cut goes through is dropped: marking it could exceed the limit.
-    return {"data": printed[-OUTPUT_TAIL:].decode(errors="ignore")}
+    """Return the field of `extra` for a failure: the last 32 KiB of the output, without secrets."""
+    encoded = without_secrets(output).encode(errors="replace")
+    # A character that the cut splits is dropped: a replacement for it could exceed the limit.
+    return {"data": encoded[-OUTPUT_TAIL:].decode(errors="ignore")}
 
 
 def without_secrets(output: str) -> str:
-    """What an instance printed, less what nobody else should read."""
+    """Return the output of an instance without secrets and control characters."""
     return plain(output)
 
 

@@ -1,7 +1,6 @@
-"""From the outbox to a bus: each message is sent until the bus has been seen to take it.
+"""Send the messages of the outbox to a bus, again and again until the bus confirms each of them.
 
-What a message says is in fedimg.bus.messages, and how each bus is reached in a module that
-fedimg.bus.publishers names.
+fedimg.bus.messages builds the messages; fedimg.bus.publishers connects to the buses.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from fedimg.config import FEDMSG
 from fedimg.store.rows import Announcement
 from fedimg.store.store import Store
 
-#: Messages that may be under way at once; ZeroMQ drops what exceeds 1000 in a queue.
+#: Most unconfirmed messages at a time; ZeroMQ drops messages beyond 1000 in a queue.
 WINDOW = 200
-#: Messages read from the outbox at once. Those that the bus never takes, whatever the reason,
-#: stay among them, so they have to be fewer.
+#: Messages read from the outbox at once; messages that the bus never confirms fill a part of them.
 _BATCH = 1000
-#: How soon a new message is noticed, in seconds.
-_LOOK_SECONDS = 0.25
-#: The longest, in seconds, that a message which the bus does not take while it takes others is
-#: let be; a person is told after this many tries.
+#: Seconds between two reads of the outbox.
+_POLL_SECONDS = 0.25
+#: Longest pause, in seconds, between two tries of a message that the bus does not confirm while it
+#: confirms others.
 _LONGEST_PAUSE = 3600.0
-_STRANGE_TRIES = 4
-#: Before all is set up anew after an error, in seconds.
+#: The try after which the log warns of such a message.
+_WARN_TRIES = 4
+#: Pause after an error, in seconds.
 _ERROR_PAUSE = 5.0
 
 _log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Sending:
-    """One message of the outbox: how often and when it was sent, as what, when it is due again."""
+    """One message of the outbox: its tries, when it was sent and is due again, and its ids."""
 
     row: Announcement
     tries: int = 0
@@ -50,20 +49,19 @@ class _Sending:
 
 
 class OutboxRelay:
-    """A thread that empties the outbox, for one bus.
+    """A thread that empties the outbox for one bus.
 
-    A message leaves it when the bus was seen to have taken it: fedmsg's relay when it shows it on
-    its outbound endpoint, as one that is down tells a publisher nothing; an AMQP broker when it
-    confirms it. What was not taken within `confirm_seconds` is sent again. While nothing at all is
-    taken, one message at a time is tried, so that a bus that takes messages and does not show them
-    is not flooded.
+    A message leaves the outbox when the bus has confirmed it. An AMQP broker confirms each message;
+    fedmsg's relay confirms a message by sending it out on its outbound endpoint. A message that is
+    not confirmed within `confirm_seconds` is sent again. While the bus confirms nothing, only one
+    message at a time is sent, in order not to flood a bus whose confirmations are lost.
 
     Args:
-        store: where the outbox is.
-        confirm_seconds: how long a message may take.
-        bus: by its name in the configuration.
-        buses: all of the site's; a message is announced when each has taken it.
-        turn: of several workers one announces; the others wait until this is set.
+        store: the database that holds the outbox.
+        confirm_seconds: timeout for the bus to confirm a message.
+        bus: the bus, by its name in the configuration.
+        buses: all buses of the site; a message counts as sent when each of them has confirmed it.
+        turn: set when this worker may send; of several workers only one does.
     """
 
     def __init__(
@@ -84,45 +82,48 @@ class OutboxRelay:
         self._stop = threading.Event()
         self._deadline = math.inf
         self._connect: Callable[[], Publisher]
-        # Everything below belongs to the thread.
+        # Only the thread uses the attributes below.
         self._sendings: dict[int, _Sending] = {}
-        self._seen: set[int] = set()
-        self._last_seen = -math.inf
-        # A connection that is just being made swallows messages: begin with one.
-        self._doubt = True
+        self._confirmed: set[int] = set()
+        self._last_confirmed = -math.inf
+        # A new connection may lose messages: begin with one.
+        self._unresponsive = True
         self._warned = False
 
     def start(self) -> None:
-        """Begin. Raises BusError when the bus's own configuration does not lead to it."""
+        """Start the thread. Raises BusError when the bus's own configuration is unusable."""
         self._connect = publishers.publisher_for(self._bus, self._confirm)
         self._store.delivered((), self._bus, self._buses)
         self._thread.start()
 
     def tell_to_stop(self, timeout: float) -> None:
-        """Send what is in the outbox, unless the bus is silent, and end within `timeout` seconds.
+        """Have the thread send what the outbox holds, and end within `timeout` seconds.
 
-        What the bus has not been seen to take by then is sent again after the next start.
+        It ends at once when the bus does not respond. Messages that are not confirmed by then are
+        sent again after the next start.
         """
         self._deadline = time.monotonic() + timeout
         self._stop.set()
 
     def stop(self, timeout: float) -> None:
-        """The same, and wait for the end."""
+        """Do what `tell_to_stop` does, and wait for the thread to end."""
         if not self._stop.is_set():
             self.tell_to_stop(timeout)
         if self._thread.ident is not None:
             self._thread.join(max(0.0, self._deadline - time.monotonic()))
 
     def _run(self) -> None:
-        while self._turn and not self._turn.wait(_LOOK_SECONDS):
+        while self._turn and not self._turn.wait(_POLL_SECONDS):
             if self._stop.is_set():
                 return
         while not self._stop.is_set():
             try:
                 self._serve()
             except Exception:
-                # The thread is the only way out for announcements: it has to go on.
-                _log.exception("announcing failed; it begins again in %g s", _ERROR_PAUSE)
+                # No other thread sends announcements: this one has to go on.
+                _log.exception(
+                    "cannot send announcements to %s; trying again in %g s", self._bus, _ERROR_PAUSE
+                )
                 self._stop.wait(_ERROR_PAUSE)
 
     def _serve(self) -> None:
@@ -132,10 +133,12 @@ class OutboxRelay:
                 try:
                     self._read()
                     self._send(connection)
-                    self._hear(connection)
-                    self._note()
+                    self._receive(connection)
+                    self._record()
                 except sqlalchemy.exc.DBAPIError as error:
-                    _log.error("the outbox cannot be used, tried again soon: %s", error)
+                    _log.error(
+                        "cannot use the outbox; trying again in %g s: %s", _ERROR_PAUSE, error
+                    )
                     self._stop.wait(_ERROR_PAUSE)
         finally:
             connection.close()
@@ -150,20 +153,23 @@ class OutboxRelay:
         )
 
     def _read(self) -> None:
-        """Bring what is under way in line with the outbox."""
+        """Read the messages of the outbox that the bus has not confirmed."""
         self._sendings = {
             row.id: self._sendings.get(row.id) or _Sending(row)
             for row in self._store.unannounced(_BATCH, self._bus)
-            if row.id not in self._seen
+            if row.id not in self._confirmed
         }
 
     def _send(self, connection: Publisher) -> None:
-        """Send what is due, oldest first; in doubt, one message: one that was tried least."""
+        """Send the messages that are due, oldest first.
+
+        To an unresponsive bus, send one message: one with the fewest tries.
+        """
         now = time.monotonic()
         due = [sending for sending in self._sendings.values() if sending.due <= now]
-        self._doubt_if_silent([sending for sending in due if sending.tries])
+        self._check_response([sending for sending in due if sending.tries])
         under_way = len(self._sendings) - len(due)
-        if self._doubt:
+        if self._unresponsive:
             room = 0 if under_way else 1
             due.sort(key=lambda sending: sending.tries)
         else:
@@ -172,25 +178,25 @@ class OutboxRelay:
             if not self._send_one(connection, sending, time.monotonic()):
                 break
 
-    def _doubt_if_silent(self, overdue: list[_Sending]) -> None:
-        """Doubt the bus when it showed neither a message in time nor any that was sent later."""
-        silent = [sending for sending in overdue if sending.sent > self._last_seen]
+    def _check_response(self, overdue: list[_Sending]) -> None:
+        """Note that the bus does not respond when it confirmed no message since an overdue one."""
+        silent = [sending for sending in overdue if sending.sent > self._last_confirmed]
         if silent:
-            self._doubt_because(
+            self._note_unresponsive(
                 silent[0],
-                f"not seen within {self._confirm:g} s: does fedmsg-relay run, and are "
-                "relay_inbound and endpoints['relay_outbound'] its addresses?",
+                f"no confirmation within {self._confirm:g} s; check that fedmsg-relay runs, and "
+                "that relay_inbound and endpoints['relay_outbound'] are its addresses",
             )
 
-    def _doubt_because(self, sending: _Sending, reason: str) -> None:
-        if not self._doubt:
-            self._doubt = True
+    def _note_unresponsive(self, sending: _Sending, reason: str) -> None:
+        if not self._unresponsive:
+            self._unresponsive = True
             for each in self._sendings.values():
                 each.due = 0.0
         if not self._warned:
             self._warned = True
             _log.warning(
-                "%s has not taken %s, %d messages wait: %s",
+                "%s did not confirm %s, and %d messages wait: %s",
                 self._bus,
                 sending.row.topic,
                 len(self._sendings),
@@ -198,10 +204,10 @@ class OutboxRelay:
             )
 
     def _send_one(self, connection: Publisher, sending: _Sending, now: float) -> bool:
-        """Send a message; False when the bus takes none at all."""
+        """Send a message; return False when the bus accepts no messages."""
         sending.tries += 1
-        # Silence of the whole bus is no reason to let a single message be.
-        pause = self._confirm * (1 if self._doubt else 2 ** min(sending.tries - 1, 20))
+        # When the whole bus is unresponsive, no single message is to blame.
+        pause = self._confirm * (1 if self._unresponsive else 2 ** min(sending.tries - 1, 20))
         sending.due = now + min(pause, max(_LONGEST_PAUSE, self._confirm))
         try:
             row = sending.row
@@ -209,44 +215,51 @@ class OutboxRelay:
             sending.sent = now
         except BusUnavailable as error:
             sending.sent, sending.due = now, time.monotonic() + _ERROR_PAUSE
-            self._doubt_because(sending, str(error))
+            self._note_unresponsive(sending, str(error))
             return False
         except Exception as error:
-            # Of signing or encoding, which may raise anything; the others need not wait for it.
-            _log.error("cannot send %s (%s): %r", sending.row.topic, sending.row.key, error)
-        if sending.tries == _STRANGE_TRIES and not self._doubt:
+            # Signing and encoding raise any kind of error; the other messages need not wait.
+            _log.error(
+                "cannot send %s of %s to %s: %s",
+                sending.row.topic,
+                sending.row.key,
+                self._bus,
+                str(error) or type(error).__name__,
+            )
+        if sending.tries == _WARN_TRIES and not self._unresponsive:
             _log.warning(
-                "%s takes other messages but not %s (%s)",
+                "%s confirms other messages, but not %s of %s; it is sent again at growing "
+                "intervals",
                 self._bus,
                 sending.row.topic,
                 sending.row.key,
             )
         return True
 
-    def _hear(self, connection: Publisher) -> None:
-        """Notice which messages the bus has taken."""
+    def _receive(self, connection: Publisher) -> None:
+        """Note which messages the bus has confirmed."""
         under_way = {each: sending for sending in self._sendings.values() for each in sending.ids}
-        for message_id, topic, body in connection.confirmed(_LOOK_SECONDS):
+        for message_id, topic, body in connection.confirmed(_POLL_SECONDS):
             sending = under_way.get(message_id)
             if sending and (topic, body) == (sending.row.topic, sending.row.body):
-                self._seen.add(sending.row.id)
-                self._last_seen = time.monotonic()
-        if self._doubt and self._seen:
-            self._trust_again()
+                self._confirmed.add(sending.row.id)
+                self._last_confirmed = time.monotonic()
+        if self._unresponsive and self._confirmed:
+            self._note_responsive()
 
-    def _trust_again(self) -> None:
+    def _note_responsive(self) -> None:
         if self._warned:
-            _log.warning("%s takes messages again", self._bus)
-        self._doubt = self._warned = False
+            _log.warning("%s confirms messages again", self._bus)
+        self._unresponsive = self._warned = False
         for sending in self._sendings.values():
             sending.tries, sending.due = 0, 0.0
 
-    def _note(self) -> None:
-        if self._seen:
-            self._store.delivered(self._seen, self._bus, self._buses)
-            self._seen.clear()
+    def _record(self) -> None:
+        if self._confirmed:
+            self._store.delivered(self._confirmed, self._bus, self._buses)
+            self._confirmed.clear()
 
 
 def thread_name(bus: str) -> str:
-    """What the thread is called that empties the outbox for a bus."""
-    return f"messenger {bus}"
+    """Return the name of the thread that empties the outbox for a bus."""
+    return f"outbox relay {bus}"

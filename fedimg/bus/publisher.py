@@ -1,6 +1,6 @@
-"""A publisher: one connection to a bus that announcements go to, whichever bus it is.
+"""Define a publisher: a connection to a bus to which announcements are sent.
 
-What is sent when, and sent again, is fedimg.bus.outbox_relay's to say.
+fedimg.bus.outbox_relay decides when a message is sent, and sent again.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from fedimg.untrusted.quoting import QuotedError
 
 
 class BusError(QuotedError):
-    """A bus's own configuration does not lead to it; the text says what is missing."""
+    """A bus's own configuration is unusable; the text says what is missing."""
 
 
 class BusUnavailable(QuotedError):
-    """The bus takes nothing at the moment; the text says why."""
+    """The bus accepts no messages at the moment; the text says why."""
 
 
 class Publisher(Protocol):
-    """One connection to a bus, for the thread that makes it."""
+    """One connection to a bus, for the thread that opens it."""
 
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
-        """Hand over a message and return its id, which for one `key` is one where the bus lets it.
+        """Send a message and return its id, the same each time for one `key` if the bus allows.
 
         Raises BusUnavailable, or what encoding raises.
         """
 
     def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:
-        """Id, topic and body of each message that the bus has been seen to take since.
+        """Return id, topic and body of each message confirmed since the last call.
 
-        Waits up to `seconds` for the first.
+        Waits up to `seconds` for the first message.
         """
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""

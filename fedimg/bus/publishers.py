@@ -1,4 +1,4 @@
-"""The publishers of a site, by the names of their buses in the configuration."""
+"""Find the publisher of a bus by the bus's name in the configuration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fedimg.config import FEDMSG
 
 
 def publisher_for(bus: str, confirm_seconds: float) -> Callable[[], Publisher]:
-    """How to connect to a bus, of which nothing is loaded by a site that does without.
+    """Return a function that connects to a bus; load the libraries of this bus only.
 
-    Raises BusError when what is configured, or installed, does not lead to it.
+    Raises BusError when the bus's configuration is unusable or a package is not installed.
     """
     if bus == FEDMSG:
         from fedimg.bus import fedmsg_publisher as fedmsg

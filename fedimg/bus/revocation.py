@@ -1,6 +1,6 @@
-"""The lists of revoked certificates in a file: that they are lists, the authority's, and how fresh.
+"""Read and verify the lists of revoked certificates (CRLs) in a file.
 
-fedmsg takes an empty file for the word that nothing is checked.
+fedmsg itself takes an empty file to mean that no certificate is revoked.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _PEM = re.compile(r"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTAL
 
 
 class NoList(ValueError):
-    """A file holds no list of revoked certificates that could be relied on; the text says why."""
+    """A file holds no valid list of revoked certificates; the text says why."""
 
 
 @dataclass(frozen=True)
 class RevocationList:
-    """One list: who issued it, and when a newer one must be there, if it says so."""
+    """One list: its issuer, and when a newer list is due; None when the list does not say."""
 
     issuer: str
     next_update: datetime | None
@@ -30,39 +30,47 @@ class RevocationList:
 def lists(text: str, authority: str) -> list[RevocationList]:
     """Return the lists in a file's text, each signed by one of the authority's certificates.
 
-    Raises NoList when there is none, or when one of them does not parse or does not verify.
+    `text` and `authority` are PEM. Raises NoList when the file holds no list, or a list that cannot
+    be parsed or verified.
     """
     try:
         certificates = x509.load_pem_x509_certificates(authority.encode())
     except ValueError as error:
-        raise NoList(f"the authority's file holds no certificate: {error}") from error
-    found = [_verified(each.group(), certificates) for each in _PEM.finditer(text)]
-    if not found:
-        raise NoList("it holds no list of revoked certificates")
-    return found
+        raise NoList(
+            f"the file of the certificate authority holds no certificate: {error}"
+        ) from error
+    verified = [_verified(match.group(), certificates) for match in _PEM.finditer(text)]
+    if not verified:
+        raise NoList("the file holds no list of revoked certificates")
+    return verified
 
 
 def _verified(text: str, certificates: list[x509.Certificate]) -> RevocationList:
     try:
-        found = x509.load_pem_x509_crl(text.encode())
-        issuer = found.issuer.rfc4514_string()
-        next_update = found.next_update_utc
+        crl = x509.load_pem_x509_crl(text.encode())
+        issuer = crl.issuer.rfc4514_string()
+        next_update = crl.next_update_utc
     except ValueError as error:
-        raise NoList(f"it holds a list that cannot be read: {error}") from error
-    if not any(_signed(found, each) for each in certificates if each.subject == found.issuer):
-        raise NoList(f"its list of {issuer!a:.100} is not signed by the bus's authority")
+        raise NoList(
+            f"the file holds a list of revoked certificates that cannot be read: {error}"
+        ) from error
+    if not any(_signed(crl, each) for each in certificates if each.subject == crl.issuer):
+        raise NoList(
+            f"the list of revoked certificates issued by {ascii(issuer)[1:-1]:.100} is not signed "
+            "by the certificate authority of the bus"
+        )
     return RevocationList(issuer, next_update)
 
 
-def _signed(found: x509.CertificateRevocationList, by: x509.Certificate) -> bool:
+def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
     try:
-        return found.is_signature_valid(by.public_key())  # type: ignore[arg-type]
+        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError, UnsupportedAlgorithm):
         return False
 
 
-def left(found: RevocationList) -> float | None:
-    """Return for how many seconds from now a list is good; None when it does not say."""
-    if found.next_update is None:
+def left(crl: RevocationList) -> float | None:
+    """Return the seconds until a newer list is due; None when the list does not say."""
+    if crl.next_update is None:
         return None
-    return (found.next_update - datetime.now(UTC)).total_seconds()
+    return (crl.next_update - datetime.now(UTC)).total_seconds()

@@ -1,7 +1,7 @@
-"""Which messages the bus's certificates vouch for: fedmsg's validation, made strict, with reasons.
+"""Validate the signatures of fedmsg messages, more strictly than fedmsg, and with reasons.
 
-fedmsg's configuration says who may sign what; fedimg.intake.announcement reads what a message
-means.
+fedmsg's configuration says who may sign which topic; fedimg.intake.announcement interprets
+messages.
 """
 
 from __future__ import annotations
@@ -18,54 +18,55 @@ import fedmsg.crypto.utils
 
 from fedimg.bus import revocation
 
-#: What fedmsg says of a message may hold the whole of it.
+#: Most characters of a reason; fedmsg's own reasons may quote the whole message.
 _LONGEST_REASON = 200
 
 
 class Fault(StrEnum):
-    """What is wrong with a message's signature, in the words that an operator reads."""
+    """The kinds of faults of a message's signature; the database counts them by these texts."""
 
     UNSIGNED = "unsigned"
     CERTIFICATE = "certificate not valid, foreign or revoked"
     TAMPERED = "changed after it was signed"
     SIGNER = "signed by somebody who may not send it"
-    NO_POLICY = "nobody is named who may send it"
+    NO_POLICY = "no signer configured for its topic"
 
 
 class SignatureRefused(Exception):
-    """A message is not believed; `fault` is the kind of reason, the text the whole of it."""
+    """A message is rejected because of its signature; `fault` is the kind of fault."""
 
-    def __init__(self, fault: Fault, said: str = "") -> None:
-        # Part of it is the sender's: no line ends, nothing long.
-        told = ascii(said)[1 : _LONGEST_REASON + 1]
-        super().__init__(f"{fault}: {told}" if said else str(fault))
+    def __init__(self, fault: Fault, detail: str = "") -> None:
+        # The detail may quote the sender: it becomes one line of bounded length.
+        quoted = ascii(detail)[1:-1][:_LONGEST_REASON]
+        super().__init__(f"{fault}: {quoted}" if detail else str(fault))
         self.fault = fault
 
 
 class Signatures:
-    """Judges messages by fedmsg's own configuration.
+    """Validates messages by fedmsg's own configuration.
 
-    Stricter than fedmsg in three things: a topic for which `routing_policy` names nobody is
-    nobody's to send, whether `routing_nitpicky` is set or not; a list of revoked certificates
-    counts from the moment it is in its file, where fedmsg reads it once and again after a failure;
-    and without such a list of the authority's nobody is believed, where fedmsg takes an empty file
-    for none.
+    It is stricter than fedmsg in three ways:
+    A topic for which `routing_policy` names no signer is rejected, with or without
+    `routing_nitpicky`.
+    A list of revoked certificates is read as soon as its file changes; fedmsg reads it once, and
+    again after a failure.
+    Without a valid list of the authority, all messages are rejected; fedmsg accepts an empty file.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = dict(config)
         self._files: dict[str, Any] = {}
-        #: What fedmsg has read, and what is wrong with its list of revoked certificates.
+        #: The files that fedmsg has read, and what is wrong with its list of revoked certificates.
         self._loaded: object = None
-        self._unlisted = ""
-        self._said = _Said()
+        self._crl_fault = ""
+        self._log_capture = _LogCapture()
         crypto = logging.getLogger("fedmsg.crypto")
-        crypto.addHandler(self._said)
-        # It prints whole messages, and the reason is told with the refusal.
+        crypto.addHandler(self._log_capture)
+        # This logger prints whole messages; the reason is part of SignatureRefused.
         crypto.propagate = False
 
     def check(self, message: object) -> None:
-        """Raise SignatureRefused unless one who may send the message has signed it as it is."""
+        """Raise SignatureRefused unless a permitted signer has signed the message unchanged."""
         if not isinstance(message, dict):
             raise SignatureRefused(Fault.UNSIGNED)
         if not all(isinstance(message.get(key), str) for key in ("signature", "certificate")):
@@ -74,57 +75,61 @@ class Signatures:
         policy = self._config.get("routing_policy") or {}
         if not isinstance(topic, str) or not policy.get(topic):
             raise SignatureRefused(
-                Fault.NO_POLICY, f"routing_policy has no signer for {topic!r:.100}"
+                Fault.NO_POLICY, f"routing_policy names no signer for {topic!r:.100}"
             )
-        self._look_at_files()
-        self._look_at_lists()
-        self._said.last.text = ""
+        self._reload_files()
+        self._check_revocation_lists()
+        self._log_capture.last.text = ""
         try:
             valid = fedmsg.crypto.validate(message, **self._config)
         except Exception as error:
-            # Whatever is no certificate, no base64 or no PEM makes its libraries raise anything.
-            raise SignatureRefused(Fault.CERTIFICATE, repr(error)) from error
+            # The libraries raise any kind of error for invalid certificates, base64 or PEM.
+            raise SignatureRefused(
+                Fault.CERTIFICATE, f"cannot read it: {str(error) or type(error).__name__}"
+            ) from error
         if not valid:
-            raise self._refused(self._said.last.text)
-        # fedmsg may have read its files anew meanwhile.
-        self._look_at_lists()
+            raise self._refused(self._log_capture.last.text)
+        # fedmsg may have read its files again meanwhile.
+        self._check_revocation_lists()
 
-    def _refused(self, said: str) -> SignatureRefused:
-        if "invalid signature" in said:
+    def _refused(self, reason: str) -> SignatureRefused:
+        if "invalid signature" in reason:
             return SignatureRefused(Fault.TAMPERED)
-        if said.startswith("Authorization"):
-            return SignatureRefused(Fault.SIGNER, said)
-        return SignatureRefused(Fault.CERTIFICATE, said)
+        if reason.startswith("Authorization"):
+            return SignatureRefused(Fault.SIGNER, reason)
+        return SignatureRefused(Fault.CERTIFICATE, reason)
 
-    def _look_at_files(self) -> None:
-        places = {key: self._config.get(key) for key in ("ca_cert_location", "crl_location")}
-        now = {key: _state(place) for key, place in places.items()}
+    def _reload_files(self) -> None:
+        paths = {key: self._config.get(key) for key in ("ca_cert_location", "crl_location")}
+        now = {key: _file_state(path) for key, path in paths.items()}
         if now != self._files:
             self._files = now
             try:
-                fedmsg.crypto.utils.load_certificates(*places.values(), invalidate_cache=True)
+                fedmsg.crypto.utils.load_certificates(*paths.values(), invalidate_cache=True)
             except Exception as error:
                 raise SignatureRefused(
-                    Fault.CERTIFICATE, f"cannot read {places}: {error}"
+                    Fault.CERTIFICATE,
+                    "cannot read ca_cert_location or crl_location of fedmsg's configuration: "
+                    f"{error}",
                 ) from error
 
-    def _look_at_lists(self) -> None:
-        places = (self._config.get("ca_cert_location"), self._config.get("crl_location"))
-        loaded = fedmsg.crypto.utils.load_certificates(*places)
+    def _check_revocation_lists(self) -> None:
+        paths = (self._config.get("ca_cert_location"), self._config.get("crl_location"))
+        loaded = fedmsg.crypto.utils.load_certificates(*paths)
         if loaded is not self._loaded:
             authority, revoked = loaded
             try:
                 revocation.lists(revoked or "", authority or "")
-                self._unlisted = ""
+                self._crl_fault = ""
             except revocation.NoList as error:
-                self._unlisted = f"{places[1]}: {error}"
+                self._crl_fault = f"{paths[1]}: {error}"
             self._loaded = loaded
-        if self._unlisted:
-            raise SignatureRefused(Fault.CERTIFICATE, self._unlisted)
+        if self._crl_fault:
+            raise SignatureRefused(Fault.CERTIFICATE, self._crl_fault)
 
 
-class _Said(logging.Handler):
-    """Keeps what fedmsg said last, in each thread: its validation itself tells no reason."""
+class _LogCapture(logging.Handler):
+    """Keeps fedmsg's last log line of each thread: its validation returns no reason."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,10 +139,12 @@ class _Said(logging.Handler):
         self.last.text = record.getMessage()
 
 
-def _state(place: object) -> object:
-    """What changes whenever a file does; nothing for what is no file, such as a URL."""
+def _file_state(path: object) -> object:
+    """Return a value that changes whenever the file does; None when it is no file but a URL,
+    say.
+    """
     try:
-        found = os.stat(str(place))
+        status = os.stat(str(path))
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

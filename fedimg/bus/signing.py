@@ -1,7 +1,7 @@
-"""Signs messages as fedmsg does, by a key that is read once and not for every message.
+"""Sign messages as fedmsg does, but read the key once, not for every message.
 
-Reading one checks its primes: 44 ms with 2048 bits, during which no other thread of Python's runs,
-for a signature that takes one.
+Reading a key of 2048 bits checks its primes, which blocks all threads of Python for 44 ms; a
+signature takes 1 ms.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 
 def sign(message: dict[str, Any], config: dict[str, Any]) -> None:
-    """Sign a message of this host's, as fedmsg's configuration says it is named and where keys are.
+    """Sign a message in place, with the key that fedmsg's configuration names for this host.
 
     The fields and the choice of the key are those of fedmsg.crypto.x509_ng and of
     fedmsg.core.FedMsgContext.publish. Raises KeyError when no key is configured for this host, and
-    what reading one raises.
+    what reading the key raises.
     """
     prefix = config.get("cert_prefix", "shell")
     name = config["certnames"][f"{prefix}.{socket.gethostname().split('.', 1)[0]}"]
@@ -33,23 +33,23 @@ def sign(message: dict[str, Any], config: dict[str, Any]) -> None:
     certificate = _certificate(folder / f"{name}.crt", _version(folder / f"{name}.crt"))
     message["crypto"] = "x509"
     text = fedmsg.encoding.dumps(message).encode()
-    # fedmsg's own choice, which every consumer expects.
+    # Every consumer expects SHA-1, which fedmsg uses.
     signature = key.sign(text, padding.PKCS1v15(), hashes.SHA1())
     message["signature"] = base64.encodebytes(signature).decode()
     message["certificate"] = base64.encodebytes(certificate).decode()
 
 
 def _version(file: Path) -> tuple[int, int, int]:
-    """Another one when the file was replaced: keys are renewed under a running worker."""
-    found = os.stat(file)
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    """Return a value that changes when the file is replaced, as when its key is renewed."""
+    status = os.stat(file)
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=1)
 def _key(file: Path, _version: object) -> rsa.RSAPrivateKey:
     key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise ValueError(f"{file} is no RSA key, and fedmsg signs by those alone")
+        raise ValueError(f"{file} does not hold an RSA key, the only kind with which fedmsg signs")
     return key
 
 

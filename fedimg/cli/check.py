@@ -21,7 +21,7 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.preflight import Preflight, merged
 from fedimg.bus import revocation
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
-from fedimg.diagnostics import Finding, Look, Status, gather
+from fedimg.diagnostics import DiagnosticCheck, Finding, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.intake import announcement
 from fedimg.intake.backlog import backlog_problems
@@ -54,7 +54,7 @@ def run(settings: Settings) -> list[Finding]:
     A check that fails or hangs becomes a finding and keeps no other from running.
     """
     # First, as opening the database corrects the modes of its files.
-    first: dict[str, Look] = {
+    first: dict[str, DiagnosticCheck] = {
         "configuration": partial(configuration, settings),
         "state directory": partial(database, settings)
         if settings.database
@@ -62,7 +62,7 @@ def run(settings: Settings) -> list[Finding]:
         "AWS's keys": partial(aws_keys, settings.state_directory),
     }
     findings = _flat(gather(first, _ROUND_SECONDS))
-    checks: dict[str, Look] = {
+    checks: dict[str, DiagnosticCheck] = {
         "Koji hub": partial(koji_hub, settings.koji),
         "Koji files": partial(koji_files, settings.koji),
         "announcements": partial(announcements, settings),

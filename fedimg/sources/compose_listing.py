@@ -1,6 +1,6 @@
-"""What the composes' locations list as finished since a moment, by their own index pages.
+"""Find the composes that a location's index page lists and that finished since a time.
 
-fedimg.intake.catch_up finds what was missed, fedimg.sources.composes what a compose holds.
+fedimg.intake.catch_up finds missed composes, and fedimg.sources.composes reads a compose.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
 from fedimg.sources.koji_listing import FinishedEntry, Page
 from fedimg.sources.lookup import LookupRefused, SourceUnavailable
 
-#: Most bytes that are read of an index page; one line of Apache's for each of 10,000 composes.
+#: Largest index page that is read, in bytes: 10,000 composes, with a line of Apache's each.
 _INDEX_LIMIT = 4 * 1024 * 1024
-#: How long before its end a compose may have begun, in seconds: its id tells the day of that, and
-#: the status of older ones is not asked for.
-_LONGEST = 14 * 86400.0
-#: So many composes whose status the server does not tell, and it is down.
-_PATIENCE = 3
-#: One look at a location, in seconds: each of many composes may take its server a minute.
-_LOOK_SECONDS = 1800.0
+#: Longest duration of a compose, in seconds. Its id holds the day on which it began; the status of
+#: composes that must have ended earlier is not read.
+_LONGEST_COMPOSE = 14 * 86400.0
+#: Number of composes without an answer after which the server counts as down.
+_MOST_FAILURES = 3
+#: Timeout for all requests of one listing, in seconds: each of many composes may take a minute.
+_LISTING_SECONDS = 1800.0
 
-#: A link's attributes. None holds `<` or `>`, so that nothing of the page is looked at twice.
+#: A link's attributes. They hold no `<` or `>`, so that the search takes linear time.
 _LINK = re.compile(r"<a\s([^<>]{0,2000})>", re.IGNORECASE)
 _TARGET = re.compile(
     r"""(?:^|\s)href=(?:"([^"]{1,200})"|'([^']{1,200})'|([^\s"']{1,200})(?=\s|$))""", re.IGNORECASE
@@ -39,9 +39,9 @@ _log = logging.getLogger(__name__)
 
 
 class ComposeListing:
-    """The composes of one location: the one list that it has is called by its address."""
+    """The composes of one location, which has one list, named by the location's URL."""
 
-    #: Of which entries it tells.
+    #: The kinds of the listed entries.
     kinds: Sequence[str] = ("compose",)
 
     def __init__(self, settings: config.Composes, location: str) -> None:
@@ -50,77 +50,79 @@ class ComposeListing:
         self._seconds = settings.timeout
 
     def now(self) -> float:
-        """What time it is at the location's server, in seconds since the epoch.
+        """Return the time of the location's server, in seconds since the epoch.
 
-        Raises found.SourceUnavailable, or found.Refused when it shows no index.
+        Raises SourceUnavailable, or LookupRefused when the location has no index page.
         """
         try:
             return http.seconds_of(self._index().date)
         except ValueError as error:
-            raise SourceUnavailable(f"{self._location} tells no time: {error}") from error
+            raise SourceUnavailable(
+                f"the answer of {self._location} has no valid Date header: {error}"
+            ) from error
 
-    def since(self, name: str, after: float) -> Iterator[Page]:
-        """The composes that finished after a moment of the server's clock, oldest first.
+    def since(self, _name: str, after: float) -> Iterator[Page]:
+        """List the composes that finished after a time of the server's clock, oldest first.
 
-        One has finished when its STATUS was written last. Raises found.SourceUnavailable or
-        found.Refused.
+        A compose finished when its STATUS was last modified. Raises SourceUnavailable or
+        LookupRefused.
         """
-        found: list[FinishedEntry] = []
-        silent: list[SourceUnavailable] = []
-        end = time.monotonic() + _LOOK_SECONDS
-        for each in self._links():
-            if _day(each) + _LONGEST <= after:
+        finished: list[FinishedEntry] = []
+        failures: list[SourceUnavailable] = []
+        end = time.monotonic() + _LISTING_SECONDS
+        for name in self._links():
+            if _day(name) + _LONGEST_COMPOSE <= after:
                 continue
             if time.monotonic() > end:
-                silent.append(
+                failures.append(
                     SourceUnavailable(
-                        f"{self._location}/ lists more composes than its server tells the status "
-                        f"of in {_LOOK_SECONDS:g} s; {each} and older ones were not looked at"
+                        f"timed out after {_LISTING_SECONDS:g} s reading the status of the "
+                        f"composes at {self._location}/; {name} and older composes were not read"
                     )
                 )
                 break
             try:
-                one = self._finished(each)
+                entry = self._finished(name)
             except SourceUnavailable as error:
-                # One that the server fails at hides no other.
-                silent.append(error)
-                if len(silent) == _PATIENCE:
+                # A failure at one compose must not hide the others.
+                failures.append(error)
+                if len(failures) == _MOST_FAILURES:
                     break
                 continue
-            if one and one.completed > after:
-                found.append(one)
-        found.sort(key=lambda one: one.completed)
-        if silent:
-            yield Page(found, after)
-            raise silent[0]
-        yield Page(found, max([after, *(one.completed for one in found)]))
+            if entry and entry.completed > after:
+                finished.append(entry)
+        finished.sort(key=lambda entry: entry.completed)
+        if failures:
+            yield Page(finished, after)
+            raise failures[0]
+        yield Page(finished, max([after, *(entry.completed for entry in finished)]))
 
     def _links(self) -> list[str]:
-        found = links(self._index().body.decode(errors="replace"))
-        # The newest first: they are the likeliest to have been missed.
-        return sorted(found, key=lambda name: (_day(name), name), reverse=True)
+        names = links(self._index().body.decode(errors="replace"))
+        # The newest first: they are the most likely to have been missed.
+        return sorted(names, key=lambda name: (_day(name), name), reverse=True)
 
     def _index(self) -> http.Answer:
-        # Without the slash a server answers with a redirect, and none is followed.
+        # Without the slash a server answers with a redirect, which is not followed.
         address = f"{self._location}/"
         try:
             return http.get(address, _INDEX_LIMIT, self._seconds)
         except http.NotFound as error:
             raise LookupRefused(
-                f"no index page, so what the bus loses is not found: {error}"
+                f"no index page, without which composes that the bus lost cannot be found: {error}"
             ) from error
         except http.NoAnswer as error:
             raise SourceUnavailable(str(error)) from error
 
     def _finished(self, name: str) -> FinishedEntry | None:
-        place = f"{self._location}/{name}/STATUS"
+        url = f"{self._location}/{name}/STATUS"
         try:
-            answer = http.get(place, STATUS_LIMIT, self._seconds)
+            answer = http.get(url, STATUS_LIMIT, self._seconds)
         except http.NotFound:
-            # It has only just begun, or is being removed.
+            # The compose has only just begun, or is being removed.
             return None
         except http.TooLong as error:
-            _log.info("%s is left out: %s", place, error)
+            _log.info("left out %s: %s", url, error)
             return None
         except http.NoAnswer as error:
             raise SourceUnavailable(str(error)) from error
@@ -129,27 +131,27 @@ class ComposeListing:
         try:
             completed = http.seconds_of(answer.modified)
         except ValueError as error:
-            _log.info("%s is left out: its time: %s", place, error)
+            _log.info("left out %s: its Last-Modified is invalid: %s", url, error)
             return None
         return FinishedEntry(f"compose:{name}", completed, name, owner="")
 
 
 def links(page: str) -> set[str]:
-    """Return the ids of composes among the links of an index page; all else counts for nothing.
+    """Return the compose ids among the links of an index page; other links are ignored.
 
-    It takes time in proportion to the page, whatever is on it, which html.parser does not.
+    It takes linear time for any page, which html.parser does not.
     """
-    found = set()
+    names = set()
     for tag in _LINK.finditer(page):
         if target := _TARGET.search(tag[1]):
             name = unescape(target[1] or target[2] or target[3] or "").removesuffix("/")
             if COMPOSE_ID.fullmatch(name) and _day(name):
-                found.add(name)
-    return found
+                names.add(name)
+    return names
 
 
 def _day(name: str) -> float:
-    """The beginning of the day that a compose's id tells, in seconds since the epoch; else 0."""
+    """Return the start of the day in a compose's id, in seconds since the epoch; 0 without one."""
     match = COMPOSE_ID.fullmatch(name)
     try:
         day = datetime.strptime(match[1] if match else "", "%Y%m%d")

@@ -1,7 +1,7 @@
-"""What a Pungi compose holds: its raw images, read from the places that the site trusts.
+"""Read the raw images of a Pungi compose from the locations that the site trusts.
 
-fedimg.intake.resolve decides which of them are published. Of what a message tells of a compose,
-only the id is used.
+fedimg.intake.resolve decides which of them are published. Of a message about a compose, only the id
+is used.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from fedimg.sources.lookup import LookupRefused, LookupResult, NotFinished, Sour
 from fedimg.untrusted import json_bounds
 from fedimg.untrusted.quoting import one_line
 
-#: Pungi's words for a compose that will never be whole.
-_BROKEN = ("DOOMED", "TERMINATED")
-#: Most bytes that are read of each file. The images.json of a whole Fedora has about 1 MiB.
+#: Pungi's states of a compose that will never finish.
+_FAILED = ("DOOMED", "TERMINATED")
+#: Largest files that are read, in bytes. The images.json of a whole Fedora has about 1 MiB.
 STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
-#: The deepest folder of a compose in which an image lies.
-_DEEPEST = 10
+#: Most parts of an image's path.
+_MOST_PATH_PARTS = 10
 _RAW = ("raw-xz", "raw.xz")
-#: More raw images than any compose has; a whole Fedora has some dozens.
+#: Most raw images of a compose; a whole Fedora has some dozens.
 _MOST = 1000
 
 _log = logging.getLogger(__name__)
 
 
 class _RawImages(Images):  # type: ignore[misc]
-    """The raw images of an images.json; of all others, of kinds yet unheard of, nothing is read.
+    """The raw images of an images.json; images of other types are skipped.
 
-    Productmd's own reading fails at one image that it does not know, and compares each with each.
+    productmd's own reader fails at one image of an unknown type, and compares all pairs of images.
     """
 
     def deserialize(self, data: dict[str, Any]) -> None:
-        """Read what was parsed. Raises whatever productmd does of what is none of its own."""
+        """Read parsed JSON. Raises any kind of error, as productmd does, for invalid metadata."""
         self.header.deserialize(data)
         self.compose.deserialize(data["payload"])
         self.raw: list[tuple[str, Image]] = []
         for variant, arches in data["payload"]["images"].items():
-            found = [each for of_arch in arches.values() for each in of_arch]
-            raw = [image for each in found if (image := self._one(each)) is not None]
+            entries = [entry for of_arch in arches.values() for entry in of_arch]
+            raw = [image for entry in entries if (image := self._one(entry)) is not None]
             self.raw += [(variant, image) for image in sorted(raw, key=_path)]
         if len(self.raw) > _MOST:
-            raise ValueError(f"{len(self.raw)} raw images")
+            raise ValueError(f"it lists {len(self.raw)} raw images, more than {_MOST}")
 
     def _one(self, data: Any) -> Image | None:
         image = Image(self)
@@ -62,8 +62,8 @@ class _RawImages(Images):  # type: ignore[misc]
                 return None
             image.deserialize(data)
         except Exception as error:
-            # Of any kind, again; the others are none the worse.
-            _log.info("an image of %.200r is left out: %.300r", self.compose.id, error)
+            # productmd raises any kind of error; the other images are still usable.
+            _log.info("left out an image of compose %.200r: %.300r", self.compose.id, error)
             return None
         return image
 
@@ -72,100 +72,108 @@ Metadata = TypeVar("Metadata", ComposeInfo, _RawImages)
 
 
 class ComposeUnavailable(SourceUnavailable):
-    """A location did not answer; it has to be asked again."""
+    """A location did not answer; a later try may succeed."""
 
 
 class ComposeNotFinished(NotFinished):
-    """The compose is not finished, or at none of the locations yet."""
+    """The compose is not finished, or not at any location yet."""
 
 
 class ComposeRefused(LookupRefused):
-    """There will never be images here: the compose failed, or its metadata cannot be its own."""
+    """The compose will never have images: it failed, or its metadata is invalid."""
 
 
 class Composes:
-    """The composes at the site's locations, read anonymously."""
+    """The composes at the site's locations, which are read anonymously."""
 
     def __init__(self, settings: config.Composes) -> None:
         self._settings = settings
 
     def find(self, entry: str) -> LookupResult:
-        """What `compose:<id>` holds: all raw images of the chosen variants that EC2 could run.
+        """Return all raw images of `compose:<id>` that are of the chosen variants and that EC2 can
+        run.
 
-        An image of which the metadata says something that cannot be is left out, and logged.
+        An image with invalid metadata is left out, and logged.
         Raises ComposeUnavailable, ComposeNotFinished or ComposeRefused.
         """
-        kind, _, name = entry.partition(":")
-        if kind != "compose" or not COMPOSE_ID.fullmatch(name):
-            raise ComposeRefused(f"{entry!r:.200} is no compose:ID")
-        place, status = self._place(name)
+        prefix, _, name = entry.partition(":")
+        if prefix != "compose" or not COMPOSE_ID.fullmatch(name):
+            raise ComposeRefused(f"{entry!r:.200} is not of the form compose:ID")
+        url, status = self._find_location(name)
         times = _times(name, status)
-        info = self._read(ComposeInfo, f"{place}/compose/metadata/composeinfo.json", name)
-        images = self._read(_RawImages, f"{place}/compose/metadata/images.json", name)
+        info = self._read(ComposeInfo, f"{url}/compose/metadata/composeinfo.json", name)
+        images = self._read(_RawImages, f"{url}/compose/metadata/images.json", name)
         chosen = self._settings
-        for what, value, allowed in (
+        for setting, value, allowed in (
             ("composes.types", info.compose.type, chosen.types),
             ("composes.release_types", info.release.type, chosen.release_types),
         ):
             if value not in allowed:
-                _log.info("%s is left out: its %.80r is not in %s", entry, value, what)
+                _log.info("left out %s: its %.80r is not in %s", entry, value, setting)
                 return LookupResult(entry, None, False, (), *times)
-        raw = tuple(self._raw_images(name, place, images))
+        raw = tuple(self._raw_images(name, url, images))
         return LookupResult(entry, None, False, raw, *times)
 
-    def _place(self, name: str) -> tuple[str, http.Answer]:
-        """The finished compose at the first location that has it: address and STATUS."""
-        silent: list[str] = []
+    def _find_location(self, name: str) -> tuple[str, http.Answer]:
+        """Return URL and STATUS of a finished compose at the first location that has it."""
+        failures: list[str] = []
         unfinished: list[str] = []
         for location in self._settings.locations:
-            place = f"{location}/{name}"
+            url = f"{location}/{name}"
             try:
-                answer = self._status(place)
+                answer = self._status(url)
                 status = text(answer)
             except http.NotFound as error:
                 unfinished.append(str(error))
                 continue
             except http.NoAnswer as error:
-                silent.append(str(error))
+                failures.append(str(error))
                 continue
             if status in FINISHED:
-                return place, answer
-            if status in _BROKEN:
-                raise ComposeRefused(f"{place} is {status}")
-            unfinished.append(f"{place} is {one_line(status, 80)}")
-        if silent:
-            raise ComposeUnavailable("; ".join(silent))
-        raise ComposeNotFinished("; ".join(unfinished) or "composes.locations is empty")
+                return url, answer
+            if status in _FAILED:
+                raise ComposeRefused(f"the compose {url} failed: its STATUS is {status}")
+            unfinished.append(f"{url} is not finished: its STATUS is {one_line(status, 80)}")
+        if failures:
+            raise ComposeUnavailable("; ".join(failures))
+        raise ComposeNotFinished(
+            "; ".join(unfinished) or "composes.locations in the configuration is empty"
+        )
 
-    def status(self, place: str) -> str:
-        """Pungi's word on the compose at an address. Raises web.NotThere, web.NoAnswer."""
-        return text(self._status(place))
+    def status(self, url: str) -> str:
+        """Return the STATUS of the compose at a URL. Raises http.NotFound, http.NoAnswer."""
+        return text(self._status(url))
 
-    def _status(self, place: str) -> http.Answer:
-        return http.get(f"{place}/STATUS", STATUS_LIMIT, self._settings.timeout)
+    def _status(self, url: str) -> http.Answer:
+        return http.get(f"{url}/STATUS", STATUS_LIMIT, self._settings.timeout)
 
-    def _read(self, kind: Callable[[], Metadata], url: str, name: str) -> Metadata:
+    def _read(self, make: Callable[[], Metadata], url: str, name: str) -> Metadata:
         try:
-            found = http.get(url, _METADATA_LIMIT, self._settings.timeout)
+            answer = http.get(url, _METADATA_LIMIT, self._settings.timeout)
         except http.NotFound as error:
             raise ComposeRefused(
-                f"the compose is finished and lacks its metadata: {error}"
+                f"the compose is finished, but its metadata is missing: {error}"
             ) from error
         except http.NoAnswer as error:
             raise ComposeUnavailable(str(error)) from error
-        metadata = kind()
+        metadata = make()
         try:
-            http.parsed(found.body, partial(_load, metadata))
+            http.parsed(answer.body, partial(_load, metadata))
         except Exception as error:
             if exhausted(error):
                 raise
-            # Of any kind: productmd raises nearly anything on what is not its own.
-            raise ComposeRefused(f"{url} is no metadata of a compose: {error!r:.300}") from error
+            # productmd raises any kind of error for invalid metadata.
+            reason = str(error) or type(error).__name__
+            raise ComposeRefused(
+                f"{url} is not valid metadata of a compose: {reason:.300}"
+            ) from error
         if metadata.compose.id != name:
-            raise ComposeRefused(f"{url} is the metadata of {metadata.compose.id!r:.200}")
+            raise ComposeRefused(
+                f"{url} is the metadata of another compose: {metadata.compose.id!r:.200}"
+            )
         return metadata
 
-    def _raw_images(self, name: str, place: str, images: _RawImages) -> Iterable[RawImage]:
+    def _raw_images(self, name: str, compose_url: str, images: _RawImages) -> Iterable[RawImage]:
         chosen = self._settings
         for variant, image in images.raw:
             if chosen.variants and variant not in chosen.variants:
@@ -174,7 +182,7 @@ class Composes:
                 continue
             try:
                 yield RawImage(
-                    url=f"{place}/compose/{_safe(image.path)}",
+                    url=f"{compose_url}/compose/{_safe(image.path)}",
                     architecture=Architecture.from_koji(str(image.arch)),
                     build=name,
                     source=f"compose-{name}",
@@ -182,24 +190,24 @@ class Composes:
                     checksum=_checksum(image.checksums),
                 )
             except (ValueError, TypeError, AttributeError) as error:
-                # A field of another type than productmd looks at.
-                _log.info("%s, %.200r is left out: %s", name, image.path, error)
+                # productmd does not check the types of all fields.
+                _log.info("left out image %.200r of compose %s: %s", image.path, name, error)
 
 
 def _load(metadata: ComposeInfo | _RawImages, body: bytes) -> None:
-    """Fill in metadata from a file of it. Raises nearly anything on what is none."""
+    """Parse the bytes of a metadata file. Raises any kind of error for an invalid one."""
     content = body.decode()
     json_bounds.check(content)
     metadata.loads(content)
 
 
 def text(answer: http.Answer) -> str:
-    """What a STATUS file says."""
+    """Return the text of a STATUS file."""
     return answer.body.decode(errors="replace").strip()
 
 
 def _times(name: str, status: http.Answer) -> tuple[float, float | None]:
-    """When a compose finished, by its STATUS or else by its id, and what time it is there."""
+    """Return when a compose finished, by its STATUS or else by its id, and its server's time."""
     found = COMPOSE_ID.fullmatch(name)
     assert found
     try:
@@ -208,7 +216,10 @@ def _times(name: str, status: http.Answer) -> tuple[float, float | None]:
         try:
             completed = datetime.strptime(found[1], "%Y%m%d").replace(tzinfo=UTC).timestamp()
         except ValueError as error:
-            raise ComposeRefused(f"{name} has no date, and its STATUS no Last-Modified") from error
+            raise ComposeRefused(
+                f"the completion time of {name} is unknown: its id has no date, and its STATUS no "
+                "Last-Modified"
+            ) from error
     try:
         return completed, http.seconds_of(status.date)
     except ValueError:
@@ -221,13 +232,15 @@ def _path(image: Any) -> str:
 
 def _safe(path: str) -> str:
     parts = path.split("/")
-    if len(parts) > _DEEPEST or not all(FILE_NAME.fullmatch(p) and p.strip(".") for p in parts):
-        raise ValueError("its path is none that Pungi makes")
+    if len(parts) > _MOST_PATH_PARTS or not all(
+        FILE_NAME.fullmatch(p) and p.strip(".") for p in parts
+    ):
+        raise ValueError("its path is not one that Pungi makes")
     return "/".join(map(in_url, parts))
 
 
 def _checksum(checksums: dict[Any, Any]) -> str:
     digits = checksums.get("sha256")
     if not isinstance(digits, str):
-        raise ValueError("it has no sha256")
+        raise ValueError("its metadata has no sha256 checksum")
     return f"sha256:{digits.lower()}"

@@ -1,7 +1,7 @@
-"""An HTTP session that ends when its time is over, however its servers dribble.
+"""Limit the total time of an HTTP session, even when a server sends byte by byte.
 
-A time-out of requests' counts from the last byte that came: a server that sends one now and then is
-waited for without an end, in the head of its answer as in its body.
+The timeout of the library requests counts from the last received byte, in the head and in the body
+of an answer: a server that sends a byte now and then keeps its client waiting for ever.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from requests.adapters import HTTPAdapter
 
 
 class Overdue(Exception):
-    """The time was over before the answer was."""
+    """The answer was not complete in time."""
 
 
 @contextmanager
 def session(seconds: float, plain: requests.Session | None = None) -> Iterator[requests.Session]:
-    """A session, the `plain` one if it is given, whose connections end after so many seconds.
+    """Yield a session, `plain` if it is given, whose connections are shut down after `seconds`.
 
-    Raises Overdue then, whatever was made of the broken answer: a head that breaks off looks whole.
+    Raises Overdue then, even when the body raised nothing: a truncated head looks complete.
     """
     adapter = _Adapter()
-    timer = Timer(seconds, adapter.break_off)
+    timer = Timer(seconds, adapter.expire)
     timer.daemon = True
     with plain or requests.Session() as session:
         for scheme in ("http://", "https://"):
@@ -36,63 +36,63 @@ def session(seconds: float, plain: requests.Session | None = None) -> Iterator[r
         try:
             yield session
         except Exception as error:
-            if adapter.over:
+            if adapter.expired:
                 raise Overdue from error
             raise
         finally:
             timer.cancel()
-        if adapter.over:
+        if adapter.expired:
             raise Overdue
 
 
 class _Adapter(HTTPAdapter):
-    """Knows the sockets of its connections."""
+    """An adapter that keeps the sockets of its connections, to shut them down."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.over = False
+        self.expired = False
         self._sockets: list[Any] = []
         self._lock = Lock()
 
-    def get_connection_with_tls_context(self, *given: Any, **named: Any) -> Any:
-        """The way from a request to its pool, whose connections tell us of their sockets."""
-        pool: Any = super().get_connection_with_tls_context(*given, **named)
-        pool.ConnectionCls = _telling(pool.ConnectionCls, self._know)
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the pool of a request; its connections register their sockets here."""
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _registering(pool.ConnectionCls, self._register)
         return pool
 
-    def break_off(self) -> None:
-        """End all connections, and each that is still to come."""
+    def expire(self) -> None:
+        """Shut down all connections, and each that is opened later."""
         with self._lock:
-            self.over = True
+            self.expired = True
             for each in self._sockets:
                 _shut(each)
 
-    def _know(self, opened: Any) -> None:
+    def _register(self, opened: Any) -> None:
         with self._lock:
             self._sockets.append(opened)
-            if self.over:
+            if self.expired:
                 _shut(opened)
 
 
-def _telling(kind: Any, know: Callable[[Any], None]) -> type:
-    class Telling(kind):  # type: ignore[misc]
+def _registering(connection_class: Any, register: Callable[[Any], None]) -> type:
+    class Registering(connection_class):  # type: ignore[misc]
         def _new_conn(self) -> socket.socket:
-            # A proxy may take its time before there is a connection.
+            # Registered before a proxy answers, which may take long.
             opened: socket.socket = super()._new_conn()
-            know(opened)
+            register(opened)
             return opened
 
         def connect(self) -> None:
             super().connect()
-            # TLS has put one of its own in its place.
-            know(self.sock)
+            # TLS has replaced the socket by its own.
+            register(self.sock)
 
-    return Telling
+    return Registering
 
 
 def _shut(opened: Any) -> None:
-    # TLS within a proxy's TLS is no socket, and has one.
+    # TLS within a proxy's TLS is an object that wraps a socket.
     opened = getattr(opened, "socket", opened)
-    # Whoever reads from it gets an end; closed by another thread, it would hang on Linux.
+    # A thread that reads from it gets an end of file; after close() it would hang on Linux.
     with suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The HTTP session in which a file server's files are read, and where it may send its clients."""
+"""Read files of a file server over HTTP, and restrict its redirects to trusted hosts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedimg.config import EC2
 from fedimg.images import RawImage
 from fedimg.untrusted.quoting import QuotedError
 
-#: How often in a row a server may send its clients elsewhere.
+#: Most redirects in a row that are followed.
 MOST_REDIRECTS = 5
-#: The longest address that is asked, in characters; web servers take 8 KiB of a request's line.
+#: Longest URL that is requested, in characters; web servers accept request lines of 8 KiB.
 LONGEST_ADDRESS = 8000
 
-#: Whom an address names, in a form that no two programs read differently.
+#: Scheme, host and port of a URL, in a form that all programs read in the same way.
 _AUTHORITY = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
     r"(:[0-9]{1,5})?(?=[/?#]|\Z)"
@@ -29,15 +29,15 @@ _AUTHORITY = re.compile(
 
 
 class RedirectRefused(QuotedError):
-    """An address is none that may be asked; the text says why, and never where it led."""
+    """A URL must not be requested; the text says why, without the path of a redirect's target."""
 
 
 @dataclass(frozen=True)
 class Trusted:
-    """Whom a file server may redirect its clients to, beside itself, and who may use plain http.
+    """The hosts to which a file server may redirect, beside itself, and that may use plain http.
 
-    `plain_http` are hosts that are read over http where https would be needed: behind a redirect
-    from https, and, where it is `https_alone`, at all.
+    `plain_http` are hosts that may use http where https is required: in a redirect from https, and
+    everywhere if `https_alone`.
     """
 
     redirects: Collection[str] = ()
@@ -46,51 +46,53 @@ class Trusted:
 
     @classmethod
     def of(cls, settings: EC2, image: RawImage) -> Trusted:
-        """Return what the settings say for an image."""
+        """Return the trusted hosts for an image, by the settings."""
         return cls(
             redirects=settings.redirect_hosts,
             plain_http=settings.plain_http_hosts,
-            # Nothing else vouches for its bytes, and no person gave the address.
+            # Without a checksum only https protects the bytes, and no person chose the URL.
             https_alone=image.checksum is None and not image.given_by_hand,
         )
 
     def check(self, url: str) -> None:
-        """Raise RedirectRefused when the address of an image must not be asked itself."""
+        """Raise RedirectRefused when an image's own URL must not be requested."""
         if len(url) > LONGEST_ADDRESS:
             raise RedirectRefused(
-                f"the address {url[:80]}… has {len(url)} characters, and {LONGEST_ADDRESS} is the "
-                "most that can be asked for"
+                f"the URL {url[:80]}… has {len(url)} characters, more than the {LONGEST_ADDRESS} "
+                "that can be requested"
             )
         parts = _AUTHORITY.match(url)
         if not parts:
             raise RedirectRefused(f"{url} is not an http or https address")
         if self.https_alone and not self._may_be_plain(parts):
             raise RedirectRefused(
-                f"{url} has no checksum, and http would let anybody on the way change it; serve it "
-                "over https, or name its host in ec2.plain_http_hosts in the configuration"
+                f"the image {url} has no checksum, and anybody on the network could change it over "
+                "http; serve it over https, or add its host to ec2.plain_http_hosts in the "
+                "configuration"
             )
 
     def check_redirect(self, url: str, asked: str, target: str) -> None:
-        """Raise RedirectRefused when what `url` led to, `asked`, may not lead on to `target`."""
-        there = _AUTHORITY.match(target)
-        if not there or not target.isprintable() or " " in target:
-            raise RedirectRefused(f"{url} redirects to something that is not an http address")
+        """Raise RedirectRefused when `asked`, reached from `url`, may not redirect to `target`."""
+        parts = _AUTHORITY.match(target)
+        if not parts or not target.isprintable() or " " in target:
+            raise RedirectRefused(f"{url} redirects to something that is not an http or https URL")
         if len(requote_uri(target)) > LONGEST_ADDRESS:
             raise RedirectRefused(
-                f"{url} redirects to an address of {len(requote_uri(target))} characters, and "
-                f"{LONGEST_ADDRESS} is the most that can be asked for"
+                f"{url} redirects to a URL of {len(requote_uri(target))} characters, more than the "
+                f"{LONGEST_ADDRESS} that can be requested"
             )
-        host = _host(there)
+        host = _host(parts)
         if host not in {urlsplit(url).hostname, *map(str.lower, self.redirects)}:
             raise RedirectRefused(
-                f"{url} redirects to {host}, which is neither its own host nor one of "
+                f"{url} redirects to {host}, which is not trusted: if it should be, add it to "
                 "ec2.redirect_hosts in the configuration"
             )
         needed = self.https_alone or asked.startswith("https:")
-        if needed and not self._may_be_plain(there):
+        if needed and not self._may_be_plain(parts):
             raise RedirectRefused(
-                f"{url} redirects from https to {host} over http, where anybody on the way could "
-                "change the file; ec2.plain_http_hosts in the configuration would allow that host"
+                f"{url} redirects from https to {host} over http, where anybody on the network "
+                "could change the file: if that is acceptable, add the host to "
+                "ec2.plain_http_hosts in the configuration"
             )
 
     def _may_be_plain(self, parts: re.Match[str]) -> bool:
@@ -100,8 +102,9 @@ class Trusted:
 class FileServer(requests.Session):
     """A session that follows redirects of a URL's own host to itself, and to trusted hosts.
 
-    Any other redirect raises RedirectRefused before anything is asked of that host: whoever can
-    change what Koji's file server answers should not choose whom fedimg and its instances ask.
+    Any other redirect raises RedirectRefused before that host is contacted: somebody who can change
+    the answers of Koji's file server must not choose the hosts that fedimg and its instances
+    contact.
     """
 
     def __init__(self, url: str, trusted: Trusted) -> None:
@@ -112,38 +115,40 @@ class FileServer(requests.Session):
         self._trusted = trusted
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Where an answer sends its client, when that is allowed."""
+        """Return the target of a redirect; None without one. Raises RedirectRefused."""
         try:
             target = super().get_redirect_target(resp)
-            there = None if target is None else urljoin(resp.url, target)
+            absolute = None if target is None else urljoin(resp.url, target)
         except ValueError as error:
-            # A host that is no IPv6 address, say, or bytes that are no text.
-            raise RedirectRefused(f"{self._url} redirects to something that is no URL") from error
-        if there is not None:
-            self._trusted.check_redirect(self._url, resp.url, there)
+            # An invalid IPv6 address, say, or bytes that are not text.
+            raise RedirectRefused(
+                f"{self._url} redirects to something that is not a URL"
+            ) from error
+        if absolute is not None:
+            self._trusted.check_redirect(self._url, resp.url, absolute)
         return target
 
 
 def reason(error: BaseException) -> str:
-    """Return why an answer did not come or did not come whole, without the address that failed.
+    """Return why an answer is missing or incomplete, without the URL that failed.
 
-    What requests and urllib3 say quotes the whole of it, which a server may have signed.
+    The errors of requests and urllib3 quote the whole URL, which may be a signed one.
     """
     if isinstance(error, requests.TooManyRedirects):
-        return f"it redirects more than {MOST_REDIRECTS} times"
+        return f"it redirects more than {MOST_REDIRECTS} times in a row"
     causes = list(_causes(error))
     if any(isinstance(each, (requests.exceptions.SSLError, SSLError)) for each in causes):
-        return "its server's certificate is not valid for it, or TLS with it failed"
-    # A connection that was refused is a time-out by its kind, and none.
-    late = [each for each in causes if not isinstance(each, NewConnectionError)]
-    if any(isinstance(each, (requests.Timeout, HTTPTimeout, TimeoutError)) for each in late):
-        return "its server did not answer in time"
+        return "the server's certificate is not valid for its name, or TLS failed"
+    # urllib3 derives the error of a refused connection from that of a timeout.
+    timeouts = [each for each in causes if not isinstance(each, NewConnectionError)]
+    if any(isinstance(each, (requests.Timeout, HTTPTimeout, TimeoutError)) for each in timeouts):
+        return "the server did not answer in time"
     for each in causes:
         if isinstance(each, OSError) and each.errno and each.strerror:
             return each.strerror
     if isinstance(error, (requests.ConnectionError, ProtocolError)):
-        return "the connection ended before the answer did"
-    return "its server's answer cannot be read"
+        return "the connection ended before the answer was complete"
+    return "the server's answer cannot be read"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

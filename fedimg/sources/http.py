@@ -1,4 +1,4 @@
-"""Reading small files over HTTP, with limits on time and size; what they say is the caller's."""
+"""Read small files over HTTP, with limits on time and size."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from fedimg.exceptions import exhausted
 from fedimg.sources import deadline
 from fedimg.untrusted.quoting import QuotedError, one_line, reason
 
-#: What is sent with every request. A compressed answer would get past the size limit.
+#: Headers of every request. A compressed answer would circumvent the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
 
-#: In bytes. Parsing an answer can take a dozen times its length of memory, and twenty threads may
-#: have an answer each. One thread parses the larger ones, one after the other: the C library keeps
-#: for each thread the memory that it has once used.
+#: Size above which answers are parsed one at a time, by one thread, in bytes. Parsing can take
+#: twelve times the answer's length of memory, twenty threads may parse at once, and the C library
+#: keeps the memory that each thread has used.
 _LARGE = 1024 * 1024
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 
 T = TypeVar("T")
 
-#: In characters; those that the standards name have some thirty.
+#: Most characters of a date that are parsed; valid dates have some thirty.
 _LONGEST_DATE = 100
 
 
 class NoAnswer(QuotedError):
-    """The server could not be asked, or its answer could not be read; later it may be."""
+    """The server did not answer, or not readably; a later try may succeed."""
 
 
 class TooLong(NoAnswer):
-    """The answer has more bytes than are read."""
+    """The answer is larger than the limit."""
 
 
 class NotFound(QuotedError):
-    """The server answers, and has no such file, or does not show it."""
+    """The server answers that it has no such file, or does not permit reading it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A file's bytes, and its Last-Modified and the answer's Date as the server sent them."""
+    """A file's bytes, and the headers Last-Modified and Date as the server sent them."""
 
     body: bytes
     modified: str | None
@@ -54,54 +54,57 @@ class Answer:
 
 
 @contextmanager
-def asking(url: str, seconds: float) -> Iterator[requests.Session]:
-    """A session in which the server of `url` has so many seconds, for its whole answer.
+def limited_session(url: str, seconds: float) -> Iterator[requests.Session]:
+    """Yield a session in which the server of `url` has `seconds` for its whole answer.
 
-    What requests and urllib3 raise becomes NoAnswer.
+    Errors of requests and urllib3 become NoAnswer.
     """
     try:
         with deadline.session(seconds) as session:
             yield session
     except deadline.Overdue as error:
-        raise NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
+        raise NoAnswer(
+            f"timed out after {seconds:g} s waiting for the whole answer of {url}"
+        ) from error
     except (requests.RequestException, HTTPError) as error:
         raise NoAnswer(f"{url} does not answer: {reason(error)}") from error
     except ValueError as error:
-        # A redirect is looked at by requests though none is followed, and may lead to no URL.
-        raise NoAnswer(f"{url} answers with something that cannot be read") from error
+        # requests parses the target of a redirect even if it does not follow it.
+        raise NoAnswer(f"{url} answers with a redirect to something that is not a URL") from error
 
 
 def body(response: requests.Response, limit: int) -> bytes:
-    """The whole of a streamed answer of at most `limit` bytes. Raises TooLong."""
+    """Return the body of a streamed answer of at most `limit` bytes. Raises TooLong."""
     read = bytearray()
-    # Piece by piece as they come: requests' own iterator waits until one is full, however slowly
-    # it fills.
+    # Read what has arrived: the iterator of requests waits until a piece is full.
     while piece := response.raw.read1(65536):
         read += piece
         if len(read) > limit:
-            raise TooLong(f"{response.url} answers with over {limit} bytes")
+            raise TooLong(
+                f"the answer of {response.url} has more than {limit} bytes, the most that are read"
+            )
     return bytes(read)
 
 
 def parsed(answer: bytes, parse: Callable[[bytes], T]) -> T:
-    """Return what `parse` makes of an answer, or raise what it raises; see _LARGE."""
+    """Return `parse(answer)`, or raise its error; large answers are parsed one at a time."""
     if len(answer) <= _LARGE:
         return parse(answer)
     return _PARSER.submit(parse, answer).result()
 
 
 def get(url: str, limit: int, seconds: float) -> Answer:
-    """The file at `url`, of at most `limit` bytes, within `seconds`; redirects are not followed.
+    """Read the file at `url`, of at most `limit` bytes, within `seconds`; follow no redirects.
 
     Raises NotFound, NoAnswer.
     """
     with (
-        asking(url, seconds) as session,
+        limited_session(url, seconds) as session,
         session.get(
             url, headers=HEADERS, timeout=seconds, stream=True, allow_redirects=False
         ) as response,
     ):
-        _mind_status(response)
+        _check_status(response)
         return Answer(
             body(response, limit),
             response.headers.get("Last-Modified"),
@@ -110,22 +113,22 @@ def get(url: str, limit: int, seconds: float) -> Answer:
 
 
 def seconds_of(date: str | None) -> float:
-    """A Date or Last-Modified header in seconds since the epoch. Raises ValueError."""
+    """Convert a Date or Last-Modified header to seconds since the epoch. Raises ValueError."""
     try:
         return parsedate_to_datetime((date or "")[:_LONGEST_DATE]).timestamp()
     except Exception as error:
-        # Of any kind: the library raises nearly anything on what is no date.
+        # The library raises any kind of error for an invalid date.
         if exhausted(error):
             raise
-        raise ValueError(f"{date!r:.80} is no time") from error
+        raise ValueError(f"{date!r:.80} is not a date") from error
 
 
-def _mind_status(response: requests.Response) -> None:
+def _check_status(response: requests.Response) -> None:
     status = response.status_code
     if status == requests.codes.ok:
         return
     text = f"{response.url} answers {status} {one_line(response.reason or '')}"
-    # A redirect leads away from the place that the configuration trusts.
+    # A redirect, too: it leads away from the URL that the configuration trusts.
     if status < requests.codes.server_error and status not in (408, 429):
         raise NotFound(text)
     raise NoAnswer(text)

@@ -1,12 +1,12 @@
-"""What an id is of a Koji task, a Koji build and a Pungi compose, and which of them make images.
+"""Define valid ids of Koji tasks, Koji builds and Pungi composes, and Koji's image methods.
 
-The hub's process loads this in place of the Koji client and of productmd.
+fedmsg-hub and the consumer load this module instead of the Koji client and productmd.
 """
 
 import re
 
-#: Koji's image methods, and the method of the children that hold the files, one a child; a task
-#: that has no such child holds them itself.
+#: Koji's image methods → the method of the child tasks that hold the files; a task without such a
+#: child holds its files itself.
 METHODS = {
     "image": "createImage",
     "kiwiBuild": "createKiwiImage",
@@ -17,8 +17,8 @@ METHODS = {
 }
 #: Koji's ids are PostgreSQL integers.
 LARGEST_ID = 2**31 - 1
-#: A compose's id ends with its date, the suffix of its type where it has one, and its number, as
-#: productmd makes it.
+#: A compose's id as productmd makes it: it ends with the date, the suffix of the compose's type if
+#: it has one, and a number.
 COMPOSE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}-([0-9]{8})(\.[a-z]{1,8})?\.[0-9]{1,4}")
-#: Pungi's words for a compose that is whole, or lacks only what it may lack.
+#: Pungi's states of a compose that is complete, or lacks only optional parts.
 FINISHED = ("FINISHED", "FINISHED_INCOMPLETE")

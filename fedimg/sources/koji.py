@@ -1,6 +1,6 @@
-"""What a Koji hub says of a task or build: whose it is, and which raw images it made.
+"""Look up a task or build in Koji: its owner and its raw images.
 
-fedimg.intake.resolve decides which of them are published; fedimg.sources.xmlrpc calls the hub.
+fedimg.intake.resolve decides which images are published; fedimg.sources.xmlrpc calls the hub.
 """
 
 from __future__ import annotations
@@ -27,71 +27,73 @@ from fedimg.untrusted.quoting import one_line
 # koji.TASK_STATES and koji.BUILD_STATES.
 _TASK_UNFINISHED, TASK_CLOSED = (0, 1, 4), 2
 _BUILD_UNFINISHED, BUILD_COMPLETE = (0,), 1
-#: koji.GenericError: the hub understood, and says no. Other faults are troubles of its own …
-_SAYS_NO = 1000
-#: … of which koji.RetryError and koji.ServerOffline concern all that is asked.
-_SAYS_LATER = (1009, 1014)
+#: koji.GenericError: the hub rejects the call. Other faults are failures of the hub.
+_REJECTED = 1000
+#: koji.RetryError and koji.ServerOffline: the hub fails at all calls.
+_UNAVAILABLE = (1009, 1014)
 #: koji.CHECKSUM_TYPES.
 _CHECKSUM_TYPES = {0: "md5", 1: "sha1", 2: "sha256"}
-#: Behind any time that can be: the year 5138, in seconds.
-_NO_TIME = 1e11
-#: More than Koji has architectures, by far.
+#: Later than any valid time, in seconds since the epoch: the year 5138.
+_TIME_LIMIT = 1e11
+#: Most children of a task; Koji makes one for each architecture.
 _MOST_CHILDREN = 100
 
 _log = logging.getLogger(__name__)
 
 
 class KojiUnavailable(SourceUnavailable):
-    """The hub did not answer; it has to be asked again."""
+    """The hub did not answer; a later try may succeed."""
 
 
 class KojiFails(KojiUnavailable, SourceFails):
-    """The hub answers, and fails at what was asked: at this one, perhaps for good."""
+    """The hub answers, but fails at this call, perhaps permanently."""
 
 
 class KojiNotFinished(NotFinished):
-    """The hub knows the task or build, and says that it is not finished."""
+    """The task or build exists and is not finished."""
 
 
 class KojiRefused(LookupRefused):
-    """There will never be images here: no such thing, not an image, failed, or malformed."""
+    """The task or build will never have images: it is unknown, failed, malformed or no image."""
 
 
 class KojiHub:
-    """A Koji hub, asked anonymously."""
+    """A Koji hub, which is called anonymously."""
 
     def __init__(self, settings: Koji) -> None:
         self._settings = settings
         self._client = XMLRPCClient(settings.hub, settings.timeout)
 
     def find(self, entry: str) -> LookupResult:
-        """What `task:<id>` or `build:<id>` is, with all raw images that EC2 could run.
+        """Look up `task:<id>` or `build:<id>`, with all raw images that EC2 can run.
 
-        A file of which the hub says something that cannot be is left out, and logged. Raises
-        KojiUnavailable, KojiNotFinished or KojiRefused.
+        A file with invalid data is left out, and logged. Raises KojiUnavailable, KojiNotFinished or
+        KojiRefused.
         """
-        kind, _, number = entry.partition(":")
-        if kind not in ("task", "build") or not (number.isascii() and number.isdecimal()):
-            raise KojiRefused(f"{entry!r} is neither task:ID nor build:ID")
-        return self._task(int(number)) if kind == "task" else self._build(int(number))
+        prefix, _, number = entry.partition(":")
+        if prefix not in ("task", "build") or not (number.isascii() and number.isdecimal()):
+            raise KojiRefused(f"{entry!r} is neither of the form task:ID nor build:ID")
+        return self._task(int(number)) if prefix == "task" else self._build(int(number))
 
     def _task(self, task: int) -> LookupResult:
-        info, children = self._ask(("getTaskInfo", task, True), ("getTaskChildren", task))
+        info, children = self._call(("getTaskInfo", task, True), ("getTaskChildren", task))
         if info is None:
-            raise KojiRefused(f"{self._settings.hub} knows no task {task}")
+            raise KojiRefused(f"{self._settings.hub} has no task {task}")
         info = _row(info, f"task {task}")
         method = info.get("method")
         if not isinstance(method, str) or method not in METHODS:
-            raise KojiRefused(f"task {task} is {method!r:.80}, which makes no images")
+            raise KojiRefused(f"task {task} is of method {method!r:.80}, which makes no images")
         _finished(f"task {task}", info.get("state"), _TASK_UNFINISHED, TASK_CLOSED)
         if not is_scratch(info.get("request")):
-            raise KojiRefused(f"task {task} is no scratch build: its build is announced apart")
-        holders = _closed_children(task, children, METHODS[method]) or [task]
+            raise KojiRefused(
+                f"task {task} is not a scratch build; its build is announced separately"
+            )
+        tasks = _closed_children(task, children, METHODS[method]) or [task]
         owner = info.get("owner")
         if type(owner) is not int or not 0 < owner <= LARGEST_ID:
-            raise KojiRefused(f"the hub gives {owner!r:.80} as the owner of task {task}")
-        (user, *results), now = self._dated(
-            ("getUser", owner), *(("getTaskResult", holder) for holder in holders)
+            raise KojiRefused(f"the hub returned an invalid owner of task {task}: {owner!r:.80}")
+        (user, *results), now = self._dated_call(
+            ("getUser", owner), *(("getTaskResult", each) for each in tasks)
         )
         return LookupResult(
             entry=f"task:{task}",
@@ -99,8 +101,8 @@ class KojiHub:
             scratch=True,
             images=tuple(
                 image
-                for holder, result in zip(holders, results, strict=True)
-                for image in self._scratch_images(holder, result)
+                for each, result in zip(tasks, results, strict=True)
+                for image in self._scratch_images(each, result)
             ),
             completed=_time(info.get("completion_ts")),
             now=now,
@@ -109,9 +111,9 @@ class KojiHub:
     def _scratch_images(self, task: int, result: Any) -> Iterable[RawImage]:
         files = result.get("files") if isinstance(result, dict) else None
         if not isinstance(files, list):
-            _log.info("task %d lists no files", task)
+            _log.info("left out task %d: its result lists no files", task)
             return
-        # Koji's taskrelpath: the remainder is not padded with zeros.
+        # As koji.pathinfo.taskrelpath does: the remainder has no leading zeros.
         folder = f"{self._settings.topurl}/work/tasks/{task % 10000}/{task}"
         for name in files:
             if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
@@ -125,16 +127,16 @@ class KojiHub:
                     source=f"task-{task}",
                 )
             except ValueError as error:
-                _log.info("task %d, file %.200r is left out: %s", task, name, error)
+                _log.info("left out file %.200r of task %d: %s", name, task, error)
 
     def _build(self, build: int) -> LookupResult:
-        (info, archives), now = self._dated(
+        (info, archives), now = self._dated_call(
             ("getBuild", build),
-            # Koji's way to pass keyword arguments.
+            # Koji passes keyword arguments in this form.
             ("listArchives", {"buildID": build, "type": "image", "__starstar": True}),
         )
         if info is None:
-            raise KojiRefused(f"{self._settings.hub} knows no build {build}")
+            raise KojiRefused(f"{self._settings.hub} has no build {build}")
         info = _row(info, f"build {build}")
         _finished(f"build {build}", info.get("state"), _BUILD_UNFINISHED, BUILD_COMPLETE)
         try:
@@ -142,7 +144,7 @@ class KojiHub:
         except ValueError as error:
             raise KojiRefused(f"build {build}: {error}") from error
         if not isinstance(archives, list):
-            raise KojiRefused(f"the archives of build {build} are no list")
+            raise KojiRefused(f"the hub returned no list of the archives of build {build}")
         return LookupResult(
             entry=f"build:{build}",
             owner=_text(info.get("owner_name"), f"owner of build {build}"),
@@ -155,14 +157,16 @@ class KojiHub:
     def _build_images(
         self, build: int, parts: list[str], archives: list[Any]
     ) -> Iterable[RawImage]:
-        # Koji's pathinfo.imagebuild.
+        # As koji.pathinfo.imagebuild does.
         folder = f"{self._settings.topurl}/packages/{'/'.join(map(in_url, parts))}/images"
         for archive in archives:
             name = archive.get("filename") if isinstance(archive, dict) else None
             if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
                 continue
             if archive.get("metadata_only"):
-                _log.info("build %d, file %.200r is left out: Koji has no such file", build, name)
+                _log.info(
+                    "left out file %.200r of build %d: Koji has its metadata only", name, build
+                )
                 continue
             try:
                 yield RawImage(
@@ -174,14 +178,14 @@ class KojiHub:
                     checksum=_checksum(archive),
                 )
             except ValueError as error:
-                _log.info("build %d, file %.200r is left out: %s", build, name, error)
+                _log.info("left out file %.200r of build %d: %s", name, build, error)
 
-    def _ask(self, *calls: tuple[Any, ...]) -> list[Any]:
-        """The hub's answers to some calls, in one request (Koji's multiCall)."""
-        return self._dated(*calls)[0]
+    def _call(self, *calls: tuple[Any, ...]) -> list[Any]:
+        """Return the hub's answers to some calls, made in one request (multiCall)."""
+        return self._dated_call(*calls)[0]
 
-    def _dated(self, *calls: tuple[Any, ...]) -> tuple[list[Any], float | None]:
-        """The same, and what time it is by the hub."""
+    def _dated_call(self, *calls: tuple[Any, ...]) -> tuple[list[Any], float | None]:
+        """Do what `_call` does; return also the hub's time, in seconds since the epoch."""
         try:
             answers, now = self._client.dated(
                 "multiCall",
@@ -194,7 +198,7 @@ class KojiHub:
         except NoAnswer as error:
             raise no_answer(error) from error
         if not isinstance(answers, list) or len(answers) != len(calls):
-            raise KojiUnavailable(f"{self._settings.hub} did not answer each of {len(calls)} calls")
+            raise KojiUnavailable(f"{self._settings.hub} did not answer all of {len(calls)} calls")
         values = []
         for (method, *_), answer in zip(calls, answers, strict=True):
             if isinstance(answer, dict):
@@ -202,48 +206,53 @@ class KojiHub:
                     self._settings.hub, method, answer.get("faultCode"), answer.get("faultString")
                 )
             if not isinstance(answer, list) or len(answer) != 1:
-                raise KojiUnavailable(f"{self._settings.hub} gave no answer to {method}")
+                raise KojiUnavailable(f"{self._settings.hub} returned no value for {method}")
             values.append(answer[0])
         return values, now
 
 
 def refusal(hub: str, method: str, code: object, text: object) -> Exception:
-    """What a hub's fault means: KojiRefused, KojiFails or KojiUnavailable."""
-    kind: type[Exception] = KojiFails
-    if code == _SAYS_NO:
-        kind = KojiRefused
-    elif code in _SAYS_LATER:
-        kind = KojiUnavailable
-    return kind(f"{hub} refuses {method} ({code!r:.20}): {one_line(str(text))}")
+    """Return the exception for a hub's fault: KojiRefused, KojiFails or KojiUnavailable."""
+    error: type[Exception] = KojiFails
+    if code == _REJECTED:
+        error = KojiRefused
+    elif code in _UNAVAILABLE:
+        error = KojiUnavailable
+    return error(f"{hub} answers {method} with fault {code!r:.20}: {one_line(str(text))}")
 
 
 def no_answer(error: NoAnswer) -> KojiUnavailable:
-    """What it means that nothing usable came: KojiFails where the hub did answer."""
+    """Return the exception for a missing or unreadable answer: KojiFails if the hub sent one."""
     return (KojiFails if isinstance(error, (Garbled, TooLong)) else KojiUnavailable)(str(error))
 
 
 def _row(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise KojiRefused(f"the hub describes {what} by {value!r:.80}")
+        raise KojiRefused(f"the hub returned invalid data of {what}: {value!r:.80}")
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise KojiRefused(f"the hub gives {value!r:.80} as the {what}")
+        raise KojiRefused(f"the hub returned an invalid {what}: {value!r:.80}")
     return value
 
 
 def _finished(what: str, state: Any, unfinished: tuple[int, ...], finished: int) -> None:
-    # True is 1 to Python, and 2.0 is 2; to Koji they are no states.
+    # Python takes True for 1 and 2.0 for 2, which are no states of Koji's.
     if type(state) is not int or state not in (*unfinished, finished):
-        raise KojiRefused(f"{what} failed, was cancelled or is gone: its state is {state!r:.80}")
+        raise KojiRefused(
+            f"{what} failed, was cancelled or was deleted: its state is {state!r:.80}"
+        )
     if state != finished:
         raise KojiNotFinished(f"{what} is not finished yet: its state is {state}")
 
 
 def is_scratch(request: Any) -> bool:
-    """Whether the options among a task's arguments, which each method puts elsewhere, say so."""
+    """Return whether a task is a scratch build, by its arguments.
+
+    Each method has its options at another place among the arguments.
+    """
     return isinstance(request, list) and any(
         isinstance(argument, dict) and argument.get("scratch") is True for argument in request
     )
@@ -251,52 +260,60 @@ def is_scratch(request: Any) -> bool:
 
 def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
     if not isinstance(children, list) or len(children) > _MOST_CHILDREN:
-        raise KojiRefused(f"the children of task {task} are no list of at most {_MOST_CHILDREN}")
-    found = []
+        raise KojiRefused(
+            f"the hub returned no list of at most {_MOST_CHILDREN} children of task {task}"
+        )
+    closed = []
     for child in children:
         row = _row(child, f"a child of task {task}")
         number, state = row.get("id"), row.get("state")
         if method is None or row.get("method") != method or type(number) is not int:
             continue
         if not 0 < number <= LARGEST_ID:
-            raise KojiRefused(f"a child of task {task} has the impossible id {number!r:.20}")
-        # An architecture may be optional: it fails, and the parent is closed all the same.
+            raise KojiRefused(f"a child of task {task} has the invalid id {number!r:.20}")
+        # An optional architecture may fail while the parent succeeds.
         if type(state) is int and state == TASK_CLOSED:
-            found.append(number)
+            closed.append(number)
         else:
-            _log.info("task %d, child %d is left out: its state is %.80r", task, number, state)
-    return found
+            _log.info("left out child %d of task %d: its state is %.80r", number, task, state)
+    return closed
 
 
 def _time(value: Any) -> float | None:
-    """A time of the hub's, in seconds since the epoch; None for what is none."""
+    """Return a time of the hub's, in seconds since the epoch; None if it is invalid."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value < _NO_TIME else None
+    return float(value) if 0 <= value < _TIME_LIMIT else None
 
 
 def _name(value: Any, what: str) -> str:
     if not isinstance(value, str) or not FILE_NAME.fullmatch(value) or not value.strip("."):
-        raise ValueError(f"{what} {value!r:.200} is no name that Koji makes")
+        raise ValueError(f"{what} {value!r:.200} is not a name that Koji makes")
     return value
 
 
 def _architecture(value: Any) -> Architecture:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r:.80} is no architecture")
+        raise ValueError(f"{value!r:.80} is not an architecture")
     return Architecture.from_koji(value)
 
 
 def _size(value: Any) -> int | None:
     if value is not None and type(value) is not int:
-        raise ValueError(f"{value!r:.80} is no size")
+        raise ValueError(f"{value!r:.80} is not a size")
     return value
 
 
 def _checksum(archive: dict[str, Any]) -> str | None:
-    kind, digits = archive.get("checksum_type"), archive.get("checksum")
+    checksum_type, digits = archive.get("checksum_type"), archive.get("checksum")
     if digits is None:
         return None
-    if type(kind) is not int or kind not in _CHECKSUM_TYPES or not isinstance(digits, str):
-        raise ValueError(f"checksum {digits!r:.80} of type {kind!r:.80} is none that Koji makes")
-    return f"{_CHECKSUM_TYPES[kind]}:{digits.lower()}"
+    if (
+        type(checksum_type) is not int
+        or checksum_type not in _CHECKSUM_TYPES
+        or not isinstance(digits, str)
+    ):
+        raise ValueError(
+            f"checksum {digits!r:.80} of type {checksum_type!r:.80} is not one that Koji makes"
+        )
+    return f"{_CHECKSUM_TYPES[checksum_type]}:{digits.lower()}"

@@ -1,6 +1,6 @@
-"""What a Koji hub lists as finished since a moment: image builds, and scratch tasks that make some.
+"""Find image builds and scratch image tasks that a Koji hub lists as finished since a time.
 
-fedimg.intake.catch_up finds what was missed, fedimg.intake.resolve what is published of it.
+fedimg.intake.catch_up finds missed entries, and fedimg.intake.resolve the images to publish.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from fedimg.sources.koji import (
 from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.untrusted.quoting import one_line
 
-#: A hub has one list of builds, and one of tasks for each method: listTasks takes one at a time.
+#: A hub has a list of builds, and a list of tasks for each method: listTasks takes one method.
 BUILDS = "builds"
 LISTS = (BUILDS, *METHODS)
 
-#: Rows asked for at once. A task's row holds its request, which its owner may have made long.
+#: Rows of one request. A task's row holds the task's arguments, which may be long.
 PAGE = 100
-#: What is listed in one go; far more than Koji finishes within any outage.
+#: Most pages of one listing; far more than Koji finishes within any outage.
 _MOST_PAGES = 1000
-#: The next page begins this much before the last row's time, in seconds, as several may have it.
-_STEP = 0.01
-#: No time that a hub can mean, in seconds since the epoch: the year 3058.
+#: Seconds by which the next page begins before the last row's time, as several rows may have it.
+_OVERLAP = 0.01
+#: Later than any valid time, in seconds since the epoch: the year 3058.
 _LATEST = 2.0**35
 
 _log = logging.getLogger(__name__)
@@ -45,9 +45,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FinishedEntry:
-    """A build or scratch task by the hub's word; `completed` is in seconds since the epoch.
+    """A finished build, scratch task or compose; `completed` is in seconds since the epoch.
 
-    `name` is a build's name-version-release, and a task's method.
+    `name` is a build's name-version-release, a task's method, or a compose's id.
     """
 
     entry: str
@@ -58,9 +58,9 @@ class FinishedEntry:
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a list: what may have made images, and up to when everything was listed by now.
+    """A page of a list: the finished entries, and the time up to which the list has been read.
 
-    The last page that is read of a list that goes on says `more`.
+    `more` is set on the last page if the list was not read to its end.
     """
 
     found: list[FinishedEntry]
@@ -69,10 +69,10 @@ class Page:
 
 
 class KojiListing:
-    """A hub's lists of what finished, read anonymously."""
+    """A hub's lists of finished builds and tasks, which are read anonymously."""
 
     names = LISTS
-    #: Of which entries they tell.
+    #: The kinds of the listed entries.
     kinds: Sequence[str] = ("task", "build")
 
     def __init__(self, settings: Koji) -> None:
@@ -80,22 +80,23 @@ class KojiListing:
         self._client = XMLRPCClient(settings.hub, settings.timeout)
 
     def now(self) -> float:
-        """What time it is at the hub, in seconds since the epoch. Raises KojiUnavailable."""
+        """Return the hub's time, in seconds since the epoch. Raises KojiUnavailable."""
         try:
             return self._client.clock()
         except xmlrpc.client.Fault as fault:
             raise KojiUnavailable(
-                f"{self._hub} answers with {one_line(str(fault.faultString))}"
+                f"{self._hub} answers with a fault: {one_line(str(fault.faultString))}"
             ) from fault
         except NoAnswer as error:
             raise KojiUnavailable(str(error)) from error
 
     def since(self, name: str, after: float) -> Iterator[Page]:
-        """What finished after a moment of the hub's clock, of the list `name`, oldest first.
+        """List the entries of list `name` that finished after a time of the hub's clock, oldest
+        first.
 
-        The list may change while it is read, so a page begins at the time where the last one
-        ended, not at the number: what comes in between, or goes, moves nothing out of sight. At
-        most 100,000 rows are read. Raises KojiUnavailable or KojiRefused.
+        A page begins at the time at which the last one ended, not at an offset, because the list
+        may change while it is read. At most 100,000 rows are read. Raises KojiUnavailable or
+        KojiRefused.
         """
         listed: set[int] = set()
         until, start, offset = after, after, 0
@@ -103,68 +104,72 @@ class KojiListing:
         for number in range(_MOST_PAGES):
             rows, full = self._page(name, start, offset)
             if rows and offset and rows == last:
-                raise KojiUnavailable(f"{self._hub} lists the same {name} again and again")
+                raise KojiUnavailable(f"{self._hub} lists the same page of {name} again and again")
             last = rows
             fresh = []
             for row in rows:
-                one = _row(name, row)
-                if one is None or one.completed <= after:
-                    _log.info("a row of %s is left out: %.200r", name, row)
-                elif one.number not in listed:
-                    listed.add(one.number)
-                    fresh.append(one)
-            until = max([until, *(one.completed for one in fresh)])
+                parsed = _row(name, row)
+                if parsed is None or parsed.completed <= after:
+                    _log.info("left out an invalid row of %s: %.200r", name, row)
+                elif parsed.number not in listed:
+                    listed.add(parsed.number)
+                    fresh.append(parsed)
+            until = max([until, *(each.completed for each in fresh)])
             yield Page(
-                [one.finished for one in fresh if one.finished],
+                [each.finished for each in fresh if each.finished],
                 until,
                 more=full and number == _MOST_PAGES - 1,
             )
             if not full:
                 return
-            if fresh and until - _STEP > start:
-                start, offset = until - _STEP, 0
+            if fresh and until - _OVERLAP > start:
+                start, offset = until - _OVERLAP, 0
             else:
                 offset += len(rows)
 
     def _page(self, name: str, after: float, offset: int) -> tuple[list[Any], bool]:
-        """Some rows, and whether there may be more.
+        """Return some rows, and whether there may be more.
 
-        A row that the hub cannot put into words is an _Unlisted one.
+        An _Unlisted stands for a row that the hub fails to send.
         """
         limit = PAGE
         while True:
             query = {"limit": limit, "offset": offset}
             try:
-                rows = self._ask(name, after, query)
+                rows = self._call(name, after, query)
             except (KojiFails, KojiRefused) as error:
-                # One row may be to blame: others say what is in it, and it may be longer than is
-                # read here, or nothing that the hub can put into words.
+                # One row may be to blame, whose owner chose its content: it may exceed our size
+                # limit, or make the hub fail.
                 if limit > 1:
                     limit = max(1, limit // 4)
                     continue
-                if not self._is_unspeakable(name, after, query):
+                if not self._is_unlistable(name, after, query):
                     raise
-                _log.warning("one of %s is left out, as the hub cannot name it: %s", name, error)
+                _log.warning("left out a row of %s that the hub fails to list: %s", name, error)
                 return [_Unlisted()], True
             if not isinstance(rows, list):
-                raise KojiUnavailable(f"{self._hub} lists {name} as {rows!r:.80}")
+                raise KojiUnavailable(
+                    f"{self._hub} returned something other than a list of {name}: {rows!r:.80}"
+                )
             return rows, len(rows) >= limit
 
-    def _is_unspeakable(self, name: str, after: float, query: dict[str, Any]) -> bool:
-        """Whether the hub counts a row, and is well, and fails to list it once more."""
+    def _is_unlistable(self, name: str, after: float, query: dict[str, Any]) -> bool:
+        """Return whether the hub counts the row, but fails once more to list it."""
         try:
-            if self._ask(name, after, query | {"countOnly": True}) != 1:
+            if self._call(name, after, query | {"countOnly": True}) != 1:
                 return False
         except (KojiFails, KojiRefused):
             return False
         try:
-            self._ask(name, after, query)
+            self._call(name, after, query)
         except (KojiFails, KojiRefused):
             return True
         return False
 
-    def _ask(self, name: str, after: float, query: dict[str, Any]) -> Any:
-        """Raises KojiUnavailable, KojiFails among it, or KojiRefused."""
+    def _call(self, name: str, after: float, query: dict[str, Any]) -> Any:
+        """Request rows of a list. Raises KojiUnavailable, of which KojiFails is one, or
+        KojiRefused.
+        """
         try:
             if name == BUILDS:
                 return self._client.call(
@@ -199,12 +204,12 @@ class KojiListing:
 
 
 class _Unlisted:
-    """In place of a row of which the hub can say nothing. No two are equal."""
+    """Stands for a row that the hub fails to list. No two are equal."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of which the hub said what it always says; `finished` when it may be announced."""
+    """A valid row; `finished` is None when the row's build or task is not to be announced."""
 
     number: int
     completed: float
@@ -214,28 +219,31 @@ class _Row:
 def _row(name: str, row: Any) -> _Row | None:
     if not isinstance(row, dict):
         return None
-    kind, number = ("build", row.get("build_id")) if name == BUILDS else ("task", row.get("id"))
+    prefix, number = ("build", row.get("build_id")) if name == BUILDS else ("task", row.get("id"))
     if type(number) is not int or not 0 < number <= LARGEST_ID:
         return None
     completed: Any = row.get("completion_ts")
-    # Not a number is less than nothing.
+    # NaN fails the comparison, too.
     if type(completed) not in (int, float) or not 0 < completed < _LATEST:
         return None
-    # The task of a build that is not scratch is never announced: its build is. Drafts are neither.
-    if row.get("draft") is True or (kind == "task" and not is_scratch(row.get("request"))):
+    # Of a build that is not scratch, the build is announced, not its task; drafts are not
+    # announced.
+    if row.get("draft") is True or (prefix == "task" and not is_scratch(row.get("request"))):
         return _Row(number, completed, None)
     return _Row(
         number,
         completed,
         FinishedEntry(
-            entry=f"{kind}:{number}",
+            entry=f"{prefix}:{number}",
             completed=completed,
-            name=_printable(row.get("nvr") if kind == "build" else name),
+            name=_printable(row.get("nvr") if prefix == "build" else name),
             owner=_printable(row.get("owner_name")),
         ),
     )
 
 
 def _printable(value: Any) -> str:
-    """What a terminal may be shown of the hub's word."""
+    """Return the hub's text with each character that is not printable replaced by a question
+    mark.
+    """
     return "".join(each if each.isprintable() else "?" for each in str(value)[:200])

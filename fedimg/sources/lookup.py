@@ -1,6 +1,6 @@
-"""What asking about an announced entry comes to: whose it is and its images, or why there are none.
+"""Define the result of looking up an announced entry, and the reasons why a lookup fails.
 
-Koji is asked in fedimg.sources.koji, composes in fedimg.sources.composes.
+fedimg.sources.koji looks up tasks and builds, fedimg.sources.composes composes.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from fedimg.untrusted.quoting import QuotedError
 
 
 class SourceUnavailable(QuotedError):
-    """No answer; it has to be asked again."""
+    """The source did not answer; a later try may succeed."""
 
 
 class SourceFails(SourceUnavailable):
-    """Whoever is asked answers, and fails at this one, perhaps for good."""
+    """The source answers, but fails at this entry, perhaps permanently."""
 
 
 class NotFinished(QuotedError):
-    """It is known, and is not finished, or is not there yet."""
+    """The entry is not finished, or not in the source yet."""
 
 
 class LookupRefused(QuotedError):
-    """There will never be images here: no such thing, not an image, failed, or malformed."""
+    """The entry will never have images: it is unknown, failed, malformed or no image."""
 
 
 @dataclass(frozen=True)
 class LookupResult:
-    """One entry by the word of who made it.
+    """An entry as its source describes it.
 
-    Not `scratch` is a build that has been through Koji's policy. Of a compose `owner` is None:
-    whoever may write to its location may publish. `completed` is when it finished, and `now`
-    what time it is there, in seconds since the epoch; None where nobody tells.
+    A build that is not `scratch` has passed Koji's policy. `owner` is None for a compose: everybody
+    who can write to its location may publish. `completed` is when the entry finished, and `now`
+    the source's time, in seconds since the epoch; None if unknown.
     """
 
     entry: str

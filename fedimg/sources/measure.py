@@ -1,8 +1,8 @@
-"""How large an image's file is and which version of it, by its file server's word alone.
+"""Ask a file server for the size and the validator of an image's file.
 
-The server is asked as the writing asks it, for a range, so that it tells both the same: some refuse
-HEAD, or tell something else there. Redirects are followed where a download may follow them. What is
-told of a failure holds no address that the server chose: such a one may be signed.
+The request is for a range, like the download's, because some servers reject HEAD, or answer it
+differently. It follows the redirects that a download may follow. Errors hold no URL that the server
+chose, which may be a signed one.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, rea
 _TOTAL = re.compile(r"bytes (?:\d{1,15}-\d{1,15}|\*)/(\d{1,15})")
 _DIGITS = re.compile(r"\d{1,15}")
 _HEADERS = {**http.HEADERS, "Range": "bytes=0-0"}
-#: Refusals that do not last.
-_PASSING = (408, 429)
+#: Status codes of temporary failures.
+_TEMPORARY = (408, 429)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A file's size in bytes, None where its server does not say, and its validator."""
+    """A file's size in bytes, None if its server does not send it, and its validator."""
 
     size: int | None = None
     validator: Validator = field(default_factory=Validator)
 
 
 def measure(url: str, seconds: float, trusted: Trusted) -> Measured:
-    """What the server of `url` says of the file, within `seconds`, asked for its first byte.
+    """Return the size and validator of the file at `url`, by a request for its first byte.
 
-    Redirects are followed to whom the site trusts. Raises web.NotThere, web.NoAnswer.
+    The server has `seconds` to answer. Redirects to `trusted` hosts are followed. Raises
+    http.NotFound, http.NoAnswer.
     """
     try:
         with (
@@ -47,19 +48,23 @@ def measure(url: str, seconds: float, trusted: Trusted) -> Measured:
     except RedirectRefused as error:
         raise http.NotFound(str(error)) from error
     except deadline.Overdue as error:
-        raise http.NoAnswer(f"{url} has not ended its answer after {seconds:g} s") from error
+        raise http.NoAnswer(
+            f"timed out after {seconds:g} s waiting for the whole answer of {url}"
+        ) from error
     except (requests.RequestException, HTTPError) as error:
         raise http.NoAnswer(f"{url} does not answer: {reason(error)}") from error
 
 
 def _read(url: str, response: requests.Response) -> Measured:
-    status, said = response.status_code, response.headers
+    status, headers = response.status_code, response.headers
     if status in (200, 206):
-        return Measured(_size(response), Validator.of(said.get("ETag"), said.get("Last-Modified")))
+        return Measured(
+            _size(response), Validator.of(headers.get("ETag"), headers.get("Last-Modified"))
+        )
     if status == 416:
-        # A file of nothing has no first byte.
+        # An empty file has no first byte.
         return Measured()
-    raise (http.NoAnswer if status >= 500 or status in _PASSING else http.NotFound)(
+    raise (http.NoAnswer if status >= 500 or status in _TEMPORARY else http.NotFound)(
         f"{url} answers {status}"
     )
 

@@ -1,8 +1,8 @@
-"""Reading an XML-RPC answer of somebody who may mean harm, within bounds of depth, number and time.
+"""Parse an XML-RPC answer of an untrusted server within bounds of depth, number and time.
 
-The standard library's Unmarshaller gives the values their types; what it is fed is bounded here.
-The standard library's parser is not: it takes declarations of entities, nesting of any depth, and
-millions of attributes. tests/test_answer_memory.py measures what the largest answers cost.
+The standard library's Unmarshaller converts the values, and this module bounds its input. The
+standard library's own parser accepts entity declarations, nesting of any depth, and millions of
+attributes. tests/test_answer_memory.py measures the memory of the largest answers.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from xml.parsers import expat
 
 from fedimg.exceptions import exhausted
 
-# In bytes: between two looks at the clock.
+# Bytes that are parsed between two checks of the time.
 _PIECE = 64 * 1024
-# The parser collects all attributes of a tag before anybody can count them: 16 MiB of them would
+# The parser collects all attributes of a tag before a handler can count them: 16 MiB of them would
 # take 400 MiB. A tag contains no "<", so that the search takes linear time.
 _ATTRIBUTE = re.compile(rb"<[^\s<>/!?]+\s+[^\s<>/]")
 
 
 class Malformed(Exception):
-    """The answer is no XML-RPC, or more of it than is read; the text says which."""
+    """The answer is not valid XML-RPC, or exceeds the bounds; the text says which."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The most that one answer may take: elements within each other, elements, and seconds.
+    """The bounds of one answer: nesting depth and number of elements, and seconds of parsing.
 
-    Koji's values lie within each other some ten deep, three elements each, and a page of its lists
-    has some ten thousand elements. Each takes a tenth of a kilobyte of memory, or less.
+    Koji nests values some ten deep, three elements each, and a page of its lists has some ten
+    thousand elements. Each takes at most 100 bytes of memory.
     """
 
     depth: int = 100
@@ -41,31 +41,31 @@ class Bounds:
 
 
 def value(document: bytes, bounds: Bounds) -> Any:
-    """Return the one value of an answer.
+    """Return the value of an answer.
 
-    Raises xmlrpc.client.Fault when the answer is one, and Malformed whatever else it is.
+    Raises xmlrpc.client.Fault when the answer is a fault, and Malformed when it is invalid.
     """
-    reading = _Reading(bounds)
+    parser = _Parser(bounds)
     try:
-        return reading.run(document)
+        return parser.run(document)
     except (Malformed, xmlrpc.client.Fault):
         raise
     except expat.ExpatError as error:
-        raise Malformed(f"it is no XML: {error}") from error
+        raise Malformed(f"it is not valid XML: {error}") from error
     except Exception as error:
-        # A date, a number or a structure that cannot be: the Unmarshaller raises nearly anything.
+        # The Unmarshaller raises any kind of error for an invalid date, number or structure.
         if exhausted(error):
             raise
-        raise Malformed("it holds a value that cannot be read") from error
+        raise Malformed("it holds an invalid value") from error
     finally:
-        reading.close()
+        parser.close()
 
 
-class _Reading:
+class _Parser:
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
         self._target = xmlrpc.client.Unmarshaller(use_builtin_types=True)
-        # What it is given is text already.
+        # expat passes it decoded text.
         self._target.xml("", None)
         self._parser = expat.ParserCreate("utf-8")
         self._parser.buffer_text = True
@@ -74,26 +74,26 @@ class _Reading:
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._target.data
         self._depth = self._elements = 0
-        self._until = time.monotonic() + bounds.seconds
+        self._deadline = time.monotonic() + bounds.seconds
 
     def run(self, document: bytes) -> Any:
         if _ATTRIBUTE.search(document):
-            raise Malformed("a tag of it has an attribute, which XML-RPC has none of")
+            raise Malformed("a tag has an attribute, which XML-RPC does not allow")
         for start in range(0, len(document), _PIECE):
             self._parser.Parse(document[start : start + _PIECE], False)
-            if time.monotonic() > self._until:
-                raise Malformed(f"reading it took longer than {self._bounds.seconds:g} s")
+            if time.monotonic() > self._deadline:
+                raise Malformed(f"parsing it took longer than {self._bounds.seconds:g} s")
         self._parser.Parse(b"", True)
         values = self._target.close()
         if len(values) != 1:
-            raise Malformed(f"it has {len(values)} values in place of one")
+            raise Malformed(f"it has {len(values)} values instead of one")
         return values[0]
 
     def close(self) -> None:
-        """Let go of the handlers, which refer to this object.
+        """Remove the parser's handlers, which refer to this object.
 
-        In a cycle with the parser it would keep all values until Python next looks for cycles, and
-        that is after a number of objects, however large they are.
+        The cycle of references would keep all values in memory until Python next collects garbage,
+        which depends on the number of objects, not on their size.
         """
         self._parser.StartDoctypeDeclHandler = None
         self._parser.StartElementHandler = None
@@ -101,7 +101,7 @@ class _Reading:
         self._parser.CharacterDataHandler = None
 
     def _refuse_doctype(self, *_declaration: Any) -> None:
-        raise Malformed("it declares a document type, which XML-RPC has none of")
+        raise Malformed("it declares a document type, which XML-RPC does not allow")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self._depth += 1

@@ -1,8 +1,7 @@
-"""Runs commands on an instance over SSH with a pinned host key; which ones, the caller knows.
+"""Run commands on an instance over SSH with a pinned host key.
 
-An instance may say anything, of any length. Whatever it says is read in a process of its own, one
-for each login (fedimg.ssh.process): it has limits of memory and time, nothing of the worker's
-environment, and answers with data.
+An instance may send anything, of any length. A separate process for each login (fedimg.ssh.process)
+reads it: the process has limits of memory and time, and nothing of the worker's environment.
 """
 
 from __future__ import annotations
@@ -53,23 +52,23 @@ __all__ = [
     "new_identity",
 ]
 
-#: What a process may have in memory, in bytes: it was seen to take 23 MB for itself, and holds no
-#: more than fedimg.ssh.connection.LARGEST_OUTPUT of what an instance sends.
+#: Memory limit of a process, in bytes: it needs 23 MB for itself, and holds at most
+#: fedimg.ssh.connection.LARGEST_OUTPUT of an instance's output.
 MEMORY = 256 * 1024 * 1024
-#: How often a wait looks for cancellation, in seconds.
-GLANCE = 0.2
-#: How long a process may take to start, in seconds; 0.2 is usual.
-_START = 60.0
-#: Of the reason that a process gives, so many characters are told.
-_PROBLEM = 1000
+#: Seconds between two checks for cancellation.
+POLL_SECONDS = 0.2
+#: Timeout for a process to start, in seconds; 0.2 s is usual.
+_START_SECONDS = 60.0
+#: Most characters of a process's reason for a failure that are quoted.
+_LONGEST_PROBLEM = 1000
 
 _REPLY: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
 
 
 class SSHError(QuotedError):
-    """A login or a command failed; `output` is the tail of what the command had printed.
+    """A login or a command failed; `output` is the tail of the command's output.
 
-    `broke` says that the connection ended before its command did.
+    `broke` is true when the connection ended before its command did.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class SSHError(QuotedError):
 
 
 class HostKeyMismatch(SSHError):
-    """Somebody other than the machine that was started answered; nothing was sent to it."""
+    """The server has another host key than the started machine; nothing was sent to it."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, reached=Reached.HOST_KEY)
@@ -97,8 +96,8 @@ class HostKeyMismatch(SSHError):
 class Identity:
     """An ed25519 key pair that lives in memory only.
 
-    `public` is the OpenSSH line for authorized_keys; `private_text` is the private half in
-    OpenSSH's own format, as cloud-init wants it for a host key.
+    `public` is the OpenSSH line for authorized_keys; `private_text` is the private key in OpenSSH's
+    own format, as cloud-init expects a host key.
     """
 
     private_text: str = field(repr=False)
@@ -106,7 +105,7 @@ class Identity:
 
 
 def new_identity(comment: str) -> Identity:
-    """A key pair made for this attempt; `comment` ends its public line."""
+    """Generate a key pair; `comment` ends its public line."""
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM,
@@ -132,20 +131,20 @@ def connect(
 ) -> Session:
     """Log in to a machine that may still be booting.
 
-    Refused connections, late banners and refused logins (cloud-init installs the user's key some
-    time after sshd answers) are tried again for `limit` seconds. `stop` cancels this and whatever
-    the session runs. `memory`, in bytes, is what reading the machine's answers may take.
+    Refused connections, late banners and rejected logins (cloud-init installs the user's key some
+    time after sshd answers) are tried again for `limit` seconds. `stop` cancels the login and the
+    session's commands. `memory` limits the memory for reading the machine's answers, in bytes.
 
     Raises:
-        HostKeyMismatch: at once, when the server cannot show `host_key`.
-        SSHError: no login within the limit, and the text has the reason of the last try; or the
-            machine went beyond a limit.
+        HostKeyMismatch: at once, when the server does not have `host_key`.
+        SSHError: there was no login within the limit, and the text has the reason of the last try;
+            or the machine exceeded another limit.
         Cancelled: `stop` was set.
     """
     where = f"{user}@{address} port {port}"
-    process = _Process(stop, f"waiting for {where}")
+    process = _Process(stop, f"logging in as {where}")
     try:
-        process.receive(time.monotonic() + _START, Ready)
+        process.receive(time.monotonic() + _START_SECONDS, Ready)
         login = Login(address, port, user, host_key.public, client_key.private_text, limit, memory)
         deadline = time.monotonic() + limit + 2 * GRACE
         process.reached = Reached.PORT
@@ -155,12 +154,12 @@ def connect(
         process.kill()
         raise
     process.reached = Reached.LOGIN
-    process.what = f"a command ran as {where}"
+    process.action = f"running a command as {where}"
     return Session(process)
 
 
 class Session:
-    """A login, good for one command after another; close it, or use it as a context manager."""
+    """A login that runs one command after another; close it, or use it as a context manager."""
 
     def __init__(self, process: _Process) -> None:
         self._process = process
@@ -170,66 +169,69 @@ class Session:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the login, and with it a command that still runs. Closing again does nothing."""
+        """End the login, and a command that still runs. A second call does nothing."""
         self._process.kill()
 
     def run(
         self,
         command: str,
         *,
-        given: bytes = b"",
+        stdin: bytes = b"",
         limit: float,
         idle: float,
-        heard: Callable[[str], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
     ) -> Finished:
-        """Run `command` in the user's login shell with `given` on its standard input.
+        """Run `command` in the user's login shell with `stdin` on its standard input.
 
-        Each line of standard output goes to `heard` as it comes, without escape sequences and
-        control characters. `limit` is for the whole command and `idle` for the time since the last
-        byte of either stream, both in seconds. A session is closed when its command did not end
-        by itself.
+        `on_line` is called with each line of standard output as it arrives, without escape
+        sequences and control characters. `limit` is the timeout of the whole command and `idle`
+        that since the last byte of either stream, both in seconds. The session is closed when the
+        command did not end by itself.
 
         Raises:
-            SSHError: a limit passed, the link broke, or a signal killed the command; any exit
-                status is a result, not an error.
+            SSHError: a timeout passed, the connection broke, or a signal killed the command; any
+                exit status is a result, not an error.
             Cancelled: the `stop` given to `connect` was set.
         """
-        asked = Command(command, len(given), limit, idle, lines=heard is not None)
+        request = Command(command, len(stdin), limit, idle, lines=on_line is not None)
         deadline = time.monotonic() + limit + 2 * GRACE
         try:
-            self._process.send(encoded(asked) + given, deadline)
+            self._process.send(encoded(request) + stdin, deadline)
             while True:
                 reply = self._process.receive(deadline, Lines, Finished)
                 if isinstance(reply, Finished):
-                    return Finished(reply.status, _told(reply.output), _told(reply.errors))
-                if isinstance(reply, Lines) and heard is not None:
+                    return Finished(
+                        reply.status, _sanitized(reply.output), _sanitized(reply.errors)
+                    )
+                if isinstance(reply, Lines) and on_line is not None:
                     for line in reply.lines:
-                        heard(printable(line))
+                        on_line(printable(line))
         except BaseException:
             self.close()
             raise
 
 
 class _Process:
-    """A fresh interpreter that talks to one machine; `what` is being done, `reached` how far it is.
+    """A new interpreter that talks to one machine; `action` is what it does, for errors.
 
-    Fresh, as a fork of a process with threads may hang. It ends when its standard input does, so it
-    outlives no worker. It gets no environment: the worker's may hold credentials of AWS's, and the
-    database's password. What it prints beside its messages would be a machine's words in our log.
+    It is a new interpreter, as a fork of a process with threads may hang. It ends when its standard
+    input ends, and so does not outlive the worker. It has no environment, because the worker's may
+    hold AWS credentials and the database's password. Its standard error is discarded, because it
+    would bring foreign text into the log.
     """
 
-    def __init__(self, stop: threading.Event, what: str) -> None:
-        self.what = what
+    def __init__(self, stop: threading.Event, action: str) -> None:
+        self.action = action
         self.reached = Reached.NOTHING
         self._stop = stop
-        self._said = bytearray()
+        self._buffer = bytearray()
         self._popen = subprocess.Popen(
             [sys.executable, "-I", "-m", "fedimg.ssh.process"],
             stdin=subprocess.PIPE,
@@ -238,24 +240,24 @@ class _Process:
             bufsize=0,
             env={},
             cwd="/",
-            # Control-C on a terminal is the worker's.
+            # Control-C on a terminal is for the worker only.
             start_new_session=True,
         )
         assert self._popen.stdin
         assert self._popen.stdout
         self._in, self._out = self._popen.stdin, self._popen.stdout
-        # Where nobody reads, a write would wait without a limit.
+        # A write to a process that does not read must not block.
         os.set_blocking(self._in.fileno(), False)
 
     def kill(self) -> None:
-        """End the process. Killing it again does nothing."""
+        """Kill the process. A second call does nothing."""
         self._popen.kill()
         self._popen.wait()
         for pipe in (self._in, self._out):
             pipe.close()
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Write everything. Raises as `receive` does."""
+        """Write all of `data`. Raises as `receive` does."""
         left = memoryview(data)
         while left:
             self._wait(self._in, select.POLLOUT, deadline)
@@ -266,81 +268,82 @@ class _Process:
             except BrokenPipeError as error:
                 raise self._ended() from error
 
-    def receive(self, deadline: float, *kinds: type[Reply]) -> Reply:
-        """The next message, of one of these kinds.
+    def receive(self, deadline: float, *expected: type[Reply]) -> Reply:
+        """Return the next message, which is of one of the `expected` types.
 
-        Raises SSHError for a Failed, a process that has ended, one that says nothing until
-        `deadline`, and for what is no such message; Cancelled when `stop` is set.
+        Raises SSHError when the message is Failed or of another type, when the process has ended,
+        and when no message arrives until `deadline`; Cancelled when `stop` is set.
         """
-        while (end := self._said.find(b"\n")) < 0:
-            if len(self._said) > LONGEST:
-                raise self._failed("the process that talks to it sends an endless message")
+        while (end := self._buffer.find(b"\n")) < 0:
+            if len(self._buffer) > LONGEST:
+                raise self._failed(f"its SSH process sent a message of over {LONGEST} bytes")
             self._wait(self._out, select.POLLIN, deadline)
             data = os.read(self._out.fileno(), 65536)
             if not data:
                 raise self._ended()
-            self._said += data
-        line = bytes(self._said[:end])
-        del self._said[: end + 1]
+            self._buffer += data
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         try:
             reply = _REPLY.validate_json(line, strict=True)
         except ValidationError as error:
-            raise self._failed("the process that talks to it sends what is no message") from error
+            raise self._failed("its SSH process sent an invalid message") from error
         if isinstance(reply, Failed):
-            problem = _told(reply.problem).replace("\n", " ")[:_PROBLEM]
+            problem = _sanitized(reply.problem).replace("\n", " ")[:_LONGEST_PROBLEM]
             if reply.reached is Reached.HOST_KEY:
                 raise HostKeyMismatch(problem)
-            raise SSHError(problem, _told(reply.output), reply.reached, broke=reply.broke)
-        if not isinstance(reply, kinds):
-            raise self._failed(f"the process that talks to it sends {reply.kind!r} out of turn")
+            raise SSHError(problem, _sanitized(reply.output), reply.reached, broke=reply.broke)
+        if not isinstance(reply, expected):
+            raise self._failed(f"its SSH process sent the message {reply.kind!r} out of turn")
         return reply
 
     def _wait(self, pipe: IO[bytes], event: int, deadline: float) -> None:
         if pipe.closed:
-            raise self._failed("the connection was closed before", broke=True)
+            raise self._failed("the connection is already closed", broke=True)
         poll = select.poll()
         poll.register(pipe, event)
         while not self._stop.is_set():
-            if poll.poll(GLANCE * 1000):
+            if poll.poll(POLL_SECONDS * 1000):
                 return
             if time.monotonic() >= deadline:
-                raise self._late()
-        raise Cancelled(f"cancelled while {self.what}")
+                raise self._overdue()
+        raise Cancelled(f"cancelled while {self.action}")
 
-    def _late(self) -> SSHError:
-        return self._failed("the process that talks to it was ended at its deadline")
+    def _overdue(self) -> SSHError:
+        return self._failed("its SSH process did not end in time and was killed")
 
     def _ended(self) -> SSHError:
-        """Why the process is there no more, as its exit status tells.
+        """Return the error for a process that has ended, by its exit status.
 
-        What a machine can bring about is held against it.
+        Ends that the machine can cause count as failures of the machine.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # It closes its pipes a moment before it is gone.
+            # The process closes its pipes a moment before it ends.
             self._popen.wait(GRACE)
         status = self._popen.returncode
         if self.reached is Reached.NOTHING:
-            return self._failed(f"the process for it did not start ({_ending(status)})", broke=True)
+            return self._failed(f"its SSH process did not start ({_exit_text(status)})", broke=True)
         if status == OUT_OF_MEMORY:
-            return self._failed("what it sent took more memory than is allowed to it")
+            return self._failed("reading what the machine sent took more memory than the limit")
         if status == -signal.SIGALRM:
-            return self._late()
-        # The system's, when the whole machine is out of memory; or somebody's.
+            return self._overdue()
+        # SIGKILL comes from the kernel when the worker's machine is out of memory, or from a
+        # person.
         return self._failed(
-            f"the process that talks to it ended ({_ending(status)})",
+            f"its SSH process ended ({_exit_text(status)})",
             broke=status == -signal.SIGKILL,
         )
 
     def _failed(self, problem: str, *, broke: bool = False) -> SSHError:
-        return SSHError(f"gave up while {self.what}: {problem}", reached=self.reached, broke=broke)
+        return SSHError(f"failed while {self.action}: {problem}", reached=self.reached, broke=broke)
 
 
-def _ending(status: int | None) -> str:
+def _exit_text(status: int | None) -> str:
     if status is not None and status < 0:
         return f"signal {-status}"
     return f"exit status {status}"
 
 
-def _told(text: str) -> str:
-    """What a process tells of a machine, fit to be shown: of it, too, nothing is believed."""
+def _sanitized(text: str) -> str:
+    """Return text of a process printable and without secrets: the process is untrusted, too."""
     return plain("\n".join(map(printable, text[-OUTPUT_TAIL:].splitlines())))

@@ -1,8 +1,8 @@
-"""The process that talks SSH to one machine for the worker: `python -I -m fedimg.ssh.process`.
+"""Talk SSH to one machine for the worker, as the process `python -I -m fedimg.ssh.process`.
 
-A machine that breaks it, or what it is made of, has broken a process with little memory, no
-environment, and one machine's keys. It is told what to do on standard input, one login and then
-commands, and answers on standard output.
+A machine that exploits it, or a library of it, has broken into a process with little memory, no
+environment, and the keys of one machine. It reads a login and then commands from standard input,
+and answers on standard output.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fedimg.ssh.protocol import (
     encoded,
 )
 
-#: Of a thread, in bytes; the usual 8 MiB would count for the limit of memory.
+#: Stack size of a thread, in bytes; the default of 8 MiB would count against the memory limit.
 _STACK = 1024 * 1024
 
 
@@ -39,67 +39,66 @@ def main() -> None:
     threading.stack_size(_STACK)
     threading.excepthook = _end_with_thread
     threading.Thread(target=_end_with_worker, daemon=True).start()
-    # It is told a private key.
+    # The process receives a private key.
     hide_memory()
     _limit(resource.RLIMIT_CORE, 0)
-    # paramiko imports it where it is there, for what a client's configuration file may run: half of
-    # the time that this process takes to start, and a quarter of its memory.
+    # paramiko imports invoke, if it is installed, for commands of SSH configuration files: that
+    # takes half of this process's start time, and a quarter of its memory.
     sys.modules["invoke"] = None  # type: ignore[assignment]
     from fedimg.ssh import connection
 
-    asked = sys.stdin.buffer
-    _say(Ready())
-    login = Login(**json.loads(asked.readline()))
-    # Of what a process can write to, so that shared libraries, which all of them share, count for
-    # nothing (Linux 4.7 and later).
+    requests = sys.stdin.buffer
+    _send(Ready())
+    login = Login(**json.loads(requests.readline()))
+    # RLIMIT_DATA counts writable memory only, not shared libraries (Linux 4.7 and later).
     _limit(resource.RLIMIT_DATA, login.memory)
     try:
         _end_after(login.limit)
         keys = connection.keys(login.host_key, login.client_key)
         session = connection.connect(login.address, login.port, login.user, keys, login.limit)
         signal.alarm(0)
-        _say(LoggedIn())
-        while message := asked.readline():
+        _send(LoggedIn())
+        while message := requests.readline():
             command = Command(**json.loads(message))
             _end_after(command.limit)
-            given = asked.read(command.given)
-            finished = session.run(command, given, lambda lines: _say(Lines(lines)))
+            stdin = requests.read(command.given)
+            finished = session.run(command, stdin, lambda lines: _send(Lines(lines)))
             signal.alarm(0)
-            _say(finished)
+            _send(finished)
     except connection.GaveUp as gave_up:
-        _say(gave_up.failed)
+        _send(gave_up.failed)
     except MemoryError:
-        # At once: words would take memory, and so may the threads' ending.
+        # Exit at once: a message, or an orderly end of the threads, would take memory.
         os._exit(OUT_OF_MEMORY)
 
 
-def _say(reply: Reply) -> None:
+def _send(reply: Reply) -> None:
     sys.stdout.buffer.write(encoded(reply))
     sys.stdout.buffer.flush()
 
 
-def _limit(what: int, most: int) -> None:
-    resource.setrlimit(what, (most, most))
+def _limit(limit: int, value: int) -> None:
+    resource.setrlimit(limit, (value, value))
 
 
 def _end_after(seconds: float) -> None:
-    """Have the kernel end this process then, whatever it is at."""
+    """Have the kernel kill this process `seconds` and a grace period from now."""
     signal.alarm(math.ceil(seconds + GRACE))
 
 
 def _end_with_thread(args: threading.ExceptHookArgs) -> None:
-    """End this process when a thread of it dies: nobody would hear the machine any more."""
+    """End this process when one of its threads fails: nobody would read from the machine."""
     os._exit(OUT_OF_MEMORY if exhausted(args.exc_value) else 1)
 
 
 def _end_with_worker() -> None:
-    """End this process when nobody holds the other end of its standard input.
+    """Wait until the other end of standard input is closed, and end this process.
 
-    Not prctl's PR_SET_PDEATHSIG: that would count for the thread that started this process.
+    PR_SET_PDEATHSIG of prctl would end it with the worker's thread that started it.
     """
-    gone = select.poll()
-    gone.register(sys.stdin.fileno(), 0)
-    gone.poll()
+    hangup = select.poll()
+    hangup.register(sys.stdin.fileno(), 0)
+    hangup.poll()
     os._exit(0)
 
 

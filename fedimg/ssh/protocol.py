@@ -1,4 +1,4 @@
-"""What the worker and its SSH processes say to each other: JSON, one message a line.
+"""Define the messages between the worker and its SSH processes: JSON, one message per line.
 
 fedimg.ssh.client is the worker's end, fedimg.ssh.process the other.
 """
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-#: No message is longer than this many bytes. The longest has the lines of one read, or two tails.
+#: Largest message, in bytes. The largest hold the lines of one read, or two tails of output.
 LONGEST = 1024 * 1024
-#: The exit status of a process that reached its limit of memory; it may have none for words.
+#: Exit status of a process that reached its memory limit, when it may have no memory for a message.
 OUT_OF_MEMORY = 75
-#: How long after its own limit, in seconds, a login or a command is ended by force.
+#: Seconds after its own timeout at which a login or a command is killed.
 GRACE = 5.0
 
 
 class Reached(StrEnum):
-    """How far the last try at a login came."""
+    """The stage that the last try at a login reached."""
 
     NOTHING = "no answer to TCP"
     CLOSED = "connection refused"
@@ -31,9 +31,9 @@ class Reached(StrEnum):
 
 @dataclass(frozen=True)
 class Login:
-    """To the process, once: log in there, within `limit` seconds and `memory` bytes.
+    """First request to the process: log in within `limit` seconds and `memory` bytes.
 
-    `host_key` is a public line, `client_key` the private half in OpenSSH's own format.
+    `host_key` is a public line, `client_key` a private key in OpenSSH's own format.
     """
 
     address: str
@@ -47,9 +47,9 @@ class Login:
 
 @dataclass(frozen=True)
 class Command:
-    """To the process: run this; `given` bytes for its standard input follow the message.
+    """Request to the process: run a command; `given` bytes of standard input follow the message.
 
-    `limit` and `idle` are in seconds; with `lines`, each line is told as it comes.
+    `limit` and `idle` are timeouts in seconds; with `lines`, each line is sent as it arrives.
     """
 
     command: str
@@ -61,14 +61,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Ready:
-    """The process has started, and waits for its Login."""
+    """The process has started and waits for a Login."""
 
     kind: Literal["ready"] = "ready"
 
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """The process has logged in, and waits for a Command."""
+    """The process has logged in and waits for a Command."""
 
     kind: Literal["logged in"] = "logged in"
 
@@ -83,9 +83,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended; `output` and `errors` are the tails of its two streams, printable and
-    without private keys.
-    """
+    """The exit status of a command, and the tails of its standard output and standard error."""
 
     status: int
     output: str
@@ -95,10 +93,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """There was no login, or a command did not come to its end; the process says nothing more.
+    """The login failed, or a command did not end by itself; this is the last message.
 
-    `output` is the tail of what the command had printed, and `broke` says that the connection
-    ended before the command did.
+    `output` is the tail of the command's output, and `broke` is true when the connection ended
+    before the command did.
     """
 
     problem: str
@@ -112,5 +110,5 @@ Reply = Ready | LoggedIn | Lines | Finished | Failed
 
 
 def encoded(message: Login | Command | Reply) -> bytes:
-    """A message as it goes over the pipe."""
+    """Encode a message as a line of JSON."""
     return json.dumps(vars(message), ensure_ascii=False).encode(errors="replace") + b"\n"

@@ -1,20 +1,20 @@
-"""How much a JSON text of somebody who may mean harm holds, told before any of it is parsed."""
+"""Bound the number and nesting depth of an untrusted JSON text's values before it is parsed."""
 
 from __future__ import annotations
 
 import re
 
-#: An images.json of a whole Fedora has some 30,000 values, within each other six deep. Each takes a
-#: quarter of a kilobyte of memory, or less.
+#: The images.json of a whole Fedora has some 30,000 values, nested six deep. Each takes at most 256
+#: bytes of memory.
 MOST_VALUES = 300_000
 DEEPEST = 50
 
-# A string that does not end is one, too: each character is looked at once, whatever the text.
+# An unterminated string counts as a string, so that each character is read once, for any text.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]},]', re.DOTALL)
 
 
 def check(text: str) -> None:
-    """Raise ValueError for more values, or deeper ones, than are read."""
+    """Raise ValueError when a JSON text has more values, or nests them deeper, than allowed."""
     depth = 0
     values = 1
     for token in _TOKEN.finditer(text):

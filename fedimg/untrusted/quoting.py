@@ -1,7 +1,7 @@
-"""What others said, made fit to be quoted: printable, on one line, bounded, without secrets.
+"""Make untrusted text fit to be quoted: printable, on one line, bounded, without secrets.
 
-A server's reason phrase or an SSH banner is anybody's text. fedimg.untrusted.redaction knows what
-is secret.
+A server's reason phrase and an SSH banner are untrusted, for example. fedimg.untrusted.redaction
+finds the secrets.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 from fedimg.untrusted.redaction import hide
 
-#: The most characters of what somebody else said that one of our texts quotes, …
+#: Most characters of untrusted text that a text of ours quotes.
 QUOTED = 300
-#: … and the most that an error has.
+#: Most characters of an error.
 LONGEST = 4000
 
 _ESCAPES = re.compile(
@@ -21,23 +21,23 @@ _ESCAPES = re.compile(
     r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC: window titles, links
     r"|\x1b[ -/]*[0-~]"
 )
-#: How urllib3 names its connection in front of a reason, and the address that it was asked for.
+#: The connection that urllib3 names before a reason, and the URL that it names after it.
 _CONNECTION = re.compile(r"<?\w{1,50}\.?\w{0,50}(?:\(host=[^)]{0,300}\)| object)(?: at 0x\w+)?>?: ")
-_ASKED = re.compile(r" ?(?:with|for) url: \S+")
+_REQUESTED_URL = re.compile(r" ?(?:with|for) url: \S+")
 
 
 class QuotedError(Exception):
-    """An error whose text may quote others: it is printable, on one line, and bounded."""
+    """An error whose text may quote untrusted text: it is printable, on one line, and bounded."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(one_line(text, LONGEST))
 
 
 def printable(text: str) -> str:
-    """A line that somebody else wrote, without what would move a terminal's cursor."""
+    """Return an untrusted line without escape sequences and control characters."""
     if text.isprintable():
         return text
-    # What was no text to begin with shows as question marks.
+    # Characters that cannot be encoded become question marks.
     plain = _ESCAPES.sub("", text).encode(errors="replace").decode()
     return (
         plain if plain.isprintable() else "".join(c for c in plain if c.isprintable() or c == "\t")
@@ -45,20 +45,21 @@ def printable(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A text of several lines, each of them printable, without secrets."""
+    """Return a text of several lines with each line printable, without secrets."""
     return hide("\n".join(map(printable, text.split("\n"))))
 
 
 def one_line(text: str, longest: int = QUOTED) -> str:
-    """A text as one printable line of at most so many characters, without secrets."""
-    # What is cut first may hide no secret behind its first half; what is never cut takes long.
+    """Return a text as one printable line of at most `longest` characters, without secrets."""
+    # Cut at four times the length first, as redaction of a long text takes long; the rest is a
+    # margin, so that no half of a secret at this cut is left in the result.
     whole = plain(text[: 4 * longest].replace("\r", "\n")).replace("\t", " ")
     line = " ".join(part for each in whole.split("\n") if (part := each.strip()))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def plain_values(value: Any) -> Any:
-    """JSON whose texts are plain, the names in it too."""
+    """Return a JSON value with `plain` applied to all of its strings and names."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, dict):
@@ -69,15 +70,15 @@ def plain_values(value: Any) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """Why a request failed, in one line, without the address that it led to.
+    """Return why a request failed, in one line, without the URL.
 
-    Where a server redirected to may be a signed address, and is not what anybody asked for.
+    The URL may be the target of a redirect, which may be signed.
     """
     for _ in range(10):
         inner = [each for each in error.args if isinstance(each, BaseException)]
-        behind = getattr(error, "reason", None)
-        if isinstance(behind, BaseException):
-            inner.append(behind)
+        cause = getattr(error, "reason", None)
+        if isinstance(cause, BaseException):
+            inner.append(cause)
         if not inner:
             break
         error = inner[-1]
@@ -85,4 +86,4 @@ def reason(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         error = cause
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return one_line(_ASKED.sub("", _CONNECTION.sub("", text)))
+    return one_line(_REQUESTED_URL.sub("", _CONNECTION.sub("", text)))

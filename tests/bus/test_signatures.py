@@ -25,7 +25,7 @@ from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.certificates import Authority
-from tests.test_consumers import INSTALLED, HubProcess, build_message, task_message, wait_until
+from tests.hub_process import INSTALLED, HubProcess, build_message, task_message, wait_until
 
 PREFIX = "org.fedoraproject.dev."
 BUILD = PREFIX + BUILD_TOPIC
@@ -262,7 +262,7 @@ def test_hub_takes_signed_messages_alone_and_counts_the_others(
         assert store.refused(time.time() + 60) == []
     finally:
         store.close()
-    assert "refused, unsigned" in hub.log
+    assert f"rejected a message on {BUILD!r}: unsigned" in hub.log
     assert "revoked" in hub.log
     # Where an operator sees it.
     (found,) = check.rejected_messages(Settings(state_directory=hub.database.parent))

@@ -9,7 +9,7 @@ import fedmsg.crypto.x509_ng
 import pytest
 
 from fedimg.bus import signing
-from tests.bus.test_outbox_relay import write_certificate
+from tests.bus.certificates import write_certificate
 
 MESSAGE = {"topic": "org.fedoraproject.prod.fedimg.image.upload", "msg": {"é": [1, None]}, "i": 1}
 

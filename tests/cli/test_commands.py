@@ -135,7 +135,7 @@ def test_a_misspelt_key_is_named_with_the_nearest_known_one(
     config.write_text('state_directorie = "state"\n')
     result = run(command, "--json")
     assert result.exit_code == 2
-    assert "unknown key 'state_directorie'; did you mean 'state_directory'?" in result.stderr
+    assert "unknown key state_directorie; did you mean state_directory?" in result.stderr
     assert str(config) in json.loads(result.stdout)["error"]
     assert "Traceback" not in result.output
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from fedimg.process import systemd as watchdog
 from lab.bus import Bus
-from tests.test_consumers import INSTALLED, START_SECONDS, HubProcess
+from tests.hub_process import INSTALLED, START_SECONDS, HubProcess
 
 ROOT = Path(__file__).parent.parent.parent
 #: On systemd's scale of 0 to 10.

@@ -65,7 +65,7 @@ def test_image_that_lets_nobody_in_after_a_reboot_fails(lab: Lab) -> None:
         ("breaks it", CheckState.PASSED),
         ("reboot", CheckState.FAILED),
     ]
-    assert "refused the key" in told.checks[-1].output
+    assert "rejected the key" in told.checks[-1].output
     lab.leaves_nothing(image)
 
 

@@ -383,9 +383,9 @@ def utility_instances(lab: Lab, image: RawImage) -> int:
 
 #: What is said of each way in which an instance spoils a write.
 SPOILS = {
-    "foreign": "shows another host key",
+    "foreign": "has another host key",
     "dropped": "broke",
-    "frozen": "nothing was heard from it for 3 s",
+    "frozen": "no output for 3 s",
     "full": "volume: .*",
 }
 
@@ -447,7 +447,7 @@ def test_boot_check_whose_connections_all_break_is_not_held_against_the_image(la
 def test_image_that_shows_another_host_key_each_time_fails_for_good(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     observer.when["test started"] = lambda: follow(lab, [{"fault": "foreign"}])
-    with pytest.raises(EC2TestException, match="shows another host key") as failure:
+    with pytest.raises(EC2TestException, match="has another host key") as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert not failure.value.later
     assert struck(lab) == [LIMITS["attempts"]]

@@ -223,7 +223,7 @@ def test_page_is_read_in_time_in_proportion_to_its_length() -> None:
 def test_look_at_slow_location_ends_and_says_so(
     location: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.sources.compose_listing._LOOK_SECONDS", 0.3)
+    monkeypatch.setattr("fedimg.sources.compose_listing._LISTING_SECONDS", 0.3)
     asked: list[str] = []
 
     def pages(path: str) -> tuple[int, bytes]:
@@ -238,7 +238,7 @@ def test_look_at_slow_location_ends_and_says_so(
     page = next(found)
     assert page.until == THEN
     assert 0 < len(page.found) == len(asked) < 100
-    with pytest.raises(SourceUnavailable, match="were not looked at"):
+    with pytest.raises(SourceUnavailable, match="were not read"):
         next(found)
 
 

@@ -70,7 +70,7 @@ def test_metadata_larger_than_any_composes_is_not_read(
     folder = add_compose(koji.root, NAME, {"x86_64": [image]})
     with (folder / "compose/metadata/images.json").open("ab") as file:
         file.truncate(65 * 1024 * 1024)
-    with pytest.raises(ComposeUnavailable, match="answers with over"):
+    with pytest.raises(ComposeUnavailable, match="more than 16777216 bytes"):
         composes.find(f"compose:{NAME}")
 
 
@@ -230,7 +230,7 @@ def test_metadata_of_more_than_is_read_are_refused(
     ],
 )
 def test_name_that_pungi_does_not_make_reaches_no_address(composes: Composes, name: str) -> None:
-    with pytest.raises(ComposeRefused, match="no compose:ID"):
+    with pytest.raises(ComposeRefused, match="not of the form compose:ID"):
         composes.find(f"compose:{name}")
 
 

@@ -142,7 +142,7 @@ def test_build_that_the_hub_cannot_describe_hides_no_other(
         koji.wordless(int(made[number].removeprefix("build:")), fault)
     expected = [entry for number, entry in enumerate(made) if number not in which]
     assert entries(lists(koji), BUILDS, START - 1) == expected
-    assert "the hub cannot name it" in caplog.text
+    assert "that the hub fails to list" in caplog.text
 
 
 def test_row_too_long_to_be_read_hides_no_other(
@@ -269,7 +269,7 @@ def test_rows_that_cannot_be_are_left_out(hub: Any) -> None:
 
 @pytest.mark.parametrize("answer", [None, 5, "rows", {"build_id": 1}])
 def test_what_is_no_list_is_no_answer(hub: Any, answer: Any) -> None:
-    with pytest.raises(KojiUnavailable, match="lists builds as"):
+    with pytest.raises(KojiUnavailable, match="other than a list of builds"):
         entries(hub(lambda method, params: answer), BUILDS, START)
 
 
@@ -323,5 +323,5 @@ def test_faults(hub: Any, code: int, error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("date", [None, "soon"])
 def test_hub_that_tells_no_time(hub: Any, date: str | None) -> None:
-    with pytest.raises(KojiUnavailable, match="does not tell the time"):
+    with pytest.raises(KojiUnavailable, match="no valid Date header"):
         hub(lambda method, params: 1, date=date).now()

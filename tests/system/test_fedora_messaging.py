@@ -395,7 +395,7 @@ def test_what_cannot_be_stored_comes_again_until_it_can_and_the_consumer_goes_on
         for compose in entries:
             broker.put(PUNGI_TOPIC, compose_message(compose))
         deployment.until(
-            lambda: deployment.log("consumer").count("goes back to the broker") >= 3 or None,
+            lambda: deployment.log("consumer").count("returning it to the broker") >= 3 or None,
             "three tries",
         )
         assert "is stored" not in deployment.log("consumer")

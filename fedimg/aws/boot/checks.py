@@ -58,7 +58,7 @@ class Probe:
         started = time.monotonic()
         try:
             finished = session.run(
-                self.command, given=self.given, limit=self.timeout, idle=self.timeout
+                self.command, stdin=self.given, limit=self.timeout, idle=self.timeout
             )
         except client.SSHError as error:
             raise BrokenOff(

@@ -34,7 +34,7 @@ def survived(
 
     try:
         marked = session.run(
-            command, given=b"mark\n", limit=_COMMAND_SECONDS, idle=_COMMAND_SECONDS
+            command, stdin=b"mark\n", limit=_COMMAND_SECONDS, idle=_COMMAND_SECONDS
         )
     except client.SSHError as error:
         raise failed(str(error), broke=error.broke) from error
@@ -52,7 +52,7 @@ def survived(
         try:
             with attempts.login(started, user) as (_, fresh):
                 answer = fresh.run(
-                    command, given=b"ask\n", limit=_COMMAND_SECONDS, idle=_COMMAND_SECONDS
+                    command, stdin=b"ask\n", limit=_COMMAND_SECONDS, idle=_COMMAND_SECONDS
                 )
         except client.HostKeyMismatch as error:
             raise failed(f"after the reboot: {error}") from error

@@ -122,7 +122,7 @@ class UtilityWriter:
         write_progress = WriteProgress(total)
         finished = session.run(
             write_script.write_command(),
-            given=write_script.given(
+            stdin=write_script.given(
                 url=image.url,
                 trusted=Trusted.of(self.attempts.settings, image),
                 volume=volume,
@@ -134,7 +134,7 @@ class UtilityWriter:
             ),
             limit=limits.write,
             idle=limits.write_idle,
-            heard=lambda line: self._progress(line, write_progress),
+            on_line=lambda line: self._progress(line, write_progress),
         )
         verdict = write_script.verdict(finished.output)
         if isinstance(verdict, write_script.Written) and finished.status == 0:

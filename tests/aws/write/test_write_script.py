@@ -87,7 +87,7 @@ class Instance:
         self, values: bytes, heard: Callable[[str], None] = lambda line: None, idle: float = 20
     ) -> Written | Failure | None:
         """What the script says; its exit status agrees, and nothing is left in the instance."""
-        done = self.session.run(write_command(), given=values, limit=60, idle=idle, heard=heard)
+        done = self.session.run(write_command(), stdin=values, limit=60, idle=idle, on_line=heard)
         said = verdict(done.output)
         assert (done.status == 0) == isinstance(said, Written), done
         left = self.session.run("ls -A /tmp; ps ax | grep -c '[c]url'", limit=9, idle=9)
