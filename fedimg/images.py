@@ -167,7 +167,7 @@ class AMIType:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(
-            lambda value: value if isinstance(value, cls) else cls.parse(value),
+            lambda value: value if isinstance(value, cls) else cls.parse(str(value)),
             serialization=core_schema.to_string_ser_schema(),
         )
 
