@@ -74,7 +74,7 @@ class Consumer:
         )
 
     def given(self, topic: str, body: dict[str, Any]) -> str:
-        """What becomes of a message."""
+        """Return the result of a message."""
         assert self._process.stdin
         assert self._process.stdout
         print(json.dumps([f"org.fedoraproject.prod.{topic}", body]), file=self._process.stdin)
@@ -103,7 +103,7 @@ def consumer(tmp_path: Path) -> Iterator[Consumer]:
 
 
 def valid(kind: Any, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A message of Koji's, which its own schema allows."""
+    """Return a message of Koji's that its own schema allows."""
     plain = json.loads(json.dumps(body))
     kind(body=plain).validate()
     return kind.topic, plain

@@ -67,7 +67,7 @@ def test_output_that_is_no_text_does_not_hide_the_failure():
 
 
 def behind(reason: BaseException) -> Exception:
-    """What an SDK, and then fedimg, make of a reason."""
+    """Return the text that an SDK, and then fedimg, make of a reason."""
     try:
         try:
             raise reason

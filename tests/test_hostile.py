@@ -58,7 +58,7 @@ hypothesis_settings = settings(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths to all values within a JSON value."""
+    """Return the paths to all values within a JSON value."""
     found = [path]
     if isinstance(value, dict):
         inner: Any = value.items()
@@ -70,7 +70,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A JSON value with another one at a path."""
+    """Return a JSON value with another value at a path."""
     if not path:
         return new
     copy = dict(value) if isinstance(value, dict) else list(value)

@@ -149,7 +149,7 @@ def test_every_import_is_a_declared_requirement(
 
 
 def imports(path: Path) -> set[str]:
-    """The top-level modules that a file imports."""
+    """Return the top-level modules that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -178,7 +178,7 @@ def test_example_configuration_has_every_key_with_its_default(tmp_path: Path) ->
 
 
 def keys_of(values: dict[str, Any]) -> set[str]:
-    """The keys of a TOML document, with those of its tables as `table.key`."""
+    """Return the keys of a TOML document, with those of its tables as `table.key`."""
     found = set()
     for key, value in values.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -201,7 +201,7 @@ def model_keys(model: type[BaseModel]) -> set[str]:
 
 
 def section(annotation: Any) -> type[BaseModel] | None:
-    """The model behind a field that is a table, or an array of tables."""
+    """Return the model behind a field that is a table, or an array of tables."""
     if get_origin(annotation) in (list, Union, UnionType):
         return next(filter(None, map(section, get_args(annotation))), None)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

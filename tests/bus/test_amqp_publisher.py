@@ -72,7 +72,7 @@ def test_message_that_its_schema_does_not_allow_is_no_fault_of_the_brokers() -> 
 
 
 def unused() -> int:
-    """A port that nothing listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -34,7 +34,7 @@ def relayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
 
 @pytest.fixture
 def bus(relayed: Bus, monkeypatch: pytest.MonkeyPatch) -> Bus:
-    """A bus whose relay runs, and that this process's fedmsg is configured for."""
+    """Return a bus with a running relay, for which this process's fedmsg is configured."""
     relayed.start_relay()
     monkeypatch.setenv("FEDMSG_CONFIG", str(relayed.config_file))
     return relayed
@@ -60,7 +60,7 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 
 
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
-    """The numbers of fedimg's messages in the order of their first appearance."""
+    """Return the numbers of fedimg's messages in the order of their first appearance."""
     own = [each["msg"]["number"] for each in messages if ".fedimg." in each["topic"]]
     return list(dict.fromkeys(own))
 

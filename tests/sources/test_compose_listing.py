@@ -102,7 +102,7 @@ Serve = Callable[..., ComposeListing]
 
 @pytest.fixture
 def location() -> Iterator[Serve]:
-    """A server that answers with what it is given, whatever is asked."""
+    """Serve the given answer to every request."""
     servers: list[ThreadingHTTPServer] = []
 
     def serve(pages: Pages, written: float | None = None) -> ComposeListing:

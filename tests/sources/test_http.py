@@ -62,7 +62,7 @@ def dribbling() -> Iterator[Dribble]:
 
 
 def asked(ask: Callable[[], object]) -> str:
-    """What is said of a server that takes too long."""
+    """Return the error for a server that takes too long."""
     began = time.monotonic()
     with pytest.raises(http.NoAnswer) as raised:
         ask()

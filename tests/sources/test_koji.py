@@ -379,7 +379,7 @@ def test_answer_that_is_not_read_is_a_stumble_of_the_hub(body: str) -> None:
 
 
 def answering(*answers: object) -> str:
-    """An answer to a multiCall."""
+    """Return an answer to a multiCall."""
     return xmlrpc.client.dumps((list(answers),), methodresponse=True, allow_none=True)
 
 

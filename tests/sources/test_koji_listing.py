@@ -78,7 +78,7 @@ def test_hubs_clock_is_told_by_the_hub(koji: Koji) -> None:
 
 
 def many(koji: Koji, files: Any, times: list[float]) -> list[str]:
-    """Builds, whose records alone matter here, that finished at these times."""
+    """Record builds that finished at these times."""
     at(koji, START)
     first = koji.add_build(NAME, VERSION, "first", files, method=None)
     made = [
@@ -199,7 +199,7 @@ Answer = Callable[[str, Any], Any]
 
 @pytest.fixture
 def hub() -> Iterator[Callable[[Answer], KojiListing]]:
-    """Makes a hub that answers each call with what a function returns."""
+    """Make a hub that answers each call with what a function returns."""
     servers: list[ThreadingHTTPServer] = []
 
     def serve(answer: Answer, date: str | None = "Mon, 23 Nov 2026 20:00:00 GMT") -> KojiListing:

@@ -463,7 +463,7 @@ def test_no_thread_and_no_process_is_left(server: Server) -> None:
 
 
 def talking(parent: int | None = None) -> list[int]:
-    """The SSH processes of this process, or of another one."""
+    """Return the SSH processes of this process, or of another one."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):

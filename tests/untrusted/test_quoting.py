@@ -127,13 +127,13 @@ def answering() -> Iterator[Answering]:
 
 
 def refused(status: int) -> bytes:
-    """An answer whose reason is anybody's text."""
+    """Return an answer with an untrusted reason phrase."""
     reason = "\x1b[31mforged\x07 " + f"token={SECRET} " + "x" * 2000
     return f"HTTP/1.1 {status} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
 def redirect(target: str) -> bytes:
-    """An answer that sends its client elsewhere."""
+    """Return an answer that redirects its client."""
     head = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\n"
     return f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
@@ -159,7 +159,7 @@ def test_reason_phrase_of_a_server_is_quoted_as_one_short_line(
 
 
 def nobody() -> str:
-    """A signed address on which nobody listens."""
+    """Return a signed URL on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     return f"http://127.0.0.1:{port}/led-here?X-Amz-Signature={SECRET}"
