@@ -168,7 +168,7 @@ class _Instance:
     def write(self, url: str) -> float:
         """Seconds that the script takes, from the command to its last word."""
         size = image_size(url, maximum=2**40)
-        given = write_script.given(
+        given = write_script.script_input(
             url=url,
             trusted=OWN_HOST_ONLY,
             volume=self._volume,

@@ -78,7 +78,7 @@ def register(ec2: Client, waiter: Waiter, labels: Labels, ami_type: AMIType, bas
         except Exception as error:
             if code(error) != "InvalidAMIName.Duplicate":
                 raise
-        holder = waiter.shown(
+        holder = waiter.until_listed(
             lambda name=name: _holder(ec2, name),  # type: ignore[misc]
             what=f"the AMI with the name {name}",
         )
@@ -102,7 +102,7 @@ def available(
 
     Raises EC2ServiceException when one fails or takes longer than `limit` seconds.
     """
-    wanted = sorted(ami.id for ami in amis)
+    ids = sorted(ami.id for ami in amis)
 
     def judge(images: list[dict[str, Any]]) -> bool | None:
         for image in images:
@@ -116,9 +116,9 @@ def available(
     (polling or BatchedPolling()).images.wait(
         ec2,
         waiter,
-        wanted,
+        ids,
         judge,
-        what=f"AMIs {', '.join(wanted)} to become available",
+        what=f"AMIs {', '.join(ids)} to become available",
         limit=limit,
     )
 

@@ -111,9 +111,9 @@ def survey(
     A public AMI is not left over, nor is a snapshot that a public AMI is made from, nor a resource
     that is or may have been public by its tag or by the ids in `published`. `kinds` returns the
     resource types to list in a region; snapshots of public AMIs are recognized only where AMIs are
-    listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
+    tagged_ids, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
     their tags. For a region that does not answer, `unseen` is called with the error and the others
-    are listed all the same; without `unseen`, EC2ServiceException is raised.
+    are tagged_ids all the same; without `unseen`, EC2ServiceException is raised.
     """
 
     def look(region: str) -> list[tuple[Standing, Leftover]]:
@@ -127,15 +127,19 @@ def survey(
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         looks = list(pool.map(look, regions))
-    found: dict[Standing, list[Leftover]] = {standing: [] for standing in Standing}
+    by_standing: dict[Standing, list[Leftover]] = {standing: [] for standing in Standing}
     for standing, item in (each for region in looks for each in region):
         if item.job not in spare:
-            found[standing].append(item)
-    return Survey(found[Standing.LEFT], found[Standing.PUBLIC], found[Standing.ONCE_PUBLIC])
+            by_standing[standing].append(item)
+    return Survey(
+        by_standing[Standing.LEFT], by_standing[Standing.PUBLIC], by_standing[Standing.ONCE_PUBLIC]
+    )
 
 
-def of_unknown_jobs(found: Survey, jobs: Collection[str], made: float | None) -> list[Leftover]:
-    """Return the leftovers of jobs that are unknown to a database that was created at `made`.
+def of_unknown_jobs(
+    resources: Survey, jobs: Collection[str], database_created: float | None
+) -> list[Leftover]:
+    """Return the leftovers of jobs that are unknown to a database created at `database_created`.
 
     Whether such a resource was ever public cannot be decided. The result is empty where no resource
     of the site is older than the database, since jobs of later resources would be known. When the
@@ -145,13 +149,17 @@ def of_unknown_jobs(found: Survey, jobs: Collection[str], made: float | None) ->
     def older(item: Leftover) -> bool:
         if item.job in jobs:
             return False
-        return made is None or (item.created is not None and item.created < made)
+        return database_created is None or (
+            item.created is not None and item.created < database_created
+        )
 
-    if not any(older(item) for item in (*found.left, *found.public, *found.once_public)):
+    if not any(
+        older(item) for item in (*resources.left, *resources.public, *resources.once_public)
+    ):
         return []
     return [
         item
-        for item in found.left
+        for item in resources.left
         if older(item) or (item.job not in jobs and item.created is None)
     ]
 
@@ -159,7 +167,7 @@ def of_unknown_jobs(found: Survey, jobs: Collection[str], made: float | None) ->
 def remove(
     clients: Clients,
     waiter: Waiter,
-    found: Iterable[Leftover],
+    leftovers: Iterable[Leftover],
     *,
     limit: float,
     removed: Callable[[Leftover], None] = lambda item: None,
@@ -173,7 +181,7 @@ def remove(
     the others have been tried.
     """
     regions: dict[str, list[Leftover]] = {}
-    for item in found:
+    for item in leftovers:
         regions.setdefault(item.region, []).append(item)
 
     def remove_in(region: str) -> None:
@@ -225,7 +233,7 @@ def _in_region(
         region=region,
         step="clean-up",
     ):
-        found = [
+        tagged = [
             (
                 shown.standing,
                 Leftover(
@@ -239,14 +247,14 @@ def _in_region(
             )
             for shown in _tagged(ec2, site, job, kinds, published)
         ]
-        listed = {item.id for _, item in found}
-        missed = {
+        tagged_ids = {item.id for _, item in tagged}
+        untagged = {
             item.id: item
             for item in recorded
-            if item.region == region and item.kind in kinds and item.id not in listed
+            if item.region == region and item.kind in kinds and item.id not in tagged_ids
         }
-        return found + [
-            (standing, missed[id]) for id, standing in _untagged(ec2, list(missed), published)
+        return tagged + [
+            (standing, untagged[id]) for id, standing in _untagged(ec2, list(untagged), published)
         ]
 
 
@@ -273,17 +281,21 @@ def _tagged(
         for page in ec2.get_paginator(operation).paginate(Filters=filters, **options):
             yield from page[field]
 
-    def shown(
-        kind: str, id: str, what: dict[str, Any], created: str, standing: Standing = Standing.LEFT
+    def described(
+        kind: str,
+        id: str,
+        resource: dict[str, Any],
+        created: str,
+        standing: Standing = Standing.LEFT,
     ) -> _Described:
         return _Described(
-            kind, id, tags.read(what.get("Tags")), _seconds(what.get(created)), standing
+            kind, id, tags.read(resource.get("Tags")), _seconds(resource.get(created)), standing
         )
 
     for reservation in pages(INSTANCE, "describe_instances", "Reservations"):
         for instance in reservation["Instances"]:
             if instance["State"]["Name"] != "terminated":
-                yield shown(INSTANCE, instance["InstanceId"], instance, "LaunchTime")
+                yield described(INSTANCE, instance["InstanceId"], instance, "LaunchTime")
     # The standing of snapshots by the AMIs that are made from them.
     users: dict[str, Standing] = {}
     for image in pages(IMAGE, "describe_images", "Images", Owners=["self"], IncludeDisabled=True):
@@ -292,26 +304,26 @@ def _tagged(
             for used in amis.snapshots_of(image):
                 if users.get(used) is not Standing.PUBLIC:
                     users[used] = standing
-        yield shown(IMAGE, image["ImageId"], image, "CreationDate", standing)
+        yield described(IMAGE, image["ImageId"], image, "CreationDate", standing)
     for snapshot in pages(SNAPSHOT, "describe_snapshots", "Snapshots", OwnerIds=["self"]):
         id = snapshot["SnapshotId"]
         standing = users.get(id) or _standing(id, snapshot, published)
-        yield shown(SNAPSHOT, id, snapshot, "StartTime", standing)
+        yield described(SNAPSHOT, id, snapshot, "StartTime", standing)
     for volume in pages(VOLUME, "describe_volumes", "Volumes"):
-        yield shown(VOLUME, volume["VolumeId"], volume, "CreateTime")
+        yield described(VOLUME, volume["VolumeId"], volume, "CreateTime")
     for group in pages(SECURITY_GROUP, "describe_security_groups", "SecurityGroups"):
-        yield shown(SECURITY_GROUP, group["GroupId"], group, "")
+        yield described(SECURITY_GROUP, group["GroupId"], group, "")
     # DescribeKeyPairs has no pages.
     pairs = ec2.describe_key_pairs(Filters=filters) if KEY_PAIR in kinds else {"KeyPairs": []}
     for pair in pairs["KeyPairs"]:
-        yield shown(KEY_PAIR, pair["KeyName"], pair, "CreateTime")
+        yield described(KEY_PAIR, pair["KeyName"], pair, "CreateTime")
 
 
-def _standing(id: str, shown: dict[str, Any], published: Collection[str]) -> Standing:
+def _standing(id: str, described: dict[str, Any], published: Collection[str]) -> Standing:
     """Return the standing of an AMI or a snapshot by its own attributes."""
-    if shown.get("Public"):
+    if described.get("Public"):
         return Standing.PUBLIC
-    once = id in published or tags.ever_published(tags.read(shown.get("Tags")))
+    once = id in published or tags.ever_published(tags.read(described.get("Tags")))
     return Standing.ONCE_PUBLIC if once else Standing.LEFT
 
 
@@ -332,12 +344,14 @@ def _untagged(
     removed, when a policy that depends on tags forbids deregistering it.
     """
     for start in range(0, len(images), _FILTER_VALUES):
-        some = {"Name": "image-id", "Values": images[start : start + _FILTER_VALUES]}
-        shown = ec2.describe_images(Owners=["self"], Filters=[some], IncludeDisabled=True)
-        for each in shown["Images"]:
-            id = str(each["ImageId"])
-            standing = _standing(id, each, published)
-            if standing is not Standing.LEFT or (not each.get("Tags") and _may_deregister(ec2, id)):
+        by_id = {"Name": "image-id", "Values": images[start : start + _FILTER_VALUES]}
+        described = ec2.describe_images(Owners=["self"], Filters=[by_id], IncludeDisabled=True)
+        for image in described["Images"]:
+            id = str(image["ImageId"])
+            standing = _standing(id, image, published)
+            if standing is not Standing.LEFT or (
+                not image.get("Tags") and _may_deregister(ec2, id)
+            ):
                 yield id, standing
 
 
@@ -376,8 +390,8 @@ def _gone(ec2: Client, item: Leftover, once_public: bool) -> bool | None:
 
 
 def _instance_gone(ec2: Client, instance: str) -> bool | None:
-    found = ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"]
-    return True if found[0]["CurrentState"]["Name"] == "terminated" else None
+    terminating = ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"]
+    return True if terminating[0]["CurrentState"]["Name"] == "terminated" else None
 
 
 def _check_still_private(ec2: Client, item: Leftover, once_public: bool) -> None:

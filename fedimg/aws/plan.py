@@ -57,11 +57,11 @@ def make(
     EC2ServiceException when no AMI can be registered in the origin, and botocore's errors when the
     origin does not answer.
     """
-    wanted = regions.wanted(retrying.briefly(clients, settings.origin), settings)
+    wanted = regions.selected(retrying.briefly(clients, settings.origin), settings)
     kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
     pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
     kernels = (
-        clients.kernels.found(
+        clients.kernels.lookup(
             lambda region: retrying.briefly(clients, region, watch(region)),
             wanted,
             settings.amis.paravirtual_kernels,

@@ -11,7 +11,7 @@ from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
 
-def wanted(ec2: Client, settings: EC2) -> list[str]:
+def selected(ec2: Client, settings: EC2) -> list[str]:
     """Return the regions that the account has enabled and the settings choose, the origin first.
 
     Raises EC2ServiceException when the settings name a region that is not enabled.
@@ -24,38 +24,40 @@ def wanted(ec2: Client, settings: EC2) -> list[str]:
             f"the account has not enabled {', '.join(unknown)}; enable it, or change ec2.origin "
             "and ec2.regions in fedimg.toml"
         )
-    return _chosen(named, settings)
+    return _origin_first(named, settings)
 
 
-def chosen(region: str, settings: EC2) -> bool:
+def is_selected(region: str, settings: EC2) -> bool:
     """Return whether the settings include a region, if the account has it."""
     named = region in (settings.regions or [region])
     return region == settings.origin or (named and region not in settings.exclude_regions)
 
 
-def unwanted(clients: Clients, settings: EC2, regions: Collection[str]) -> dict[str, str]:
+def deselected(clients: Clients, settings: EC2, regions: Collection[str]) -> dict[str, str]:
     """Return those of some regions where nothing is published any more, each with the reason."""
-    dropped = {
-        each: "the configuration excludes it" for each in regions if not chosen(each, settings)
+    excluded = {
+        each: "the configuration excludes it" for each in regions if not is_selected(each, settings)
     }
-    if set(regions) <= set(dropped):
-        return dropped
+    if set(regions) <= set(excluded):
+        return excluded
     try:
-        shown = clients.ec2_brief(settings.origin).describe_regions()["Regions"]
+        described = clients.ec2_brief(settings.origin).describe_regions()["Regions"]
     except FAILURES:
         # A later call will tell.
-        return dropped
-    enabled = {str(region["RegionName"]) for region in shown}
-    gone = {each: "the account no longer has it enabled" for each in regions if each not in enabled}
-    return {**gone, **dropped}
+        return excluded
+    enabled = {str(region["RegionName"]) for region in described}
+    disabled = {
+        each: "the account no longer has it enabled" for each in regions if each not in enabled
+    }
+    return {**disabled, **excluded}
 
 
 def expected(clients: Clients, settings: EC2) -> list[str]:
     """Return the regions that images will probably go to, the origin first, without asking EC2."""
     named = settings.regions or clients.known_regions(settings.origin)
-    return _chosen(named, settings)
+    return _origin_first(named, settings)
 
 
-def _chosen(named: Iterable[str], settings: EC2) -> list[str]:
+def _origin_first(named: Iterable[str], settings: EC2) -> list[str]:
     others = set(named) - set(settings.exclude_regions) - {settings.origin}
     return [settings.origin, *sorted(others)]

@@ -48,8 +48,8 @@ def completed(
     seconds or is encrypted, since an AMI made from it could not be public.
     """
 
-    def judge(shown: list[dict[str, Any]]) -> bool | None:
-        (state,) = shown
+    def judge(described: list[dict[str, Any]]) -> bool | None:
+        (state,) = described
         if state["State"] in ("error", "recoverable"):
             raise SnapshotFailed(
                 f"snapshot {snapshot} failed: {state.get('StateMessage') or 'EC2 gives no reason'}",

@@ -56,8 +56,8 @@ class Labels:
 
     def filters(self, role: str | None = None) -> list[dict[str, Any]]:
         """Return the Describe filters for this job's resources, of one role or of all."""
-        wanted = {SITE: self.site, JOB: self.job} | ({ROLE: role} if role else {})
-        return [{"Name": f"tag:{key}", "Values": [value]} for key, value in wanted.items()]
+        values = {SITE: self.site, JOB: self.job} | ({ROLE: role} if role else {})
+        return [{"Name": f"tag:{key}", "Values": [value]} for key, value in values.items()]
 
     def token(self, *parts: str) -> str:
         """Return a client token of 48 ASCII characters; equal parts give an equal token."""

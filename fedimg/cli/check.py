@@ -87,9 +87,9 @@ def run(settings: Settings) -> list[Finding]:
             "correct the AWS_… variables in /etc/fedimg/aws.env, or ~/.aws/config",
         )
         return [*findings, *_flat(gather(checks, _ROUND_SECONDS)), problem]
-    checks |= account.looks(map(Architecture.from_koji, settings.koji.architectures))
+    checks |= account.checks(map(Architecture.from_koji, settings.koji.architectures))
     findings += _without_repeated_credential_errors(_flat(gather(checks, _ROUND_SECONDS)))
-    return findings + merged(gather(account.region_looks(), _ROUND_SECONDS))
+    return findings + merged(gather(account.region_checks(), _ROUND_SECONDS))
 
 
 def configuration(settings: Settings) -> list[Finding]:

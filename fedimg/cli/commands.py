@@ -317,7 +317,7 @@ def cleanup(
     clients = Clients()
     # A region that the configuration excludes today may have resources of earlier jobs.
     unbounded = settings.ec2.model_copy(update={"regions": [], "exclude_regions": []})
-    enabled = regions.wanted(clients.ec2(settings.ec2.origin), unbounded)
+    enabled = regions.selected(clients.ec2(settings.ec2.origin), unbounded)
 
     def active_jobs() -> set[str]:
         return {row.job for row in store.jobs() if is_active(row)}
@@ -373,7 +373,7 @@ def cleanup(
     if refused:
         call.output.note(output.unknown_jobs(unknown, store.place))
         return ExitCode.NOT_NOW
-    missed = [region for region in unavailable if regions.chosen(region, settings.ec2)]
+    missed = [region for region in unavailable if regions.is_selected(region, settings.ec2)]
     return ExitCode.FAILED if errors or missed else ExitCode.OK
 
 

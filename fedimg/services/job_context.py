@@ -143,7 +143,7 @@ class JobContext:
         self, region: str, step: str, kind: type[EC2ServiceException] = EC2ServiceException
     ) -> AbstractContextManager[None]:
         """Give the errors within the image's name, the region and the step."""
-        return explained(step, image=self.image.name, region=region, step=step, kind=kind)
+        return explained(step, image=self.image.name, region=region, step=step, exception_type=kind)
 
     def acquire(self, region: str, kind: str, limit: int) -> None:
         """Wait for the job's slot among `limit` of a kind, those of all workers together.

@@ -65,7 +65,7 @@ def background_tasks(
         return " ".join(str(availability.probe(clients, region) or "").split())
 
     def probe_regions() -> float:
-        outages.look(probe, partial(regions.unwanted, clients, settings.ec2))
+        outages.look(probe, partial(regions.deselected, clients, settings.ec2))
         return _DUE_SECONDS
 
     def delete_history() -> float:

@@ -317,7 +317,7 @@ class Workflows:
 
         def unseen(error: EC2ServiceException) -> None:
             # Collected, as an error in one region must not keep resources alive in another.
-            if regions.chosen(error.region, ec2):
+            if regions.is_selected(error.region, ec2):
                 problems.append(error)
             else:
                 _log.warning(
@@ -377,7 +377,9 @@ class Workflows:
         """Forget the job's AMIs that a clean-up removed, also before a crash."""
         published = self._store.ever_public(job)
         for ami in self._store.amis():
-            if self._outages.away(ami.region) or not regions.chosen(ami.region, self._settings.ec2):
+            if self._outages.away(ami.region) or not regions.is_selected(
+                ami.region, self._settings.ec2
+            ):
                 # The clean-up may have skipped this region.
                 continue
             if ami.job == job and ami.ami not in published and cleanup.IMAGE not in spared:

@@ -1,4 +1,4 @@
-"""An EC2 a module, and in it a site, an image and a waiter of its own for each test."""
+"""Provide one EC2 for each module, and a site, an image and a waiter for each test."""
 
 import itertools
 import threading
@@ -48,7 +48,7 @@ class Account:
     _refused: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def refuse(self, region: str, **codes: str) -> None:
-        """From now on, let a region answer these actions with these errors."""
+        """Let a region answer these actions with these errors from now on."""
         self._refused[region] = codes
         follow(self, refusing(self._refused))
 
@@ -57,25 +57,25 @@ class Account:
         follow(self, [])
 
     def live(self, site: str) -> list[dict[str, Any]]:
-        """What exists and carries a site's tag, by EC2's own books."""
+        """Return the existing resources with a site's tag, by the lab's ledger."""
         return [row for row in ask(self, "ledger/live") if row["tags"].get(SITE) == site]
 
     def kinds(self, site: str) -> list[str]:
-        """The kinds of what `live` tells."""
+        """Return the types of the resources that `live` returns."""
         return sorted(row["kind"] for row in self.live(site))
 
     def removals(self) -> list[dict[str, Any]]:
-        """Everything that was ever removed, in order."""
+        """Return all removed resources, in the order of removal."""
         return [row for row in ask(self, "ledger") if row["event"] == "delete"]
 
     def calls(self) -> dict[str, int]:
-        """EC2's actions, and how often each was called by now."""
+        """Return how often each EC2 action was called so far."""
         return dict(ask(self, "calls").get("EC2", {}))
 
 
 @pytest.fixture(scope="module")
 def ec2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
-    """A module's EC2; its `EC2_SETTINGS` change it."""
+    """Run the module's EC2, with its `EC2_SETTINGS`."""
     state = tmp_path_factory.mktemp("ec2")
     machines = ProcessMachines(state / "machines")
     settings = {"regions": REGIONS, "delays": QUICK, **getattr(request.module, "EC2_SETTINGS", {})}
@@ -98,7 +98,7 @@ def clients(ec2: EC2) -> Iterator[Clients]:
 
 @pytest.fixture(scope="module")
 def hands(clients: Clients) -> Hands:
-    """Beside `clients`, for the tests' own part."""
+    """Return further clients, for the tests' own calls."""
     return Hands()
 
 
@@ -111,7 +111,7 @@ def account(ec2: EC2, clients: Clients) -> Iterator[Account]:
 
 @pytest.fixture
 def origin(hands: Hands) -> Any:
-    """boto3's client of the origin."""
+    """Return boto3's client for the origin."""
     return hands.ec2(ORIGIN)
 
 
@@ -125,7 +125,7 @@ def image() -> RawImage:
 
 @pytest.fixture
 def labels(image: RawImage) -> Labels:
-    """Of a site that no other test has."""
+    """Return the labels of a site that no other test uses."""
     return Labels.of(f"site-{next(_numbers)}", image)
 
 
@@ -136,7 +136,7 @@ def waiter() -> Waiter:
 
 @pytest.fixture
 def make_volume(hands: Hands) -> Callable[..., str]:
-    """Makes a blank volume; its id."""
+    """Return a function that creates a blank volume and returns its id."""
 
     def make(labels: Labels, region: str = ORIGIN) -> str:
         client = hands.ec2(region)
@@ -154,7 +154,7 @@ def make_volume(hands: Hands) -> Callable[..., str]:
 
 @pytest.fixture
 def make_snapshot(hands: Hands, make_volume: Callable[..., str]) -> Callable[..., str]:
-    """Makes a snapshot of a blank volume, completed unless told otherwise; its id."""
+    """Return a function that creates a snapshot, complete by default, and returns its id."""
 
     def make(labels: Labels, region: str = ORIGIN, *, completed: bool = True) -> str:
         client = hands.ec2(region)
@@ -174,7 +174,7 @@ def make_snapshot(hands: Hands, make_volume: Callable[..., str]) -> Callable[...
 
 @pytest.fixture
 def snapshot(make_snapshot: Callable[..., str], labels: Labels) -> str:
-    """A completed snapshot of the test's own job, in the origin."""
+    """Return a complete snapshot of the test's own job, in the origin."""
     return make_snapshot(labels)
 
 
@@ -184,7 +184,7 @@ def state_of(describe: Callable[..., Any], by: str, identity: str) -> str:
 
 
 def wait_until(so: Callable[[], bool], seconds: float = 10) -> None:
-    """Give what happens by itself its time."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not so():
         assert time.monotonic() < deadline, "it did not happen"

@@ -17,7 +17,7 @@ PV = AMIType(Virtualization.PARAVIRTUAL, "standard")
 
 @pytest.fixture
 def register(origin, waiter, labels, image, snapshot):
-    """Registers an AMI of the test's image in the origin."""
+    """Return a function that registers an AMI of the test's image in the origin."""
 
     def register(kind=HVM, *, job=labels, image=image, snapshot=snapshot, **attributes):
         pv = kind.virtualization is Virtualization.PARAVIRTUAL
@@ -57,7 +57,7 @@ def test_all_types_at_once_are_in_order_and_found_again_after_a_crash(
     assert register() == made
 
 
-def test_hvm_ami_is_as_nitro_wants_it(origin, register, snapshot):
+def test_hvm_ami_has_the_attributes_that_nitro_types_need(origin, register, snapshot):
     image = shown(origin, register())
     assert image["VirtualizationType"] == "hvm"
     assert image["Architecture"] == "x86_64"
@@ -115,7 +115,7 @@ def test_tpm_imds_and_ena_are_settings(origin, register):
 
 
 @pytest.mark.parametrize("volume_type", ["standard", "gp2", "gp3"])
-def test_volume_type_is_the_types(origin, register, volume_type):
+def test_volume_type_is_that_of_the_ami_type(origin, register, volume_type):
     image = shown(origin, register(AMIType(Virtualization.HVM, volume_type)))
     assert image["BlockDeviceMappings"][0]["Ebs"]["VolumeType"] == volume_type
 
@@ -150,7 +150,7 @@ def test_ami_that_is_not_shown_yet_is_waited_for(register, waiter, labels, image
     first = register()
 
     class Late:
-        """EC2 right after a crash: it knows the name, and does not show the AMI yet."""
+        """EC2 right after a crash: it knows the name, and does not list the AMI yet."""
 
         left = 3
 

@@ -57,7 +57,7 @@ def origin(clients):
 
 @pytest.fixture
 def ami(origin, waiter, labels, image):
-    """An AMI whose tags EC2 has dropped."""
+    """Register an AMI whose tags EC2 drops."""
     # moto does not look at the snapshot.
     basis = amis.Basis(image, ORIGIN, "snap-12345678", None, AMIs())
     made = amis.register(origin, waiter, labels, HVM, basis)
@@ -78,7 +78,7 @@ def shown(origin, ami: str) -> dict:
 
 
 def left(clients, labels, ami) -> list[cleanup.Leftover]:
-    """What is left over, of a job that has recorded an AMI."""
+    """Return the leftovers of a job that has recorded an AMI."""
     known = cleanup.Leftover(cleanup.IMAGE, ami.id, ORIGIN, labels.job, ami.name)
     return cleanup.leftovers(clients, labels.site, [ORIGIN], job=labels.job, recorded=[known])
 
@@ -122,9 +122,9 @@ def test_key_pairs_are_removed_by_their_names(clients, waiter, labels, origin):
 
 def test_check_tells_what_a_region_answers_and_what_it_does_not_have(clients):
     account = Preflight(clients, EC2(regions=[ORIGIN]))
-    for look in account.looks([]).values():
+    for look in account.checks([]).values():
         look()
-    (look,) = account.region_looks().values()
+    (look,) = account.region_checks().values()
     found = {one.name: one for one in look()}
     assert found["region"].status is Status.OK
     assert found["encryption by default"].status is Status.OK

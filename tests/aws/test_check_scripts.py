@@ -1,4 +1,4 @@
-"""What the shipped checks' scripts say, run over files of the test's own in a mount namespace."""
+"""Test the scripts of the shipped checks on files of a test, in a mount namespace."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """The folders of a machine as an image ships them."""
+    """Create the folders of a machine as an image ships them."""
     for name in FOLDERS:
         (tmp_path / name).mkdir()
     (tmp_path / "etc/ssh").mkdir()
@@ -39,7 +39,7 @@ def machine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(machine: Path) -> Run:
-    """Runs a script on the machine; its exit status and output."""
+    """Return a function that runs a script on the machine: its exit status and output."""
 
     def run(name: str, *values: tuple[str, object], given: bytes | None = None) -> tuple[int, str]:
         script = scripts.text(f"boot/check_scripts/{name}")
@@ -58,7 +58,7 @@ def run(machine: Path) -> Run:
 
 
 def noted(machine: Path, run: Run) -> list[str]:
-    """What the look at a shipped image notes."""
+    """Return the findings that shipped.sh notes."""
     assert run("shipped.sh") == (0, "")
     *found, last = (machine / "run/fedimg-shipped").read_text().splitlines()
     assert last == "looked"
@@ -142,7 +142,7 @@ def test_another_boot_is_known_by_what_only_memory_held(machine: Path, run: Run)
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
-    """A web server whose clock is `off` by some seconds, or that tells no time."""
+    """Run a web server whose clock is `off` by some seconds, or that sends no Date."""
 
     class Page(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

@@ -24,7 +24,7 @@ def utility_ami(ec2, tmp_path_factory) -> str:
 
 @pytest.fixture
 def register(clients, waiter, image, make_snapshot):
-    """Makes an AMI and its snapshot."""
+    """Return a function that creates an AMI and its snapshot."""
 
     def register(labels, *, region=ORIGIN, volume_type="gp2", snapshot=None):
         ami = amis.register(
@@ -42,7 +42,7 @@ def register(clients, waiter, image, make_snapshot):
 
 @pytest.fixture
 def published(register, clients, waiter):
-    """Makes a public AMI and its public snapshot."""
+    """Return a function that creates a public AMI and its public snapshot."""
 
     def published(labels, *, region=ORIGIN):
         ami = register(labels, region=region)
@@ -55,7 +55,7 @@ def published(register, clients, waiter):
 
 @pytest.fixture
 def everything(origin, waiter, labels, register, make_volume, utility_ami):
-    """One of each kind, all in use by one another."""
+    """Create one resource of each type, all in use by one another."""
     ami = register(labels)
     volume = make_volume(labels)
     place = network.prepare(origin, waiter, labels, NETWORK)
@@ -226,9 +226,7 @@ def test_ami_that_is_marked_meanwhile_is_spared(clients, waiter, labels, registe
     assert account.kinds(labels.site) == ["image", "snapshot"]
 
 
-def test_things_of_jobs_that_the_database_is_too_young_to_know_are_told(
-    clients, labels, register, make_volume
-):
+def test_leftovers_older_than_the_database_are_reported(clients, labels, register, make_volume):
     public_or_not = register(labels)
     later = replace(labels, job="build-8-Fedora")
     seen = cleanup.survey(clients, labels.site, REGIONS)
@@ -255,7 +253,7 @@ def test_disabled_ami_is_left_over(clients, labels, register, origin):
     assert (IMAGE, ami.id) in found(clients, labels)
 
 
-def test_another_sites_things_are_never_found(clients, labels, register, make_volume):
+def test_resources_of_another_site_are_never_found(clients, labels, register, make_volume):
     other = replace(labels, site=labels.site + "-other")
     register(other)
     make_volume(other)
@@ -263,7 +261,7 @@ def test_another_sites_things_are_never_found(clients, labels, register, make_vo
     assert len(found(clients, other)) == 3
 
 
-def test_one_jobs_things_are_found_alone(clients, labels, make_volume):
+def test_survey_of_one_job_finds_only_its_resources(clients, labels, make_volume):
     other = replace(labels, job="build-8-Fedora")
     mine, theirs = make_volume(labels), make_volume(other)
     assert found(clients, labels, job=labels.job) == [(VOLUME, mine)]
@@ -277,7 +275,7 @@ def test_live_jobs_are_spared(clients, labels, make_volume):
     assert found(clients, labels, spare={live.job}) == [(VOLUME, mine)]
 
 
-def test_only_the_kinds_that_a_region_may_hold_are_looked_for(
+def test_only_the_resource_types_that_a_region_may_hold_are_listed(
     clients, labels, everything, make_snapshot, account
 ):
     copy = make_snapshot(labels, FURTHER)
@@ -308,7 +306,7 @@ def test_every_region_is_cleaned(clients, waiter, labels, make_volume, account):
     assert account.live(labels.site) == []
 
 
-def test_failed_removal_is_told_and_the_other_regions_are_cleaned(
+def test_failed_removal_is_reported_and_the_other_regions_are_cleaned(
     clients, waiter, labels, make_volume, account
 ):
     for region in REGIONS:
@@ -346,7 +344,9 @@ def test_region_that_does_not_answer_is_named(clients, labels, account):
     assert caught.value.region == FURTHER
 
 
-def test_region_that_does_not_answer_hides_no_other(clients, labels, account, make_volume):
+def test_region_that_does_not_answer_does_not_stop_the_survey_of_others(
+    clients, labels, account, make_volume
+):
     for region in REGIONS:
         make_volume(labels, region)
     account.refuse(FURTHER, DescribeVolumes="UnauthorizedOperation")
@@ -356,7 +356,7 @@ def test_region_that_does_not_answer_hides_no_other(clients, labels, account, ma
     assert [error.region for error in unseen] == [FURTHER]
 
 
-def test_thing_that_stays_in_use_is_told_when_the_limit_has_passed(
+def test_resource_that_stays_in_use_is_reported_at_the_limit(
     clients, waiter, labels, register, make_snapshot
 ):
     snapshot = make_snapshot(labels)

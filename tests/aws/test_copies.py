@@ -17,7 +17,7 @@ EC2_SETTINGS = {"quotas": Quotas(copies_into_region=1)}
 
 @pytest.fixture
 def copy(clients, waiter, labels, snapshot):
-    """Copies the test's snapshot to the further region."""
+    """Return a function that copies the test's snapshot to the further region."""
 
     def copy(
         *, of=snapshot, labels=labels, look_first=False, limits=LIMITS, waiter=waiter, once=None
@@ -41,7 +41,7 @@ def far(hands):
 
 
 def of(far, labels) -> list[dict]:
-    """The job's copies."""
+    """Return the job's copies."""
     return far.describe_snapshots(OwnerIds=["self"], Filters=labels.filters())["Snapshots"]
 
 
@@ -62,7 +62,7 @@ def test_copy_of_an_earlier_try_is_found(copy, far, labels):
     assert len(of(far, labels)) == 1
 
 
-def test_copy_of_other_bits_is_not_taken_for_one_of_these(copy, make_snapshot, labels):
+def test_copy_of_another_snapshot_is_not_reused(copy, make_snapshot, labels):
     # An earlier run's, whose clean-up could not reach the region: nobody has tested it.
     earlier = copy(of=make_snapshot(labels))
     assert copy(look_first=True) != earlier
@@ -82,13 +82,13 @@ def test_copy_that_is_public_is_not_made_again(copy, far, image, make_snapshot, 
     assert copy(look_first=True) == earlier
 
 
-def test_look_that_finds_nothing_is_followed_by_a_copy(copy, far, labels):
+def test_copy_is_made_when_none_is_found(copy, far, labels):
     assert copy(look_first=True) == of(far, labels)[0]["SnapshotId"]
 
 
 def test_copy_whose_answer_was_lost_is_not_made_twice(copy, clients, far, labels):
     class Deaf:
-        """A connection that broke after the call had taken effect."""
+        """A client whose connection breaks after the call took effect."""
 
         asked = 0
 
@@ -103,7 +103,7 @@ def test_copy_whose_answer_was_lost_is_not_made_twice(copy, clients, far, labels
     assert deaf.asked == 1
 
 
-def test_place_is_waited_for_when_the_region_is_full(copy, far, labels, snapshot):
+def test_copy_waits_while_the_regions_copy_limit_is_reached(copy, far, labels, snapshot):
     other = far.copy_snapshot(SourceRegion=ORIGIN, SourceSnapshotId=snapshot)["SnapshotId"]
     made = copy()
     states = {shown["SnapshotId"]: shown["State"] for shown in of(far, labels)}
@@ -111,7 +111,7 @@ def test_place_is_waited_for_when_the_region_is_full(copy, far, labels, snapshot
     assert other != made
 
 
-def test_place_is_not_waited_for_longer_than_a_copy_may_take(copy, far, snapshot):
+def test_wait_for_the_copy_limit_ends_at_the_limit_of_a_copy(copy, far, snapshot):
     far.copy_snapshot(SourceRegion=ORIGIN, SourceSnapshotId=snapshot)
     with pytest.raises(EC2ServiceException, match="snapshot copies to end"):
         copy(limits=Limits(copy=0.01))
@@ -134,7 +134,7 @@ def test_copy_that_fails_is_removed_and_made_again(account, copy, far, labels, w
     assert [shown["SnapshotId"] for shown in of(far, labels)] == [made]
 
 
-def test_last_failure_is_told_and_leaves_nothing(account, copy, far, labels):
+def test_last_failure_is_raised_and_leaves_nothing(account, copy, far, labels):
     account.refuse(FURTHER, SnapshotCompletion="Out of cheese")
     before = account.calls().get("CopySnapshot", 0)
     with pytest.raises(snapshots.SnapshotFailed, match="Out of cheese"):
@@ -169,7 +169,7 @@ def test_stopped_job_copies_nothing(copy, far, labels):
     assert of(far, labels) == []
 
 
-def test_refused_copy_is_told_at_once(account, copy):
+def test_refused_copy_fails_at_once(account, copy):
     account.refuse(FURTHER, CopySnapshot="UnauthorizedOperation")
     with pytest.raises(Exception, match="UnauthorizedOperation"):
         copy()

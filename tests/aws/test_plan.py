@@ -69,7 +69,7 @@ def test_booted_region_that_gets_no_ami_is_named(image, clients):
         plan.make(image, settings(exclude_regions=["eu-west-1"], test=test), clients)
 
 
-def test_arm64_is_hvm_alone_and_nothing_is_missing(image, clients, account):
+def test_arm64_gets_only_hvm_amis_and_no_reason_for_missing_ones(image, clients, account):
     before = account.calls().get("DescribeImages")
     made = plan.make(replace(image, architecture=Architecture.ARM64), settings(), clients)
     assert {tuple(sorted(kinds)) for kinds in made.types.values()} == {tuple(sorted(HVM))}
@@ -87,7 +87,7 @@ def test_region_where_nothing_can_be_made_is_left_out_with_the_reason(image, cli
     ("architecture", "origin"),
     [(Architecture.X86_64, "ap-east-1"), (Architecture.ARM64, "us-east-1")],
 )
-def test_nothing_to_make_in_the_origin_is_an_error(image, clients, architecture, origin):
+def test_no_ami_in_the_origin_is_an_error(image, clients, architecture, origin):
     with pytest.raises(EC2ServiceException, match=r"paravirtual-gp2.*ec2\.amis\.types"):
         plan.make(
             replace(image, architecture=architecture),
@@ -103,7 +103,7 @@ def test_configured_kernel_makes_pv_possible(image, clients):
     assert made.left_out == {}
 
 
-def test_further_region_that_cannot_be_asked_stops_no_other(image, clients, account):
+def test_further_region_that_does_not_answer_stops_no_other(image, clients, account):
     account.refuse("eu-west-1", DescribeImages="UnauthorizedOperation")
     made = plan.make(image, settings(), Clients())
     assert sorted(made.types["eu-west-1"]) == sorted(PV + HVM)
@@ -111,7 +111,7 @@ def test_further_region_that_cannot_be_asked_stops_no_other(image, clients, acco
     assert list(made.left_out) == ["ap-east-1"]
 
 
-def test_origin_that_cannot_be_asked_is_an_error(image, clients, account):
+def test_origin_that_does_not_answer_is_an_error(image, clients, account):
     account.refuse("us-east-1", DescribeImages="UnauthorizedOperation")
     with pytest.raises(ClientError, match="UnauthorizedOperation"):
         plan.make(image, settings(), Clients())
@@ -135,7 +135,7 @@ def test_plan_survives_the_queue(image, clients):
     assert list(again.types) == list(made.types)
 
 
-def test_planning_touches_nothing(image, clients, account):
+def test_planning_changes_nothing(image, clients, account):
     before = account.calls()
     plan.make(image, settings(), Clients())
     called = {name for name, count in account.calls().items() if count != before.get(name)}

@@ -17,7 +17,7 @@ EC2_SETTINGS = {"quotas": Quotas(public_images=1)}
 
 @pytest.fixture
 def register(origin, waiter, labels, image, snapshot):
-    """Makes private AMIs in the origin, and removes them after the test."""
+    """Return a function that registers private AMIs in the origin; remove them after the test."""
     made = []
 
     def register(volume_type="gp2", *, available=True):
@@ -40,7 +40,7 @@ def register(origin, waiter, labels, image, snapshot):
 
 @pytest.fixture
 def published(origin):
-    """What is public of an AMI and its snapshot."""
+    """Return whether an AMI and its snapshot are public."""
 
     def published(ami):
         (image,) = origin.describe_images(ImageIds=[ami.id])["Images"]
@@ -74,7 +74,7 @@ class Noted:
 
 
 def marks(origin, amis) -> set[str]:
-    """Which of the AMIs and their snapshots are marked as having been public."""
+    """Return those of the AMIs and their snapshots that are marked as having been public."""
     ids = [id for ami in amis for id in (ami.id, ami.snapshot)]
     shown = origin.describe_tags(Filters=[{"Name": "resource-id", "Values": ids}])["Tags"]
     held: dict[str, dict[str, str]] = {}
@@ -151,7 +151,7 @@ def test_mark_is_set_before_anything_is_public(origin, waiter, register, publish
         pass
 
     class Between:
-        """EC2, with which nothing more can be done once the mark is set: as after `kill -9`."""
+        """EC2's client, which fails after the mark is set, as after `kill -9`."""
 
         def __getattr__(self, name):
             if name == "modify_snapshot_attribute":
@@ -211,7 +211,7 @@ def test_mark_stays_where_nobody_knows_what_came_of_the_call(origin, waiter, reg
     noted = Noted()
 
     class Unanswering:
-        """EC2, of whose answers the last is lost."""
+        """EC2's client, which loses its last answer."""
 
         def __getattr__(self, name):
             if name == "modify_image_attribute":

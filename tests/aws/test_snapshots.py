@@ -10,7 +10,7 @@ from tests.aws.conftest import ORIGIN, state_of, wait_until
 
 @pytest.fixture
 def encrypting(origin):
-    """EBS encryption by default, while the test runs."""
+    """Turn EBS encryption by default on while the test runs."""
     origin.enable_ebs_encryption_by_default()
     yield
     origin.disable_ebs_encryption_by_default()

@@ -28,7 +28,7 @@ def test_name_is_made_of_image_type_region_and_number():
 
 
 @given(images, kinds, regions, numbers)
-def test_every_name_is_one_that_ec2_takes(image, kind, region, number):
+def test_every_name_is_valid_for_ec2(image, kind, region, number):
     assert LEGAL.fullmatch(ami_name(image, kind, region, number))
 
 
@@ -46,20 +46,20 @@ def test_names_of_different_things_differ(things):
 
 
 @given(st.text("ab", min_size=193, max_size=193), st.text("cd", min_size=2, max_size=9))
-def test_long_names_with_one_beginning_do_not_become_one(image, tail):
+def test_long_names_with_the_same_beginning_stay_different(image, tail):
     kind = AMIType(Virtualization.HVM, "gp2")
     one, other = (ami_name(name, kind, "us-east-1", 0) for name in (image, image[:150] + tail))
     assert one != other
 
 
 @given(st.text(), st.text(), st.lists(st.text()))
-def test_tokens_are_ones_that_ec2_takes(site, job, parts):
+def test_tokens_are_valid_for_ec2(site, job, parts):
     token = Labels(site, job, "x").token(*parts)
     assert token.isascii()
     assert 1 <= len(token) <= 64
 
 
-def test_tokens_are_equal_for_equal_parts_alone():
+def test_tokens_are_equal_only_for_equal_parts():
     tokens = [
         LABELS.token("utility", "1"),
         LABELS.token("utility", "2"),
@@ -85,17 +85,17 @@ def test_everything_is_tagged_with_site_job_role_image_and_name():
 
 
 @pytest.mark.parametrize("change", [{"site": "stage"}, {"job": "build-8-Fedora"}])
-def test_things_of_another_site_or_job_are_not_own(change):
+def test_resources_of_another_site_or_job_are_not_own(change):
     assert LABELS.own(LABELS.tags("ami"))
     assert not LABELS.own(replace(LABELS, **change).tags("ami"))
 
 
-def test_things_without_tags_are_not_own():
+def test_resources_without_tags_are_not_own():
     assert not LABELS.own(None)
     assert not LABELS.own([])
 
 
-def test_filters_find_the_jobs_own_things_by_role(origin, labels, make_volume):
+def test_filters_find_the_jobs_own_resources_by_role(origin, labels, make_volume):
     mine = make_volume(labels)
     make_volume(replace(labels, site=labels.site + "-other"))
     make_volume(replace(labels, job=labels.job + "-other"))

@@ -1,4 +1,4 @@
-"""A web server on loopback that serves bytes with Range, and fails in the ways that servers do."""
+"""Run a web server on loopback that supports Range, and fails in the ways that servers do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Manner = Literal[
 
 @dataclass
 class Web:
-    """What is served, how, and what was asked for."""
+    """The files of the server, its behaviour, and the requests that it received."""
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Web:
     over: threading.Event = field(default_factory=threading.Event)
 
     def spend(self) -> None:
-        """One more answer was in the manner that is set."""
+        """Count one response with the behaviour that is set."""
         if self.times is not None:
             self.times -= 1
             if self.times <= 0:
@@ -49,7 +49,7 @@ class Web:
                 self.tags |= self.retag
 
     def put(self, name: str, content: bytes) -> str:
-        """Serve `content`; returns its URL."""
+        """Serve `content`; return its URL."""
         self.files[f"/{name}"] = content
         return f"{self.address}/{name}"
 
@@ -147,7 +147,7 @@ def serve() -> Iterator[Web]:
         daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """Clients that hang up are what the tests are about."""
+            """Ignore clients that close the connection, as the tests do on purpose."""
 
     server = Server(("127.0.0.1", 0), Handler)
     web.address = f"http://127.0.0.1:{server.server_address[1]}"

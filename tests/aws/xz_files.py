@@ -1,4 +1,4 @@
-"""Sound .xz files that no packer at hand makes."""
+"""Build valid .xz files that no compressor at hand produces."""
 
 import lzma
 
@@ -11,7 +11,7 @@ _NO_CHUNKS = bytes(4)
 
 
 def with_a_block_of_nothing(data: bytes) -> bytes:
-    """`data` in one block, and behind it, in the same stream, a block of no bytes."""
+    """Return `data` in one block, followed in the same stream by an empty block."""
     check = lzma.CHECK_CRC64
     packed = lzma.compress(data, check=check, preset=0)
     index_size = (int.from_bytes(packed[-8:-4], "little") + 1) * 4

@@ -385,7 +385,7 @@ def test_check_that_raises_or_hangs_hides_no_other() -> None:
 
 def test_ebs_direct_is_checked_only_for_direct_writing(settings: Settings, site: Site) -> None:
     def found(direct: Settings) -> list[Finding]:
-        look = Preflight(Clients(), direct.ec2).looks([]).get("EBS direct")
+        look = Preflight(Clients(), direct.ec2).checks([]).get("EBS direct")
         return look() if look else []
 
     assert found(settings) == []

@@ -134,7 +134,7 @@ LASTING = [
         "AMIs fail",
         [{"fault": "failed", "action": "ImageCompletion", "region": FURTHER}],
         failed=(FURTHER,),
-        words="ended failed",
+        words="is failed",
     ),
     Case(
         "AMIs are never ready",
@@ -185,14 +185,14 @@ LASTING = [
         "all subnets are full",
         [refused("InsufficientFreeAddressesInSubnet", action="RunInstances")],
         failed=ALL,
-        words="no room for the instance in subnet-.*, subnet-",
+        words="no capacity for a .* instance in subnet-.*, subnet-",
         limits={"attempts": 1},
     ),
     Case(
         "no capacity for long",
         [refused("InsufficientInstanceCapacity", action="RunInstances")],
         failed=ALL,
-        words="no room",
+        words="no capacity",
     ),
     Case(
         "credentials gone",
@@ -330,7 +330,7 @@ def test_refusal_that_is_not_known_to_pass_fails_at_once(
     with pytest.raises(EC2UtilityException, match=fault["code"]) as failure:
         lab.upload(image, observer, limits=LIMITS, **SETTINGS)
     assert (failure.value.later, failure.value.unknown) == (False, unknown)
-    assert ("runs again by itself" in str(failure.value)) == bool(unknown)
+    assert ("does not know this error code" in str(failure.value)) == bool(unknown)
     assert "retrying with a new" not in observer.words()
     follow(lab, [])
     lab.leaves_nothing(image)

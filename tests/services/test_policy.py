@@ -106,7 +106,7 @@ def checked(lab: Lab, mine: Lab) -> str:
     """`fedimg check`'s looks at the account."""
     account = Preflight(mine.clients, lab.settings())
     problems = []
-    for looks in (lambda: account.looks([Architecture.X86_64]), account.region_looks):
+    for looks in (lambda: account.checks([Architecture.X86_64]), account.region_checks):
         for look in looks().values():
             problems += [one.text for one in look() if one.status is not Status.OK]
     # The lab's account lacks what a real one has; only what is not allowed counts here.

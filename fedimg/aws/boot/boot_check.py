@@ -185,10 +185,10 @@ class BootCheck:
         """Return the text of an SSH error, with a diagnosis when the login failed."""
         if error.reached is Reached.LOGIN:
             return str(error)
-        shown = Evidence(
+        evidence = Evidence(
             self.attempts.console(started), self.attempts.status(started), error.reached
         )
-        return f"{diagnose(shown)}; {error}"
+        return f"{diagnose(evidence)}; {error}"
 
     def _larger_root(self, ami: AMI) -> list[dict[str, Any]]:
         """Return the mapping of a root volume a fourth, and at least 1 GiB, larger than the image.

@@ -93,14 +93,14 @@ class BrokenOff(client.SSHError):
 
 
 def probes(
-    checks: Sequence[Check], testing: Checking, kind: AMIType, architecture: Architecture
+    checks: Sequence[Check], testing: Checking, ami_type: AMIType, architecture: Architecture
 ) -> list[Probe]:
     """Return the probes for an AMI of this type and architecture: fedimg's own, then the site's."""
     own = [_shipped(name, testing) for name in testing.shipped if name in _SCRIPTS]
     return own + [
         Probe(check.name, check.command, b"", check.status, check.output, check.timeout)
         for check in checks
-        if check.applies(kind, architecture)
+        if check.applies(ami_type, architecture)
     ]
 
 

@@ -132,9 +132,9 @@ def explained(
     image: str,
     region: str,
     step: str,
-    kind: type[EC2ServiceException] = EC2ServiceException,
+    exception_type: type[EC2ServiceException] = EC2ServiceException,
 ) -> Iterator[None]:
-    """Turn AWS's errors into `kind`, saying what was being done, where, and quoting AWS.
+    """Turn AWS's errors into `exception_type`, saying what was being done, where, and quoting AWS.
 
     An EC2ServiceException keeps its text, and gets image, region and step where they are empty.
     """
@@ -144,9 +144,9 @@ def explained(
         error.image = error.image or image
         error.region = error.region or region
         error.step = error.step or step
-        if isinstance(error, kind):
+        if isinstance(error, exception_type):
             raise
-        raise kind(
+        raise exception_type(
             error.problem,
             image=error.image,
             region=error.region,
@@ -161,7 +161,7 @@ def explained(
         message = one_line(str(error.response["Error"].get("Message", "")), AWS_MESSAGE_LENGTH)
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
         advice = _advice(error, step)
-        raise kind(
+        raise exception_type(
             f"{doing}: EC2 refused {error.operation_name} with {code(error)}: "
             f"{message or 'no reason given'}{advice or _retry_note(error)}",
             image=image,
@@ -173,7 +173,7 @@ def explained(
             unknown="" if advice else unknown(error),
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
-        raise kind(
+        raise exception_type(
             f"{doing}: could not reach EC2: {one_line(str(error), AWS_MESSAGE_LENGTH)}",
             image=image,
             region=region,

@@ -34,7 +34,7 @@ class Kernels:
             self._known[region] = paravirtual_kernel(ec2)
         return self._known[region]
 
-    def found(
+    def lookup(
         self,
         client: Callable[[str], Client],
         regions: Sequence[str],
@@ -53,7 +53,7 @@ class Kernels:
         missing = [each for each in regions if each not in {**configured, **self._known}]
         began = last = time.monotonic()
         pending = list(missing)
-        answers = self._ask(client, pending, at_once)
+        answers = self._query(client, pending, at_once)
         while pending:
             remaining = last + (last - began) + _STRAGGLERS_SECONDS - time.monotonic()
             try:
@@ -72,7 +72,7 @@ class Kernels:
                 raise answer
         return {region: kernel for region, kernel in kernels.items() if region not in missing}
 
-    def _ask(
+    def _query(
         self, client: Callable[[str], Client], regions: Sequence[str], at_once: int
     ) -> queue.SimpleQueue[tuple[str, str | Exception | None]]:
         """Ask the regions in background threads; return the queue of their answers."""
@@ -81,7 +81,7 @@ class Kernels:
         for region in regions:
             waiting.put(region)
 
-        def ask() -> None:
+        def query_regions() -> None:
             while True:
                 try:
                     region = waiting.get_nowait()
@@ -94,7 +94,7 @@ class Kernels:
 
         for _ in range(min(at_once, len(regions))):
             # Daemons: a region that hangs must not keep the process from ending.
-            threading.Thread(target=ask, name="kernels", daemon=True).start()
+            threading.Thread(target=query_regions, name="kernels", daemon=True).start()
         return answers
 
 

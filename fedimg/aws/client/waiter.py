@@ -15,8 +15,8 @@ from fedimg.exceptions import Cancelled, EC2ServiceException
 T = TypeVar("T")
 
 _GROWTH = 1.4
-# In multiples of the expected duration: when polling becomes frequent and when it ends to be, and
-# the interval in between. A resource that is ready early shortens the next estimate.
+# In multiples of the expected duration: when frequent polling begins and ends, and its
+# interval. A resource that is ready early shortens the next estimate.
 _FREQUENT_FROM, _FREQUENT_UNTIL, _FREQUENT_STEP = 0.8, 1.5, 0.05
 # The interval as a share of the elapsed time, without an estimate or beyond it.
 _INTERVAL_SHARE = 0.1
@@ -158,7 +158,7 @@ class Waiter:
             self.pause(pause)
             pause = min(pause * _GROWTH, self._maximum)
 
-    def shown(self, find: Callable[[], T | None], *, what: str) -> T:
+    def until_listed(self, find: Callable[[], T | None], *, what: str) -> T:
         """Return an existing resource once EC2 lists it. Raises EC2ServiceException if it never
         does.
         """
@@ -224,5 +224,5 @@ def _clock() -> str:
 
 
 def _outage_text(since: str, error: Exception) -> str:
-    wanted = "accept the worker's credentials" if expired(error) else "answer"
-    return f"waiting for EC2 to {wanted}, since {since}: {error}"
+    action = "accept the worker's credentials" if expired(error) else "answer"
+    return f"waiting for EC2 to {action}, since {since}: {error}"

@@ -51,8 +51,8 @@ def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> Jo
 
 def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:
     if network.subnet:
-        found = ec2.describe_subnets(SubnetIds=[network.subnet])["Subnets"]
-        return str(found[0]["VpcId"]), _zones(found)
+        subnets = ec2.describe_subnets(SubnetIds=[network.subnet])["Subnets"]
+        return str(subnets[0]["VpcId"]), _zones(subnets)
     vpc = network.vpc
     if not vpc:
         defaults = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
@@ -61,11 +61,11 @@ def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:
                 "the origin has no default VPC; set ec2.network.vpc or ec2.network.subnet"
             )
         vpc = str(defaults[0]["VpcId"])
-    found = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
-    if not found:
+    subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+    if not subnets:
         raise EC2ServiceException(f"{vpc} has no subnet; set ec2.network.subnet in fedimg.toml")
     # A zone's default subnet has a route to the Internet; another subnet may not.
-    return vpc, _zones([subnet for subnet in found if subnet.get("DefaultForAz")] or found)
+    return vpc, _zones([subnet for subnet in subnets if subnet.get("DefaultForAz")] or subnets)
 
 
 def _zones(subnets: list[dict[str, Any]]) -> dict[str, str]:
@@ -84,16 +84,16 @@ def _create(ec2: Client, waiter: Waiter, labels: Labels, name: str, vpc: str) ->
     except Exception as error:
         if code(error) != "InvalidGroup.Duplicate":
             raise
-        return waiter.shown(lambda: _find(ec2, name, vpc), what=f"the security group {name}")
+        return waiter.until_listed(lambda: _find(ec2, name, vpc), what=f"the security group {name}")
     return str(response["GroupId"])
 
 
 def _find(ec2: Client, name: str, vpc: str) -> str | None:
     # The name is a digest of site and job, so a group of this name is this job's.
-    found = ec2.describe_security_groups(
+    groups = ec2.describe_security_groups(
         Filters=[{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
     )["SecurityGroups"]
-    return str(found[0]["GroupId"]) if found else None
+    return str(groups[0]["GroupId"]) if groups else None
 
 
 def _authorize_worker(ec2: Client, group: str, network: Network) -> None:
@@ -104,8 +104,10 @@ def _authorize_worker(ec2: Client, group: str, network: Network) -> None:
     )
     port = network.ssh_port
     wanted = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **ranges}
-    found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
-    present = [{key: value for key, value in rule.items() if value} for rule in found]
+    permissions = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0][
+        "IpPermissions"
+    ]
+    present = [{key: value for key, value in rule.items() if value} for rule in permissions]
     # A group from an earlier run may admit a source that is no longer configured.
     if stale := [rule for rule in present if rule != wanted]:
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)

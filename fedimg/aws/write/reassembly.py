@@ -14,7 +14,7 @@ class Reassembly:
     """Reassembles an image of `size` bytes from parts in any order and from many threads.
 
     At most `most` blocks exist at a time, of which each thread may have two incomplete ones. Their
-    buffers are reused, since the allocator would keep some for each thread.
+    buffers are reused, since the allocator would keep piece for each thread.
     """
 
     def __init__(self, threads: ThreadGroup, size: int, most: int) -> None:
@@ -34,11 +34,11 @@ class Reassembly:
         rest = memoryview(part)
         while rest:
             index, first = divmod(at, BLOCK)
-            some = rest[: BLOCK - first]
-            if block := self._put(index, first, some):
+            piece = rest[: BLOCK - first]
+            if block := self._put(index, first, piece):
                 yield index, block
-            at += len(some)
-            rest = rest[len(some) :]
+            at += len(piece)
+            rest = rest[len(piece) :]
 
     def give_back(self, block: bytearray) -> None:
         """Return the buffer of a block that was sent, for reuse."""
@@ -47,8 +47,8 @@ class Reassembly:
 
     def _put(self, index: int, first: int, part: memoryview) -> bytearray | None:
         with self._lock:
-            known = index in self._incomplete
-            block, missing = self._incomplete.pop(index) if known else self._begin(index)
+            exists = index in self._incomplete
+            block, missing = self._incomplete.pop(index) if exists else self._begin(index)
             memoryview(block)[first : first + len(part)] = part
             missing -= len(part)
             if missing:
@@ -59,6 +59,6 @@ class Reassembly:
     def _begin(self, index: int) -> tuple[bytearray, int]:
         self._budget.take(1)
         block = self._free.pop() if self._free else bytearray(BLOCK)
-        wanted = min(BLOCK, self._size - index * BLOCK)
-        block[wanted:] = bytes(BLOCK - wanted)
-        return block, wanted
+        length = min(BLOCK, self._size - index * BLOCK)
+        block[length:] = bytes(BLOCK - length)
+        return block, length

@@ -61,7 +61,7 @@ def write_command() -> str:
     return scripts.as_root("write/write_image.sh", "bash")
 
 
-def given(
+def script_input(
     *,
     url: str,
     trusted: Trusted,
@@ -89,14 +89,14 @@ def given(
     """
     hosts = [urlsplit(url).hostname or "", *map(str.lower, trusted.redirects)]
     plain = [*map(str.lower, trusted.plain_http)]
-    for what, value, pattern in (
+    for label, value, pattern in (
         *(("host", host, _HOST) for host in (*hosts, *plain)),
         ("image URL", url, _URL),
         ("volume id", volume, _VOLUME),
         ("checksum", checksum, _CHECKSUM),
     ):
         if value is not None and not pattern.fullmatch(value):
-            raise ValueError(f'{what} "{value}" is malformed, and is not passed to an instance')
+            raise ValueError(f'{label} "{value}" is malformed, and is not passed to an instance')
     if min(compressed_size, uncompressed_size, idle, appear) <= 0:
         raise ValueError(f"the sizes and timeouts for {url} have to be positive")
     values = {

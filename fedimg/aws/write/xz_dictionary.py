@@ -47,16 +47,16 @@ def lowered(header: bytes, size: int) -> bytes:
     at = _dictionary_offset(header)
     if at is None:
         return header
-    asked = header[at] & _SIZE
-    enough = next(code for code in range(_LARGEST_CODE + 1) if _enough(code, size))
-    if enough >= asked:
+    current = header[at] & _SIZE
+    lowest = next(code for code in range(_LARGEST_CODE + 1) if _suffices(code, size))
+    if lowest >= current:
         return header
     changed = bytearray(header[:-_CRC])
-    changed[at] = (header[at] & ~_SIZE) | enough
+    changed[at] = (header[at] & ~_SIZE) | lowest
     return bytes(changed) + crc32(bytes(changed))
 
 
-def _enough(code: int, size: int) -> bool:
+def _suffices(code: int, size: int) -> bool:
     return code == _LARGEST_CODE or _dictionary(code) >= size
 
 

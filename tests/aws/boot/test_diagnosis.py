@@ -1,4 +1,4 @@
-"""Consoles as they were printed (shortened), by this lab's machines and by instances at EC2."""
+"""Test diagnoses with real, shortened console outputs of the lab and of EC2 instances."""
 
 import pytest
 
@@ -147,7 +147,9 @@ UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was fo
         (LOGIN, Reached.NOTHING, "booted to its login prompt, and does not answer"),
     ],
 )
-def test_tells_what_it_was(console: str, reached: Reached, words: str) -> None:
+def test_console_and_login_progress_give_the_diagnosis(
+    console: str, reached: Reached, words: str
+) -> None:
     assert words in diagnose(Evidence(console, "", reached))
 
 
@@ -158,7 +160,7 @@ def test_quotes_what_it_rests_on_without_control_characters() -> None:
     assert len(diagnose(Evidence(f"{'x' * 5000}\n", "", Reached.NOTHING))) < 300
 
 
-def test_does_not_guess() -> None:
+def test_unknown_console_is_quoted_without_a_guess() -> None:
     said = diagnose(Evidence(f"{GRUB}Booting Debian\r\n", "initializing", Reached.NOTHING))
     assert said == 'its console shows no kernel messages, and ends with "Booting Debian"'
     assert "ends with" in diagnose(Evidence("[  OK  ] Started x.\n", "", Reached.NOTHING))
@@ -167,12 +169,12 @@ def test_does_not_guess() -> None:
     )
 
 
-def test_what_a_boot_loader_said_before_a_kernel_ran_did_no_harm() -> None:
+def test_boot_loader_messages_before_a_kernel_are_ignored() -> None:
     console = f"error: no such device: x.\n{LOGIN}"
     assert "login prompt" in diagnose(Evidence(console, "", Reached.NOTHING))
 
 
-def test_what_selinux_would_have_forbidden_did_no_harm() -> None:
+def test_denials_in_permissive_mode_are_ignored() -> None:
     assert "SELinux" not in diagnose(Evidence(PERMITTED + LOGIN, "", Reached.HOST_KEY))
 
 
@@ -196,5 +198,7 @@ def test_a_wait_for_the_network_that_has_ended_is_no_sign() -> None:
     ("status", "words"),
     [("ok", "allowed_source"), ("impaired", "it has no network"), ("initializing", "not answer")],
 )
-def test_ec2s_own_check_tells_a_firewall_from_no_network(status: str, words: str) -> None:
+def test_ec2_status_check_distinguishes_firewall_from_missing_network(
+    status: str, words: str
+) -> None:
     assert words in diagnose(Evidence(LOGIN, status, Reached.NOTHING))

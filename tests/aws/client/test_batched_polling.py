@@ -1,4 +1,4 @@
-"""What is waited for together: who asks EC2, for what, and when."""
+"""Test batched polls: which thread calls EC2, for which ids, and when."""
 
 import threading
 from typing import Any
@@ -17,7 +17,7 @@ from tests.aws.clock import Clock
 
 
 class Snapshots:
-    """A region's snapshots, each completed at a time of its own, and what was asked for when."""
+    """A region's snapshots, each with its time of completion, and a record of the calls."""
 
     def __init__(self, clock: Clock, **completed: float) -> None:
         self.clock = clock
@@ -84,13 +84,13 @@ def test_who_looks_asks_for_all_and_the_others_take_the_answer(
 
 
 def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Waiter) -> None:
-    ec2, sight = Snapshots(clock, a=0, b=0), BatchedPolling().snapshots
-    with sight._awaiting(["a", "b"]):
-        sight._look(ec2, waiter, ["a"], clock.now)
+    ec2, poll = Snapshots(clock, a=0, b=0), BatchedPolling().snapshots
+    with poll._awaiting(["a", "b"]):
+        poll._look(ec2, waiter, ["a"], clock.now)
         clock.now += 1
-        sight._look(ec2, waiter, ["b"], clock.now - 1)
+        poll._look(ec2, waiter, ["b"], clock.now - 1)
         assert len(ec2.asked) == 1
-        sight._look(ec2, waiter, ["b"], clock.now - 0.5)
+        poll._look(ec2, waiter, ["b"], clock.now - 0.5)
         assert len(ec2.asked) == 2
 
 
@@ -128,9 +128,9 @@ def test_one_that_is_much_sooner_than_the_last_is_not_slept_through(
 
 def test_no_filter_has_more_values_than_ec2_takes(clock: Clock, waiter: Waiter) -> None:
     many = {f"snap-{number:04}": 0.0 for number in range(450)}
-    ec2, sight = Snapshots(clock, **many), BatchedPolling().snapshots
+    ec2, poll = Snapshots(clock, **many), BatchedPolling().snapshots
     judge = lambda shown: len(shown)  # noqa: E731
-    assert sight.wait(ec2, waiter, sorted(many), judge, what="all", limit=60) == 450
+    assert poll.wait(ec2, waiter, sorted(many), judge, what="all", limit=60) == 450
     assert [len(names) for _, names in ec2.asked] == [200, 200, 50]
 
 

@@ -1,4 +1,4 @@
-"""What EC2's codes mean: by name, by shape, or not known."""
+"""Test how EC2's codes are handled: by name, by pattern, or as unknown."""
 
 import pytest
 

@@ -29,7 +29,10 @@ def refusal(code: str, message: str = "", status: int = 400) -> ClientError:
 
 
 def told(error: BaseException, kind=EC2ServiceException) -> EC2ServiceException:
-    with pytest.raises(EC2ServiceException) as caught, explained("copying", **WHERE, kind=kind):
+    with (
+        pytest.raises(EC2ServiceException) as caught,
+        explained("copying", **WHERE, exception_type=kind),
+    ):
         raise error
     return caught.value
 

@@ -1,4 +1,4 @@
-"""PV-GRUB kernels: which one is taken, who is asked for it, and who is not waited for."""
+"""Test which PV-GRUB kernel is chosen, and which regions are asked and waited for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_configured_kernel_is_taken_unasked(clients, account):
 
 def test_newest_kernel_is_taken_whatever_the_order():
     class Listed:
-        """Amazon's list, which holds one kernel only in the lab."""
+        """Amazon's list of several kernels; the lab has one only."""
 
         def describe_images(self, **_):
             versions = ["1.04", "1.10", "1.9", "1.05"]
@@ -46,9 +46,9 @@ def test_newest_kernel_is_taken_whatever_the_order():
 
 
 def found(known: Kernels, clients: Clients, **more) -> dict[str, str | None]:
-    """What is learnt of all regions."""
+    """Return the kernels of all regions."""
     given = {"origin": ORIGIN, "at_once": 40, **more}
-    return known.found(lambda region: retrying.briefly(clients, region), REGIONS, {}, **given)
+    return known.lookup(lambda region: retrying.briefly(clients, region), REGIONS, {}, **given)
 
 
 def hanging(region: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ class Clock:
 
 
 def spent(throttle: RateLimit, clock: Clock, calls: int, region: str = "us-east-1") -> float:
-    """How long so many calls take that nothing else holds up."""
+    """Return how long so many calls take on an idle machine."""
     began = clock.now
     for _ in range(calls):
         throttle.wait(region)

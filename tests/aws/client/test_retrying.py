@@ -1,4 +1,4 @@
-"""Clients that wait for an EC2 that is away, in the lab's EC2."""
+"""Test clients that wait while the lab's EC2 does not answer."""
 
 import json
 import threading
@@ -81,7 +81,7 @@ def test_single_try_is_a_single_try(account: Account) -> None:
 def test_keys_that_were_changed_in_their_file_are_read_again(
     ec2: EC2, account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """boto3 reads a file of keys once; the worker is not to be restarted for new ones."""
+    """boto3 reads a file of keys once; new ones must not need a restart of the worker."""
     allowed = {"Effect": "Allow", "Action": "ec2:*", "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
     older, newer = ec2.user("older", policy), ec2.user("newer", policy)

@@ -1,4 +1,4 @@
-"""The operations that fedimg's clients have, held against what its source calls."""
+"""Compare the operations of fedimg's clients with the calls in its source."""
 
 import re
 from pathlib import Path

@@ -41,7 +41,7 @@ NO_ANSWER = ReadTimeoutError(endpoint_url="http://ec2")
 
 
 class Script:
-    """Answers one thing after the other; the last for ever."""
+    """Answers with one result after the other, and with the last one for ever."""
 
     def __init__(self, *answers: object) -> None:
         self.answers = list(answers)
@@ -182,7 +182,7 @@ def test_settled_gives_up_with_what_ec2_says(waiter):
 
 def test_shown_gives_up_with_what_was_looked_for(waiter):
     with pytest.raises(EC2ServiceException, match="the AMI with the name X"):
-        waiter.shown(Script(None), what="the AMI with the name X")
+        waiter.until_listed(Script(None), what="the AMI with the name X")
 
 
 # Stopping

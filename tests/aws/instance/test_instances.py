@@ -15,7 +15,7 @@ BLANK = {"VolumeSize": 1, "VolumeType": "gp3", "DeleteOnTermination": True}
 
 @pytest.fixture(scope="module")
 def ami(ec2, tmp_path_factory) -> str:
-    """An AMI whose disk holds nothing that boots."""
+    """Register an AMI whose disk does not boot."""
     raw = tmp_path_factory.mktemp("raw") / "blank.raw"
     raw.write_bytes(bytes(4096))
     return ec2.default_image(ORIGIN, raw, name="blank")
@@ -28,7 +28,7 @@ def place(origin, waiter, labels):
 
 @pytest.fixture
 def launch(origin, waiter, labels, ami, place):
-    """Starts an instance of the test's job; ends all when the test is over."""
+    """Return a function that launches an instance of the test's job; terminate all at the end."""
 
     def launch(role="utility", *, token="1", job=labels, network=NETWORK, client=origin, **changes):
         given = {

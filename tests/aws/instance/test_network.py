@@ -16,7 +16,7 @@ def group(origin, place):
 
 
 def admitted(origin, place) -> list[tuple]:
-    """Who may come in: protocol, ports, ranges."""
+    """Return the permissions of a group: protocol, ports, ranges."""
     return [
         (
             rule["IpProtocol"],
@@ -100,7 +100,7 @@ def test_subnet_that_was_added_to_the_default_vpc_is_not_its_default(origin, wai
 
 @pytest.fixture
 def vpc(origin):
-    """A VPC beside the default one."""
+    """Create a VPC besides the default one."""
     made = origin.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     yield made
     for subnet in origin.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [made]}])[

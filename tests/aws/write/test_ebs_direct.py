@@ -1,4 +1,4 @@
-"""Images written by the EBS direct API, from a web server into the lab's EC2."""
+"""Test writing images by the EBS direct API, from a web server into the lab's EC2."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def web() -> Iterator[Web]:
 
 @dataclass
 class Writer:
-    """One job's image and what writes it."""
+    """One job's image, its web server and its writer."""
 
     clients: Clients
     account: Account
@@ -69,7 +69,7 @@ class Writer:
     def image(
         self, packed: bytes = PACKED, *, checksum: str | None = "", size: int | None = None
     ) -> RawImage:
-        """An image on the web server, with its right checksum unless another is given."""
+        """Return an image on the web server, with its right checksum unless another is given."""
         name = f"Fedora-{next(_numbers)}"
         url = self.web.put(f"{name}.raw.xz", packed)
         right = f"sha256:{hashlib.sha256(packed).hexdigest()}"
@@ -106,17 +106,17 @@ class Writer:
             self.when.pop(awaited)()
 
     def started(self) -> int:
-        """How many snapshots were started."""
+        """Return how many snapshots were started."""
         return len([words for words in self.heard if words.endswith(" started")])
 
     def snapshots(self) -> list[dict[str, Any]]:
-        """What there is of the job."""
+        """Return the snapshots of the job."""
         filters = self.labels.filters()
         ec2 = self.clients.ec2(ORIGIN)
         return list(ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"])
 
     def held(self, snapshot: str) -> dict[int, bytes]:
-        """The blocks that were written to a snapshot, which is waited for."""
+        """Wait for a snapshot, and return its blocks."""
         wait_until(lambda: all(s["State"] == "completed" for s in self.snapshots()))
         ebs = self.clients.client("ebs", ORIGIN)
         listed = ebs.list_snapshot_blocks(SnapshotId=snapshot)["Blocks"]
@@ -210,7 +210,7 @@ def test_snapshot_is_found_as_the_jobs_own(writer: Writer) -> None:
 
 
 def puts(writer: Writer) -> int:
-    """How many blocks EBS was sent by now."""
+    """Return how many blocks EBS has received so far."""
     calls = ask(writer.account, "calls")
     return int(calls.get("EBS", {}).get("PutSnapshotBlock", 0))
 
@@ -241,7 +241,7 @@ def test_image_without_a_checksum_is_written(writer: Writer) -> None:
 
 
 def whole_and_further(web: Web, image: RawImage) -> list[str]:
-    """The ranges that were asked for behind those that measured it."""
+    """Return the ranges that were requested after those of the measurement."""
     asked = [line.partition(" ")[2] for line in web.asked if line.startswith(f"/{image.file_name}")]
     return [line for line in asked if not line or line.endswith("-")]
 
@@ -419,8 +419,8 @@ def test_write_that_takes_too_long_is_given_up(writer: Writer) -> None:
 @pytest.mark.parametrize(
     "code", ["InvalidSnapshot.NotFound", "RequestThrottledException", "InternalServerException"]
 )
-def test_blocks_refused_for_a_while_are_put_again(writer: Writer, code: str) -> None:
-    """A new snapshot is unknown for a while, and EBS limits what it takes a second."""
+def test_blocks_refused_for_a_while_are_retried(writer: Writer, code: str) -> None:
+    """A new snapshot is unknown for a while, and EBS throttles calls."""
     writer.account.refuse(ORIGIN, PutSnapshotBlock=code)
     mend = threading.Timer(0.6, writer.account.refuse_nothing)
     writer.when["started"] = mend.start
@@ -429,7 +429,7 @@ def test_blocks_refused_for_a_while_are_put_again(writer: Writer, code: str) -> 
     assert writer.held(written) == blocks(RAW)
 
 
-def test_unknown_snapshot_is_given_up_when_it_should_have_settled(writer: Writer) -> None:
+def test_unknown_snapshot_fails_after_the_settling_time(writer: Writer) -> None:
     writer.account.refuse(ORIGIN, PutSnapshotBlock="InvalidSnapshot.NotFound")
     with pytest.raises(ClientError, match="ResourceNotFound"):
         writer.direct(limits={"settle": 0.5, "attempts": 2}).write(writer.image())
@@ -461,7 +461,7 @@ def test_snapshot_that_cannot_be_removed_is_named_and_left_for_the_clean_up(
 def proxied(
     writer: Writer, account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Writer, Proxy]]:
-    """A writer whose calls to EBS go through a proxy."""
+    """Return a writer whose calls to EBS go through a proxy."""
     with Proxy(account.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_EBS", proxy.url)
         writer.clients = Clients()
@@ -469,7 +469,7 @@ def proxied(
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
-def test_calls_that_get_no_answer_are_made_again(proxied: tuple[Writer, Proxy], side: str) -> None:
+def test_calls_without_an_answer_are_retried(proxied: tuple[Writer, Proxy], side: str) -> None:
     writer, proxy = proxied
     seen: set[str] = set()
     lock = threading.Lock()
@@ -498,7 +498,7 @@ def leftovers(writer: Writer) -> list[str]:
 
 
 def working() -> list[str]:
-    """The threads of a write, wherever it is."""
+    """Return the running threads of writes."""
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith(("download", "unpacking ", "blocks "))]
 
@@ -540,7 +540,7 @@ def test_stop_ends_a_write_and_leaves_its_snapshot_to_the_clean_up(
 
 
 class PowerCut(BaseException):
-    """What nothing in fedimg expects."""
+    """An error that nothing in fedimg expects."""
 
 
 def cut() -> None:
@@ -564,7 +564,7 @@ def test_snapshot_that_a_crash_left_pending_is_removed(writer: Writer) -> None:
     assert writer.snapshots() == []
 
 
-def test_snapshot_that_was_sealed_before_the_crash_is_kept(writer: Writer) -> None:
+def test_snapshot_that_was_complete_before_the_crash_is_kept(writer: Writer) -> None:
     ebs = writer.clients.client("ebs", ORIGIN)
     made = [
         ebs.start_snapshot(VolumeSize=1, Tags=writer.labels.tags(UNFINISHED))["SnapshotId"]
@@ -577,7 +577,7 @@ def test_snapshot_that_was_sealed_before_the_crash_is_kept(writer: Writer) -> No
     assert snapshots.find(writer.clients.ec2(ORIGIN), writer.labels) == made[1]
 
 
-def test_nothing_is_recovered_where_nothing_was(writer: Writer) -> None:
+def test_nothing_is_recovered_without_a_snapshot(writer: Writer) -> None:
     assert recovered(writer) is None
 
 

@@ -55,7 +55,7 @@ def test_one_stream_needs_two_requests_and_few_bytes(web: Web) -> None:
     assert web.sent < 2 * WINDOW
 
 
-def test_several_blocks(web: Web) -> None:
+def test_several_blocks_are_measured(web: Web) -> None:
     packed = compress(NOISE, "-0", "-T2", "--block-size=100000")
     assert image_size(web.put("blocks.raw.xz", packed), maximum=GIB).uncompressed_size == 600_000
 
@@ -68,17 +68,17 @@ def test_several_streams_and_padding_between_and_behind_them(web: Web) -> None:
     assert size.uncompressed_size == 100_000 + 600_000 + 3
 
 
-def test_an_empty_stream_among_others(web: Web) -> None:
+def test_empty_stream_among_others_is_measured(web: Web) -> None:
     packed = compress(b"") + compress(b"image") + compress(b"")
     assert image_size(web.put("empty.raw.xz", packed), maximum=GIB).uncompressed_size == 5
 
 
-def test_a_file_of_nothing(web: Web) -> None:
+def test_file_without_data_is_refused(web: Web) -> None:
     with pytest.raises(ImageUnusable, match="without any data"):
         image_size(web.put("nothing.raw.xz", compress(b"")), maximum=GIB)
 
 
-def test_larger_than_the_maximum(web: Web) -> None:
+def test_image_larger_than_the_maximum_is_refused(web: Web) -> None:
     url = web.put("large.raw.xz", lzma.compress(bytes(2_000_000)))
     with pytest.raises(ImageUnusable, match=r"large.raw.xz holds an image of .*limits.image_gib"):
         image_size(url, maximum=1_999_999)
@@ -86,19 +86,19 @@ def test_larger_than_the_maximum(web: Web) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 4, 12, 40, 100_000])
-def test_a_truncated_file_says_so(web: Web, lost: int) -> None:
+def test_truncated_file_is_refused(web: Web, lost: int) -> None:
     url = web.put("short.raw.xz", compress(NOISE, "-0")[:-lost])
     with pytest.raises(ImageUnusable, match=r"not a complete \.xz file: its footer is missing"):
         image_size(url, maximum=GIB)
 
 
-def test_a_lost_beginning_is_seen(web: Web) -> None:
+def test_file_without_its_beginning_is_refused(web: Web) -> None:
     whole = compress(NOISE, "-0")
     with pytest.raises(ImageUnusable, match=r"not a complete \.xz file"):
         image_size(web.put("tail.raw.xz", whole[:12] + whole[200_000:]), maximum=GIB)
 
 
-def test_a_damaged_index_is_seen(web: Web) -> None:
+def test_damaged_index_is_refused(web: Web) -> None:
     packed = bytearray(compress(b"image" * 1000))
     packed[-16] ^= 1
     with pytest.raises(ImageUnusable, match=r"damaged .*index crc32"):
@@ -106,12 +106,12 @@ def test_a_damaged_index_is_seen(web: Web) -> None:
 
 
 @pytest.mark.parametrize("content", [b"<html>Not here</html>" * 9, b"x", b"\xfd7zXZ\x00"])
-def test_not_xz_at_all(web: Web, content: bytes) -> None:
+def test_file_that_is_not_xz_is_refused(web: Web, content: bytes) -> None:
     with pytest.raises(ImageUnusable, match=r"not an \.xz file|not a complete \.xz file"):
         image_size(web.put("page.raw.xz", content), maximum=GIB)
 
 
-def test_an_empty_file(web: Web) -> None:
+def test_empty_file_is_refused(web: Web) -> None:
     with pytest.raises(ImageUnusable, match="too short"):
         image_size(web.put("zero.raw.xz", b""), maximum=GIB)
 
@@ -142,7 +142,7 @@ def test_file_of_many_long_streams_is_measured_with_a_request_each(web: Web) -> 
 
 
 def test_much_padding_is_read_past(web: Web) -> None:
-    """As `xz --test` does, which takes any number of zeros, by fours."""
+    """`xz --test` accepts any multiple of four zeros, too."""
     url = web.put("padded.raw.xz", compress(b"image") + bytes(7 * MIB))
     assert image_size(url, maximum=GIB).uncompressed_size == 5
     assert len(web.asked) < 32
@@ -154,7 +154,7 @@ def test_file_that_takes_too_much_memory_to_unpack_is_refused_with_the_remedy(we
         image_size(web.put("wide.raw.xz", packed), maximum=GIB)
 
 
-def test_dictionary_that_the_image_does_not_fill_is_no_matter(web: Web) -> None:
+def test_dictionary_that_the_image_does_not_fill_is_accepted(web: Web) -> None:
     packed = compress(bytes(96 * MIB), "--lzma2=preset=0,dict=1GiB")
     assert image_size(web.put("small.raw.xz", packed), maximum=GIB).uncompressed_size == 96 * MIB
 
@@ -273,7 +273,7 @@ def test_redirect_to_what_is_no_web_address_is_refused_in_words(web: Web, target
     assert len(web.asked) == 1
 
 
-def test_redirect_to_an_address_without_an_end_is_refused_in_words(web: Web) -> None:
+def test_redirect_to_a_very_long_url_is_refused(web: Web) -> None:
     web.redirects["/here"] = "/there?" + "a" * 9000
     with pytest.raises(ImageUnusable, match="redirects to an address of 90[0-9]{2} characters"):
         image_size(f"{web.address}/here", maximum=GIB)
@@ -281,7 +281,7 @@ def test_redirect_to_an_address_without_an_end_is_refused_in_words(web: Web) -> 
         image_size(f"{web.address}/".ljust(8030, "a"), maximum=GIB)
 
 
-def test_signature_of_some_thousand_characters_is_none_the_worse(web: Web) -> None:
+def test_signature_of_some_thousand_characters_is_accepted(web: Web) -> None:
     packed = compress(NOISE, "-0")
     web.put("there.raw.xz", packed)
     web.redirects["/here"] = f"/there.raw.xz?{'a' * 2500}"
@@ -331,20 +331,20 @@ def test_image_without_a_checksum_comes_over_https_alone(web: Web) -> None:
     measured(RawImage.at(url, Architecture.X86_64, None), EC2(), stop)
 
 
-def test_a_missing_file(web: Web) -> None:
+def test_missing_file_is_refused(web: Web) -> None:
     with pytest.raises(ImageUnusable, match="404") as caught:
         image_size(f"{web.address}/none.raw.xz", maximum=GIB)
     assert not isinstance(caught.value, ImageUnreachable)
 
 
-def test_a_server_that_is_down_for_now(web: Web) -> None:
+def test_unavailable_server_may_be_retried(web: Web) -> None:
     web.manner = "unavailable"
     with pytest.raises(ImageUnreachable, match="503"):
         image_size(web.put("one.raw.xz", b"x"), maximum=GIB)
     assert len(web.asked) == 3
 
 
-def test_a_connection_cut_in_the_answer(web: Web) -> None:
+def test_cut_connection_may_be_retried(web: Web) -> None:
     web.manner = "cut"
     with pytest.raises(ImageUnreachable, match=r"one\.raw\.xz"):
         image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)
@@ -381,7 +381,7 @@ def test_silent_server_does_not_hold_up_a_job_that_is_cancelled(web: Web) -> Non
     stopping.join()
 
 
-def test_what_is_measured_beside_the_job_is_told_in_it(web: Web) -> None:
+def test_error_of_the_measuring_thread_is_raised_in_the_job(web: Web) -> None:
     url = web.put("sound.raw.xz", compress(NOISE))
     stop = threading.Event()
     assert measured(hand(url), EC2(), stop) == image_size(url, maximum=GIB)

@@ -1,4 +1,4 @@
-"""An image on its way from a web server, by real threads, whatever blocks its file has."""
+"""Test the pipeline with a web server and real threads, for files with all kinds of blocks."""
 
 import hashlib
 import io
@@ -35,12 +35,12 @@ def web() -> Iterator[Web]:
 
 
 def streams(*parts: bytes) -> bytes:
-    """A file with a block for each part."""
+    """Return a file with a block for each part."""
     return b"".join(lzma.compress(part, preset=0) for part in parts)
 
 
 class Image:
-    """What came of an image."""
+    """The result of one image."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, bytes] = {}
@@ -95,8 +95,8 @@ def padded(raw: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_image_comes_whole_whatever_its_blocks(web: Web, seed: int) -> None:
-    """Bounds so narrow that threads wait for each other all the time."""
+def test_image_is_complete_for_all_kinds_of_blocks(web: Web, seed: int) -> None:
+    """Use bounds so narrow that threads wait for each other all the time."""
     luck = random.Random(seed)
     parts = [
         luck.randbytes(luck.choice([1, 1000, 300 * KIB, MIB]))
@@ -110,7 +110,7 @@ def test_image_comes_whole_whatever_its_blocks(web: Web, seed: int) -> None:
     assert image.raw == padded(b"".join(parts))
 
 
-def test_thousands_of_blocks_of_a_few_bytes(web: Web) -> None:
+def test_thousands_of_tiny_blocks_are_reassembled(web: Web) -> None:
     raw = random.Random(3).randbytes(2 * BLOCK + 77)
     command = ["xz", "-0", "-T2", "--block-size=500", "--stdout"]
     packed = subprocess.run(command, input=raw, capture_output=True, check=True).stdout
@@ -119,8 +119,8 @@ def test_thousands_of_blocks_of_a_few_bytes(web: Web) -> None:
     assert image.raw == padded(raw)
 
 
-def test_large_block_is_not_overtaken_by_one_behind_it(web: Web) -> None:
-    """What waits of it would leave no room for the pieces of the other, and both for ever."""
+def test_large_block_gets_memory_before_later_blocks(web: Web) -> None:
+    """Otherwise its waiting pieces would block those of the other, and both for ever."""
     luck = random.Random(8)
     parts = [
         bytes(16 * MIB),
@@ -157,7 +157,7 @@ def let_go() -> None:
         time.sleep(0.05)
 
 
-def test_damaged_block_ends_all_that_wait(web: Web) -> None:
+def test_damaged_block_ends_all_waiting_threads(web: Web) -> None:
     parts = [random.Random(n).randbytes(2 * MIB) for n in range(6)]
     packed = bytearray(streams(*parts))
     packed[-MIB] ^= 1
@@ -167,7 +167,7 @@ def test_damaged_block_ends_all_that_wait(web: Web) -> None:
     let_go()
 
 
-def test_wrong_checksum_is_told_when_every_block_was_put(web: Web) -> None:
+def test_wrong_checksum_is_reported_after_the_last_block(web: Web) -> None:
     with pytest.raises(ImageUnusable, match="checksum: "):
         bring(
             web,
@@ -183,7 +183,7 @@ class Refused(Exception):
     pass
 
 
-def test_block_that_is_refused_ends_all_that_wait(web: Web) -> None:
+def test_refused_block_ends_all_waiting_threads(web: Web) -> None:
     def refuse(index: int) -> None:
         if index == 9:
             raise Refused
@@ -200,7 +200,7 @@ def test_block_that_is_refused_ends_all_that_wait(web: Web) -> None:
 @pytest.mark.parametrize(
     ("stopped", "limit", "error"), [(True, NEVER_MIND, Cancelled), (False, 1.0, TooSlow)]
 )
-def test_all_that_wait_end_when_it_is_stopped_or_too_slow(
+def test_all_waiting_threads_end_on_stop_or_timeout(
     web: Web, stopped: bool, limit: float, error: type[Exception]
 ) -> None:
     stop, over = threading.Event(), threading.Event()

@@ -14,7 +14,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_share_size_and_speed_are_told(clock: Clock) -> None:
+def test_text_has_share_size_and_speed(clock: Clock) -> None:
     followed = WriteProgress(4 * 2**30)
     clock.now += 10
     assert followed.words(2 * 2**30) == "50% of 4 GiB written, 215 MB/s"
@@ -29,7 +29,7 @@ def test_speed_is_that_of_the_last_seconds(clock: Clock) -> None:
     assert words.endswith("10 MB/s")
 
 
-def test_first_word_comes_before_any_time_has_passed(clock: Clock) -> None:
+def test_first_text_has_a_speed_of_zero(clock: Clock) -> None:
     assert WriteProgress(MB).words(0) == "0% of 1 GiB written, 0 MB/s"
 
 

@@ -43,7 +43,7 @@ def layout(packed: bytes) -> list[Block]:
 
 
 def cut(packed: bytes, blocks: Sequence[Block], size: int) -> list[list[bytes]]:
-    """What each block gets of a file that comes in pieces of this size."""
+    """Return the bytes that each block gets of a file in pieces of this size."""
     with ThreadGroup(threading.Event(), limit=NEVER_MIND) as threads:
         room = MemoryBudget(threads, len(packed))
         dealt: list[Bytes] = []
@@ -59,14 +59,14 @@ def cut(packed: bytes, blocks: Sequence[Block], size: int) -> list[list[bytes]]:
 
 
 def image(packed: bytes, size: int) -> dict[int, bytes]:
-    """The image's blocks, by number, of a file that comes in pieces of this size."""
+    """Return the image's blocks, by number, of a file in pieces of this size."""
     blocks = layout(packed)
     dealt = zip(blocks, cut(packed, blocks, size), strict=True)
     return gather(chain.from_iterable(unpacked(block, given) for block, given in dealt), blocks)
 
 
 def gather(parts: Iterable[tuple[int, bytes]], blocks: Sequence[Block]) -> dict[int, bytes]:
-    """The image's blocks, by number, of parts of its file's blocks."""
+    """Return the image's blocks, by number, of parts of its file's blocks."""
     found: dict[int, bytes] = {}
     with ThreadGroup(threading.Event(), limit=NEVER_MIND) as threads:
         gathered = Reassembly(threads, sum(block.size for block in blocks), ON_THEIR_WAY)
@@ -91,18 +91,18 @@ def gather(parts: Iterable[tuple[int, bytes]], blocks: Sequence[Block]) -> dict[
     ids=["one stream", "three streams", "padding", "much padding", "blocks", "kinds of check"],
 )
 @pytest.mark.parametrize("size", [4999, 10_000_000])
-def test_blocks_are_the_images_the_last_one_filled_up(packed: bytes, size: int) -> None:
+def test_last_block_is_padded(packed: bytes, size: int) -> None:
     found = image(packed, size)
     assert sorted(found) == [0, 1, 2]
     assert b"".join(found[index] for index in range(3)) == NOISE + bytes(BLOCK - 1000)
 
 
-def test_image_of_whole_blocks_is_not_filled_up() -> None:
+def test_image_of_full_blocks_is_not_padded() -> None:
     assert image(pack(NOISE[:BLOCK]), 1000) == {0: NOISE[:BLOCK]}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 13])
-def test_pieces_may_be_as_small_as_they_like(size: int) -> None:
+def test_pieces_of_any_size_are_accepted(size: int) -> None:
     packed = pack(b"im") + bytes(4) + pack_in_blocks(b"age" * 10, 11)
     assert image(packed, size) == {0: (b"im" + b"age" * 10).ljust(BLOCK, b"\0")}
 
@@ -137,7 +137,7 @@ def test_block_is_what_was_packed() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 3, 11, 500_000, len(THE_BLOCK) - 9, len(THE_BLOCK) - 1])
-def test_damaged_block_is_seen(at: int) -> None:
+def test_damaged_block_is_refused(at: int) -> None:
     with pytest.raises(ImageUnusable, match="decompression: "):
         unpack(ONE, pieces(damaged(THE_BLOCK, at)))
 
@@ -159,12 +159,12 @@ def test_damaged_block_is_seen(at: int) -> None:
         ({"check": 4 if ONE.check != 4 else 1}, pack(NOISE, check=lzma.CHECK_NONE)[12:-28]),
     ],
 )
-def test_block_that_is_not_what_the_index_promised(change: dict[str, int], given: bytes) -> None:
+def test_block_that_differs_from_the_index_is_refused(change: dict[str, int], given: bytes) -> None:
     with pytest.raises(ImageUnusable, match="decompression: "):
         unpack(ONE._replace(**change), pieces(given))
 
 
-def test_block_gives_no_more_than_the_index_promised() -> None:
+def test_block_yields_no_more_than_the_index_lists() -> None:
     given: list[tuple[int, bytes]] = []
     with pytest.raises(ImageUnusable):
         given.extend(unpacked(ONE._replace(size=BLOCK), [THE_BLOCK]))
@@ -179,7 +179,7 @@ def wide(data: bytes, dictionary: int) -> bytes:
 @pytest.mark.parametrize("size", [1013, 1_000_000])
 @pytest.mark.parametrize("dictionary", [96 << 20, 128 << 20, 1 << 30])
 def test_dictionary_that_the_image_cannot_fill_takes_no_memory(dictionary: int, size: int) -> None:
-    """What the decoder is told to refuse is what it would allocate."""
+    """The decoder refuses as much as it would allocate."""
     found = image(wide(NOISE, dictionary), size)
     assert b"".join(found[index] for index in range(3))[: len(NOISE)] == NOISE
 
@@ -199,11 +199,11 @@ def test_filters_before_the_dictionary_stay() -> None:
 def test_block_that_fills_a_larger_dictionary_than_is_taken_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a small limit: 1 MiB of dictionary for an image that would fill it."""
+    """Use a small limit: 1 MiB of dictionary for an image that would fill it."""
     monkeypatch.setattr(unpacking, "MEMORY", BLOCK)
     with pytest.raises(ImageUnusable, match=re.escape("Memory usage limit exceeded")):
         image(wide(NOISE, 1 << 30), 1000)
 
 
-def test_block_of_nothing_among_others() -> None:
+def test_empty_block_among_others_is_accepted() -> None:
     assert image(with_a_block_of_nothing(b"image"), 10) == {0: b"image".ljust(BLOCK, b"\0")}

@@ -18,8 +18,8 @@ from fedimg.aws.write.write_script import (
     Failure,
     Progress,
     Written,
-    given,
     progress,
+    script_input,
     verdict,
     write_command,
 )
@@ -154,7 +154,7 @@ def order(disk: Volume | str, address: str, content: bytes = IMAGE, **values: An
         "idle": 10,
         "appear": 2,
     }
-    return given(**{**usual, **values})
+    return script_input(**{**usual, **values})
 
 
 def sha256(content: bytes) -> str:

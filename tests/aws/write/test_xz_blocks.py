@@ -27,13 +27,13 @@ def read(packed: bytes) -> list[Block]:
     return xz_blocks.read(io.BytesIO(packed))
 
 
-def test_block_of_a_plain_file() -> None:
+def test_plain_file_has_one_block() -> None:
     (block,) = read(pack(NOISE))
     assert (block.start, block.at, block.size) == (12, 0, len(NOISE))
     assert block.check == lzma.CHECK_CRC64
 
 
-def test_blocks_lie_one_behind_the_other_in_the_file_and_in_the_image() -> None:
+def test_blocks_are_contiguous_in_file_and_image() -> None:
     packed = pack(NOISE, "-T2", "--block-size=100000")
     blocks = read(packed)
     assert [block.at for block in blocks] == [0, 100_000, 200_000]
@@ -57,12 +57,12 @@ def test_blocks_are_where_xz_itself_sees_them(tmp_path: Path) -> None:
     assert len(blocks) == 4
 
 
-def test_file_of_no_blocks() -> None:
+def test_file_without_blocks_is_read() -> None:
     assert read(b"") == []
     assert read(pack(b"")) == []
 
 
-def test_file_of_too_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_with_too_many_blocks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xz_blocks, "MOST_BLOCKS", 3)
     packed = pack(NOISE, "-T2", "--block-size=100000")
     assert len(read(packed)) == 3
@@ -71,19 +71,19 @@ def test_file_of_too_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 4, 12, 40])
-def test_file_that_is_not_whole(lost: int) -> None:
+def test_incomplete_file_is_refused(lost: int) -> None:
     with pytest.raises(XZError):
         read(pack(NOISE)[:-lost])
 
 
-def test_file_whose_beginning_is_missing() -> None:
+def test_file_without_its_beginning_is_refused() -> None:
     packed = pack(NOISE)
     with pytest.raises(XZError):
         read(packed[1000:])
 
 
-def test_number_that_has_no_end_is_not_read() -> None:
-    """Its value would take seconds to compute, and be printed in minutes."""
+def test_number_without_an_end_is_refused() -> None:
+    """Computing its value would take seconds, and printing it minutes."""
     index = b"\0\1" + b"\xff" * 200_000 + b"\1\1"
     index += bytes(-len(index) % 4)
     index += crc32(index)
@@ -98,7 +98,7 @@ def test_largest_sizes_are_read() -> None:
     assert block.size == 2**63 - 1
 
 
-def test_block_of_nothing_is_read_as_xz_reads_it(tmp_path: Path) -> None:
+def test_empty_block_is_read_as_by_xz(tmp_path: Path) -> None:
     file = tmp_path / "image.xz"
     file.write_bytes(with_a_block_of_nothing(b"image"))
     subprocess.run(["xz", "--test", file], check=True)
@@ -114,7 +114,7 @@ def test_block_of_nothing_is_read_as_xz_reads_it(tmp_path: Path) -> None:
 def test_index_is_read_as_python_xz_reads_it(
     records: list[tuple[int, int]], at: int, bit: int
 ) -> None:
-    """Whole, and with a bit of it changed and the checksum made to fit."""
+    """Test an index, and the same with one bit changed and its checksum corrected."""
     index = create_xz_index_footer(4, records)[:-12]
     assert xz_blocks._records(index) == parse_xz_index(index) == records
     body = bytearray(index[:-4])
@@ -141,12 +141,12 @@ def test_padding_of_any_length_is_read_past(size: int) -> None:
     assert [block.start for block in between] == [12, len(packed) + size + 12]
 
 
-def test_padding_that_does_not_come_by_fours_is_refused() -> None:
+def test_padding_that_is_no_multiple_of_four_is_refused() -> None:
     with pytest.raises(XZError):
         read(pack(b"image") + bytes(6))
 
 
-def test_file_of_nothing_but_padding_has_no_blocks() -> None:
+def test_file_of_padding_only_has_no_blocks() -> None:
     assert read(bytes(600_000)) == []
 
 
