@@ -57,7 +57,7 @@ class Preflight:
             kind.virtualization is Virtualization.PARAVIRTUAL for kind in settings.amis.types
         )
 
-    def looks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
+    def checks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
         """Return the checks of the account and of the origin, for images of some architectures."""
         looks: dict[str, DiagnosticCheck] = {
             "credentials": self._credentials,
@@ -73,7 +73,7 @@ class Preflight:
                 looks[f"{section}.{key}"] = partial(look, f"{section}.{key}")
         return looks
 
-    def region_looks(self) -> dict[str, DiagnosticCheck]:
+    def region_checks(self) -> dict[str, DiagnosticCheck]:
         """Return one check for each region that the check `regions` found."""
         return {name: partial(self._region, name) for name in self._region_names}
 
@@ -98,7 +98,7 @@ class Preflight:
         return _ok(name, f"{identity['Arn']} of account {identity['Account']}")
 
     def _regions(self) -> list[Finding]:
-        self._region_names = regions.wanted(self._ec2(), self._settings)
+        self._region_names = regions.selected(self._ec2(), self._settings)
         return _ok(
             "regions",
             f"{len(self._region_names)} regions; images are written in {self._region_names[0]}",

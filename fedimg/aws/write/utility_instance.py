@@ -122,7 +122,7 @@ class UtilityWriter:
         write_progress = WriteProgress(total)
         finished = session.run(
             write_script.write_command(),
-            stdin=write_script.given(
+            stdin=write_script.script_input(
                 url=image.url,
                 trusted=Trusted.of(self.attempts.settings, image),
                 volume=volume,
