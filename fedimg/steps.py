@@ -24,7 +24,7 @@ class Steps(Protocol):
     """
 
     def run(self, name: str, effect: Effect[T]) -> T:
-        """The effect's result, recorded or fresh. What it raises is raised, and recorded too."""
+        """Return the effect's result, recorded or fresh. What it raises is raised, and recorded too."""
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
         """Every branch's result, by name, at most `at_once` of them at a time.
@@ -50,7 +50,7 @@ class PlainSteps:
     """Effects that just happen; nothing is remembered."""
 
     def run(self, name: str, effect: Effect[T]) -> T:
-        """The effect's result."""
+        """Return the effect's result."""
         return effect()
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
