@@ -6,8 +6,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator
 
 #: Valid names of files, builds and sources: Koji's file names, and RPM's versions and releases. Any
 #: other name is rejected before it reaches a path, a tag or a shell.
@@ -162,13 +164,14 @@ class AMIType:
         return f"{self.virtualization}-{self.volume_type}"
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> Any:
-        """Have pydantic read and write a type as its text, for records and messages."""
-        from pydantic_core import core_schema
+    def __get_pydantic_core_schema__(cls, _source: object, handler: GetCoreSchemaHandler) -> Any:
+        """Have pydantic read and write a type as its text, for settings and records."""
 
-        return core_schema.no_info_plain_validator_function(
-            lambda value: value if isinstance(value, cls) else cls.parse(str(value)),
-            serialization=core_schema.to_string_ser_schema(),
+        def read(value: object) -> AMIType:
+            return value if isinstance(value, cls) else cls.parse(str(value))
+
+        return handler.generate_schema(
+            Annotated[Any, PlainValidator(read), PlainSerializer(str, return_type=str)]
         )
 
     @classmethod

@@ -24,10 +24,10 @@ class Steps(Protocol):
     """
 
     def run(self, name: str, effect: Effect[T]) -> T:
-        """Return the effect's result, recorded or fresh. What it raises is raised, and recorded too."""
+        """Return the effect's result, recorded or fresh; its exception is recorded and raised."""
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
-        """Every branch's result, by name, at most `at_once` of them at a time.
+        """Return every branch's result, by name; at most `at_once` run at a time.
 
         What a branch raises is raised when all have ended; that one was Cancelled only when
         nothing else went wrong.
@@ -54,7 +54,7 @@ class PlainSteps:
         return effect()
 
     def fan_out(self, branches: Mapping[str, Branch[T]], at_once: int) -> dict[str, T]:
-        """Every branch's result, by name."""
+        """Return every branch's result, by name."""
         return run_parallel(
             {name: partial(branch.body, self) for name, branch in branches.items()}, at_once
         )

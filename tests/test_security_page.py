@@ -148,5 +148,5 @@ def test_page_tells_the_bounds_of_an_answer() -> None:
         f"less than {test_answer_memory.MOST_AT_ONCE_MIB} MiB",
     ):
         assert told in page
-    assert compose_listing._LOOK_SECONDS == 1800
+    assert compose_listing._LISTING_SECONDS == 1800
     assert "ends after half an hour" in page
