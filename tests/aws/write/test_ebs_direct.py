@@ -381,9 +381,9 @@ def test_file_that_grows_in_the_meantime_is_refused(writer: Writer) -> None:
 @pytest.mark.parametrize(
     ("manner", "words"),
     [
-        ("cut", "bytes remaining: the connection ended before the answer did"),
+        ("cut", "bytes remaining: the connection ended before the answer was complete"),
         ("reset", "bytes remaining: Connection reset by peer"),
-        ("stalled", "bytes remaining: its server did not answer in time"),
+        ("stalled", "bytes remaining: the server did not answer in time"),
         ("unavailable", "answers with status 503"),
     ],
 )

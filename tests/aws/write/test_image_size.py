@@ -275,7 +275,7 @@ def test_redirect_to_what_is_no_web_address_is_refused_in_words(web: Web, target
 
 def test_redirect_to_a_very_long_url_is_refused(web: Web) -> None:
     web.redirects["/here"] = "/there?" + "a" * 9000
-    with pytest.raises(ImageUnusable, match="redirects to an address of 90[0-9]{2} characters"):
+    with pytest.raises(ImageUnusable, match="redirects to a URL of 90[0-9]{2} characters"):
         image_size(f"{web.address}/here", maximum=GIB)
     with pytest.raises(ImageUnusable, match="has 80[0-9]{2} characters"):
         image_size(f"{web.address}/".ljust(8030, "a"), maximum=GIB)
