@@ -1,4 +1,4 @@
-"""Which AMIs boot before anything is public: in the origin, and where else the site wants it."""
+"""Boot AMIs before anything is public: in the origin, and where else the site wants it."""
 
 from __future__ import annotations
 

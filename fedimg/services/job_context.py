@@ -1,4 +1,4 @@
-"""What the steps of one upload share: settings, labels, and a region's clients, waiter and errors.
+"""Hold what the steps of one upload share: settings, labels, and each region's clients and waiter.
 
 The steps themselves are in fedimg.services.ec2; nothing here decides what happens to an image.
 """

@@ -1,4 +1,4 @@
-"""How many of a job's lines go on: one whose region is away waits for as long as another does."""
+"""Count the lines of a job that go on: one whose region is away waits as long as another goes on."""
 
 from __future__ import annotations
 
