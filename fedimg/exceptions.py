@@ -71,11 +71,12 @@ class EC2ServiceException(Exception):
         return dict(vars(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Workflows that an earlier fedimg started are recorded as pickles to their end.
-        return (_restored, (type(self), self.problem, dict(self.__dict__)))
+        # Workflows that an earlier fedimg started are recorded as pickles to their end. The name
+        # stands in those pickles, and workers of either version read the other's.
+        return (_again, (type(self), self.problem, dict(self.__dict__)))
 
 
-def _restored(
+def _again(
     error_class: type[EC2ServiceException], problem: str, fields: dict[str, Any]
 ) -> EC2ServiceException:
     error = error_class(problem)

@@ -24,6 +24,12 @@ from fedimg.exceptions import Cancelled, EC2ServiceException
 SERIALIZER: Serializer = DBOSPortableJSONSerializer()
 
 
+#: Exceptions that earlier versions recorded, by their names then and now.
+_RENAMED = {"NoRoom": "NoCapacity"}
+#: The module of these exceptions then.
+_FORMER_MODULE = "fedimg.aws.attempts"
+
+
 class RowRefused(Exception):
     """A row of the queue's tables holds something other than data; none of it was executed."""
 
@@ -47,7 +53,8 @@ def original(error: PortableWorkflowError) -> Exception:
     """Return the exception that a step raised, restored from its record."""
     if error.name == Cancelled.__name__:
         return Cancelled()
-    error_class = {each.__name__: each for each in _error_classes()}.get(error.name)
+    name = _RENAMED.get(error.name, error.name)
+    error_class = {each.__name__: each for each in _error_classes()}.get(name)
     if error_class is None or not isinstance(error.data, dict):
         return error
     fields = dict(error.data)
@@ -90,6 +97,8 @@ class _DataUnpickler(pickle.Unpickler):
             return Cancelled
         for error_class in _error_classes():
             if (module, name) == (error_class.__module__, error_class.__name__):
+                return error_class
+            if module == _FORMER_MODULE and _RENAMED.get(name) == error_class.__name__:
                 return error_class
         built_in = getattr(builtins, name, None) if module == builtins.__name__ else None
         if isinstance(built_in, type) and issubclass(built_in, Exception):

@@ -1,4 +1,4 @@
-"""Count the lines of a job that go on: one whose region is away waits as long as another goes on."""
+"""Count the lines of a job that go on: one whose region is away waits while another goes on."""
 
 from __future__ import annotations
 

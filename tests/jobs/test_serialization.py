@@ -14,6 +14,7 @@ from dbos import _serialization as library
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedimg.aws.instance.attempts import NoCapacity
 from fedimg.aws.snapshots import SnapshotFailed
 from fedimg.exceptions import (
     Cancelled,
@@ -71,6 +72,24 @@ def test_exception_that_was_pickled_is_read_whole(kind: type[EC2ServiceException
     error = read(pickled(kind("download failed", **FIELDS)))
     assert type(error) is kind
     assert vars(error) == vars(kind("download failed", **FIELDS))
+
+
+def former_pickle(module: str, name: str, problem: str) -> str:
+    """Return the row of an exception as version 8d20456 pickled it, by its class's name then."""
+    new, args = b"\x8c", b""
+    for text in ("fedimg.exceptions", "_again", module, name, problem):
+        args += new + bytes([len(text)]) + text.encode()
+        if text in ("_again", name):
+            args += b"\x93"
+    return base64.b64encode(b"\x80\x04" + args + b"}\x87R.").decode()
+
+
+def test_exception_of_a_class_that_had_another_name_is_read() -> None:
+    error = read(former_pickle("fedimg.aws.attempts", "NoRoom", "no room for t3.small"))
+    assert isinstance(error, NoCapacity)
+    assert error.problem == "no room for t3.small"
+    recorded = PortableWorkflowError("no room", "NoRoom", None, {"problem": "no room"})
+    assert type(original(recorded)) is NoCapacity
 
 
 @pytest.mark.parametrize(
