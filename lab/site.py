@@ -31,7 +31,7 @@ from lab.koji import Koji
 from lab.machines import Machines, acceleration
 from lab.machines.process import NoExecution, ProcessMachines
 from lab.machines.programs import MissingProgram, NoNamespaces
-from lab.machines.vm import VirtualMachines
+from lab.machines.virtual_machines import VirtualMachines
 from lab.processes import ProcessError
 from lab.running import LOCK_FILE, SITE_FILE, SiteError, alone, read
 

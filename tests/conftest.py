@@ -18,7 +18,7 @@ from fedimg.store.store import Store
 from lab import image
 from lab.image import Image
 from lab.koji import Koji
-from lab.machines import vm
+from lab.machines import virtual_machines
 from lab.machines.programs import MissingProgram
 from lab.postgresql import serving
 from tests.postgresql import PostgreSQL
@@ -97,7 +97,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 def cloud_image() -> Image:
     """What virtual machines boot, built by the first who wants it; skips where none can run."""
     try:
-        vm.require_programs()
+        virtual_machines.require_programs()
         return image.image()
     except MissingProgram as missing:
         pytest.skip(str(missing))

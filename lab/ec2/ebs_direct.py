@@ -16,11 +16,11 @@ from urllib.parse import parse_qs
 from lab.ec2 import disks, snapshots
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error
+from lab.ec2.fault_effects import Reset, answered
 from lab.ec2.iam import authorization
 from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
 from lab.ec2.states import Span
-from lab.ec2.striking import Reset, answered
 from lab.ec2.tagging import as_tags
 from lab.ec2.uploads import BLOCK, Upload
 from lab.ec2.world import Call, Snapshot, World, new_id, now

@@ -1,6 +1,6 @@
 """A plan of faults: which of EC2's calls go wrong, where, how often and in which way.
 
-What a fault then does to a call is lab.ec2.striking's.
+lab.ec2.fault_effects does to a call what its fault says.
 """
 
 import threading

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lab.ec2 import (
+    features_off,
     image_copies,
     images,
     imports,
@@ -14,10 +15,9 @@ from lab.ec2 import (
     permissions,
     regions,
     registration,
+    settings,
     snapshots,
-    switches,
     tagging,
-    unused,
     volumes,
 )
 from lab.ec2.world import Call
@@ -35,9 +35,9 @@ LOCKED: dict[str, Handler] = {
     **regions.OPERATIONS,
     **registration.OPERATIONS,
     **snapshots.OPERATIONS,
-    **switches.OPERATIONS,
+    **settings.OPERATIONS,
     **tagging.OPERATIONS,
-    **unused.OPERATIONS,
+    **features_off.OPERATIONS,
     **volumes.OPERATIONS,
 }
 

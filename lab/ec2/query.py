@@ -7,12 +7,12 @@ from botocore.model import OperationModel
 from moto.core.exceptions import ServiceException
 from moto.iam.models import get_account_id_from
 
-from lab.ec2 import bridge, operations, wire
+from lab.ec2 import moto_actions, operations, wire
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error, missing
+from lab.ec2.fault_effects import Reset, answered
 from lab.ec2.iam import authorization
 from lab.ec2.request import Answer, Request, Signer
-from lab.ec2.striking import Reset, answered
 from lab.ec2.world import Call, World
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def _act(call: Call, action: OperationModel, request: Request) -> Answer:
     locked = operations.LOCKED.get(call.action)
     unlocked = operations.UNLOCKED.get(call.action)
     if locked is None and unlocked is None:
-        return bridge.answer(call, request)
+        return moto_actions.answer(call, request)
     if call.params.pop("DryRun", False):
         raise EC2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
     if locked:

@@ -29,6 +29,7 @@ from lab.ec2 import (
     auth_errors,
     disks,
     ebs_direct,
+    fault_effects,
     instance_types,
     lab_pages,
     query,
@@ -36,7 +37,6 @@ from lab.ec2 import (
     request,
     s3,
     signatures,
-    striking,
     wire,
 )
 from lab.ec2.calls import Calls
@@ -84,7 +84,7 @@ class _Handler(MotoRequestHandler):
         pass
 
     def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
-        if isinstance(error, striking.Reset):
+        if isinstance(error, fault_effects.Reset):
             # Without lingering, closing is a TCP reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

@@ -14,9 +14,9 @@ from moto.ec2.models import ec2_backends
 from lab.ec2 import disks
 from lab.ec2.errors import EC2Error
 from lab.ec2.faults import Faults, Plan
+from lab.ec2.history import History
 from lab.ec2.iam.decisions import Decisions
 from lab.ec2.ledger import Ledger
-from lab.ec2.past import Past
 from lab.ec2.states import Delays, Span, Timeline
 from lab.ec2.tokens import Tokens
 from lab.ec2.uploads import Upload
@@ -223,7 +223,7 @@ class World:
         self.regions = regions
         self.quotas = quotas
         self.faults = Faults(plan)
-        self.past = Past()
+        self.history = History()
         self.tokens = Tokens()
         self.decisions = Decisions()
         self.images: dict[str, Image] = {}

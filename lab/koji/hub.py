@@ -19,7 +19,7 @@ from lab.koji.listing import (
 )
 from lab.koji.records import TASK_STATES, Records, Task, Value
 from lab.koji.rows import ARCHIVE_COLUMNS, archive_info, build_info, task_info
-from lab.koji.surroundings import Surroundings
+from lab.koji.task_details import TaskDetails
 
 VERSION = "1.36.0"
 
@@ -83,7 +83,7 @@ class Hub:
             "listArchives": self.list_archives,
             "listTasks": self.list_tasks,
             "getUser": self.get_user,
-            **Surroundings(records, root).methods,
+            **TaskDetails(records, root).methods,
         }
 
     def answer(self, document: bytes) -> bytes:

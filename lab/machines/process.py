@@ -6,7 +6,7 @@ from pathlib import Path
 from lab.machines import guest
 from lab.machines.confine import PROGRAMS
 from lab.machines.fleet import Fleet, Place
-from lab.machines.machine import Machine
+from lab.machines.namespace_machine import NamespaceMachine
 from lab.machines.programs import require, require_namespaces
 
 # Besides what confines them: what boot looks into disks with, and what every cloud image has.
@@ -17,7 +17,7 @@ class NoExecution(Exception):
     """The state directory is on a file system that runs no programs."""
 
 
-class ProcessMachines(Fleet[Machine]):
+class ProcessMachines(Fleet[NamespaceMachine]):
     """The `Machines` whose instances are confined processes.
 
     They answer SSH no sooner than `boot_seconds` after they were switched on. `default_user` is the
@@ -45,8 +45,8 @@ class ProcessMachines(Fleet[Machine]):
         self._default_user = default_user
         super().__init__(state, ssh_port)
 
-    def _made(self, place: Place) -> Machine:
-        return Machine(
+    def _made(self, place: Place) -> NamespaceMachine:
+        return NamespaceMachine(
             place.folder,
             place.address,
             place.holder,

@@ -19,7 +19,7 @@ from lab.ec2 import disks
 from lab.image import Image
 from lab.machines import Disk, Launch, acceleration
 from lab.machines.programs import path_of
-from lab.machines.vm import VirtualMachines
+from lab.machines.virtual_machines import VirtualMachines
 from tests.lab.machines_fixtures import Key, Rig, Shell, processes_naming
 
 SSH_PORT = 22500

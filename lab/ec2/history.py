@@ -19,7 +19,7 @@ class _State:
     tables: dict[str, dict[str, Any]]
 
 
-class Past:
+class History:
     """Earlier states of a world. Used under the world's lock."""
 
     def __init__(self) -> None:

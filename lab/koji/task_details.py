@@ -16,7 +16,7 @@ from lab.koji.records import Records, Value
 VOLUME = "DEFAULT"
 
 
-class Surroundings:
+class TaskDetails:
     """Answers out of the records, and out of what lies under `root`."""
 
     # The arguments below are spelt as Koji spells them: callers name them in `__starstar` calls.

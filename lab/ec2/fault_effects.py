@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from lab.ec2 import faults
 from lab.ec2.errors import EC2Error
 from lab.ec2.faults import ON_CALLS, STALE, Due, Rule
-from lab.ec2.past import TABLES
+from lab.ec2.history import TABLES
 from lab.ec2.request import Answer
 from lab.ec2.world import Call
 
@@ -47,7 +47,7 @@ def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) ->
     """
     if kept := call.world.faults.longest(STALE):
         with call.world.lock:
-            call.world.past.note(call.world, kept)
+            call.world.history.note(call.world, kept)
     hidden: set[str] = set()
     late: Due | None = None
     for due in call.world.faults.due(ON_CALLS, call.action, call.region):
@@ -59,7 +59,7 @@ def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) ->
             case faults.STALE:
                 if call.action.startswith("Describe"):
                     with call.world.lock:
-                        call = _seeing(call, call.world.past.back(due.strike().seconds))
+                        call = _seeing(call, call.world.history.back(due.strike().seconds))
             case faults.UNKNOWN:
                 hidden |= _unknown(call, due, {*_ids(call.params), *named})
             case _ if due.rule.late:

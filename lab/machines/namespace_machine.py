@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-class Machine:
+class NamespaceMachine:
     """One instance. Every method runs on the event loop; the machine's state is between calls."""
 
     def __init__(
@@ -314,7 +314,7 @@ class Machine:
 class _Guest:
     """The instance to a session of one user."""
 
-    machine: Machine
+    machine: NamespaceMachine
     login: Login
 
     @property
