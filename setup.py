@@ -68,6 +68,7 @@ EXTRAS = {
         "mypy>=2.4.1,<2.5",
         "ruff>=0.17.6,<0.18",
         "boto3-stubs>=1.44.1,<1.45",
+        "mypy-boto3-ec2>=1.43.118,<1.45",
         "types-paramiko>=5.0.0,<6",
         "types-requests>=2.33.0,<3",
         "types-PyYAML>=6.0.12,<7",

@@ -19,6 +19,7 @@ from bench.deployment import PATIENCE, site
 from bench.file_system import MIB, packed
 from bench.results import Result
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.types import EBSVolume
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import network
 from fedimg.aws.instance.attempts import Attempts
@@ -147,7 +148,7 @@ class _Instance:
         labels = Labels("bench", "write", "image")
         place = network.prepare(ec2, waiter, labels, settings.network)
         self._attempts = Attempts(ec2, waiter, labels, settings, place, utility_instance.ROLE)
-        blank = {"VolumeSize": gib(size_mib * MIB), "DeleteOnTermination": True}
+        blank: EBSVolume = {"VolumeSize": gib(size_mib * MIB), "DeleteOnTermination": True}
         self._started = self._attempts.start(
             settings.x86_64.utility_ami,
             settings.x86_64.utility_type,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code, missing
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client, Image
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.config import AMIs
@@ -39,7 +39,7 @@ class Basis:
 
 
 def register_all(
-    ec2: Client, waiter: Waiter, labels: Labels, ami_types: Sequence[AMIType], basis: Basis
+    ec2: EC2Client, waiter: Waiter, labels: Labels, ami_types: Sequence[AMIType], basis: Basis
 ) -> list[AMI]:
     """Register one AMI of each type in parallel, as `register` does.
 
@@ -55,7 +55,9 @@ def register_all(
     return list(registered.values())
 
 
-def register(ec2: Client, waiter: Waiter, labels: Labels, ami_type: AMIType, basis: Basis) -> AMI:
+def register(
+    ec2: EC2Client, waiter: Waiter, labels: Labels, ami_type: AMIType, basis: Basis
+) -> AMI:
     """Register an AMI from a completed snapshot, or return the job's existing one.
 
     RegisterImage takes no client token; instead the name, which EC2 keeps unique, prevents a second
@@ -91,7 +93,7 @@ def register(ec2: Client, waiter: Waiter, labels: Labels, ami_type: AMIType, bas
 
 
 def available(
-    ec2: Client,
+    ec2: EC2Client,
     waiter: Waiter,
     amis: Sequence[AMI],
     *,
@@ -123,13 +125,13 @@ def available(
     )
 
 
-def public(ec2: Client, amis: Sequence[AMI]) -> bool:
+def public(ec2: EC2Client, amis: Sequence[AMI]) -> bool:
     """Return whether all of these AMIs of one region are public already."""
     images = ec2.describe_images(ImageIds=[ami.id for ami in amis])["Images"]
     return len(images) == len(amis) and all(image["Public"] for image in images)
 
 
-def deregister(ec2: Client, ami: AMI) -> None:
+def deregister(ec2: EC2Client, ami: AMI) -> None:
     """Deregister an AMI, keeping its snapshot; one that no longer exists is no error."""
     try:
         ec2.deregister_image(ImageId=ami.id)
@@ -138,7 +140,7 @@ def deregister(ec2: Client, ami: AMI) -> None:
             raise
 
 
-def root(ec2: Client, ami: AMI) -> tuple[str, int]:
+def root(ec2: EC2Client, ami: AMI) -> tuple[str, int]:
     """Return the name of an AMI's root device, and the size of its volume in GiB.
 
     Raises EC2ServiceException when the AMI has been deregistered.
@@ -152,7 +154,7 @@ def root(ec2: Client, ami: AMI) -> tuple[str, int]:
     return device, int(sizes[device])
 
 
-def snapshots_of(image: dict[str, Any]) -> set[str]:
+def snapshots_of(image: Mapping[str, Any]) -> set[str]:
     """Return the ids of the snapshots that an AMI, as EC2 describes it, is made from."""
     return {
         mapping["Ebs"].get("SnapshotId", "")
@@ -203,7 +205,7 @@ def _request(ami_type: AMIType, basis: Basis) -> dict[str, Any]:
     return request | {"EnaSupport": attributes.ena}
 
 
-def _holder(ec2: Client, name: str) -> dict[str, Any] | None:
+def _holder(ec2: EC2Client, name: str) -> Image | None:
     images = ec2.describe_images(
         Owners=["self"],
         Filters=[{"Name": "name", "Values": [name]}],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
@@ -16,7 +16,7 @@ from fedimg.aws import amis, tags
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code, explained
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 
@@ -270,21 +270,26 @@ class _Described:
 
 
 def _tagged(
-    ec2: Client, site: str, job: str | None, kinds: Collection[str], published: Collection[str]
+    ec2: EC2Client, site: str, job: str | None, kinds: Collection[str], published: Collection[str]
 ) -> Iterator[_Described]:
     mark = {tags.SITE: site} | ({tags.JOB: job} if job else {})
-    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in mark.items()]
+    filters: list[Filter] = [
+        {"Name": f"tag:{key}", "Values": [value]} for key, value in mark.items()
+    ]
+
+    # The stubs know each operation by its literal name.
+    paginator = cast("Callable[[str], Any]", ec2.get_paginator)
 
     def pages(kind: str, operation: str, field: str, **options: Any) -> Iterator[dict[str, Any]]:
         if kind not in kinds:
             return
-        for page in ec2.get_paginator(operation).paginate(Filters=filters, **options):
+        for page in paginator(operation).paginate(Filters=filters, **options):
             yield from page[field]
 
     def described(
         kind: str,
         id: str,
-        resource: dict[str, Any],
+        resource: Mapping[str, Any],
         created: str,
         standing: Standing = Standing.LEFT,
     ) -> _Described:
@@ -314,12 +319,12 @@ def _tagged(
     for group in pages(SECURITY_GROUP, "describe_security_groups", "SecurityGroups"):
         yield described(SECURITY_GROUP, group["GroupId"], group, "")
     # DescribeKeyPairs has no pages.
-    pairs = ec2.describe_key_pairs(Filters=filters) if KEY_PAIR in kinds else {"KeyPairs": []}
-    for pair in pairs["KeyPairs"]:
+    pairs = ec2.describe_key_pairs(Filters=filters)["KeyPairs"] if KEY_PAIR in kinds else []
+    for pair in pairs:
         yield described(KEY_PAIR, pair["KeyName"], pair, "CreateTime")
 
 
-def _standing(id: str, described: dict[str, Any], published: Collection[str]) -> Standing:
+def _standing(id: str, described: Mapping[str, Any], published: Collection[str]) -> Standing:
     """Return the standing of an AMI or a snapshot by its own attributes."""
     if described.get("Public"):
         return Standing.PUBLIC
@@ -335,7 +340,7 @@ def _seconds(time: datetime | str | None) -> float | None:
 
 
 def _untagged(
-    ec2: Client, images: list[str], published: Collection[str]
+    ec2: EC2Client, images: list[str], published: Collection[str]
 ) -> Iterator[tuple[str, Standing]]:
     """Yield those of the AMIs that exist without tags, with their standing.
 
@@ -344,7 +349,7 @@ def _untagged(
     removed, when a policy that depends on tags forbids deregistering it.
     """
     for start in range(0, len(images), _FILTER_VALUES):
-        by_id = {"Name": "image-id", "Values": images[start : start + _FILTER_VALUES]}
+        by_id: Filter = {"Name": "image-id", "Values": images[start : start + _FILTER_VALUES]}
         described = ec2.describe_images(Owners=["self"], Filters=[by_id], IncludeDisabled=True)
         for image in described["Images"]:
             id = str(image["ImageId"])
@@ -355,7 +360,7 @@ def _untagged(
                 yield id, standing
 
 
-def _may_deregister(ec2: Client, image: str) -> bool:
+def _may_deregister(ec2: EC2Client, image: str) -> bool:
     try:
         ec2.deregister_image(ImageId=image, DryRun=True)
     except ClientError as error:
@@ -364,7 +369,7 @@ def _may_deregister(ec2: Client, image: str) -> bool:
     return True
 
 
-def _gone(ec2: Client, item: Leftover, once_public: bool) -> bool | None:
+def _gone(ec2: EC2Client, item: Leftover, once_public: bool) -> bool | None:
     """Request the removal; return None while another resource has to be removed first."""
     try:
         if item.kind == INSTANCE:
@@ -389,12 +394,12 @@ def _gone(ec2: Client, item: Leftover, once_public: bool) -> bool | None:
     return True
 
 
-def _instance_gone(ec2: Client, instance: str) -> bool | None:
+def _instance_gone(ec2: EC2Client, instance: str) -> bool | None:
     terminating = ec2.terminate_instances(InstanceIds=[instance])["TerminatingInstances"]
     return True if terminating[0]["CurrentState"]["Name"] == "terminated" else None
 
 
-def _check_still_private(ec2: Client, item: Leftover, once_public: bool) -> None:
+def _check_still_private(ec2: EC2Client, item: Leftover, once_public: bool) -> None:
     # A person or another run may have made it public since the survey.
     for image in ec2.describe_images(ImageIds=[item.id])["Images"]:
         standing = _standing(item.id, image, ())

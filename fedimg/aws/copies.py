@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedimg.aws import amis, snapshots, tags
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.config import Limits
@@ -27,8 +27,8 @@ class Source:
 
 
 def copied(
-    ec2: Client,
-    ec2_once: Client,
+    ec2: EC2Client,
+    ec2_once: EC2Client,
     waiter: Waiter,
     labels: Labels,
     source: Source,
@@ -66,7 +66,7 @@ def copied(
     raise AssertionError("limits.attempts is positive")
 
 
-def _find(ec2: Client, labels: Labels, source: Source) -> str | None:
+def _find(ec2: EC2Client, labels: Labels, source: Source) -> str | None:
     """Return the copy of this snapshot, or preferably one that an earlier run published.
 
     Both hold tested data; other snapshots of an earlier run may never have been tested.
@@ -86,7 +86,7 @@ def _find(ec2: Client, labels: Labels, source: Source) -> str | None:
     ) or snapshots.find(ec2, labels, lambda copy: copy.get("Description") == description)
 
 
-def _start(ec2_once: Client, labels: Labels, source: Source) -> str | None:
+def _start(ec2_once: EC2Client, labels: Labels, source: Source) -> str | None:
     """Request the copy; None while the region's limit of concurrent copies is reached.
 
     CopySnapshot takes no client token, so `ec2_once` leaves retries to the waiter.

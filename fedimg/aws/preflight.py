@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 from botocore.parsers import ResponseParserError
@@ -13,7 +13,7 @@ from fedimg.aws import regions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, code, meaning_of
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, InstanceTypeName
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization
@@ -77,8 +77,9 @@ class Preflight:
         """Return one check for each region that the check `regions` found."""
         return {name: partial(self._region, name) for name in self._region_names}
 
-    def _ec2(self, region: str | None = None) -> Client:
-        return self._client("ec2", region or self._settings.origin)
+    def _ec2(self, region: str | None = None) -> EC2Client:
+        client: EC2Client = self._client("ec2", region or self._settings.origin)
+        return client
 
     def _client(self, service: str, region: str) -> Client:
         return self._clients.client(service, region, attempts=_ATTEMPTS)
@@ -219,12 +220,10 @@ class Preflight:
         hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
         return _problem(name, f"{instance_type} does not boot PV AMIs", hint)
 
-    def _type(self, instance_type: str) -> dict[str, Any]:
-        described = self._ec2().describe_instance_types(InstanceTypes=[instance_type])[
-            "InstanceTypes"
-        ]
-        properties: dict[str, Any] = described[0]
-        return properties
+    def _type(self, instance_type: str) -> InstanceTypeInfo:
+        # mypy knows the types of the stubs' day alone.
+        wanted = cast("InstanceTypeName", instance_type)
+        return self._ec2().describe_instance_types(InstanceTypes=[wanted])["InstanceTypes"][0]
 
     def _region(self, region: str) -> list[Finding]:
         ec2 = self._ec2(region)

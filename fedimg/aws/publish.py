@@ -15,7 +15,7 @@ from typing import Protocol
 from botocore.exceptions import ClientError
 
 from fedimg.aws.client.errors import FAILURES, passing
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import NEVER, PUBLISHED
 from fedimg.exceptions import Cancelled, EC2ServiceException
@@ -40,7 +40,7 @@ class Publications(Protocol):
 
 
 def publish_all(
-    ec2: Client,
+    ec2: EC2Client,
     waiter: Waiter,
     snapshot: str,
     amis: Sequence[AMI],
@@ -93,7 +93,7 @@ def publish_all(
         raise
 
 
-def publish_snapshot(ec2: Client, waiter: Waiter, snapshot: str) -> None:
+def publish_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
     """Let everybody create volumes from a snapshot; doing so twice is no error."""
     waiter.settled(
         lambda: ec2.modify_snapshot_attribute(
@@ -104,7 +104,7 @@ def publish_snapshot(ec2: Client, waiter: Waiter, snapshot: str) -> None:
     )
 
 
-def publish_ami(ec2: Client, waiter: Waiter, ami: AMI) -> None:
+def publish_ami(ec2: EC2Client, waiter: Waiter, ami: AMI) -> None:
     """Let everybody launch an AMI; doing so twice is no error."""
     waiter.settled(
         lambda: ec2.modify_image_attribute(
@@ -114,13 +114,13 @@ def publish_ami(ec2: Client, waiter: Waiter, ami: AMI) -> None:
     )
 
 
-def _mark(ec2: Client, waiter: Waiter, ids: Sequence[str], value: str) -> None:
+def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], value: str) -> None:
     waiter.settled(
         lambda: ec2.create_tags(Resources=list(ids), Tags=[{"Key": PUBLISHED, "Value": value}])
     )
 
 
-def _make_private(ec2: Client, waiter: Waiter, snapshot: str) -> None:
+def _make_private(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
     waiter.settled(
         lambda: ec2.modify_snapshot_attribute(
             SnapshotId=snapshot,
@@ -135,10 +135,10 @@ def _surely_refused(error: Exception) -> bool:
     return isinstance(error, ClientError) and not passing(error)
 
 
-def _still_private(ec2: Client, images: Collection[str]) -> set[str]:
+def _still_private(ec2: EC2Client, images: Collection[str]) -> set[str]:
     """Return those of the AMIs that are private, since an earlier try may have published some."""
     if not images:
         return set()
-    by_id = {"Name": "image-id", "Values": sorted(images)}
+    by_id: Filter = {"Name": "image-id", "Values": sorted(images)}
     described = ec2.describe_images(Owners=["self"], Filters=[by_id])["Images"]
     return set(images) - {str(image["ImageId"]) for image in described if image["Public"]}

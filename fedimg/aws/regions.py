@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
 
-def selected(ec2: Client, settings: EC2) -> list[str]:
+def selected(ec2: EC2Client, settings: EC2) -> list[str]:
     """Return the regions that the account has enabled and the settings choose, the origin first.
 
     Raises EC2ServiceException when the settings name a region that is not enabled.

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.batched_polling import BatchedPolling
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client, Snapshot
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.exceptions import EC2ServiceException
@@ -20,7 +20,7 @@ class SnapshotFailed(EC2ServiceException):
 
 
 def find(
-    ec2: Client, labels: Labels, fits: Callable[[dict[str, Any]], bool] = lambda snapshot: True
+    ec2: EC2Client, labels: Labels, fits: Callable[[Snapshot], bool] = lambda snapshot: True
 ) -> str | None:
     """Return the job's first usable snapshot in the client's region for which `fits` is true, or
     None.
@@ -35,7 +35,7 @@ def find(
 
 
 def completed(
-    ec2: Client,
+    ec2: EC2Client,
     waiter: Waiter,
     snapshot: str,
     *,
@@ -67,7 +67,7 @@ def completed(
     )
 
 
-def delete(ec2: Client, snapshot: str) -> None:
+def delete(ec2: EC2Client, snapshot: str) -> None:
     """Delete a snapshot; one that no longer exists is no error."""
     try:
         ec2.delete_snapshot(SnapshotId=snapshot)

@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from fedimg.aws.client.types import Filter, ResourceType, Tag, TagSpecification
 from fedimg.images import AMIType, RawImage
 
 SITE = "fedimg:site"
@@ -37,7 +37,7 @@ class Labels:
         """Return the labels of an image's job."""
         return cls(site, image.job, image.name)
 
-    def tags(self, role: str, name: str | None = None) -> list[dict[str, str]]:
+    def tags(self, role: str, name: str | None = None) -> list[Tag]:
         """Return the tags of one resource."""
         values = {
             SITE: self.site,
@@ -49,12 +49,12 @@ class Labels:
         return [{"Key": key, "Value": value[:256]} for key, value in values.items()]
 
     def specifications(
-        self, resource_types: Iterable[str], role: str, name: str | None = None
-    ) -> list[dict[str, Any]]:
+        self, resource_types: Iterable[ResourceType], role: str, name: str | None = None
+    ) -> list[TagSpecification]:
         """Return the TagSpecifications of a call that creates resources of these types."""
         return [{"ResourceType": each, "Tags": self.tags(role, name)} for each in resource_types]
 
-    def filters(self, role: str | None = None) -> list[dict[str, Any]]:
+    def filters(self, role: str | None = None) -> list[Filter]:
         """Return the Describe filters for this job's resources, of one role or of all."""
         values = {SITE: self.site, JOB: self.job} | ({ROLE: role} if role else {})
         return [{"Name": f"tag:{key}", "Values": [value]} for key, value in values.items()]
@@ -64,13 +64,13 @@ class Labels:
         text = "\0".join((self.site, self.job, *parts))
         return hashlib.sha256(text.encode()).hexdigest()[:48]
 
-    def own(self, tags: Iterable[dict[str, str]] | None) -> bool:
+    def own(self, tags: Iterable[Tag] | None) -> bool:
         """Return whether a resource with these tags is this job's."""
         values = read(tags)
         return values.get(SITE) == self.site and values.get(JOB) == self.job
 
 
-def read(tags: Iterable[dict[str, str]] | None) -> dict[str, str]:
+def read(tags: Iterable[Tag] | None) -> dict[str, str]:
     """Return EC2's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in tags or ()}
 

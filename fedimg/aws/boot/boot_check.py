@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fedimg.aws import amis
 from fedimg.aws.boot import reboot
 from fedimg.aws.boot.checks import BrokenOff, Probe, probes, result
 from fedimg.aws.boot.diagnosis import Evidence, diagnose
+from fedimg.aws.client.types import BlockDeviceMapping
 from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.config import LOGIN, Check
 from fedimg.exceptions import OUTPUT_TAIL, EC2ServiceException, EC2TestException
@@ -190,7 +190,7 @@ class BootCheck:
         )
         return f"{diagnose(evidence)}; {error}"
 
-    def _larger_root(self, ami: AMI) -> list[dict[str, Any]]:
+    def _larger_root(self, ami: AMI) -> list[BlockDeviceMapping]:
         """Return the mapping of a root volume a fourth, and at least 1 GiB, larger than the image.
 
         Only on a larger volume can the check `root-size` see whether the file system grows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedimg.aws.client.errors import code, not_found
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 
 #: By the prefix of a resource's id: the Describe call, the field of its response, the id filter.
 _LISTED = {
@@ -17,7 +17,7 @@ _LISTED = {
 _KEY_PAIRS = ("describe_key_pairs", "KeyPairs", "key-name")
 
 
-def already_gone(ec2: Client, id: str, error: Exception) -> bool:
+def already_gone(ec2: EC2Client, id: str, error: Exception) -> bool:
     """Return whether EC2's refusal to remove a resource means that the resource no longer exists.
 
     Under a policy that depends on tags, EC2 may answer UnauthorizedOperation, since a resource that

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fedimg.aws.client.errors import missing
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 from fedimg.aws.client.waiter import Waiter
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class _ResourceType:
     rows: Callable[[dict[str, Any]], list[Row]]
     arguments: dict[str, Any] = field(default_factory=dict)
 
-    def describe(self, ec2: Client, ids: Sequence[str]) -> dict[str, Row]:
+    def describe(self, ec2: EC2Client, ids: Sequence[str]) -> dict[str, Row]:
         """Return those of the resources that EC2 lists, by id."""
         rows = {}
         for start in range(0, len(ids), _MOST_VALUES):
@@ -53,7 +53,7 @@ class _ResourceType:
             rows.update({str(row[self.key]): row for row in self.rows(answer)})
         return rows
 
-    def describe_one(self, ec2: Client, id: str) -> Row:
+    def describe_one(self, ec2: EC2Client, id: str) -> Row:
         """Return one resource.
 
         Raises botocore's ClientError when EC2 does not know it, and EC2ServiceException for a
@@ -110,7 +110,7 @@ class Poll:
 
     def wait(
         self,
-        ec2: Client,
+        ec2: EC2Client,
         waiter: Waiter,
         ids: Sequence[str],
         judge: Callable[[list[Row]], T | None],
@@ -140,7 +140,7 @@ class Poll:
         return answer
 
     def _look(
-        self, ec2: Client, waiter: Waiter, ids: Sequence[str], not_before: float
+        self, ec2: EC2Client, waiter: Waiter, ids: Sequence[str], not_before: float
     ) -> list[Row]:
         while not self._describing.acquire(timeout=_STOP_CHECK_SECONDS):
             waiter.check()

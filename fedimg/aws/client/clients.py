@@ -15,7 +15,7 @@ from fedimg import __version__
 from fedimg.aws.client import service_model
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.kernels import Kernels
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import Client, EC2Client
 
 # EC2 answers in well under a second, RunInstances in a few; a minute means a dead connection.
 _CONNECT_SECONDS = 10
@@ -62,19 +62,22 @@ class Clients:
             self._session = service_model.session()
             self._clients.clear()
 
-    def ec2(self, region: str) -> Client:
+    def ec2(self, region: str) -> EC2Client:
         """Return EC2's client for a region; it retries throttled, failed and broken calls."""
-        return self.client("ec2", region)
+        client: EC2Client = self.client("ec2", region)
+        return client
 
-    def ec2_once(self, region: str) -> Client:
+    def ec2_once(self, region: str) -> EC2Client:
         """Return EC2's client for a region without retries: a job waits and retries by itself."""
-        return self.client("ec2", region, attempts=1, seconds=_ONCE_SECONDS)
+        client: EC2Client = self.client("ec2", region, attempts=1, seconds=_ONCE_SECONDS)
+        return client
 
-    def ec2_brief(self, region: str) -> Client:
+    def ec2_brief(self, region: str) -> EC2Client:
         """Return EC2's client for a region without retries and with a timeout of 5 seconds, for
         reads.
         """
-        return self.client("ec2", region, attempts=1, seconds=_BRIEF_SECONDS)
+        client: EC2Client = self.client("ec2", region, attempts=1, seconds=_BRIEF_SECONDS)
+        return client
 
     def known_regions(self, like: str) -> list[str]:
         """Return the regions that boto3 knows in this one's partition (AWS's own or China's).

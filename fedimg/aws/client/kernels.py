@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fedimg.aws.client.errors import FAILURES
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 from fedimg.exceptions import EC2ServiceException
 
 # PV-GRUB for a partitioned disk; `pv-grub-hd0_` would be for a bare file system.
@@ -26,7 +26,7 @@ class Kernels:
     def __init__(self) -> None:
         self._known: dict[str, str | None] = {}
 
-    def of(self, ec2: Client, region: str, configured: Mapping[str, str]) -> str | None:
+    def of(self, ec2: EC2Client, region: str, configured: Mapping[str, str]) -> str | None:
         """Return a region's kernel, None where EC2 has none; EC2 is asked unless it is known."""
         if region in configured:
             return configured[region]
@@ -36,7 +36,7 @@ class Kernels:
 
     def lookup(
         self,
-        client: Callable[[str], Client],
+        client: Callable[[str], EC2Client],
         regions: Sequence[str],
         configured: Mapping[str, str],
         *,
@@ -73,7 +73,7 @@ class Kernels:
         return {region: kernel for region, kernel in kernels.items() if region not in missing}
 
     def _query(
-        self, client: Callable[[str], Client], regions: Sequence[str], at_once: int
+        self, client: Callable[[str], EC2Client], regions: Sequence[str], at_once: int
     ) -> queue.SimpleQueue[tuple[str, str | Exception | None]]:
         """Ask the regions in background threads; return the queue of their answers."""
         waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -98,7 +98,7 @@ class Kernels:
         return answers
 
 
-def paravirtual_kernel(ec2: Client) -> str | None:
+def paravirtual_kernel(ec2: EC2Client) -> str | None:
     """Return a region's newest PV-GRUB kernel; None where EC2 has none.
 
     The kernels are Amazon's own images of type kernel; only the older regions have them.

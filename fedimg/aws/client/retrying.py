@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import expired
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 
@@ -21,7 +21,14 @@ def _always() -> bool:
     return True
 
 
-class Current:
+if TYPE_CHECKING:
+    # To mypy each of these clients is boto3's own.
+    _Base = EC2Client
+else:
+    _Base = object
+
+
+class Current(_Base):
     """A client that makes each call once, with the credentials that are current by then.
 
     `get` returns the underlying client; `keys_at_fault` tells whether rejected credentials are to
@@ -31,7 +38,7 @@ class Current:
     def __init__(
         self,
         clients: Clients,
-        get: Callable[[], Client],
+        get: Callable[[], EC2Client],
         keys_at_fault: Callable[[], bool] = _always,
     ) -> None:
         self._clients = clients
@@ -73,7 +80,7 @@ class RetryingClient(Current):
         super().__init__(clients, lambda: get(region), keys_at_fault)
         self._waiter = waiter
 
-    def get_paginator(self, operation: str) -> Pages:
+    def get_paginator(self, operation: Any) -> Any:
         """Return a paginator like boto3's, which returns all pages at once."""
         return Pages(lambda: self._get().get_paginator(operation), self._once)
 

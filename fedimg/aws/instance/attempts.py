@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import code, meaning_of, no_capacity
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import BlockDeviceMapping, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import instances, key_pairs
 from fedimg.aws.instance.instances import Instance, Launch
@@ -46,7 +45,7 @@ class Attempts:
     when it boots; otherwise the key comes with the user data.
     """
 
-    ec2: Client
+    ec2: EC2Client
     waiter: Waiter
     labels: Labels
     settings: EC2
@@ -57,7 +56,7 @@ class Attempts:
     polling: BatchedPolling = field(default_factory=BatchedPolling)
 
     def start(
-        self, ami: str, instance_type: str, number: int, volumes: Sequence[Mapping[str, Any]] = ()
+        self, ami: str, instance_type: str, number: int, volumes: Sequence[BlockDeviceMapping] = ()
     ) -> Started:
         """Launch the instance of one attempt, in the first subnet with capacity.
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import (
+    BlockDeviceMapping,
+    EC2Client,
+    Filter,
+    InstanceDescription,
+    InstanceTypeName,
+)
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.tags import Labels
@@ -43,11 +49,11 @@ class Launch:
     token: str
     group: str
     subnet: str
-    volumes: Sequence[Mapping[str, Any]] = ()
+    volumes: Sequence[BlockDeviceMapping] = ()
     key_pair: str = ""
 
 
-def subnets_for(ec2: Client, network: JobNetwork, instance_type: str, attempt: int) -> list[str]:
+def subnets_for(ec2: EC2Client, network: JobNetwork, instance_type: str, attempt: int) -> list[str]:
     """Return the subnets to launch an instance of a type in, in order; each attempt begins with
     another.
 
@@ -66,18 +72,19 @@ def subnets_for(ec2: Client, network: JobNetwork, instance_type: str, attempt: i
 
 
 def launch(
-    ec2: Client, waiter: Waiter, labels: Labels, role: str, request: Launch, network: Network
+    ec2: EC2Client, waiter: Waiter, labels: Labels, role: str, request: Launch, network: Network
 ) -> str:
     """Launch one instance; return its id.
 
     The instance has IMDSv2 only and no instance profile, and terminates when it shuts down. Raises
     botocore's ClientError when EC2 refuses.
     """
-    key = {"KeyName": request.key_pair} if request.key_pair else {}
+    key: dict[str, Any] = {"KeyName": request.key_pair} if request.key_pair else {}
     response = waiter.settled(
         lambda: ec2.run_instances(
             ImageId=request.ami,
-            InstanceType=request.instance_type,
+            # mypy knows the types of the stubs' day alone.
+            InstanceType=cast("InstanceTypeName", request.instance_type),
             MinCount=1,
             MaxCount=1,
             ClientToken=request.token,
@@ -108,7 +115,7 @@ def launch(
 
 
 def running(
-    ec2: Client,
+    ec2: EC2Client,
     waiter: Waiter,
     instance: str,
     network: Network,
@@ -149,7 +156,7 @@ def running(
     )
 
 
-def terminated_reason(ec2: Client, instance: str) -> str:
+def terminated_reason(ec2: EC2Client, instance: str) -> str:
     """Return why EC2, or a person, terminated an instance.
 
     The reason is empty when the instance shut itself down, still runs, or is unknown to EC2.
@@ -162,7 +169,7 @@ def terminated_reason(ec2: Client, instance: str) -> str:
     return ""
 
 
-def console(ec2: Client, instance: str) -> str:
+def console(ec2: EC2Client, instance: str) -> str:
     """Return an instance's console output, as far as EC2 has it; empty when EC2 refuses.
 
     Nitro types report the current output; for others EC2 returns what it stored, which may be
@@ -179,7 +186,7 @@ def console(ec2: Client, instance: str) -> str:
     return ""
 
 
-def status(ec2: Client, instance: str) -> str:
+def status(ec2: EC2Client, instance: str) -> str:
     """Return EC2's instance status check, which reaches the network card: ok, impaired,
     initializing ….
 
@@ -194,7 +201,7 @@ def status(ec2: Client, instance: str) -> str:
     return str(statuses[0]["InstanceStatus"]["Status"]) if statuses else ""
 
 
-def dismiss(ec2: Client, labels: Labels, role: str) -> bool:
+def dismiss(ec2: EC2Client, labels: Labels, role: str) -> bool:
     """Request termination of every instance of a role; return whether all are gone."""
     states = {
         str(instance["InstanceId"]): instance["State"]["Name"]
@@ -206,7 +213,7 @@ def dismiss(ec2: Client, labels: Labels, role: str) -> bool:
     return all(state == "terminated" for state in states.values())
 
 
-def end(ec2: Client, waiter: Waiter, labels: Labels, role: str, *, limit: float) -> None:
+def end(ec2: EC2Client, waiter: Waiter, labels: Labels, role: str, *, limit: float) -> None:
     """Terminate every instance of a role and wait until all are gone, with their volumes.
 
     Raises EC2ServiceException when that takes longer than `limit` seconds.
@@ -218,7 +225,7 @@ def end(ec2: Client, waiter: Waiter, labels: Labels, role: str, *, limit: float)
     )
 
 
-def _describe(ec2: Client, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _describe(ec2: EC2Client, filters: Sequence[Filter]) -> list[InstanceDescription]:
     return [
         instance
         for page in ec2.get_paginator("describe_instances").paginate(Filters=filters)

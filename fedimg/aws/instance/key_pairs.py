@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from fedimg.aws.client.errors import code
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.ssh.client import Identity
 
 
-def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identity) -> str:
+def imported(ec2: EC2Client, waiter: Waiter, labels: Labels, role: str, key: Identity) -> str:
     """Import the public half of a key as an EC2 key pair; return its name, for RunInstances."""
     name = f"fedimg-{labels.token(role, key.public)[:20]}"
 
@@ -29,7 +29,7 @@ def imported(ec2: Client, waiter: Waiter, labels: Labels, role: str, key: Identi
     return waiter.settled(make)
 
 
-def remove(ec2: Client, labels: Labels, role: str) -> None:
+def remove(ec2: EC2Client, labels: Labels, role: str) -> None:
     """Delete the key pairs of a role. Instances that were launched with one keep its key."""
     for pair in ec2.describe_key_pairs(Filters=labels.filters(role))["KeyPairs"]:
         # Some EC2 implementations do not know key pair ids.

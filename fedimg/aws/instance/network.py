@@ -4,11 +4,12 @@ worker.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from fedimg.aws.client.errors import code
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EC2Client, IpPermission, Subnet
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
@@ -28,7 +29,7 @@ class JobNetwork:
     subnets: dict[str, str]
 
 
-def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> JobNetwork:
+def prepare(ec2: EC2Client, waiter: Waiter, labels: Labels, network: Network) -> JobNetwork:
     """Return the job's network in the origin, creating its security group if needed.
 
     Raises EC2ServiceException when the configured network does not exist.
@@ -49,7 +50,7 @@ def prepare(ec2: Client, waiter: Waiter, labels: Labels, network: Network) -> Jo
     return JobNetwork(group, subnets)
 
 
-def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:
+def _subnets(ec2: EC2Client, network: Network) -> tuple[str, dict[str, str]]:
     if network.subnet:
         subnets = ec2.describe_subnets(SubnetIds=[network.subnet])["Subnets"]
         return str(subnets[0]["VpcId"]), _zones(subnets)
@@ -68,12 +69,12 @@ def _subnets(ec2: Client, network: Network) -> tuple[str, dict[str, str]]:
     return vpc, _zones([subnet for subnet in subnets if subnet.get("DefaultForAz")] or subnets)
 
 
-def _zones(subnets: list[dict[str, Any]]) -> dict[str, str]:
+def _zones(subnets: Sequence[Subnet]) -> dict[str, str]:
     by_zone = sorted(subnets, key=lambda subnet: str(subnet["AvailabilityZone"]))
     return {str(subnet["SubnetId"]): str(subnet["AvailabilityZone"]) for subnet in by_zone}
 
 
-def _create(ec2: Client, waiter: Waiter, labels: Labels, name: str, vpc: str) -> str:
+def _create(ec2: EC2Client, waiter: Waiter, labels: Labels, name: str, vpc: str) -> str:
     try:
         response = ec2.create_security_group(
             GroupName=name,
@@ -88,7 +89,7 @@ def _create(ec2: Client, waiter: Waiter, labels: Labels, name: str, vpc: str) ->
     return str(response["GroupId"])
 
 
-def _find(ec2: Client, name: str, vpc: str) -> str | None:
+def _find(ec2: EC2Client, name: str, vpc: str) -> str | None:
     # The name is a digest of site and job, so a group of this name is this job's.
     groups = ec2.describe_security_groups(
         Filters=[{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
@@ -96,18 +97,21 @@ def _find(ec2: Client, name: str, vpc: str) -> str | None:
     return str(groups[0]["GroupId"]) if groups else None
 
 
-def _authorize_worker(ec2: Client, group: str, network: Network) -> None:
-    ranges = (
-        {"Ipv6Ranges": [{"CidrIpv6": network.allowed_source}]}
-        if ":" in str(network.allowed_source)
-        else {"IpRanges": [{"CidrIp": network.allowed_source}]}
-    )
-    port = network.ssh_port
-    wanted = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **ranges}
+def _authorize_worker(ec2: EC2Client, group: str, network: Network) -> None:
+    source, port = str(network.allowed_source), network.ssh_port
+    wanted: IpPermission = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port}
+    if ":" in source:
+        wanted["Ipv6Ranges"] = [{"CidrIpv6": source}]
+    else:
+        wanted["IpRanges"] = [{"CidrIp": source}]
     permissions = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0][
         "IpPermissions"
     ]
-    present = [{key: value for key, value in rule.items() if value} for rule in permissions]
+    # EC2 shows the lists that a rule does not have as empty ones.
+    present = [
+        cast("IpPermission", {key: value for key, value in rule.items() if value})
+        for rule in permissions
+    ]
     # A group from an earlier run may admit a source that is no longer configured.
     if stale := [rule for rule in present if rule != wanted]:
         ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)

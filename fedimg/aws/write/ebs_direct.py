@@ -14,7 +14,7 @@ from functools import partial
 from fedimg.aws import snapshots
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import in_doubt, not_found
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks, count
@@ -46,7 +46,7 @@ class DirectWriter:
     `on_progress` is called with progress texts.
     """
 
-    ec2: Client
+    ec2: EC2Client
     ebs_once: Client
     waiter: Waiter
     labels: Labels
@@ -178,14 +178,14 @@ def _may_pass(failure: Exception) -> bool:
     return isinstance(failure, ImageUnreachable) or in_doubt(failure) or not_found(failure)
 
 
-def finish(ec2: Client, waiter: Waiter, snapshot: str) -> None:
+def finish(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
     """Tag a snapshot that holds all its blocks, so that it is found as the job's own."""
     waiter.settled(
         lambda: ec2.create_tags(Resources=[snapshot], Tags=[{"Key": ROLE, "Value": snapshots.ROLE}])
     )
 
 
-def recovered(ec2: Client, waiter: Waiter, labels: Labels) -> str | None:
+def recovered(ec2: EC2Client, waiter: Waiter, labels: Labels) -> str | None:
     """Return the snapshot of the job's interrupted write if it was completed, else None.
 
     Whether a pending snapshot has all of its blocks cannot be told, and a write cannot be resumed,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from fedimg.aws import snapshots
-from fedimg.aws.client.types import Client
+from fedimg.aws.client.types import EBSVolume, EC2Client
 from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.aws.write import write_script
 from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
@@ -41,7 +40,7 @@ class UtilityWriter:
     """
 
     attempts: Attempts
-    ec2_once: Client
+    ec2_once: EC2Client
     on_progress: Callable[[str], None]
 
     def write(self, image: RawImage) -> str:
@@ -167,7 +166,7 @@ class UtilityWriter:
         return str(response["SnapshotId"])
 
 
-def _blank(size: int, *, throughput: int) -> dict[str, Any]:
+def _blank(size: int, *, throughput: int) -> EBSVolume:
     """Return the parameters of the volume of `size` GiB to write to, as fast as possible.
 
     EBS user guide, gp3: at most 0.25 MiB/s for each of the IOPS; 3000 IOPS are included, and more
