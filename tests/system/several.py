@@ -10,7 +10,8 @@ from typing import Any
 from fedimg.worker.lease import living
 from fedimg.worker.registry import RegisteredWorker, Registry
 from lab.site import Site
-from tests.system.deployment import REGIONS, Deployment, impatient
+from tests.system.builds import said
+from tests.system.deployment import AMIS, REGIONS, Deployment, impatient
 
 NAMES = ("one", "two", "three")
 #: Short, so that a frozen worker is missed soon; long enough for a busy machine.
@@ -61,3 +62,14 @@ def at_work(deployment: Deployment) -> str:
         return next((name for name in NAMES if deployment.has(name, busy)), None)
 
     return deployment.until(look, "a worker at work")
+
+
+def all_well(deployment: Deployment) -> None:
+    """Assert that the one job is complete, its AMIs public and announced, and nothing else left."""
+    (job,) = deployment.ended()
+    assert (job["state"], job["error"]) == ("complete", None)
+    deployment.nothing_but_published(AMIS)
+    amis = {ami["ami"] for ami in deployment.fedimg("amis")}
+    assert len(amis) == sum(AMIS.values())
+    deployment.heard.wait_for("image.publish", 60, count=len(amis))
+    assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == amis

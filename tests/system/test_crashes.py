@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lab.site import Site
+from tests.system.builds import announce_build, said
 from tests.system.deployment import AMIS, REGIONS, Deployment
 from tests.system.proxy import Proxy
-from tests.system.test_main_path import announce_build, said
 
 
 def crashing(state: Path, action: str, nth: int, *, acted: bool) -> None:

@@ -8,11 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.postgresql import PostgreSQL
+from tests.system.builds import announce_build
 from tests.system.deployment import Deployment
 from tests.system.line import Line
-from tests.system.several import LEASE, alive, at_work, workers
-from tests.system.test_main_path import announce_build
-from tests.system.test_several_workers import all_well
+from tests.system.several import LEASE, alive, all_well, at_work, workers
 
 #: Beside the lease: what a look at the clock and a process's end may take on a busy machine.
 _ENDING_SECONDS = 4

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.plans import follow, refusing
+from tests.system.builds import IMAGE, NAME, RELEASE, VERSION, said
 from tests.system.deployment import AMIS, Deployment
-from tests.system.test_main_path import IMAGE, NAME, RELEASE, VERSION, said
 
 
 def announce(deployment: Deployment, file: Path, **attributes: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 
 from lab.site import Site
 from tests.plans import follow
+from tests.system.builds import announce_build, said
 from tests.system.deployment import AMIS, REGIONS, Deployment
-from tests.system.test_main_path import announce_build, said
 
 AWAY = "eu-west-1"
 #: The others, while that one is away.

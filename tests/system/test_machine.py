@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import fedimg
+from tests.system.builds import announce_build
 from tests.system.deployment import AMIS, BIN, PATIENCE, Deployment, deployed
-from tests.system.test_main_path import announce_build
 
 #: In place of the machine's clock, one that a file moves: seconds to add.
 CLOCK = """

@@ -11,24 +11,8 @@ import pytest
 
 from lab.koji.builds import METHODS
 from lab.site import shipped_policy
+from tests.system.builds import IMAGE, NAME, RELEASE, STEM, VERSION, announce_build, said
 from tests.system.deployment import AMIS, Deployment, deployed
-
-NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "28", "1.1"
-STEM = f"{NAME}-{VERSION}-{RELEASE}"
-IMAGE = f"{STEM}.x86_64"
-
-
-def announce_build(
-    deployment: Deployment,
-    times: int = 1,
-    image: dict[str, Any] | None = None,
-    release: str = RELEASE,
-) -> None:
-    made = deployment.image(f"{NAME}-{VERSION}-{release}.x86_64", **(image or {}))
-    build = deployment.site.koji.add_build(NAME, VERSION, release, {"x86_64": [made]})
-    deployment.site.bus.publish(
-        "build.state.change", deployment.site.koji.build_message(build.id), times=times
-    )
 
 
 @pytest.fixture
@@ -36,14 +20,6 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """Like the others', and with no more permissions in AWS than an operator is told to give."""
     with deployed(tmp_path / "site", policy=shipped_policy()) as running:
         yield running
-
-
-def said(deployment: Deployment, topic: str) -> list[dict[str, Any]]:
-    return [
-        message["msg"]
-        for message in deployment.heard.messages
-        if message["topic"] == f"org.fedoraproject.dev.fedimg.{topic}"
-    ]
 
 
 def test_build_on_the_bus_becomes_public_amis_in_every_region(deployment: Deployment) -> None:

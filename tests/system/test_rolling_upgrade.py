@@ -14,9 +14,9 @@ from fedimg.store import tables
 from fedimg.worker.registry import RegisteredWorker
 from tests.chaos.builds import Builds
 from tests.postgresql import PostgreSQL
+from tests.system.builds import said
 from tests.system.deployment import Deployment
 from tests.system.several import alive, workers
-from tests.system.test_main_path import said
 
 OLD, NEW = "one", "two"
 #: Images that take seconds to write; of the second kind, as long as a worker takes to start.

@@ -17,9 +17,9 @@ import boto3
 import pytest
 
 from lab.site import Site
+from tests.system.builds import IMAGE, NAME, RELEASE, VERSION
 from tests.system.deployment import AMIS, REGIONS, Deployment
 from tests.system.proxy import Proxy
-from tests.system.test_main_path import IMAGE, NAME, RELEASE, VERSION
 
 #: Planted where an operator's would be, beside the keys that the worker signs with.
 SECRETS = {

@@ -7,20 +7,8 @@ from pathlib import Path
 import psycopg
 
 from tests.postgresql import PostgreSQL
-from tests.system.deployment import AMIS, Deployment
-from tests.system.several import alive, at_work, workers
-from tests.system.test_main_path import announce_build, said
-
-
-def all_well(deployment: Deployment) -> None:
-    """The one job is complete, and what it made is public, announced, and all that there is."""
-    (job,) = deployment.ended()
-    assert (job["state"], job["error"]) == ("complete", None)
-    deployment.nothing_but_published(AMIS)
-    amis = {ami["ami"] for ami in deployment.fedimg("amis")}
-    assert len(amis) == sum(AMIS.values())
-    deployment.heard.wait_for("image.publish", 60, count=len(amis))
-    assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == amis
+from tests.system.builds import announce_build
+from tests.system.several import alive, all_well, at_work, workers
 
 
 def test_killed_workers_job_is_finished_by_another(tmp_path: Path, postgresql: PostgreSQL) -> None:

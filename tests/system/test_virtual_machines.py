@@ -19,8 +19,8 @@ from lab.broken import BREAKS, Breaker, damage
 from lab.ec2 import disks
 from lab.ec2.states import Delays
 from lab.image import Image
+from tests.system.builds import NAME, said
 from tests.system.deployment import Deployment, deployed
-from tests.system.test_main_path import NAME, said
 
 # The first to want the image may have to build it.
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
