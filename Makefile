@@ -8,12 +8,13 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test system-test vm-test install-test chaos lint tox bench clean programs test-programs
+.PHONY: help audit requirements demo test coverage system-test vm-test install-test chaos lint tox bench clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
 	@echo 'make demo VM=1    the same with virtual machines that boot the AMIs: some minutes'
 	@echo 'make test         lint, unit tests, system tests, virtual machines: half an hour'
+	@echo 'make coverage     the same tests, and which lines they run'
 	@echo 'make system-test  the tests of whole processes, on virtual machines too: half an hour'
 	@echo 'make vm-test      the tests with virtual machines alone, one by one: half an hour'
 	@echo 'make chaos        workers and hub killed hundreds of times: two hours; SEEDS="1 2" to choose'
@@ -34,6 +35,10 @@ demo: programs $(INSTALLED)
 AT_ONCE := 3
 
 test: test-programs lint
+	$(RUN) -m pytest -n $(AT_ONCE)
+
+# Apart, as counting lines makes every test of Python's own time slower.
+coverage: test-programs $(INSTALLED)
 	$(RUN) -m pytest -n $(AT_ONCE) --cov
 
 system-test: test-programs $(INSTALLED)
