@@ -24,11 +24,12 @@ from fedimg.exceptions import exhausted
 from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
 from fedimg.process import logs
+from fedimg.process.backoff import Backoff
 from fedimg.store.store import Store
 
 #: Pauses, in seconds, before a message that could not be stored is returned to the broker, which
 #: delivers it again at once. SIGTERM takes effect after the pause.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_BACKOFF = Backoff(0.5, 15.0)
 #: The prefix of Fedora's topics, for a configuration without a `topic_prefix`.
 _FEDORA_PREFIX = re.compile(r"org\.fedoraproject\.(prod|stg|dev)\.")
 
@@ -56,7 +57,7 @@ class Callback:
         self._prefix = str(bus.conf["topic_prefix"] or "").rstrip(".")
         self._jobs: JobQueue | None = None
         self._store: Store | None = None
-        self._pause = _FIRST_PAUSE
+        self._failures = 0
         try:
             # Otherwise loaded at the first message, and a failure would drop all messages.
             load_message_classes()
@@ -82,14 +83,15 @@ class Callback:
             earlier_state = self._open().take_in(entry)
         except Exception as error:
             # Errors of any kind: all but Nack would end the consumer.
+            self._failures += 1
+            pause = _BACKOFF.pause(self._failures)
             _log.error(
-                "cannot store %s, returning it to the broker in %g s: %s", entry, self._pause, error
+                "cannot store %s, returning it to the broker in %g s: %s", entry, pause, error
             )
             self._close()
-            time.sleep(self._pause)
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            time.sleep(pause)
             raise Nack from error
-        self._pause = _FIRST_PAUSE
+        self._failures = 0
         _log.info("%s is stored; earlier state: %s", entry, earlier_state)
 
     def _topic(self, whole: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
+from itertools import count
 from typing import Any
 
 from fedmsg.consumers import FedmsgConsumer
@@ -17,10 +18,11 @@ from fedimg.bus import hub
 from fedimg.bus.signatures import Fault, SignatureRefused, Signatures
 from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
+from fedimg.process.backoff import Backoff
 from fedimg.store.store import Store, StoreError
 
 #: Pauses, in seconds, between two tries to store an entry.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_BACKOFF = Backoff(0.5, 30.0)
 #: Seconds between two writes of the count of rejected messages, so that a flood of messages causes
 #: no flood of writes.
 _COUNT_SECONDS = 5.0
@@ -137,8 +139,8 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         return announcement.entry(str(topic).removeprefix(self._prefix), content, self._settings)
 
     def _save(self, entry: str) -> None:
-        pause = _FIRST_PAUSE
-        while True:
+        for failures in count(1):
+            pause = _BACKOFF.pause(failures)
             try:
                 self._jobs.take_in(entry)
                 self.log.info("%s is stored", entry)
@@ -155,7 +157,6 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             if self._stopping.wait(pause):
                 self._unstored.append(entry)
                 return
-            pause = min(pause * 2, _LONGEST_PAUSE)
             self._reopen()
 
     def _is_alive(self) -> bool:

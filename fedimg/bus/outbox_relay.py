@@ -17,6 +17,7 @@ import sqlalchemy.exc
 from fedimg.bus import publishers
 from fedimg.bus.publisher import BusUnavailable, Publisher
 from fedimg.config import FEDMSG
+from fedimg.process.backoff import Backoff
 from fedimg.store.rows import Announcement
 from fedimg.store.store import Store
 
@@ -76,6 +77,7 @@ class OutboxRelay:
         self._store = store
         self._turn = turn
         self._confirm = confirm_seconds
+        self._backoff = Backoff(self._confirm, max(_LONGEST_PAUSE, self._confirm))
         self._bus = bus
         self._buses = frozenset(buses)
         self._thread = threading.Thread(target=self._run, name=thread_name(bus), daemon=True)
@@ -207,8 +209,8 @@ class OutboxRelay:
         """Send a message; return False when the bus accepts no messages."""
         sending.tries += 1
         # When the whole bus is unresponsive, no single message is to blame.
-        pause = self._confirm * (1 if self._unresponsive else 2 ** min(sending.tries - 1, 20))
-        sending.due = now + min(pause, max(_LONGEST_PAUSE, self._confirm))
+        tries = 1 if self._unresponsive else sending.tries
+        sending.due = now + self._backoff.pause(tries)
         try:
             row = sending.row
             sending.ids.add(connection.send(row.topic, row.body, row.key))

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
+from fedimg.process.backoff import Backoff
 from fedimg.store.store import Store
 from fedimg.store.tables import waiting
 from fedimg.untrusted.quoting import QuotedError
@@ -86,7 +87,7 @@ class DeferredEntries:
         before = next((row for row in self.all() if row.entry == entry), None)
         now = time.time()
         if before is not None and before.why is why:
-            pause = min(before.pause * 2, why.longest)
+            pause = Backoff(FIRST_PAUSE, why.longest).after(before.pause)
             row = DeferredEntry(entry, why, reason, now, pause, before.waited + before.pause)
         else:
             row = DeferredEntry(entry, why, reason, now, FIRST_PAUSE, 0.0)

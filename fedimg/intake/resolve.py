@@ -15,6 +15,7 @@ from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
 from fedimg.images import Architecture, RawImage
 from fedimg.intake.deferred import Defer, DeferReason, source_name
+from fedimg.process.backoff import Backoff
 from fedimg.sources import http
 from fedimg.sources.composes import Composes
 from fedimg.sources.file_server import Trusted
@@ -123,8 +124,11 @@ def images_to_publish(
     """
     koji = settings.koji
     until = time.monotonic() + PATIENCE
-    pause = min(FIRST_PAUSE, koji.retry_seconds)
+    backoff = Backoff(FIRST_PAUSE, koji.retry_seconds)
+    tries = 0
     while not stop.is_set():
+        tries += 1
+        pause = backoff.pause(tries)
         why, reason = DeferReason.SILENT, ""
         try:
             result = sources.find(entry)
@@ -149,7 +153,6 @@ def images_to_publish(
             "%s waits for %s, retries in %g s: %s", entry, source_name(entry), pause, reason
         )
         stop.wait(pause)
-        pause = min(pause * 2, koji.retry_seconds)
     raise Cancelled(f"{entry} waits for {source_name(entry)} until the worker runs again")
 
 

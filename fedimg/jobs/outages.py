@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from fedimg.config import Limits
+from fedimg.process.backoff import Backoff
 from fedimg.store.store import Store
 from fedimg.store.tables import outages
 
@@ -150,7 +151,7 @@ class Outages:
 
     def _pause(self, looks: int) -> float:
         longest = max(self._limits.retry_after, self._limits.wait_maximum)
-        return min(self._limits.wait_maximum * 2.0 ** min(looks, 32), longest)
+        return Backoff(self._limits.wait_maximum, longest).pause(looks + 1)
 
     def _set(self, region: str, **values: object) -> None:
         with self._engine.begin() as connection:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
+from fedimg.process.backoff import Backoff
 from fedimg.progress import AWAY
 from fedimg.store.store import Store
 from fedimg.store.tables import again, outages, regions
@@ -69,7 +70,7 @@ class RetrySchedule:
         if count > limits.retries or of_unknown > UNKNOWN_RUNS:
             self.forget(job)
             return None
-        pause = limits.retry_after * 2 ** (count - 1)
+        pause = Backoff(limits.retry_after).pause(count)
         return self._schedule(
             ScheduledRetry(job, run, RetryKind.RUN, count, time.time() + pause, unknown=of_unknown)
         )
@@ -110,7 +111,7 @@ class RetrySchedule:
 
         The first comes after `limits.settle` seconds: until then EC2 may not list all resources.
         """
-        pause = limits.retry_after * 2 ** min(count - 1, 16) if count else limits.settle
+        pause = Backoff(limits.retry_after).pause(count) if count else limits.settle
         due = time.time() + min(pause, _LONGEST_CLEAN_UP_PAUSE)
         return self._schedule(ScheduledRetry(job, run, RetryKind.CLEAN_UP, count + 1, due))
 

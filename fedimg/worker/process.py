@@ -22,6 +22,7 @@ from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.queue import JobQueue
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
+from fedimg.process.backoff import Backoff
 from fedimg.process.periodic import Periodic
 from fedimg.process.signals import stop_requested
 from fedimg.store.database import Unreachable
@@ -36,9 +37,9 @@ from fedimg.worker.workflows import Workflows
 
 #: The exit status of a drained worker, which systemd does not restart.
 DRAINED = 6
-#: The longest pause between two attempts to connect to PostgreSQL, and how long a start waits for
-#: PostgreSQL in all, in seconds.
-_LONGEST_PAUSE, _DATABASE_SECONDS = 30.0, 3600.0
+#: Pauses between two attempts to connect to PostgreSQL, and how long a start waits for PostgreSQL
+#: in all, in seconds.
+_BACKOFF, _DATABASE_SECONDS = Backoff(1.0, 30.0), 3600.0
 #: How long the rest of a start takes at most, in seconds.
 _STARTING_SECONDS = 60.0
 #: How long a stopping worker gives the outbox relays; the next worker sends the remaining messages.
@@ -219,8 +220,10 @@ def _open(settings: Settings, stopping: threading.Event) -> Store | None:
     Raises StoreError if the database cannot be used, Unreachable if it does not answer for an hour.
     """
     deadline = time.monotonic() + _DATABASE_SECONDS
-    pause = 1.0
+    tries = 0
     while True:
+        tries += 1
+        pause = _BACKOFF.pause(tries)
         try:
             if settings.database:
                 # Imported here, as it loads libpq, which a worker on a file does not need.
@@ -240,7 +243,6 @@ def _open(settings: Settings, stopping: threading.Event) -> Store | None:
         systemd.notify(f"EXTEND_TIMEOUT_USEC={round((pause + _STARTING_SECONDS) * 1e6)}")
         if stopping.wait(pause):
             return None
-        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def _lease(settings: Settings, store: Store) -> Lease:
