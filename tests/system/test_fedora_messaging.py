@@ -182,13 +182,13 @@ def test_over_tls_with_certificates_of_their_own_as_at_fedora(tmp_path: Path) ->
         conf = Path(deployment.environment["FEDORA_MESSAGING_CONF"])
         good = conf.read_text()
         conf.write_text(good.replace("/fedimg.", "/stranger."))
-        assert checked(deployment) == ("problem", "does not let us in")
+        assert checked(deployment) == ("problem", "rejects the login")
         conf.write_text(good.replace(f"{authority.folder}/fedimg.", f"{other.folder}/fedimg."))
-        assert checked(deployment) == ("problem", "no AMQP connection to")
+        assert checked(deployment) == ("problem", "cannot connect to the AMQP broker")
         conf.write_text(good.replace(str(authority.certificate), str(other.certificate)))
         assert checked(deployment) == ("problem", "certificate verify failed")
         conf.write_text(good.replace("/fedimg.key", "/none.key"))
-        assert checked(deployment) == ("problem", "cannot use the files of [tls]")
+        assert checked(deployment) == ("problem", "cannot read the files that [tls]")
 
 
 def checked(deployment: Deployment) -> tuple[str, str]:
@@ -197,10 +197,10 @@ def checked(deployment: Deployment) -> tuple[str, str]:
     (row,) = (row for row in found if row["name"] == "broker")
     known = (
         "the message schemas are installed",
-        "does not let us in",
+        "rejects the login",
         "certificate verify failed",
-        "no AMQP connection to",
-        "cannot use the files of [tls]",
+        "cannot connect to the AMQP broker",
+        "cannot read the files that [tls]",
     )
     return row["status"], next((words for words in known if words in row["text"]), row["text"])
 
@@ -302,7 +302,7 @@ def test_consumer_that_the_broker_has_forgotten_ends_to_be_started_again(
         )
         exchange(broker, "feed")
         assert deployment.ends("consumer") == 1
-        assert f"nobody listens to the queue {QUEUE!r}" in deployment.log("consumer")
+        assert f"the broker delivers queue {QUEUE} to no consumer" in deployment.log("consumer")
         start_consumer(deployment)
         broker.put(PUNGI_TOPIC, compose_message(COMPOSE), exchange="feed")
         until_stored(deployment, COMPOSE)

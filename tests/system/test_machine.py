@@ -130,7 +130,7 @@ def test_clock_may_jump(tmp_path: Path) -> None:
 
 
 def test_second_worker_on_one_state_directory_is_refused(deployment: Deployment) -> None:
-    deployment.until(lambda: "worker of site" in deployment.log("worker") or None, "the worker up")
+    deployment.until(lambda: "started (site" in deployment.log("worker") or None, "the worker up")
     second = subprocess.run(
         [BIN / "fedimg", "worker"],
         env=deployment.environment,
@@ -151,9 +151,11 @@ def test_job_in_flight_finishes_under_new_code(deployment: Deployment, tmp_path:
     # Its code is another, as a hash of it would be; its steps are the same.
     new = tmp_path / "new" / "fedimg"
     shutil.copytree(Path(fedimg.__file__).parent, new)
-    worker = (new / "worker.py").read_text()
-    (new / "worker.py").write_text(worker.replace('"worker %s of site', '"newer worker %s of site'))
+    process = new / "worker" / "process.py"
+    process.write_text(
+        process.read_text().replace('\'worker "%s" started', '\'newer worker "%s" started')
+    )
     deployment.environment["PYTHONPATH"] = str(new.parent)
     deployment.start_worker()
     complete(deployment)
-    assert "newer worker worker of site" in deployment.log("worker")
+    assert 'newer worker "worker" started' in deployment.log("worker")

@@ -30,10 +30,11 @@ def newer(deployment: Deployment, folder: Path) -> Iterator[None]:
     package = folder / "fedimg"
     if not package.exists():
         shutil.copytree(Path(fedimg.__file__).parent, package)
-        queues = (package / "queues.py").read_text()
-        changed = queues.replace('\nVERSION = "1"\n', '\nVERSION = "2"\n')
-        assert changed != queues
-        (package / "queues.py").write_text(changed)
+        executor = package / "worker" / "executor.py"
+        steps = executor.read_text()
+        changed = steps.replace('\nVERSION = "1"\n', '\nVERSION = "2"\n')
+        assert changed != steps
+        executor.write_text(changed)
     deployment.environment["PYTHONPATH"] = str(folder)
     try:
         yield
