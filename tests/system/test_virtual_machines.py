@@ -35,7 +35,7 @@ PATIENCE = 3000
 #: Every way to be broken → what tells a person that it was this one, and what the console's tail
 #: shows.
 EXPECTED = {
-    "no-boot-loader": ("no boot loader came up", "Booting from Hard Disk"),
+    "no-boot-loader": ("no boot loader started", "Booting from Hard Disk"),
     "kernel-panic": ("its kernel found no init that it can run", "Kernel panic - not syncing"),
     "no-network": ("network", "wait-online|unreachable|ci-info"),
     # A machine that starved prints so many lines of waiting that its prompt is not at the end.
