@@ -93,6 +93,8 @@ def fill(file: Path) -> None:
 
 def test_full_disk_ends_the_worker_and_loses_no_announcement(tmp_path: Path) -> None:
     state = tmp_path / "site" / "state"
+    # The lab puts its keys into no folder that other users can read.
+    state.parent.mkdir(mode=0o700)
     with disk(state, 32), deployed(tmp_path / "site") as deployment:
         announce_build(deployment)
         at_work(deployment)
