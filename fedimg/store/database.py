@@ -188,11 +188,21 @@ class Database:
                 f"cannot use the database {self.path}: {reason}; "
                 "check state_directory, its owner and the free space there"
             )
-        kind = Unreachable if isinstance(error, sa.exc.OperationalError) else StoreError
-        return kind(
+        error_class = Unreachable if _connection_lost(error) else StoreError
+        return error_class(
             f"cannot use the database {self.place}: {reason}; check `database` in fedimg.toml, "
             "whether PostgreSQL runs there, and its pg_hba.conf"
         )
+
+
+def _connection_lost(error: Exception) -> bool:
+    """Return whether the server did not answer, or ended the connection: it may answer again.
+
+    A server also ends a transaction that is idle for too long, as of a process that was frozen.
+    """
+    if isinstance(error, sa.exc.OperationalError):
+        return True
+    return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
 
 
 def _first(names: list[str]) -> str:

@@ -62,7 +62,7 @@ def complete(deployment: Deployment) -> None:
 def test_worker_that_may_have_no_more_ends_and_goes_on(
     deployment: Deployment, limit: int, most: int
 ) -> None:
-    # What the worker loads late would be compiled into a file that is cut off, which all tests share.
+    # What the worker loads late would be compiled into a file that is cut off, for all tests.
     compileall.compile_dir(Path(fedimg.__file__).parent, quiet=1)
     announce_build(deployment)
     at_work(deployment)

@@ -146,8 +146,8 @@ def test_only_the_id_of_an_announcement_is_believed(ran: Ran) -> None:
     assert {ami["image"] for ami in amis} == {IMAGE}
     log = ran.deployment.log("worker")
     # By the hub's word, each of them.
-    assert "'mallory' is not in koji.scratch_owners" in log
-    assert "'mallory' is not in koji.build_owners" in log
+    assert '"mallory" is not in koji.scratch_owners' in log
+    assert '"mallory" is not in koji.build_owners' in log
     assert "evil.example" not in json.dumps(ran.deployment.heard.messages[5:])
     assert "evil.example" not in log
 

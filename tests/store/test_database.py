@@ -1,0 +1,37 @@
+"""What becomes of a database that cannot be used."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from fedimg.store import schema
+from fedimg.store.database import Database, StoreError, Unreachable
+from tests.postgresql import PostgreSQL
+
+
+def test_transaction_that_was_idle_for_too_long_may_be_tried_again(
+    tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = schema.lacks
+
+    def frozen(connection: sa.Connection) -> Any:
+        connection.execute(sa.text("SELECT 1"))
+        # As long as a process that was stopped in the middle of its start.
+        time.sleep(1)
+        return real(connection)
+
+    url = postgresql.blank()
+    monkeypatch.setattr(schema, "lacks", frozen)
+    with pytest.raises(Unreachable, match="idle-in-transaction"):
+        Database(tmp_path, url, idle_seconds=0.2)
+
+
+def test_tables_that_are_missing_are_no_passing_trouble(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with pytest.raises(StoreError, match="fedimg store migrate") as refused:
+        Database(tmp_path, postgresql.create())
+    assert not isinstance(refused.value, Unreachable)
