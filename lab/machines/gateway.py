@@ -85,7 +85,7 @@ class Gateway:
             with socket.socket() as machine:
                 machine.setblocking(False)
                 await loop.sock_connect(machine, self._target)
-                await asyncio.gather(_pump(client, machine), _pump(machine, client))
+                await _both_ways(client, machine)
 
     def _be_silent(self) -> None:
         """Leave every connection without an answer, as Linux does while a listener's queue is full.
@@ -130,6 +130,21 @@ class Gateway:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _both_ways(client: socket.socket, machine: socket.socket) -> None:
+    pumps = [
+        asyncio.create_task(_pump(client, machine)),
+        asyncio.create_task(_pump(machine, client)),
+    ]
+    try:
+        await asyncio.gather(*pumps)
+    finally:
+        # One that is left when the other fails would still read from the number of a closed socket:
+        # whatever has that number next would never be heard on this loop.
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 async def _pump(source: socket.socket, target: socket.socket) -> None:

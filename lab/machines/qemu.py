@@ -169,6 +169,9 @@ class Qemu:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        # Its output is read to the end; its monitor has nothing more to say.
+        for task in self._tasks[1:]:
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._monitor.close()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -107,3 +108,41 @@ def test_silence_then_refusal_then_the_server_and_so_again_after_a_reboot(
         until_found(address, "SSH-2.0-lab")
         asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(PATIENCE)
         assert found(address) == "refusal"
+
+
+def test_broken_connection_leaves_no_reader_to_the_next_user_of_its_number(
+    machine: Machine, loop: asyncio.AbstractEventLoop, held: tuple[str, socket.socket]
+) -> None:
+    address, holder = held
+    machine.answer = lambda peer: peer.sendall(b"SSH-2.0-lab")
+
+    async def start() -> Gateway:
+        gateway = Gateway(holder, machine.address, lambda source, port: True)
+        gateway.start()
+        return gateway
+
+    def reset() -> None:
+        with socket.create_connection((address, PORT), timeout=PATIENCE) as client:
+            assert client.recv(100)
+            # No end of the connection, which both sides would see, but a reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def hear() -> bytes:
+        """What comes over new sockets, which have the numbers of those that were closed."""
+        pairs = [socket.socketpair() for _ in range(20)]
+        heard = b""
+        for ours, theirs in pairs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            with theirs:
+                theirs.sendall(b"x")
+                heard += await asyncio.wait_for(reader.read(1), 1)
+            writer.close()
+        return heard
+
+    gateway = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)
+    until_found(address, "SSH-2.0-lab")
+    for _ in range(5):
+        reset()
+    time.sleep(0.5)
+    assert asyncio.run_coroutine_threadsafe(hear(), loop).result(PATIENCE) == b"x" * 20
+    asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result(PATIENCE)
