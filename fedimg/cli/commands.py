@@ -346,7 +346,7 @@ def cleanup(
     def forget(item: aws_cleanup.Leftover) -> None:
         if item.kind == aws_cleanup.IMAGE:
             store.forget_ami(item.id, item.region)
-        store.withdraw(item.region, [item.id])
+        store.unmark(item.region, [item.id])
 
     removing = bool(leftovers) and not (dry_run or refused)
     if removing:

@@ -96,7 +96,7 @@ class Recorder:
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
         """Record that AMIs and a snapshot of a region did not become public."""
-        self._store.withdraw(region, ids)
+        self._store.unmark(region, ids)
 
     def published(self, ami: AMI) -> None:
         """Record and announce that an AMI and its snapshot are public."""

@@ -53,7 +53,7 @@ class AMIs(Database):
             self.write(self.insert(_offered).values(rows).on_conflict_do_nothing())
         return new
 
-    def withdraw(self, region: str, ids: Collection[str]) -> None:
+    def unmark(self, region: str, ids: Collection[str]) -> None:
         """Record that AMIs and snapshots of a region did not become public, or were removed."""
         self.write(
             sa.delete(_offered).where(_offered.c.region == region, _offered.c.id.in_(list(ids)))
@@ -77,7 +77,7 @@ class AMIs(Database):
         """Delete the record of an AMI that was removed from EC2."""
         with self.engine.begin() as connection:
             connection.execute(sa.delete(_amis).where(_amis.c.ami == ami, _amis.c.region == region))
-        self.withdraw(region, [ami])
+        self.unmark(region, [ami])
 
     def amis(self) -> list[AMIRow]:
         """Return every recorded AMI, ordered by image, region and name."""

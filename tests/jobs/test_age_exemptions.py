@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,20 +26,6 @@ from lab.koji.composes import LOCATION, add_compose
 DAY = 86400.0
 COMPOSE = "Fedora-Cloud-43-20261127.0"
 NAME = "Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "state")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def jobs(store: Store) -> Iterator[JobQueue]:
-    jobs = JobQueue(store)
-    yield jobs
-    jobs.close()
 
 
 @pytest.fixture
