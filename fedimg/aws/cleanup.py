@@ -111,9 +111,9 @@ def survey(
     A public AMI is not left over, nor is a snapshot that a public AMI is made from, nor a resource
     that is or may have been public by its tag or by the ids in `published`. `kinds` returns the
     resource types to list in a region; snapshots of public AMIs are recognized only where AMIs are
-    tagged_ids, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
+    listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
     their tags. For a region that does not answer, `unseen` is called with the error and the others
-    are tagged_ids all the same; without `unseen`, EC2ServiceException is raised.
+    are listed all the same; without `unseen`, EC2ServiceException is raised.
     """
 
     def look(region: str) -> list[tuple[Standing, Leftover]]:
