@@ -15,9 +15,9 @@ def publisher_for(bus: str, confirm_seconds: float) -> Callable[[], Publisher]:
     Raises BusError when the bus's configuration is unusable or a package is not installed.
     """
     if bus == FEDMSG:
-        from fedimg.bus import fedmsg_publisher as fedmsg
+        from fedimg.bus import fedmsg_publisher
 
-        return partial(fedmsg.FedmsgPublisher, fedmsg.configuration())
+        return partial(fedmsg_publisher.FedmsgPublisher, fedmsg_publisher.configuration())
     from fedimg.bus import amqp_publisher
 
     amqp_publisher.configuration()
