@@ -16,6 +16,8 @@ PUBLIC, FAILED = "public", "failed"
 AWAY = "away"
 #: The last step of a region that does not answer, and where the site no longer publishes.
 LEFT_OUT = "left out"
+#: The step of a region that would be published but for the operator's hold.
+HELD = "held"
 
 
 class CheckState(StrEnum):

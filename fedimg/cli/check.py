@@ -25,6 +25,7 @@ from fedimg.diagnostics import DiagnosticCheck, Finding, Status, gather
 from fedimg.images import Architecture, Virtualization
 from fedimg.intake import announcement
 from fedimg.intake.backlog import backlog_problems
+from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.process import permissions
 from fedimg.sources.http import NoAnswer
@@ -67,6 +68,7 @@ def run(settings: Settings) -> list[Finding]:
         "Koji files": partial(koji_files, settings.koji),
         "announcements": partial(announcements, settings),
         "regions, away": partial(unavailable_regions, settings),
+        "hold": partial(hold, settings),
     }
     # A site that publishes to fedora-messaging alone need not have fedmsg's configuration.
     if FEDMSG in settings.bus:
@@ -258,6 +260,17 @@ def unavailable_regions(settings: Settings) -> list[Finding]:
         else Finding(name, Status.OK, f"{outage}; fedimg no longer publishes there")
         for outage in outages
     ] or [Finding(name, Status.OK, "no outage is recorded")]
+
+
+def hold(settings: Settings) -> list[Finding]:
+    """Report that an operator holds the site, if one does."""
+    name = "hold"
+    if _has_database(settings):
+        with closing(Store(settings.state_directory, settings.database)) as store:
+            if current := Holds(store).current():
+                hint = "'fedimg release' ends the hold"
+                return [Finding(name, Status.WARNING, str(current), hint)]
+    return [Finding(name, Status.OK, "publishing is not held")]
 
 
 def composes(location: str) -> list[Finding]:

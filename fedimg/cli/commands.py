@@ -44,7 +44,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # Imported here, so that `--help` lists these commands after the ones above.
-    from fedimg.cli import database_commands  # noqa: F401
+    from fedimg.cli import database_commands, hold_commands  # noqa: F401
 
     app()
 
@@ -171,6 +171,8 @@ def status(
     active = [row for row in rows if is_active(row)]
     if active:
         _note_idle_reasons(call, active)
+    else:
+        _note_hold(call)
     for text in [
         *backlog_problems(store),
         *map(str, Outages(store, call.settings.ec2.limits).all()),
@@ -533,3 +535,12 @@ def _note_idle_reasons(call: Call, active: Sequence[JobRow] = ()) -> None:
 
     for text in idle_reasons(call.store(), active):
         call.output.note(text)
+    _note_hold(call)
+
+
+def _note_hold(call: Call) -> None:
+    """Print that an operator holds the site, if one does."""
+    from fedimg.jobs.holds import Holds
+
+    if hold := Holds(call.store()).current():
+        call.output.note(f"{hold}; 'fedimg release' ends the hold")

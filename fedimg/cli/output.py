@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fedimg.aws.plan import Plan
     from fedimg.images import RawImage
     from fedimg.intake.catch_up import Replayed
+    from fedimg.jobs.holds import Hold
     from fedimg.jobs.migration import Moved
     from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
     from fedimg.worker.registry import RegisteredWorker
@@ -408,6 +409,32 @@ def _worker_state(member: RegisteredWorker, living: Collection[str]) -> str:
     if member.name not in living:
         return "gone"
     return "draining" if member.draining else "working"
+
+
+def hold(current: Hold, publishing: Sequence[tuple[str, str]]) -> Answer:
+    """Render the hold; `publishing` are the jobs and regions that are finished all the same."""
+    value = {
+        "held": True,
+        **_hold_value(current),
+        "publishing": [{"job": job, "region": region} for job, region in publishing],
+    }
+    return Answer(value, [[str(current)]], [Text(str(current))])
+
+
+def released(ended: Hold | None, by: str) -> Answer:
+    """Render the end of a hold, by whom; the answer has no line if the site was not held."""
+    text = f"released by {by}: {ended}"
+    value = {"held": False, **(_hold_value(ended) | {"released_by": by} if ended else {})}
+    return Answer(
+        value,
+        [[text]] if ended else [],
+        [Text(text)],
+        "nothing was changed: publishing is not held",
+    )
+
+
+def _hold_value(current: Hold) -> dict[str, Any]:
+    return {**asdict(current), "since": when(current.since)}
 
 
 def migrated(place: str) -> Answer:

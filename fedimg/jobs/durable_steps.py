@@ -48,7 +48,7 @@ class Gate:
         Raises the effect's own error, fresh or recorded. Once the gate is closed, never returns.
         """
         if not self._enter():
-            _block_until_exit()
+            block_until_exit()
         try:
             return step(lambda: self._run(effect))
         except PortableWorkflowError as error:
@@ -69,7 +69,7 @@ class Gate:
             self._exhausted(error)
         # DBOS would record what is returned or raised here, and the effect was only interrupted.
         self._leave()
-        return _block_until_exit()
+        return block_until_exit()
 
     def _enter(self) -> bool:
         with self._changed:
@@ -120,7 +120,7 @@ class _ReservedSteps:
         raise NotImplementedError("a branch of steps has no branches of its own")
 
 
-def _block_until_exit() -> NoReturn:
+def block_until_exit() -> NoReturn:
     """Block the thread until the process ends."""
     while True:
         threading.Event().wait()

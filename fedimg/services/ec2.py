@@ -29,7 +29,7 @@ from fedimg.exceptions import (
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.progress import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
-from fedimg.services.job_context import JobContext, Semaphores
+from fedimg.services.job_context import Holds, JobContext, Semaphores
 from fedimg.services.recorded import RecordedSteps
 from fedimg.steps import Branch, PlainSteps, Steps
 
@@ -79,6 +79,7 @@ class EC2Service:
         stop: ends every wait.
         semaphores: limits across workers; without them there are none.
         outages: knows which regions are away; without it, none is.
+        holds: knows whether the site is held, and nothing may become public; without it, it is not.
         doubted: gets the regions where the snapshot may have been copied twice.
     """
 
@@ -92,6 +93,7 @@ class EC2Service:
         stop: threading.Event | None = None,
         semaphores: Semaphores | None = None,
         outages: Outages | None = None,
+        holds: Holds | None = None,
         doubted: set[str] | None = None,
     ) -> None:
         self.settings = settings
@@ -101,6 +103,7 @@ class EC2Service:
         self.stop = stop or threading.Event()
         self.semaphores = semaphores
         self.outages = outages
+        self.holds = holds
         self.doubted = set() if doubted is None else doubted
         self._origin = Origin(clients, settings.origin)
 
@@ -142,6 +145,7 @@ class EC2Service:
             self.clients,
             self._watch,
             self.semaphores,
+            self.holds,
             self.stop,
             again=again,
         )
@@ -456,7 +460,7 @@ class _Upload:
     ) -> list[AMI]:
         """Make a region's snapshot and AMIs public, without those that have not passed."""
         job = self._job
-        job.report(region, "publish")
+        job.report_publish(region)
         good = [ami for ami in registered if ami.type.virtualization in passed]
         dropped = [ami for ami in registered if ami not in good]
         with job.explained(region, "publish"):

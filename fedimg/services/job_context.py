@@ -24,7 +24,7 @@ from fedimg.aws.tags import Labels
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
-from fedimg.progress import Observer
+from fedimg.progress import HELD, Observer
 from fedimg.services.region_lines import RegionLines
 
 P = ParamSpec("P")
@@ -41,6 +41,16 @@ class Semaphores(Protocol):
         """Give a job's slot back, or leave the line."""
 
 
+class Holds(Protocol):
+    """Tells whether the site publishes nothing for now, by an operator's word."""
+
+    def current(self) -> object | None:
+        """Return the hold, whose text says who began it and why; None if the site is not held."""
+
+    def outlast(self, stop: threading.Event) -> None:
+        """Wait until the hold has ended. Raises Cancelled if `stop` is set."""
+
+
 class JobContext:
     """One upload of one image.
 
@@ -52,6 +62,7 @@ class JobContext:
         clients: AWS clients of the process.
         watch: returns how a region's availability is told, None where it is not watched.
         semaphores: limits across workers; without them there are none.
+        holds: tells whether the site is held; without it, it never is.
         stop: set, it ends every wait with Cancelled.
         again: whether an earlier run may have left something to go on from.
     """
@@ -65,6 +76,7 @@ class JobContext:
         clients: Clients,
         watch: Callable[[str], Watch | None],
         semaphores: Semaphores | None,
+        holds: Holds | None,
         stop: threading.Event,
         *,
         again: bool,
@@ -80,6 +92,7 @@ class JobContext:
         self.lines = RegionLines()
         self._watch = watch
         self._semaphores = semaphores
+        self._holds = holds
         self._waiters: dict[str, Waiter] = {}
         # Regions where a step is taken once more, which may have left something to go on from.
         self._resumed: set[str] = set()
@@ -168,6 +181,17 @@ class JobContext:
         """Give the job's slot of a kind back."""
         if self._semaphores is not None:
             self._semaphores.release(kind, self.labels.job)
+
+    def report_publish(self, region: str) -> None:
+        """Report that a region is being published, once the site is not held.
+
+        The report comes before the check: whoever holds the site sees each region that is past it.
+        """
+        self.report(region, "publish")
+        while self._holds is not None and (hold := self._holds.current()):
+            self.report(region, HELD, str(hold))
+            self._holds.outlast(self.stop)
+            self.report(region, "publish")
 
     def outlasting(
         self, region: str, step: str, action: Callable[P, T], on_outage: Callable[[], object]

@@ -206,6 +206,17 @@ outages = sa.Table(
     sa.Column("due", sa.Float),
     sa.Column("back", sa.Float),
 )
+#: The table of fedimg.jobs.holds; at most one row is not `released`.
+holds = sa.Table(
+    "fedimg_holds",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("by", Text, nullable=False),
+    sa.Column("reason", Text, nullable=False),
+    sa.Column("released", sa.Float),
+    sa.Column("released_by", Text),
+)
 #: The table of fedimg.jobs.age_exemptions.
 age_exempt = sa.Table(
     "fedimg_age_exempt",

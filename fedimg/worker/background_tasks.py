@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import partial
 
@@ -12,12 +13,16 @@ from fedimg.config import Settings
 from fedimg.intake.catch_up import CatchUp, Listing
 from fedimg.intake.deferred import DeferredEntries
 from fedimg.jobs import retention
+from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
 from fedimg.process.periodic import Periodic
+from fedimg.process.wait_log import WaitLog
 from fedimg.sources.compose_listing import ComposeListing
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.store.store import Store
+
+_log = logging.getLogger(__name__)
 
 #: Interval of the checks for entries, jobs and regions that are due.
 _DUE_SECONDS = 2.0
@@ -36,8 +41,8 @@ def background_tasks(
     """Return the periodic tasks of a worker, not yet started.
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
-    probe unavailable regions and delete old history. They run only in the worker whose `leads` is
-    set, and end when `stop` is set.
+    probe unavailable regions and delete old history. These run only in the worker whose `leads` is
+    set; every worker logs the operator's hold. All end when `stop` is set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
@@ -72,7 +77,17 @@ def background_tasks(
         retention.forget(store, queue, settings.worker.history_days)
         return _HISTORY_SECONDS
 
+    holds, hold_log = Holds(store), WaitLog(_log)
+
+    def log_hold() -> float:
+        if hold := holds.current():
+            hold_log.waiting("hold", f"{hold}; 'fedimg release' ends the hold")
+        else:
+            hold_log.over("hold", "publishing is no longer held")
+        return _DUE_SECONDS
+
     return [
+        Periodic("watching the hold", log_hold, stop),
         # A task for each listing, so that a server that hangs delays no other listing.
         *map(catch_up_task, listings),
         Periodic("requeueing deferred entries", requeue_deferred, stop, leads),

@@ -21,7 +21,8 @@ from fedimg.intake import resolve
 from fedimg.intake.deferred import Defer, DeferredEntries, source_name
 from fedimg.intake.resolve import Sources
 from fedimg.jobs.age_exemptions import AgeExemptions
-from fedimg.jobs.durable_steps import DurableSteps, Gate
+from fedimg.jobs.durable_steps import DurableSteps, Gate, block_until_exit
+from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.recorder import Recorder
@@ -86,8 +87,9 @@ class Workflows:
         # where their snapshot may have been copied twice.
         self._undisturbed: dict[str, set[str]] = {}
         self._steps = DurableSteps(gate)
-        #: When set, intake stops to wait for Koji and for composes.
+        #: When set, intake stops to wait for Koji and for composes, and jobs for the hold's end.
         self.stopping = threading.Event()
+        self._holds = Holds(store, self.stopping)
 
     def stop_revoked_runs(self) -> None:
         """Stop the runs that another worker has to clean up after."""
@@ -154,6 +156,8 @@ class Workflows:
         if row is None:
             return
         with self._working_on(job, run) as stop:
+            if row.state == "queued":
+                self._outlast_hold(stop)
             # After the run is registered, so that its clean-up can find and stop it.
             attempt = self._store.begin(job, run)
             if attempt is None:
@@ -168,6 +172,7 @@ class Workflows:
                 stop=stop,
                 semaphores=self._semaphores,
                 outages=self._outages,
+                holds=self._holds,
                 doubted=doubted,
             )
             try:
@@ -197,6 +202,15 @@ class Workflows:
                     job, run, state, reason or None, later=later, unknown=unknown
                 ),
             )
+
+    def _outlast_hold(self, stop: threading.Event) -> None:
+        """Wait until the site is not held or the run is cancelled; never return while stopping."""
+        try:
+            self._holds.outlast(stop)
+        except Cancelled:
+            if self.stopping.is_set():
+                # A return would end the run's workflow.
+                block_until_exit()
 
     def clean(
         self,

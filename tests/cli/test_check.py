@@ -103,6 +103,7 @@ def test_healthy_site_has_no_problem(site: Site) -> None:
         "credentials",
         "regions",
         "regions, away",
+        "hold",
         "network",
         *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_ami",)),
         *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_type",)),

@@ -21,6 +21,7 @@ from fedimg.config import EC2, Check
 from fedimg.images import AMI, Architecture, RawImage
 from fedimg.progress import CheckResult
 from fedimg.services.ec2 import EC2Service, Result
+from fedimg.services.job_context import Holds
 from lab import disk
 from lab.clients import aws_environment
 from lab.ec2 import server
@@ -284,10 +285,16 @@ class Lab:
         *,
         checks: Sequence[Check] = (Check(name="runs a command", command="/bin/true"),),
         stop: threading.Event | None = None,
+        holds: Holds | None = None,
         **settings: Any,
     ) -> EC2Service:
         return EC2Service(
-            self.settings(**settings), site=SITE, checks=checks, clients=self.clients, stop=stop
+            self.settings(**settings),
+            site=SITE,
+            checks=checks,
+            clients=self.clients,
+            stop=stop,
+            holds=holds,
         )
 
     def upload(

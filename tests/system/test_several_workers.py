@@ -96,3 +96,36 @@ def test_worker_refuses_the_queues_older_tables(tmp_path: Path, postgresql: Post
         deployment.fedimg("store", "migrate")
         deployment.start_worker("one")
         deployment.until(lambda: alive(deployment) or None, "the worker at work")
+
+
+def test_hold_keeps_every_worker_from_publishing_until_it_is_released(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    with workers(tmp_path / "site", postgresql.blank(), 2) as deployment:
+        announce_build(deployment)
+        at_work(deployment)
+        by = deployment.fedimg("hold", "--reason", "release day")["by"]
+        announce_build(deployment, release="1.2", image={"size_mib": 40})
+
+        def waiting() -> bool | None:
+            jobs = {job.state: job for job in deployment.jobs()}
+            begun = jobs.get("running")
+            held = begun and {each.step for each in begun.regions} == {"held"}
+            return True if held and "queued" in jobs else None
+
+        deployment.until(waiting, "one job held in all regions, the other queued")
+        assert not any(row.get("public") for row in deployment.live())
+        # A worker that starts meanwhile goes on with the job and keeps to the hold.
+        busy = at_work(deployment)
+        deployment.kill(busy)
+        deployment.start_worker(busy)
+        both = lambda: len(alive(deployment)) == 2 or None  # noqa: E731
+        deployment.until(both, "two workers")
+        deployment.until(waiting, "the job held again")
+        assert not any(row.get("public") for row in deployment.live())
+        assert f"by {by}: release day" in deployment.noted("status")
+        deployment.fedimg("release")
+        jobs = deployment.ended(2)
+        assert [job["state"] for job in jobs] == ["complete"] * 2
+        for name in ("one", "two"):
+            assert "publishing is no longer held" in deployment.log(name)

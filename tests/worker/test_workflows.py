@@ -12,10 +12,12 @@ import pytest
 
 from fedimg.cli.follow import is_active
 from fedimg.images import Architecture, RawImage
+from fedimg.jobs.holds import Holds
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
 from fedimg.worker.executor import VERSION
+from fedimg.worker.registry import Registry
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: In seconds; on an idle machine nothing here takes a tenth of it.
@@ -159,6 +161,10 @@ class Site:
         assert row
         return row
 
+    def taken(self, job: str) -> bool:
+        """Return whether a worker has the job in its hands."""
+        return any(job == held for each in Registry(self.store).all() for held, _ in each.jobs)
+
     def ended(self, job: str) -> JobRow:
         """Wait until a job is not active; return its row."""
         until(lambda: not is_active(self.row(job)), f"{job} ended")
@@ -275,6 +281,53 @@ def test_worker_exits_when_its_database_fails_and_the_next_one_continues(site: S
     site.start()
     assert site.ended(job).state == "complete"
     assert site.row(job).error is None
+
+
+# Holding
+
+
+def test_held_site_starts_no_job_over_a_restart_until_it_is_released(site: Site) -> None:
+    first, second = site.submit("passes", "passes")
+    holds = Holds(site.store)
+    holds.begin("ann@hub", "a bad night")
+    site.start()
+    until(lambda: "by ann@hub: a bad night" in site.log(), "the hold in the log")
+    until(lambda: site.taken(first), "the worker with the first job in its hands")
+    assert site.worker
+    site.worker.send_signal(signal.SIGTERM)
+    assert site.ended_with() == 0
+    site.start()
+    until(lambda: site.log().count("by ann@hub: a bad night") == 2, "the hold in the log")
+    assert [site.row(job).state for job in (first, second)] == ["queued", "queued"]
+    assert site.begun() == []
+    holds.release("bob@hub")
+    assert [site.ended(job).state for job in (first, second)] == ["complete", "complete"]
+    until(lambda: "publishing is no longer held" in site.log(), "the release in the log")
+
+
+def test_job_that_has_begun_goes_on_after_a_restart_though_the_site_is_held(site: Site) -> None:
+    (waits,) = site.submit("waits")
+    site.start()
+    until(site.begun, "the job begun")
+    Holds(site.store).begin("ann", "")
+    assert site.worker
+    site.worker.send_signal(signal.SIGKILL)
+    site.worker.wait()
+    site.start()
+    until(lambda: len(site.begun()) == 2, "the step begun again")
+    (site.state / "go").touch()
+    # The stand-in publishes nothing, so that the hold does not stop it.
+    assert site.ended(waits).state == "complete"
+
+
+def test_queued_job_of_a_held_site_is_cancelled(site: Site) -> None:
+    (job,) = site.submit("passes")
+    Holds(site.store).begin("ann", "")
+    site.start()
+    until(lambda: site.taken(job), "the worker with the job in its hands")
+    assert site.jobs.cancel(job)
+    assert site.ended(job).state == "cancelled"
+    assert site.begun() == []
 
 
 # Stopping

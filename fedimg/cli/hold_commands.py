@@ -1,0 +1,64 @@
+"""Define `fedimg hold` and `fedimg release`: publish nothing for a while, and go on."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from typing import Annotated
+
+import typer
+
+from fedimg.cli.app import Call, ExitCode, command
+
+
+@command
+def hold(
+    call: Call,
+    reason: Annotated[str, typer.Option(help="Why, for those who look at the site later.")] = "",
+) -> ExitCode:
+    """Publish nothing until 'fedimg release', on all workers; announcements are still queued.
+
+    Queued jobs do not start. Running jobs go on until they would make something public, and wait
+    there. A region in which a job is making AMIs public at this moment is finished; the answer
+    names these. The hold outlasts restarts.
+    """
+    from fedimg.cli import output
+    from fedimg.jobs.holds import Holds
+
+    store = call.store(create=True)
+    current, new = Holds(store).begin(_person(), reason)
+    if not new:
+        call.output.note(f"nothing was changed: {current}")
+    # Read after the hold was stored: a region that is past the workers' check shows this step.
+    publishing = [
+        (row.job, region.region)
+        for row in store.jobs(["running"])
+        for region in row.regions
+        if region.step == "publish"
+    ]
+    for job, region in publishing:
+        call.output.note(f"job {job} is still making its AMIs public in {region}")
+    call.output.answer(output.hold(current, publishing))
+    return ExitCode.OK
+
+
+@command
+def release(call: Call) -> ExitCode:
+    """End the hold: queued jobs start, and jobs that wait make their AMIs public."""
+    from fedimg.cli import output
+    from fedimg.jobs.holds import Holds
+
+    by = _person()
+    ended = Holds(call.store()).release(by)
+    call.output.answer(output.released(ended, by))
+    return ExitCode.OK
+
+
+def _person() -> str:
+    """Return who runs this command, by name and host; sudo's caller rather than its target."""
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
