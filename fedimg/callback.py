@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from fedora_messaging import config as bus
@@ -25,6 +26,8 @@ from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
 from fedimg.process import logs
 from fedimg.process.backoff import Backoff
+from fedimg.process.wait_log import WaitLog
+from fedimg.store.heartbeats import CONSUMER
 from fedimg.store.store import Store
 
 #: Pauses, in seconds, before a message that could not be stored is returned to the broker, which
@@ -58,6 +61,7 @@ class Callback:
         self._jobs: JobQueue | None = None
         self._store: Store | None = None
         self._failures = 0
+        self._unheard = WaitLog(_log)
         try:
             # Otherwise loaded at the first message, and a failure would drop all messages.
             load_message_classes()
@@ -69,7 +73,7 @@ class Callback:
         reconnect_often()
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _validating(reader))  # noqa: B010
-        amqp_liveness.watch(bus.conf)
+        amqp_liveness.watch(bus.conf, self._say_it_works)
         topics = ", ".join(announcement.topics(self._settings))
         _log.info("waiting for messages on %s", topics)
 
@@ -93,6 +97,18 @@ class Callback:
             raise Nack from error
         self._failures = 0
         _log.info("%s is stored; earlier state: %s", entry, earlier_state)
+
+    def _say_it_works(self) -> None:
+        """Record for `fedimg check` that the broker delivers to this consumer."""
+        # A store of its own, as the thread that stores entries may close the other at any time.
+        try:
+            with closing(Store(self._settings.state_directory, self._settings.database)) as store:
+                store.beat(CONSUMER)
+        except Exception as error:
+            # Errors of any kind, as with entries: those are what counts.
+            self._unheard.waiting("beat", f"cannot record that the consumer works: {error}")
+        else:
+            self._unheard.over("beat", "recording again that the consumer works")
 
     def _topic(self, whole: str) -> str:
         """Return a topic without the bus's prefix; empty when it has another prefix."""

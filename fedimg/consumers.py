@@ -19,6 +19,8 @@ from fedimg.bus.signatures import Fault, SignatureRefused, Signatures
 from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
 from fedimg.process.backoff import Backoff
+from fedimg.process.wait_log import WaitLog
+from fedimg.store.heartbeats import HUB, INTERVAL
 from fedimg.store.store import Store, StoreError
 
 #: Pauses, in seconds, between two tries to store an entry.
@@ -81,6 +83,8 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         hub.stop_on_signals(moksha_hub, self.unstored)
         self._done_before = 0
         hub.keep_alive(self._is_alive)
+        self._unheard = WaitLog(self.log)
+        hub.say_it_works(self._say_it_works, INTERVAL)
 
     def consume(self, message: dict[str, Any]) -> None:
         """Store what a message announces: within milliseconds, unless the database fails."""
@@ -163,6 +167,16 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         """Return whether the consumer makes progress, has nothing to do, or is storing an entry."""
         before, self._done_before = self._done_before, self.headcount_out
         return bool(self._in_progress) or self.incoming.empty() or self._done_before != before
+
+    def _say_it_works(self) -> None:
+        """Record for `fedimg check` that the hub works."""
+        try:
+            self._store.beat(HUB)
+        except Exception as error:
+            # Errors of any kind, as with entries: those are what counts.
+            self._unheard.waiting("beat", f"cannot record that the hub works: {error}")
+        else:
+            self._unheard.over("beat", "recording again that the hub works")
 
     def _record_rejected_regularly(self) -> None:
         while not self._stopping.wait(_COUNT_SECONDS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Event
 from typing import Any
 
@@ -19,37 +19,46 @@ from fedimg.process.periodic import Periodic
 #: Seconds between two checks: a consumer reconnects within 30 s, so that it is back by the next
 #: one.
 _INTERVAL = 45.0
+#: Seconds from the start to the first check.
+_START_SECONDS = 5.0
 #: Timeout of each step of connecting to the broker, in seconds.
 _CONNECT_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
 
-def watch(settings: Mapping[str, Any]) -> None:
+def watch(settings: Mapping[str, Any], works: Callable[[], object]) -> None:
     """Start a thread that ends this process with status 1 when one of its queues has no consumer.
 
     `settings` are fedora-messaging's. The thread asks the broker every 45 seconds, and a queue has
     to be without a consumer twice in a row. A queue that several consumers share counts only when
-    all of them have lost it.
+    all of them have lost it. `works` is called after each look in which every queue has one.
     """
     # pika logs a dozen lines for each connection, and a traceback for each that fails.
     logging.getLogger("pika").setLevel(logging.WARNING)
     for name in ("pika.adapters.blocking_connection", "pika.adapters.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    Periodic("checking the queues' consumers", _Watch(settings).check, Event()).start()
+    Periodic("checking the queues' consumers", _Watch(settings, works).check, Event()).start()
 
 
 class _Watch:
     """The check of the queues; it remembers which queues had no consumer at the last check."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], works: Callable[[], object]) -> None:
         self._settings = settings
+        self._works = works
+        self._starting = True
         self._deserted: set[str] = set()
 
     def check(self) -> float:
         """Check all queues once; return the seconds until the next check."""
         settings = self._settings
-        deserted = {queue for queue in settings["queues"] if _is_deserted(settings, queue)}
+        if self._starting:
+            # The consumer subscribes only after this thread has started.
+            self._starting = False
+            return _START_SECONDS
+        states = {queue: _is_deserted(settings, queue) for queue in settings["queues"]}
+        deserted = {queue for queue, state in states.items() if state}
         # One check alone may fall into the middle of a new subscription.
         if twice := self._deserted & deserted:
             _log.critical(
@@ -62,11 +71,13 @@ class _Watch:
             # were not acknowledged again.
             os._exit(1)
         self._deserted = deserted
+        if all(state is False for state in states.values()):
+            self._works()
         return _INTERVAL
 
 
-def _is_deserted(settings: Mapping[str, Any], queue: str) -> bool:
-    """Return whether the broker says that a queue has no consumer; False when it does not
+def _is_deserted(settings: Mapping[str, Any], queue: str) -> bool | None:
+    """Return whether the broker says that a queue has no consumer; None when it does not
     answer.
     """
     try:
@@ -75,5 +86,5 @@ def _is_deserted(settings: Mapping[str, Any], queue: str) -> bool:
     except BusError as error:
         # The consumer itself reconnects to a broker that is down, and logs that.
         _log.debug("cannot count the consumers of queue %s: %s", queue, error)
-        return False
+        return None
     return bool(answer.method.consumer_count == 0)

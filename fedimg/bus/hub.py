@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -109,6 +110,26 @@ def keep_alive(is_alive: Callable[[], bool]) -> None:
             beat()
 
     reactor.callWhenRunning(begin)
+
+
+def say_it_works(say: Callable[[], object], interval: float) -> None:
+    """Call `say` in a thread at every `interval` seconds, as long as the reactor of the hub turns.
+
+    The database may be slow, and the reactor must not wait for it.
+    """
+    from moksha.hub.reactor import reactor
+
+    def loop() -> None:
+        while True:
+            turned = threading.Event()
+            reactor.callFromThread(turned.set)
+            if turned.wait(interval):
+                say()
+            time.sleep(interval)
+
+    reactor.callWhenRunning(
+        threading.Thread(target=loop, name="saying that the hub works", daemon=True).start
+    )
 
 
 def _status(unstored: Sequence[str]) -> int:

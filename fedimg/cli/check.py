@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from botocore.exceptions import BotoCoreError
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.preflight import Preflight, merged
 from fedimg.bus import revocation
+from fedimg.cli.check_running import has_database, running
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status, gather
 from fedimg.images import Architecture, Virtualization
@@ -44,6 +46,12 @@ _FREE_MIB = 256
 _REJECTED_DAYS = 7
 #: A revocation list that expires within so many days is a warning.
 _EXPIRY_DAYS = 7
+#: Values of fedimg.toml.example, and the networks that documentation uses (RFC 5737 and 3849).
+_EXAMPLE_AMIS = {"ami-0123456789abcdef0", "ami-0fedcba9876543210"}
+_EXAMPLE_NETWORKS = [
+    ipaddress.ip_network(text)
+    for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
+]
 _NO_CREDENTIALS = ("credentials", Status.PROBLEM)
 # The same as fedimg.consumers.KojiConsumer.config_key; importing that module would load moksha.
 _CONSUMER_KEY = "fedimg.consumers.KojiConsumer.enabled"
@@ -69,6 +77,7 @@ def run(settings: Settings) -> list[Finding]:
         "announcements": partial(announcements, settings),
         "regions, away": partial(unavailable_regions, settings),
         "hold": partial(hold, settings),
+        "running": partial(running, settings),
     }
     # A site that publishes to fedora-messaging alone need not have fedmsg's configuration.
     if FEDMSG in settings.bus:
@@ -76,6 +85,7 @@ def run(settings: Settings) -> list[Finding]:
         checks |= {"bus, refused": partial(rejected_messages, settings)}
     if FEDORA_MESSAGING in settings.bus:
         checks |= {"broker": broker}
+        checks |= {"broker, bindings": partial(bindings, announcement.topics(settings))}
     for location in settings.composes.locations:
         checks |= {f"composes, {location}": partial(composes, location)}
     try:
@@ -124,6 +134,7 @@ def configuration(settings: Settings) -> list[Finding]:
             "not set",
             "set it to the CIDR from which the worker connects to its instances, as EC2 sees it",
         )
+    findings += placeholders(settings)
     if not koji.build_owners and not koji.scratch_owners:
         add(
             "koji.build_owners",
@@ -146,6 +157,28 @@ def configuration(settings: Settings) -> list[Finding]:
             "add an hvm type, such as hvm-gp2, or remove aarch64 from koji.architectures",
         )
     return findings or [Finding("configuration", Status.OK, f'site "{settings.site}"')]
+
+
+def placeholders(settings: Settings) -> list[Finding]:
+    """Return a problem for each value of the example configuration that belongs to nobody."""
+    found: dict[str, str] = {}
+    for name in settings.koji.architectures:
+        ami = settings.ec2.machine(Architecture.from_koji(name)).utility_ami
+        if settings.ec2.write_via == "utility" and ami in _EXAMPLE_AMIS:
+            found[f"ec2.{name}.utility_ami"] = ami
+    source = settings.ec2.network.allowed_source
+    if source is not None:
+        network = ipaddress.ip_network(source)
+        if any(
+            network.version == example.version and network.overlaps(example)
+            for example in _EXAMPLE_NETWORKS
+        ):
+            found["ec2.network.allowed_source"] = source
+    hint = "replace the example's value by the site's own"
+    return [
+        Finding(key, Status.PROBLEM, f"{value} is a placeholder of the example configuration", hint)
+        for key, value in found.items()
+    ]
 
 
 def state_directory(directory: Path) -> list[Finding]:
@@ -195,11 +228,6 @@ def database(settings: Settings) -> list[Finding]:
         return [Finding(name, Status.PROBLEM, str(error))]
 
 
-def _has_database(settings: Settings) -> bool:
-    # Opening would create the file, owned by whoever runs this command.
-    return bool(settings.database) or (settings.state_directory / permissions.DATABASE).exists()
-
-
 def koji_hub(koji: Koji) -> list[Finding]:
     """Check that the hub answers."""
     name, hint = "Koji hub", "check koji.hub and the network to it"
@@ -230,7 +258,7 @@ def koji_files(koji: Koji) -> list[Finding]:
 def announcements(settings: Settings) -> list[Finding]:
     """Check that Koji and the composes' locations have answered about every announcement."""
     name = "announcements"
-    if not _has_database(settings):
+    if not has_database(settings):
         return [Finding(name, Status.OK, "none yet")]
     with closing(Store(settings.state_directory, settings.database)) as store:
         problems = backlog_problems(store)
@@ -246,7 +274,7 @@ def announcements(settings: Settings) -> list[Finding]:
 def unavailable_regions(settings: Settings) -> list[Finding]:
     """Report the outages of regions that the workers recorded."""
     name = "regions, away"
-    if not _has_database(settings):
+    if not has_database(settings):
         return [Finding(name, Status.OK, "no outage is recorded")]
     with closing(Store(settings.state_directory, settings.database)) as store:
         outages = Outages(store, settings.ec2.limits).all()
@@ -265,7 +293,7 @@ def unavailable_regions(settings: Settings) -> list[Finding]:
 def hold(settings: Settings) -> list[Finding]:
     """Report that an operator holds the site, if one does."""
     name = "hold"
-    if _has_database(settings):
+    if has_database(settings):
         with closing(Store(settings.state_directory, settings.database)) as store:
             if current := Holds(store).current():
                 hint = "'fedimg release' ends the hold"
@@ -300,6 +328,29 @@ def broker() -> list[Finding]:
         hint = "correct fedora-messaging's configuration, or the network to the broker"
         return [Finding(name, Status.PROBLEM, str(error), hint)]
     return [Finding(name, Status.OK, f"logged in at {address}; the message schemas are installed")]
+
+
+def bindings(topics: Sequence[str]) -> list[Finding]:
+    """Check that fedora-messaging's bindings deliver the `topics` under its topic_prefix."""
+    from fedimg.bus.amqp_bindings import unbound
+    from fedimg.bus.amqp_publisher import configuration
+    from fedimg.bus.publisher import BusError
+
+    name = "broker, bindings"
+    try:
+        config = configuration()
+    except BusError:
+        # The finding "broker" says so.
+        return []
+    prefix = str(config["topic_prefix"] or "").rstrip(".")
+    if missing := unbound(topics, prefix, config["bindings"]):
+        text = (
+            f"no binding of fedora-messaging's configuration delivers {', '.join(missing)}: builds "
+            "announced there are found only by the worker's look at what was missed"
+        )
+        hint = "make routing_keys of [[bindings]] fit topic_prefix, then restart fedimg-consumer"
+        return [Finding(name, Status.PROBLEM, text, hint)]
+    return [Finding(name, Status.OK, f"announcements under {prefix or 'any prefix'} are bound")]
 
 
 def bus(topics: Sequence[str]) -> list[Finding]:
@@ -388,7 +439,7 @@ def _expiry(name: str, crl: revocation.RevocationList, hint: str) -> Finding:
 def rejected_messages(settings: Settings) -> list[Finding]:
     """Report how many messages were rejected for their signatures lately."""
     name = "bus, refused"
-    if not _has_database(settings):
+    if not has_database(settings):
         return [Finding(name, Status.OK, "no hub has run here yet")]
     with closing(Store(settings.state_directory, settings.database)) as store:
         rows = store.refused(time.time() - _REJECTED_DAYS * 86400)

@@ -222,7 +222,7 @@ def _jobs_table(rows: Iterable[JobRow]) -> Table:
             row.job,
             Text(state, style=style),
             f"{public} of {len(row.regions)}",
-            _ago(row.updated),
+            ago(row.updated),
         )
     return table
 
@@ -473,7 +473,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
+    """Format the age of a time in seconds since the epoch."""
     age = max(0, int(time.time() - seconds))
     for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
         if age >= unit:

@@ -15,7 +15,12 @@ from fedimg.store.rows import CLEANING
 from fedimg.store.store import Store
 
 #: Tables that describe running workers; their rows are not copied.
-_TRANSIENT = {tables.workers.name, tables.running.name, tables.slots.name}
+_TRANSIENT = {
+    tables.workers.name,
+    tables.running.name,
+    tables.slots.name,
+    tables.heartbeats.name,
+}
 _BATCH_ROWS = 500
 
 

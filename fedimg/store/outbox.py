@@ -42,6 +42,18 @@ class Outbox(Database):
         with self.engine.connect() as connection:
             return [Announcement(**row) for row in connection.execute(query).mappings()]
 
+    def waiting_messages(self) -> tuple[int, float] | None:
+        """Return how many messages not every bus has confirmed, and since when the oldest waits.
+
+        The time is in seconds since the epoch. Return None if no message waits.
+        """
+        query = sa.select(sa.func.count(), sa.func.min(_outbox.c.created)).where(
+            _outbox.c.announced.is_(None)
+        )
+        with self.engine.connect() as connection:
+            count, oldest = connection.execute(query).one()
+        return (int(count), float(oldest)) if count else None
+
     def announced(self, ids: Iterable[int]) -> None:
         """Record that every bus has confirmed these messages."""
         with self.engine.begin() as connection:

@@ -13,6 +13,7 @@ from fedimg.progress import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
 from fedimg.records import as_record, from_record
 from fedimg.store.amis import AMIs
 from fedimg.store.database import StoreError
+from fedimg.store.heartbeats import Heartbeats
 from fedimg.store.outbox import Outbox
 from fedimg.store.rejections import REFUSED_KEPT, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
@@ -30,7 +31,7 @@ __all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
 _LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
 
 
-class Store(Twins, Outbox, AMIs, Rejections):
+class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
     """All of fedimg's records, in one database (fedimg.store.database)."""
 
     def begin(self, job: str, run: int) -> int | None:

@@ -206,6 +206,16 @@ outages = sa.Table(
     sa.Column("due", sa.Float),
     sa.Column("back", sa.Float),
 )
+#: The table of fedimg.store.heartbeats.
+heartbeats = sa.Table(
+    "fedimg_heartbeats",
+    metadata,
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("host", sa.String, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
 #: The table of fedimg.jobs.holds; at most one row is not `released`.
 holds = sa.Table(
     "fedimg_holds",

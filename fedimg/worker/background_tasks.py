@@ -20,6 +20,7 @@ from fedimg.process.periodic import Periodic
 from fedimg.process.wait_log import WaitLog
 from fedimg.sources.compose_listing import ComposeListing
 from fedimg.sources.koji_listing import KojiListing
+from fedimg.store.heartbeats import INTERVAL, WORKER
 from fedimg.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -37,12 +38,14 @@ def background_tasks(
     clients: Clients,
     stop: threading.Event,
     leads: threading.Event,
+    name: str,
 ) -> list[Periodic]:
     """Return the periodic tasks of a worker, not yet started.
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
     probe unavailable regions and delete old history. These run only in the worker whose `leads` is
-    set; every worker logs the operator's hold. All end when `stop` is set.
+    set; every worker, by its `name`, says that it works, and logs the operator's hold. All end when
+    `stop` is set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
@@ -86,7 +89,12 @@ def background_tasks(
             hold_log.over("hold", "publishing is no longer held")
         return _DUE_SECONDS
 
+    def beat() -> float:
+        store.beat(WORKER, name)
+        return INTERVAL
+
     return [
+        Periodic("saying that the worker works", beat, stop),
         Periodic("watching the hold", log_hold, stop),
         # A task for each listing, so that a server that hangs delays no other listing.
         *map(catch_up_task, listings),

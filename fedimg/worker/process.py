@@ -121,7 +121,9 @@ class _Worker:
             claim_new_runs=executor.claim_new_runs,
         )
         self._background = [
-            *background_tasks(settings, store, self._queue, self._clients, stopping, lease.leads),
+            *background_tasks(
+                settings, store, self._queue, self._clients, stopping, lease.leads, lease.name
+            ),
             Periodic("watching the other workers", failover.look, stopping),
         ]
 

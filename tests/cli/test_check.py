@@ -104,6 +104,7 @@ def test_healthy_site_has_no_problem(site: Site) -> None:
         "regions",
         "regions, away",
         "hold",
+        "running",
         "network",
         *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_ami",)),
         *(f"ec2.{arch}.{key}" for arch in ("x86_64", "aarch64") for key in ("utility_type",)),
@@ -190,8 +191,16 @@ def test_aarch64_needs_an_hvm_ami_type(settings: Settings) -> None:
     assert set(bad(check.configuration(only_pv))) == {"ec2.amis.types"}
 
 
-def test_example_configuration_is_complete() -> None:
-    assert bad(check.configuration(config.load(EXAMPLE))) == {}
+def test_example_configuration_is_complete_but_for_its_placeholders() -> None:
+    found = bad(check.configuration(config.load(EXAMPLE)))
+    assert found.keys() == {
+        "ec2.x86_64.utility_ami",
+        "ec2.aarch64.utility_ami",
+        "ec2.network.allowed_source",
+    }
+    assert {text.partition(" ")[2] for text in found.values()} == {
+        "is a placeholder of the example configuration"
+    }
 
 
 @pytest.mark.parametrize(
