@@ -1,0 +1,104 @@
+"""Define the commands that only look: status, amis, plan and check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedimg.cli.app import Call, ExitCode, command
+from fedimg.cli.image_arguments import ArchOption, URLArgument, architecture_of, image_of
+from fedimg.cli.job_lookup import exit_code, find, note_hold, note_idle_reasons
+
+
+@command
+def status(
+    call: Call,
+    job: Annotated[
+        str | None,
+        typer.Argument(help="Name of a job, or a unique part of it; by default all jobs."),
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Follow the jobs to their end; exit by JOB's state."),
+    ] = False,
+) -> ExitCode:
+    """List jobs, oldest first; for one job, also its regions and boot checks."""
+    from fedimg.cli import output
+    from fedimg.cli.follow import follow, is_active
+    from fedimg.intake.backlog import backlog_problems
+    from fedimg.jobs.outages import Outages
+
+    store = call.store()
+    rows = [find(store, job)] if job else store.jobs()
+    active = [row for row in rows if is_active(row)]
+    if active:
+        note_idle_reasons(call, active)
+    else:
+        note_hold(call)
+    for text in [
+        *backlog_problems(store),
+        *map(str, Outages(store, call.settings.ec2.limits).all()),
+    ]:
+        call.output.note(text)
+    if watch and active:
+        rows = follow(store, [row.job for row in active], call.output)
+    else:
+        call.output.answer(output.jobs(rows, details=job is not None))
+    return exit_code(rows[0]) if watch and job else ExitCode.OK
+
+
+@command
+def amis(
+    call: Call,
+    image: Annotated[str | None, typer.Option(help="Part of the image's name.")] = None,
+    region: Annotated[str | None, typer.Option(help="Name of a region.")] = None,
+    arch: Annotated[str | None, typer.Option(help="x86_64 or aarch64.")] = None,
+    ami_type: Annotated[
+        str | None,
+        typer.Option("--type", help="An AMI type, such as hvm-gp2, or half of one: hvm or gp2."),
+    ] = None,
+) -> ExitCode:
+    """List the AMIs of this site's jobs, by image and region."""
+    from fedimg.cli import output
+
+    architecture = architecture_of(arch) if arch else None
+    rows = [
+        row
+        for row in call.store().amis()
+        if (image is None or image in row.image)
+        and region in (None, row.region)
+        and architecture in (None, row.architecture)
+        and ami_type in (None, row.virt_type, row.volume_type, f"{row.virt_type}-{row.volume_type}")
+    ]
+    call.output.answer(output.amis(rows))
+    return ExitCode.OK
+
+
+@command
+def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
+    """List the AMIs that a job would make of an image, by region; this changes nothing."""
+    from fedimg.aws.client.clients import Clients
+    from fedimg.cli import output
+    from fedimg.services.ec2 import EC2Service
+
+    image = image_of(url, arch, None)
+    settings = call.settings
+    service = EC2Service(
+        settings.ec2, site=settings.site, checks=settings.checks, clients=Clients()
+    )
+    call.output.answer(output.plan(image, service.plan(image)))
+    return ExitCode.OK
+
+
+@command
+def check(call: Call) -> ExitCode:
+    """Report problems that would keep images from being published, and how to correct them."""
+    from fedimg.cli import check as site_check
+    from fedimg.cli import output
+    from fedimg.diagnostics import Status
+
+    findings = site_check.run(call.settings)
+    call.output.answer(output.findings(findings))
+    problem = any(finding.status is Status.PROBLEM for finding in findings)
+    return ExitCode.FAILED if problem else ExitCode.OK
