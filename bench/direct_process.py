@@ -30,6 +30,7 @@ def main() -> None:
         Labels.of("bench", image),
         settings,
         lambda words: None,
+        lambda disk: None,
     )
     began = time.monotonic()
     writer.write(image)

@@ -184,6 +184,14 @@ class AMIType:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """The uncompressed bytes of an image: their SHA-256 in hex digits, and their number."""
+
+    sha256: str
+    length: int
+
+
+@dataclass(frozen=True)
 class AMI:
     """One AMI of a job, in one region."""
 

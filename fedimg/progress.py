@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from fedimg.images import AMI
+from fedimg.images import AMI, Disk
 
 #: The last steps of a region that ended.
 PUBLIC, FAILED = "public", "failed"
@@ -51,6 +51,12 @@ class Observer(Protocol):
 
     def started(self) -> None:
         """Note that work on the image begins in the origin region."""
+
+    def written(self, disk: Disk) -> None:
+        """Note which uncompressed bytes were written; their snapshot may not exist yet."""
+
+    def disk(self) -> Disk | None:
+        """Return the uncompressed bytes that this run or an earlier one wrote, if known."""
 
     def registered(self, ami: AMI) -> None:
         """Note that an AMI is registered in the origin region; it is private."""

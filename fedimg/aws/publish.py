@@ -6,7 +6,7 @@ clean-up honours either mark, and removes nothing that anybody may have launched
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from fedimg.aws.client.errors import FAILURES, passing
 from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.tags import NEVER, PUBLISHED
+from fedimg.aws.tags import NEVER, PUBLISHED, as_tags
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI
 from fedimg.parallel import run_parallel
@@ -45,9 +45,11 @@ def publish_all(
     snapshot: str,
     amis: Sequence[AMI],
     observer: Publications,
+    facts: Mapping[str, str],
 ) -> None:
     """Make a snapshot public, then its AMIs in parallel, and record each in `observer`.
 
+    `facts` are the tags that record the image on EC2; they are set before anything is public.
     When one fails, its error is raised after the others have been tried. An AMI that EC2 refused to
     publish loses its mark. When EC2 refused all of them, their snapshot is made private again and
     loses its mark, too, since nobody can have launched anything from it.
@@ -67,7 +69,8 @@ def publish_all(
         observer.published(ami)
 
     try:
-        _mark(ec2, waiter, ids, datetime.now(UTC).isoformat(timespec="seconds"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        _mark(ec2, waiter, ids, {**facts, PUBLISHED: now})
     except Exception as error:
         if _surely_refused(error):
             observer.unpublished(region, new)
@@ -88,7 +91,7 @@ def publish_all(
                 _make_private(ec2, waiter, snapshot)
                 private.add(snapshot)
             if private:
-                _mark(ec2, waiter, sorted(private), NEVER)
+                _mark(ec2, waiter, sorted(private), {PUBLISHED: NEVER})
                 observer.unpublished(region, private)
         raise
 
@@ -114,10 +117,8 @@ def publish_ami(ec2: EC2Client, waiter: Waiter, ami: AMI) -> None:
     )
 
 
-def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], value: str) -> None:
-    waiter.settled(
-        lambda: ec2.create_tags(Resources=list(ids), Tags=[{"Key": PUBLISHED, "Value": value}])
-    )
+def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], values: Mapping[str, str]) -> None:
+    waiter.settled(lambda: ec2.create_tags(Resources=list(ids), Tags=as_tags(values)))
 
 
 def _make_private(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedimg.aws.client.types import Filter, ResourceType, Tag, TagSpecification
-from fedimg.images import AMIType, RawImage
+from fedimg.images import AMIType, Disk, RawImage
 
 SITE = "fedimg:site"
 JOB = "fedimg:job"
@@ -18,9 +18,23 @@ IMAGE = "fedimg:image"
 PUBLISHED = "fedimg:published"
 #: The value of PUBLISHED after EC2 refused the permission: the resource was never public.
 NEVER = "never"
+#: The record of an AMI and its snapshot, set before they become public: the image's URL, build,
+#: checksum and size as its source tells them; the SHA-256 and length of its uncompressed bytes; and
+#: the region where a test instance booted from these bytes and passed its checks.
+URL = "fedimg:url"
+BUILD = "fedimg:build"
+CHECKSUM = "fedimg:checksum"
+SIZE = "fedimg:size"
+DISK = "fedimg:disk"
+TESTED = "fedimg:tested"
+#: The time of the withdrawal; set before the permission is removed. `restored` and a time after it.
+WITHDRAWN = "fedimg:withdrawn"
 
+# EC2's limit on the characters of a tag's value.
+_VALUE_LENGTH = 256
 # EC2 RegisterImage: names have 3 to 128 characters of this set.
 _NAME_LENGTH = 128
+_DISK = re.compile(r"sha256:([0-9a-f]{64}) ([1-9][0-9]{0,15})")
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9()\[\] ./'@_-]")
 
 
@@ -46,7 +60,7 @@ class Labels:
             IMAGE: self.image,
             "Name": name or f"fedimg {role} {self.image}",
         }
-        return [{"Key": key, "Value": value[:256]} for key, value in values.items()]
+        return as_tags({key: value[:_VALUE_LENGTH] for key, value in values.items()})
 
     def specifications(
         self, resource_types: Iterable[ResourceType], role: str, name: str | None = None
@@ -73,6 +87,33 @@ class Labels:
 def read(tags: Iterable[Tag] | None) -> dict[str, str]:
     """Return EC2's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in tags or ()}
+
+
+def as_tags(values: Mapping[str, str]) -> list[Tag]:
+    """Return a mapping as EC2's list of tags."""
+    return [{"Key": key, "Value": value} for key, value in values.items()]
+
+
+def facts(image: RawImage, disk: Disk | None, tested_in: str) -> dict[str, str]:
+    """Return the tags that record an image on EC2, without what is unknown or too long for a tag.
+
+    `tested_in` is the region where a test instance passed its checks.
+    """
+    values = {
+        URL: image.url,
+        BUILD: image.build,
+        CHECKSUM: image.checksum,
+        SIZE: str(image.size) if image.size is not None else None,
+        DISK: f"sha256:{disk.sha256} {disk.length}" if disk else None,
+        TESTED: tested_in,
+    }
+    return {key: value for key, value in values.items() if value and len(value) <= _VALUE_LENGTH}
+
+
+def disk_of(values: Mapping[str, str]) -> Disk | None:
+    """Return the uncompressed bytes that a resource with these tags was made of, if they tell."""
+    match = _DISK.fullmatch(values.get(DISK, ""))
+    return Disk(match[1], int(match[2])) if match else None
 
 
 def ever_published(values: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import AMI, RawImage
+from fedimg.images import AMI, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.store.store import Store
 
@@ -42,6 +42,14 @@ class Recorder:
     def started(self) -> None:
         """Announce that the run begins in the origin."""
         self._upload("started", self._run, {})
+
+    def written(self, disk: Disk) -> None:
+        """Record the uncompressed bytes that the run wrote."""
+        self._store.record_disk(self._image.job, disk)
+
+    def disk(self) -> Disk | None:
+        """Return the recorded uncompressed bytes, of this run or an earlier one."""
+        return self._store.disk(self._image.job)
 
     def registered(self, ami: AMI) -> None:
         """Record and announce an AMI that was registered in the origin; it is private."""

@@ -364,7 +364,8 @@ class _Upload:
             job.report(origin, "write", words)
 
         if job.settings.write_via == "utility":
-            return UtilityWriter(attempts, job.ec2_once(origin), on_progress)
+            written = job.observer.written
+            return UtilityWriter(attempts, job.ec2_once(origin), on_progress, written)
         return DirectWriter(
             job.ec2(origin),
             ebs_direct.client(job.clients, origin, jobs=job.settings.limits.jobs),
@@ -372,6 +373,7 @@ class _Upload:
             job.labels,
             job.settings,
             on_progress,
+            job.observer.written,
         )
 
     def _copy(self, region: str, snapshot: str) -> str:
@@ -468,8 +470,9 @@ class _Upload:
                 amis.deregister(job.ec2(region), ami)
                 job.observer.dropped(ami, "its virtualization type failed the boot check")
             if good:
+                facts = job.facts(self._plan.origin)
                 publish.publish_all(
-                    job.ec2(region), job.waiter(region), snapshot, good, job.observer
+                    job.ec2(region), job.waiter(region), snapshot, good, job.observer, facts
                 )
         types = ", ".join(sorted({str(ami.type) for ami in dropped}))
         job.report(region, PUBLIC, f"without {types}: not booted" if types else "")

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import ParamSpec, Protocol, TypeVar
 
+from fedimg.aws import tags
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.batched_polling import BatchedPolling
@@ -142,6 +143,10 @@ class JobContext:
         """Return the region's PV-GRUB kernel, None where EC2 has none."""
         configured = self.settings.amis.paravirtual_kernels
         return self.clients.kernels.of(self.ec2(region), region, configured)
+
+    def facts(self, tested_in: str) -> dict[str, str]:
+        """Return the tags that record the image on EC2 (fedimg.aws.tags)."""
+        return tags.facts(self.image, self.observer.disk(), tested_in)
 
     def may_be_made(self, region: str) -> bool:
         """Return whether an earlier run, or an earlier try of this one, may have made things."""

@@ -1,4 +1,4 @@
-"""Records the AMIs that fedimg made, private and public, and every id that was ever offered."""
+"""Records the AMIs that fedimg made, with their states, and every id that was ever offered."""
 
 from __future__ import annotations
 
@@ -7,18 +7,40 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from fedimg.images import AMI, RawImage
+from fedimg.images import AMI, Disk, RawImage
 from fedimg.store.database import Database
-from fedimg.store.rows import AMIRow
+from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, AMIRow
 from fedimg.store.tables import amis as _amis
+from fedimg.store.tables import jobs as _jobs
 from fedimg.store.tables import offered as _offered
 
 
 class AMIs(Database):
-    """The AMIs that jobs made and that were not removed again."""
+    """The AMIs that jobs made.
+
+    An AMI that was never offered is forgotten when it is removed; any other keeps its record.
+    """
+
+    def record_disk(self, job: str, disk: Disk) -> None:
+        """Record the uncompressed bytes that a job wrote."""
+        self.write(
+            sa.update(_jobs)
+            .where(_jobs.c.job == job)
+            .values(disk_sha256=disk.sha256, disk_length=disk.length)
+        )
+
+    def disk(self, job: str) -> Disk | None:
+        """Return the uncompressed bytes that a job wrote, None if no record tells them."""
+        query = sa.select(_jobs.c.disk_sha256, _jobs.c.disk_length).where(_jobs.c.job == job)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None or row.disk_sha256 is None:
+            return None
+        return Disk(row.disk_sha256, int(row.disk_length))
 
     def record_ami(self, image: RawImage, ami: AMI) -> None:
         """Record an AMI that was registered; it is private."""
+        disk = self.disk(image.job)
         row = AMIRow(
             image=image.name,
             job=image.job,
@@ -30,6 +52,12 @@ class AMIs(Database):
             volume_type=ami.type.volume_type,
             snapshot=ami.snapshot,
             public=False,
+            source=image.source,
+            build=image.build,
+            checksum=image.checksum,
+            disk_sha256=disk.sha256 if disk else None,
+            disk_length=disk.length if disk else None,
+            state=PRIVATE,
         )
         self.write(self.insert(_amis).values(**vars(row)).on_conflict_do_nothing())
 
@@ -38,7 +66,11 @@ class AMIs(Database):
         self.write(
             sa.update(_amis)
             .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
-            .values(public=True)
+            .values(
+                public=True,
+                state=PUBLIC,
+                published_at=sa.func.coalesce(_amis.c.published_at, time.time()),
+            )
         )
 
     def offer(self, job: str, region: str, ids: Collection[str]) -> set[str]:
@@ -80,8 +112,12 @@ class AMIs(Database):
         self.unmark(region, [ami])
 
     def amis(self) -> list[AMIRow]:
-        """Return every recorded AMI, ordered by image, region and name."""
+        """Return every recorded AMI that is not deleted, ordered by image, region and name."""
+        return [row for row in self.all_amis() if row.state != DELETED]
+
+    def all_amis(self) -> list[AMIRow]:
+        """Return every recorded AMI, also the deleted ones, ordered by image, region and name."""
         order = (_amis.c.image, _amis.c.region, _amis.c.name)
         with self.engine.connect() as connection:
             rows = connection.execute(sa.select(_amis).order_by(*order)).mappings().all()
-        return [AMIRow(**row) for row in rows]
+        return [AMIRow(**{**row, "state": row["state"] or ""}) for row in rows]

@@ -15,6 +15,34 @@ ENDED = ("complete", "incomplete", "failed", "cancelled")
 #: The last step of every run.
 CLEANING = "clean-up"
 
+#: The states of an AMI. In a state that ends in "ing", EC2 has not confirmed the change yet.
+PRIVATE = "private"
+PUBLIC = "public"
+#: Out of the reach of others, because a person withdrew it.
+WITHDRAWING, WITHDRAWN = "withdrawing", "withdrawn"
+RESTORING = "restoring"
+#: Private by a change on EC2 that a person made and accepted.
+HIDDEN = "hidden"
+#: Disabled by a retention rule.
+DISABLING, DISABLED = "disabling", "disabled"
+#: Gone from EC2, by a retention rule or by a change that a person accepted.
+DELETING, DELETED = "deleting", "deleted"
+#: Found on EC2 when the database was rebuilt; it is not known whether it was tested.
+UNKNOWN = "unknown"
+STATES = (
+    PRIVATE,
+    PUBLIC,
+    WITHDRAWING,
+    WITHDRAWN,
+    RESTORING,
+    HIDDEN,
+    DISABLING,
+    DISABLED,
+    DELETING,
+    DELETED,
+    UNKNOWN,
+)
+
 
 @dataclass(frozen=True)
 class RegionRow:
@@ -70,7 +98,11 @@ class JobRow:
 
 @dataclass(frozen=True)
 class AMIRow:
-    """One AMI that a job made and that was not removed since."""
+    """One AMI that a job made; `state` is one of STATES.
+
+    Times are in seconds since the epoch. `difference` is the difference between record and EC2 at
+    `verified_at`, empty when there was none.
+    """
 
     image: str
     job: str
@@ -82,6 +114,25 @@ class AMIRow:
     volume_type: str
     snapshot: str
     public: bool
+    source: str | None = None
+    build: str | None = None
+    checksum: str | None = None
+    disk_sha256: str | None = None
+    disk_length: int | None = None
+    state: str = ""
+    published_at: float | None = None
+    changed_by: str | None = None
+    changed_at: float | None = None
+    reason: str | None = None
+    replacement: str | None = None
+    deprecate_at: float | None = None
+    verified_at: float | None = None
+    difference: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.state:
+            # An older version recorded the AMI.
+            object.__setattr__(self, "state", PUBLIC if self.public else PRIVATE)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ jobs = sa.Table(
     sa.Column("updated", sa.Float, nullable=False),
     # The latest run that failed with an error of which it is not known whether it is transient.
     sa.Column("unknown_run", sa.Integer),
+    # The uncompressed image; NULL in jobs whose image an older version wrote.
+    sa.Column("disk_sha256", sa.String),
+    sa.Column("disk_length", sa.BigInteger),
 )
 regions = sa.Table(
     "fedimg_regions",
@@ -86,6 +89,26 @@ amis = sa.Table(
     sa.Column("volume_type", sa.String, nullable=False),
     sa.Column("snapshot", sa.String, nullable=False),
     sa.Column("public", sa.Boolean, nullable=False),
+    # The image: what Koji or a compose calls it, and its bytes. NULL where an older version
+    # recorded the AMI, or where it is not known.
+    sa.Column("source", sa.String),
+    sa.Column("build", sa.String),
+    sa.Column("checksum", sa.String),
+    sa.Column("disk_sha256", sa.String),
+    sa.Column("disk_length", sa.BigInteger),
+    # One of fedimg.store.rows.STATES; NULL where an older version wrote: `public` decides then.
+    sa.Column("state", sa.String),
+    sa.Column("published_at", sa.Float),
+    # Who changed the state by a command, when, why, and the name of the image to use instead.
+    sa.Column("changed_by", Text),
+    sa.Column("changed_at", sa.Float),
+    sa.Column("reason", Text),
+    sa.Column("replacement", sa.String),
+    # When EC2 begins to hide the AMI from searches, by a rule of the site's.
+    sa.Column("deprecate_at", sa.Float),
+    # The last comparison with EC2: its time, and the differences; "" when there was none.
+    sa.Column("verified_at", sa.Float),
+    sa.Column("difference", Text),
 )
 #: AMIs and snapshots that are public, may be public, or once were.
 offered = sa.Table(

@@ -13,6 +13,7 @@ from tests.aws.conftest import ORIGIN
 
 #: Every test publishes at most one, and takes it back.
 EC2_SETTINGS = {"quotas": Quotas(public_images=1)}
+FACTS = {tags.TESTED: ORIGIN, tags.DISK: f"sha256:{'a' * 64} 1024"}
 
 
 @pytest.fixture
@@ -130,7 +131,9 @@ def test_of_several_at_once_what_became_public_is_told_and_the_rest_fails(
     both = [register("gp2"), register("gp3")]
     noted = Noted()
     # The quota is one: which of the two is first, nobody knows.
-    said = refused(lambda: publish.publish_all(origin, waiter, both[0].snapshot, both, noted))
+    said = refused(
+        lambda: publish.publish_all(origin, waiter, both[0].snapshot, both, noted, FACTS)
+    )
     assert "ResourceLimitExceeded" in said
     assert [ami for ami in both if published(ami)[0]] == noted.published_
     assert len(noted.published_) == 1
@@ -160,7 +163,7 @@ def test_mark_is_set_before_anything_is_public(origin, waiter, register, publish
 
     noted = Watching()
     with pytest.raises(Stopped):
-        publish.publish_all(Between(), waiter, ami.snapshot, [ami], noted)
+        publish.publish_all(Between(), waiter, ami.snapshot, [ami], noted, FACTS)
     assert published(ami) == (False, False)
     assert marks(origin, [ami]) == noted.ids == {ami.snapshot, ami.id}
 
@@ -168,7 +171,7 @@ def test_mark_is_set_before_anything_is_public(origin, waiter, register, publish
 def test_all_of_a_region_are_marked_by_one_call(origin, waiter, register, account):
     ami = register()
     before = account.calls()
-    publish.publish_all(origin, waiter, ami.snapshot, [ami], Noted())
+    publish.publish_all(origin, waiter, ami.snapshot, [ami], Noted(), FACTS)
     made = {name: count - before.get(name, 0) for name, count in account.calls().items()}
     assert {name: count for name, count in made.items() if count} == {
         "CreateTags": 1,
@@ -183,7 +186,7 @@ def test_snapshot_whose_amis_are_all_refused_is_private_and_unmarked_again(
     ami = register()
     account.refuse(ORIGIN, ModifyImageAttribute="ResourceLimitExceeded")
     noted = Noted()
-    refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted))
+    refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted, FACTS))
     assert published(ami) == (False, False)
     assert marks(origin, [ami]) == noted.ids == set()
 
@@ -193,11 +196,11 @@ def test_mark_of_an_ami_that_was_public_before_stays_though_it_is_refused_now(
 ):
     ami = register()
     noted = Noted()
-    publish.publish_all(origin, waiter, ami.snapshot, [ami], noted)
+    publish.publish_all(origin, waiter, ami.snapshot, [ami], noted, FACTS)
     account.refuse(ORIGIN, ModifyImageAttribute="OperationNotPermitted")
 
     def again(noted):
-        return lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted)
+        return lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted, FACTS)
 
     # With and without the record of the first time.
     for record in (noted, Noted()):
@@ -218,7 +221,7 @@ def test_mark_stays_where_nobody_knows_what_came_of_the_call(origin, waiter, reg
                 raise ConnectTimeoutError(endpoint_url="https://ec2.test")
             return getattr(origin, name)
 
-    refused(lambda: publish.publish_all(Unanswering(), waiter, ami.snapshot, [ami], noted))
+    refused(lambda: publish.publish_all(Unanswering(), waiter, ami.snapshot, [ami], noted, FACTS))
     assert marks(origin, [ami]) == noted.ids == {ami.snapshot, ami.id}
 
 
@@ -226,7 +229,7 @@ def test_nothing_is_published_that_cannot_be_marked(origin, waiter, register, pu
     ami = register()
     account.refuse(ORIGIN, CreateTags="UnauthorizedOperation")
     noted = Noted()
-    said = refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted))
+    said = refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], noted, FACTS))
     assert "IAM policy" in said
     assert published(ami) == (False, False)
     assert noted.ids == set()
@@ -262,3 +265,31 @@ def test_ami_that_is_gone_is_told_as_such(origin, waiter, register):
     said = refused(lambda: publish.publish_ami(origin, waiter, ami))
     assert ami.id in said
     assert "utility_ami" not in said
+
+
+def test_record_on_ec2_precedes_the_permission(origin, waiter, register):
+    ami = register()
+
+    def held():
+        by_id = [{"Name": "resource-id", "Values": [ami.id, ami.snapshot]}]
+        shown = origin.describe_tags(Filters=by_id)["Tags"]
+        return {(tag["ResourceId"], tag["Key"]): tag["Value"] for tag in shown}
+
+    class Watched:
+        """An EC2 that notes which tags there were when a permission was asked for."""
+
+        def __init__(self):
+            self.before = []
+
+        def __getattr__(self, name):
+            if name.startswith("modify_"):
+                self.before.append(held())
+            return getattr(origin, name)
+
+    watched = Watched()
+    publish.publish_all(watched, waiter, ami.snapshot, [ami], Noted(), FACTS)
+    assert len(watched.before) == 2
+    for seen in watched.before:
+        for id in (ami.id, ami.snapshot):
+            assert {key: seen[id, key] for key in FACTS} == FACTS
+            assert (id, tags.PUBLISHED) in seen

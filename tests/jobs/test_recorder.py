@@ -1,14 +1,16 @@
 """The rows that a job's events leave in the store and the outbox."""
 
+import time
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.images import AMI, AMIType, Architecture, Disk, RawImage, Virtualization
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.recorder import Recorder
 from fedimg.progress import CheckResult, CheckState, Observer
-from fedimg.store.rows import JobRow
+from fedimg.store.rows import PRIVATE, PUBLIC, JobRow
 from fedimg.store.store import Store
 
 IMAGE = RawImage(
@@ -19,6 +21,7 @@ IMAGE = RawImage(
 )
 GP2 = AMIType(Virtualization.HVM, "gp2")
 ORIGIN = AMI("ami-1", "a", "us-east-1", GP2, "snap-1")
+DISK = Disk("d" * 64, 3 << 30)
 COPY = AMI("ami-2", "b", "eu-west-1", GP2, "snap-2")
 CHECKS = [CheckResult("runs a command", CheckState.PASSED, 0.5)]
 
@@ -74,6 +77,25 @@ def test_amis_are_private_until_published_and_forgotten_when_dropped(store: Stor
     recorder.published(COPY)
     recorder.dropped(ORIGIN, "it does not boot")
     assert [(row.ami, row.public) for row in store.amis()] == [("ami-2", True)]
+
+
+def test_record_of_an_ami_tells_the_image_its_bytes_and_when_it_became_public(
+    store: Store,
+) -> None:
+    with closing(JobQueue(store)) as queue:
+        queue.submit(IMAGE)
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    assert recorder.disk() is None
+    recorder.written(DISK)
+    recorder.registered(ORIGIN)
+    (row,) = store.amis()
+    assert (row.state, row.published_at) == (PRIVATE, None)
+    before = time.time()
+    recorder.published(ORIGIN)
+    (row,) = store.amis()
+    assert (row.state, row.source, row.build) == (PUBLIC, "build-5", IMAGE.build)
+    assert Disk(row.disk_sha256 or "", row.disk_length or 0) == DISK == recorder.disk()
+    assert before <= (row.published_at or 0) <= time.time()
 
 
 def test_failed_test_and_failed_job(store: Store) -> None:

@@ -18,7 +18,7 @@ from fedimg.aws import cleanup
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import EC2, Check
-from fedimg.images import AMI, Architecture, RawImage
+from fedimg.images import AMI, Architecture, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.services.ec2 import EC2Service, Result
 from fedimg.services.job_context import Holds
@@ -103,6 +103,13 @@ class Recorder:
 
     def started(self) -> None:
         self._note(Told("started", ORIGIN))
+
+    def written(self, disk: Disk) -> None:
+        self._note(Told("written", ORIGIN, detail=f"{disk.sha256} {disk.length}"))
+
+    def disk(self) -> Disk | None:
+        details = [told.detail.split() for told in self.of("written")]
+        return Disk(details[-1][0], int(details[-1][1])) if details else None
 
     def registered(self, ami: AMI) -> None:
         self._note(Told("registered", ami.region, ami))

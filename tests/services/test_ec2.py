@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fedimg.aws import tags
 from fedimg.config import Check
 from fedimg.exceptions import (
     Cancelled,
@@ -21,7 +22,7 @@ from fedimg.exceptions import (
     EC2TestException,
     EC2UtilityException,
 )
-from fedimg.images import AMI, Architecture, RawImage, Virtualization
+from fedimg.images import AMI, Architecture, Disk, RawImage, Virtualization
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.progress import CheckState
 from fedimg.services.ec2 import UTILITIES, Result
@@ -168,6 +169,18 @@ class TestPublishedImage:
             assert row["tags"]["fedimg:image"] == published.image.name
             assert row["tags"]["fedimg:role"]
             assert row["tags"]["Name"]
+
+    def test_public_things_carry_the_record_of_the_image(self, published: Published) -> None:
+        image, raw = published.image, published.lab.raw().read_bytes()
+        rows = [*published.lab.live("image"), *published.lab.live("snapshot")]
+        assert len(rows) == 10 + len(REGIONS)
+        for row in rows:
+            assert row["tags"]["fedimg:url"] == image.url
+            assert row["tags"]["fedimg:build"] == image.build
+            assert row["tags"]["fedimg:checksum"] == image.checksum
+            assert row["tags"]["fedimg:tested"] == ORIGIN
+            disk = tags.disk_of(row["tags"])
+            assert disk == Disk(hashlib.sha256(raw).hexdigest(), len(raw))
 
     def test_instances_have_imdsv2_alone_and_no_profile(self, published: Published) -> None:
         seen = instances(published.lab)

@@ -11,8 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup
+from fedimg.aws import tags as tag_names
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
+from fedimg.images import Disk
 from tests.services.conftest import ORIGIN, SITE, Lab
 from tests.services.policies import REFUSED, User, policy, tagged, tags, user
 
@@ -275,3 +277,18 @@ def test_own_things_are_not_given_to_another_site(worker: User) -> None:
     with pytest.raises(ClientError, match=rf"{REFUSED}: ec2:CreateTags on .*{group}"):
         ec2.create_tags(Resources=[group], Tags=tags("another"))
     ec2.delete_security_group(GroupId=group)
+
+
+def test_record_of_a_published_snapshot_is_all_that_may_be_tagged_later(
+    worker: User, site: Lab
+) -> None:
+    ebs = site.clients.client("ebs", ORIGIN)
+    snapshot = ebs.start_snapshot(VolumeSize=1, Tags=tags(SITE))["SnapshotId"]
+    record = [*tag_names.facts(site.image(), Disk("a" * 64, 1), ORIGIN), tag_names.PUBLISHED]
+    ec2 = worker.lab.ec2()
+    for key in record:
+        ec2.create_tags(Resources=[snapshot], Tags=[{"Key": key, "Value": "x"}])
+    for key in ("fedimg:job", "fedimg:image", "fedimg:other", "Name"):
+        with pytest.raises(ClientError, match=REFUSED):
+            ec2.create_tags(Resources=[snapshot], Tags=[{"Key": key, "Value": "x"}])
+    site.ec2().delete_snapshot(SnapshotId=snapshot)

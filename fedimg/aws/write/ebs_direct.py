@@ -18,6 +18,7 @@ from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks, count
+from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.write.pipeline import Bounds, stream
@@ -25,7 +26,7 @@ from fedimg.aws.write.progress import WriteProgress
 from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
-from fedimg.images import RawImage
+from fedimg.images import Disk, RawImage
 from fedimg.sources.file_server import Trusted
 
 #: The role of a snapshot until all of its blocks are written. Its state is pending then, as it is
@@ -43,7 +44,7 @@ _PROGRESS_SECONDS = 2.0
 class DirectWriter:
     """Writes one job's image. `ebs_once` is the client that `client` returns.
 
-    `on_progress` is called with progress texts.
+    `on_progress` is called with progress texts, `on_written` before a snapshot is completed.
     """
 
     ec2: EC2Client
@@ -52,6 +53,7 @@ class DirectWriter:
     labels: Labels
     settings: EC2
     on_progress: Callable[[str], None]
+    on_written: Callable[[Disk], None]
 
     def write(self, image: RawImage) -> str:
         """Write an image into a snapshot; return its id. The snapshot may still be pending.
@@ -124,6 +126,7 @@ class DirectWriter:
         )
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with ThreadGroup(self.waiter.stop, limit=limits.write) as threads:
+            disk_hash = DiskHash(threads)
             block_waiter = Waiter(limits, threads.over, self.on_progress)
             try:
                 stream(
@@ -134,9 +137,11 @@ class DirectWriter:
                     connections=_CONNECTIONS,
                     on_poll=self._report_progress(size, blocks),
                     bounds=Bounds(),
+                    disk_hash=disk_hash,
                 )
                 if missing := count(size.uncompressed_size) - blocks.done:
                     raise ImageUnusable(f"decompression: {missing} blocks are missing")
+                self.on_written(disk_hash.disk())
                 blocks.complete(self._waiter())
             finally:
                 download.end()

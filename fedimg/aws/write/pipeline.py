@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from fedimg.aws.write.blocks import count
+from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import ImageSize
 from fedimg.aws.write.reassembly import Reassembly
@@ -46,12 +48,14 @@ def stream(
     connections: int,
     on_poll: Callable[[], None],
     bounds: Bounds,
+    disk_hash: DiskHash,
 ) -> None:
     """Download an image, and call `put` for each of its blocks, in any order.
 
     One thread downloads and hashes, some decompress one block of the file each, and `connections`
     threads call `put`; their slow calls release Python's lock. `on_poll` is called several times a
-    second. Returns when all blocks are sent. Raises what `ThreadGroup.join` raises.
+    second. Returns when all blocks are sent and `disk_hash` has the whole image. Raises what
+    `ThreadGroup.join` raises.
     """
     waiting = MemoryBudget(threads, bounds.waiting)
     # A decompressor takes the memory of its dictionary, as far as the block fills it.
@@ -78,9 +82,12 @@ def stream(
     def unpack() -> None:
         for block, pieces in started:
             for at, part in unpacked(block, pieces):
+                disk_hash.add(at, part)
                 for complete in reassembly.add(at, part):
                     filled.put(complete)
-            memory.give_back(needed(block))
+            # A block's parts are in memory until those of the blocks before it are hashed.
+            end = block.at + block.size
+            disk_hash.when_hashed(end, partial(memory.give_back, needed(block)))
 
     def send() -> None:
         for index, block in filled:

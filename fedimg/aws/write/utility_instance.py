@@ -12,7 +12,7 @@ from fedimg.aws.write import write_script
 from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
 from fedimg.aws.write.progress import WriteProgress
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
-from fedimg.images import RawImage
+from fedimg.images import Disk, RawImage
 from fedimg.sources.file_server import Trusted
 from fedimg.ssh import client
 
@@ -36,12 +36,14 @@ class _Retryable(Exception):
 class UtilityWriter:
     """Writes one job's image.
 
-    `ec2_once` does not retry by itself; `on_progress` is called with progress texts.
+    `ec2_once` does not retry by itself; `on_progress` is called with progress texts, `on_written`
+    before a snapshot is created.
     """
 
     attempts: Attempts
     ec2_once: EC2Client
     on_progress: Callable[[str], None]
+    on_written: Callable[[Disk], None]
 
     def write(self, image: RawImage) -> str:
         """Write an image to a volume; return the id of its snapshot.
@@ -137,6 +139,7 @@ class UtilityWriter:
         )
         verdict = write_script.verdict(finished.output)
         if isinstance(verdict, write_script.Written) and finished.status == 0:
+            self.on_written(verdict.disk)
             return
         error = EC2UtilityException(
             f"the image was not written: {verdict or f'exit status {finished.status}'}",

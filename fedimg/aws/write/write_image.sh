@@ -4,6 +4,7 @@
 # part of a command line. Each line of standard output is one of:
 #     progress BYTES               written so far, at least every two seconds
 #     checksum ALGORITHM:HEX       of the compressed file
+#     disk sha256:HEX              of the decompressed image
 #     wrote BYTES                  the last line, only on success
 #     failed PART: REASON          PART is input, tools, device, download, checksum,
 #                                  decompression or volume; the exit status is 1
@@ -204,7 +205,7 @@ complete" || return
     done
 }
 
-# --- download → checksums → decompression → volume
+# --- download → checksums → decompression → checksum of the image → volume
 
 readers=()
 pipes=()
@@ -215,6 +216,10 @@ for sink in "${digests[@]/%/sum}" wc; do
     "${command[@]}" <"$work/$sink.pipe" >"$work/$sink" 2>"$work/$sink.errors" &
     readers+=($!)
 done
+
+mkfifo "$work/disk.pipe" || fail tools "cannot create a named pipe in $work"
+sha256sum <"$work/disk.pipe" >"$work/disk" 2>"$work/disk.errors" &
+readers+=($!)
 
 report() {
     local field value written=0
@@ -238,6 +243,7 @@ disown "$reporter"
 fetch |
     tee "${pipes[@]}" 2>"$work/tee.errors" |
     xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |
+    tee "$work/disk.pipe" 2>"$work/disk-tee.errors" |
     {
         echo "$BASHPID" >"$work/writer"
         exec dd of="/dev/$device" bs=4M count=$((uncompressed + 1)) iflag=fullblock,count_bytes \
@@ -252,7 +258,7 @@ last_errors() { # PART
     tail -c 500 "$work/$1.errors" | tr -s '\n' ' '
 }
 
-((status[3] == 0)) || fail volume "$(head -n 1 "$work/volume.errors")"
+((status[4] == 0)) || fail volume "$(head -n 1 "$work/volume.errors")"
 written=0
 while read -r count unit _; do
     [[ $unit != bytes ]] || written=$count
@@ -265,6 +271,7 @@ for reader in "${readers[@]}"; do
     wait "$reader" || fail checksum "a program that computes a checksum or size died"
 done
 ((status[2] == 0)) || fail decompression "$(last_errors decompression)"
+((status[3] == 0)) || fail decompression "$(last_errors disk-tee)"
 ((status[0] == 0 && status[1] == 0)) || fail download "$(last_errors download)$(last_errors tee)"
 
 read -r received <"$work/wc"
@@ -280,5 +287,7 @@ done
 ((written == uncompressed)) ||
     fail decompression "the image has $written bytes, expected $uncompressed"
 
+read -r digits _ <"$work/disk"
 printf 'checksum %s\n' "${found[@]}"
+echo "disk sha256:$digits"
 echo "wrote $written"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fedimg.aws.instance import scripts
+from fedimg.images import Disk
 from fedimg.sources.file_server import LONGEST_ADDRESS, Trusted
 
 _URL = re.compile(rf"https?://[!-~]{{1,{LONGEST_ADDRESS}}}")
@@ -16,6 +17,7 @@ _VOLUME = re.compile(r"vol-[0-9a-f]{8,17}")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64}")
 
 _PROGRESS = re.compile(r"progress (\d{1,15})")
+_DISK = re.compile(r"disk sha256:([0-9a-f]{64})")
 _FOUND = re.compile(r"checksum (\w+:[0-9a-f]+)")
 _WROTE = re.compile(r"wrote (\d{1,15})")
 _FAILED = re.compile(
@@ -34,11 +36,10 @@ class Progress:
 class Written:
     """The whole image is on the volume.
 
-    `size` is in bytes; `checksums` are those of the compressed file, each `ALGORITHM:HEX`, always
-    with sha256.
+    `checksums` are those of the compressed file, each `ALGORITHM:HEX`, always with sha256.
     """
 
-    size: int
+    disk: Disk
     checksums: tuple[str, ...]
 
 
@@ -123,11 +124,14 @@ def progress(line: str) -> Progress | None:
 def verdict(output: str) -> Written | Failure | None:
     """Return the result at the end of the script's output; None when it ended without one."""
     checksums: list[str] = []
+    disk = ""
     for line in output.splitlines():
         if match := _FOUND.fullmatch(line):
             checksums.append(match[1])
+        elif match := _DISK.fullmatch(line):
+            disk = match[1]
         elif match := _FAILED.fullmatch(line):
             return Failure(match[1], match[2].strip())
-        elif match := _WROTE.fullmatch(line):
-            return Written(int(match[1]), tuple(checksums))
+        elif disk and (match := _WROTE.fullmatch(line)):
+            return Written(Disk(disk, int(match[1])), tuple(checksums))
     return None

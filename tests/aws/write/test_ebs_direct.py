@@ -28,7 +28,7 @@ from fedimg.aws.write.blocks import BLOCK
 from fedimg.aws.write.ebs_direct import UNFINISHED, DirectWriter
 from fedimg.config import EC2 as Settings
 from fedimg.exceptions import Cancelled, EC2UtilityException
-from fedimg.images import CHECKSUM_DIGITS, Architecture, RawImage
+from fedimg.images import CHECKSUM_DIGITS, Architecture, Disk, RawImage
 from tests.aws.conftest import ORIGIN, Account, wait_until
 from tests.aws.web import Web, serve
 from tests.aws.xz_files import with_a_block_of_nothing
@@ -62,6 +62,7 @@ class Writer:
     web: Web
     stop: threading.Event = field(default_factory=threading.Event)
     heard: list[str] = field(default_factory=list)
+    written: list[Disk] = field(default_factory=list)
     #: What is done, once, when these words are heard.
     when: dict[str, Callable[[], object]] = field(default_factory=dict)
     labels: Labels = field(default_factory=lambda: Labels(f"direct-{next(_numbers)}", "job", "im"))
@@ -98,6 +99,7 @@ class Writer:
             self.labels,
             made,
             self._hear,
+            self.written.append,
         )
 
     def _hear(self, words: str) -> None:
@@ -184,6 +186,11 @@ def pack_with_a_wide_dictionary(raw: bytes) -> bytes:
 def test_snapshot_holds_every_block_of_the_image(writer: Writer, packed: bytes) -> None:
     written = writer.direct().write(writer.image(packed))
     assert writer.held(written) == blocks(RAW)
+
+
+def test_sha256_of_the_disk_is_told_before_the_snapshot_is_complete(writer: Writer) -> None:
+    writer.direct().write(writer.image())
+    assert writer.written == [Disk(hashlib.sha256(RAW).hexdigest(), len(RAW))]
 
 
 def test_blocks_of_zeros_are_left_out_when_that_is_asked_for(writer: Writer) -> None:
@@ -599,7 +606,8 @@ settings = EC2(origin=region, write_via="direct", plain_http_hosts=["127.0.0.1"]
 clients = Clients()
 written = ebs_direct.DirectWriter(
     clients.ec2(region), ebs_direct.client(clients, region, jobs=4),
-    Waiter(settings.limits, threading.Event()), Labels("memory", "job", "image"), settings, print,
+    Waiter(settings.limits, threading.Event()), Labels("memory", "job", "image"), settings,
+    print, print,
 ).write(RawImage(url, "x86_64", "build", "build-1"))
 # Not ru_maxrss, which begins with what the process that started this one takes.
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))

@@ -16,11 +16,13 @@ import pytest
 
 from fedimg.aws.write import xz_blocks
 from fedimg.aws.write.blocks import BLOCK, count
+from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import OWN_HOST_ONLY, ImageSize, ImageUnusable
 from fedimg.aws.write.pipeline import Bounds, stream
 from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.exceptions import Cancelled
+from fedimg.images import Disk
 from tests.aws.web import Web, serve
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -68,7 +70,8 @@ def bring(
     checksum: str | None = None,
     limit: float = NEVER_MIND,
     stop: threading.Event | None = None,
-) -> None:
+) -> Disk:
+    """Return the disk whose hash was computed."""
     url = web.put("image.raw.xz", packed)
     blocks = xz_blocks.read(io.BytesIO(packed))
     size = ImageSize(len(packed), blocks)
@@ -76,6 +79,7 @@ def bring(
         url, size=len(packed), checksum=checksum, idle=NEVER_MIND, trusted=OWN_HOST_ONLY
     )
     with ThreadGroup(stop or threading.Event(), limit=limit) as threads:
+        disk_hash = DiskHash(threads)
         try:
             stream(
                 threads,
@@ -85,9 +89,11 @@ def bring(
                 connections=connections,
                 on_poll=lambda: None,
                 bounds=bounds,
+                disk_hash=disk_hash,
             )
         finally:
             download.end()
+    return disk_hash.disk()
 
 
 def padded(raw: bytes) -> bytes:
@@ -106,8 +112,11 @@ def test_image_is_complete_for_all_kinds_of_blocks(web: Web, seed: int) -> None:
     image = Image()
     memory = luck.choice([1, MIB, 4 * MIB])
     bounds = Bounds(waiting=256 * KIB, memory=memory, threads=luck.choice([1, 2, 4]))
-    bring(web, streams(*parts), image, bounds=bounds, connections=luck.choice([1, 4, 64]))
-    assert image.raw == padded(b"".join(parts))
+    raw = b"".join(parts)
+    connections = luck.choice([1, 4, 64])
+    disk = bring(web, streams(*parts), image, bounds=bounds, connections=connections)
+    assert image.raw == padded(raw)
+    assert disk == Disk(hashlib.sha256(raw).hexdigest(), len(raw))
 
 
 def test_thousands_of_tiny_blocks_are_reassembled(web: Web) -> None:
@@ -229,6 +238,7 @@ def test_all_waiting_threads_end_on_stop_or_timeout(
 MOST_MIB = 256
 MEASURED = """
 import sys, threading, time
+from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.thread_group import ThreadGroup
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import OWN_HOST_ONLY, image_size
@@ -240,7 +250,7 @@ size = image_size(url, maximum=1 << 40)
 download = Download(url, size=size.compressed_size, checksum=None, idle=60, trusted=OWN_HOST_ONLY)
 with ThreadGroup(stop, limit=120) as threads:
     stream(threads, download, size, lambda index, block: time.sleep(0.01), connections=64,
-           on_poll=lambda: None, bounds=Bounds(threads=4))
+           on_poll=lambda: None, bounds=Bounds(threads=4), disk_hash=DiskHash(threads))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 1024)
 """

@@ -23,9 +23,11 @@ from fedimg.aws.write.write_script import (
     verdict,
     write_command,
 )
+from fedimg.images import Disk
 from fedimg.sources.file_server import Trusted
 from fedimg.ssh import client as ssh
-from lab.machines import Disk, Launch
+from lab.machines import Disk as LabDisk
+from lab.machines import Launch
 from lab.machines.process import ProcessMachines
 from tests.aws.web import Web, serve
 
@@ -43,6 +45,7 @@ def pack(*options: str, content: bytes = IMAGE) -> bytes:
 
 
 PACKED = pack()
+DISK = Disk(hashlib.sha256(IMAGE).hexdigest(), len(IMAGE))
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ class Instance:
         with volume.path.open("wb") as file:
             file.write(beginning)
             file.truncate(size)
-        self.machines.attach(INSTANCE, Disk(volume.id, volume.path, "/dev/sdf", root=False))
+        self.machines.attach(INSTANCE, LabDisk(volume.id, volume.path, "/dev/sdf", root=False))
         return volume
 
     def write(
@@ -106,7 +109,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     directory = tmp_path_factory.mktemp("machines")
     host, client = ssh.new_identity("host"), ssh.new_identity("client")
     machines = ProcessMachines(directory / "state", ssh_port=SSH_PORT, boot_seconds=0)
-    root = Disk("vol-0aaaaaaaaaaaaaaaa", bootable(directory / "root"), "/dev/xvda", root=True)
+    root = LabDisk("vol-0aaaaaaaaaaaaaaaa", bootable(directory / "root"), "/dev/xvda", root=True)
     try:
         address = machines.address(INSTANCE)
         machines.start(
@@ -177,7 +180,7 @@ def test_the_image_is_on_its_volume_and_on_no_other(
     another = instance.volume(8 * MIB)
     url = web.put("image.raw.xz", packed)
     values = order(volume, url, checksum=sha256(packed), compressed_size=len(packed))
-    assert instance.write(values) == Written(len(IMAGE), (sha256(packed),))
+    assert instance.write(values) == Written(DISK, (sha256(packed),))
     assert volume.path.read_bytes() == IMAGE + bytes(4 * MIB - len(IMAGE))
     assert other.path.read_bytes() == another.path.read_bytes() == bytes(8 * MIB)
 
@@ -189,7 +192,7 @@ def test_other_checksums_are_told_beside_sha256(
     volume = instance.volume(4 * MIB)
     checksum = f"{algorithm}:{hashlib.new(algorithm, PACKED).hexdigest()}"
     values = order(volume, web.put("image.raw.xz", PACKED), checksum=checksum)
-    assert instance.write(values) == Written(len(IMAGE), (sha256(PACKED), checksum))
+    assert instance.write(values) == Written(DISK, (sha256(PACKED), checksum))
 
 
 def test_a_slow_download_shows_progress_all_the_while(instance: Instance, web: Web) -> None:
@@ -269,9 +272,7 @@ def write_well(instance: Instance, address: str, **values: Any) -> None:
     """Write an image that arrives as it is."""
     volume = instance.volume(4 * MIB)
     values = {"checksum": sha256(PACKED), **values}
-    assert instance.write(order(volume, address, **values)) == Written(
-        len(IMAGE), (sha256(PACKED),)
-    )
+    assert instance.write(order(volume, address, **values)) == Written(DISK, (sha256(PACKED),))
     assert volume.path.read_bytes().startswith(IMAGE)
 
 
@@ -437,7 +438,7 @@ def test_a_volume_that_appears_late(instance: Instance, web: Web) -> None:
     volume = f"vol-{0xCCCC:017x}"
     path = instance.directory / "late"
     path.write_bytes(bytes(4 * MIB))
-    disk = Disk(volume, path, "/dev/sdg", root=False)
+    disk = LabDisk(volume, path, "/dev/sdg", root=False)
     later: list[threading.Timer] = []
     seen: list[str] = []
 
@@ -516,7 +517,11 @@ def test_the_command_is_constant_and_bash_accepts_it() -> None:
 def test_reading_what_the_script_says() -> None:
     assert progress("progress 12") == Progress(12)
     assert progress("progress twelve") is progress("wrote 12") is progress("") is None
-    assert verdict("progress 3\nchecksum sha256:ab\nwrote 5") == Written(5, ("sha256:ab",))
+    assert verdict("progress 3\nchecksum sha256:ab\nwrote 5") is None
+    digits = "c" * 64
+    assert verdict(f"checksum sha256:ab\ndisk sha256:{digits}\nwrote 5") == Written(
+        Disk(digits, 5), ("sha256:ab",)
+    )
     assert verdict("failed download: curl: (22) 404 ") == Failure("download", "curl: (22) 404")
     assert verdict("progress 3\nfailed nonsense: x\n") is verdict("") is None
     assert str(Failure("download", "no")) == "download: no"
