@@ -15,6 +15,8 @@ from lab.bus import Bus
 INSTALLED = Path(__file__).parent.parent / "fedmsg.d" / "fedimg.py"
 #: Timeout for a hub to start, in seconds.
 START_SECONDS = 60.0
+#: The build that is announced until a hub hears it.
+PROBE = 2_000_000_000
 
 
 @dataclass
@@ -41,11 +43,25 @@ class HubProcess:
             )
         return self.process
 
-    def start_listening(self) -> subprocess.Popen[bytes]:
+    def start_running(self) -> subprocess.Popen[bytes]:
+        """Start the hub, and wait until its reactor runs and it handles signals."""
         process = self.start()
         wait_until(lambda: "Running the MokshaHub reactor" in self.log, START_SECONDS)
-        # ZeroMQ offers no way to see a subscription arrive.
-        time.sleep(1.0)
+        return process
+
+    def start_listening(self, publish: Callable[[], object]) -> subprocess.Popen[bytes]:
+        """Start the hub, and `publish` the announcement of build PROBE until the hub has heard it.
+
+        ZeroMQ offers no other way to see that a subscription has arrived.
+        """
+        process = self.start_running()
+
+        def heard() -> bool:
+            publish()
+            time.sleep(0.1)
+            return any(entry == f"build:{PROBE}" for entry, *_ in self._entries())
+
+        wait_until(heard, START_SECONDS)
         return process
 
     @property
@@ -57,6 +73,10 @@ class HubProcess:
         return self.folder / "state" / "fedimg.db"
 
     def entries(self) -> list[tuple[str, str, str]]:
+        """Return what the hub has stored, without the build that `start_listening` announces."""
+        return [each for each in self._entries() if each[0] != f"build:{PROBE}"]
+
+    def _entries(self) -> list[tuple[str, str, str]]:
         with closing(sqlite3.connect(self.database)) as connection:
             return connection.execute(
                 "SELECT workflow_uuid, name, queue_name FROM workflow_status ORDER BY 1"

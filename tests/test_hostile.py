@@ -12,7 +12,6 @@ import re
 import sys
 import tempfile
 import threading
-import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -35,7 +34,7 @@ from fedimg.sources.koji import KojiHub, KojiNotFinished, KojiRefused, KojiUnava
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.koji import Koji
-from tests.hub_process import INSTALLED, HubProcess, build_message, wait_until
+from tests.hub_process import INSTALLED, PROBE, HubProcess, build_message, wait_until
 
 CORPUS = sorted((Path(__file__).parent / "corpus" / "messages").glob("*.json"))
 PREFIX = "org.fedoraproject.dev."
@@ -385,8 +384,9 @@ def test_hub_that_hears_broken_messages_hears_the_next_one(tmp_path: Path) -> No
     sender = context.socket(zmq.PUB)
     sender.bind(bus.outbound)
     try:
-        process = hub.start_listening()
         topic = TOPICS[1].encode()
+        probe = json.dumps({"topic": TOPICS[1], "msg": build_message(PROBE)}).encode()
+        process = hub.start_listening(lambda: sender.send_multipart([topic, probe]))
         good = json.dumps({"topic": TOPICS[1], "msg": build_message(77)}).encode()
         for broken in [
             *([each.encode(), path.read_bytes()] for path in CORPUS for each in TOPICS),
@@ -398,14 +398,8 @@ def test_hub_that_hears_broken_messages_hears_the_next_one(tmp_path: Path) -> No
             [topic + b".more", good],
         ]:
             sender.send_multipart(broken)
-
-        def heard() -> bool:
-            # Again: what is sent while a subscription is on its way is lost.
-            sender.send_multipart([topic, good])
-            time.sleep(0.2)
-            return any(entry == "build:77" for entry, *_ in hub.entries())
-
-        wait_until(heard, 30)
+        sender.send_multipart([topic, good])
+        wait_until(lambda: any(entry == "build:77" for entry, *_ in hub.entries()), 30)
         expected = {"build:77", "build:4242", "build:4244", "task:4243", "task:5"}
         assert {entry for entry, *_ in hub.entries()} <= expected
         assert process.poll() is None

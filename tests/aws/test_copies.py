@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -9,10 +10,15 @@ from fedimg.config import AMIs, Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMIType
 from lab.ec2.world import Quotas
-from tests.aws.conftest import FURTHER, LIMITS, ORIGIN, wait_until
+from tests.aws.conftest import FURTHER, LIMITS, NO_KERNEL, ORIGIN, QUICK, wait_until
 
+#: Copies into this region do not end while a test runs.
+SLOW = NO_KERNEL
 #: One copy fills a region.
-EC2_SETTINGS = {"quotas": Quotas(copies_into_region=1)}
+EC2_SETTINGS = {
+    "quotas": Quotas(copies_into_region=1),
+    "delays": replace(QUICK, snapshot_copy_by_region={SLOW: 600}),
+}
 
 
 @pytest.fixture
@@ -20,11 +26,18 @@ def copy(clients, waiter, labels, snapshot):
     """Return a function that copies the test's snapshot to the further region."""
 
     def copy(
-        *, of=snapshot, labels=labels, look_first=False, limits=LIMITS, waiter=waiter, once=None
+        *,
+        of=snapshot,
+        labels=labels,
+        look_first=False,
+        limits=LIMITS,
+        waiter=waiter,
+        once=None,
+        into=FURTHER,
     ):
         return copies.copied(
-            clients.ec2(FURTHER),
-            once or clients.ec2_once(FURTHER),
+            clients.ec2(into),
+            once or clients.ec2_once(into),
             waiter,
             labels,
             copies.Source(ORIGIN, of),
@@ -111,11 +124,19 @@ def test_copy_waits_while_the_regions_copy_limit_is_reached(copy, far, labels, s
     assert other != made
 
 
-def test_wait_for_the_copy_limit_ends_at_the_limit_of_a_copy(copy, far, snapshot):
-    far.copy_snapshot(SourceRegion=ORIGIN, SourceSnapshotId=snapshot)
+@pytest.fixture
+def slow(hands):
+    """Return the region whose copies do not end; what a test leaves there is removed."""
+    client = hands.ec2(SLOW)
+    yield client
+    for left in pending(client):
+        client.delete_snapshot(SnapshotId=left["SnapshotId"])
+
+
+def test_wait_for_the_copy_limit_ends_at_the_limit_of_a_copy(copy, slow, snapshot):
+    slow.copy_snapshot(SourceRegion=ORIGIN, SourceSnapshotId=snapshot)
     with pytest.raises(EC2ServiceException, match="snapshot copies to end"):
-        copy(limits=Limits(copy=0.01))
-    wait_until(lambda: not pending(far))
+        copy(limits=Limits(copy=0.01), into=SLOW)
 
 
 def pending(far) -> list:
@@ -143,12 +164,11 @@ def test_last_failure_is_raised_and_leaves_nothing(account, copy, far, labels):
     assert of(far, labels) == []
 
 
-def test_copy_has_its_limit(copy, far):
+def test_copy_has_its_limit(copy, slow):
     with pytest.raises(
         EC2ServiceException, match=r"timed out after 0\.01 s waiting for snapshot .* to complete"
     ):
-        copy(limits=Limits(copy=0.01))
-    wait_until(lambda: not pending(far))
+        copy(limits=Limits(copy=0.01), into=SLOW)
 
 
 def test_copy_that_the_region_encrypts_is_refused(copy, far):

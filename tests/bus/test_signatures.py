@@ -25,7 +25,7 @@ from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
 from fedimg.store.store import Store
 from lab.bus import Bus
 from lab.certificates import Authority
-from tests.hub_process import INSTALLED, HubProcess, build_message, task_message, wait_until
+from tests.hub_process import INSTALLED, PROBE, HubProcess, build_message, task_message, wait_until
 
 PREFIX = "org.fedoraproject.dev."
 BUILD = PREFIX + BUILD_TOPIC
@@ -219,18 +219,16 @@ def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
 def test_hub_takes_signed_messages_alone_and_counts_the_others(
     bus: Bus, hub: HubProcess, sign: Sign, foreign: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.start_listening()
     context = zmq.Context()
     sender = context.socket(zmq.PUB)
     sender.connect(bus.inbound)
-    # ZeroMQ offers no way to see a connection made.
-    time.sleep(1.0)
 
     def send(message: Any, topic: str = BUILD) -> None:
         text = message if isinstance(message, bytes) else json.dumps(message).encode()
         sender.send_multipart([topic.encode(), text])
 
     try:
+        hub.start_listening(lambda: send(sign("koji", PROBE)))
         unsigned = {k: v for k, v in sign("koji", 1).items() if k not in ("signature", "crypto")}
         send(unsigned)
         send(b"\xff\xfe no text, and no JSON")
