@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fedimg.aws import amis, snapshots, tags
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code
+from fedimg.aws.client.fresh_attempts import first_success
 from fedimg.aws.client.types import EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
@@ -44,7 +45,8 @@ def copied(
     more than the returned one. Raises EC2ServiceException when the last of `limits.attempts` fails,
     or one takes longer than `limits.copy_` seconds.
     """
-    for attempt in range(limits.attempts):
+
+    def attempt(_number: int) -> str:
         copy = waiter.make(
             lambda: waiter.until(
                 lambda: _start(ec2_once, labels, source),
@@ -58,12 +60,19 @@ def copied(
         )
         try:
             snapshots.completed(ec2, waiter, copy, limit=limits.copy_, polling=polling)
-            return copy
         except snapshots.SnapshotFailed:
             snapshots.delete(ec2, copy)
-            if attempt + 1 == limits.attempts:
-                raise
-    raise AssertionError("limits.attempts is positive")
+            raise
+        return copy
+
+    return first_success(
+        attempt,
+        waiter,
+        attempts=limits.attempts,
+        pause=limits.wait_maximum,
+        new="copy",
+        may_pass=lambda failure: isinstance(failure, snapshots.SnapshotFailed),
+    )
 
 
 def _find(ec2: EC2Client, labels: Labels, source: Source) -> str | None:

@@ -10,6 +10,7 @@ from fedimg.aws import amis
 from fedimg.aws.boot import reboot
 from fedimg.aws.boot.checks import BrokenOff, Probe, probes, result
 from fedimg.aws.boot.diagnosis import Evidence, diagnose
+from fedimg.aws.client.fresh_attempts import first_success
 from fedimg.aws.client.types import BlockDeviceMapping
 from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.config import LOGIN, Check
@@ -70,32 +71,36 @@ class BootCheck:
             self.attempts.end()
         volumes = self._larger_root(ami)
         instance_type = self._instance_type(ami, architecture)
-        last: _Inconclusive | NoCapacity | None = None
-        for number in range(settings.limits.attempts):
-            if last:
-                self.on_progress(f"attempt {number} failed, retrying with a new instance: {last}")
-                self.attempts.waiter.pause(settings.limits.wait_maximum)
-            try:
-                started = self.attempts.start(ami.id, instance_type, number, volumes)
-            except NoCapacity as error:
-                last = error
-                continue
+
+        def attempt(number: int) -> Verdict:
+            started = self.attempts.start(ami.id, instance_type, number, volumes)
             try:
                 verdict = self._attempt_verdict(started, ami, architecture)
-            except _Inconclusive as inconclusive:
+            except _Inconclusive:
                 self.attempts.dismiss()
-                last = inconclusive
-                continue
+                raise
             if not (verdict.problem and settings.keep_failed_instances):
                 self.attempts.dismiss()
             return verdict
-        if isinstance(last, _Inconclusive) and last.final:
-            return last.verdict
-        raise EC2TestException(
-            f"could not check {ami.type} AMI {ami.id}: {last}",
-            output=last.verdict.output if isinstance(last, _Inconclusive) else "",
-            later=True,
-        )
+
+        try:
+            return first_success(
+                attempt,
+                self.attempts.waiter,
+                attempts=settings.limits.attempts,
+                pause=settings.limits.wait_maximum,
+                new="instance",
+                may_pass=lambda failure: isinstance(failure, NoCapacity | _Inconclusive),
+                on_progress=self.on_progress,
+            )
+        except (NoCapacity, _Inconclusive) as last:
+            if isinstance(last, _Inconclusive) and last.final:
+                return last.verdict
+            raise EC2TestException(
+                f"could not check {ami.type} AMI {ami.id}: {last}",
+                output=last.verdict.output if isinstance(last, _Inconclusive) else "",
+                later=True,
+            ) from last
 
     def _attempt_verdict(self, started: Started, ami: AMI, architecture: Architecture) -> Verdict:
         """Return the verdict of one attempt. Raises _Inconclusive when the image did not cause the

@@ -14,6 +14,7 @@ from functools import partial
 from fedimg.aws import snapshots
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import in_doubt, not_found
+from fedimg.aws.client.fresh_attempts import first_success
 from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels
@@ -65,17 +66,15 @@ class DirectWriter:
         """
         limits = self.settings.limits
         try:
-            for number in range(1, limits.attempts):
-                try:
-                    return self._attempt(image)
-                except Exception as failure:
-                    if not _may_pass(failure):
-                        raise
-                    self.on_progress(
-                        f"attempt {number} failed, retrying with a new snapshot: {failure}"
-                    )
-                self.waiter.pause(limits.wait_maximum)
-            return self._attempt(image)
+            return first_success(
+                lambda _number: self._attempt(image),
+                self.waiter,
+                attempts=limits.attempts,
+                pause=limits.wait_maximum,
+                new="snapshot",
+                may_pass=_may_pass,
+                on_progress=self.on_progress,
+            )
         except (ImageUnusable, TooSlow) as error:
             later = isinstance(error, (ImageUnreachable, TooSlow))
             raise EC2UtilityException(str(error), later=later) from error

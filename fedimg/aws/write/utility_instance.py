@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fedimg.aws import snapshots
+from fedimg.aws.client.fresh_attempts import first_success
 from fedimg.aws.client.types import EBSVolume, EC2Client
 from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.aws.write import write_script
@@ -52,19 +54,18 @@ class UtilityWriter:
         the instance's output, when the last attempt failed.
         """
         settings = self.attempts.settings
-        # Another attempt would terminate an instance that is kept for inspection.
-        last = 0 if settings.keep_failed_instances else settings.limits.attempts - 1
-        for number in range(last):
-            try:
-                return self._attempt(image, number)
-            except (NoCapacity, _Retryable) as failure:
-                self.on_progress(
-                    f"attempt {number + 1} failed, retrying with a new instance: {failure}"
-                )
-                self.attempts.end()
-                self.attempts.waiter.pause(settings.limits.wait_maximum)
         try:
-            return self._attempt(image, last)
+            return first_success(
+                partial(self._attempt, image),
+                self.attempts.waiter,
+                # Another attempt would terminate an instance that is kept for inspection.
+                attempts=1 if settings.keep_failed_instances else settings.limits.attempts,
+                pause=settings.limits.wait_maximum,
+                new="instance",
+                may_pass=lambda failure: isinstance(failure, NoCapacity | _Retryable),
+                on_progress=self.on_progress,
+                discard=self.attempts.end,
+            )
         except _Retryable as failure:
             raise failure.error from failure
 
