@@ -450,6 +450,16 @@ def _buses(value: Any) -> Any:
 Buses = Annotated[list[BusName], BeforeValidator(_buses), Field(min_length=1)]
 
 
+class Verify(Section):
+    """The worker's comparison of the record with EC2."""
+
+    interval: NonNegativeFloat = Field(
+        86400,
+        description="Seconds between two comparisons of the recorded AMIs with EC2; 0: the worker "
+        "makes none.",
+    )
+
+
 class Worker(Section):
     """The worker process: how it stops, and how long it keeps the history."""
 
@@ -495,6 +505,7 @@ class Settings(Section):
     composes: Composes = Composes()
     intake: Intake = Intake()
     catch_up: CatchUp = CatchUp()
+    verify: Verify = Verify()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(
         [], description="The site's own boot checks, in addition to those of `ec2.test`."

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 from typing import Annotated
 
 import typer
 
 from fedimg.cli.app import Call, ExitCode, command
+from fedimg.cli.person import person
 
 
 @command
@@ -27,7 +25,7 @@ def hold(
     from fedimg.jobs.holds import Holds
 
     store = call.store(create=True)
-    current, new = Holds(store).begin(_person(), reason)
+    current, new = Holds(store).begin(person(), reason)
     if not new:
         call.output.note(f"nothing was changed: {current}")
     # Read after the hold was stored: a region that is past the workers' check shows this step.
@@ -49,16 +47,7 @@ def release(call: Call) -> ExitCode:
     from fedimg.cli import output
     from fedimg.jobs.holds import Holds
 
-    by = _person()
+    by = person()
     ended = Holds(call.store()).release(by)
     call.output.answer(output.released(ended, by))
     return ExitCode.OK
-
-
-def _person() -> str:
-    """Return who runs this command, by name and host; sudo's caller rather than its target."""
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        user = f"user {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"

@@ -28,6 +28,7 @@ def status(
     from fedimg.cli.follow import follow, is_active
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
+    from fedimg.lifecycle.problems import problems
 
     store = call.store()
     rows = [find(store, job)] if job else store.jobs()
@@ -39,6 +40,7 @@ def status(
     for text in [
         *backlog_problems(store),
         *map(str, Outages(store, call.settings.ec2.limits).all()),
+        *problems(store),
     ]:
         call.output.note(text)
     if watch and active:

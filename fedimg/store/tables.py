@@ -119,6 +119,15 @@ offered = sa.Table(
     sa.Column("job", sa.String, nullable=False, index=True),
     sa.Column("at", sa.Float, nullable=False),
 )
+#: The table of fedimg.store.verifications.
+verified = sa.Table(
+    "fedimg_verified",
+    metadata,
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("error", Text),
+    sa.Column("differences", JSON),
+)
 #: One row, the time at which the database was created; empty when an older version created it.
 made = sa.Table(
     "fedimg_made",

@@ -16,6 +16,7 @@ from fedimg.jobs import retention
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
+from fedimg.lifecycle.verify import DailyVerification
 from fedimg.process.periodic import Periodic
 from fedimg.process.wait_log import WaitLog
 from fedimg.sources.compose_listing import ComposeListing
@@ -43,9 +44,9 @@ def background_tasks(
     """Return the periodic tasks of a worker, not yet started.
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
-    probe unavailable regions and delete old history. These run only in the worker whose `leads` is
-    set; every worker, by its `name`, says that it works, and logs the operator's hold. All end when
-    `stop` is set.
+    probe unavailable regions, delete old history and compare the record with EC2. These run only in
+    the worker whose `leads` is set; every worker, by its `name`, says that it works, and logs the
+    operator's hold. All end when `stop` is set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
@@ -93,6 +94,10 @@ def background_tasks(
         store.beat(WORKER, name)
         return INTERVAL
 
+    verification = DailyVerification(
+        settings, store, clients, partial(regions.expected, clients, settings.ec2), stop
+    )
+
     return [
         Periodic("saying that the worker works", beat, stop),
         Periodic("watching the hold", log_hold, stop),
@@ -102,4 +107,5 @@ def background_tasks(
         Periodic("starting due retries", start_retries, stop, leads),
         Periodic("probing unavailable regions", probe_regions, stop, leads),
         Periodic("deleting old history", delete_history, stop, leads),
+        Periodic("comparing the record with EC2", verification.look, stop, leads),
     ]

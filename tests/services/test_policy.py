@@ -5,6 +5,7 @@ The lab's EC2 evaluates the policy, with resources and conditions, for the keys 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, inventory, read_back
+from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance import network as security_group
 from fedimg.aws.preflight import Preflight
@@ -113,6 +115,25 @@ def checked(lab: Lab, mine: Lab) -> str:
     return "\n".join(text for text in problems if "nauthorized" in text)
 
 
+def looked_after(lab: Lab, mine: Lab) -> str:
+    """What becomes of public AMIs: compared with EC2, read back, hidden again."""
+    image = lab.image()
+    changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
+    published = lab.upload(image, **changes).published
+    waiter = Waiter(lab.settings().limits, threading.Event())
+    for region, (ami,) in published.items():
+        ec2 = mine.clients.ec2(region)
+        taken = inventory.take(ec2, SITE, region, amis=[ami.id], snapshots=[ami.snapshot])
+        assert ami.snapshot in taken.public_snapshots
+        ebs = mine.clients.client("ebs", region)
+        raw = lab.raw().read_bytes()
+        disk = read_back.read(ebs, read_back.listed(ebs, ami.snapshot), len(raw))
+        assert disk.sha256 == hashlib.sha256(raw).hexdigest()
+        permissions_of.hide_ami(ec2, waiter, ami.id)
+        permissions_of.hide_snapshot(ec2, waiter, ami.snapshot)
+    return ""
+
+
 #: Which of them fails without a statement.
 NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
     "Look": utility,
@@ -136,7 +157,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
 def decisions(site: Lab) -> list[dict[str, Any]]:
     """What IAM decided while a user with the whole policy did all that a worker does."""
     worker = user(site, policy())
-    for act in (utility, direct, unbootable, regrouped, tidied, checked):
+    for act in (utility, direct, unbootable, regrouped, tidied, checked, looked_after):
         assert act(site, worker.lab) == "", act.__doc__
         site.wipe()
     return [row for row in site.ask("decisions") if row["caller"] == worker.arn]

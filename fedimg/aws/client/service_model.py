@@ -47,6 +47,8 @@ OPERATIONS = frozenset(
         "ModifySnapshotAttribute",
         "RebootInstances",
         "RegisterImage",
+        "ResetImageAttribute",
+        "ResetSnapshotAttribute",
         "RevokeSecurityGroupIngress",
         "RunInstances",
         "TerminateInstances",

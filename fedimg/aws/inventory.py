@@ -1,0 +1,85 @@
+"""List a site's AMIs and snapshots in one region, with what decides who may use them.
+
+Of n AMIs and m snapshots that carry the site's tag, this takes n/1000 + 2m/1000 + 2 calls, rounded
+up: DescribeImages does not show whether the snapshot of a public AMI is public, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedimg.aws import tags
+from fedimg.aws.client.types import EC2Client
+
+#: The longest page of DescribeImages and of DescribeSnapshots.
+_PAGE: Any = {"PageSize": 1000}
+#: EC2's limit on the values of one filter.
+_FILTER_VALUES = 200
+UNBLOCKED = "unblocked"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What EC2 shows of one region, by id.
+
+    `image_block` and `snapshot_block` are the states of block public access; `unblocked` is off.
+    """
+
+    region: str
+    images: Mapping[str, Mapping[str, Any]]
+    snapshots: Mapping[str, Mapping[str, Any]]
+    public_snapshots: frozenset[str]
+    image_block: str
+    snapshot_block: str
+
+
+def take(
+    ec2: EC2Client, site: str, region: str, *, amis: Collection[str], snapshots: Collection[str]
+) -> Inventory:
+    """Return the inventory of a region.
+
+    `amis` and `snapshots` are recorded ids; those without the site's tag are looked up by id.
+    Raises botocore's errors.
+    """
+    tagged: Any = [{"Name": f"tag:{tags.SITE}", "Values": [site]}]
+    images = {str(image["ImageId"]): image for image in _images(ec2, tagged)}
+    for by_id in _by_id("image-id", set(amis) - set(images)):
+        images |= {str(image["ImageId"]): image for image in _images(ec2, by_id)}
+    held = {str(snapshot["SnapshotId"]): snapshot for snapshot in _snapshots(ec2, tagged)}
+    public = {str(each["SnapshotId"]) for each in _snapshots(ec2, tagged, public=True)}
+    for by_id in _by_id("snapshot-id", set(snapshots) - set(held)):
+        held |= {str(snapshot["SnapshotId"]): snapshot for snapshot in _snapshots(ec2, by_id)}
+        public |= {str(each["SnapshotId"]) for each in _snapshots(ec2, by_id, public=True)}
+    return Inventory(
+        region,
+        images,
+        held,
+        frozenset(public),
+        str(ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"]),
+        str(ec2.get_snapshot_block_public_access_state()["State"]),
+    )
+
+
+def _by_id(name: str, ids: Collection[str]) -> Iterator[Any]:
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _FILTER_VALUES):
+        yield [{"Name": name, "Values": ordered[start : start + _FILTER_VALUES]}]
+
+
+def _images(ec2: EC2Client, filters: Any) -> Iterator[Any]:
+    pages = ec2.get_paginator("describe_images").paginate(
+        Owners=["self"], Filters=filters, IncludeDisabled=True, PaginationConfig=_PAGE
+    )
+    for page in pages:
+        yield from page["Images"]
+
+
+def _snapshots(ec2: EC2Client, filters: Any, *, public: bool = False) -> Iterator[Any]:
+    restorable: Any = {"RestorableByUserIds": ["all"]} if public else {}
+    pages = ec2.get_paginator("describe_snapshots").paginate(
+        OwnerIds=["self"], Filters=filters, PaginationConfig=_PAGE, **restorable
+    )
+    for page in pages:
+        yield from page["Snapshots"]

@@ -1,0 +1,199 @@
+"""Compare the recorded AMIs of one region with what EC2 shows there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from fedimg.aws import amis, tags
+from fedimg.aws.inventory import UNBLOCKED, Inventory
+from fedimg.store import rows
+from fedimg.store.rows import AMIRow
+
+#: EC2 itself deprecates each public AMI two years after its creation. The days of these years, and
+#: how far a date may be from that to be EC2's own, in days.
+_EC2_DEPRECATES, _EC2_DEPRECATES_WITHIN = 730, 3
+#: EC2 rounds the time of a deprecation to the minute.
+_ROUNDED_SECONDS = 60.0
+#: The states in which EC2 has not confirmed a change yet, with the words for it.
+_PENDING = {
+    rows.WITHDRAWING: "its withdrawal is not finished",
+    rows.RESTORING: "its restoration is not finished",
+    rows.DISABLING: "it is not disabled yet",
+    rows.DELETING: "it is not removed yet",
+}
+
+
+class Kind(StrEnum):
+    """What differs between the record and EC2."""
+
+    MISSING = "missing"
+    PRIVATE = "private"
+    PUBLIC = "public"
+    DISABLED = "disabled"
+    SNAPSHOT_MISSING = "snapshot missing"
+    SNAPSHOT_PRIVATE = "snapshot private"
+    SNAPSHOT_PUBLIC = "snapshot public"
+    OTHER_SNAPSHOT = "other snapshot"
+    ATTRIBUTES = "attributes"
+    DEPRECATION = "deprecation"
+    PENDING = "pending"
+    BLOCKED = "blocked"
+    UNRECORDED = "unrecorded"
+    BYTES = "bytes"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference; `id` is that of the AMI or snapshot, or the region's name."""
+
+    kind: Kind
+    region: str
+    id: str
+    job: str
+    image: str
+    text: str
+
+
+def compare(recorded: Iterable[AMIRow], seen: Inventory) -> list[Difference]:
+    """Return the differences of some recorded AMIs of one region.
+
+    The record has to be read before EC2, since an AMI is recorded as public after it became public.
+    """
+    recorded = list(recorded)
+    # A snapshot stays public as long as one of its AMIs is.
+    shared = {row.snapshot for row in recorded if row.state in (rows.PUBLIC, rows.RESTORING)}
+    return [
+        Difference(kind, row.region, id, row.job, row.image, text)
+        for row in recorded
+        for kind, id, text in _of_ami(row, seen, shared)
+    ]
+
+
+def blocked(seen: Inventory) -> Iterator[Difference]:
+    """Yield a difference for each kind of block public access that is on in the region."""
+    for what, state in (("AMIs", seen.image_block), ("snapshots", seen.snapshot_block)):
+        if state != UNBLOCKED:
+            hides = (
+                "; EC2 treats public snapshots as private" if state.endswith("all-sharing") else ""
+            )
+            text = f"block public access for {what} is on ({state}){hides}"
+            yield Difference(Kind.BLOCKED, seen.region, seen.region, "", "", text)
+
+
+def unrecorded(
+    recorded: Iterable[AMIRow], seen: Inventory, live: Collection[str]
+) -> Iterator[Difference]:
+    """Yield a difference for what carries the site's tag and is unrecorded.
+
+    `recorded` are all AMIs of the region, also the deleted ones; resources of the `live` jobs are
+    left out, as these jobs are still making them.
+    """
+    known: set[str] = set()
+    for row in recorded:
+        known |= {row.ami, row.snapshot}
+    described: list[tuple[str, Mapping[str, Any]]] = [
+        *seen.images.items(),
+        *seen.snapshots.items(),
+    ]
+    for id, resource in described:
+        values = tags.read(resource.get("Tags"))
+        job, image = values.get(tags.JOB, ""), values.get(tags.IMAGE, "")
+        if id in known or job in live:
+            continue
+        public = bool(resource.get("Public")) or id in seen.public_snapshots
+        text = f"it carries this site's tag and is in no record; it is {_words(public)}"
+        yield Difference(Kind.UNRECORDED, seen.region, id, job, image, text)
+
+
+def _of_ami(
+    row: AMIRow, seen: Inventory, shared: Collection[str]
+) -> Iterator[tuple[Kind, str, str]]:
+    image = seen.images.get(row.ami)
+    if pending := _PENDING.get(row.state):
+        yield Kind.PENDING, row.ami, pending
+    if row.state == rows.DELETED:
+        if image is not None:
+            yield Kind.PUBLIC, row.ami, "it is recorded as removed and still exists"
+        return
+    if row.state == rows.DELETING:
+        return
+    if image is None:
+        yield Kind.MISSING, row.ami, "it is recorded and no longer exists"
+    public = bool(image and image.get("Public"))
+    if row.state == rows.PUBLIC:
+        yield from _of_public(row, image, seen)
+    elif row.state != rows.RESTORING:
+        if public and row.state != rows.WITHDRAWING:
+            yield Kind.PUBLIC, row.ami, f"it is recorded as {row.state} and is public"
+        if row.snapshot in seen.public_snapshots - set(shared):
+            text = f"it is public, and its AMI {row.ami} is recorded as {row.state}"
+            yield Kind.SNAPSHOT_PUBLIC, row.snapshot, text
+    if image is not None:
+        yield from _of_attributes(row, image)
+
+
+def _of_public(
+    row: AMIRow, image: Mapping[str, Any] | None, seen: Inventory
+) -> Iterator[tuple[Kind, str, str]]:
+    if image is not None:
+        if image.get("State") == "disabled":
+            yield Kind.DISABLED, row.ami, "it is recorded as public and is disabled"
+        elif not image.get("Public"):
+            yield Kind.PRIVATE, row.ami, "it is recorded as public and is private"
+        if different := _deprecation(row, image):
+            yield Kind.DEPRECATION, row.ami, different
+    if row.snapshot not in seen.snapshots:
+        yield Kind.SNAPSHOT_MISSING, row.snapshot, f"the snapshot of AMI {row.ami} no longer exists"
+    elif row.snapshot not in seen.public_snapshots:
+        text = f"the snapshot of AMI {row.ami} is private"
+        yield Kind.SNAPSHOT_PRIVATE, row.snapshot, text
+
+
+def _of_attributes(row: AMIRow, image: Mapping[str, Any]) -> Iterator[tuple[Kind, str, str]]:
+    made_from = amis.snapshots_of(image)
+    if made_from != {row.snapshot}:
+        others = ", ".join(sorted(made_from)) or "no snapshot"
+        yield Kind.OTHER_SNAPSHOT, row.ami, f"it is made from {others}, recorded is {row.snapshot}"
+    types = {
+        str(mapping["Ebs"].get("VolumeType", ""))
+        for mapping in image.get("BlockDeviceMappings", ())
+        if "Ebs" in mapping
+    }
+    for what, shown, recorded in (
+        ("name", image.get("Name", ""), row.name),
+        ("architecture", image.get("Architecture", ""), row.architecture),
+        ("virtualization type", image.get("VirtualizationType", ""), row.virt_type),
+        ("volume type", ", ".join(sorted(types)), row.volume_type),
+    ):
+        if shown != recorded:
+            text = f'its {what} is "{shown}", recorded is "{recorded}"'
+            yield Kind.ATTRIBUTES, row.ami, text
+
+
+def _deprecation(row: AMIRow, image: Mapping[str, Any]) -> str | None:
+    shown, created = _time(image.get("DeprecationTime")), _time(image.get("CreationDate"))
+    if row.deprecate_at is not None:
+        if shown is None or abs(shown.timestamp() - row.deprecate_at) > _ROUNDED_SECONDS:
+            recorded = datetime.fromtimestamp(row.deprecate_at, UTC)
+            return f"EC2 deprecates it {_when(shown)}, recorded is {_when(recorded)}"
+    elif shown is not None and created is not None:
+        of_ec2 = created + timedelta(days=_EC2_DEPRECATES)
+        if abs(shown - of_ec2) > timedelta(days=_EC2_DEPRECATES_WITHIN):
+            return f"EC2 deprecates it {_when(shown)}, and no rule of this site did that"
+    return None
+
+
+def _when(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%dT%H:%MZ}" if time else "never"
+
+
+def _time(text: Any) -> datetime | None:
+    return datetime.fromisoformat(str(text)) if text else None
+
+
+def _words(public: bool) -> str:
+    return "public" if public else "private"

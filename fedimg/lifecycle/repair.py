@@ -1,0 +1,150 @@
+"""Decide what a repair does about differences, and do it.
+
+A repair makes public only AMIs of which the record says that their check passed, on the recorded
+snapshot. An AMI that a person may have made private on purpose is repaired only by its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from fedimg.aws import permissions, publish, tags
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.retrying import RetryingClient
+from fedimg.aws.client.waiter import Waiter
+from fedimg.images import AMI, AMIType, Virtualization
+from fedimg.jobs.recorder import Recorder
+from fedimg.lifecycle.comparison import Difference, Kind
+from fedimg.store import rows
+from fedimg.store.rows import AMIRow, JobRow
+from fedimg.store.store import Store
+
+
+@dataclass(frozen=True)
+class Action:
+    """One action of a repair: `publish AMI`, `publish snapshot`, `hide AMI` or `hide snapshot`."""
+
+    what: str
+    region: str
+    id: str
+    row: AMIRow
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.id} in {self.region} (job {self.row.job})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a repair does, and, in words, what it leaves alone."""
+
+    actions: Sequence[Action]
+    left: Sequence[str]
+
+
+def plan(
+    differences: Iterable[Difference],
+    recorded: Iterable[AMIRow],
+    job: Callable[[str], JobRow | None],
+    named: Collection[str] = (),
+) -> Plan:
+    """Return the repair of some differences; `named` are the ids of AMIs that a person named."""
+    differences = list(differences)
+    by_ami = {(row.region, row.ami): row for row in recorded}
+    by_snapshot: dict[tuple[str, str], list[AMIRow]] = {}
+    for row in by_ami.values():
+        by_snapshot.setdefault((row.region, row.snapshot), []).append(row)
+    hindered = {
+        (each.region, each.id)
+        for each in differences
+        if each.kind in (Kind.OTHER_SNAPSHOT, Kind.MISSING, Kind.DISABLED)
+    }
+    private = {(each.region, each.id) for each in differences if each.kind is Kind.PRIVATE}
+    actions: list[Action] = []
+    left: list[str] = []
+    for each in differences:
+        key = (each.region, each.id)
+        if each.kind is Kind.PRIVATE:
+            row = by_ami[key]
+            if why := _not_to_publish(row, job(row.job), key in hindered, each.id in named):
+                left.append(f"{each.id} in {each.region} stays private: {why}")
+            else:
+                actions.append(Action("publish AMI", each.region, each.id, row))
+        elif each.kind is Kind.SNAPSHOT_PRIVATE:
+            visible = [
+                row
+                for row in by_snapshot[key]
+                if row.state == rows.PUBLIC and (row.region, row.ami) not in private | hindered
+            ]
+            if visible and not _not_to_publish(visible[0], job(visible[0].job), False, True):
+                action = Action("publish snapshot", each.region, each.id, visible[0])
+                if action not in actions:
+                    actions.append(action)
+        elif each.kind is Kind.PUBLIC and by_ami[key].state != rows.DELETED:
+            actions.append(Action("hide AMI", each.region, each.id, by_ami[key]))
+        elif each.kind is Kind.SNAPSHOT_PUBLIC:
+            action = Action("hide snapshot", each.region, each.id, by_snapshot[key][0])
+            if not any((one.what, one.id) == (action.what, action.id) for one in actions):
+                actions.append(action)
+        else:
+            left.append(f"{each.id} in {each.region}: {each.text}: only reported")
+    return Plan(actions, left)
+
+
+def carry_out(
+    actions: Iterable[Action],
+    store: Store,
+    clients: Clients,
+    waiter: Waiter,
+    origin: str,
+    done: Callable[[Action], None],
+) -> None:
+    """Carry out a repair's actions, in order; `done` is called after each.
+
+    Raises botocore's errors and EC2ServiceException at the first action that fails.
+    """
+    for action in actions:
+        ec2 = RetryingClient(clients, action.region, waiter)
+        if action.what == "publish snapshot":
+            publish.publish_snapshot(ec2, waiter, action.id)
+        elif action.what == "hide AMI":
+            permissions.hide_ami(ec2, waiter, action.id)
+        elif action.what == "hide snapshot":
+            permissions.hide_snapshot(ec2, waiter, action.id)
+        else:
+            _publish(action.row, store, ec2, waiter, origin)
+        done(action)
+
+
+def _publish(row: AMIRow, store: Store, ec2: RetryingClient, waiter: Waiter, origin: str) -> None:
+    job = store.job(row.job)
+    if job is None:
+        raise AssertionError(f"the plan of a repair has the unknown job {row.job}")
+    recorder = Recorder(store, job.image, job.run, origin)
+    facts = tags.facts(job.image, recorder.disk(), origin)
+    publish.publish_all(ec2, waiter, row.snapshot, [ami_of(row)], recorder, facts)
+
+
+def ami_of(row: AMIRow) -> AMI:
+    """Return the AMI of a row."""
+    ami_type = AMIType(Virtualization(row.virt_type), row.volume_type)
+    return AMI(row.ami, row.name, row.region, ami_type, row.snapshot)
+
+
+def _not_to_publish(row: AMIRow, job: JobRow | None, hindered: bool, named: bool) -> str:
+    """Return why a repair does not make an AMI public; an empty text if it does."""
+    if hindered:
+        return "EC2 shows it on another snapshot, disabled or not at all"
+    if job is None:
+        return f"its job {row.job} is not recorded"
+    checks = [test for test in job.tests if test.virt_type == row.virt_type]
+    if not any(test.status == "completed" for test in checks) or any(
+        test.status == "failed" and test.ami == row.ami for test in checks
+    ):
+        return "no boot check of its virtualization type is recorded as passed"
+    if not named:
+        return (
+            "a person may have made it private; if not, 'fedimg verify --repair "
+            f"{row.ami}' publishes it again; if so, 'fedimg accept {row.ami}' records that"
+        )
+    return ""

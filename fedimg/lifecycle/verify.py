@@ -1,0 +1,183 @@
+"""Compare the record with EC2, in all regions at once, and record the result."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from fedimg.aws import inventory
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import FAILURES
+from fedimg.aws.client.retrying import RetryingClient
+from fedimg.aws.client.waiter import Waiter
+from fedimg.config import Settings
+from fedimg.exceptions import EC2ServiceException
+from fedimg.lifecycle import comparison
+from fedimg.lifecycle.comparison import Difference
+from fedimg.parallel import run_parallel
+from fedimg.store.rows import DELETED, LIVE, AMIRow
+from fedimg.store.store import Store
+from fedimg.store.verifications import Verifications
+from fedimg.untrusted.quoting import one_line
+
+#: For how many seconds a region that fails is asked again.
+_OUTAGE_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RegionResult:
+    """The comparison of one region: how many AMIs were compared, and what differs.
+
+    With `error`, the region could not be compared.
+    """
+
+    region: str
+    amis: int
+    differences: Sequence[Difference] = field(default_factory=list)
+    error: str | None = None
+
+
+def verify(
+    settings: Settings,
+    store: Store,
+    clients: Clients,
+    regions: Collection[str],
+    *,
+    chosen: Callable[[AMIRow], bool] | None = None,
+    stop: threading.Event | None = None,
+) -> list[RegionResult]:
+    """Compare the recorded AMIs of some regions with EC2; return a result for each region.
+
+    `chosen` limits the comparison to some AMIs; without it, unrecorded resources of the site and
+    block public access are reported, too. The record of the comparison is written to the store.
+    """
+    # Read before EC2: an AMI is recorded as public only after it became public.
+    recorded = store.all_amis()
+    live = {job.job for job in store.jobs(LIVE)}
+    by_region: dict[str, list[AMIRow]] = {region: [] for region in regions}
+    for row in recorded:
+        if row.region in by_region:
+            by_region[row.region].append(row)
+    verifications = Verifications(store)
+    stop = stop or threading.Event()
+    limits = settings.ec2.limits
+    limits = limits.model_copy(update={"outage": min(limits.outage, _OUTAGE_SECONDS)})
+
+    def one(region: str) -> RegionResult:
+        rows = [row for row in by_region[region] if chosen is None or chosen(row)]
+        # What a running job makes, and has not made public, changes all the time.
+        compared = [row for row in rows if row.public or row.job not in live]
+        ec2 = RetryingClient(clients, region, Waiter(limits, stop))
+        at = time.time()
+        try:
+            seen = inventory.take(
+                ec2,
+                settings.site,
+                region,
+                amis=[row.ami for row in compared if row.state != DELETED],
+                snapshots={row.snapshot for row in compared if row.state != DELETED},
+            )
+        except (*FAILURES, EC2ServiceException) as error:
+            why = one_line(str(error))
+            verifications.record_failure(region, at, why)
+            return RegionResult(region, len(compared), error=why)
+        differences = comparison.compare(compared, seen)
+        if chosen is None:
+            differences += comparison.blocked(seen)
+            now_live = live | {job.job for job in store.jobs(LIVE)}
+            differences += comparison.unrecorded(by_region[region], seen, now_live)
+            verifications.record_region(region, at, [text_of(each) for each in differences])
+        verifications.record_amis(
+            region, at, [row.ami for row in compared], _by_ami(compared, differences)
+        )
+        return RegionResult(region, len(compared), differences)
+
+    results = run_parallel(
+        {region: (lambda region=region: one(region)) for region in by_region},  # type: ignore[misc]
+        max(1, len(by_region)),
+    )
+    return [results[region] for region in sorted(results)]
+
+
+def text_of(difference: Difference) -> str:
+    """Return a difference as one line."""
+    where = f" in {difference.region}" if difference.id != difference.region else ""
+    whose = f" of {difference.job}" if difference.job else ""
+    return f"{difference.id}{where}{whose}: {difference.kind}: {difference.text}"
+
+
+class DailyVerification:
+    """The worker's comparison, every `verify.interval` seconds; it only reports."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clients: Clients,
+        regions: Callable[[], Collection[str]],
+        stop: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clients = clients
+        self._regions = regions
+        self._stop = stop
+
+    def look(self) -> float:
+        """Compare if that is due; return the seconds until the next call."""
+        interval = self._settings.verify.interval
+        if not interval:
+            return _IDLE_SECONDS
+        due = self._last() + interval
+        if (wait := due - time.time()) > 0:
+            return min(wait, _IDLE_SECONDS)
+        recorded = {row.region for row in self._store.amis()}
+        if recorded:
+            regions = recorded | set(self._regions())
+            results = verify(self._settings, self._store, self._clients, regions, stop=self._stop)
+            _report(results)
+        return min(interval, _IDLE_SECONDS)
+
+    def _last(self) -> float:
+        """Return when the last comparison was, or when the record began."""
+        times = [each.at for each in Verifications(self._store).all()]
+        return max(times) if times else (self._store.created_at() or time.time())
+
+
+#: How often it is looked whether a comparison is due, in seconds.
+_IDLE_SECONDS = 60.0
+
+
+def _report(results: Sequence[RegionResult]) -> None:
+    for result in results:
+        for difference in result.differences:
+            _log.warning("record and EC2 differ: %s", text_of(difference))
+        if result.error:
+            _log.warning(
+                "cannot compare the record with EC2 in %s: %s", result.region, result.error
+            )
+    compared = [result for result in results if not result.error]
+    _log.info(
+        "compared %d AMIs in %d regions with EC2: %d differences",
+        sum(result.amis for result in compared),
+        len(compared),
+        sum(len(result.differences) for result in compared),
+    )
+
+
+def _by_ami(compared: Sequence[AMIRow], differences: Sequence[Difference]) -> dict[str, str]:
+    """Return the texts of the differences by AMI; a snapshot's belong to each of its AMIs."""
+    texts: dict[str, list[str]] = {}
+    for difference in differences:
+        text = f"{difference.kind}: {difference.text}"
+        for row in compared:
+            if difference.id in (row.ami, row.snapshot):
+                found = texts.setdefault(row.ami, [])
+                if text not in found:
+                    found.append(text)
+    return {ami: "; ".join(found) for ami, found in texts.items()}

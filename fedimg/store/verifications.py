@@ -1,0 +1,77 @@
+"""Records the comparisons of the recorded AMIs with EC2: the last one of each region."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from fedimg.store.store import Store
+from fedimg.store.tables import amis, verified
+
+#: How many rows one statement updates.
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class RegionVerification:
+    """The last comparison of a region: its time in epoch seconds, and the differences as texts.
+
+    With `error` the region could not be compared at `at`; the differences are those of before.
+    """
+
+    region: str
+    at: float
+    error: str | None
+    differences: list[str]
+
+
+class Verifications:
+    """The last comparison of each region and of each AMI."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def record_amis(
+        self, region: str, at: float, compared: Collection[str], different: Mapping[str, str]
+    ) -> None:
+        """Record that AMIs of a region were compared; `different` has the texts of differences."""
+        here = amis.c.region == region
+        with self._store.engine.begin() as connection:
+            ordered = sorted(compared)
+            for start in range(0, len(ordered), _AT_ONCE):
+                ids = ordered[start : start + _AT_ONCE]
+                connection.execute(
+                    sa.update(amis)
+                    .where(here, amis.c.ami.in_(ids))
+                    .values(verified_at=at, difference="")
+                )
+            for id, text in sorted(different.items()):
+                connection.execute(
+                    sa.update(amis).where(here, amis.c.ami == id).values(difference=text)
+                )
+
+    def record_region(self, region: str, at: float, differences: Collection[str]) -> None:
+        """Record that all of a region was compared."""
+        self._set(region, at=at, error=None, differences=list(differences))
+
+    def record_failure(self, region: str, at: float, error: str) -> None:
+        """Record that a region could not be compared."""
+        self._set(region, at=at, error=error)
+
+    def all(self) -> list[RegionVerification]:
+        """Return the last comparison of each region, ordered by region."""
+        with self._store.engine.connect() as connection:
+            found = connection.execute(sa.select(verified).order_by(verified.c.region)).all()
+        return [
+            RegionVerification(row.region, row.at, row.error, list(row.differences or ()))
+            for row in found
+        ]
+
+    def _set(self, region: str, **values: object) -> None:
+        self._store.write(
+            self._store.insert(verified)
+            .values(region=region, **values)
+            .on_conflict_do_update(index_elements=["region"], set_=values)
+        )

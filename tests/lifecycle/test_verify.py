@@ -1,0 +1,286 @@
+"""Record and EC2 are compared: fedimg.lifecycle.comparison, verify and repair, on the lab's EC2."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fedimg.aws import tags
+from fedimg.config import Verify
+from fedimg.lifecycle import read_back, repair, verify
+from fedimg.lifecycle.comparison import Difference, Kind
+from fedimg.lifecycle.problems import problems
+from fedimg.lifecycle.verify import DailyVerification, RegionResult
+from fedimg.store.verifications import Verifications
+from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, RAW, REGIONS, Site
+
+
+def compared(site: Site, **options: object) -> list[RegionResult]:
+    return verify.verify(site.settings, site.store, site.clients, REGIONS, **options)  # type: ignore[arg-type]
+
+
+def differences(site: Site) -> list[Difference]:
+    results = compared(site)
+    assert [result.error for result in results] == [None] * len(REGIONS)
+    return [each for result in results for each in result.differences]
+
+
+def kinds(site: Site) -> list[tuple[str, str]]:
+    return [(each.kind.value, each.id) for each in differences(site)]
+
+
+def test_what_is_as_recorded_has_no_difference_and_the_comparison_is_recorded(site: Site) -> None:
+    site.publish()
+    before = time.time()
+    assert differences(site) == []
+    assert all(row.difference == "" for row in site.rows())
+    assert all((row.verified_at or 0) >= before for row in site.rows())
+    assert [each.region for each in Verifications(site.store).all()] == sorted(REGIONS)
+    assert problems(site.store) == []
+
+
+def test_calls_are_few(site: Site) -> None:
+    for _ in range(3):
+        site.publish()
+    before = site.account.calls()
+    compared(site)
+    after = site.account.calls()
+    made = {name: after[name] - before.get(name, 0) for name in after}
+    assert {name: count for name, count in made.items() if count} == {
+        "DescribeImages": len(REGIONS),
+        "DescribeSnapshots": 2 * len(REGIONS),
+        "GetImageBlockPublicAccessState": len(REGIONS),
+        "GetSnapshotBlockPublicAccessState": len(REGIONS),
+    }
+
+
+def lost(site: Site) -> list[tuple[str, str]]:
+    row = site.row(site.publish(), FURTHER)
+    site.ec2(FURTHER).deregister_image(ImageId=row.ami)
+    return [("missing", row.ami)]
+
+
+def hidden(site: Site) -> list[tuple[str, str]]:
+    row = site.row(site.publish())
+    site.hide(row)
+    return [("private", row.ami)]
+
+
+def disabled(site: Site) -> list[tuple[str, str]]:
+    row = site.row(site.publish())
+    site.ec2().disable_image(ImageId=row.ami)
+    return [("disabled", row.ami)]
+
+
+def snapshot_hidden(site: Site) -> list[tuple[str, str]]:
+    row = site.row(site.publish())
+    site.ec2().reset_snapshot_attribute(SnapshotId=row.snapshot, Attribute="createVolumePermission")
+    return [("snapshot private", row.snapshot)] * 2
+
+
+def snapshot_lost(site: Site) -> list[tuple[str, str]]:
+    rows = [row for row in site.rows(site.publish()) if row.region == ORIGIN]
+    for row in rows:
+        site.ec2().deregister_image(ImageId=row.ami)
+    site.ec2().delete_snapshot(SnapshotId=rows[0].snapshot)
+    return [
+        each for row in rows for each in (("missing", row.ami), ("snapshot missing", row.snapshot))
+    ]
+
+
+def early(site: Site) -> list[tuple[str, str]]:
+    row = site.row(site.publish())
+    soon = datetime.now(UTC) + timedelta(days=90)
+    site.ec2().enable_image_deprecation(ImageId=row.ami, DeprecateAt=soon)
+    return [("deprecation", row.ami)]
+
+
+def unrecorded(site: Site) -> list[tuple[str, str]]:
+    registered = site.register(site.image(), FURTHER)
+    return sorted(
+        [("unrecorded", ami.id) for ami in registered] + [("unrecorded", registered[0].snapshot)]
+    )
+
+
+def published_untested(site: Site) -> list[tuple[str, str]]:
+    image = site.image()
+    (ami, *_) = site.register(image, ORIGIN)
+    site.store.record_ami(image, ami)
+    site.ec2().modify_image_attribute(ImageId=ami.id, LaunchPermission={"Add": [{"Group": "all"}]})
+    site.ec2().deregister_image(ImageId=_[0].id)
+    return [("public", ami.id)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lost,
+        hidden,
+        disabled,
+        snapshot_hidden,
+        snapshot_lost,
+        early,
+        unrecorded,
+        published_untested,
+    ],
+)
+def test_each_difference_is_found(
+    site: Site, change: Callable[[Site], list[tuple[str, str]]]
+) -> None:
+    site.publish()
+    expected = change(site)
+    assert sorted(kinds(site)) == sorted(expected)
+    assert problems(site.store)
+
+
+def test_ec2s_own_date_of_deprecation_is_no_difference(site: Site) -> None:
+    row = site.row(site.publish())
+    created = datetime.fromisoformat(site.shown(row)["CreationDate"])
+    site.ec2().enable_image_deprecation(ImageId=row.ami, DeprecateAt=created + timedelta(days=730))
+    assert differences(site) == []
+
+
+def test_ami_without_its_tags_is_found_by_its_id(site: Site) -> None:
+    row = site.row(site.publish())
+    site.ec2().delete_tags(Resources=[row.ami, row.snapshot], Tags=[{"Key": tags.SITE}])
+    assert differences(site) == []
+
+
+def test_another_snapshot_is_told_and_never_repaired(site: Site) -> None:
+    """Whoever may register AMIs could put another one in the place of ours, under its name."""
+    row = site.row(site.publish())
+    other = site.row(site.publish())
+    real = site.row(site.publish())
+    site.store.forget_ami(real.ami, real.region)
+    # The record says that real's AMI is made from row's snapshot.
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE fedimg_amis SET snapshot = '{other.snapshot}' WHERE ami = '{row.ami}'"
+        )
+    found = [each for each in differences(site) if each.id == row.ami]
+    assert [each.kind for each in found] == [Kind.OTHER_SNAPSHOT]
+    plan = repair.plan(found, site.store.all_amis(), site.store.job, [row.ami])
+    assert plan.actions == []
+    assert "only reported" in plan.left[0]
+
+
+def test_block_public_access_is_told(site: Site) -> None:
+    site.publish()
+    site.ec2().enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
+    site.ec2().enable_snapshot_block_public_access(State="block-all-sharing")
+    try:
+        assert [each for each in kinds(site) if each[0] == "blocked"] == [("blocked", ORIGIN)] * 2
+    finally:
+        site.ec2().disable_image_block_public_access()
+        site.ec2().disable_snapshot_block_public_access()
+
+
+def test_region_that_refuses_holds_up_no_other(site: Site) -> None:
+    image = site.publish()
+    site.hide(site.row(image, ORIGIN))
+    site.account.refuse(FURTHER, DescribeImages="UnauthorizedOperation")
+    results = {result.region: result for result in compared(site)}
+    assert "UnauthorizedOperation" in str(results[FURTHER].error)
+    assert len(results[ORIGIN].differences) == 1
+    assert any(FURTHER in text for text in problems(site.store))
+
+
+def repaired(site: Site, *named: str) -> list[str]:
+    plan = repair.plan(differences(site), site.store.all_amis(), site.store.job, named)
+    done: list[str] = []
+    repair.carry_out(
+        plan.actions,
+        site.store,
+        site.clients,
+        site.waiter,
+        ORIGIN,
+        lambda action: done.append(action.what),
+    )
+    return done
+
+
+def test_ami_that_a_person_may_have_hidden_is_repaired_by_its_id_alone(site: Site) -> None:
+    row = site.row(site.publish())
+    site.hide(row)
+    assert repaired(site) == []
+    assert not site.shown(row)["Public"]
+    assert repaired(site, row.ami) == ["publish AMI"]
+    assert site.shown(row)["Public"]
+    assert differences(site) == []
+
+
+def test_ami_without_a_passed_check_is_never_published_by_a_repair(site: Site) -> None:
+    row = site.row(site.publish())
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM fedimg_tests WHERE job = '{row.job}'")
+    site.hide(row)
+    assert repaired(site, row.ami) == []
+    assert not site.shown(row)["Public"]
+
+
+def test_private_snapshot_of_a_public_ami_is_repaired(site: Site) -> None:
+    snapshot_hidden(site)
+    assert repaired(site) == ["publish snapshot"]
+    assert differences(site) == []
+
+
+def test_what_is_public_and_recorded_as_private_is_hidden_by_a_repair(site: Site) -> None:
+    published_untested(site)
+    assert repaired(site) == ["hide AMI"]
+    assert differences(site) == []
+
+
+def test_bytes_of_a_snapshot_are_those_that_koji_built(site: Site) -> None:
+    image = site.publish()
+    readings = read_back.prepare(site.clients, site.rows(image))
+    assert [reading.row.region for reading in readings] == sorted(REGIONS)
+    assert {reading.disk for reading in readings} == {DISK}
+    # The block of zeros is left out.
+    assert {len(reading.listing.blocks) for reading in readings} == {2}
+    assert [read_back.compare(site.clients, reading) for reading in readings] == [None, None]
+
+
+@pytest.mark.parametrize("where", ["inside", "behind"])
+def test_other_bytes_are_told(site: Site, where: str) -> None:
+    image = site.publish(regions=[ORIGIN])
+    row = site.row(image)
+    # The record is of another disk: one byte differs, or it is shorter by what is not zero.
+    sha256 = "0" * 64 if where == "inside" else DISK.sha256
+    length = DISK.length if where == "inside" else len(RAW) - 500
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE fedimg_amis SET disk_sha256 = '{sha256}', disk_length = {length}"
+        )
+    (reading,) = read_back.prepare(site.clients, site.rows(image))
+    difference = read_back.compare(site.clients, reading)
+    assert difference is not None
+    assert (difference.kind, difference.id) == (Kind.BYTES, row.snapshot)
+    assert ("behind byte" in difference.text) == (where == "behind")
+
+
+def daily(site: Site, interval: float) -> DailyVerification:
+    settings = site.settings.model_copy(update={"verify": Verify(interval=interval)})
+    return DailyVerification(settings, site.store, site.clients, lambda: REGIONS, threading.Event())
+
+
+def test_worker_compares_once_an_interval_and_only_reports(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = site.row(site.publish())
+    site.hide(row)
+    with caplog.at_level(logging.INFO):
+        assert daily(site, 3600).look() > 0
+        assert Verifications(site.store).all() == []  # the database is new
+        daily(site, 0).look()
+        assert Verifications(site.store).all() == []  # it is switched off
+        daily(site, 0.001).look()
+    assert f"record and EC2 differ: {row.ami} in {ORIGIN}" in caplog.text
+    assert not site.shown(row)["Public"]
+    before = Verifications(site.store).all()
+    daily(site, 3600).look()
+    assert Verifications(site.store).all() == before
