@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fedimg.untrusted.failures import of_endpoint
+
 
 class Status(StrEnum):
     """The severity of a finding: only a problem keeps images from being published."""
@@ -43,8 +45,7 @@ def gather(checks: Mapping[str, DiagnosticCheck], seconds: float) -> dict[str, l
         try:
             findings = check()
         except Exception as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            findings = [Finding(name, Status.PROBLEM, text)]
+            findings = [Finding(name, Status.PROBLEM, of_endpoint(error))]
         done.put((name, findings))
 
     for name, check in checks.items():

@@ -17,6 +17,7 @@ from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, Instanc
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization
+from fedimg.untrusted.failures import of_endpoint
 
 # A person waits for the answer, so that a throttled call is retried only once.
 _ATTEMPTS = 2
@@ -91,11 +92,11 @@ class Preflight:
         except (EndpointConnectionError, HTTPClientError) as error:
             return _problem(
                 name,
-                str(error),
+                of_endpoint(error),
                 "repair the network route to AWS, or boto3's endpoint and proxy settings",
             )
         except FAILURES as error:
-            return _problem(name, str(error), _NO_CREDENTIALS)
+            return _problem(name, of_endpoint(error), _NO_CREDENTIALS)
         return _ok(name, f"{identity['Arn']} of account {identity['Account']}")
 
     def _regions(self) -> list[Finding]:
@@ -232,7 +233,7 @@ class Preflight:
         except FAILURES as error:
             # Without an answer, the other checks of the region would fail, too.
             hint = "enable the region, repair the route to it, or add it to ec2.exclude_regions"
-            return _problem("region", f"not usable: {error}", hint)
+            return _problem("region", f"not usable: {of_endpoint(error)}", hint)
         return [
             *_ok("region", "reachable"),
             *_state(
@@ -337,7 +338,7 @@ def _problem(name: str, text: str, hint: str) -> list[Finding]:
 
 
 def _no_api(name: str, call: str, error: Exception) -> list[Finding]:
-    text = f"{call} was not answered by EBS: {error}"
+    text = f"{call} was not answered by EBS: {of_endpoint(error)}"
     hint = 'this EC2 does not support the API, or a proxy answered: set ec2.write_via = "utility"'
     return _problem(name, text, hint)
 

@@ -12,6 +12,7 @@ import pika.exceptions
 
 from fedimg.bus.amqp_publisher import configuration
 from fedimg.bus.publisher import BusError
+from fedimg.untrusted.failures import reason
 
 #: The errors by which pika reports that the broker rejects our credentials.
 _LOGIN_ERRORS = (
@@ -64,16 +65,16 @@ def connected(
         connection = pika.BlockingConnection(parameters)
     except _LOGIN_ERRORS as error:
         raise BusError(
-            f"{broker} rejects the login: {_reason(error)}; check amqp_url and [tls] in "
+            f"{broker} rejects the login: {reason(error)}; check amqp_url and [tls] in "
             "fedora-messaging's configuration"
         ) from error
     except Exception as error:
         # pika raises any kind of error here: a stalled broker is not one of its AMQPErrors.
-        raise BusError(f"cannot connect to the AMQP broker {broker}: {_reason(error)}") from error
+        raise BusError(f"cannot connect to the AMQP broker {broker}: {reason(error)}") from error
     try:
         yield connection, broker
     except (pika.exceptions.AMQPError, OSError) as error:
-        raise BusError(f"the AMQP connection to {broker} failed: {_reason(error)}") from error
+        raise BusError(f"the AMQP connection to {broker} failed: {reason(error)}") from error
     finally:
         if connection.is_open:
             connection.close()
@@ -95,14 +96,7 @@ def _identify(parameters: pika.ConnectionParameters, tls: dict[str, str | None])
             parameters.credentials = pika.credentials.ExternalCredentials()
     except OSError as error:
         raise BusError(
-            f"cannot read the files that [tls] in fedora-messaging's configuration names: {error}"
+            "cannot read the files that [tls] in fedora-messaging's configuration names: "
+            f"{reason(error)}"
         ) from error
     parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the text of the innermost cause, which pika wraps in errors of its own."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    inner = getattr(error, "exception", None)
-    return str(inner or error) or type(error).__name__

@@ -20,6 +20,7 @@ from fedimg.config import FEDMSG
 from fedimg.process.backoff import Backoff
 from fedimg.store.rows import Announcement
 from fedimg.store.store import Store
+from fedimg.untrusted.failures import reason
 
 #: Most unconfirmed messages at a time; ZeroMQ drops messages beyond 1000 in a queue.
 WINDOW = 200
@@ -226,7 +227,7 @@ class OutboxRelay:
                 sending.row.topic,
                 sending.row.key,
                 self._bus,
-                str(error) or type(error).__name__,
+                reason(error),
             )
         if sending.tries == _WARN_TRIES and not self._unresponsive:
             _log.warning(

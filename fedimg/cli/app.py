@@ -204,6 +204,7 @@ def _explain(error: Exception) -> tuple[ExitCode, str] | None:
     from fedimg.jobs.migration import MoveRefused
     from fedimg.sources.lookup import LookupRefused, SourceUnavailable
     from fedimg.store.store import StoreError
+    from fedimg.untrusted.failures import of_endpoint, reason
     from fedimg.worker.lease import WorkerRunning
 
     if isinstance(error, WorkerRunning | MoveRefused):
@@ -212,7 +213,7 @@ def _explain(error: Exception) -> tuple[ExitCode, str] | None:
         return ExitCode.UNUSABLE, str(error)
     if isinstance(error, sa.exc.DatabaseError):
         return ExitCode.UNUSABLE, (
-            f"cannot use the database: {error.orig}; check the owner and free space of "
+            f"cannot use the database: {reason(error)}; check the owner and free space of "
             "state_directory, or, if `database` is set, that PostgreSQL is running"
         )
     if isinstance(error, EC2ServiceException):
@@ -222,6 +223,6 @@ def _explain(error: Exception) -> tuple[ExitCode, str] | None:
     if isinstance(error, FAILURES):
         return (
             ExitCode.FAILED,
-            f"a call to AWS failed: {error}; run 'fedimg check' to find the reason",
+            f"a call to AWS failed: {of_endpoint(error)}; run 'fedimg check' to find the reason",
         )
     return None

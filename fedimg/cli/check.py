@@ -33,7 +33,8 @@ from fedimg.process import permissions
 from fedimg.sources.http import NoAnswer
 from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.store.store import Store, StoreError
-from fedimg.untrusted.quoting import one_line, reason
+from fedimg.untrusted.failures import reason
+from fedimg.untrusted.quoting import one_line
 
 # Two rounds of checks, the second for the regions that the first one listed: under a minute
 # together, even if nothing answers.
@@ -309,7 +310,7 @@ def composes(location: str) -> list[Finding]:
             f"{location}/", timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False
         )
     except requests.RequestException as error:
-        return [Finding(name, Status.PROBLEM, f"{location} does not answer: {error}", hint)]
+        return [Finding(name, Status.PROBLEM, f"{location} does not answer: {reason(error)}", hint)]
     if answer.status_code not in (requests.codes.ok, requests.codes.forbidden):
         text = f"{location} answers {answer.status_code} {one_line(answer.reason or '')}"
         return [Finding(name, Status.PROBLEM, text, hint)]
@@ -465,7 +466,8 @@ def _relay(name: str, endpoints: Sequence[str]) -> Finding:
             host = "127.0.0.1" if parts.hostname in (None, "*") else parts.hostname
             socket.create_connection((host, parts.port or 0), _CONNECT_SECONDS).close()
         except (OSError, ValueError) as error:
-            return Finding(name, Status.PROBLEM, f"{endpoint} does not answer: {error}", hint)
+            text = f"{endpoint} does not answer: {reason(error)}"
+            return Finding(name, Status.PROBLEM, text, hint)
     return Finding(name, Status.OK, f"{', '.join(endpoints)} answers")
 
 

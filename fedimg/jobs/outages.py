@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from fedimg.config import Limits
 from fedimg.process.backoff import Backoff
+from fedimg.process.wait_log import WaitLog
 from fedimg.store.store import Store
 from fedimg.store.tables import outages
 
@@ -57,6 +58,7 @@ class Outages:
         self._lock = threading.Lock()
         self._read_at = 0.0
         self._cached: dict[str, Outage] = {}
+        self._reminders = WaitLog(_log)
         # When abandoned regions are examined again; None at the start, when all are.
         self._examine_all_at: float | None = None
 
@@ -108,6 +110,7 @@ class Outages:
 
     def end(self, outage: Outage) -> None:
         """Record and log that a region answers again."""
+        self._reminders.forget(outage.region)
         self._set(outage.region, back=time.time())
         _log.warning(
             "region %s answers again after %d s; the jobs that wait for it continue",
@@ -117,6 +120,7 @@ class Outages:
 
     def stop_waiting(self, outage: Outage, why: str) -> None:
         """Record and log that the site no longer publishes in a region, so nobody waits for it."""
+        self._reminders.forget(outage.region)
         self._set(outage.region, due=None)
         _log.warning(
             "region %s is unavailable and is no longer waited for: %s; jobs end without it, and "
@@ -139,6 +143,10 @@ class Outages:
             due = [each for each in self.all() if each.due is None or first or each.due <= now]
         else:
             due = [each for each in self.all() if each.due is not None and each.due <= now]
+        for each in self.all():
+            if each.due is not None:
+                text = f"region {each}; jobs continue without it"
+                self._reminders.remind(each.region, text, now - each.since, region=each.region)
         dropped = unwanted([each.region for each in due])
         for outage in due:
             if why := dropped.get(outage.region):

@@ -15,6 +15,7 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.store.store import Store
+from fedimg.untrusted.failures import of_endpoint
 
 #: How many lines of a test instance's output are logged; the message on the bus holds more.
 _LOGGED_LINES = 30
@@ -119,9 +120,11 @@ class Recorder:
 
     def failed(self, error: Exception) -> None:
         """Announce that the run failed with an error."""
-        output = error.output if isinstance(error, EC2ServiceException) else ""
+        output, said = "", of_endpoint(error)
+        if isinstance(error, EC2ServiceException):
+            output, said = error.output, str(error)
         # The reason comes last, because a text that is too long is cut at its beginning.
-        text = f"{output}\n{error}" if output else str(error) or type(error).__name__
+        text = f"{output}\n{said}" if output else said
         self._upload("failed", self._run, messages.of_failure(text))
 
     def _upload(self, status: messages.Status, about: str, extra: dict[str, Any]) -> None:

@@ -4,13 +4,15 @@ import logging
 import os
 from typing import NoReturn
 
+from fedimg.untrusted.failures import reason
+
 _log = logging.getLogger(__name__)
 
 
 def end_with_database(error: BaseException) -> NoReturn:
     """End the process because the database failed, for instance on a full disk."""
     _end_at_once(
-        f"the worker exits because the database failed: {error}; check the disk, or that "
+        f"the worker exits because the database failed: {reason(error)}; check the disk, or that "
         "PostgreSQL is running; systemd restarts the worker, and jobs continue"
     )
 

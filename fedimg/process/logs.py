@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
+from typing import TextIO
 
+from fedimg.process.log_context import fields_of
 from fedimg.untrusted.quoting import plain
 
 #: Libraries that log each call, or a traceback for each retry; fedimg logs the outcome itself.
@@ -19,6 +23,87 @@ _VERBOSE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy",
 _JOIN = " | "
 #: In bytes; the journal splits lines that are longer than 48 KiB.
 _LONGEST = 48 * 1024 - 512
+
+
+#: Where the journal receives entries (systemd's "Native Journal Protocol").
+_JOURNAL = "/run/systemd/journal/socket"
+#: The journal's priorities, which are syslog's.
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_DEBUG_PRIORITY = 7
+
+
+class _WithFields(logging.Formatter):
+    """Append the fields of log_context to each line."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the record's time in UTC."""
+        return time.strftime(datefmt or "", time.gmtime(record.created))
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={value}" for name, value in fields_of(record).items())
+        return super().format(record) + fields
+
+
+class JournalHandler(logging.StreamHandler[TextIO]):
+    """Send each record to the journal as one entry, with its priority and its fields.
+
+    An entry that the journal does not take is printed on standard error instead, where the journal
+    reads the priority from the line's beginning.
+
+    Args:
+        address: the journal's socket.
+    """
+
+    def __init__(self, address: str = _JOURNAL) -> None:
+        super().__init__()
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send or print the record."""
+        text, priority = self.format(record), _priority(record)
+        entry = {
+            "MESSAGE": text,
+            "PRIORITY": str(priority),
+            "SYSLOG_IDENTIFIER": "fedimg",
+            "LOGGER": record.name,
+            **{f"FEDIMG_{name.upper()}": value for name, value in fields_of(record).items()},
+        }
+        lines = (f"{name}={_field(value)}\n" for name, value in entry.items())
+        try:
+            self._socket.sendto("".join(lines).encode(errors="replace"), self._address)
+        except OSError:
+            with suppress(OSError):
+                print(f"<{priority}>{text}", file=sys.stderr, flush=True)
+
+
+def _priority(record: logging.LogRecord) -> int:
+    return next((each for level, each in _PRIORITIES if record.levelno >= level), _DEBUG_PRIORITY)
+
+
+def _field(value: str) -> str:
+    """Return a value that fits a line of the protocol: a line break would begin another field."""
+    return " ".join(plain(value).splitlines())
+
+
+def _journal_reads_standard_error() -> bool:
+    """Return whether systemd connected standard error to the journal (systemd.exec(5))."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        error = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(error.st_dev), str(error.st_ino))
+
+
+def _line_format(*, journal: bool) -> logging.Formatter:
+    form = "%(levelname)s %(name)s: %(message)s"
+    # The journal has time and fields of its own.
+    return (
+        logging.Formatter(form)
+        if journal
+        else _WithFields("%(asctime)s " + form, "%Y-%m-%dT%H:%M:%SZ")
+    )
 
 
 class _OneLine(logging.Formatter):
@@ -39,14 +124,15 @@ class _OneLine(logging.Formatter):
 
 
 def to_standard_error() -> None:
-    """Log to standard error, one line for each event; the journal adds times by itself."""
-    form = "%(levelname)s %(name)s: %(message)s"
-    if "JOURNAL_STREAM" not in os.environ:
-        form = "%(asctime)s " + form
-    formatter = logging.Formatter(form, "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
+    """Log to standard error, one line for each event, or to the journal if it reads that.
+
+    A line ends with the fields of fedimg.process.log_context, such as ` job=… region=…`; an entry
+    of the journal has them as fields of its own, FEDIMG_JOB and so on, and has its priority.
+    """
+    handler: logging.Handler = logging.StreamHandler()
+    if _journal_reads_standard_error():
+        handler = JournalHandler()
+    handler.setFormatter(_line_format(journal=isinstance(handler, JournalHandler)))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     one_line_each()
     for name in _VERBOSE:

@@ -7,7 +7,7 @@ import threading
 import time
 
 #: Interval of the warnings about a wait that lasts, in seconds.
-REMINDER_SECONDS = 3600.0
+REMINDER_SECONDS = 900.0
 
 
 class WaitLog:
@@ -32,12 +32,25 @@ class WaitLog:
         """
         now = time.monotonic()
         with self._lock:
-            began, logged = self._waits.get(key, (now, -1.0))
-            if logged >= 0 and now - logged < self._interval:
+            known = self._waits.get(key)
+            began = known[0] if known else now
+            if known and now - known[1] < self._interval:
                 return
             self._waits[key] = (began, now)
-        lasting = "" if logged < 0 else f" (waiting for {round((now - began) / 60)} min)"
+        lasting = f" (waiting for {round((now - began) / 60)} min)" if known else ""
         self._log.warning("%s%s", text, lasting, extra=fields)
+
+    def remind(self, key: str, text: str, age: float, **fields: str) -> None:
+        """Do as `waiting` for a wait that began `age` seconds ago and was logged then."""
+        began = time.monotonic() - age
+        with self._lock:
+            self._waits.setdefault(key, (began, began))
+        self.waiting(key, text, **fields)
+
+    def forget(self, key: str) -> None:
+        """Forget a wait whose end is logged elsewhere."""
+        with self._lock:
+            self._waits.pop(key, None)
 
     def over(self, key: str, text: str, **fields: str) -> None:
         """Log `text` if this wait was logged; return silently otherwise."""

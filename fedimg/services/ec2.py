@@ -27,6 +27,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
+from fedimg.process.log_context import log_fields
 from fedimg.progress import AWAY, FAILED, PUBLIC, Observer
 from fedimg.services.boot_checks import BootChecks
 from fedimg.services.job_context import Holds, JobContext, Semaphores
@@ -184,6 +185,7 @@ class EC2Service:
             self.settings.limits,
             self.stop,
             lambda words: observer.progress(self.settings.origin, "plan", words),
+            region=self.settings.origin,
         )
 
     def _watch(self, region: str) -> Watch | None:
@@ -337,7 +339,8 @@ class _Upload:
 
         def ends(steps: Steps) -> _Outcome:
             try:
-                return _Outcome(region, body(RecordedSteps(steps)))
+                with log_fields(region=region):
+                    return _Outcome(region, body(RecordedSteps(steps)))
             except EC2ServiceException as error:
                 state = AWAY if error.away else FAILED
                 self._job.observer.progress(region, state, error=str(error))

@@ -107,7 +107,7 @@ class JobContext:
         def report(words: str) -> None:
             self.observer.progress(region, self._step.get(region, "preparing"), words)
 
-        waiter = Waiter(self.settings.limits, self.stop, report, watch)
+        waiter = Waiter(self.settings.limits, self.stop, report, watch, region)
         if watch is None:
             return RetryingClient(self.clients, region, waiter)
         return RetryingClient(self.clients, region, waiter, keys_at_fault=watch.keys_at_fault)
@@ -120,7 +120,9 @@ class JobContext:
         """Return the waiter of a region, one for all of its steps."""
         if region not in self._waiters:
             watch = self._watch(region)
-            self._waiters[region] = Waiter(self.settings.limits, self.stop, watch=watch)
+            self._waiters[region] = Waiter(
+                self.settings.limits, self.stop, watch=watch, region=region
+            )
         return self._waiters[region]
 
     def polling(self, region: str) -> BatchedPolling:

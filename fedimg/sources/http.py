@@ -15,7 +15,8 @@ from urllib3.exceptions import HTTPError
 from fedimg import __version__
 from fedimg.exceptions import exhausted
 from fedimg.sources import deadline
-from fedimg.untrusted.quoting import QuotedError, one_line, reason
+from fedimg.untrusted.failures import reason
+from fedimg.untrusted.quoting import QuotedError, one_line
 
 #: Headers of every request. A compressed answer would circumvent the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}

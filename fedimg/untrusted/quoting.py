@@ -21,9 +21,6 @@ _ESCAPES = re.compile(
     r"|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC: window titles, links
     r"|\x1b[ -/]*[0-~]"
 )
-#: The connection that urllib3 names before a reason, and the URL that it names after it.
-_CONNECTION = re.compile(r"<?\w{1,50}\.?\w{0,50}(?:\(host=[^)]{0,300}\)| object)(?: at 0x\w+)?>?: ")
-_REQUESTED_URL = re.compile(r" ?(?:with|for) url: \S+")
 
 
 class QuotedError(Exception):
@@ -67,23 +64,3 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain_values(each) for each in value]
     return value
-
-
-def reason(error: BaseException) -> str:
-    """Return why a request failed, in one line, without the URL.
-
-    The URL may be the target of a redirect, which may be signed.
-    """
-    for _ in range(10):
-        inner = [each for each in error.args if isinstance(each, BaseException)]
-        cause = getattr(error, "reason", None)
-        if isinstance(cause, BaseException):
-            inner.append(cause)
-        if not inner:
-            break
-        error = inner[-1]
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.strerror:
-        error = cause
-    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return one_line(_REQUESTED_URL.sub("", _CONNECTION.sub("", text)))

@@ -23,6 +23,7 @@ from fedimg.sources.compose_listing import ComposeListing
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.store.heartbeats import INTERVAL, WORKER
 from fedimg.store.store import Store
+from fedimg.untrusted.failures import of_endpoint
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def background_tasks(
         return _DUE_SECONDS
 
     def probe(region: str) -> str:
-        return " ".join(str(availability.probe(clients, region) or "").split())
+        error = availability.probe(clients, region)
+        return of_endpoint(error) if error else ""
 
     def probe_regions() -> float:
         outages.look(probe, partial(regions.deselected, clients, settings.ec2))

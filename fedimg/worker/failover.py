@@ -11,6 +11,7 @@ import psycopg
 
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
+from fedimg.untrusted.failures import reason
 from fedimg.worker.lease import Lease
 from fedimg.worker.orphans import orphaned_runs, orphans_text
 from fedimg.worker.registry import RegisteredWorker, Registry
@@ -111,7 +112,7 @@ class Failover:
                 "cannot take over the jobs of worker %s, retries in %g s: %s",
                 name,
                 _PAUSE,
-                str(error).strip(),
+                reason(error),
             )
 
     def _requeue(self, name: str) -> None:

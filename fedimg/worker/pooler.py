@@ -18,6 +18,7 @@ import psycopg
 
 from fedimg.store.database import StoreError, Unreachable
 from fedimg.store.url import postgresql_url
+from fedimg.untrusted.failures import reason
 from fedimg.worker.shared_lease import connect
 
 #: How long, in seconds, a busy server may take to release the lock of a closed connection.
@@ -45,14 +46,14 @@ def refuse_shared_connections(address: str) -> None:
     try:
         first = connect(url, "fedimg probe")
     except psycopg.Error as error:
-        raise Unreachable(f"cannot use the database {place}: {str(error).strip()}") from error
+        raise Unreachable(f"cannot use the database {place}: {reason(error)}") from error
     with closing(first):
         try:
             with closing(connect(url, "fedimg probe")) as second:
                 fault = _fault(first, second, key)
         except psycopg.Error as error:
             # Statement mode allows no transactions at all.
-            fault = f"a second connection failed: {str(error).strip()}"
+            fault = f"a second connection failed: {reason(error)}"
     if fault:
         raise StoreError(
             f"the database {place} is reached through a pooler that shares connections, such as "

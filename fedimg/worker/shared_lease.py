@@ -16,6 +16,7 @@ import psycopg
 import sqlalchemy as sa
 
 from fedimg.store.database import StoreError, connecting, lock_key
+from fedimg.untrusted.failures import reason
 
 #: How many pings are sent in the seconds of the lease, and their longest interval in seconds.
 _PINGS = 5
@@ -55,7 +56,7 @@ class SharedLease:
         except psycopg.Error as error:
             raise StoreError(
                 f"cannot take a worker's lock in the database {url.render_as_string()}: "
-                f"{str(error).strip()}; fedimg needs PostgreSQL 14 or newer, without a pooler that "
+                f"{reason(error)}; fedimg needs PostgreSQL 14 or newer, without a pooler that "
                 "shares connections"
             ) from error
         self._threads = [
@@ -96,7 +97,7 @@ class SharedLease:
                     self.leads.set()
                 self._connection.execute("SELECT 1")
             except psycopg.Error as error:
-                self._lost(str(error).strip())
+                self._lost(reason(error))
             self._until = sent + self._seconds
 
     def _watch(self) -> None:

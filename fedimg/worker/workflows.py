@@ -29,10 +29,12 @@ from fedimg.jobs.recorder import Recorder
 from fedimg.jobs.retries import RetrySchedule
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.process.abort import end_exhausted
+from fedimg.process.log_context import log_fields
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
 from fedimg.store.store import Store
+from fedimg.untrusted.failures import of_endpoint
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Registry
 
@@ -152,6 +154,10 @@ class Workflows:
 
     def publish(self, job: str, run: int) -> None:
         """Run a job: publish its image, and record the result and its reasons."""
+        with log_fields(job=job):
+            self._run(job, run)
+
+    def _run(self, job: str, run: int) -> None:
         row = self._store.job(job)
         if row is None:
             return
@@ -183,7 +189,7 @@ class Workflows:
             except Exception as error:
                 if exhausted(error):
                     end_exhausted(error)
-                state, reason = "failed", str(error)
+                state, reason = "failed", _told(error)
                 later = isinstance(error, EC2ServiceException) and error.later
                 unknown = isinstance(error, EC2ServiceException) and bool(error.unknown)
                 _log_failure(job, error)
@@ -369,7 +375,8 @@ class Workflows:
         if not problems:
             self._forget_removed(job, spared)
             return None
-        text = f"{_UNCLEAN}{'; '.join(map(str, problems))}; run 'fedimg cleanup'".replace("\n", " ")
+        told = "; ".join(map(_told, problems)).replace("\n", " ")
+        text = f"{_UNCLEAN}{told}; run 'fedimg cleanup'"
         _log.error("job %s: %s", job, text)
         return text
 
@@ -419,6 +426,11 @@ class Workflows:
 def _without_outage(limits: Limits) -> Limits:
     """Shorten the wait for an unavailable region: a clean-up is repeated after the outage."""
     return limits.model_copy(update={"outage": limits.settle})
+
+
+def _told(error: Exception) -> str:
+    """Return an error for its operator: our own text, or a library's in plain words."""
+    return str(error) if isinstance(error, EC2ServiceException) else of_endpoint(error)
 
 
 def _log_failure(job: str, error: Exception) -> None:

@@ -5,9 +5,11 @@ import time
 from collections.abc import Collection
 
 import pytest
+import sqlalchemy as sa
 
 from fedimg.config import Limits
 from fedimg.jobs.outages import Outage, Outages
+from fedimg.store import tables
 from fedimg.store.store import Store
 
 DATABASES = ("sqlite", "postgresql")
@@ -138,3 +140,15 @@ def test_region_that_is_no_longer_excluded_is_probed_again(store: Store, outages
     outages.stop_waiting(away(outages), "excluded")
     Outages(store, LIMITS).look(answers, none_unwanted)
     assert outages.all() == []
+
+
+def test_outage_that_lasts_is_logged_at_intervals(store, caplog, monkeypatch):
+    outages = Outages(store, Limits())
+    outages.begin("ap-east-1", "no answer")
+    with store.engine.begin() as connection:
+        connection.execute(sa.update(tables.outages).values(since=time.time() - 1000))
+    for _ in range(3):
+        outages.look(lambda region: "no answer", lambda regions: {})
+    said = [each.getMessage() for each in caplog.records if "has been unavailable" in each.message]
+    assert len(said) == 1
+    assert said[0].endswith("jobs continue without it (waiting for 17 min)")

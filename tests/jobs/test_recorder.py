@@ -145,7 +145,7 @@ def job_of(store: Store) -> JobRow:
 
 def test_error_without_a_text_is_announced_by_its_class(store: Store) -> None:
     Recorder(store, IMAGE, 1, "us-east-1").failed(RuntimeError())
-    assert store.unannounced()[0].body["extra"] == {"data": "RuntimeError"}
+    assert store.unannounced()[0].body["extra"] == {"data": "runtime error"}
 
 
 def test_progress_is_kept_by_region(store: Store) -> None:

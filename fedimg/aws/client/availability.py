@@ -20,6 +20,7 @@ from fedimg.aws.client.errors import (
     region_may_refuse,
 )
 from fedimg.exceptions import EC2ServiceException
+from fedimg.untrusted.failures import of_endpoint
 
 #: How long a probe that the origin accepts the worker's credentials stays valid, in seconds.
 _ORIGIN_PROBE_SECONDS = 10.0
@@ -99,7 +100,7 @@ class Watch:
         return not self._origin.accepts_keys()
 
     def _begin(self, error: Exception) -> None:
-        self._outages.begin(self._region, " ".join(str(error).split()))
+        self._outages.begin(self._region, of_endpoint(error))
 
 
 class Origin:
@@ -135,7 +136,7 @@ def probed(clients: Clients, regions: Sequence[str]) -> dict[str, str]:
     with ThreadPoolExecutor(max_workers=max(1, len(regions))) as pool:
         errors = pool.map(lambda region: probe(clients, region), regions)
         return {
-            region: " ".join(str(error).split())
+            region: of_endpoint(error)
             for region, error in zip(regions, errors, strict=True)
             if error is not None
         }

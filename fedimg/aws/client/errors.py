@@ -21,6 +21,7 @@ from botocore.parsers import ResponseParserError
 
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS, Meaning, meaning
 from fedimg.exceptions import EC2ServiceException, exhausted
+from fedimg.untrusted.failures import of_endpoint
 from fedimg.untrusted.quoting import one_line
 
 #: The base classes of boto3's errors; the last is raised for a response that AWS did not write,
@@ -174,7 +175,7 @@ def explained(
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise exception_type(
-            f"{doing}: could not reach EC2: {one_line(str(error), AWS_MESSAGE_LENGTH)}",
+            f"{doing}: could not reach EC2: {of_endpoint(error)}",
             image=image,
             region=region,
             step=step,

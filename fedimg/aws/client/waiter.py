@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Protocol, TypeVar
 from fedimg.aws.client.errors import expired, not_found, passing
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
+from fedimg.process.wait_log import WaitLog
+from fedimg.untrusted.failures import of_endpoint
 
 T = TypeVar("T")
 
@@ -20,6 +23,12 @@ _GROWTH = 1.4
 _FREQUENT_FROM, _FREQUENT_UNTIL, _FREQUENT_STEP = 0.8, 1.5, 0.05
 # The interval as a share of the elapsed time, without an estimate or beyond it.
 _INTERVAL_SHARE = 0.1
+
+
+_CREDENTIALS = "credentials"
+
+#: The outages that the waiters of this process have logged, by region, or as `_CREDENTIALS`.
+_outages = WaitLog(logging.getLogger(__name__))
 
 
 class Watch(Protocol):
@@ -36,7 +45,9 @@ class Waiter:
     """Waits for EC2 within `limits`. Every wait ends with Cancelled soon after `stop` is set.
 
     `on_progress` is called with a text while EC2 does not answer, and with an empty one when it
-    answers again. With a `watch`, a wait ends when the region is unavailable.
+    answers again. With a `watch`, a wait ends when the region is unavailable. A wait for a `region`
+    that lasts longer than a pause is a warning in the log at its beginning, at intervals, and at
+    its end, once for all jobs of the process.
     """
 
     def __init__(
@@ -45,6 +56,7 @@ class Waiter:
         stop: threading.Event,
         on_progress: Callable[[str], None] = lambda text: None,
         watch: Watch | None = None,
+        region: str = "",
     ) -> None:
         self._minimum = limits.wait_minimum
         self._maximum = limits.wait_maximum
@@ -52,6 +64,7 @@ class Waiter:
         self._outage = limits.outage
         self._on_progress = on_progress
         self._watch = watch
+        self._region = region
         self.stop = stop
 
     def until(
@@ -88,7 +101,7 @@ class Waiter:
                 answer = look()
                 failing_since = None
                 if reported:
-                    self._on_progress("")
+                    self._answered()
                     reported = False
             except Exception as error:
                 if failing_since is None:
@@ -102,9 +115,9 @@ class Waiter:
                 if not tolerable or (not away and (failing >= self._settle or waited >= limit)):
                     raise
                 # A failure that passes within one pause is not reported.
-                if away and not reported and failing >= self._maximum:
-                    reported = True
-                    self._on_progress(_outage_text(since, error))
+                if away and failing >= self._maximum:
+                    reported = reported or self._report(since, error)
+                    self._log_outage(since, error)
                 answer = None
             if answer is not None:
                 return answer
@@ -150,10 +163,12 @@ class Waiter:
                 self._judge(error, time.monotonic() - away_since)
                 if not passing(error) or time.monotonic() - away_since >= self._outage:
                     raise
-                self._on_progress(_outage_text(since, error))
+                self._report(since, error)
+                if time.monotonic() - away_since >= self._maximum:
+                    self._log_outage(since, error)
             else:
                 if since:
-                    self._on_progress("")
+                    self._answered()
                 return answer
             self.pause(pause)
             pause = min(pause * _GROWTH, self._maximum)
@@ -213,6 +228,22 @@ class Waiter:
         if self._watch is not None:
             self._watch.check()
 
+    def _report(self, since: str, error: Exception) -> bool:
+        self._on_progress(_outage_text(since, error))
+        return True
+
+    def _answered(self) -> None:
+        self._on_progress("")
+        for key in (self._region, _CREDENTIALS) if self._region else ():
+            _outages.over(key, f"EC2 answers again: {key}", region=self._region)
+
+    def _log_outage(self, since: str, error: Exception) -> None:
+        if not self._region:
+            return
+        # Credentials are refused everywhere at once, which is one outage.
+        key = _CREDENTIALS if expired(error) else self._region
+        _outages.waiting(key, f"{key}: {_outage_text(since, error)}", region=self._region)
+
     def _judge(self, error: Exception, seconds: float) -> None:
         """Raise EC2ServiceException when an error that has recurred for so long means an outage."""
         if self._watch is not None and passing(error):
@@ -225,4 +256,4 @@ def _clock() -> str:
 
 def _outage_text(since: str, error: Exception) -> str:
     action = "accept the worker's credentials" if expired(error) else "answer"
-    return f"waiting for EC2 to {action}, since {since}: {error}"
+    return f"waiting for EC2 to {action}, since {since}: {of_endpoint(error)}"

@@ -16,6 +16,8 @@ from fedimg.aws.client import waiter as waiting
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
+from fedimg.process import wait_log
+from fedimg.untrusted.failures import of_endpoint
 from tests.aws.clock import Clock
 
 
@@ -130,7 +132,7 @@ def test_outage_is_waited_for_and_told(clock, trouble):
     assert len(heard) == 3
     assert heard[0].startswith("waiting for EC2")
     assert ("credentials" in heard[0]) == (trouble in EXPIRED)
-    assert str(trouble) in heard[0]
+    assert of_endpoint(trouble) in heard[0]
     assert heard[-1] == ""
 
 
@@ -288,3 +290,35 @@ def test_time_that_a_call_took_is_no_failing(waiter, clock):
         return answers()
 
     assert waiter.make(make, Script(None), look_first=False) == "made"
+
+
+# What the log has of a wait
+
+
+def test_wait_for_a_region_is_a_warning_at_its_beginning_at_intervals_and_at_its_end(
+    clock, caplog, monkeypatch
+):
+    monkeypatch.setattr(wait_log, "time", clock)
+    # Half an hour without credentials, which two regions of a job wait for.
+    until = clock.now + 1800
+    limits = Limits(wait_minimum=1, wait_maximum=15, outage=3600)
+
+    def call():
+        if clock.now < until:
+            raise refusal("ExpiredToken")
+        return "there"
+
+    for region in ("us-east-1", "eu-west-1"):
+        assert Waiter(limits, clock, region=region).outlasted(call) == "there"
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert len(said) == 3
+    assert said[0].startswith("credentials: waiting for EC2 to accept the worker's credentials")
+    assert "DescribeImages was refused with ExpiredToken" in said[0]
+    assert said[1].endswith("(waiting for 15 min)")
+    assert said[2].startswith("EC2 answers again: credentials (after 17")
+
+
+def test_wait_that_passes_at_once_is_not_logged(clock, caplog):
+    limits = Limits(wait_minimum=1, wait_maximum=15, outage=900)
+    Waiter(limits, clock, region="us-east-1").outlasted(Script(NO_ANSWER, NO_ANSWER, "there"))
+    assert caplog.records == []

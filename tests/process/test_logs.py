@@ -1,0 +1,96 @@
+"""Where records go: lines with fields, and entries of the journal with priority and fields."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedimg.process.log_context import fields_of, log_fields
+from fedimg.process.logs import JournalHandler
+
+SPOKEN = """
+import logging
+from fedimg.process import logs
+from fedimg.process.log_context import log_fields
+
+logs.to_standard_error()
+with log_fields(job="build-1-x", region="eu-west-1"):
+    logging.getLogger("fedimg.tests").warning("EC2 does not answer")
+logging.getLogger("fedimg.tests").info("all is well")
+"""
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket that takes entries as the journal's does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
+        received.bind(str(tmp_path / "journal"))
+        received.settimeout(5)
+        yield received
+
+
+def record(level: int, text: str, **more: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "fedimg.tests", "levelno": level, "msg": text, **more})
+
+
+def entry(journal: socket.socket) -> dict[str, str]:
+    lines = journal.recv(65536).decode().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_entry_of_the_journal_has_priority_and_fields(journal: socket.socket) -> None:
+    handler = JournalHandler(journal.getsockname())
+    with log_fields(job="build-1-x"):
+        handler.emit(record(logging.WARNING, "away", region="eu-west-1"))
+    assert entry(journal) == {
+        "MESSAGE": "away",
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "fedimg",
+        "LOGGER": "fedimg.tests",
+        "FEDIMG_JOB": "build-1-x",
+        "FEDIMG_REGION": "eu-west-1",
+    }
+    handler.emit(record(logging.INFO, "well"))
+    told = entry(journal)
+    assert (told["PRIORITY"], "FEDIMG_JOB" in told) == ("6", False)
+
+
+def test_text_of_others_adds_no_field_to_an_entry(journal: socket.socket) -> None:
+    JournalHandler(journal.getsockname()).emit(record(logging.INFO, "a\nPRIORITY=0\nb"))
+    told = entry(journal)
+    assert (told["MESSAGE"], told["PRIORITY"]) == ("a PRIORITY=0 b", "6")
+
+
+def test_entry_that_the_journal_does_not_take_is_printed_with_its_priority(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    JournalHandler(str(tmp_path / "nowhere")).emit(record(logging.ERROR, "failed"))
+    assert capsys.readouterr().err == "<3>failed\n"
+
+
+def test_lines_end_with_the_fields_where_no_journal_listens() -> None:
+    for stream in ("", "1:2"):
+        environment = {**os.environ, "JOURNAL_STREAM": stream}
+        said = subprocess.run(
+            [sys.executable, "-c", SPOKEN], capture_output=True, text=True, env=environment
+        ).stderr.splitlines()
+        first = "WARNING fedimg.tests: EC2 does not answer job=build-1-x region=eu-west-1"
+        assert said[0].split(" ", 1)[1] == first
+        assert said[1].endswith("INFO fedimg.tests: all is well")
+
+
+def test_fields_belong_to_one_thread() -> None:
+    others: list[dict[str, str]] = []
+    with log_fields(job="a"), log_fields(region="b"):
+        thread = threading.Thread(target=lambda: others.append(fields_of(record(20, ""))))
+        thread.start()
+        thread.join()
+        assert fields_of(record(20, "")) == {"job": "a", "region": "b"}
+    assert others == [{}]
+    assert fields_of(record(20, "")) == {}
