@@ -1,4 +1,7 @@
-"""The memory that the largest permitted answers of a Koji hub and of a compose's server cost."""
+"""The memory that the largest permitted answers of a Koji hub and of a compose's server cost.
+
+Follows fedimg/sources/xmlrpc_answer.py, fedimg/untrusted/json_bounds.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""tools/audit: what it says of the pinned packages, by PyPI's answers and by a downloaded set."""
+"""tools/audit: what it says of the pinned packages, by PyPI's answers and by a downloaded set.
+
+Follows tools/audit, tools/osv.py.
+"""
 
 from __future__ import annotations
 

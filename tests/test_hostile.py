@@ -2,6 +2,8 @@
 
 tests/corpus/messages has broken messages, one a file; the rest is made of real ones by changing
 them anywhere. Signatures are off here: the parsing has to hold by itself.
+
+Follows fedimg/consumers.py, fedimg/intake/announcement.py, fedimg/intake/resolve.py.
 """
 
 import ast

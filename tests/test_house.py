@@ -1,5 +1,10 @@
-"""The layout of fedimg: few modules on the top floor, and a map that is made from the modules."""
+"""The layout of fedimg and of its tests, and the map that is made from the modules.
 
+Follows tools/house-map.
+"""
+
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +29,37 @@ def test_each_package_says_what_it_is_for() -> None:
         first = path.read_text().splitlines()[0]
         assert first.startswith('"""'), path
         assert len(first) > 20, path
+
+
+#: These folders run whole processes, and each of their files follows a promise, not a module.
+WHOLE_PROCESSES = ("tests/system", "tests/chaos", "tests/bench")
+
+#: The sentence with which the docstring of a test file names what it follows, for want of a module.
+FOLLOWS = re.compile(r"^Follows ((?:[\w./*-]+(?:,\s+| and )?)+)\.$", re.MULTILINE)
+
+
+def mirrored(test: Path) -> list[Path]:
+    """Return where the module would lie that a test file mirrors, from its own path.
+
+    `tests/jobs/test_queue.py` mirrors `fedimg/jobs/queue.py`, `tests/lab/test_disk.py` mirrors
+    `lab/disk.py`. A package of `lab` may be joined to the name: `tests/lab/test_ec2_faults.py`.
+    """
+    folder = test.relative_to(ROOT / "tests").parent
+    name = test.stem.removeprefix("test_")
+    joined = [name[:at] + "/" + name[at + 1 :] for at, sign in enumerate(name) if sign == "_"]
+    root = ROOT if folder.parts[:1] == ("lab",) else ROOT / "fedimg"
+    return [root / folder / f"{module}.py" for module in [name, *joined]]
+
+
+def test_each_test_file_mirrors_a_module_or_says_what_it_follows() -> None:
+    lost = []
+    for test in sorted((ROOT / "tests").rglob("test_*.py")):
+        inside = test.relative_to(ROOT).as_posix()
+        if inside.startswith(WHOLE_PROCESSES) or any(path.is_file() for path in mirrored(test)):
+            continue
+        said = FOLLOWS.search(ast.get_docstring(ast.parse(test.read_text())) or "")
+        named = re.split(r",\s+| and ", said[1]) if said else []
+        missing = [path for path in named if not list(ROOT.glob(path))]
+        if missing or not named:
+            lost.append(f"{inside}: {', '.join(missing) or 'names nothing that it follows'}")
+    assert lost == []

@@ -1,4 +1,7 @@
-"""docs/security.md's judgements of known vulnerabilities: nothing uses what these are about."""
+"""docs/security.md's judgements of known vulnerabilities: nothing uses what these are about.
+
+Follows docs/security.md.
+"""
 
 from __future__ import annotations
 

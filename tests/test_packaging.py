@@ -1,4 +1,7 @@
-"""What a site installs: the package, its requirements, the example configuration, the units."""
+"""What a site installs: the package, its requirements, the example configuration, the units.
+
+Follows setup.py, pyproject.toml, systemd/*.service.
+"""
 
 import ast
 import configparser

@@ -1,4 +1,7 @@
-"""docs/security.md: each claim names a test that shows it, and each named test is there."""
+"""docs/security.md: each claim names a test that shows it, and each named test is there.
+
+Follows docs/security.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`fedimg upload` of images that others have announced, or will: one image, one publication."""
+"""`fedimg upload` of images that others have announced, or will: one image, one publication.
+
+Follows fedimg/cli/publishing_commands.py, fedimg/store/twins.py.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 It drops the tags of RegisterImage, knows key pairs by their names alone, and does not have every
 action: what an EC2 beside AWS's may well do, too.
+
+Follows fedimg/aws/client/errors.py.
 """
 
 import os

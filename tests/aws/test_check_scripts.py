@@ -1,4 +1,7 @@
-"""Test the scripts of the shipped checks on files of a test, in a mount namespace."""
+"""Test the scripts of the shipped checks on files of a test, in a mount namespace.
+
+Follows fedimg/aws/boot/check_scripts/*.sh.
+"""
 
 import os
 import shutil

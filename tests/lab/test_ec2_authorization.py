@@ -1,4 +1,7 @@
-"""Calls under IAM policies: which resources and condition keys each is judged by."""
+"""Calls under IAM policies: which resources and condition keys each is judged by.
+
+Follows lab/ec2/iam/*.py.
+"""
 
 import json
 import secrets

@@ -1,4 +1,7 @@
-"""What is public, what an account shares, and what keeps it from being public."""
+"""What is public, what an account shares, and what keeps it from being public.
+
+Follows lab/ec2/permissions.py.
+"""
 
 from collections.abc import Callable
 from typing import Any

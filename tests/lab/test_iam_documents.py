@@ -1,4 +1,7 @@
-"""IAM's rules for policy documents: what a statement speaks of, and who wins."""
+"""IAM's rules for policy documents: what a statement speaks of, and who wins.
+
+Follows lab/ec2/iam/*.py.
+"""
 
 import json
 from typing import Any

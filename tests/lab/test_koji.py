@@ -1,4 +1,7 @@
-"""The lab's Koji as its clients see it: xmlrpc.client for the hub, requests for the files."""
+"""The lab's Koji as its clients see it: xmlrpc.client for the hub, requests for the files.
+
+Follows lab/koji/*.py.
+"""
 
 import hashlib
 import socket

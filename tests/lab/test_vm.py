@@ -1,4 +1,7 @@
-"""Virtual machines that boot the lab's own cloud image; emulated, a boot takes half a minute."""
+"""Virtual machines that boot the lab's own cloud image; emulated, a boot takes half a minute.
+
+Follows lab/machines/virtual_machine.py, lab/image.py.
+"""
 
 import os
 import socket

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from fedimg.process import systemd as watchdog
+from fedimg.process import systemd as systemd_module
 from lab.bus import Bus
 from tests.hub_process import INSTALLED, START_SECONDS, HubProcess
 
@@ -58,7 +58,9 @@ def test_watchdog_is_notified_unless_a_thread_hangs(
 ) -> None:
     stopping = threading.Event()
     hanging: list[str] = []
-    waiting = threading.Thread(target=watchdog.wait, args=(stopping, lambda _seconds: hanging))
+    waiting = threading.Thread(
+        target=systemd_module.wait, args=(stopping, lambda _seconds: hanging)
+    )
     waiting.start()
     try:
         assert [systemd.receive(10), systemd.receive(10)] == ["WATCHDOG=1"] * 2
@@ -75,7 +77,7 @@ def test_watchdog_is_notified_unless_a_thread_hangs(
 
 def test_thread_that_stops_using_the_database_is_reported(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/some.db")
-    threads = watchdog.Watchdog(engine, ["polling", "hanging"])
+    threads = systemd_module.Watchdog(engine, ["polling", "hanging"])
 
     def poll() -> None:
         with engine.connect() as connection:
@@ -98,14 +100,14 @@ def test_without_systemd_nothing_is_sent(
     monkeypatch.delenv(name)
     stopping = threading.Event()
     threading.Timer(0.5, stopping.set).start()
-    watchdog.wait(stopping, lambda _seconds: [])
+    systemd_module.wait(stopping, lambda _seconds: [])
     assert systemd.receive(0.1) == ""
 
 
 def test_watchdog_of_another_process_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     monkeypatch.setenv("WATCHDOG_PID", "1")
-    assert watchdog.limit() is None
+    assert systemd_module.limit() is None
 
 
 def test_missing_notification_socket_is_only_a_warning(
@@ -113,7 +115,7 @@ def test_missing_notification_socket_is_only_a_warning(
 ) -> None:
     systemd.path.unlink()
     with caplog.at_level(logging.WARNING):
-        watchdog.notify("READY=1")
+        systemd_module.notify("READY=1")
     assert "cannot notify systemd of READY=1" in caplog.text
 
 

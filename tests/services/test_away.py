@@ -1,4 +1,7 @@
-"""A further region that is gone, hangs or takes no call: the others never wait for it."""
+"""A further region that is gone, hangs or takes no call: the others never wait for it.
+
+Follows fedimg/services/ec2.py, fedimg/aws/client/availability.py.
+"""
 
 from __future__ import annotations
 

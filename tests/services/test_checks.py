@@ -1,4 +1,7 @@
-"""The checks that fedimg brings, on test instances that are confined processes."""
+"""The checks that fedimg brings, on test instances that are confined processes.
+
+Follows fedimg/aws/boot/checks.py, fedimg/aws/boot/check_scripts/*.sh.
+"""
 
 from __future__ import annotations
 

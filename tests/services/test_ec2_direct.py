@@ -1,4 +1,7 @@
-"""One image through EC2Service with write_via = "direct": no utility instance has a part in it."""
+"""One image through EC2Service with write_via = "direct": no utility instance has a part in it.
+
+Follows fedimg/services/ec2.py, fedimg/aws/write/ebs_direct.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One image through EC2Service while EC2 goes wrong by a plan: nothing lost, double, or left."""
+"""One image through EC2Service while EC2 goes wrong by a plan: nothing lost, double, or left.
+
+Follows fedimg/services/ec2.py, fedimg/aws/client/retrying.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Publishing while the site is held: everything is made and tested, and nothing is public."""
+"""Publishing while the site is held: everything is made and tested, and nothing is public.
+
+Follows fedimg/services/ec2.py, fedimg/jobs/holds.py.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

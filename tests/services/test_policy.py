@@ -1,6 +1,8 @@
 """docs/aws-policy.json: jobs run under it, and each part of it is needed.
 
 The lab's EC2 evaluates the policy, with resources and conditions, for the keys of an IAM user.
+
+Follows docs/aws-policy.json.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from botocore.exceptions import ClientError
 from fedimg.aws import cleanup, inventory, read_back
 from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.instance import network as security_group
+from fedimg.aws.instance.network import prepare
 from fedimg.aws.preflight import Preflight
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
@@ -84,7 +86,7 @@ def regrouped(lab: Lab, mine: Lab) -> str:
     for source in ("192.0.2.0/24", "198.51.100.0/24"):
         network = Network.model_validate({"allowed_source": source})
         waiter = Waiter(limits, threading.Event())
-        security_group.prepare(mine.clients.ec2(ORIGIN), waiter, labels, network)
+        prepare(mine.clients.ec2(ORIGIN), waiter, labels, network)
     return ""
 
 

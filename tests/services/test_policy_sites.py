@@ -1,4 +1,7 @@
-"""docs/aws-policy.json keeps a site from what another one has, and from what is nobody's."""
+"""docs/aws-policy.json keeps a site from what another one has, and from what is nobody's.
+
+Follows docs/aws-policy.json.
+"""
 
 from __future__ import annotations
 

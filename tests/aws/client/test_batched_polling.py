@@ -8,7 +8,6 @@ from botocore.exceptions import ClientError
 
 from fedimg.aws import snapshots
 from fedimg.aws.client import batched_polling
-from fedimg.aws.client import waiter as waiting
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
@@ -43,7 +42,7 @@ class Snapshots:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(waiting, "time", clock)
+    monkeypatch.setattr("fedimg.aws.client.waiter.time", clock)
     monkeypatch.setattr(batched_polling, "time", clock)
     return clock
 

@@ -8,7 +8,6 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
-from fedimg.aws.client import clients as made
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.retrying import RetryingClient, once
 from fedimg.aws.client.waiter import Waiter
@@ -89,7 +88,7 @@ def test_keys_that_were_changed_in_their_file_are_read_again(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
-    monkeypatch.setattr(made, "_RENEW_SECONDS", 0)
+    monkeypatch.setattr("fedimg.aws.client.clients._RENEW_SECONDS", 0)
     written = "[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
     keys.write_text(written.format(*older))
     own = Clients()

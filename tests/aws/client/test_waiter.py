@@ -12,7 +12,6 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from fedimg.aws.client import waiter as waiting
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
@@ -24,7 +23,7 @@ from tests.aws.clock import Clock
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(waiting, "time", clock)
+    monkeypatch.setattr("fedimg.aws.client.waiter.time", clock)
     return clock
 
 

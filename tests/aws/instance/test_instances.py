@@ -4,7 +4,7 @@ import pytest
 
 from fedimg.aws.client.errors import code, no_capacity
 from fedimg.aws.instance import instances
-from fedimg.aws.instance import network as security_group
+from fedimg.aws.instance.network import prepare
 from fedimg.config import Network
 from fedimg.exceptions import EC2ServiceException
 from tests.aws.conftest import ORIGIN, wait_until
@@ -22,12 +22,12 @@ def ami(ec2, tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def place(origin, waiter, labels):
-    return security_group.prepare(origin, waiter, labels, NETWORK)
+def job_network(origin, waiter, labels):
+    return prepare(origin, waiter, labels, NETWORK)
 
 
 @pytest.fixture
-def launch(origin, waiter, labels, ami, place):
+def launch(origin, waiter, labels, ami, job_network):
     """Return a function that launches an instance of the test's job; terminate all at the end."""
 
     def launch(role="utility", *, token="1", job=labels, network=NETWORK, client=origin, **changes):
@@ -36,8 +36,8 @@ def launch(origin, waiter, labels, ami, place):
             "instance_type": "t3.small",
             "user_data": "#cloud-config\n",
             "token": job.token(role, token),
-            "group": place.group,
-            "subnet": instances.subnets_for(origin, place, "t3.small", 0)[0],
+            "group": job_network.group,
+            "subnet": instances.subnets_for(origin, job_network, "t3.small", 0)[0],
             **changes,
         }
         return instances.launch(client, waiter, job, role, instances.Launch(**given), network)
@@ -53,11 +53,11 @@ def shown(origin, instance) -> dict:
     return reservation["Instances"][0]
 
 
-def test_instance_is_locked_down(origin, launch, place):
+def test_instance_is_locked_down(origin, launch, job_network):
     made = shown(origin, launch())
     assert made["MetadataOptions"]["HttpTokens"] == "required"
     assert "IamInstanceProfile" not in made
-    assert [group["GroupId"] for group in made["SecurityGroups"]] == [place.group]
+    assert [group["GroupId"] for group in made["SecurityGroups"]] == [job_network.group]
     behaviour = origin.describe_instance_attribute(
         InstanceId=made["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
     )
@@ -164,17 +164,17 @@ def test_bad_request_is_not_for_want_of_room(origin, launch):
     assert not no_capacity(caught.value)
 
 
-def test_attempts_go_round_the_zones_that_offer_the_type(origin, place):
+def test_attempts_go_round_the_zones_that_offer_the_type(origin, job_network):
     offers = origin.describe_instance_type_offerings(
         LocationType="availability-zone",
         Filters=[{"Name": "instance-type", "Values": ["t3.small"]}],
     )["InstanceTypeOfferings"]
     zones = {offer["Location"] for offer in offers}
-    fit = [subnet for subnet, zone in place.subnets.items() if zone in zones]
-    tried = [instances.subnets_for(origin, place, "t3.small", n) for n in range(len(fit) + 1)]
+    fit = [subnet for subnet, zone in job_network.subnets.items() if zone in zones]
+    tried = [instances.subnets_for(origin, job_network, "t3.small", n) for n in range(len(fit) + 1)]
     assert [first for first, *_ in tried] == [*fit, fit[0]]
     assert all(sorted(each) == sorted(fit) for each in tried)
 
 
-def test_type_that_no_zone_is_known_to_offer_is_left_to_ec2(origin, place):
-    assert instances.subnets_for(origin, place, "x99.huge", 0) == list(place.subnets)
+def test_type_that_no_zone_is_known_to_offer_is_left_to_ec2(origin, job_network):
+    assert instances.subnets_for(origin, job_network, "x99.huge", 0) == list(job_network.subnets)
