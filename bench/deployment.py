@@ -55,7 +55,7 @@ class Deployment:
     _store: Store | None = None
 
     def build(self) -> Path:
-        """An image of its own, packed as Koji packs."""
+        """Make an image that no other build has, packed as Koji packs."""
         stem = f"Fedora-Cloud-Base-43-2026.{next(_releases)}.x86_64"
         return build_image(self.folder, stem)
 
@@ -89,7 +89,7 @@ class Deployment:
             return self.until(lambda: heard[0] if heard else None)
 
     def ended(self, count: int, states: Collection[str] = ("complete",)) -> list[JobRow]:
-        """The jobs, when there are `count` and all have ended so, their clean-up too."""
+        """Wait until `count` jobs and their clean-ups have ended in this state; return the jobs."""
 
         def look() -> list[JobRow] | None:
             jobs = self._jobs()
@@ -103,11 +103,11 @@ class Deployment:
         return jobs
 
     def calls(self) -> list[recording.Call]:
-        """What EC2 was asked by now."""
+        """Return the calls so far, in their order."""
         return recording.read(self.calls_file)
 
     def ec2_calls(self) -> list[recording.Call]:
-        """The calls by now, less those to other services."""
+        """Return the calls to EC2 so far, without those to other services."""
         return [call for call in self.calls() if call.action]
 
     def public_at(self, count: int, states: Collection[str] = ("complete",)) -> float:
@@ -133,11 +133,11 @@ class Deployment:
         return cpu_seconds(self.worker.pid)
 
     def memory_mib(self) -> float:
-        """The most memory that the worker ever held."""
+        """Return the most memory that the worker has held."""
         return memory_mib(self.worker.pid, "VmHWM")
 
     def until(self, look: Callable[[], T | None]) -> T:
-        """The first answer of `look` that is not None."""
+        """Return the first answer of `look` that is not None."""
         return until(look, self.worker.check)
 
     def _jobs(self) -> list[JobRow]:
@@ -159,7 +159,7 @@ def site(
     boot_seconds: float = 0.0,
     within: Path | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A lab site in a process of its own: its folder, and what it tells of itself.
+    """Run a lab site in a process of its own; yield its folder and its description.
 
     The folder, where the volumes are, is made in `within`, or where temporary files go.
     """
@@ -221,7 +221,7 @@ def until(
     check: Callable[[], None] = lambda: None,
     pause: float = _LOOK_SECONDS,
 ) -> T:
-    """The first answer of `look` that is not None; `check` raises when there will be none."""
+    """Return the first answer of `look` that is not None; `check` raises when none will come."""
     deadline = time.monotonic() + PATIENCE
     while (answer := look()) is None:
         check()

@@ -23,7 +23,7 @@ _LEVEL = 1
 
 
 def packed(size_mib: int) -> dict[str, Path]:
-    """The image's two files: `one` is a single block of .xz, `many` has a block every 24 MiB.
+    """Make the image's two files: `one` is a single block of .xz, `many` has a block every 24 MiB.
 
     They are kept, since packing a GiB takes minutes.
     """

@@ -85,7 +85,7 @@ def _taken(count: int, koji: int) -> dict[str, float]:
 
 
 def _signed(bus: Bus, topic: str, number: int, method: str) -> list[bytes]:
-    """A message as it travels, signed by Koji."""
+    """Return a message as the bus carries it, signed by Koji."""
     envelope = {
         "topic": topic,
         "msg": _task(number, method),

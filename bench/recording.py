@@ -55,7 +55,7 @@ class Call:
 
 
 def read(file: Path) -> list[Call]:
-    """The calls that were written down so far."""
+    """Return the calls that were written down so far."""
     lines = file.read_text().splitlines() if file.exists() else []
     return [Call(**json.loads(line)) for line in lines]
 
@@ -96,7 +96,7 @@ def replayed(calls: Sequence[Call], environment: Mapping[str, str]) -> float:
 
 
 def _signed(call: Call, number: int, keys: Credentials) -> Call:
-    """A call as it is made for the time `number`."""
+    """Return a call as it is made for the time `number`."""
     body = base64.b64decode(call.body)
     if call.action == "RegisterImage":
         body = re.sub(rb"((?:^|&)Name=)", rb"\g<1>again-%d-" % number, body)

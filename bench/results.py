@@ -36,7 +36,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        """What `write` has kept."""
+        """Return the results that `write` has kept."""
         return cls(**json.loads(path.read_text()))
 
     def show(self, console: Console) -> None:
@@ -55,7 +55,7 @@ class Result:
             console.print(f"\n{self.plot}", highlight=False)
 
     def markdown(self) -> str:
-        """The same as a table for a page."""
+        """Return the results as a table for a page."""
         rows = [
             f"| `{key}` | {number(value)} | {number(most) if most is not None else ''} |"
             for key, value in self.figures.items()
@@ -65,14 +65,14 @@ class Result:
 
 
 def number(value: float) -> str:
-    """A figure as a person reads it: three digits that count, and no more."""
+    """Return a figure as a person reads it, with three significant digits."""
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def bars(title: str, rows: Sequence[tuple[str, float]], unit: str, width: int = 40) -> str:
-    """A plot in plain text: a bar a row."""
+    """Draw a plot in plain text, a bar a row."""
     most = max((value for _, value in rows), default=0) or 1
     wide = max((len(label) for label, _ in rows), default=0)
     lines = [

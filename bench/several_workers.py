@@ -27,7 +27,7 @@ _SCALE = 0.1
 
 
 def run(tiny: bool) -> Result:
-    """The same load a worker for 1, 2, 4 and 8 workers; then one of each is killed."""
+    """Give each of 1, 2, 4 and 8 workers the same load; then kill one of each."""
     counts = (1, 2) if tiny else _WORKERS
     figures: dict[str, float] = {}
     plot: list[tuple[str, float]] = []

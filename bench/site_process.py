@@ -26,7 +26,7 @@ READY = "the site is ready"
 
 
 def regions(count: int) -> list[str]:
-    """That many regions, the origin first; there are names for as many as are asked for."""
+    """Return the names of that many regions, the origin first."""
     known = [ORIGIN, *(region for region in commercial() if region != ORIGIN)]
     made_up = [f"xx-bench-{number}" for number in range(1, 1 + max(0, count - len(known)))]
     return [*known, *made_up][: count or None]

@@ -107,6 +107,6 @@ def _image(number: int) -> RawImage:
 
 @contextmanager
 def _silent() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
+    """Run a server that takes connections and never answers; yield its address."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"

@@ -80,7 +80,7 @@ def _memory(needed: int) -> Path | None:
 
 @contextmanager
 def _volumes(within: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A site whose volumes are in a folder; its folder, and what it tells of itself."""
+    """Run a site whose volumes are in a folder; yield its folder and its description."""
     with (
         site(regions=1, within=within) as (folder, told),
         # The benchmarks behind this one have sites of their own.

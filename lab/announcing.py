@@ -130,7 +130,7 @@ def _image(
     stem: str,
     architecture: str,
 ) -> Path:
-    """An image under the name that Koji would have given it, whoever made it.
+    """Return an image under the name that Koji would have given it, whoever made it.
 
     On a site of virtual machines that is by default one which really boots.
     """

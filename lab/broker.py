@@ -127,7 +127,7 @@ class Broker:
     close = stop
 
     def connection(self) -> pika.BlockingConnection:
-        """A connection for whatever is done here by hand."""
+        """Open a connection for what the lab itself does."""
         return pika.BlockingConnection(pika.URLParameters(self.url))
 
     def put(
@@ -262,7 +262,7 @@ handlers = ["console"]
 
 
 def consumer(callback: str) -> list[str]:
-    """The command line of fedora-messaging's consumer with a callback."""
+    """Return the command line of fedora-messaging's consumer with a callback."""
     program = Path(sys.executable).parent / "fedora-messaging"
     return [str(program), "consume", f"--callback={callback}"]
 

@@ -74,7 +74,7 @@ class Heard:
     news: threading.Condition = field(default_factory=threading.Condition)
 
     def wait_for(self, topic: str, seconds: float, count: int = 1) -> list[dict[str, Any]]:
-        """The messages whose topic ends with `topic`, once there are `count`.
+        """Wait for `count` messages whose topic ends with `topic`, and return them.
 
         Raises TimeoutError that lists the topics that were heard instead.
         """
@@ -127,7 +127,7 @@ class Bus:
         return {"FEDMSG_CONFIG": str(self.config_file)}
 
     def command(self, name: str, *arguments: str) -> list[str]:
-        """The command line of a fedmsg program (`fedmsg-hub`, `fedmsg-tail`, …) on this bus."""
+        """Return the command line of a fedmsg program, such as `fedmsg-hub`, on this bus."""
         program = Path(sys.executable).parent / name
         return [str(program), "--config-filename", str(self.config_file), *arguments]
 
@@ -139,7 +139,9 @@ class Bus:
         return config
 
     def publisher(self, name: str = KOJI) -> dict[str, Any]:
-        """The settings of a fedmsg context that publishes through the relay and signs as `name`."""
+        """Return the settings of a fedmsg context that publishes through the relay and signs as
+        `name`.
+        """
         named = {"active": True, "name": "relay_inbound", "cert_prefix": name}
         return copy.deepcopy(self.config()) | named
 

@@ -55,7 +55,9 @@ class Authority:
             self._certify(name, key)
 
     def issue_tls(self, name: str, *places: IPv4Address | str) -> None:
-        """The same for TLS, which wants a stronger key: for a client, or a server at `places`."""
+        """Make a certificate for TLS, which demands a stronger key: for a client, or a server at
+        `places`.
+        """
         if not (self.folder / f"{name}.crt").exists():
             self._certify(name, ec.generate_private_key(ec.SECP256R1()), places)
 

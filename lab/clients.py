@@ -73,7 +73,8 @@ class Deployment:
 
 
 def fedimg_toml(deployment: Deployment) -> str:
-    """The text of a fedimg.toml for this deployment: short limits, since nothing here is far.
+    """Return the text of a fedimg.toml for this deployment: short limits, since nothing here is
+    far.
 
     Virtual machines get longer ones: emulated, they take their time.
     """

@@ -226,7 +226,7 @@ class _Demo:
             say(line, highlight=False, soft_wrap=True)
 
     def _fedimg(self, command: str) -> list[dict[str, Any]]:
-        """What a fedimg command says; nothing while it has no database yet."""
+        """Return what a fedimg command prints; nothing while it has no database yet."""
         asked = subprocess.run(
             [PROGRAMS / "fedimg", "--config", self._site.fedimg_config, command, "--json"],
             cwd=self._site.state,

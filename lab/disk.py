@@ -169,7 +169,7 @@ def _make_ext4(
     tree: Mapping[str, bytes],
     links: Mapping[str, str],
 ) -> None:
-    """An ext4 at `offset` with these files, all root's: debugfs writes them, in a fixed order."""
+    """Make an ext4 at `offset` with these files, all root's: debugfs writes in a fixed order."""
     extended = f"offset={offset},hash_seed={root_uuid},root_owner=0:0,nodiscard"
     mke2fs = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-E", extended, "-m", "1"]
     blocks = ["-b", "4096", "-I", "256", "-L", "fedora", "-U", str(root_uuid)]
@@ -218,7 +218,7 @@ def _e2fsprogs(command: list[str]) -> None:
 def boot_sector(
     code: bytes, rows: Sequence[bytes], disk_uuid: uuid.UUID, *, signed: bool = True
 ) -> bytes:
-    """A master boot record; no BIOS starts one that is not signed."""
+    """Return a master boot record; no BIOS starts one that is not signed."""
     identity = disk_uuid.bytes[:4] + b"\0\0"
     end = b"\x55\xaa" if signed else b"\0\0"
     return code.ljust(440, b"\0") + identity + b"".join(rows).ljust(64, b"\0") + end
@@ -238,7 +238,7 @@ def _write_gpt(
     code: bytes,
     disk_uuid: uuid.UUID,
 ) -> None:
-    """A GPT at both ends of the disk; `partitions` are (type, first sector, last sector)."""
+    """Write a GPT at both ends of the disk; `partitions` are (type, first sector, last sector)."""
     entries = b"".join(
         kind.bytes_le
         + uuid.uuid5(disk_uuid, str(first)).bytes_le

@@ -15,7 +15,7 @@ _DATE = (2018 - 1980) << 9 | 5 << 5 | 1
 
 
 def efi_system(size: int, loader_name: str, loader: bytes) -> bytes:
-    """A FAT12 file system that holds `loader` as /EFI/BOOT/`loader_name`.
+    """Make a FAT12 file system that holds `loader` as /EFI/BOOT/`loader_name`.
 
     `size` is bytes, at most 5 MiB; only what is not zero at the end is left out of the answer.
     """

@@ -10,7 +10,7 @@ from lab.running import SiteError, ask, read, tell
 
 
 def values(path: Path) -> dict[str, Any]:
-    """What a plan's file says. Raises SiteError when that is no plan."""
+    """Read a plan's file. Raises SiteError when it holds no plan."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
         Plan.of(said)
@@ -20,7 +20,7 @@ def values(path: Path) -> dict[str, Any]:
 
 
 def plan(path: Path) -> Plan:
-    """The plan in a file. Raises SiteError when that is none."""
+    """Read the plan in a file. Raises SiteError when it holds none."""
     return Plan.of(values(path))
 
 

@@ -81,7 +81,7 @@ def cache() -> Path:
 
 
 def image(say: Callable[[str], None] = lambda text: None) -> Image:
-    """The image of this recipe, built now unless the cache has it; `say` hears that it is built.
+    """Return the image of this recipe; build it, and tell `say` so, unless the cache has it.
 
     Raises MissingProgram or DiskNotMade.
     """
@@ -184,7 +184,7 @@ def _first_sector(root_bytes: int, identity: uuid.UUID) -> bytes:
 
 
 def _grub(work: Path, platform: str, root_uuid: uuid.UUID, more: str) -> bytes:
-    """A GRUB that goes on with the grub.cfg in the root file system."""
+    """Make a GRUB that goes on with the grub.cfg in the root file system."""
     start = work / "start.cfg"
     start.write_text(_GRUB_START.format(uuid=root_uuid))
     core = work / f"grub-{platform}"

@@ -76,17 +76,17 @@ class PostgreSQL:
         self._process.wait(_STOP_SECONDS)
 
     def processes(self) -> list[int]:
-        """The numbers of its processes."""
+        """Return the numbers of the server's processes."""
         main = self._process.pid
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
         return [main, *map(int, children)]
 
     def url(self, database: str) -> str:
-        """The address of a database."""
+        """Return the address of a database."""
         return f"postgresql://{_ROLE}@127.0.0.1:{self.port}/{database}"
 
     def create(self, template: str = "template1", name: str = "") -> str:
-        """The address of a new database, empty unless it is a copy of another."""
+        """Create a database, empty or a copy of another, and return its address."""
         name = name or f"database_{next(self._numbers)}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
@@ -110,7 +110,7 @@ Server = TypeVar("Server", bound=PostgreSQL)
 
 @contextmanager
 def serving(kind: type[Server]) -> Iterator[Server]:
-    """A server, for as long as the context lasts."""
+    """Run a server for as long as the context lasts."""
     # Not below a caller's own folders, which perhaps only their owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="lab-postgresql-"))
     try:

@@ -83,7 +83,7 @@ class Process:
             time.sleep(0.1)
 
     def tail(self) -> str:
-        """The end of the log, with a line on where all of it is."""
+        """Return the end of the log, with a line on where all of it is."""
         lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         return f"its log {self.log} ends:\n" + "\n".join(f"    {line}" for line in lines)
 
@@ -101,7 +101,7 @@ class Process:
         return self._popen.wait(seconds)
 
     def wait(self, seconds: float) -> int:
-        """The status with which the program ends within `seconds`.
+        """Wait for the program to end, `seconds` at most, and return its status.
 
         Raises subprocess.TimeoutExpired when it does not.
         """

@@ -26,7 +26,9 @@ class SiteError(Exception):
 
 
 def read(state: Path) -> dict[str, Any]:
-    """What the site in `state` tells of itself. Raises SiteError when none has been ready there."""
+    """Read the description of the site in `state`. Raises SiteError when no site has been ready
+    there.
+    """
     try:
         told: dict[str, Any] = json.loads((state / SITE_FILE).read_text())
     except FileNotFoundError as error:

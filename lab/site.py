@@ -238,7 +238,7 @@ class Site:
 
 
 def shipped_policy() -> str:
-    """The policy that the repository ships, for the site's fedimg."""
+    """Return the policy that the repository ships, for the site's fedimg."""
     return SHIPPED_POLICY.read_text().replace(f'"{EXAMPLE_SITE}"', f'"{SITE_NAME}"')
 
 
@@ -270,7 +270,9 @@ def _say(text: str) -> None:
 
 
 def delays(scale: float, regions: Sequence[str]) -> Delays:
-    """The lab's own short delays times `scale`, and copies that are not equally far everywhere."""
+    """Return the lab's own short delays times `scale`, and copies that are not equally far
+    everywhere.
+    """
     short = Delays()
     names = [field.name for field in dataclasses.fields(Delays) if field.type is float]
     names.remove("instance_forgotten")

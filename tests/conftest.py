@@ -48,7 +48,7 @@ def _no_skip(node: pytest.Item | pytest.Collector, report: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first: of several workers none is left alone with it at the end."""
+    """Begin with the longest tests, so that no worker is left alone with one at the end."""
 
     def rank(item: pytest.Item) -> int:
         if item.get_closest_marker("vm"):
@@ -80,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new state directory, made once: its tables take a quarter of a second."""
+    """Make a state directory once, as its tables take a quarter of a second."""
     directory = tmp_path_factory.mktemp("blank")
     Store(directory).close()
     return directory
@@ -88,14 +88,14 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """A server that is started for the first test which asks for it."""
+    """Start a server for the first test that asks for it."""
     with serving(PostgreSQL) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def cloud_image() -> Image:
-    """What virtual machines boot, built by the first who wants it; skips where none can run."""
+    """Build the image that virtual machines boot; skip the test where none can run."""
     try:
         virtual_machines.require_programs()
         return image.image()
@@ -105,7 +105,7 @@ def cloud_image() -> Image:
 
 @pytest.fixture
 def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Store]:
-    """A database: a file, or a PostgreSQL for a module that names both."""
+    """Return a database: a file, or a PostgreSQL for a module that names both."""
     if getattr(request, "param", "sqlite") == "postgresql":
         (tmp_path / "state").mkdir()
         url = request.getfixturevalue("postgresql").blank()

@@ -20,7 +20,7 @@ class Told(Protocol):
 
 
 def ask(ec2: Told, page: str) -> Any:
-    """What the lab tells on a page such as `ledger/live`."""
+    """Return the lab's answer on a page such as `ledger/live`."""
     return running.ask(_site(ec2), page)
 
 
@@ -30,7 +30,7 @@ def forget_calls(ec2: Told) -> None:
 
 
 def refusing(codes: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The faults by which a region refuses actions for good: region, action, EC2's code.
+    """Return the faults by which a region refuses actions for good: region, action, EC2's code.
 
     Of `SnapshotCompletion` and `ImageCompletion` the value is the reason of a failure.
     """

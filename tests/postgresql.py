@@ -15,11 +15,11 @@ class PostgreSQL(_PostgreSQL):
     """A server whose databases are fedimg's."""
 
     def url(self, database: str) -> str:
-        """The address of a database; the queue's own tables are found by their bare names."""
+        """Return the address of a database; the queue's tables are found by bare names."""
         return f"{super().url(database)}?options=-csearch_path%3Dpublic,dbos"
 
     def blank(self) -> str:
-        """The address of a new database with fedimg's tables, which take a second to make."""
+        """Return the address of a new database with fedimg's tables, made in a second."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             there = connection.execute(query, [_BLANK]).fetchone()

@@ -138,7 +138,7 @@ class InProcess:
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """A folder in memory, where there is such: thousands of entries wait for no disk there."""
+    """Return a folder in memory where there is one, as thousands of entries wait for a disk."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
         yield Path(folder)
@@ -241,7 +241,7 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
 
 @pytest.fixture(scope="module")
 def hostile_hub() -> Iterator[tuple[config.Koji, Callable[[list[Any]], None]]]:
-    """A hub that answers a multiCall by whatever it was given."""
+    """Run a hub that answers each multiCall with what the test gives it."""
     given: list[Any] = []
 
     class Answering(BaseHTTPRequestHandler):

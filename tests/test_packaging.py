@@ -39,7 +39,7 @@ COMMENTED_KEY = re.compile(r"^#(?=\w+ = )", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip has put what `pip install .` installs."""
+    """Install the package into a folder by `pip install .`; return the folder."""
     folder = tmp_path_factory.mktemp("installed")
     # From a copy: pip builds in the tree, and other tests run from there.
     source = tmp_path_factory.mktemp("source") / "fedimg"
@@ -204,7 +204,7 @@ def keys_of(values: dict[str, Any]) -> set[str]:
 
 
 def model_keys(model: type[BaseModel]) -> set[str]:
-    """The keys that a model knows, as keys_of has them."""
+    """Return the keys that a model knows, as keys_of has them."""
     found = set()
     for name, field in model.model_fields.items():
         key = field.alias or name
@@ -403,7 +403,7 @@ def test_policy_allows_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hashed(name: str) -> dict[str, Requirement]:
-    """What a file of requirements/ pins; each line has the hashes of the release's files."""
+    """Return a requirements file's pins; each line has the hashes of the release's files."""
     text = (ROOT / "requirements" / name).read_text().replace("\\\n", "")
     found = {}
     for line in text.splitlines():

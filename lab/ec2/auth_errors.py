@@ -82,7 +82,7 @@ _S3: dict[Reason, _Said] = {
 
 
 def answer(request: Request, refused: NotVerified) -> Answer:
-    """The refusal of a call, in its service's words."""
+    """Return the refusal of a call, in the words of the service."""
     service = refused.service or _guessed(request)
     if service == "ec2":
         code, status, message = _said(_EC2, refused)
@@ -95,7 +95,9 @@ def answer(request: Request, refused: NotVerified) -> Answer:
 
 
 def denied(request: Request, service: str, message: str) -> Answer:
-    """The refusal of a call that its caller's policies do not allow; not one of EC2 or EBS."""
+    """Return the refusal of a call that the caller's policies do not allow, for services other than
+    EC2 and EBS.
+    """
     if service == "s3":
         return _s3_error(request, "AccessDenied", 403, message)
     if service in ("iam", "sts") or _is_form(request):
@@ -109,7 +111,7 @@ def _s3_error(request: Request, code: str, status: int, message: str) -> Answer:
 
 
 def _query_error(request: Request, service: str, code: str, status: int, message: str) -> Answer:
-    """An error as the services say it that take forms, EC2 apart."""
+    """Return an error in the form of the services whose requests are HTML forms, EC2 excepted."""
     body = f"<Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message>"
     space = f"https://{service or 'aws'}.amazonaws.com/doc/"
     return Answer(
@@ -122,7 +124,7 @@ def _query_error(request: Request, service: str, code: str, status: int, message
 
 
 def _json_error(code: str, status: int, message: str) -> Answer:
-    """An error as the services say it that take JSON."""
+    """Return an error in the form of the services whose requests are JSON."""
     # Some of them write the name of the message small.
     body = {"__type": code, "message": message, "Message": message}
     return Answer(

@@ -10,13 +10,13 @@ CHUNK = 8 << 20
 
 
 def create(path: Path, size: int) -> None:
-    """An empty file of `size` bytes that takes no room."""
+    """Make an empty file of `size` bytes that takes no room."""
     with path.open("wb") as file:
         file.truncate(size)
 
 
 def copy(source: Path, target: Path, size: int) -> None:
-    """The bytes of `source` as they are now, in a file of `size` bytes; holes stay holes."""
+    """Copy the present bytes of `source` into a file of `size` bytes; holes stay holes."""
     with source.open("rb") as old, target.open("wb") as new:
         if not _cloned(old.fileno(), new.fileno()):
             _copy_data(old.fileno(), new.fileno())

@@ -250,7 +250,7 @@ def _readable(call: Call, id: str) -> Snapshot:
 
 
 def _blocks(world: World, snapshot: Snapshot) -> list[int]:
-    """The blocks that hold data; one that was put holds it even when it is all zeros."""
+    """Return the blocks that hold data; one that was put holds it even when it is all zeros."""
     upload = world.uploads.get(snapshot.id)
     found = upload.indexes() if upload else set()
     for begin, end in disks.extents(snapshot.path):

@@ -40,7 +40,7 @@ class Reset(ConnectionResetError):
 
 
 def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) -> Answer:
-    """What `act` answers the call, unless a fault of the site's plan is due.
+    """Return the answer of `act` to the call, unless a fault of the site's plan is due.
 
     `named` are the things that the request names beside its parameters. Raises EC2Error for a
     refusal, and Reset for a connection that is to break.
@@ -80,7 +80,9 @@ def _end(rule: Rule) -> None:
 
 
 def _unknown(call: Call, due: Due, named: set[str]) -> set[str]:
-    """What is too new for this call to know; EC2Error when it has to know one of them."""
+    """Return the resources that are too new for this call to know. Raises EC2Error when the call
+    needs one.
+    """
     new = call.world.ledger.younger(due.rule.seconds, call.region)
     new |= {
         id for id in named & call.world.ledger.ids(call.region) if due.named(id) <= due.rule.answers
@@ -119,7 +121,7 @@ def _seeing_less(call: Call, hidden: set[str]) -> Call:
 
 
 def _seeing(call: Call, tables: Mapping[str, dict[str, Any]]) -> Call:
-    """The same call on a world with other tables: good for looking, not for changing."""
+    """Return the call on a world with other tables: good for looking, not for changing."""
     world = copy.copy(call.world)
     for name, table in tables.items():
         setattr(world, name, table)
@@ -127,7 +129,7 @@ def _seeing(call: Call, tables: Mapping[str, dict[str, Any]]) -> Call:
 
 
 def _without(answer: Answer, hidden: set[str]) -> Answer:
-    """An answer of moto's without the security groups that are not to be seen."""
+    """Return an answer of moto's without the security groups that the caller may not see."""
     groups = {id for id in hidden if id.startswith("sg-")}
     if not groups or answer.status != 200:
         return answer

@@ -80,7 +80,7 @@ class Plan:
 
     @classmethod
     def of(cls, values: Any) -> "Plan":
-        """The plan that a TOML file or a JSON body holds: `seed`, and a list of `faults`.
+        """Return the plan that a TOML file or a JSON body holds: `seed`, and a list of `faults`.
 
         Raises PlanError for whatever it does not understand: a fault that never strikes because
         of a misspelt key would show that all is well.
@@ -113,7 +113,7 @@ class Faults:
             self._named: Counter[tuple[int, str]] = Counter()
 
     def longest(self, fault: str) -> float:
-        """The most seconds that a rule of this kind has; 0 when there is none."""
+        """Return the longest time, in seconds, of the rules of this kind; 0 when there is none."""
         return max((rule.seconds for rule in self._plan.rules if rule.fault == fault), default=0.0)
 
     def delay(self, seconds: float) -> bool:
@@ -121,18 +121,20 @@ class Faults:
         return not self._superseded.wait(seconds)
 
     def completing(self, completion: str, region: str) -> Rule | None:
-        """The fault that keeps a snapshot, image or instance from being ready, if one is due."""
+        """Return the fault that keeps a snapshot, image or instance from being ready, if one is
+        due.
+        """
         due = next(self.due(ON_COMPLETIONS, completion, region), None)
         return due.strike() if due else None
 
     def at_machine(self, moment: str, region: str) -> str:
-        """What strikes an instance at this moment of a machine's; empty when nothing does."""
+        """Return the faults that strike an instance at this moment of its machine's life."""
         kinds = [kind for kind, when in ON_MACHINES.items() if when == moment]
         due = next(self.due(kinds, moment, region), None)
         return due.strike().fault if due else ""
 
     def due(self, kinds: Collection[str], action: str, region: str) -> Iterator["Due"]:
-        """The rules of these kinds that are due for this call, in order.
+        """Return the rules of these kinds that are due for this call, in order.
 
         Chance is drawn from the seed, the rule, and how many such calls it has met in that
         region: what other regions do meanwhile changes nothing.
@@ -154,7 +156,7 @@ class Faults:
                 yield Due(rule, self, place)
 
     def struck(self, place: tuple[int, str, str]) -> None:
-        """A rule has struck a call."""
+        """Count that a rule has struck a call."""
         with self._lock:
             self._struck[place] += 1
 
@@ -165,7 +167,7 @@ class Faults:
             return self._named[rule, id]
 
     def told(self) -> dict[str, Any]:
-        """The plan as JSON has it, each rule with how often it has `struck` by now."""
+        """Return the plan as JSON, each rule with the number of times it has `struck`."""
         with self._lock:
             rules = [
                 {
@@ -186,7 +188,7 @@ class Due:
     place: tuple[int, str, str]
 
     def strike(self) -> Rule:
-        """The rule, counted as having struck."""
+        """Count that the rule has struck, and return the rule."""
         self.faults.struck(self.place)
         return self.rule
 
@@ -210,7 +212,7 @@ def _rule(number: int, given: Any) -> Rule:
 
 
 def _shown(rule: Rule) -> dict[str, Any]:
-    """The rule without what it leaves at its default."""
+    """Return the rule without the values that are defaults."""
     defaults = {field.name: field.default for field in fields(Rule)}
     return {name: value for name, value in asdict(rule).items() if value != defaults[name]}
 

@@ -41,7 +41,9 @@ def select(
     filters: list[dict[str, Any]] | None,
     known: Mapping[str, Values],
 ) -> list[dict[str, Any]]:
-    """The rows that pass every filter. Raises for a filter that this action does not have."""
+    """Return the rows that pass every filter. Raises EC2Error for a filter that this action does
+    not have.
+    """
     tests: list[tuple[Values, list[str]]] = []
     for given in filters or []:
         name, wanted = given.get("Name"), given.get("Values", [])
@@ -67,7 +69,7 @@ def _tag(key: str) -> Values:
 
 
 def field(*path: str) -> Values:
-    """Looks at a field of a row; of each item, where a list is on the way."""
+    """Return the values of a field of a row; where a list is on the way, those of each item."""
 
     def look(row: Any) -> Any:
         values = [row]

@@ -34,7 +34,7 @@ def settle(world: World, image: Image, seconds: float) -> None:
 
 
 def row(call: Call, image: Image) -> dict[str, Any]:
-    """An image as DescribeImages shows it."""
+    """Return an image as DescribeImages shows it."""
     shown: dict[str, Any] = {
         "ImageId": image.id,
         "ImageLocation": image.location or f"{image.owner}/{image.name}",

@@ -19,7 +19,7 @@ CODES = {
 
 
 def row(call: Call, instance: Instance) -> dict[str, Any]:
-    """An instance as DescribeInstances shows it."""
+    """Return an instance as DescribeInstances shows it."""
     image = instance.image
     there = instance.state != "terminated"
     public = instance.address if instance.public and instance.state == "running" else None
@@ -165,7 +165,7 @@ def _interfaces(
 
 
 def reservation_row(call: Call, reservation: str) -> dict[str, Any]:
-    """A reservation with all its instances that EC2 still remembers."""
+    """Return a reservation with all its instances that EC2 still remembers."""
     rows = [
         row(call, i)
         for i in call.world.instances.values()
@@ -233,7 +233,7 @@ FILTERS = {
 
 
 def named(call: Call, ids: list[str]) -> list[Instance]:
-    """The caller's instances of these ids, or all. Raises with every id that does not exist."""
+    """Return the caller's instances of these ids, or all. Raises EC2Error for unknown ids."""
     if not ids:
         return [
             i

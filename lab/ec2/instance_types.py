@@ -33,7 +33,9 @@ def fill_offerings(regions: tuple[str, ...], zones: dict[str, list[tuple[str, st
 
 
 def known(name: str) -> dict[str, Any]:
-    """What DescribeInstanceTypes says of a type. Raises InvalidParameterValue for no type."""
+    """Return DescribeInstanceTypes' entry of a type. Raises InvalidParameterValue for an unknown
+    type.
+    """
     if name not in INSTANCE_TYPES:
         raise EC2Error("InvalidParameterValue", f"Invalid value '{name}' for InstanceType.")
     found: dict[str, Any] = INSTANCE_TYPES[name]
@@ -49,7 +51,7 @@ def zones_offering(region: str, name: str) -> set[str]:
 
 
 def check(call: Call, name: str, image: Image) -> None:
-    """Raises what RunInstances says of an image that cannot boot on a type."""
+    """Raise RunInstances' error for an image that cannot boot on a type."""
     about = known(name)
     if image.type != "machine":
         raise EC2Error("InvalidParameterValue", f"The image {image.id} is not a machine image.")

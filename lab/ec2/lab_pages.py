@@ -15,7 +15,7 @@ from lab.ec2.world import AMAZON, World
 
 
 def serve(world: World, calls: Calls, request: Request, token: str) -> Answer:
-    """The answer to whoever has the token, which a header gives as `Authorization: Bearer …`."""
+    """Answer a caller who has the token, which a header gives as `Authorization: Bearer …`."""
     given = request.header("Authorization") or ""
     if not secrets.compare_digest(given.encode(), f"Bearer {token}".encode()):
         words = (
@@ -49,7 +49,7 @@ def serve(world: World, calls: Calls, request: Request, token: str) -> Answer:
 
 
 def live(world: World) -> list[dict[str, Any]]:
-    """What exists now and is not Amazon's. Under the lock."""
+    """Return the resources that exist now and are not Amazon's. The caller holds the lock."""
     rows = []
     tables: dict[str, dict[str, Any]] = {
         "instance": dict(world.instances),

@@ -59,7 +59,7 @@ def run_instances(call: Call) -> dict[str, Any]:
 
 
 def with_template(call: Call) -> Call:
-    """The call with the launch template's parameters under its own."""
+    """Return the call with the launch template's parameters wherever the call gives none."""
     wanted = call.params.get("LaunchTemplate")
     if not wanted:
         return call
@@ -69,7 +69,7 @@ def with_template(call: Call) -> Call:
 
 
 def _given(value: Any) -> Any:
-    """A template's data without the nothings that moto puts where nothing was given."""
+    """Return a template's data without the empty values that moto puts where none was given."""
     if isinstance(value, dict):
         return {key: _given(inner) for key, inner in value.items() if inner not in (None, {})}
     if isinstance(value, list):
@@ -151,7 +151,7 @@ def _profile(call: Call) -> dict[str, str] | None:
 
 
 def _devices(call: Call, image: Image) -> list[_Device]:
-    """The image's block devices, with what the request says about them and beside them."""
+    """Return the image's block devices, changed and completed by those of the request."""
     merged: dict[str, dict[str, Any]] = {
         m["DeviceName"]: dict(m["Ebs"]) for m in image.mappings if "Ebs" in m
     }

@@ -42,12 +42,12 @@ class Ledger:
             return list(self._rows)
 
     def ids(self, region: str) -> set[str]:
-        """What was ever created in a region."""
+        """Return the resources that were ever created in a region."""
         with self._lock:
             return {id for where, id in self._born if where == region}
 
     def younger(self, seconds: float, region: str) -> set[str]:
-        """What was created in a region within the last so many seconds."""
+        """Return the resources that were created in a region within the last `seconds`."""
         earliest = time.monotonic() - seconds
         with self._lock:
             born = self._born.items()

@@ -105,7 +105,7 @@ def _group(call: Call, id: str) -> Any:
 
 
 def plug_in(call: Call, instance_id: str, at: Place, address: str, tags: dict[str, str]) -> str:
-    """The id of a new network interface, in use by the instance."""
+    """Return the id of a new network interface, in use by the instance."""
     eni = call.moto.create_network_interface(
         at.subnet, address, group_ids=list(at.groups), tags=tags, delete_on_termination=True
     )

@@ -101,7 +101,7 @@ def _bad(value: str, kind: str) -> EC2Error:
 
 
 def _changes(call: Call, structure: str, groups: str) -> tuple[_Change, _Change]:
-    """What to add and to remove, in either of the two ways EC2 lets a caller say it."""
+    """Return the permissions to add and to remove; EC2 lets a caller give them in two ways."""
     params = call.params
     given = params.get(structure)
     if given is not None:
@@ -128,7 +128,7 @@ def reset_image_attribute(call: Call) -> dict[str, Any]:
 
 
 def cancel_image_launch_permission(call: Call) -> dict[str, Any]:
-    """An account gives up what another one let it launch."""
+    """Remove the caller's own launch permission for another account's image."""
     image = call.image(call.params["ImageId"])
     image.users.discard(call.account)
     return {"Return": True}

@@ -21,7 +21,7 @@ NOBODY = EC2Error("AuthFailure", "AWS was not able to validate the provided acce
 
 
 def account_of(access_key: str) -> str:
-    """The account an access key belongs to, as moto's IAM and STS gave it out."""
+    """Return the account of an access key that moto's IAM or STS gave out."""
     return os.environ.get("MOTO_ACCOUNT_ID") or str(get_account_id_from(access_key))
 
 

@@ -15,7 +15,7 @@ AWS_DEFAULT = {PUBLIC_IMAGES: 5}
 
 
 def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answer | None:
-    """The answer, or None for moto to give."""
+    """Return the answer, or None for moto to give."""
     action = (request.header("X-Amz-Target") or "").split(".")[-1]
     calls.count("ServiceQuotas", action, signer.region)
     asked = json.loads(request.body or b"{}")

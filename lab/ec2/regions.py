@@ -48,7 +48,7 @@ PV_GRUB = "1.05"
 
 @cache
 def commercial() -> tuple[str, ...]:
-    """The regions of the partition `aws`."""
+    """Return the regions of the partition `aws`."""
     return tuple(boto3.Session().get_available_regions("ec2", partition_name="aws"))
 
 

@@ -14,7 +14,7 @@ BOOT_MODES = ("legacy-bios", "uefi", "uefi-preferred")
 
 
 def check_name(call: Call, name: str | None) -> str:
-    """Raises for a name that EC2 does not allow, or that an image of the account has here."""
+    """Raise EC2Error for a name that EC2 does not allow, or that the account uses here."""
     if not name:
         raise missing("name")
     if not NAME.fullmatch(name):
@@ -175,7 +175,7 @@ def _check_network(params: dict[str, Any], virtualization: str) -> None:
 
 
 def _kernel(call: Call, architecture: str, virtualization: str) -> str | None:
-    """The kernel the image gets: of a paravirtual one that names none, the region's default."""
+    """Return the image's kernel; a paravirtual image that names none gets the region's default."""
     wanted = call.params.get("KernelId")
     if virtualization == "hvm":
         if wanted or call.params.get("RamdiskId"):

@@ -60,7 +60,7 @@ class Answer:
 
 
 def read(environ: dict[str, Any]) -> Request:
-    """The request, with its body read; `wsgi.input` can be read again afterwards."""
+    """Return the request, with its body read; `wsgi.input` can be read again afterwards."""
     stream = environ["wsgi.input"]
     length = environ.get("CONTENT_LENGTH")
     if length:

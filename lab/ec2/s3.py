@@ -18,7 +18,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def answer(moto: Application, request: Request, signer: Signer) -> Answer | None:
-    """The answer, or None where moto's own is right."""
+    """Return the answer, or None where moto's own is right."""
     asked = parse_qs(request.query, keep_blank_values=True)
     if request.method == "GET" and "uploadId" in asked:
         return _list_parts(moto, request, signer)

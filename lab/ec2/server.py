@@ -271,7 +271,7 @@ class EC2:
         return [answer.body]
 
     def _answer(self, asked: Request) -> Answer | None:
-        """The answer, or None for a service that is moto's alone."""
+        """Return the answer, or None for a service that is moto's alone."""
         world, calls = self._world, self._calls
         if asked.path.startswith("/lab/"):
             return lab_pages.serve(world, calls, asked, self.token)

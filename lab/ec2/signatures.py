@@ -150,7 +150,7 @@ def _check_time(signed: _Signed, now: datetime) -> None:
 
 
 def _read(request: Request) -> _Signed:
-    """The parts of a signature. Raises NotVerified."""
+    """Return the parts of a signature. Raises NotVerified."""
     header = request.environ.get("HTTP_AUTHORIZATION")
     if str(header).startswith("AWS ") or (not header and "AWSAccessKeyId=" in request.query):
         raise NotVerified(
@@ -252,7 +252,7 @@ def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
 
 
 def _canonical(request: Request, signed: _Signed) -> bytes:
-    """The canonical request, as its caller has to have made it too."""
+    """Return the canonical request, as its caller has to have made it too."""
     names = signed.headers.split(";")
     path = request.raw_path
     if signed.signer.service != "s3":
@@ -293,7 +293,9 @@ def _escaped(text: str) -> str:
 
 
 def _payload(request: Request, signed: _Signed) -> str:
-    """The last line of the canonical request. Raises NotVerified for a body that is another."""
+    """Return the last line of the canonical request. Raises NotVerified for a body with another
+    hash.
+    """
     said = request.header("X-Amz-Content-SHA256")
     if said is None:
         presigned = signed.seconds is not None and signed.signer.service == "s3"

@@ -127,7 +127,7 @@ def duplicate(
     seconds: float,
     encrypt: bool = False,
 ) -> Snapshot:
-    """A copy of a completed snapshot in the call's region, under way for so many seconds."""
+    """Start a copy of a completed snapshot in the call's region, which takes that many seconds."""
     world = call.world
     id = new_id("snap")
     encrypted = encrypt or source.encrypted or encrypted_by_default(call)
@@ -200,7 +200,7 @@ def _check_copies(call: Call) -> None:
 
 
 def row(call: Call, snapshot: Snapshot) -> dict[str, Any]:
-    """A snapshot as DescribeSnapshots shows it."""
+    """Return a snapshot as DescribeSnapshots shows it."""
     done = snapshot.state == "completed"
     shown: dict[str, Any] = {
         "SnapshotId": snapshot.id,

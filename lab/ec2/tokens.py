@@ -28,7 +28,7 @@ class Tokens:
     def once(
         self, scope: tuple[str, ...], parameters: dict[str, Any], make: Callable[[], str]
     ) -> str:
-        """The id that `make` returns, or returned when this token was first sent.
+        """Return the id that `make` returns, or returned when this token was first sent.
 
         `scope` is account, region and action. Raises IdempotentParameterMismatch when the token
         came with other parameters before, and InvalidParameterValue for one that is too long.

@@ -44,7 +44,9 @@ class Upload:
             return set(self._digests)
 
     def linear(self) -> str:
-        """The aggregate checksum: SHA-256 over the blocks' checksums in the order of the blocks."""
+        """Return the aggregate checksum: SHA-256 over the blocks' checksums in the order of the
+        blocks.
+        """
         with self._lock:
             joined = b"".join(digest for _, digest in sorted(self._digests.items()))
         return base64.b64encode(hashlib.sha256(joined).digest()).decode()

@@ -58,7 +58,7 @@ def shape(
     throughput: int | None,
     snapshot: tuple[str, int] | None = None,
 ) -> Shape:
-    """Raises what EC2 raises for a volume that cannot be.
+    """Raise EC2's error for a volume that cannot exist.
 
     `size` is in GiB; `snapshot` is the id and the size of the snapshot behind the volume, which
     is the default size and the smallest one.

@@ -20,7 +20,7 @@ def make(
     kms_key: str | None,
     tags: Tags,
 ) -> Volume:
-    """A volume that is still `creating`; its bytes are there when this returns.
+    """Make a volume that is still `creating`; its bytes are there when this returns.
 
     The caller does not hold the lock.
     """
@@ -56,7 +56,7 @@ def make(
 
 
 def usable(snapshot: Snapshot) -> Snapshot:
-    """Raises IncorrectState for a snapshot that is not completed."""
+    """Raise IncorrectState for a snapshot that is not completed."""
     if snapshot.state != "completed":
         raise EC2Error("IncorrectState", f"Snapshot is in invalid state - {snapshot.state}")
     return snapshot
@@ -104,7 +104,7 @@ def create_volume(call: Call) -> dict[str, Any]:
 
 
 def zone_of(call: Call, name: str | None, id: str | None = None) -> str:
-    """The zone's name, if it is one of the region."""
+    """Return the zone's name, if it is one of the region."""
     zones = call.moto.describe_availability_zones()
     for zone in zones:
         if zone.name == name or (id and zone.zone_id == id):
@@ -115,7 +115,7 @@ def zone_of(call: Call, name: str | None, id: str | None = None) -> str:
 
 
 def row(call: Call, volume: Volume) -> dict[str, Any]:
-    """A volume as DescribeVolumes shows it."""
+    """Return a volume as DescribeVolumes shows it."""
     shown: dict[str, Any] = {
         "VolumeId": volume.id,
         "Size": volume.size,
@@ -354,7 +354,7 @@ def describe_volume_attribute(call: Call) -> dict[str, Any]:
 
 
 def attached_to(world: World, instance_id: str) -> list[Volume]:
-    """An instance's volumes, in the order of their devices."""
+    """Return an instance's volumes, in the order of their devices."""
     held = [
         v
         for v in world.volumes.values()

@@ -33,14 +33,14 @@ def operation(action: str) -> OperationModel | None:
 
 
 def form_of(query: str, body: bytes) -> dict[str, str]:
-    """The flat name=value pairs of a request, wherever the client put them."""
+    """Return the flat name=value pairs of a request, from its query and its body."""
     pairs = parse_qsl(query, keep_blank_values=True)
     pairs += parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
     return dict(pairs)
 
 
 def only_form(query: str, body: bytes) -> dict[str, str]:
-    """The same pairs of a request in which nobody could find others.
+    """Return the pairs of a request whose parameters can be read in one way alone.
 
     Raises EC2Error: MalformedQueryString for parameters in URL and body at once, of which moto
     takes those of the URL, and for a parameter that is there twice.
@@ -57,7 +57,7 @@ def only_form(query: str, body: bytes) -> dict[str, str]:
 
 
 def parse(action: OperationModel, form: dict[str, str]) -> dict[str, Any]:
-    """The parameters of a request, typed and nested as botocore's callers write them.
+    """Return the parameters of a request, typed and nested as botocore's callers write them.
 
     Raises EC2Error: UnknownParameter, MissingParameter, or InvalidParameterValue for a number or
     a boolean that is none.
@@ -145,7 +145,7 @@ def _value(shape: Any, node: Any, where: str) -> Any:
 
 
 def answer(action: OperationModel, request_id: str, result: dict[str, Any]) -> bytes:
-    """The whole XML answer of an action that succeeded."""
+    """Return the whole XML answer of an action that succeeded."""
     out = [
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<{action.name}Response xmlns="{NAMESPACE}"><requestId>{request_id}</requestId>'
@@ -160,7 +160,7 @@ def answer(action: OperationModel, request_id: str, result: dict[str, Any]) -> b
 
 
 def error(request_id: str, refusal: EC2Error) -> bytes:
-    """The XML of a refusal."""
+    """Return the XML of a refusal."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Response><Errors><Error><Code>{escape(refusal.code)}</Code>"
@@ -205,7 +205,7 @@ def _element(shape: Any, tag: str, value: Any, out: list[str]) -> None:
 
 
 def iso(moment: datetime) -> str:
-    """A time as EC2 writes it: UTC, milliseconds, Z."""
+    """Return a time as EC2 writes it: UTC, milliseconds, Z."""
     return (
         moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
     )

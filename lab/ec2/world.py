@@ -300,7 +300,7 @@ class Call:
         return self.world.moto(self.account, self.region)
 
     def image(self, id: str) -> Image:
-        """The image, if the caller may see it."""
+        """Return the image, if the caller may see it."""
         if not id.startswith("ami-") and not id.startswith("aki-"):
             raise EC2Error("InvalidAMIID.Malformed", f'Invalid id: "{id}" (expecting "ami-...")')
         image = self.world.images.get(id)
@@ -315,7 +315,7 @@ class Call:
         return image
 
     def snapshot(self, id: str, region: str | None = None) -> Snapshot:
-        """The snapshot, if the caller may make volumes of it."""
+        """Return the snapshot, if the caller may make volumes of it."""
         if not id.startswith("snap-"):
             raise EC2Error(
                 "InvalidSnapshotID.Malformed", f'Invalid id: "{id}" (expecting "snap-...")'
@@ -355,20 +355,20 @@ class Call:
         return found
 
     def tags(self, thing: Any) -> list[dict[str, str]]:
-        """The tags of a thing as answers show them; another account's tags are not shown."""
+        """Return the tags of a thing as answers show them; another account's tags are not shown."""
         if thing.owner != self.account:
             return []
         tags = self.moto.tags.get(thing.id, {})
         return [{"Key": key, "Value": value} for key, value in tags.items()]
 
     def tagged(self, thing: Any) -> dict[str, Any]:
-        """The tags as a Describe shows them: not at all where there are none."""
+        """Return the tags as a Describe shows them: no element where there are none."""
         tags = self.tags(thing)
         return {"Tags": tags} if tags else {}
 
 
 def _empty(folder: Path) -> Path:
-    """The folder, without what an earlier run left in it."""
+    """Empty the folder of an earlier run's files, and return the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

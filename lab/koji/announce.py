@@ -18,7 +18,7 @@ _LEFT_OUT = {"weight", "create_ts", "start_ts", "completion_ts"}
 
 
 def task_message(records: Records, task: Task, base_url: str, top_url: str) -> dict[str, Value]:
-    """The body of a task.state.change message for a parent task as it stands now."""
+    """Return the body of a task.state.change message for a parent task as it stands now."""
     info = _full_task(records, task, base_url)
     return {
         "attribute": "state",
@@ -36,7 +36,7 @@ def task_message(records: Records, task: Task, base_url: str, top_url: str) -> d
 
 
 def build_message(records: Records, build: Build, base_url: str, top_url: str) -> dict[str, Value]:
-    """The body of a build.state.change message for a build as it stands now."""
+    """Return the body of a build.state.change message for a build as it stands now."""
     task = None if build.task is None else records.find_task(build.task)
     return {
         "attribute": "state",

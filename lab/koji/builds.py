@@ -48,7 +48,7 @@ class Image:
 
 
 def request(method: str, image: Image, arches: Sequence[str], scratch: bool) -> list[Value]:
-    """The parent task's request, in the order of that method's handler."""
+    """Return the parent task's request, in the order of that method's handler."""
     options: dict[str, Value] = {"release": image.release, "repo": []}
     if scratch:
         options["scratch"] = True
@@ -79,7 +79,7 @@ def request(method: str, image: Image, arches: Sequence[str], scratch: bool) -> 
 
 
 def child_request(method: str, image: Image, arch: str, parent: list[Value]) -> list[Value]:
-    """The request of the child that builds for one architecture."""
+    """Return the request of the child that builds for one architecture."""
     target = {"name": image.target, "build_tag_name": f"f{image.version}-build", "build_tag": 1}
     repository = {"id": 1234, "state": 1}
     return [image.name, image.version, image.release, arch, target, 1, repository, parent[-1]]
@@ -88,7 +88,7 @@ def child_request(method: str, image: Image, arch: str, parent: list[Value]) -> 
 def child_result(
     task: int, image: Image, arch: str, files: Sequence[str], logs: Sequence[str]
 ) -> dict[str, Value]:
-    """What getTaskResult says of a child that has built."""
+    """Return getTaskResult's answer for a child that has built."""
     return {
         "arch": arch,
         "task_id": task,
@@ -102,7 +102,7 @@ def child_result(
 
 
 def sentence(folders: Sequence[str], scratch: bool) -> str:
-    """The parent's result: prose, from which nothing can be read."""
+    """Return the parent's result: prose, from which nothing can be read."""
     where = ", ".join(f"/mnt/koji/{folder}" for folder in folders)
     return f"{'Scratch ' if scratch else ''}image build results in: {where}"
 

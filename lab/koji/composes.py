@@ -44,7 +44,7 @@ def add_compose(
 
 
 def compose_message(name: str, status: str = "FINISHED", location: str = "") -> dict[str, Any]:
-    """The body of pungi.compose.status.change; its location is whatever its sender says."""
+    """Return the body of pungi.compose.status.change; its location is whatever its sender says."""
     return {"compose_id": name, "status": status, "location": location}
 
 

@@ -52,7 +52,7 @@ class Contents:
         failed_arches: Sequence[str] = (),
         scratch: bool = True,
     ) -> Task:
-        """A finished parent task, with a child that holds the files of each architecture.
+        """Add a finished parent task, with a child that holds the files of each architecture.
 
         `files` are copied. The children of `failed_arches` have failed, and all have when `state`
         is not CLOSED. osbuildImage has no children and leaves no files: only its build has some.
@@ -78,7 +78,7 @@ class Contents:
         state: str = "COMPLETE",
         checksum_type: str = "sha256",
     ) -> Build:
-        """A build with its archives, and the task that made it unless `method` is None.
+        """Add a build with its archives, and the task that made it unless `method` is None.
 
         `files` are copied. Sizes and checksums are those of the files as given here.
         """

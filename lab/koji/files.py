@@ -84,7 +84,7 @@ def _send_index(request: BaseHTTPRequestHandler, folder: Path) -> None:
 
 
 def parse_range(header: str | None, size: int) -> Span | None:
-    """The one span a Range header asks of `size` bytes; None means all of them.
+    """Return the one span that a Range header asks of `size` bytes; None means all of them.
 
     Several spans, or a header that is no range of bytes, also mean all, as RFC 9110 allows.
     Raises ValueError for a span that lies outside the file.
@@ -105,7 +105,9 @@ def parse_range(header: str | None, size: int) -> Span | None:
 
 
 def _inside(root: Path, path: str) -> Path | None:
-    """What lies at a URL path under `root`, links followed: a file, or a folder with a slash."""
+    """Find the file at a URL path under `root`, links followed, or the folder if the path ends with
+    a slash.
+    """
     plain = urllib.parse.unquote(path)
     if "\0" in plain:
         return None

@@ -33,7 +33,7 @@ BUILD_TYPES = {"image", "maven", "win", "module"}
 
 
 def list_builds(records: Records, **asked: Value) -> Value:
-    """The answer to listBuilds, whose arguments are given by Koji's names."""
+    """Return the answer to listBuilds, whose arguments are given by Koji's names."""
     kind = asked["type"]
     if kind is not None and kind not in BUILD_TYPES:
         raise _fault(GENERIC_ERROR, f"unsupported build type: {kind}")
@@ -82,7 +82,7 @@ def list_builds(records: Records, **asked: Value) -> Value:
 
 
 def list_tasks(records: Records, opts: dict[str, Value] | None, query: Value) -> Value:
-    """The answer to listTasks."""
+    """Return the answer to listTasks."""
     wanted = dict(opts or {})
     decode = wanted.pop("decode", False)
     found = [(task, _task_row(records, task, decode)) for task in records.tasks()]
@@ -177,7 +177,7 @@ def number(column: str, value: Value) -> None:
 
 
 def who_is(user: Value) -> int | str:
-    """The id or name that a caller means by a user."""
+    """Return the id or name by which a caller names a user."""
     if not isinstance(user, (int, str)):
         raise _fault(GENERIC_ERROR, f"Invalid type for userInfo: {type(user)}")
     return user

@@ -117,7 +117,7 @@ class Records:
             self._load(json.loads(path.read_text()))
 
     def user(self, name: str) -> User:
-        """The user of this name, made if there is none: Koji does so at a first login."""
+        """Return the user of this name; make one where Koji does, at a first login."""
         with self._lock:
             for user in self._users.values():
                 if user.name == name:

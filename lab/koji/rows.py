@@ -32,7 +32,7 @@ HOST: dict[str, Value] = {
 
 
 def task_info(task: Task, request: bool = False) -> dict[str, Value]:
-    """A task as getTaskInfo gives it: the owner a number, the request only when asked for."""
+    """Return a task as getTaskInfo gives it: the owner a number, the request if asked for."""
     row: dict[str, Value] = {
         "id": task.id,
         "parent": task.parent,
@@ -58,7 +58,7 @@ def task_info(task: Task, request: bool = False) -> dict[str, Value]:
 
 
 def build_row(build: Build, owner: User | None) -> dict[str, Value]:
-    """A build as listBuilds gives it: its number is `build_id` alone."""
+    """Return a build as listBuilds gives it: its number is `build_id` alone."""
     return {
         "build_id": build.id,
         "name": build.name,
@@ -92,13 +92,13 @@ def build_row(build: Build, owner: User | None) -> dict[str, Value]:
 
 
 def build_info(records: Records, build: Build) -> dict[str, Value]:
-    """A build as getBuild gives it."""
+    """Return a build as getBuild gives it."""
     owner = records.find_user(build.owner)
     return build_row(build, owner) | {"id": build.id, "cg_id": None, "cg_name": None}
 
 
 def archive_info(build: Build, archive: Archive, image: bool) -> dict[str, Value]:
-    """An archive as listArchives gives it; those asked for as images have an architecture."""
+    """Return an archive as listArchives gives it; those asked for as images have an arch."""
     number, description, extensions = ARCHIVE_TYPES[archive.type_name]
     row = {
         "id": archive.id,
@@ -127,12 +127,12 @@ def epoch(build: Build) -> int | None:
 
 
 def package(build: Build) -> int:
-    """A number that is the same for every build of one name."""
+    """Return a number that is the same for every build of one name."""
     return 20000 + sum(build.name.encode())
 
 
 def text_time(seconds: float | None) -> str | None:
-    """A time as PostgreSQL, and so Koji, writes it, with its zone."""
+    """Return a time as PostgreSQL, and so Koji, writes it, with its zone."""
     if seconds is None:
         return None
     return str(datetime.fromtimestamp(seconds, UTC))

@@ -45,18 +45,18 @@ class Koji(Contents):
         return f"{self.base_url}/kojifiles"
 
     def url(self, path: Path) -> str:
-        """The URL at which a file under `root` is served."""
+        """Return the URL at which a file under `root` is served."""
         return f"{self.top_url}/{path.relative_to(self.root)}"
 
     def task_message(self, task: int) -> dict[str, Value]:
-        """The body of the message that Koji's plugin sends when this task ends."""
+        """Return the body of the message that Koji's plugin sends when this task ends."""
         found = self.records.find_task(task)
         if found is None:
             raise KeyError(f"Koji has no task {task}")
         return announce.task_message(self.records, found, self.base_url, self.top_url)
 
     def build_message(self, build: int | str) -> dict[str, Value]:
-        """The body of the message that Koji's plugin sends when this build is complete."""
+        """Return the body of the message that Koji's plugin sends when this build is complete."""
         found = self.records.find_build(build)
         if found is None:
             raise KeyError(f"Koji has no build {build}")
@@ -105,7 +105,7 @@ class Koji(Contents):
             self._server = None
 
     def _date(self) -> str:
-        """The Date of every answer."""
+        """Return the Date of every answer."""
         return formatdate(self.clock(), usegmt=True)
 
     def _respond(self, request: BaseHTTPRequestHandler) -> None:
@@ -174,7 +174,7 @@ class _Server(ThreadingHTTPServer):
                 return date() if timestamp is None else super().date_time_string(timestamp)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Keeps a site's terminal to what its user does."""
+                """Leave a site's terminal to its user: log no requests."""
 
         super().__init__(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(

@@ -38,7 +38,9 @@ class TaskDetails:
     def list_task_output(
         self, taskID: int, stat: bool = False, all_volumes: bool = False, strict: bool = False
     ) -> Value:
-        """The files in a task's folder: as a list, or with what was asked about each, as a map."""
+        """Return the files in a task's folder: as a list, or with what was asked about each, as a
+        map.
+        """
         task = self._records.find_task(taskID)
         if task is None and strict:
             raise xmlrpc.client.Fault(GENERIC_ERROR, "Task doesn't exist")
@@ -74,7 +76,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _stat(path: Path) -> dict[str, Value]:
-    """The size as text: there are files whose size is no XML-RPC integer."""
+    """Return the size as text: some files have a size that is no XML-RPC integer."""
     about = path.stat()
     return {
         "st_size": str(about.st_size),

@@ -52,16 +52,16 @@ class Machines(Protocol):
     """One kind of machine. Every method returns at once; a machine starts and ends by itself."""
 
     def address(self, instance_id: str) -> str:
-        """A loopback address for this instance, its own until `terminate`."""
+        """Reserve a loopback address for this instance until `terminate`."""
 
     def start(self, launch: Launch) -> None:
         """Power the machine on. What keeps it from booting is said on its console, not raised."""
 
     def attach(self, instance_id: str, disk: Disk) -> None:
-        """The disk appears in the running machine."""
+        """Attach the disk to the running machine."""
 
     def detach(self, instance_id: str, volume_id: str) -> None:
-        """The disk is gone from the machine."""
+        """Detach the disk from the machine."""
 
     def stop(self, instance_id: str) -> None:
         """Power off; the disks stay. `start` may follow."""
@@ -73,7 +73,7 @@ class Machines(Protocol):
         """Off for good; nothing of the machine is left running when this returns."""
 
     def console(self, instance_id: str) -> str:
-        """What the machine has printed since it was first started."""
+        """Return the console output since the machine was first started."""
 
     def reachable(self, instance_id: str) -> bool:
         """Whether the machine has answered on its network since it was switched on."""

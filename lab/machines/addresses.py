@@ -13,7 +13,7 @@ class NoAddress(Exception):
 
 
 def reserve(seed: str, port: int) -> tuple[str, socket.socket]:
-    """A free address in 127.16.0.0 to 127.254.255.254, and a socket bound to `port` on it.
+    """Find a free address in 127.16.0.0 to 127.254.255.254, and bind a socket to `port` on it.
 
     Bound and not listening, the socket refuses connections and keeps every other lab on this
     host away from the address. `seed` makes the choice the same each time where nothing clashes.

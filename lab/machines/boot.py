@@ -26,7 +26,7 @@ class Verdict:
 def judge(
     disk: Path | None, *, architecture: str, virtualization_type: str, boot_mode: str
 ) -> Verdict:
-    """What becomes of a machine that is switched on with `disk` as its root.
+    """Judge what becomes of a machine that is switched on with `disk` as its root.
 
     Lines that begin with `lab:` are no machine's own; they say what a person would look for.
     """
@@ -120,7 +120,7 @@ class Found:
 
 
 def pv_grub(disk: Path) -> Found | Verdict:
-    """What PV-GRUB finds on `disk`, or the verdict that it does not boot."""
+    """Return the entry that PV-GRUB finds on `disk`, or the verdict that it does not boot."""
     table = read_table(disk)
     said = ("Xen Minimal OS!", "PV-GRUB: GRUB 0.97")
     root = filesystems.recognise(disk, 0)

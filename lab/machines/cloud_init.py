@@ -61,7 +61,9 @@ class CloudInit:
 
 
 def read(user_data: bytes, *, public_key: str | None, default_user: str) -> CloudInit:
-    """What `user_data` and the launch's key pair ask for. Nothing in them makes this raise."""
+    """Read the wishes of `user_data` and of the launch's key pair. Nothing in them makes this
+    raise.
+    """
     warnings: list[str] = []
     config: dict[str, Any] = {}
     early: list[bytes] = []

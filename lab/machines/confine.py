@@ -105,7 +105,7 @@ class Confinement:
         largest_file: int | None,
         terminal: bool = False,
     ) -> list[str]:
-        """The host's command line that runs `words` in the instance as `login`, in its home.
+        """Return the host's command line that runs `words` in the instance as `login`, in its home.
 
         No file can grow beyond `largest_file` bytes. With `terminal`, standard input becomes the
         command's controlling terminal. The command is the only child of the process this starts,
@@ -136,7 +136,7 @@ class Confinement:
 
     @staticmethod
     def environment() -> dict[str, str]:
-        """The environment to run `command` in; none of it reaches the instance."""
+        """Return the environment to run `command` in; none of it reaches the instance."""
         return dict(_PLAIN_ENVIRONMENT)
 
     async def close(self) -> None:
@@ -171,7 +171,7 @@ class Confinement:
 
 
 def _steps() -> list[str]:
-    """What power_on.sh mounts, in order; see the actions there."""
+    """Return the mounts of power_on.sh, in order; see the actions there."""
     steps = []
     for tree in _PROGRAM_TREES:
         if os.path.islink(tree):
@@ -205,7 +205,7 @@ def _mounts_at(tree: str) -> list[str]:
 
 
 def _kept_options(path: str) -> str:
-    """The options that a mount at `path` has and a remount by an ordinary user may not drop."""
+    """Return the options that a mount at `path` has and that a user's remount may not drop."""
     flags = os.statvfs(path).f_flag
     names = {
         os.ST_NOSUID: "nosuid",

@@ -101,7 +101,7 @@ class Devices:
         return [device for device in self._plugged.values() if _resize(device)]
 
     def largest_file(self) -> int | None:
-        """The size in bytes of the largest volume that can be written."""
+        """Return the size in bytes of the largest volume that can be written."""
         return max((d.size for d in self._plugged.values() if not d.disk.root), default=None)
 
     def _name(self, disk: Disk) -> str:

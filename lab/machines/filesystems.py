@@ -29,7 +29,7 @@ class FileSystem:
 
 
 def recognise(disk: Path, offset: int) -> FileSystem | None:
-    """The file system at `offset`, by its magic number, or None."""
+    """Return the file system at `offset`, by its magic number, or None."""
     with disk.open("rb") as file:
         file.seek(offset)
         head = file.read(4096)
@@ -49,7 +49,7 @@ def recognise(disk: Path, offset: int) -> FileSystem | None:
 
 
 def read_file(system: FileSystem, path: str) -> bytes | None:
-    """The file at `path` in an ext file system, or None when it has none or cannot be read."""
+    """Return the file at `path` in an ext file system, or None when it cannot be read."""
     if not _PLAIN_PATH.fullmatch(path):
         return None
     answer = _run("debugfs", "-R", f'cat "{path}"', _location(system))
@@ -65,7 +65,7 @@ def holds_file(system: FileSystem, path: str) -> bool:
 
 
 def complaint(system: FileSystem) -> str | None:
-    """What e2fsck finds wrong with an ext file system, in a line or two; None when it is sound.
+    """Return e2fsck's complaints about an ext file system, in a line or two; None when it is sound.
 
     One whose journal is yet to be replayed is called sound: a kernel replays it as it mounts.
     """

@@ -82,14 +82,14 @@ class Fleet(ABC, Generic[M]):
 
     @abstractmethod
     def _made(self, place: Place) -> M:
-        """A machine that is switched off."""
+        """Make a machine that is switched off."""
 
     @abstractmethod
     def _removed(self, folder: Path) -> None:
         """Remove what a machine has left in its folder, which may never have been made."""
 
     def address(self, instance_id: str) -> str:
-        """A loopback address for this instance, its own until `terminate`."""
+        """Reserve a loopback address for this instance until `terminate`."""
         with self._lock:
             return self._place(instance_id).address
 
@@ -103,11 +103,11 @@ class Fleet(ABC, Generic[M]):
         self._do(machine.power_on(launch))
 
     def attach(self, instance_id: str, disk: Disk) -> None:
-        """The disk appears in the running machine."""
+        """Attach the disk to the running machine."""
         self._do(self._machines[instance_id].plug(disk))
 
     def detach(self, instance_id: str, volume_id: str) -> None:
-        """The disk is gone from the machine as soon as its operating system lets go of it."""
+        """Detach the disk from the machine as soon as its operating system lets go of it."""
         self._do(self._machines[instance_id].unplug(volume_id))
 
     def stop(self, instance_id: str) -> None:
@@ -136,7 +136,7 @@ class Fleet(ABC, Generic[M]):
             self._removed(place.folder)
 
     def console(self, instance_id: str) -> str:
-        """What the machine has printed since it was first started."""
+        """Return the console output since the machine was first started."""
         console = self._consoles.get(instance_id)
         return console.text() if console is not None else ""
 
@@ -157,7 +157,7 @@ class Fleet(ABC, Generic[M]):
         self._loop.close()
 
     def _place(self, instance_id: str) -> Place:
-        """The instance's own place. The caller holds the lock."""
+        """Return the instance's own place. The caller holds the lock."""
         if instance_id not in self._places:
             address, holder = addresses.reserve(instance_id, self._ssh_port)
             console = self._consoles.setdefault(instance_id, Console())

@@ -109,7 +109,7 @@ def remove(tree: Path) -> None:
 
 
 def _settings(identity: Identity, people: Iterable[Login], cloud: CloudInit) -> dict[str, str]:
-    """The files of /etc that say who is who."""
+    """Return the files of /etc that say who is who."""
     people = list(people)
     sudoers = [f"{user.name} {rule}" for user in cloud.users for rule in user.sudo]
     return {

@@ -117,7 +117,7 @@ class Initialiser:
         return await self._run(script, file.content, [])
 
     async def _status(self, state: str) -> None:
-        """What `cloud-init status` answers from."""
+        """Write the files from which `cloud-init status` answers."""
         script = 'mkdir -p /run/cloud-init && echo "$1" >/run/cloud-init/status'
         await self._run(script, b"", [state])
 
@@ -141,5 +141,5 @@ def _imported(line: str) -> asyncssh.SSHKey | None:
 
 
 def _key_file(key: asyncssh.SSHKey) -> str:
-    """The word in the name of sshd's file for this kind of key."""
+    """Return the word in the name of sshd's file for this kind of key."""
     return _KEY_FILES.get(key.get_algorithm(), "ecdsa")

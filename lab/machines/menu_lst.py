@@ -14,7 +14,7 @@ class Entry:
 
 
 def default_entry(menu: str) -> Entry | None:
-    """The entry that is booted by default, or None when that one names no kernel."""
+    """Return the entry that is booted by default, or None when that one names no kernel."""
     default = 0
     entries: list[dict[str, list[str]]] = []
     for line in menu.splitlines():

@@ -23,7 +23,7 @@ _MOST_SECONDS = 21600
 
 
 def metadata(launch: Launch, *, local: str, public: str, mac: str) -> Mapping[str, str]:
-    """What the service tells of an instance: texts by their paths, which have no versions."""
+    """Return an instance's metadata: texts by their paths, which have no versions."""
     hostname = f"ip-{public.replace('.', '-')}.{launch.region}.compute.internal"
     card = f"network/interfaces/macs/{mac}"
     zone = f"{launch.region}a"
@@ -101,7 +101,7 @@ class _Answers:
         return token in self._tokens
 
     def get(self, path: str) -> bytes | None:
-        """What is at a path; None when nothing is."""
+        """Return the text at a path; None when there is none."""
         version, _, rest = path.strip("/").partition("/")
         if not version:
             return b"latest"

@@ -193,7 +193,7 @@ class NamespaceMachine:
         )
 
     async def _initialise(self, launch: Launch, *, first: bool, ready_at: float) -> None:
-        """What cloud-init and sshd do, in their order."""
+        """Do the work of cloud-init and sshd, in their order."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert self._cloud is not None
@@ -261,7 +261,7 @@ class NamespaceMachine:
         return process.returncode == 0 and wrong is None
 
     async def _authorized_keys(self, user: str) -> str:
-        """The instance's own file: what was added since the boot counts too."""
+        """Read the instance's own file: keys that were added since the boot count, too."""
         login = self._logins.get(user)
         if login is None:
             return ""
@@ -279,7 +279,7 @@ class NamespaceMachine:
     def command(
         self, login: Login, words: Sequence[str], environment: Mapping[str, str], terminal: bool
     ) -> list[str]:
-        """The command line, on this host, for `words` in the instance. Raises PowerOff."""
+        """Return the command line, on this host, for `words` in the instance. Raises PowerOff."""
         if self._confinement is None:
             raise PowerOff("the machine is off")
         return self._confinement.command(

@@ -37,7 +37,9 @@ class Table:
 
 
 def read_table(disk: Path) -> Table:
-    """The table of `disk`. Entries that lie outside the disk are left out, as firmware does."""
+    """Read the partition table of `disk`. Like firmware, leave out entries that lie outside the
+    disk.
+    """
     size = disk.stat().st_size
     with disk.open("rb") as file:
         sector = file.read(SECTOR)

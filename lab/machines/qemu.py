@@ -67,7 +67,7 @@ class Hardware:
 
 
 def command(hardware: Hardware, monitor: int) -> list[str]:
-    """The command line; `monitor` is a connected socket's file descriptor."""
+    """Return the command line; `monitor` is a connected socket's file descriptor."""
     kvm = hardware.acceleration == "kvm"
     words = [
         path_of("setpriv"), "--pdeathsig", "KILL", "--",

@@ -41,13 +41,15 @@ class Guest(Protocol):
     def command(
         self, words: Sequence[str], environment: Mapping[str, str], terminal: bool
     ) -> list[str]:
-        """The command line, on this host, that runs `words` in the instance. Raises PowerOff."""
+        """Return the command line, on this host, that runs `words` in the instance. Raises
+        PowerOff.
+        """
 
     def command_began(self, session: "Session") -> None:
-        """Called when a command is about to start."""
+        """Note that a command is about to start."""
 
     def command_ended(self, session: "Session") -> str | None:
-        """What the command did to a volume that no command can, if anything."""
+        """Return what the command did to a volume that a real command cannot, if anything."""
 
 
 class Session(asyncssh.SSHServerSession[bytes]):
@@ -245,7 +247,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             pipe.close()
 
     def _hang_up(self) -> None:
-        """The client is gone: nobody reads, and the command is told as a terminal's would be."""
+        """End the session of a client that is gone: the command is hung up, as at a terminal."""
         if self._process is None or self._ended.is_set():
             return
         for pipe in self._outputs():

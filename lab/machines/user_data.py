@@ -25,7 +25,7 @@ class Part:
 
 
 def take_apart(data: bytes) -> list[Part]:
-    """The parts of `data`: gzip'd or not, one part or MIME multi-part.
+    """Return the parts of `data`: gzip'd or not, one part or MIME multi-part.
 
     What cloud-init has no handler for comes as `text/plain`.
     """

@@ -183,7 +183,7 @@ class VirtualMachine:
                 service.close()
 
     async def _pv_grub(self, root: Path | None) -> Direct | None:
-        """What PV-GRUB starts; None when it starts nothing, which is then on the console."""
+        """Return what PV-GRUB starts; None when it starts nothing, and the console says so."""
         if root is None:
             self._console.say("lab: the instance has no root volume")
             return None
@@ -221,7 +221,7 @@ class VirtualMachine:
         )
 
     def _uefi_variables(self) -> Path:
-        """The firmware's memory, which outlives a reboot."""
+        """Return the firmware's memory, which outlives a reboot."""
         kept = self._directory / "uefi-variables"
         if not kept.exists():
             self._directory.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def judge(deployment: Deployment, images: Iterable[str], planned: Counter[Kind])
 
 
 def amis_of(deployment: Deployment) -> dict[str, list[dict[str, Any]]]:
-    """The account's own AMIs as EC2 describes them, by the job that their tag names."""
+    """Return the account's own AMIs as EC2 describes them, by the job that their tag names."""
     found: dict[str, list[dict[str, Any]]] = {}
     session = boto3.Session(
         aws_access_key_id=deployment.environment["AWS_ACCESS_KEY_ID"],

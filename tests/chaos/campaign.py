@@ -188,7 +188,7 @@ class Campaign:
 
 @contextmanager
 def campaign(state: Path, seed: int, write_via: str) -> Iterator[Campaign]:
-    """A site with a proxy before its EC2, on which nothing runs yet."""
+    """Run a site with a proxy before its EC2; no fedimg process runs on it yet."""
     with Site(state, regions=REGIONS) as site, Proxy(site.ec2.url) as proxy:
         site.environment["AWS_ENDPOINT_URL"] = proxy.url
         settings = site.fedimg_config.read_text()
@@ -218,7 +218,7 @@ class Orders:
 
 
 def run(state: Path, orders: Orders) -> Report:
-    """A whole campaign."""
+    """Run a whole campaign."""
     started = time.monotonic()
     with campaign(state, orders.seed, orders.write_via) as one:
         strikes = one.strikes(*one.calm(), orders.moments)

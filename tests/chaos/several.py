@@ -136,7 +136,7 @@ class _Campaign:
 
 
 def run(state: Path, database: str, *, seed: int, strikes: int, workers: int = 3) -> Report:
-    """A whole campaign, on a PostgreSQL of its own."""
+    """Run a whole campaign on a PostgreSQL of its own."""
 
     def configure(settings: str) -> str:
         lease = f"[worker]\nlease_seconds = {LEASE_SECONDS}\n"

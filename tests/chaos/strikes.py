@@ -75,7 +75,7 @@ class Database:
             yield opened
 
     def steps(self) -> list[str]:
-        """The names of all steps that were recorded, a job's own name left out of them."""
+        """Return the names of all steps that were recorded, a job's own name left out of them."""
         with self._open() as database:
             rows = database.execute("SELECT DISTINCT function_name FROM operation_outputs")
             return sorted({_pattern(row[0]) for row in rows})
@@ -86,7 +86,7 @@ class Database:
             return _count(database, table, name)
 
     def ids(self) -> set[str]:
-        """The workflows that are stored."""
+        """Return the workflows that are stored."""
         with self._open() as database:
             return {row[0] for row in database.execute("SELECT workflow_uuid FROM workflow_status")}
 

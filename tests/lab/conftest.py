@@ -93,7 +93,7 @@ class Site:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Starts an EC2 with other settings than the usual ones."""
+    """Start an EC2 with other settings than the usual ones."""
     started: list[EC2] = []
 
     def start_one(**settings: Any) -> Site:
@@ -115,7 +115,7 @@ def ec2(start: Callable[..., Site]) -> Site:
 
 @pytest.fixture
 def utility(ec2: Site, tmp_path: Path) -> str:
-    """An image of Amazon's in us-east-1, one GiB, that begins with `boot`."""
+    """Register an image of Amazon's in us-east-1, one GiB, that begins with `boot`."""
     raw = tmp_path / "utility.raw"
     raw.write_bytes(b"boot")
     return ec2.ec2.default_image("us-east-1", raw, name="al2023-utility")

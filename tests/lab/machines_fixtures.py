@@ -153,7 +153,7 @@ class Rig:
                 return Shell(client)
 
     def console_with(self, launch: Launch, words: str) -> str:
-        """The console, once it says `words`."""
+        """Wait until the console says `words`; return its text."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while words not in (text := self.machines.console(launch.instance_id)):
             if time.monotonic() > deadline:
@@ -177,7 +177,7 @@ class Rig:
 
 @contextmanager
 def rig(folder: Path) -> Iterator[Rig]:
-    """A rig whose machines are gone at the end."""
+    """Return a rig whose machines are gone at the end."""
     machines = ProcessMachines(folder / "machines", ssh_port=SSH_PORT, boot_seconds=BOOT_SECONDS)
     try:
         image = disk.make_image(folder / "root.raw", size_mib=24, random_mib=1)
@@ -187,7 +187,7 @@ def rig(folder: Path) -> Iterator[Rig]:
 
 
 def processes_naming(word: str) -> Sequence[str]:
-    """The command lines, on this host, that hold `word`."""
+    """Return the command lines, on this host, that hold `word`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -78,7 +78,7 @@ class User:
         return f"arn:aws:iam::{ACCOUNT}:user/{self.name}"
 
     def judged(self, action: str) -> list[str]:
-        """What kinds of resources an action was judged by, as often as it was."""
+        """Return the types of the resources by which an action was judged, each time."""
         rows = ask(self.ec2.ec2, "decisions")
         return sorted(
             kind
@@ -89,7 +89,7 @@ class User:
 
 
 def user(ec2: Site, *statements: dict[str, Any]) -> User:
-    """A new user with these statements."""
+    """Make a user with these statements."""
     name = f"user-{secrets.token_hex(4)}"
     return User(ec2, name, *ec2.ec2.user(name, policy(*statements)))
 
@@ -398,7 +398,7 @@ def test_roles_and_groups_have_their_policies(ec2: Site) -> None:
 
 
 def denied(call: Callable[..., Any], words: str = "", **given: Any) -> None:
-    """The call is refused as IAM, STS and S3 refuse, with these words in it."""
+    """Expect a refusal in the form of IAM, STS and S3, with these words in it."""
     with pytest.raises(ClientError) as error:
         call(**given)
     response = error.value.response

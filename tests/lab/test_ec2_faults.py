@@ -29,7 +29,7 @@ def code_of(call: Callable[[], object]) -> str:
 
 
 def once(ec2: Site) -> Any:
-    """A client that tries no call again."""
+    """Return a client that tries no call again."""
     config = Config(retries={"total_max_attempts": 1})
     return SESSION.client("ec2", "us-east-1", endpoint_url=ec2.ec2.url, config=config)
 
@@ -41,7 +41,7 @@ def volume(client: Any, **params: Any) -> str:
 
 
 def state(client: Any, id: str) -> str:
-    """The state of a volume or a snapshot; empty when it is not shown."""
+    """Return the state of a volume or a snapshot; empty when it is not shown."""
     describe, key, ids = (
         (client.describe_volumes, "Volumes", "volume-id")
         if id.startswith("vol")

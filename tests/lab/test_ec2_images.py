@@ -14,7 +14,7 @@ Snap = Callable[..., str]
 
 @pytest.fixture
 def snapshot(ec2: Any) -> Snap:
-    """Makes a completed snapshot of one GiB in a region."""
+    """Make a completed snapshot of one GiB in a region."""
 
     def make(region: str = "us-east-1") -> str:
         client = ec2.client(region=region)
@@ -46,7 +46,7 @@ def hvm(snapshot_id: str, **more: Any) -> dict[str, Any]:
 
 
 def refusal(call: Callable[..., Any], **params: Any) -> str:
-    """The code that EC2 refuses a call with."""
+    """Return the code that EC2 refuses a call with."""
     with pytest.raises(ClientError) as caught:
         call(**params)
     return str(caught.value.response["Error"]["Code"])

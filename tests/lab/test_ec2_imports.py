@@ -16,7 +16,7 @@ GRAIN = 128 * SECTOR
 
 
 def streamed_vmdk(grains: dict[int, bytes], size: int) -> bytes:
-    """A stream-optimized VMDK of one grain table: what qemu-img and VMware export."""
+    """Return a stream-optimized VMDK of one grain table, as qemu-img and VMware export it."""
 
     def header(directory: int) -> bytes:
         fixed = struct.pack(
@@ -40,7 +40,7 @@ def streamed_vmdk(grains: dict[int, bytes], size: int) -> bytes:
 
 @pytest.fixture
 def imported(ec2: Any) -> Callable[[str, bytes], dict[str, Any]]:
-    """Uploads a disk, imports it, and waits for the end of the task."""
+    """Upload a disk, import it, and wait for the end of the task."""
     client, s3 = ec2.client(), ec2.client("s3")
     s3.create_bucket(Bucket="disks")
 

@@ -43,7 +43,7 @@ def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def received(
     target: str, headers: dict[str, str], body: bytes = b"", method: str = "GET"
 ) -> Request:
-    """A request as the server has it."""
+    """Return a request as the server has it."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "RAW_URI": target,
@@ -179,7 +179,7 @@ def test_what_is_no_signature_is_none(headers: dict[str, str], so: Reason) -> No
 def signed(
     url: str, service: str, body: bytes = b"", key: AccessKey = KEY, **headers: str
 ) -> dict[str, str]:
-    """The headers of a request as botocore signs it."""
+    """Return the headers of a request as botocore signs it."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     asked = AWSRequest("POST" if body else "GET", url, given, body)
     kind = S3SigV4Auth if service == "s3" else SigV4Auth
@@ -188,7 +188,7 @@ def signed(
 
 
 def code(answer: requests.Response) -> tuple[int, str]:
-    """What an answer says, in each of the protocols."""
+    """Return the code and message of an answer, in any of the protocols."""
     text = answer.text
     if text.startswith("{"):
         return answer.status_code, answer.json().get("__type", "")

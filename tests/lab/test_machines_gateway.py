@@ -67,7 +67,7 @@ def held() -> Iterator[tuple[str, socket.socket]]:
 
 
 def found(address: str) -> str:
-    """What a client finds: the server's first words, or how the connection failed."""
+    """Return the server's first words to a client, or how the connection failed."""
     try:
         with socket.create_connection((address, PORT), timeout=1) as client:
             client.settimeout(PATIENCE)
@@ -128,7 +128,7 @@ def test_broken_connection_leaves_no_reader_to_the_next_user_of_its_number(
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def hear() -> bytes:
-        """What comes over new sockets, which have the numbers of those that were closed."""
+        """Return the bytes that come over new sockets, which reuse the numbers of the closed."""
         pairs = [socket.socketpair() for _ in range(20)]
         heard = b""
         for ours, theirs in pairs:

@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def shell(site: Rig) -> Shell:
-    """A machine for what changes nothing on it: one data volume, and a smaller one."""
+    """Run a machine for tests that change nothing on it, with a data volume and a smaller one."""
     launch = site.launch(site.volume(8 * MIB), site.volume(4 * MIB))
     return site.connect(site.start(launch))
 
@@ -478,7 +478,7 @@ def test_machines_end_when_the_lab_is_killed(tmp_path: Path) -> None:
 
 
 def as_ordinary_user(folder: Path) -> list[str]:
-    """The command that runs Python as somebody without root's power, who owns `folder`."""
+    """Return the command that runs Python as somebody without root's power, who owns `folder`."""
     if os.geteuid() != 0:
         return [sys.executable]
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]

@@ -31,7 +31,7 @@ def lab(*arguments: str | Path) -> list[str]:
 
 
 def processes_of(state: Path) -> dict[int, str]:
-    """The command lines, by process id, of what names the site's folder in its own."""
+    """Return the command lines, by process id, of what names the site's folder in its own."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and folder.name != str(os.getpid()):

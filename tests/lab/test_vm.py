@@ -112,7 +112,7 @@ def until(look: Callable[[], bool], seconds: float = GONE_SECONDS) -> bool:
 
 
 def debugfs(disk: Path, *arguments: str) -> str:
-    """What debugfs prints that looks at, or changes, the root file system on a disk."""
+    """Read or change the root file system on a disk with debugfs; return its output."""
     command = [path_of("debugfs"), *arguments, f"{disk}?offset={images.ROOT_AT}"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

@@ -127,11 +127,11 @@ class Site:
         return [row for row in self.store.amis() if image is None or row.job == image.job]
 
     def row(self, image: RawImage, region: str = ORIGIN) -> AMIRow:
-        """The first AMI of an image in a region."""
+        """Return the first AMI of an image in a region."""
         return next(row for row in self.rows(image) if row.region == region)
 
     def ec2(self, region: str = ORIGIN) -> Any:
-        """A client of the test's own, whose calls are those of a person."""
+        """Return a client whose calls are those of a person."""
         return self.hands.ec2(region)
 
     def shown(self, row: AMIRow) -> dict[str, Any]:

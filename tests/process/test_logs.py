@@ -28,7 +28,7 @@ logging.getLogger("fedimg.tests").info("all is well")
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket that takes entries as the journal's does."""
+    """Return a socket that takes entries as the journal's does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as received:
         received.bind(str(tmp_path / "journal"))
         received.settimeout(5)

@@ -90,11 +90,11 @@ class Recorder:
             action()
 
     def of(self, what: str) -> list[Told]:
-        """What was told of one kind, in order."""
+        """Return the events of one kind, in order."""
         return [told for told in self.told if told.what == what]
 
     def amis(self, what: str) -> list[AMI]:
-        """The AMIs of what was told of one kind: registered, copied, published and so on."""
+        """Return the AMIs of the events of one kind: registered, copied, published and so on."""
         return [told.ami for told in self.of(what) if told.ami]
 
     def words(self) -> str:
@@ -164,7 +164,7 @@ class Lab:
     # Images
 
     def raw(self, **attributes: Any) -> Path:
-        """A raw disk image of the lab; equal attributes give the same one."""
+        """Return a raw disk image of the lab; equal attributes give the same one."""
         key = repr(sorted(attributes.items()))
         if key not in self._made:
             path = self.made / f"{len(self._made)}.raw"
@@ -174,7 +174,7 @@ class Lab:
         return self._made[key]
 
     def packed(self, *, streams: int = 1, **attributes: Any) -> bytes:
-        """The same as Koji would serve it."""
+        """Return the raw disk image compressed as Koji would serve it."""
         raw = self.raw(**attributes)
         key = f"{raw} in {streams}"
         if key not in self._made:
@@ -191,7 +191,7 @@ class Lab:
         size: int | None = None,
         **attributes: Any,
     ) -> RawImage:
-        """An image of its own on the web server, with its right checksum unless another is given.
+        """Put a new image on the web server, with its right checksum unless another is given.
 
         `content` takes the place of the lab's image with these `attributes`.
         """
@@ -215,7 +215,7 @@ class Lab:
         return self.hands.ec2(region)
 
     def ask(self, page: str) -> Any:
-        """What the lab tells of itself."""
+        """Return the lab's description of itself."""
         return plans.ask(self, page)
 
     def refuse(self, refused: dict[str, dict[str, str]]) -> None:
@@ -225,12 +225,12 @@ class Lab:
         plans.forget_calls(self)
 
     def live(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """What exists in the account, by the lab's word, of one kind or all."""
+        """Return the resources in the account, of one type or all, as the ledger has them."""
         rows = self.ask("ledger/live")
         return [row for row in rows if kind in (None, row["kind"])]
 
     def made_for(self, image: RawImage, kind: str, event: str = "create") -> list[dict[str, Any]]:
-        """What was ever made (or deleted) for an image, by the ledger."""
+        """Return the ledger's entries of what was made (or deleted) for an image."""
         return [
             row
             for row in self.ask("ledger")
@@ -239,23 +239,23 @@ class Lab:
         ]
 
     def public(self) -> list[str]:
-        """The ids of everything that is public."""
+        """Return the ids of everything that is public."""
         return [row["id"] for row in self.live() if row["public"]]
 
     def described(self, ami: AMI) -> dict[str, Any]:
-        """An AMI as EC2 shows it."""
+        """Return an AMI as EC2 shows it."""
         (shown,) = self.ec2(ami.region).describe_images(ImageIds=[ami.id])["Images"]
         return dict(shown)
 
     def bytes_of(self, snapshot: str, size: int) -> bytes:
-        """The first bytes that a snapshot holds; behind them it is a hole of up to a GiB."""
+        """Return the first bytes that a snapshot holds; behind them it is a hole of up to a GiB."""
         with (self.snapshots / snapshot).open("rb") as file:
             return file.read(size)
 
     # The caller's part
 
     def settings(self, **changes: Any) -> EC2:
-        """Settings for this lab; a `changes` table is laid over the lab's own."""
+        """Return settings for this lab; a `changes` table is laid over the lab's own."""
         values: dict[str, Any] = {
             "origin": ORIGIN,
             "regions": list(REGIONS),
@@ -324,7 +324,7 @@ class Lab:
         assert [row for row in mine if not row["public"]] == []
 
     def leaves_nothing(self, image: RawImage) -> None:
-        """A failed job has nothing public, and its clean-up leaves nothing at all."""
+        """Expect nothing public of a failed job, and nothing at all after its clean-up."""
         assert self.public() == []
         self.clean(image)
         assert self.live() == []
@@ -390,7 +390,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(site: Lab) -> Iterator[Lab]:
-    """An empty account, where nothing is refused and the web server works."""
+    """Empty the account; nothing is refused there, and the web server works."""
     yield site
     site.web.manner = "well"
     site.web.asked.clear()

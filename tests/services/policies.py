@@ -23,7 +23,9 @@ _users = itertools.count(1)
 
 
 def policy() -> dict[str, Any]:
-    """The policy for the tests' site: as an operator does, by replacing the example's name."""
+    """Return the policy for the tests' site, made as an operator makes it: by replacing the
+    example's name.
+    """
     return dict(json.loads(FILE.read_text().replace('"prod"', f'"{SITE}"')))
 
 
@@ -36,7 +38,7 @@ class User:
 
 
 def user(lab: Lab, document: dict[str, Any]) -> User:
-    """A new user with one managed policy, and clients that sign with its key."""
+    """Make a user with one managed policy; return clients that sign with its key."""
     # A session of its own: boto3 keeps its own one with the environment of whoever asked first.
     iam, name = boto3.Session().client("iam"), f"fedimg-{next(_users)}"
     arn = iam.create_user(UserName=name)["User"]["Arn"]
@@ -59,5 +61,5 @@ def tagged(site: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def tags(site: str) -> list[dict[str, str]]:
-    """The tag of a site."""
+    """Return the tag of a site."""
     return [{"Key": "fedimg:site", "Value": site}]

@@ -84,7 +84,7 @@ def test_failed_check_spares_the_reboot(lab: Lab) -> None:
 
 
 def go(lab: Lab) -> Check:
-    """A check that passes while the web server has a file `go`."""
+    """Return a check that passes while the web server has a file `go`."""
     return Check(name="goes", command=f"curl -sf {lab.web.address}/go")
 
 

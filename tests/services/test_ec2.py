@@ -52,13 +52,13 @@ PROMPTLY = 20.0
 
 
 def waiting_check(lab: Lab) -> Check:
-    """A check that passes when the web server has a file `go`."""
+    """Return a check that passes when the web server has a file `go`."""
     command = f"echo waiting; until curl -sf {lab.web.address}/go; do sleep 0.1; done"
     return Check(name="waits", command=command, timeout=PATIENCE)
 
 
 def instances(lab: Lab) -> list[dict[str, Any]]:
-    """The origin's instances, those that are gone too."""
+    """Return the origin's instances, those that are gone too."""
     return [
         instance
         for reservation in lab.ec2().describe_instances()["Reservations"]
@@ -83,7 +83,7 @@ class Published:
     result: Result
 
     def shown(self, virtualization: Virtualization) -> Iterator[tuple[AMI, dict[str, Any]]]:
-        """The AMIs of a virtualization type, with what EC2 shows of each."""
+        """Return the AMIs of a virtualization type, with what EC2 shows of each."""
         for amis in self.result.published.values():
             for ami in amis:
                 if ami.type.virtualization is virtualization:

@@ -249,7 +249,9 @@ def clean(lab: Lab, image: RawImage, result: Result) -> None:
 
 
 def holds(lab: Lab, image: RawImage, result: Result, regions: set[str]) -> None:
-    """A public AMI and its public snapshot in each of these regions, and nothing else at all."""
+    """Expect a public AMI and its public snapshot in each of these regions, and nothing else at
+    all.
+    """
     assert set(result.published) == regions
     live = [row for row in lab.live() if row["tags"].get("fedimg:job") == image.job]
     assert all(row["public"] for row in live), live

@@ -52,7 +52,7 @@ def listed(value: str | list[str]) -> list[str]:
 
 
 def utility(lab: Lab, mine: Lab) -> str:
-    """An image written by an instance, with PV, in three regions; and its clean-up."""
+    """Publish an image written by an instance, with PV, in three regions; clean up after it."""
     image = lab.image()
     result = mine.upload(image, amis={"types": ["paravirtual-gp2", "hvm-gp2"]})
     mine.clean(image)
@@ -62,7 +62,7 @@ def utility(lab: Lab, mine: Lab) -> str:
 
 
 def direct(lab: Lab, mine: Lab) -> str:
-    """An image written without an instance, one that has to survive a reboot; and its clean-up."""
+    """Publish an image written without an instance, with a reboot in its check; clean up."""
     image = lab.image()
     changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
     result = mine.upload(image, test={"shipped": ["reboot"]}, **changes)
@@ -71,7 +71,7 @@ def direct(lab: Lab, mine: Lab) -> str:
 
 
 def unbootable(lab: Lab, mine: Lab) -> str:
-    """An image that does not boot: why is looked for, and all that was made of it removed."""
+    """Try an image that does not boot: the reason is found, and all that was made removed."""
     image = lab.image(boot_code=False, menu_lst=False)
     changes = {"write_via": "direct", "regions": [ORIGIN], "limits": {"ssh_ready": 2}, **HVM}
     with pytest.raises(EC2TestException):
@@ -81,7 +81,7 @@ def unbootable(lab: Lab, mine: Lab) -> str:
 
 
 def regrouped(lab: Lab, mine: Lab) -> str:
-    """A job that goes on after the worker has moved to another address."""
+    """Let a job go on after the worker has moved to another address."""
     labels, limits = Labels.of(SITE, lab.image()), lab.settings().limits
     for source in ("192.0.2.0/24", "198.51.100.0/24"):
         network = Network.model_validate({"allowed_source": source})
@@ -118,7 +118,7 @@ def checked(lab: Lab, mine: Lab) -> str:
 
 
 def looked_after(lab: Lab, mine: Lab) -> str:
-    """What becomes of public AMIs: compared with EC2, read back, hidden again."""
+    """Compare public AMIs with EC2, read one back, and hide them again."""
     image = lab.image()
     changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
     published = lab.upload(image, **changes).published
@@ -157,7 +157,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
 
 @pytest.fixture(scope="module")
 def decisions(site: Lab) -> list[dict[str, Any]]:
-    """What IAM decided while a user with the whole policy did all that a worker does."""
+    """Do all that a worker does as a user with the whole policy; return IAM's decisions."""
     worker = user(site, policy())
     for act in (utility, direct, unbootable, regrouped, tidied, checked, looked_after):
         assert act(site, worker.lab) == "", act.__doc__

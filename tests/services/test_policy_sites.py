@@ -227,7 +227,7 @@ def test_no_snapshot_is_written_on_top_of_another(worker: User, site: Lab, other
 
 @pytest.fixture
 def strangers(site: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A snapshot that another account shares with everybody."""
+    """Return a snapshot that another account shares with everybody."""
     monkeypatch.setenv("MOTO_ACCOUNT_ID", "210987654321")
     ec2 = site.ec2()
     volume = ec2.create_volume(AvailabilityZone=f"{ORIGIN}a", Size=1)["VolumeId"]

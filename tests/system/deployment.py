@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def impatient(settings: str) -> str:
-    """A machine that never boots is given up sooner than an operator would."""
+    """Let a machine that never boots be given up sooner than an operator would."""
     return re.sub(r"ssh_ready = \d+", "ssh_ready = 10", settings)
 
 
@@ -100,7 +100,7 @@ class Deployment:
         return self._processes.pop(name).terminate(PATIENCE)
 
     def ends(self, name: str) -> int:
-        """The exit status of a process that ends by itself."""
+        """Wait for a process that ends by itself; return its exit status."""
         process = self._processes.pop(name)
         deadline = time.monotonic() + PATIENCE
         while process.running:
@@ -110,7 +110,7 @@ class Deployment:
         return process.status
 
     def pid(self, name: str) -> int:
-        """The number of a running process."""
+        """Return the number of a running process."""
         return self._processes[name].pid
 
     def has(self, name: str, pids: Container[int]) -> bool:
@@ -118,7 +118,7 @@ class Deployment:
         return name in self._processes and self._processes[name].pid in pids
 
     def reap(self) -> dict[str, int]:
-        """The exit statuses of processes that have ended by themselves; they are let go of."""
+        """Return the exit statuses of processes that have ended by themselves; forget them."""
         ended = {n: p.status for n, p in self._processes.items() if p.status is not None}
         for name in ended:
             del self._processes[name]
@@ -132,7 +132,7 @@ class Deployment:
             self._store.close()
 
     def log(self, name: str) -> str:
-        """What a process has printed."""
+        """Return the output of a process so far."""
         path = self._log_file(name)
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -142,13 +142,13 @@ class Deployment:
     # The operator
 
     def fedimg(self, *arguments: str, status: int | None = 0) -> Any:
-        """What a fedimg command prints as JSON."""
+        """Run a fedimg command; return the JSON that it prints."""
         done = self._command(*arguments, "--json")
         assert status is None or done.returncode == status, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def noted(self, *arguments: str) -> str:
-        """What a fedimg command tells a person beside its answer."""
+        """Run a fedimg command; return its messages to a person beside the answer."""
         return self._command(*arguments).stderr
 
     def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -161,19 +161,19 @@ class Deployment:
         )
 
     def store(self) -> Store:
-        """The database: looking often must not cost what a command does."""
+        """Open the database itself, as frequent looks must not cost what a command does."""
         if self._store is None:
             self._store = Store(self.site.state / "state", self.database)
         return self._store
 
     def jobs(self) -> list[JobRow]:
-        """The jobs as the database has them; none while nothing has made it."""
+        """Return the jobs as the database has them; none while nothing has made it."""
         if not self.database and not (self.site.state / "state" / "fedimg.db").exists():
             return []
         return self.store().jobs()
 
     def until(self, look: Callable[[], T | None], what: str, patience: float | None = None) -> T:
-        """The first answer of `look` that is not None."""
+        """Return the first answer of `look` that is not None."""
         patience = patience or self.patience
         deadline = time.monotonic() + patience
         while (answer := look()) is None:
@@ -187,7 +187,7 @@ class Deployment:
         return answer
 
     def ended(self, count: int = 1) -> list[dict[str, Any]]:
-        """The rows of `fedimg status`, when there are `count` and each has ended."""
+        """Return the rows of `fedimg status`, when there are `count` and each has ended."""
 
         def look() -> bool | None:
             jobs = self.jobs()
@@ -200,7 +200,7 @@ class Deployment:
     # Koji
 
     def image(self, name: str, **attributes: Any) -> Path:
-        """A raw image of the lab, compressed as Koji does."""
+        """Return a raw image of the lab, compressed as Koji does."""
         folder = self.site.state / "made"
         folder.mkdir(exist_ok=True)
         streams = attributes.pop("streams", 1)
@@ -210,13 +210,13 @@ class Deployment:
     # EC2's own word
 
     def live(self) -> list[dict[str, Any]]:
-        """What exists in the account, by the ledger of the lab."""
+        """Return the resources in the account, as the lab's ledger has them."""
         return [
             row for row in ask(self.site.ec2, "ledger/live") if row.get("state") != "terminated"
         ]
 
     def nothing_but_published(self, amis: dict[str, int]) -> None:
-        """The ledger holds these numbers of public AMIs, each region's one snapshot, no more."""
+        """Expect these numbers of public AMIs in the ledger, one snapshot a region, and no more."""
         live = self.live()
         images = [row for row in live if row["kind"] == "image"]
         assert {r: sum(1 for i in images if i["region"] == r) for r in amis} == amis, images
@@ -238,7 +238,7 @@ def deployed(
     patience: float = PATIENCE,
     **site: Any,
 ) -> Iterator[Deployment]:
-    """A site with fedimg's hub and worker on it, which have `environment` besides the site's;
+    """Run a site with fedimg's hub and worker, which have `environment` besides the site's;
     `configure` changes its fedimg.toml.
     """
     with ExitStack() as running:

@@ -30,7 +30,7 @@ def workers(
     configure: Callable[[str], str] = several,
     **site: Any,
 ) -> Iterator[Deployment]:
-    """A site with so many workers on a PostgreSQL, called one, two, three; `configure` changes
+    """Run a site with so many workers on a PostgreSQL, called one, two, three; `configure` changes
     their fedimg.toml.
     """
     site.setdefault("regions", REGIONS)
@@ -47,7 +47,7 @@ def workers(
 
 
 def alive(deployment: Deployment) -> list[RegisteredWorker]:
-    """The workers that hold their locks."""
+    """Return the workers that hold their locks."""
     store = deployment.store()
     members = Registry(store).all()
     held = living(store, [member.name for member in members])
@@ -55,7 +55,7 @@ def alive(deployment: Deployment) -> list[RegisteredWorker]:
 
 
 def at_work(deployment: Deployment) -> str:
-    """The process that has a job in its hands, by our name for it."""
+    """Return the process that has a job in its hands, by our name for it."""
 
     def look() -> str | None:
         busy = {member.pid for member in alive(deployment) if member.jobs}

@@ -42,7 +42,7 @@ main()
 
 @contextmanager
 def nobody_listens(state: Path) -> Iterator[Deployment]:
-    """A site with no process of fedimg's yet."""
+    """Run a site without a process of fedimg's."""
     with Site(state, regions=REGIONS) as site, site.bus.listen() as heard:
         deployment = Deployment(site, heard)
         try:
@@ -70,7 +70,7 @@ def configure(deployment: Deployment, old: str, new: str) -> None:
 
 @contextmanager
 def stored(deployment: Deployment) -> Iterator[Store | None]:
-    """What the worker remembers; nothing while there is no database."""
+    """Return the watermarks of the worker; nothing while there is no database."""
     folder = deployment.site.state / "state"
     if not (folder / "fedimg.db").exists():
         yield None
@@ -105,21 +105,21 @@ def decided(deployment: Deployment) -> bool | None:
 
 
 def no_image(deployment: Deployment, release: str) -> Path:
-    """A file that is quickly found to be no image: its publishing is the other tests' concern."""
+    """Serve a file that is quickly found to be no image, as these tests publish nothing."""
     file = deployment.site.state / f"{NAME}-{VERSION}-{release}.x86_64.raw.xz"
     file.write_text(file.name)
     return file
 
 
 def built(deployment: Deployment, release: str, **about: Any) -> tuple[str, str]:
-    """A build that nobody hears of: its entry, and the job that its image would have."""
+    """Add a build that nobody announces; return its entry, and its image's job."""
     files = {"x86_64": [no_image(deployment, release)]}
     build = deployment.site.koji.add_build(NAME, VERSION, release, files, **about)
     return f"build:{build.id}", f"build-{build.id}-{NAME}-{VERSION}-{release}.x86_64"
 
 
 def scratch(deployment: Deployment, release: str, **about: Any) -> tuple[str, str]:
-    """The same of a scratch task."""
+    """Add a scratch task that nobody announces; return the same."""
     koji = deployment.site.koji
     files = {"x86_64": [no_image(deployment, release)]}
     task = koji.add_task(NAME, VERSION, release, files, **about)
@@ -293,7 +293,7 @@ def test_entries_at_which_koji_fails_hold_up_no_other_and_are_not_lost(
 
 
 def said_waiting(deployment: Deployment) -> set[str]:
-    """The entries that `fedimg status` says wait for Koji."""
+    """Return the entries that `fedimg status` says wait for Koji."""
     done = subprocess.run(
         [BIN / "fedimg", "status"],
         env=deployment.environment,

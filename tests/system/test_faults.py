@@ -21,7 +21,7 @@ REST = {region: count for region, count in AMIS.items() if region != AWAY}
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Deployment]:
-    """A site where little is waited for, and jobs run again soon."""
+    """Run a site with short limits, whose jobs run again soon."""
     with Site(tmp_path / "site", regions=REGIONS) as lab, lab.bus.listen() as heard:
         deployment = Deployment(lab, heard)
         config = lab.fedimg_config.read_text()

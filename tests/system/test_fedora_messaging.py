@@ -53,7 +53,7 @@ def deployed(
     regions: Any = ("us-east-1",),
     user: str = "",
 ) -> Iterator[Deployment]:
-    """A site, its worker, a consumer of fedimg's and one that keeps what fedimg says."""
+    """Run a site, its worker, fedimg's consumer, and a consumer that keeps fedimg's messages."""
     with ExitStack() as running:
         site = running.enter_context(Site(state, regions=regions))
         heard = running.enter_context(site.bus.listen())
@@ -192,7 +192,7 @@ def test_over_tls_with_certificates_of_their_own_as_at_fedora(tmp_path: Path) ->
 
 
 def checked(deployment: Deployment) -> tuple[str, str]:
-    """What `fedimg check` finds of the broker: its status, and the words known here."""
+    """Return the status of `fedimg check`, and what it says of the broker."""
     found = deployment.fedimg("check", status=None)
     (row,) = (row for row in found if row["name"] == "broker")
     known = (

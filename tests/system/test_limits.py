@@ -38,7 +38,7 @@ Span = tuple[float, float]
 
 
 def limited(**limits: int) -> Callable[[str], str]:
-    """A fedimg.toml with these limits, for images of one AMI type."""
+    """Return a fedimg.toml with these limits, for images of one AMI type."""
     lines = "".join(f"{name} = {value}\n" for name, value in limits.items())
 
     def configure(settings: str) -> str:

@@ -75,7 +75,7 @@ def test_worker_that_may_have_no_more_ends_and_goes_on(
 
 @contextmanager
 def disk(place: Path, mib: int) -> Iterator[None]:
-    """A file system of its own, of so many MiB, at `place`."""
+    """Mount a new file system of so many MiB at `place`."""
     if os.geteuid():
         pytest.skip("root alone may mount a file system")
     place.mkdir(parents=True)

@@ -26,7 +26,7 @@ LONG = {"size_mib": 512, "random_mib": 64}
 
 @contextmanager
 def newer(deployment: Deployment, folder: Path) -> Iterator[None]:
-    """What is started meanwhile is a version whose steps are others, as far as it says."""
+    """Let workers that start meanwhile say that they are a version with other steps."""
     package = folder / "fedimg"
     if not package.exists():
         shutil.copytree(Path(fedimg.__file__).parent, package)
@@ -43,7 +43,7 @@ def newer(deployment: Deployment, folder: Path) -> Iterator[None]:
 
 
 def member(deployment: Deployment, name: str) -> RegisteredWorker | None:
-    """What the workers' table says of a process."""
+    """Return the row of a process in the workers' table."""
     return next((each for each in alive(deployment) if deployment.has(name, {each.pid})), None)
 
 
@@ -55,7 +55,7 @@ def start_newer(deployment: Deployment, folder: Path) -> None:
 
 
 def until_at_work(deployment: Deployment, name: str) -> str:
-    """The job that a process has, once it has one."""
+    """Wait until a process has a job; return the job."""
 
     def look() -> str | None:
         mine = member(deployment, name)

@@ -83,7 +83,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
 
 
 def session_of(site: Site) -> dict[str, str]:
-    """The credentials of a role that may do everything, as an instance profile would have them."""
+    """Return the credentials of a role that may do everything, as an instance profile would have
+    them.
+    """
     account = boto3.Session(*site.ec2.key, region_name=REGIONS[0])
     iam, sts = (account.client(name, endpoint_url=site.ec2.url) for name in ("iam", "sts"))
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}

@@ -149,7 +149,7 @@ def stem(release: str) -> str:
 
 
 def named(packed: Path, folder: Path, release: str) -> Path:
-    """The file under the name that Koji would give it."""
+    """Return the file under the name that Koji would give it."""
     link = folder / f"{stem(release)}.raw.xz"
     link.symlink_to(packed)
     return link
@@ -162,7 +162,7 @@ def announce(deployment: Deployment, release: str, file: Path) -> None:
 
 
 def snapshots(deployment: Deployment, region: str, image: str = "") -> list[Path]:
-    """The files of a region's completed snapshots, as the lab's EC2 keeps them."""
+    """Return the files of a region's completed snapshots, as the lab's EC2 keeps them."""
     return [
         path
         for row in deployment.live()

@@ -73,7 +73,7 @@ _S3_MANNERS = re.compile(
 
 
 def refusal(world: World, request: Request, signer: Signer) -> Answer | None:
-    """What the caller is told who may not make this call; None for one who may."""
+    """Return the refusal for a caller who may not make this call; None for one who may."""
     call = Call(world, account_of(signer.access_key), signer.region, "", {})
     try:
         who = caller_of(call, signer)
@@ -110,7 +110,7 @@ def _asked(
 
 
 def _form(request: Request) -> dict[str, str]:
-    """A request's parameters, as whoever answers it reads them, too. Raises EC2Error."""
+    """Return a request's parameters as the code that answers reads them. Raises EC2Error."""
     if request.body and "x-www-form-urlencoded" not in (request.header("Content-Type") or ""):
         raise EC2Error("AccessDenied", "The body is to be application/x-www-form-urlencoded.")
     return wire.only_form(request.query, request.body)
@@ -134,7 +134,9 @@ def _touched(call: Call, who: Caller, action: str, form: Mapping[str, str]) -> l
 
 
 def _arn(call: Call, who: Caller, kind: str, form: Mapping[str, str]) -> str:
-    """The ARN of what a request names; one that is not there yet has the path that it gives."""
+    """Return the ARN of the entity that a request names; a new entity has the path that the request
+    gives.
+    """
     parameter = next((each for each in _NAMED_BY.get(kind, ()) if each in form), None)
     if parameter is None:
         # Whoever names no user is spoken of.

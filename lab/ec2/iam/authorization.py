@@ -15,7 +15,7 @@ from lab.ec2.world import Call
 
 
 def check_ec2(call: Call, signer: Signer) -> None:
-    """Raises UnauthorizedOperation unless the caller's policies allow an EC2 call.
+    """Raise UnauthorizedOperation unless the caller's policies allow an EC2 call.
 
     Every resource that it touches has to be allowed, and CreateTags on what it makes with tags.
     """
@@ -36,7 +36,10 @@ def check_ec2(call: Call, signer: Signer) -> None:
 
 
 def check_ebs(call: Call, signer: Signer, snapshot: str | None, params: Mapping[str, Any]) -> None:
-    """The same for the EBS direct API: about a snapshot, or the one that `params` make."""
+    """Refuse a call of EBS direct that the policies do not allow, in the words of that service.
+
+    It is about `snapshot`, or about the snapshot that `params` make.
+    """
     who = caller_of(call, signer)
     if who is None:
         return
@@ -60,7 +63,7 @@ def check_ebs(call: Call, signer: Signer, snapshot: str | None, params: Mapping[
 
 
 def check_plain(call: Call, signer: Signer, action: str, arn: str) -> None:
-    """The same for an action of another service, of which nothing but its resource is known."""
+    """Refuse an action of another service on a resource unless the policies allow it."""
     who = caller_of(call, signer)
     if who:
         demand(call, who, action, Resource("", arn, {}))

@@ -26,7 +26,7 @@ class Caller:
 
 
 def credentials(access_key: str) -> Credentials | None:
-    """A user's active key, or that of a role's session; None for any other."""
+    """Return a user's active key, or that of a role's session; None for any other."""
     for account, backends in list(iam_backends.items()):
         key = backends[PARTITION].access_keys.get(access_key)
         if key is None:
@@ -64,7 +64,9 @@ def caller(account: str, access_key: str, session_token: str | None) -> Caller |
 
 
 def _document(policy: Any) -> str:
-    """The text of what moto's IAM keeps in one of three forms: managed, a role's, a user's."""
+    """Return the text of a policy that moto's IAM keeps in one of three forms: managed, a role's, a
+    user's.
+    """
     if isinstance(policy, Policy):
         return str(next(each for each in policy.versions if each.is_default).document)
     return policy if isinstance(policy, str) else str(policy["policy_document"])

@@ -88,19 +88,19 @@ def _text(value: Any) -> str:
 
 
 def arn(call: Call, kind: str, id: str) -> str:
-    """A resource's ARN; snapshots and images name no account."""
+    """Return a resource's ARN; snapshots and images name no account."""
     account = "" if kind in ("snapshot", "image") else call.account
     return f"arn:aws:ec2:{call.region}:{account}:{kind}/{id}"
 
 
 def existing(call: Call, kind: str, id: str) -> dict[str, Any]:
-    """The keys of a thing that is there; one that is not has none but its id."""
+    """Return the condition keys of a resource; one that does not exist has its id alone."""
     describe = _EXISTING.get(kind)
     return describe(call, id) if describe else {}
 
 
 def tags(call: Call, kind: str, id: str) -> Mapping[str, str]:
-    """The tags that count for the caller: an account knows those of its own things."""
+    """Return the tags that count for the caller: an account knows those of its own resources."""
     if kind in ("snapshot", "image"):
         thing = (call.world.snapshots if kind == "snapshot" else call.world.images).get(id)
         if thing is None or thing.owner != call.account:
@@ -112,7 +112,7 @@ def tags(call: Call, kind: str, id: str) -> Mapping[str, str]:
 
 
 def made(call: Call, kind: str) -> Iterator[dict[str, Any]]:
-    """The keys of each thing of a kind that the call makes, as far as its request says."""
+    """Return the condition keys of each resource that the call makes, as the request says."""
     params = call.params
     if call.action == "RunInstances" and kind == "instance":
         yield _instance_to_be(call)

@@ -77,7 +77,7 @@ class Decision:
 
 
 def decide(statements: Iterable[Statement], asked: Asked) -> Decision:
-    """An explicit Deny wins, then an Allow; what nobody allows is denied."""
+    """Judge a call: an explicit Deny wins, then an Allow; without an Allow the call is denied."""
     fitting = [statement for statement in statements if statement.fits(asked)]
     denying = tuple(statement.sid for statement in fitting if not statement.allow)
     if denying:
@@ -88,7 +88,7 @@ def decide(statements: Iterable[Statement], asked: Asked) -> Decision:
 
 @cache
 def parse(text: str) -> tuple[Statement, ...]:
-    """The statements of an identity's policy. Raises Malformed."""
+    """Return the statements of an identity's policy. Raises Malformed."""
     try:
         document = json.loads(text)
     except ValueError as error:

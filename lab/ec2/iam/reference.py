@@ -21,7 +21,9 @@ class Kind:
     keys: frozenset[str]
 
     def only(self, given: Context, general: frozenset[str]) -> Context:
-        """What of a request's keys counts here; keys of AWS's own (aws:…) count everywhere."""
+        """Return those keys of a request that count here; keys of AWS's own (aws:…) count
+        everywhere.
+        """
         return {key: value for key, value in given.items() if self._counts(key, general)}
 
     def _counts(self, key: str, general: frozenset[str]) -> bool:
@@ -38,7 +40,7 @@ UNKNOWN = Kind(False, frozenset())
 
 @cache
 def kinds(action: str) -> Mapping[str, Kind]:
-    """An action's resource types, by name; those of its request in general under ''."""
+    """Return an action's resource types, by name; those of its request in general under ''."""
     return {
         name.lstrip("*"): Kind(name.startswith("*"), frozenset(key.lower() for key in keys))
         for name, keys in _table().get(action, {}).items()

@@ -55,7 +55,7 @@ class Resource:
 
 
 def touched(call: Call) -> list[Resource]:
-    """The resources of an EC2 call, in the order in which they are judged; under the lock.
+    """Return the resources of an EC2 call, in the order in which they are judged; under the lock.
 
     An action that has no resource-level permissions acts on `*` alone.
     """
@@ -99,7 +99,7 @@ def _of_kind(
 
 
 def asked_for(tags: list[dict[str, str]]) -> dict[str, Any]:
-    """The condition keys of the tags that a request gives."""
+    """Return the condition keys of the tags that a request gives."""
     keys: dict[str, Any] = {
         f"aws:RequestTag/{tag['Key']}": tag.get("Value", "") for tag in tags if "Key" in tag
     }
@@ -150,7 +150,7 @@ def _ids(name: str, value: Any) -> Iterator[str]:
 
 
 def _chosen(call: Call) -> Iterator[tuple[Call, str, str]]:
-    """The subnet and the groups of a launch, which EC2 chooses where the request does not."""
+    """Return the subnet and the groups of a launch; EC2 chooses them where the request does not."""
     try:
         at = network.place(call, call.params.get("InstanceType", "m1.small"))
     except EC2Error:

@@ -55,7 +55,7 @@ def web() -> Iterator[Web]:
 
 
 def bootable(path: Path) -> Path:
-    """A disk with an MBR, some boot code and one ext4 partition."""
+    """Return a disk with an MBR, some boot code and one ext4 partition."""
     subprocess.run(
         ["mke2fs", "-q", "-t", "ext4", "-E", "offset=1048576", str(path), "2048"],
         check=True,
@@ -89,7 +89,9 @@ class Instance:
     def write(
         self, values: bytes, heard: Callable[[str], None] = lambda line: None, idle: float = 20
     ) -> Written | Failure | None:
-        """What the script says; its exit status agrees, and nothing is left in the instance."""
+        """Run the script; return its answer, which its exit status matches, and find nothing left
+        behind.
+        """
         done = self.session.run(write_command(), stdin=values, limit=60, idle=idle, on_line=heard)
         said = verdict(done.output)
         assert (done.status == 0) == isinstance(said, Written), done
@@ -277,7 +279,7 @@ def write_well(instance: Instance, address: str, **values: Any) -> None:
 
 
 def fail_download(instance: Instance, address: str, **values: Any) -> str:
-    """The reason why the download of an image failed."""
+    """Return the reason why the download of an image failed."""
     said = instance.write(order(instance.volume(4 * MIB), address, **values))
     assert isinstance(said, Failure), said
     assert said.part == "download"
