@@ -8,15 +8,17 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test coverage system-test vm-test install-test chaos lint tox bench clean programs test-programs
+.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench clean programs test-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
 	@echo 'make demo VM=1    the same with virtual machines that boot the AMIs: some minutes'
-	@echo 'make test         lint, unit tests, system tests, virtual machines: half an hour'
-	@echo 'make coverage     the same tests, and which lines they run'
-	@echo 'make system-test  the tests of whole processes, on virtual machines too: half an hour'
-	@echo 'make vm-test      the tests with virtual machines alone, one by one: half an hour'
+	@echo 'make test         lint, unit tests, system tests, virtual machines: 20 minutes'
+	@echo 'make test-long    the tests that no change has to wait for: 40 minutes (docs/testing.md)'
+	@echo 'make test-quick   lint, and the tests that start no process: 3 minutes'
+	@echo 'make coverage     the tests of make test, and which lines they run'
+	@echo 'make system-test  of these, those of whole processes, on virtual machines too'
+	@echo 'make vm-test      the tests with virtual machines alone, one by one, the long ones too'
 	@echo 'make chaos        workers and hub killed hundreds of times: two hours; SEEDS="1 2" to choose'
 	@echo 'make lint         ruff, mypy, and the contracts of imports'
 	@echo 'make tox          the tests on each of Python 3.11, 3.12 and 3.13 that is here'
@@ -35,14 +37,21 @@ demo: programs $(INSTALLED)
 AT_ONCE := 3
 
 test: test-programs lint
-	$(RUN) -m pytest -n $(AT_ONCE)
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' --durations=30
+
+test-long: test-programs $(INSTALLED)
+	$(RUN) -m pytest -n $(AT_ONCE) -m long --durations=30
+
+# No more at once than processors: these tests hardly wait.
+test-quick: lint
+	$(RUN) -m pytest -n 2 -m 'not process' --durations=10
 
 # Apart, as counting lines makes every test of Python's own time slower.
 coverage: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) --cov
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' --cov
 
 system-test: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) tests/system
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' tests/system
 
 vm-test: test-programs $(INSTALLED)
 	$(RUN) -m pytest -m vm

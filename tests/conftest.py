@@ -1,11 +1,15 @@
 """What every test may have, a database and a Koji, and what holds for all of them.
 
+A test that starts a process says so, by the mark `process` or a fixture that asks for `processes`:
+`make test-quick` runs the others, and whichever of them starts one has failed.
+
 With $FEDIMG_NO_SKIP, or in CI, a skipped system test has failed, and so has a skipped test of
 virtual machines.
 """
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,55 @@ def _no_skip(node: pytest.Item | pytest.Collector, report: Any) -> Any:
     return report
 
 
+def _starts_processes(item: pytest.Item) -> bool:
+    """Whether a test says that it starts a process, itself or by a fixture."""
+    fixtures = getattr(item, "fixturenames", ())
+    parameters = getattr(item, "callspec", None)
+    return (
+        item.get_closest_marker("vm") is not None
+        or any(item.path.is_relative_to(folder) for folder in LONG)
+        or "processes" in fixtures
+        or (parameters is not None and "postgresql" in parameters.params.values())
+    )
+
+
+class Started:
+    """The programs that the running test has started, by Python's audit events."""
+
+    #: What Python itself calls to find a library or tell the system's name, once a process.
+    OWN = frozenset({"ldconfig", "gcc", "cc", "ld", "objdump", "file", "uname"})
+
+    def __init__(self) -> None:
+        self.programs: list[str] = []
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in ("subprocess.Popen", "os.posix_spawn", "os.spawn", "os.exec", "os.system"):
+            program = Path(os.fsdecode(arguments[0] or "?")).name
+            if program not in self.OWN:
+                self.programs.append(program)
+        elif event in ("os.fork", "os.forkpty"):
+            self.programs.append(event)
+
+
+# A hook cannot be taken out again.
+STARTED = Started()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what starts processes, before anything is chosen by marks."""
+    if _starts_processes(item):
+        item.add_marker("process")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Look at what one test starts, its fixtures included."""
+    STARTED.programs.clear()
+    return (yield)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest tests, so that no worker is left alone with one at the end."""
 
@@ -60,8 +113,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
-    """Judge a test that skipped itself."""
-    return _no_skip(item, (yield))
+    """Judge a test that skipped itself, or started a process without saying so."""
+    report = _no_skip(item, (yield))
+    quick = "not process" in item.config.option.markexpr
+    if quick and report.passed and STARTED.programs:
+        report.outcome = "failed"
+        programs, STARTED.programs = STARTED.programs, []
+        report.longrepr = (
+            f"it starts {', '.join(programs)}: mark it `process`, or have the fixture that does so "
+            "ask for the fixture `processes` (docs/testing.md)"
+        )
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,6 +141,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
+def processes() -> None:
+    """Tell that a test, or a fixture, starts processes: docs/testing.md."""
+
+
+@pytest.fixture(scope="session")
 def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a state directory once, as its tables take a quarter of a second."""
     directory = tmp_path_factory.mktemp("blank")
@@ -87,14 +154,14 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql(processes: None) -> Iterator[PostgreSQL]:
     """Start a server for the first test that asks for it."""
     with serving(PostgreSQL) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def cloud_image() -> Image:
+def cloud_image(processes: None) -> Image:
     """Build the image that virtual machines boot; skip the test where none can run."""
     try:
         virtual_machines.require_programs()

@@ -18,6 +18,8 @@ import pytest
 from fedimg.sources.xmlrpc import ANSWER_LIMIT, BOUNDS
 from fedimg.untrusted import json_bounds
 
+pytestmark = pytest.mark.process
+
 #: In MiB, above what the process had before it asked: for one answer, and for the largest number of
 #: answers that a worker asks for at once. docs/security.md tells both.
 MOST_MIB, MOST_AT_ONCE_MIB = 256, 1024

@@ -22,6 +22,8 @@ from fedimg.sources.identifiers import METHODS
 from fedimg.store.store import Store
 from lab.koji import Koji
 
+pytestmark = pytest.mark.process
+
 #: Says of each message that it gets what becomes of it. Its reactor is no affair of other tests'.
 CONSUMER = """
 import json, sys

@@ -210,6 +210,7 @@ def test_what_is_no_text_is_no_toml(toml):
     assert complaint(path).startswith(f"{path} is not valid TOML: ")
 
 
+@pytest.mark.process
 def test_file_is_utf8_whatever_the_locale(toml):
     path = toml("[[checks]]\nname = 'greets'\ncommand = 'true'\noutput = 'Grüße'")
     script = "import sys, fedimg.config as c, pathlib; c.load(pathlib.Path(sys.argv[1]))"

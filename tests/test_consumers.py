@@ -26,6 +26,8 @@ from tests.hub_process import (
 )
 from tests.stopping import stop
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:

@@ -377,6 +377,7 @@ def test_fedimg_starts_no_program_but_its_own_python() -> None:
                 assert node.attr not in ("system", "popen", "spawnl", "spawnv"), path
 
 
+@pytest.mark.process
 def test_hub_that_hears_broken_messages_hears_the_next_one(tmp_path: Path) -> None:
     bus = Bus(tmp_path / "bus", installed=[INSTALLED])
     (bus.folder / "site.py").write_text("config = {'validate_signatures': False}\n")

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -17,6 +19,7 @@ def test_top_floor_holds_twelve_modules_at_most() -> None:
     assert len(modules) <= 12
 
 
+@pytest.mark.process
 def test_map_in_the_documentation_is_made_from_the_modules() -> None:
     ran = subprocess.run(
         [sys.executable, ROOT / "tools" / "house-map", "--check"], capture_output=True, text=True

@@ -52,6 +52,7 @@ def test_raw_public_keys_cannot_be_turned_on() -> None:
     assert [name for name in told if not name.startswith("SSL_OP_")] == []
 
 
+@pytest.mark.process
 def test_https_is_pythons_own_ssl() -> None:
     """In a process that has loaded all of fedimg, and fedmsg and fedora-messaging with it."""
     loaded = (

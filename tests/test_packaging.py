@@ -38,7 +38,7 @@ COMMENTED_KEY = re.compile(r"^#(?=\w+ = )", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the package into a folder by `pip install .`; return the folder."""
     folder = tmp_path_factory.mktemp("installed")
     # From a copy: pip builds in the tree, and other tests run from there.
@@ -87,6 +87,7 @@ def test_installed_package_brings_command_and_consumer(metadata: Distribution) -
         assert callable(point.load())
 
 
+@pytest.mark.process
 def test_installed_command_runs(installed: Path, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, installed / "bin/fedimg", "--help"],
@@ -322,6 +323,7 @@ def test_documented_line_gives_a_command_the_workers_user_and_environment() -> N
     assert f"{AS_THE_WORKER} fedimg check" in text
 
 
+@pytest.mark.process
 def test_systemd_run_takes_the_documented_line() -> None:
     """As far as it goes without a systemd: every option and property is understood."""
     done = subprocess.run(
@@ -447,6 +449,7 @@ def test_what_builds_is_hashed_too() -> None:
         assert one.specifier.contains(pinned.version), one
 
 
+@pytest.mark.process
 def test_make_has_a_rule_for_all_that_its_help_names() -> None:
     named = re.findall(r"echo 'make (\S+)", (ROOT / "Makefile").read_text())
     assert {"demo", "test", "bench"} <= set(named)

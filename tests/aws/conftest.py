@@ -74,7 +74,9 @@ class Account:
 
 
 @pytest.fixture(scope="module")
-def ec2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
+def ec2(
+    processes: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EC2]:
     """Run the module's EC2, with its `EC2_SETTINGS`."""
     state = tmp_path_factory.mktemp("ec2")
     machines = ProcessMachines(state / "machines")

@@ -29,7 +29,7 @@ HVM = AMIType(Virtualization.HVM, "gp2")
 
 
 @pytest.fixture(scope="module")
-def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+def clients(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     log = (tmp_path_factory.mktemp("moto") / "log").open("wb")

@@ -17,6 +17,8 @@ import pytest
 
 from fedimg.aws.instance import scripts
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 #: What the scripts look at; a machine's own in place of this host's.
 FOLDERS = ("etc", "home", "root", "run")

@@ -13,7 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
 Manner = Literal[
-    "well", "without Range", "cut", "stalled", "reset", "slow", "unavailable", "behind a cache"
+    "well",
+    "without Range",
+    "cut",
+    "stalled",
+    "silent",
+    "reset",
+    "slow",
+    "unavailable",
+    "behind a cache",
 ]
 
 
@@ -47,6 +55,14 @@ class Web:
             if self.times <= 0:
                 self.manner, self.times = self.then, None
                 self.tags |= self.retag
+
+    def stall(self) -> None:
+        """Break off the next answer midway, and send nothing of any other.
+
+        Of an answer that is `stalled` half comes each time, and all of them together take as many
+        time limits as the file can be halved.
+        """
+        self.manner, self.times, self.then = "stalled", 1, "silent"
 
     def put(self, name: str, content: bytes) -> str:
         """Serve `content`; return its URL."""
@@ -122,6 +138,9 @@ def serve() -> Iterator[Web]:
                 case "stalled":
                     self.wfile.write(body[:half])
                     web.over.wait(30)
+                case "silent":
+                    web.over.wait(30)
+                    return
                 case "reset":
                     self.wfile.write(body[:half])
                     self.wfile.flush()

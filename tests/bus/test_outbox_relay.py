@@ -25,7 +25,7 @@ CONFIRM = 1.0
 
 
 @pytest.fixture(scope="module")
-def relayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+def relayed(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
     bus = Bus(tmp_path_factory.mktemp("bus"))
     bus.start_relay()
     yield bus
@@ -33,7 +33,7 @@ def relayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
 
 
 @pytest.fixture
-def bus(relayed: Bus, monkeypatch: pytest.MonkeyPatch) -> Bus:
+def bus(processes: None, relayed: Bus, monkeypatch: pytest.MonkeyPatch) -> Bus:
     """Return a bus with a running relay, for which this process's fedmsg is configured."""
     relayed.start_relay()
     monkeypatch.setenv("FEDMSG_CONFIG", str(relayed.config_file))
@@ -90,6 +90,7 @@ def test_later_message_is_noticed_soon(bus: Bus, store: Store, messenger: Outbox
     wait_until(lambda: not store.unannounced(1), 5)
 
 
+@pytest.mark.process
 def test_messages_wait_for_a_relay_that_is_down(
     bus: Bus,
     store: Store,
@@ -122,6 +123,7 @@ def test_messages_wait_for_a_relay_that_is_down(
     assert "fedmsg confirms messages again" in caplog.text
 
 
+@pytest.mark.process
 def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: OutboxRelay) -> None:
     messenger.start()
     put(store, 1)
@@ -135,6 +137,7 @@ def test_killed_relay_loses_nothing(bus: Bus, store: Store, messenger: OutboxRel
         wait_until(lambda: set(numbers(heard.messages)) == set(range(1, 31)), 10)
 
 
+@pytest.mark.process
 def test_killed_worker_loses_nothing(bus: Bus, store: Store, messenger: OutboxRelay) -> None:
     bus.stop_relay()
     put(store, 5)

@@ -206,7 +206,7 @@ def test_reason_holds_nothing_long_and_no_line_ends() -> None:
 
 
 @pytest.fixture
-def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
+def hub(processes: None, bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
     bus.start_relay()
     hub = HubProcess(bus, tmp_path)
     yield hub
@@ -216,6 +216,7 @@ def hub(bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
     bus.close()
 
 
+@pytest.mark.process
 def test_hub_takes_signed_messages_alone_and_counts_the_others(
     bus: Bus, hub: HubProcess, sign: Sign, foreign: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ STRIKES = [
 
 
 # A minute alone, and one kill more costs seconds.
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_whatever_is_killed_nothing_is_lost_made_twice_or_left(tmp_path: Path) -> None:
     with campaign(tmp_path / "site", seed=1, write_via="utility") as chaos:

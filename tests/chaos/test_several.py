@@ -11,6 +11,7 @@ from tests.postgresql import PostgreSQL
 
 
 # A minute alone.
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_workers_killed_and_frozen_lose_nothing_and_make_nothing_twice(
     tmp_path: Path, postgresql: PostgreSQL

@@ -32,7 +32,7 @@ EXAMPLE = Path(__file__).parent.parent.parent / "fedimg.toml.example"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site"), REGIONS) as site:
         yield site
 
@@ -83,6 +83,7 @@ def command(site: Site, *arguments: str, **environment: str) -> "subprocess.Comp
     )
 
 
+@pytest.mark.process
 def test_healthy_site_has_no_problem(site: Site) -> None:
     done = command(site, "--json")
     found = json.loads(done.stdout)
@@ -120,6 +121,7 @@ def test_healthy_site_has_no_problem(site: Site) -> None:
     assert all(one.keys() == {"name", "status", "text", "hint"} for one in found)
 
 
+@pytest.mark.process
 def test_marks_fit_the_encoding_of_the_terminal(site: Site) -> None:
     nowhere = {"FEDMSG_CONFIG": "/nowhere", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     for encoding, well, ill in (("utf-8", "✓", "✗"), ("ascii", "+", "x")):
@@ -331,6 +333,7 @@ def test_koji_that_does_not_answer_is_a_problem(
     assert check.koji_hub(page)[0].status is not Status.OK
 
 
+@pytest.mark.process
 def test_relay_that_is_down_is_a_problem(site: Site, tmp_path: Path) -> None:
     ports = Ports.free()
     file = tmp_path / "bus.py"

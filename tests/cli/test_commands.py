@@ -173,6 +173,7 @@ def test_unusable_state_directory_exits_with_2(config: Path, run: Run) -> None:
     assert "cannot use the database" in result.stderr
 
 
+@pytest.mark.process
 def test_status_loads_neither_boto3_nor_fedmsg(config: Path, store: Store) -> None:
     script = (
         "import sys; from fedimg.cli.commands import main\n"
@@ -289,6 +290,7 @@ def test_status_notes_unanswered_announcements(run: Run, store: Store, x86_job: 
     assert "missed entries of builds, image: it does not answer" in result.stderr
 
 
+@pytest.mark.process
 def test_status_of_a_job_shows_its_boot_checks_and_the_console(
     config: Path, store: Store, x86_job: str
 ) -> None:
@@ -322,6 +324,7 @@ def test_status_of_a_job_shows_its_boot_checks_and_the_console(
     ]
 
 
+@pytest.mark.process
 def test_piped_lines_are_uncut_and_have_fields(config: Path, store: Store, x86_job: str) -> None:
     store.set_region(x86_job, "us-east-1", step="waiting for the boot check")
     store.set_region(x86_job, "eu-west-1", step="failed", error=LONG.replace(" ", "\n"))
@@ -495,6 +498,7 @@ def test_watch_of_a_cancelled_job_waits_for_its_clean_up(
     assert result.exit_code == 1
 
 
+@pytest.mark.process
 def test_interrupted_command_exits_with_130(config: Path, store: Store, x86_job: str) -> None:
     program = Path(sys.executable).parent / "fedimg"
     # A process that a shell runs in the background ignores SIGINT, and so do its children.
@@ -517,6 +521,7 @@ def test_interrupted_command_exits_with_130(config: Path, store: Store, x86_job:
     assert "Traceback" not in errors
 
 
+@pytest.mark.process
 def test_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: str) -> None:
     store.begin(x86_job, 1)
     store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
@@ -604,6 +609,7 @@ def test_status_notes_that_no_worker_is_running(config: Path, run: Run, x86_job:
         lease.release()
 
 
+@pytest.mark.process
 def test_second_worker_exits_with_5(config: Path, store: Store) -> None:
     lease = FileLease(config.parent / "state")
     try:
@@ -619,7 +625,7 @@ def test_second_worker_exits_with_5(config: Path, store: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
+def ec2(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EC2]:
     state = tmp_path_factory.mktemp("ec2")
     with contextlib.closing(ProcessMachines(state / "machines", ssh_port=2222)) as machines:
         regions = ("us-east-1", "us-east-2", "eu-west-1")

@@ -5,7 +5,11 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.jobs.killed_workers import happened, run
+
+pytestmark = pytest.mark.process
 
 MANY = """
 def line(name):

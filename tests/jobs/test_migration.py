@@ -110,6 +110,7 @@ def fedimg(config: Path, *arguments: str, status: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.process
 def test_commands_prepare_and_move(source: Store, tmp_path: Path, postgresql: PostgreSQL) -> None:
     source.close()
     config = tmp_path / "fedimg.toml"

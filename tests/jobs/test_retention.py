@@ -69,6 +69,7 @@ def rows(store: Store, table: str) -> int:
         return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
+@pytest.mark.process
 def test_steps_of_ended_workflows_are_deleted_and_of_live_ones_kept(
     state: tuple[Store, JobQueue],
 ) -> None:

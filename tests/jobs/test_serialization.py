@@ -169,6 +169,7 @@ in_turns(attempt)
 """
 
 
+@pytest.mark.process
 def test_worker_refuses_a_step_whose_row_would_run_something(tmp_path: Path) -> None:
     run(tmp_path, WORK.replace("in_turns(attempt)", "deadly = 'after plan'\nattempt()"), exits=9)
     marker = tmp_path / "ran"

@@ -12,11 +12,13 @@ import pytest
 
 from lab.bus import Bus, BusError
 
+pytestmark = pytest.mark.process
+
 TOPIC = "org.fedoraproject.dev.buildsys.task.state.change"
 
 
 @pytest.fixture(scope="module")
-def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+def bus(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
     bus = Bus(tmp_path_factory.mktemp("bus"))
     bus.start_relay()
     yield bus

@@ -14,6 +14,8 @@ from lab.machines import filesystems
 from lab.machines.partitions import read_table
 from lab.machines.programs import MissingProgram
 
+pytestmark = pytest.mark.process
+
 MIB = 1024 * 1024
 
 

@@ -13,6 +13,8 @@ from lab.machines.boot import Verdict, judge
 from lab.machines.programs import path_of
 from tests.lab.machines_fixtures import MIB, SSH_PORT, Rig, rig
 
+pytestmark = pytest.mark.process
+
 ROOT_OFFSET = 1 * MIB
 
 
@@ -25,7 +27,7 @@ def image(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with rig(tmp_path_factory.mktemp("machines")) as made:
         yield made
 

@@ -13,12 +13,14 @@ import pytest
 from lab.machines.cloud_init import CloudInit, User, read
 from tests.lab.machines_fixtures import Key, Rig, rig
 
+pytestmark = pytest.mark.process
+
 KEY = "ssh-ed25519 AAAA one"
 OTHER = "ssh-ed25519 BBBB two"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with rig(tmp_path_factory.mktemp("machines")) as made:
         yield made
 

@@ -32,6 +32,8 @@ from tests.lab.machines_fixtures import (
     rig,
 )
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 WRITE = """
 set -o pipefail
@@ -46,13 +48,13 @@ OWN = f"{os.getpid():07}"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with rig(tmp_path_factory.mktemp("machines")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def shell(site: Rig) -> Shell:
+def shell(processes: None, site: Rig) -> Shell:
     """Run a machine for tests that change nothing on it, with a data volume and a smaller one."""
     launch = site.launch(site.volume(8 * MIB), site.volume(4 * MIB))
     return site.connect(site.start(launch))

@@ -21,6 +21,8 @@ from lab.bus import Bus, Ports
 from lab.running import SiteError, ask, call, read, remove
 from lab.site import Site
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 60
 REGIONS = ("us-east-1", "eu-west-1")
@@ -76,7 +78,7 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     running = Running(tmp_path_factory.mktemp("site"))
     yield running
     running.stop(signal.SIGINT)

@@ -20,6 +20,7 @@ except PermissionError:
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("hidden", "seen"), [(False, "True"), (True, "refused")])
 def test_hidden_environment_is_unreadable_for_other_processes_of_the_user(
     hidden: bool, seen: str
@@ -47,6 +48,7 @@ def test_hidden_environment_is_unreadable_for_other_processes_of_the_user(
     assert done.stdout.strip() == seen
 
 
+@pytest.mark.process
 def test_commands_hide_their_memory_first() -> None:
     script = (
         "import ctypes, sys; from fedimg.cli.commands import main\n"

@@ -99,6 +99,7 @@ def test_open_file_of_another_user_is_refused_with_the_command_that_closes_it(
     assert mode(state / "fedimg.db") == 0o644
 
 
+@pytest.mark.process
 def test_closing_files_keeps_the_locks_of_the_same_process(tmp_path: Path) -> None:
     """Close a descriptor of the file, by which POSIX would release the locks of the process."""
     state = tmp_path / "state"

@@ -36,6 +36,7 @@ def started(code: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("code", [HOLDING, ANOTHER_THREAD])
 def test_signal_sets_the_event_whatever_the_main_thread_does(code: str) -> None:
     with started(code) as process:

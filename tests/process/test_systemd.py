@@ -119,6 +119,7 @@ def test_missing_notification_socket_is_only_a_warning(
     assert "cannot notify systemd of READY=1" in caplog.text
 
 
+@pytest.mark.process
 def test_hub_and_worker_notify_that_they_are_ready_work_and_stop(
     tmp_path: Path,
 ) -> None:
@@ -159,7 +160,7 @@ def test_hub_and_worker_notify_that_they_are_ready_work_and_stop(
 
 
 @pytest.fixture
-def units(tmp_path: Path) -> Path:
+def units(processes: None, tmp_path: Path) -> Path:
     """Install the shipped units, and the hub's unit of docs/operations.md, in a folder."""
     folder = tmp_path / "units"
     subprocess.run(["cp", "-r", ROOT / "systemd", folder], check=True)
@@ -176,6 +177,7 @@ def units(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "unit", ["fedimg-worker.service", "fedimg-consumer.service", "fedmsg-hub.service"]
 )

@@ -355,7 +355,7 @@ def until(look: Callable[[], object], what: str, patience: float = PATIENCE) -> 
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One EC2 for the module: what starts another one makes moto forget this one's networks."""
     folder = tmp_path_factory.mktemp("lab")
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -392,7 +392,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def lab(site: Lab) -> Iterator[Lab]:
     """Empty the account; nothing is refused there, and the web server works."""
     yield site
-    site.web.manner = "well"
+    site.web.manner, site.web.times = "well", None
     site.web.asked.clear()
     site.refuse({})
     site.wipe()

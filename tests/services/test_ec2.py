@@ -468,9 +468,12 @@ def test_corrupt_file_fails_at_once(lab: Lab) -> None:
 )
 def test_download_that_breaks_off_midway_fails(lab: Lab, manner: Any, words: str) -> None:
     image, observer = lab.image(), Recorder()
-    observer.when["runs at"] = lambda: setattr(lab.web, "manner", manner)
+    observer.when["runs at"] = {
+        "cut": lambda: setattr(lab.web, "manner", "cut"),
+        "stalled": lab.web.stall,
+    }[manner]
     with pytest.raises(EC2UtilityException, match=words) as failure:
-        # It is asked again for what is missing, of which each connection brings half.
+        # It is asked again for what is missing.
         lab.upload(image, observer, **{**SMALL, "limits": {"write_idle": 3, "write": 240}})
     assert "failed download" in failure.value.output
     assert lab.made_for(image, "snapshot") == []

@@ -20,6 +20,8 @@ from fedimg.exceptions import OUTPUT_TAIL, Cancelled
 from fedimg.ssh import client, output
 from lab.machines.link import Link
 
+pytestmark = pytest.mark.process
+
 HOST = client.new_identity("host")
 CLIENT = client.new_identity("client")
 STRANGER = client.new_identity("stranger")

@@ -176,6 +176,7 @@ print(store.add_job(image, queue=lambda *_: None) or "")
 """
 
 
+@pytest.mark.process
 def test_processes_that_open_a_new_store_and_add_twins_make_one_job(tmp_path):
     state = tmp_path / "state"
     adding = processes(ADD, state, json.dumps(as_record(IMAGE)), count=3)
@@ -547,6 +548,7 @@ print((jobs.upload(Known(image)).run if image.given_by_hand else jobs.submit(ima
 """
 
 
+@pytest.mark.process
 def test_processes_that_upload_and_announce_one_image_make_one_job(store):
     url = store.queue_url if store.shared else ""
     adding = [
@@ -748,6 +750,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.process
 @pytest.mark.file
 def test_store_opens_and_reads_while_another_process_writes(store, job):
     (holder,) = processes(HOLD, store.path)
@@ -762,6 +765,7 @@ def test_store_opens_and_reads_while_another_process_writes(store, job):
         holder.wait()
 
 
+@pytest.mark.process
 @pytest.mark.file
 def test_writer_waits_for_another_process(store, job):
     (holder,) = processes(HOLD, store.path)

@@ -221,6 +221,7 @@ raise RuntimeError(hostile)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("journal", ["8:1", None])
 def test_log_has_one_line_an_event_and_no_priority_of_others(journal: str | None) -> None:
     environment = {**os.environ, **({"JOURNAL_STREAM": journal} if journal else {})}

@@ -164,6 +164,7 @@ def test_koji_with_credentials_is_refused_without_a_word_of_them(tmp_path: Path,
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.process
 def test_command_that_failed_tells_no_password(tmp_path: Path) -> None:
     (tmp_path / "fedimg.toml").write_text('state_directory = "state"\n')
     ran = subprocess.run(

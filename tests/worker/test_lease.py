@@ -10,6 +10,8 @@ import pytest
 from fedimg.store.store import StoreError
 from fedimg.worker.lease import FileLease, WorkerRunning
 
+pytestmark = pytest.mark.process
+
 LEASE = """
 import pathlib, sys
 from fedimg.worker.lease import FileLease

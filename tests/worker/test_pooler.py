@@ -24,6 +24,8 @@ from fedimg.worker.pooler import refuse_shared_connections
 from lab.processes import Process
 from tests.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.process
+
 PATIENCE = 60.0
 REFUSED = "reached through a pooler that shares connections"
 SHARING = [

@@ -18,6 +18,8 @@ from fedimg.store.url import postgresql_url
 from fedimg.worker.shared_lease import SharedLease, alive
 from tests.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.process
+
 HOST = socket.gethostname()
 PATIENCE = 30.0
 

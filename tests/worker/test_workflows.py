@@ -19,6 +19,8 @@ from fedimg.store.store import Store
 from fedimg.worker.executor import VERSION
 from fedimg.worker.registry import Registry
 
+pytestmark = pytest.mark.process
+
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 #: In seconds; on an idle machine nothing here takes a tenth of it.
 PATIENCE = 90.0

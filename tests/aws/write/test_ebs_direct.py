@@ -616,6 +616,7 @@ print(json.dumps({"snapshot": written, "peak_mib": peak}))
 """
 
 
+@pytest.mark.process
 def test_memory_is_bounded_whatever_the_images_size(
     writer: Writer, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

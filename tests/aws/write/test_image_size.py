@@ -30,6 +30,8 @@ from fedimg.images import Architecture, RawImage
 from fedimg.sources.file_server import RedirectRefused, Trusted
 from tests.aws.web import Web, serve
 
+pytestmark = pytest.mark.process
+
 NOISE = random.Random(4).randbytes(600_000)
 
 

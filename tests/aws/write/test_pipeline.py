@@ -119,6 +119,7 @@ def test_image_is_complete_for_all_kinds_of_blocks(web: Web, seed: int) -> None:
     assert disk == Disk(hashlib.sha256(raw).hexdigest(), len(raw))
 
 
+@pytest.mark.process
 def test_thousands_of_tiny_blocks_are_reassembled(web: Web) -> None:
     raw = random.Random(3).randbytes(2 * BLOCK + 77)
     command = ["xz", "-0", "-T2", "--block-size=500", "--stdout"]
@@ -256,6 +257,7 @@ print(int(status["VmHWM"].split()[0]) / 1024)
 """
 
 
+@pytest.mark.process
 def test_memory_is_bounded_with_four_full_dictionaries(web: Web) -> None:
     luck = random.Random(7)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 64 * MIB}]

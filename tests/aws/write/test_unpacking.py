@@ -101,12 +101,14 @@ def test_image_of_full_blocks_is_not_padded() -> None:
     assert image(pack(NOISE[:BLOCK]), 1000) == {0: NOISE[:BLOCK]}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 13])
 def test_pieces_of_any_size_are_accepted(size: int) -> None:
     packed = pack(b"im") + bytes(4) + pack_in_blocks(b"age" * 10, 11)
     assert image(packed, size) == {0: (b"im" + b"age" * 10).ljust(BLOCK, b"\0")}
 
 
+@pytest.mark.process
 def test_blocks_of_the_file_may_be_unpacked_in_any_order() -> None:
     packed = pack_in_blocks(NOISE, 300_000)
     blocks = layout(packed)

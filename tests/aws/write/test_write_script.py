@@ -31,6 +31,8 @@ from lab.machines import Launch
 from lab.machines.process import ProcessMachines
 from tests.aws.web import Web, serve
 
+pytestmark = pytest.mark.process
+
 MIB = 1024 * 1024
 INSTANCE = "i-0123456789abcdef0"
 SSH_PORT = 22122
@@ -107,7 +109,7 @@ class Volume:
 
 
 @pytest.fixture(scope="module")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+def instance(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     directory = tmp_path_factory.mktemp("machines")
     host, client = ssh.new_identity("host"), ssh.new_identity("client")
     machines = ProcessMachines(directory / "state", ssh_port=SSH_PORT, boot_seconds=0)

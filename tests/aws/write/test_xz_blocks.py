@@ -15,6 +15,8 @@ from fedimg.aws.write import xz_blocks
 from fedimg.aws.write.xz_blocks import Block, DictionaryTooLarge, TooManyBlocks
 from tests.aws.xz_files import with_a_block_of_nothing
 
+pytestmark = pytest.mark.process
+
 NOISE = random.Random(9).randbytes(250_000)
 
 
