@@ -52,7 +52,7 @@ def _no_skip(node: pytest.Item | pytest.Collector, report: Any) -> Any:
 
 
 def _starts_processes(item: pytest.Item) -> bool:
-    """Whether a test says that it starts a process, itself or by a fixture."""
+    """Return whether a test says that it starts a process, itself or by a fixture."""
     fixtures = getattr(item, "fixturenames", ())
     parameters = getattr(item, "callspec", None)
     return (

@@ -42,7 +42,7 @@ class Ended:
     jobs: Mapping[str, Any]
 
     def messages(self, topic: str, kind: str) -> list[dict[str, Any]]:
-        """What was published under a topic for the image that is broken in this way."""
+        """Return what was published under a topic for the image that is broken in this way."""
         return [m for m in said(self.deployment, topic) if m["image_name"] == stem(kind)]
 
 
@@ -50,14 +50,14 @@ class Ended:
 def published(
     folder: Path, image: Image, kinds: Collection[str], *, ssh_ready: int
 ) -> Iterator[Ended]:
-    """A site that was told of `image` broken in each of these ways, when all its jobs have ended.
+    """Yield a site that was told of `image` broken in each way, when all its jobs have ended.
 
     A machine that lets nobody in is given up after `ssh_ready` seconds: all boot at once, and the
     slowest has to have come to its login prompt by then.
     """
 
     def quickly(settings: str) -> str:
-        """Written without an instance, one AMI an image, and all images at once."""
+        """Write without an instance, one AMI an image, and all images at once."""
         settings = re.sub(r"ssh_ready = \d+", f"ssh_ready = {ssh_ready}", settings)
         settings = settings.replace("[ec2.limits]\n", f"[ec2.limits]\njobs = {len(kinds)}\n")
         settings = settings.replace(
@@ -88,7 +88,7 @@ def published(
 
 
 def is_told_and_never_public(ended: Ended, kind: str) -> None:
-    """The job failed, a person is told why, and no message says that anything is public."""
+    """Assert that the job failed, a person is told why, and no message says it is public."""
     words, shown = EXPECTED[kind]
     job = ended.jobs[kind]
     assert job["state"] == "failed"
@@ -102,7 +102,7 @@ def is_told_and_never_public(ended: Ended, kind: str) -> None:
 
 
 def leave_nothing(ended: Ended) -> None:
-    """Nothing of the failed jobs is in the account, nor among the AMIs that fedimg knows."""
+    """Assert that the account, and the AMIs that fedimg knows, hold nothing of failed jobs."""
     assert ended.deployment.live() == []
     assert ended.deployment.fedimg("amis") == []
     assert said(ended.deployment, "image.publish") == []
