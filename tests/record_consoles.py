@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
 import tempfile
 import threading
 import time
@@ -21,7 +20,7 @@ from fedimg.aws.boot.diagnosis import Evidence
 from fedimg.aws.instance.user_data import user_data
 from fedimg.ssh import client
 from lab import image as images
-from lab.broken import BREAKS, Breaker
+from lab.broken import BREAKS
 from lab.disk import MIB
 from lab.ec2 import disks
 from lab.image import Image
@@ -97,11 +96,9 @@ def record(kind: str, image: Image, folder: Path) -> Evidence:
 def _launch(
     kind: str, image: Image, folder: Path
 ) -> tuple[Launch, client.Identity, client.Identity]:
-    packed = Breaker(image).make(kind, folder)
-    raw, root = folder / "raw", folder / "root"
-    with raw.open("wb") as file:
-        subprocess.run(["xz", "-dc", packed], stdout=file, check=True)
-    disks.copy(raw, root, _ROOT_MIB * MIB)
+    root = folder / "root"
+    disks.copy(image.raw, root, _ROOT_MIB * MIB)
+    BREAKS[kind].do(root)
     host_key, client_key = client.new_identity("host"), client.new_identity("client")
     launch = Launch(
         instance_id=f"i-{sorted(BREAKS).index(kind):017x}",

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from fedimg.aws.client import availability
+from fedimg.aws.client import clients as clients_module
 from fedimg.aws.client.clients import Clients
 from fedimg.config import Limits
 from fedimg.images import RawImage
@@ -28,6 +30,18 @@ SETTINGS: dict[str, Any] = {
     "limits": {"outage": 36_000, "settle": 60, "attempts": 3},
 }
 HANGS = {"fault": "slow", "seconds": 100_000, "region": GONE}
+#: For so many seconds expired credentials are the region's affair, and not those of the worker.
+KEYS_SECONDS = 3.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_limits() -> Iterator[None]:
+    """Give up a region that hangs in a fifth of the time, which says nothing of what follows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clients_module, "_ONCE_SECONDS", 4)
+        patch.setattr(clients_module, "_BRIEF_SECONDS", 2)
+        patch.setattr(availability, "_KEYS_SECONDS", KEYS_SECONDS)
+        yield
 
 
 @pytest.fixture
@@ -131,7 +145,7 @@ def test_credentials_that_the_origin_does_not_take_either_are_at_fault(
     lab: Lab, outages: Outages
 ) -> None:
     image, observer = lab.image(), Recorder()
-    expired = {"fault": "refused", "code": "RequestExpired", "until": 15}
+    expired = {"fault": "refused", "code": "RequestExpired", "until": 2 * KEYS_SECONDS}
     observer.when[f"progress {GONE} register"] = lambda: follow(lab, [expired])
     result = publish(lab, outages, image, observer)
     assert (result.failed, outages.all()) == ({}, [])
