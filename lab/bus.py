@@ -35,6 +35,8 @@ TOPICS = {
         "fedimg.image.test",
         "fedimg.image.copy",
         "fedimg.image.publish",
+        "fedimg.image.withdraw",
+        "fedimg.image.restore",
     ),
 }
 

@@ -138,3 +138,32 @@ class PublishV1(FedimgMessage):
     def summary(self) -> str:
         """Return a summary of one line."""
         return f"fedimg published {self.image_name} in {self.region} as {self.ami}"
+
+
+class WithdrawV1(FedimgMessage):
+    """An AMI is no longer available to others in a region."""
+
+    topic = "fedimg.image.withdraw"
+    body_schema: ClassVar[dict[str, Any]] = schemas.WITHDRAW
+
+    @property
+    def summary(self) -> str:
+        """Return a summary of one line."""
+        extra = self.body["extra"]
+        instead = f"; use {extra['replacement']}" if extra["replacement"] else ""
+        return (
+            f"fedimg withdrew {self.ami} of {self.image_name} in {self.region}: "
+            f"{extra['reason']}{instead}"
+        )
+
+
+class RestoreV1(FedimgMessage):
+    """A withdrawn AMI is available again in a region."""
+
+    topic = "fedimg.image.restore"
+    body_schema: ClassVar[dict[str, Any]] = schemas.RESTORE
+
+    @property
+    def summary(self) -> str:
+        """Return a summary of one line."""
+        return f"fedimg restored {self.ami} of {self.image_name} in {self.region}"

@@ -93,6 +93,33 @@ COPY = _body(
     "compose_id",
     "architecture",
 )
+_LIFE = ("image_name", "service", "compose", "architecture")
+WITHDRAW = _body(
+    "image.withdraw",
+    "An AMI is no longer available to others in a region.",
+    _REGION,
+    _extra(
+        _AMI
+        | {
+            "reason": _text("Why the image was withdrawn"),
+            "replacement": {
+                "type": ["string", "null"],
+                "description": "The image_name of the image to use instead",
+            },
+        },
+        *_AMI,
+        "reason",
+        "replacement",
+    ),
+    *_LIFE,
+)
+RESTORE = _body(
+    "image.restore",
+    "A withdrawn AMI is available again in a region.",
+    _REGION,
+    _extra(_AMI, *_AMI),
+    *_LIFE,
+)
 PUBLISH = _body(
     "image.publish",
     "An AMI and its snapshot are public in a region.",

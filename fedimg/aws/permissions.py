@@ -1,9 +1,65 @@
-"""Take AMIs and snapshots out of others' reach."""
+"""Take AMIs and snapshots out of others' reach, and give them back to exactly the same users."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from fedimg.aws import tags
+from fedimg.aws.client.errors import UNSUPPORTED, code
 from fedimg.aws.client.types import EC2Client
 from fedimg.aws.client.waiter import Waiter
+from fedimg.exceptions import EC2ServiceException
+
+#: Everybody, in a list of permissions.
+EVERYBODY = [{"Group": "all"}]
+
+
+def launch_permissions(ec2: EC2Client, ami: str) -> list[dict[str, Any]]:
+    """Return who may launch an AMI. Raises botocore's errors."""
+    shown: Any = ec2.describe_image_attribute(ImageId=ami, Attribute="launchPermission")
+    return [dict(each) for each in shown.get("LaunchPermissions", ())]
+
+
+def volume_permissions(ec2: EC2Client, snapshot: str) -> list[dict[str, Any]]:
+    """Return who may make volumes of a snapshot. Raises botocore's errors."""
+    shown: Any = ec2.describe_snapshot_attribute(
+        SnapshotId=snapshot, Attribute="createVolumePermission"
+    )
+    return [dict(each) for each in shown.get("CreateVolumePermissions", ())]
+
+
+def mark(ec2: EC2Client, waiter: Waiter, ids: Collection[str], value: str) -> None:
+    """Tag AMIs and snapshots with a withdrawal's time, or with that of their restoration."""
+    waiter.settled(
+        lambda: ec2.create_tags(Resources=sorted(ids), Tags=tags.as_tags({tags.WITHDRAWN: value}))
+    )
+
+
+def disable_ami(ec2: EC2Client, waiter: Waiter, ami: str) -> None:
+    """Disable an AMI, which removes all launch permissions; doing so twice is no error.
+
+    Where EC2 cannot disable AMIs, the permissions alone are removed.
+    """
+    if described(ec2, [ami])[ami].get("State") == "disabled":
+        return
+    try:
+        waiter.settled(lambda: ec2.disable_image(ImageId=ami))
+    except Exception as error:
+        if code(error) not in UNSUPPORTED:
+            raise
+        hide_ami(ec2, waiter, ami)
+
+
+def enable_ami(ec2: EC2Client, waiter: Waiter, ami: str, limit: float) -> None:
+    """Enable a disabled AMI, and wait until it can be launched; an enabled one is no error."""
+    if described(ec2, [ami])[ami].get("State") == "disabled":
+        waiter.settled(lambda: ec2.enable_image(ImageId=ami))
+    waiter.until(
+        lambda: described(ec2, [ami])[ami].get("State") == "available" or None,
+        what=f"AMI {ami} to become available",
+        limit=limit,
+    )
 
 
 def hide_ami(ec2: EC2Client, waiter: Waiter, ami: str) -> None:
@@ -18,3 +74,46 @@ def hide_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
             SnapshotId=snapshot, Attribute="createVolumePermission"
         )
     )
+
+
+def share_ami(ec2: EC2Client, waiter: Waiter, ami: str, users: Sequence[dict[str, Any]]) -> None:
+    """Let these users launch an AMI."""
+    added: Any = {"Add": list(users)}
+    waiter.settled(lambda: ec2.modify_image_attribute(ImageId=ami, LaunchPermission=added))
+
+
+def share_snapshot(
+    ec2: EC2Client, waiter: Waiter, snapshot: str, users: Sequence[dict[str, Any]]
+) -> None:
+    """Let these users make volumes of a snapshot."""
+    added: Any = {"Add": list(users)}
+    waiter.settled(
+        lambda: ec2.modify_snapshot_attribute(
+            SnapshotId=snapshot,
+            Attribute="createVolumePermission",
+            CreateVolumePermission=added,
+        )
+    )
+
+
+def described(ec2: EC2Client, amis: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return some AMIs of this account as EC2 describes them, by id, also disabled ones.
+
+    Raises EC2ServiceException if one does not exist.
+    """
+    found = existing(ec2, amis)
+    if missing := sorted(set(amis) - set(found)):
+        raise EC2ServiceException(f"{', '.join(missing)} no longer exist")
+    return found
+
+
+def existing(ec2: EC2Client, amis: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return those of some AMIs of this account that exist, as EC2 describes them, by id."""
+    if not amis:
+        return {}
+    shown = ec2.describe_images(
+        Owners=["self"],
+        Filters=[{"Name": "image-id", "Values": sorted(amis)}],
+        IncludeDisabled=True,
+    )["Images"]
+    return {str(image["ImageId"]): dict(image) for image in shown}

@@ -12,7 +12,7 @@ from botocore.parsers import ResponseParserError
 from fedimg.aws import regions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
-from fedimg.aws.client.errors import FAILURES, code, meaning_of
+from fedimg.aws.client.errors import FAILURES, UNSUPPORTED, code, meaning_of
 from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, InstanceTypeName
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
@@ -30,8 +30,6 @@ _EBS_ANSWERS = {
     "ValidationException",
     "AccessDeniedException",
 }
-#: The error codes of an EC2 that does not support an API or a call.
-_NO_SUCH_CALL = {"InvalidAction", "NoSuchResourceException", "UnknownOperationException"}
 #: Runs a command with the user, directory and environment of the worker's unit, since only root may
 #: read the keys.
 AS_THE_WORKER = (
@@ -350,6 +348,6 @@ def _unknown(name: str, error: Exception) -> list[Finding]:
         hint = "run the check again when EC2 answers"
     elif "Unauthorized" in reason or "AccessDenied" in reason:
         hint = "allow the worker's IAM identity this call, or look it up in the AWS console"
-    if isinstance(error, ResponseParserError) or reason in _NO_SUCH_CALL:
+    if isinstance(error, ResponseParserError) or reason in UNSUPPORTED:
         hint = "the answer is not from AWS: this EC2 does not support the call, or a proxy answered"
     return [Finding(name, Status.WARNING, f"unknown ({reason})", hint)]

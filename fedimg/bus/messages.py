@@ -1,6 +1,6 @@
-"""Build the bodies of the four messages that fedimg publishes.
+"""Build the bodies of the messages that fedimg publishes.
 
-fedimg.jobs.recorder decides when each is sent.
+fedimg.jobs.recorder and fedimg.lifecycle decide when each is sent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ UPLOAD = "image.upload"
 TEST = "image.test"
 COPY = "image.copy"
 PUBLISH = "image.publish"
+WITHDRAW = "image.withdraw"
+RESTORE = "image.restore"
 
 SERVICE = "EC2"
 
@@ -72,6 +74,17 @@ def image_publish(image: RawImage, ami: AMI) -> Message:
     }
 
 
+def image_withdraw(image: RawImage, ami: AMI, reason: str, replacement: str | None) -> Message:
+    """Return the body of image.withdraw; `replacement` is the name of another image."""
+    extra = {"reason": without_secrets(reason), "replacement": replacement}
+    return _of_life(image, ami, extra)
+
+
+def image_restore(image: RawImage, ami: AMI) -> Message:
+    """Return the body of image.restore."""
+    return _of_life(image, ami, {})
+
+
 def of_ami(ami: AMI) -> Message:
     """Return the fields of `extra` that describe an AMI."""
     return {
@@ -96,6 +109,17 @@ def of_failure(output: str) -> Message:
 def without_secrets(output: str) -> str:
     """Return the output of an instance without secrets and control characters."""
     return plain(output)
+
+
+def _of_life(image: RawImage, ami: AMI, extra: Message) -> Message:
+    return {
+        "image_name": image.name,
+        "destination": ami.region,
+        "service": SERVICE,
+        "compose": image.build,
+        "architecture": str(image.architecture),
+        "extra": of_ami(ami) | extra,
+    }
 
 
 def _with_status(image: RawImage, region: str, status: Status, extra: Message) -> Message:

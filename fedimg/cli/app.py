@@ -204,10 +204,11 @@ def _explain(error: Exception) -> tuple[ExitCode, str] | None:
     from fedimg.jobs.migration import MoveRefused
     from fedimg.sources.lookup import LookupRefused, SourceUnavailable
     from fedimg.store.store import StoreError
+    from fedimg.store.twins import ImageWithdrawn
     from fedimg.untrusted.failures import of_endpoint, reason
     from fedimg.worker.lease import WorkerRunning
 
-    if isinstance(error, WorkerRunning | MoveRefused):
+    if isinstance(error, WorkerRunning | MoveRefused | ImageWithdrawn):
         return ExitCode.NOT_NOW, str(error)
     if isinstance(error, StoreError | BusError):
         return ExitCode.UNUSABLE, str(error)

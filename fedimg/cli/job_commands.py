@@ -21,6 +21,12 @@ def retry(call: Call, job: JobArgument) -> ExitCode:
     row = find(store, name)
     if queued:
         note_idle_reasons(call)
+    elif withdrawn := store.withdrawn(row.image):
+        raise CommandRefused(
+            ExitCode.NOT_NOW,
+            f"cannot retry job {name}: the image of job {withdrawn} is withdrawn; 'fedimg restore "
+            f"{withdrawn}' comes first",
+        )
     elif row.state == "complete":
         call.output.note(f"job {name} is complete: nothing is left to do")
     elif twin := store.twin(row.image):

@@ -13,6 +13,16 @@ from fedimg.cli.output import Answer
 if TYPE_CHECKING:
     from fedimg.lifecycle.comparison import Difference
     from fedimg.lifecycle.verify import RegionResult
+    from fedimg.store.rows import AMIRow
+
+
+def amis(rows: Sequence[AMIRow], nothing: str) -> Answer:
+    """Render AMIs with their states."""
+    lines = [[row.region, row.ami, row.state, row.job, row.reason or ""] for row in rows]
+    table = Table("Region", "AMI", "State", "Job", "Reason", box=None)
+    for line in lines:
+        table.add_row(*line)
+    return Answer([asdict(row) for row in rows], lines, [table], nothing)
 
 
 def verification(results: Sequence[RegionResult], differences: Sequence[Difference]) -> Answer:

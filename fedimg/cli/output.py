@@ -258,7 +258,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
             row.architecture,
             row.virt_type,
             row.volume_type,
-            "public" if row.public else "private",
+            row.state,
             row.snapshot,
             row.name,
             row.job,
@@ -268,7 +268,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
     ]
     page: list[RenderableType] = []
     for job_name, group in groupby(rows, key=lambda row: row.job):
-        table = _table("Region", "AMI", "Arch", "Virtual", "Volume", "Public")
+        table = _table("Region", "AMI", "Arch", "Virtual", "Volume", "State")
         for row in group:
             table.add_row(
                 row.region,
@@ -276,7 +276,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
                 row.architecture,
                 row.virt_type,
                 row.volume_type,
-                Text("yes", style="green") if row.public else Text("no", style="dim"),
+                Text(row.state, style="green" if row.public else "dim"),
             )
         page += [Text(job_name, style="bold"), table]
     return Answer([asdict(row) for row in rows], lines, page, "no AMI matches")

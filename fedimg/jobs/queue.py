@@ -23,9 +23,13 @@ INTAKE_QUEUE = "fedimg.intake"
 JOBS_QUEUE = "fedimg.jobs"
 #: A queue of its own: a clean-up ends a cancelled run, and must not wait until a job has ended.
 CLEAN_QUEUE = "fedimg.clean"
+#: Changes of public AMIs, which wait for no job.
+LIFE_QUEUE = "fedimg.life"
 INTAKE = "fedimg.intake"
 PUBLISH = "fedimg.publish"
 CLEAN = "fedimg.clean"
+#: The workflow of a change, by what it does, is `fedimg.withdraw` or `fedimg.restore`.
+CHANGE = "fedimg."
 #: How many workflows one statement deletes: other writers wait for it.
 _DELETED_AT_ONCE = 100
 
@@ -154,6 +158,28 @@ class JobQueue:
             return self._retries.give_up(job)
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True
+
+    def change(self, what: str, job: str, region: str, at: float, tries: int) -> bool:
+        """Queue a try of a change of a job's AMIs in a region, unless it is queued already.
+
+        Return whether this very try has ended.
+        """
+        name = f"{CHANGE}{what}:{job}:{region}:{at}:{tries}"
+        for row in self._client.list_workflows(
+            workflow_ids=[name], load_input=False, load_output=False
+        ):
+            return row.status not in ("ENQUEUED", "PENDING")
+        self._client.enqueue(
+            {
+                "queue_name": LIFE_QUEUE,
+                "workflow_name": f"{CHANGE}{what}",
+                "workflow_id": name,
+            },
+            job,
+            region,
+            at,
+        )
+        return False
 
     def finish(
         self,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from fedimg.store import rows
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
+from fedimg.store.withdrawals import Withdrawals
 
 _UNFINISHED = {
     rows.WITHDRAWING: "its withdrawal",
@@ -30,6 +31,11 @@ def problems(store: Store) -> list[str]:
             texts.append(
                 f"record and EC2 differ in {each.region}, {len(each.differences)} times; 'fedimg "
                 "verify' compares again and lists the differences"
+            )
+    for change in Withdrawals(store).changes():
+        if change.error:
+            texts.append(
+                f"{change.job}: {change.what} in {change.region} is not finished: {change.error}"
             )
     unfinished: dict[tuple[str, str, str], int] = {}
     for row in store.all_amis():

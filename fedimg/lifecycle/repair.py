@@ -66,7 +66,9 @@ def plan(
         key = (each.region, each.id)
         if each.kind is Kind.PRIVATE:
             row = by_ami[key]
-            if why := _not_to_publish(row, job(row.job), key in hindered, each.id in named):
+            if why := not_to_publish(
+                row, job(row.job), hindered=key in hindered, named=each.id in named
+            ):
                 left.append(f"{each.id} in {each.region} stays private: {why}")
             else:
                 actions.append(Action("publish AMI", each.region, each.id, row))
@@ -76,7 +78,9 @@ def plan(
                 for row in by_snapshot[key]
                 if row.state == rows.PUBLIC and (row.region, row.ami) not in private | hindered
             ]
-            if visible and not _not_to_publish(visible[0], job(visible[0].job), False, True):
+            if visible and not not_to_publish(
+                visible[0], job(visible[0].job), hindered=False, named=True
+            ):
                 action = Action("publish snapshot", each.region, each.id, visible[0])
                 if action not in actions:
                     actions.append(action)
@@ -131,7 +135,7 @@ def ami_of(row: AMIRow) -> AMI:
     return AMI(row.ami, row.name, row.region, ami_type, row.snapshot)
 
 
-def _not_to_publish(row: AMIRow, job: JobRow | None, hindered: bool, named: bool) -> str:
+def not_to_publish(row: AMIRow, job: JobRow | None, *, hindered: bool, named: bool) -> str:
     """Return why a repair does not make an AMI public; an empty text if it does."""
     if hindered:
         return "EC2 shows it on another snapshot, disabled or not at all"

@@ -126,6 +126,7 @@ class AMIRow:
     reason: str | None = None
     replacement: str | None = None
     deprecate_at: float | None = None
+    permissions: dict[str, Any] | None = None
     verified_at: float | None = None
     difference: str | None = None
 

@@ -107,6 +107,8 @@ amis = sa.Table(
     # When EC2 begins to hide the AMI from searches, by a rule of the site's.
     sa.Column("deprecate_at", sa.Float),
     # The last comparison with EC2: its time, and the differences; "" when there was none.
+    # Who might use AMI and snapshot before its withdrawal, as EC2 lists them.
+    sa.Column("permissions", JSON(none_as_null=True)),
     sa.Column("verified_at", sa.Float),
     sa.Column("difference", Text),
 )
@@ -118,6 +120,29 @@ offered = sa.Table(
     sa.Column("region", sa.String, primary_key=True),
     sa.Column("job", sa.String, nullable=False, index=True),
     sa.Column("at", sa.Float, nullable=False),
+)
+#: The tables of fedimg.store.withdrawals; a withdrawal that was taken back stays, as a record.
+withdrawals = sa.Table(
+    "fedimg_withdrawals",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("by", Text, nullable=False),
+    sa.Column("reason", Text, nullable=False),
+    sa.Column("replacement", sa.String),
+    sa.Column("restored_at", sa.Float),
+    sa.Column("restored_by", Text),
+)
+changes = sa.Table(
+    "fedimg_changes",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("due", sa.Float, nullable=False),
+    sa.Column("error", Text),
 )
 #: The table of fedimg.store.verifications.
 verified = sa.Table(

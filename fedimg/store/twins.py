@@ -20,6 +20,8 @@ from fedimg.store.rows import CLEANING
 from fedimg.store.tables import amis as _amis
 from fedimg.store.tables import jobs as _jobs
 from fedimg.store.tables import offered as _offered
+from fedimg.store.tables import withdrawals as _withdrawals
+from fedimg.untrusted.quoting import QuotedError
 
 #: Queues a run of a job within a transaction, so that the rows and the queue agree.
 Queue = Callable[[sa.Connection, int], object]
@@ -29,6 +31,10 @@ QueueJob = Callable[[sa.Connection, str, int], object]
 TWINS = "twins"
 #: States in which a job has published nothing and is not going to.
 _PUBLISHED_NOTHING = ("failed", "cancelled")
+
+
+class ImageWithdrawn(QuotedError):
+    """An operator withdrew this image: nobody publishes it before it is restored."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,9 @@ class Twins(Database):
         with self.engine.begin() as connection:
             self.serialise(connection, TWINS)
             known = Known(image)
-            if self._twin(connection, image.job, known) or not self._insert(connection, known):
+            if self._twin(connection, image.job, known) or self._withdrawn(connection, known):
+                return None
+            if not self._insert(connection, known):
                 return None
             queue(connection, 1)
         return image.job
@@ -88,10 +96,15 @@ class Twins(Database):
 
         When the image has a job already, return that job, unless the image is to be published
         again `on_purpose`. A failed or cancelled job of the same URL runs again when the image is
-        described differently now.
+        described differently now. Raises ImageWithdrawn when the image is withdrawn.
         """
         with self.engine.begin() as connection:
             self.serialise(connection, TWINS)
+            if job := self._withdrawn(connection, known):
+                raise ImageWithdrawn(
+                    f"{known.image.name} is the image of job {job}, which is withdrawn; "
+                    f"'fedimg restore {job}' comes first"
+                )
             submission = None if on_purpose else self._job_of(connection, known)
             if submission is None:
                 named = self._named(connection, known)
@@ -113,12 +126,17 @@ class Twins(Database):
                 return self._twin(connection, image.job, Known(image))
             return None if own.on_purpose else self._twin(connection, own.job, own.known)
 
+    def withdrawn(self, image: RawImage) -> str | None:
+        """Return a withdrawn job that has this image, or None."""
+        with self.engine.connect() as connection:
+            return self._withdrawn(connection, Known(image), image.job)
+
     def next_run(self, job: str, *, queue: Queue, behind: int | None = None) -> int | None:
         """Queue an ended job's next run and return its number.
 
         With `behind`, do so only when the job's last run is that one. Return None when this job, or
-        another source's job for the same image, is live or complete, and until the clean-up of the
-        job has ended: the next run must not overlap with it.
+        another source's job for the same image, is live or complete, while the image is withdrawn,
+        and until the clean-up of the job has ended: the next run must not overlap with it.
         """
         condition = sa.and_(
             _jobs.c.state.in_(("incomplete", *_PUBLISHED_NOTHING)),
@@ -128,6 +146,8 @@ class Twins(Database):
             self.serialise(connection, TWINS)
             own = self._row(connection, job)
             if own is None or (not own.on_purpose and self._twin(connection, job, own.known)):
+                return None
+            if self._withdrawn(connection, own.known, job):
                 return None
             run = self._run_again(connection, job, condition, {})
             if run is not None:
@@ -164,6 +184,20 @@ class Twins(Database):
             if row.job == job or row.state in _PUBLISHED_NOTHING:
                 continue
             if same(known, row.known):
+                return row.job
+        return None
+
+    def _withdrawn(
+        self, connection: sa.Connection, known: Known, job: str | None = None
+    ) -> str | None:
+        """Return a withdrawn job that has the same image as another, or as `job`; or None."""
+        rows = self._rows(connection, known)
+        withdrawn = sa.select(_withdrawals.c.job).where(
+            _withdrawals.c.job.in_([row.job for row in rows]), _withdrawals.c.restored_at.is_(None)
+        )
+        jobs = set(connection.execute(withdrawn).scalars()) if rows else set()
+        for row in rows:
+            if row.job in jobs and (row.job == job or same(known, row.known)):
                 return row.job
         return None
 

@@ -16,16 +16,20 @@ from dbos import DBOS
 from dbos import error as queue_error
 
 from fedimg.jobs.queue import (
+    CHANGE,
     CLEAN,
     CLEAN_QUEUE,
     INTAKE,
     INTAKE_QUEUE,
     JOBS_QUEUE,
+    LIFE_QUEUE,
     PUBLISH,
     JobQueue,
 )
 from fedimg.jobs.serialization import SERIALIZER
+from fedimg.lifecycle.changes import Changes
 from fedimg.store.store import Store, StoreError
+from fedimg.store.withdrawals import RESTORE, WITHDRAW
 from fedimg.worker.workflows import Workflows
 
 #: The version of the steps. A worker continues runs of its own version only, and refuses to start
@@ -33,11 +37,13 @@ from fedimg.worker.workflows import Workflows
 #: incompatible, and only then. Runs that have not started go to the highest running version.
 VERSION = "1"
 #: Names of the DBOS threads that take runs from the queues.
-LOOPS = [f"queue-worker-{name}" for name in (INTAKE_QUEUE, JOBS_QUEUE, CLEAN_QUEUE)]
+LOOPS = [f"queue-worker-{name}" for name in (INTAKE_QUEUE, JOBS_QUEUE, CLEAN_QUEUE, LIFE_QUEUE)]
 #: Entries that this worker looks up at the same time.
 _ENTRIES = 20
 #: Jobs that this worker cleans up at the same time.
 _CLEAN_UPS = 10
+#: Changes of public AMIs, each of one job in one region, that this worker makes at the same time.
+_CHANGES = 40
 #: Polling intervals of a queue. A poll is three transactions, so workers that share a PostgreSQL
 #: poll less often.
 _POLL_SECONDS = 0.25
@@ -46,7 +52,9 @@ _SHARED_POLL_SECONDS = 1.0
 _DRAIN_SECONDS = 30 * 86400
 
 
-def serve(store: Store, name: str, workflows: Workflows, jobs_at_once: int) -> None:
+def serve(
+    store: Store, name: str, workflows: Workflows, changes: Changes, jobs_at_once: int
+) -> None:
     """Start to run queued workflows, first those that an earlier worker of this name began.
 
     Raises StoreError if the tables of DBOS are older than this version needs.
@@ -55,6 +63,8 @@ def serve(store: Store, name: str, workflows: Workflows, jobs_at_once: int) -> N
     _register(INTAKE, workflows.intake)
     _register(PUBLISH, workflows.publish)
     _register(CLEAN, workflows.clean)
+    _register(f"{CHANGE}{WITHDRAW}", changes.withdraw)
+    _register(f"{CHANGE}{RESTORE}", changes.restore)
     _configure_queue_log()
     try:
         DBOS.launch()
@@ -67,6 +77,7 @@ def serve(store: Store, name: str, workflows: Workflows, jobs_at_once: int) -> N
         (INTAKE_QUEUE, _ENTRIES),
         (JOBS_QUEUE, jobs_at_once),
         (CLEAN_QUEUE, _CLEAN_UPS),
+        (LIFE_QUEUE, _CHANGES),
     ):
         DBOS.register_queue(
             queue,

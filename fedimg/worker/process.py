@@ -18,8 +18,9 @@ from fedimg.aws.client.rate_limit import RateLimit
 from fedimg.bus.outbox_relay import OutboxRelay, thread_name
 from fedimg.config import Settings
 from fedimg.intake.resolve import Sources
-from fedimg.jobs.durable_steps import Gate
+from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.queue import JobQueue
+from fedimg.lifecycle.changes import Changes
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
 from fedimg.process.backoff import Backoff
@@ -44,6 +45,8 @@ _BACKOFF, _DATABASE_SECONDS = Backoff(1.0, 30.0), 3600.0
 _STARTING_SECONDS = 60.0
 #: How long a stopping worker gives the outbox relays; the next worker sends the remaining messages.
 _RELAY_SECONDS = 3.0
+#: Interval of the checks for changes of AMIs that are due.
+_CHANGES_SECONDS = 1.0
 #: How long a stopping worker waits for its background tasks, which may be waiting for Koji.
 _BACKGROUND_SECONDS = 0.5
 
@@ -105,6 +108,14 @@ class _Worker:
             self._gate,
             lease.name,
         )
+        self._changes = Changes(
+            settings,
+            store,
+            self._queue,
+            self._clients,
+            DurableSteps(self._gate),
+            self._workflows.stopping,
+        )
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
         self._relays = [
@@ -124,6 +135,7 @@ class _Worker:
             *background_tasks(
                 settings, store, self._queue, self._clients, stopping, lease.leads, lease.name
             ),
+            Periodic("starting due changes", self._begin_changes, stopping, lease.leads),
             Periodic("watching the other workers", failover.look, stopping),
         ]
 
@@ -136,7 +148,7 @@ class _Worker:
         expected = partial(regions.expected, self._clients, self._settings.ec2)
         retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
-        executor.serve(self._store, self._lease.name, self._workflows, at_once)
+        executor.serve(self._store, self._lease.name, self._workflows, self._changes, at_once)
         for task in self._background:
             task.start()
         threading.Thread(target=self._watch_relays, daemon=True).start()
@@ -195,6 +207,10 @@ class _Worker:
         if service == "ec2":
             self._rate_limit.wait(region)
         self._lease.check()
+
+    def _begin_changes(self) -> float:
+        self._changes.begin_due()
+        return _CHANGES_SECONDS
 
     def _drain(self) -> None:
         name = self._lease.name

@@ -141,6 +141,14 @@ class Workflows:
         job = self._queue.submit(image)
         if job is not None:
             _log.info("%s: job %s queued", entry, job)
+        elif withdrawn := self._store.withdrawn(image):
+            _log.info(
+                "%s: %s gets no job, as it is the image of job %s, which is withdrawn; 'fedimg "
+                "restore' comes first",
+                entry,
+                image.name,
+                withdrawn,
+            )
         elif twin := self._store.twin(image):
             _log.info(
                 "%s: %s gets no job, as job %s publishes the same file",

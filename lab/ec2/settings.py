@@ -70,6 +70,7 @@ def disable_image(call: Call) -> dict[str, Any]:
             "InvalidAMIID.Unavailable", f"The image ID '{image.id}' is in state {image.state}."
         )
     image.state, image.public, image.users = "disabled", False, set()
+    image.organizations = set()
     return {"Return": True}
 
 

@@ -126,3 +126,21 @@ def test_secrets_stay_here(secret: str) -> None:
     assert "[hidden]" in data
     for part in ("b3BlbnNz", "AKIA", "wJalr", "user:pass", "0123456789abcdef"):
         assert part not in data
+
+
+def test_image_withdraw_and_restore() -> None:
+    restored = messages.image_restore(IMAGE, COPIED)
+    assert restored == {
+        "image_name": "Fedora-Cloud-Base-24-20160710.0.x86_64",
+        "destination": "eu-west-1",
+        "service": "EC2",
+        "compose": "Fedora-Cloud-Base-24-20160710.0",
+        "architecture": "x86_64",
+        "extra": EXTRA | {"id": "ami-5678"},
+    }
+    withdrawn = messages.image_withdraw(IMAGE, COPIED, "a bad kernel", None)
+    assert withdrawn["extra"] == restored["extra"] | {
+        "reason": "a bad kernel",
+        "replacement": None,
+    }
+    assert withdrawn | {"extra": None} == restored | {"extra": None}

@@ -118,7 +118,7 @@ def checked(lab: Lab, mine: Lab) -> str:
 
 
 def looked_after(lab: Lab, mine: Lab) -> str:
-    """Compare public AMIs with EC2, read one back, and hide them again."""
+    """Compare public AMIs with EC2, read one back, withdraw, share and hide them."""
     image = lab.image()
     changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
     published = lab.upload(image, **changes).published
@@ -131,6 +131,12 @@ def looked_after(lab: Lab, mine: Lab) -> str:
         raw = lab.raw().read_bytes()
         disk = read_back.read(ebs, read_back.listed(ebs, ami.snapshot), len(raw))
         assert disk.sha256 == hashlib.sha256(raw).hexdigest()
+        permissions_of.launch_permissions(ec2, ami.id)
+        permissions_of.volume_permissions(ec2, ami.snapshot)
+        permissions_of.mark(ec2, waiter, [ami.id, ami.snapshot], "2026-11-29T06:00:00+00:00")
+        permissions_of.disable_ami(ec2, waiter, ami.id)
+        permissions_of.enable_ami(ec2, waiter, ami.id, limit=10)
+        permissions_of.share_ami(ec2, waiter, ami.id, permissions_of.EVERYBODY)
         permissions_of.hide_ami(ec2, waiter, ami.id)
         permissions_of.hide_snapshot(ec2, waiter, ami.snapshot)
     return ""

@@ -287,7 +287,11 @@ def test_record_of_a_published_snapshot_is_all_that_may_be_tagged_later(
 ) -> None:
     ebs = site.clients.client("ebs", ORIGIN)
     snapshot = ebs.start_snapshot(VolumeSize=1, Tags=tags(SITE))["SnapshotId"]
-    record = [*tag_names.facts(site.image(), Disk("a" * 64, 1), ORIGIN), tag_names.PUBLISHED]
+    record = [
+        *tag_names.facts(site.image(), Disk("a" * 64, 1), ORIGIN),
+        tag_names.PUBLISHED,
+        tag_names.WITHDRAWN,
+    ]
     ec2 = worker.lab.ec2()
     for key in record:
         ec2.create_tags(Resources=[snapshot], Tags=[{"Key": key, "Value": "x"}])

@@ -30,6 +30,8 @@ FAILURES = (ClientError, BotoCoreError, ResponseParserError)
 
 #: The codes of faults of EC2 itself, rather than of the account or the call.
 _EC2_FAULTS = {"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
+#: The error codes of an EC2 that does not support an API or a call.
+UNSUPPORTED = {"InvalidAction", "NoSuchResourceException", "UnknownOperationException"}
 #: The most characters of AWS's message that an error quotes.
 AWS_MESSAGE_LENGTH = 1000
 

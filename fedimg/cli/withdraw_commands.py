@@ -1,0 +1,164 @@
+"""Define `fedimg withdraw`, `fedimg restore` and `fedimg accept`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedimg.cli.app import Call, CommandRefused, ExitCode, command
+from fedimg.cli.job_lookup import note_idle_reasons
+from fedimg.cli.person import confirmed, person
+from fedimg.cli.verify_command import YesOption
+
+if TYPE_CHECKING:
+    from fedimg.lifecycle.targets import Target
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGE|JOB|AMI", help="The exact name of an image or a job, or the id of an AMI."
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only list the AMIs; change nothing.")
+]
+
+
+@command
+def withdraw(
+    call: Call,
+    target: TargetArgument,
+    reason: Annotated[str, typer.Option(help="Why; it is announced on the bus.")],
+    replacement: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Name of the image to use instead.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> ExitCode:
+    """Take an image back: its AMIs and snapshots become private everywhere, and stay so.
+
+    All AMIs of the image are withdrawn, in all regions, by the worker. Runs of its jobs stop, and
+    no source publishes the same bytes before 'fedimg restore'. A region that is away is withdrawn
+    when it answers. Copies that others have made, and instances that run, cannot be recalled.
+    """
+    from fedimg.cli import life_output
+    from fedimg.jobs.queue import JobQueue
+    from fedimg.lifecycle import targets
+    from fedimg.store.withdrawals import Withdrawals
+
+    store = call.store()
+    if not reason.strip():
+        raise CommandRefused(ExitCode.UNUSABLE, "--reason: give a reason, which is announced")
+    if replacement and not any(row.image == replacement and row.public for row in store.amis()):
+        raise CommandRefused(
+            ExitCode.UNKNOWN, f"--replacement: no public AMI of an image {replacement} is recorded"
+        )
+    found = targets.to_withdraw(store, target)
+    _refuse_unknown(found, target)
+    amis = [ami for its_amis in found.amis.values() for ami in its_amis]
+    call.output.note(
+        f"to withdraw: {len(amis)} AMIs of {', '.join(row.job for row in found.jobs)} in "
+        f"{len({ami.region for ami in amis})} regions"
+    )
+    if dry_run:
+        call.output.answer(life_output.amis(amis, "nothing would be withdrawn"))
+        return ExitCode.OK
+    if not confirmed("Withdraw them?", yes=yes):
+        return ExitCode.NOT_NOW
+    Withdrawals(store).withdraw(
+        found.amis, found.regions, by=person(), reason=reason, replacement=replacement
+    )
+    with closing(JobQueue(store)) as jobs:
+        for row in found.jobs:
+            jobs.cancel(row.job)
+    note_idle_reasons(call)
+    call.output.answer(
+        life_output.amis(
+            [row for row in store.amis() if row.job in found.amis],
+            "no AMI of the image is public; its jobs publish nothing before 'fedimg restore'",
+        )
+    )
+    call.output.note("copies that others have made, and running instances, cannot be recalled")
+    return ExitCode.OK
+
+
+@command
+def restore(
+    call: Call, target: TargetArgument, dry_run: DryRunOption = False, yes: YesOption = False
+) -> ExitCode:
+    """Make a withdrawn image available again, to exactly those who could use it before.
+
+    Only AMIs whose recorded boot check passed are restored, on the snapshot that is recorded. Jobs
+    that the withdrawal stopped can run again with 'fedimg retry'.
+    """
+    from fedimg.cli import life_output
+    from fedimg.lifecycle import targets
+    from fedimg.store.withdrawals import Withdrawals
+
+    store = call.store()
+    found = targets.to_restore(store, target)
+    _refuse_unknown(found, target)
+    withdrawals = Withdrawals(store)
+    if not any(withdrawals.of(row.job) for row in found.jobs):
+        raise CommandRefused(ExitCode.NOT_NOW, f"{target} is not withdrawn")
+    for text in found.left:
+        call.output.note(text)
+    amis = [ami for its_amis in found.amis.values() for ami in its_amis]
+    call.output.note(f"to restore: {len(amis)} AMIs")
+    if dry_run:
+        call.output.answer(life_output.amis(amis, "nothing would be restored"))
+        return ExitCode.OK
+    if not confirmed("Restore them?", yes=yes):
+        return ExitCode.NOT_NOW
+    withdrawals.restore(found.amis, by=person())
+    note_idle_reasons(call)
+    call.output.answer(
+        life_output.amis(
+            [row for row in store.amis() if row.job in found.amis],
+            "no AMI was withdrawn; 'fedimg retry' runs the image's jobs again",
+        )
+    )
+    return ExitCode.OK
+
+
+@command
+def accept(
+    call: Call,
+    ami: Annotated[str, typer.Argument(help="Id of an AMI that differs from its record.")],
+    reason: Annotated[str, typer.Option(help="Why it was changed by hand.")] = "",
+    yes: YesOption = False,
+) -> ExitCode:
+    """Record what a person did with an AMI on EC2 by hand, so that it is no difference any more."""
+    from fedimg.aws.client.clients import Clients
+    from fedimg.cli import life_output
+    from fedimg.lifecycle import accept as lifecycle
+    from fedimg.store.withdrawals import Withdrawals
+
+    store = call.store()
+    recorded = [row for row in store.all_amis() if row.ami == ami]
+    if not recorded:
+        raise CommandRefused(
+            ExitCode.UNKNOWN, f"no AMI {ami} is recorded; 'fedimg amis' lists them"
+        )
+    row = recorded[0]
+    try:
+        found = lifecycle.look(row, Clients(), store.job(row.job))
+    except lifecycle.CannotAccept as error:
+        raise CommandRefused(ExitCode.NOT_NOW, str(error)) from error
+    call.output.note(f"{ami} in {row.region} {found.shown}: {found.meaning}")
+    if found.state != row.state:
+        if not confirmed("Record that?", yes=yes):
+            return ExitCode.NOT_NOW
+        Withdrawals(store).accept(row, found.state, person(), reason)
+    call.output.answer(life_output.amis([each for each in store.all_amis() if each.ami == ami], ""))
+    return ExitCode.OK
+
+
+def _refuse_unknown(found: Target, name: str) -> None:
+    if not found.jobs:
+        raise CommandRefused(
+            ExitCode.UNKNOWN,
+            f"no image, job or AMI has exactly the name \"{name}\"; 'fedimg amis' lists them",
+        )

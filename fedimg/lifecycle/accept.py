@@ -1,0 +1,71 @@
+"""Decide what the record becomes when a person accepts what was done by hand on EC2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedimg.aws import amis, permissions
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import explained
+from fedimg.lifecycle import repair
+from fedimg.store import rows
+from fedimg.store.rows import AMIRow, JobRow
+
+
+class CannotAccept(Exception):
+    """What EC2 shows cannot become the record; the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What EC2 shows of an AMI, in words; the state to record, and what this will mean."""
+
+    shown: str
+    state: str
+    meaning: str
+
+
+def look(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
+    """Return what EC2 shows of a recorded AMI.
+
+    Raises CannotAccept, and EC2ServiceException when EC2 cannot be asked.
+    """
+    if row.state in (rows.WITHDRAWING, rows.RESTORING, rows.DISABLING, rows.DELETING):
+        raise CannotAccept(f"AMI {row.ami} is {row.state}: the worker has not finished that yet")
+    with explained("looking at the AMI", image=row.image, region=row.region, step="accept"):
+        image = permissions.existing(clients.ec2(row.region), [row.ami]).get(row.ami)
+    if image is None:
+        return Found(
+            "no longer exists",
+            rows.DELETED,
+            "it is recorded as removed, and 'fedimg amis' does not list it any more; its snapshot "
+            "stays, and 'fedimg cleanup' keeps it if it was public",
+        )
+    if image["Public"]:
+        return _public(row, job, amis.snapshots_of(image))
+    if row.state in (rows.WITHDRAWN, rows.HIDDEN, rows.DISABLED, rows.PRIVATE):
+        return Found("is private", row.state, "that is what is recorded; nothing changes")
+    shown = "is disabled" if image["State"] == "disabled" else "is private"
+    return Found(
+        shown,
+        rows.HIDDEN,
+        "it is recorded as hidden by hand: no comparison reports it, no repair or restoration "
+        "publishes it, and 'fedimg cleanup' keeps it; 'fedimg cleanup --remove' removes it",
+    )
+
+
+def _public(row: AMIRow, job: JobRow | None, made_from: set[str]) -> Found:
+    if row.state == rows.PUBLIC:
+        return Found("is public", rows.PUBLIC, "that is what is recorded; nothing changes")
+    if row.state == rows.WITHDRAWN:
+        raise CannotAccept(
+            f"AMI {row.ami} is withdrawn and public: 'fedimg restore' makes the image available "
+            "again, 'fedimg verify --repair' makes the AMI private"
+        )
+    hindered = made_from != {row.snapshot}
+    if why := repair.not_to_publish(row, job, hindered=hindered, named=True):
+        raise CannotAccept(
+            f"AMI {row.ami} is public, and cannot be recorded as such: {why}; 'fedimg verify "
+            "--repair' makes it private"
+        )
+    return Found("is public", rows.PUBLIC, "it is recorded as public, as if fedimg had done it")

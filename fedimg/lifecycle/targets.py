@@ -1,0 +1,75 @@
+"""Find the jobs and AMIs that a withdrawal, a restoration or an acceptance is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fedimg.identity import Known, same
+from fedimg.lifecycle import repair
+from fedimg.store import rows
+from fedimg.store.rows import LIVE, AMIRow, JobRow
+from fedimg.store.store import Store
+
+#: The states of AMIs that a withdrawal takes along.
+_WITHDRAWN_FROM = (rows.PUBLIC, rows.RESTORING, rows.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The jobs of one image, and the AMIs of each that the command is about.
+
+    `regions` are those where something has to be done; `left` are reasons why AMIs are left alone.
+    """
+
+    jobs: Sequence[JobRow] = ()
+    amis: dict[str, list[AMIRow]] = field(default_factory=dict)
+    regions: dict[str, set[str]] = field(default_factory=dict)
+    left: Sequence[str] = ()
+
+
+def jobs_of(store: Store, name: str) -> list[JobRow]:
+    """Return the jobs of the image with this exact name, of this job or of this AMI.
+
+    Jobs of the same image, by its checksum, belong to it whatever their names.
+    """
+    jobs = store.jobs()
+    named = {row.job for row in store.all_amis() if row.ami == name}
+    chosen = [row for row in jobs if row.job == name or row.image.name == name or row.job in named]
+    known = [Known(row.image) for row in chosen]
+    return [
+        row for row in jobs if row in chosen or any(same(each, Known(row.image)) for each in known)
+    ]
+
+
+def to_withdraw(store: Store, name: str) -> Target:
+    """Return what a withdrawal of an image, a job or an AMI is about."""
+    jobs = jobs_of(store, name)
+    offered = store.ever_public()
+    found: dict[str, list[AMIRow]] = {row.job: [] for row in jobs}
+    for ami in store.amis():
+        once = ami.state == rows.PRIVATE and ami.ami in offered
+        if ami.job in found and (ami.state in _WITHDRAWN_FROM or once):
+            found[ami.job].append(ami)
+    regions = {job: {ami.region for ami in its_amis} for job, its_amis in found.items()}
+    for row in jobs:
+        if row.state in LIVE:
+            # The run may be making something public at this moment.
+            regions[row.job] |= {each.region for each in row.regions}
+    return Target(jobs, found, regions)
+
+
+def to_restore(store: Store, name: str) -> Target:
+    """Return what a restoration is about: withdrawn AMIs whose recorded check passed."""
+    jobs = jobs_of(store, name)
+    by_name = {row.job: row for row in jobs}
+    found: dict[str, list[AMIRow]] = {row.job: [] for row in jobs}
+    left: list[str] = []
+    for ami in store.amis():
+        if ami.job not in found or ami.state not in (rows.WITHDRAWN, rows.WITHDRAWING):
+            continue
+        if why := repair.not_to_publish(ami, by_name[ami.job], hindered=False, named=True):
+            left.append(f"{ami.ami} in {ami.region} stays withdrawn: {why}")
+        else:
+            found[ami.job].append(ami)
+    return Target(jobs, found, {}, left)

@@ -1,0 +1,229 @@
+"""Records which images are withdrawn, and the changes of AMIs that a worker has to carry out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from fedimg.store import rows
+from fedimg.store.rows import AMIRow
+from fedimg.store.store import Store
+from fedimg.store.tables import amis, changes, withdrawals
+from fedimg.store.twins import TWINS
+
+#: What a change does with the AMIs of a job in a region.
+WITHDRAW, RESTORE = "withdraw", "restore"
+#: For so many seconds a change that was queued is not queued again.
+_QUEUED_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """The withdrawal of a job's image; `at` is in seconds since the epoch."""
+
+    job: str
+    at: float
+    by: str
+    reason: str
+    replacement: str | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What has to be done with a job's AMIs in a region, and has not been done yet.
+
+    `at` identifies the command that asked for it; `tries` counts the failed tries, `error` is the
+    last failure. Times are in seconds since the epoch.
+    """
+
+    job: str
+    region: str
+    what: str
+    at: float
+    tries: int
+    due: float
+    error: str | None
+
+
+class Withdrawals:
+    """The withdrawals and the pending changes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def withdraw(
+        self,
+        affected: Mapping[str, Collection[AMIRow]],
+        regions: Mapping[str, Collection[str]],
+        *,
+        by: str,
+        reason: str,
+        replacement: str | None,
+    ) -> float:
+        """Record the withdrawal of some jobs; return its time, which identifies the changes.
+
+        `affected` has each job's AMIs that others may have used, `regions` those where a change has
+        to be made. From now on no job of the same image is queued.
+        """
+        at = time.time()
+        values = {
+            "at": at,
+            "by": by,
+            "reason": reason,
+            "replacement": replacement,
+            "restored_at": None,
+            "restored_by": None,
+        }
+        changed = {"changed_by": by, "changed_at": at, "reason": reason, "replacement": replacement}
+        with self._store.engine.begin() as connection:
+            # A job of the same image is either added before, and withdrawn, or never.
+            self._store.serialise(connection, TWINS)
+            for job, its_amis in affected.items():
+                connection.execute(
+                    self._store.insert(withdrawals)
+                    .values(job=job, **values)
+                    .on_conflict_do_update(index_elements=["job"], set_=values)
+                )
+                self._set_amis(connection, its_amis, state=rows.WITHDRAWING, **changed)
+                self._add_changes(connection, WITHDRAW, job, regions[job], at)
+        return at
+
+    def restore(self, affected: Mapping[str, Collection[AMIRow]], *, by: str) -> float:
+        """Record that some jobs' AMIs become available again; return the time of that."""
+        at = time.time()
+        with self._store.engine.begin() as connection:
+            self._store.serialise(connection, TWINS)
+            for job, its_amis in affected.items():
+                connection.execute(
+                    sa.update(withdrawals)
+                    .where(withdrawals.c.job == job)
+                    .values(restored_at=at, restored_by=by)
+                )
+                # Regions that were away are not withdrawn any more.
+                connection.execute(sa.delete(changes).where(changes.c.job == job))
+                self._set_amis(
+                    connection, its_amis, state=rows.RESTORING, changed_by=by, changed_at=at
+                )
+                self._add_changes(connection, RESTORE, job, {ami.region for ami in its_amis}, at)
+        return at
+
+    def of(self, job: str) -> Withdrawal | None:
+        """Return the withdrawal of a job that was not restored since, or None."""
+        return next(iter(self._read(withdrawals.c.job == job)), None)
+
+    def all(self) -> list[Withdrawal]:
+        """Return the withdrawals that were not restored since, oldest first."""
+        return self._read(sa.true())
+
+    def changes(self, condition: sa.ColumnElement[bool] | None = None) -> list[Change]:
+        """Return the pending changes, or those of a condition, ordered by time, job and region."""
+        query = sa.select(changes).order_by(changes.c.at, changes.c.job, changes.c.region)
+        with self._store.engine.connect() as connection:
+            found = connection.execute(
+                query if condition is None else query.where(condition)
+            ).mappings()
+            return [Change(**row) for row in found]
+
+    def due(self) -> list[Change]:
+        """Return the changes that are due."""
+        return self.changes(changes.c.due <= time.time())
+
+    def is_pending(self, what: str, job: str, region: str, at: float) -> bool:
+        """Return whether this very change still has to be made: no later command replaced it."""
+        found = self.changes((changes.c.job == job) & (changes.c.region == region))
+        return any((change.what, change.at) == (what, at) for change in found)
+
+    def queued(self, change: Change) -> None:
+        """Record that a change is queued."""
+        self._update(change.job, change.region, change.at, due=time.time() + _QUEUED_SECONDS)
+
+    def postpone(self, job: str, region: str, at: float, error: str, pause: float) -> None:
+        """Record that a change failed, to be tried again after a pause in seconds."""
+        self._update(
+            job,
+            region,
+            at,
+            error=error,
+            tries=changes.c.tries + 1,
+            due=time.time() + pause,
+        )
+
+    def done(
+        self, job: str, region: str, at: float, by_state: Mapping[str, Iterable[AMIRow]]
+    ) -> None:
+        """Record that a change was made, with the AMIs by their new state."""
+        with self._store.engine.begin() as connection:
+            for state, its_amis in by_state.items():
+                self._set_amis(connection, its_amis, state=state, public=state == rows.PUBLIC)
+            connection.execute(sa.delete(changes).where(_of(job, region, at)))
+
+    def record_permissions(self, ami: AMIRow, permissions: Mapping[str, Any]) -> None:
+        """Record who might use an AMI and its snapshot, unless that is recorded already."""
+        self._store.write(
+            sa.update(amis)
+            .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+            .where(amis.c.permissions.is_(None))
+            .values(permissions=dict(permissions))
+        )
+
+    def accept(self, ami: AMIRow, state: str, by: str, reason: str) -> None:
+        """Record an AMI's state as a person made it on EC2."""
+        self._store.write(
+            sa.update(amis)
+            .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+            .values(
+                state=state,
+                public=state == rows.PUBLIC,
+                changed_by=by,
+                changed_at=time.time(),
+                reason=reason,
+                difference="",
+            )
+        )
+
+    def _set_amis(
+        self, connection: sa.Connection, its_amis: Iterable[AMIRow], **values: object
+    ) -> None:
+        for ami in its_amis:
+            if values["state"] == rows.PUBLIC:
+                # Recorded anew when it is withdrawn the next time.
+                values["permissions"] = sa.null()
+            connection.execute(
+                sa.update(amis)
+                .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+                .values(**values)
+            )
+
+    def _add_changes(
+        self, connection: sa.Connection, what: str, job: str, regions: Iterable[str], at: float
+    ) -> None:
+        values = {"what": what, "at": at, "tries": 0, "due": at, "error": None}
+        for region in sorted(set(regions)):
+            connection.execute(
+                self._store.insert(changes)
+                .values(job=job, region=region, **values)
+                .on_conflict_do_update(index_elements=["job", "region"], set_=values)
+            )
+
+    def _read(self, condition: sa.ColumnElement[bool]) -> list[Withdrawal]:
+        query = (
+            sa.select(withdrawals)
+            .where(withdrawals.c.restored_at.is_(None), condition)
+            .order_by(withdrawals.c.at, withdrawals.c.job)
+        )
+        with self._store.engine.connect() as connection:
+            return [
+                Withdrawal(row.job, row.at, row.by, row.reason, row.replacement)
+                for row in connection.execute(query)
+            ]
+
+    def _update(self, job: str, region: str, at: float, **values: object) -> None:
+        self._store.write(sa.update(changes).where(_of(job, region, at)).values(**values))
+
+
+def _of(job: str, region: str, at: float) -> sa.ColumnElement[bool]:
+    return sa.and_(changes.c.job == job, changes.c.region == region, changes.c.at == at)

@@ -1,0 +1,102 @@
+"""`fedimg withdraw`, `restore` and `accept`, as an operator runs them, against the lab's EC2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import fedimg.cli.commands  # noqa: F401 (defines the commands)
+from fedimg.cli.app import app
+from fedimg.store import rows
+from fedimg.store.withdrawals import Withdrawals
+from tests.lifecycle.conftest import (  # noqa: F401 (fixtures)
+    FURTHER,
+    ORIGIN,
+    Site,
+    account,
+    clients,
+    ec2,
+    hands,
+    site,
+    waiter,
+)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(site: Site, tmp_path: Path) -> Run:  # noqa: F811
+    config = tmp_path / "fedimg.toml"
+    config.write_text(
+        f'site = "{site.settings.site}"\nstate_directory = "state"\n'
+        f'[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}", "{FURTHER}"]\n'
+    )
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--config", str(config), *arguments])
+
+    return command
+
+
+def test_withdrawal_and_restoration_are_recorded_for_the_worker(
+    run: Run,
+    site: Site,  # noqa: F811
+) -> None:
+    image, other = site.publish(regions=[ORIGIN]), site.publish(regions=[ORIGIN])
+    assert run("withdraw", image.name).exit_code == 2  # no reason
+    for wrong in (image.name[:-1], "ami-00000000000000000"):
+        assert run("withdraw", wrong, "--reason", "bad", "--yes").exit_code == 3
+    unknown = run("withdraw", image.name, "--reason", "bad", "--replacement", "x", "--yes")
+    assert unknown.exit_code == 3
+    asked = run("withdraw", image.name, "--reason", "bad")
+    assert asked.exit_code == 5
+    assert "add --yes" in asked.stderr
+    looked = run("withdraw", image.name, "--reason", "bad", "--dry-run", "--json")
+    assert [row["state"] for row in json.loads(looked.stdout)] == [rows.PUBLIC] * 2
+    assert Withdrawals(site.store).all() == []
+
+    done = run(
+        "withdraw", image.name, "--reason", "bad", "--replacement", other.name, "--yes", "--json"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "cannot be recalled" in done.stderr
+    shown = json.loads(done.stdout)
+    assert {row["state"] for row in shown} == {rows.WITHDRAWING}
+    assert {row["replacement"] for row in shown} == {other.name}
+    (withdrawal,) = Withdrawals(site.store).all()
+    assert "@" in withdrawal.by
+    assert [change.what for change in Withdrawals(site.store).changes()] == ["withdraw"]
+    assert "its withdrawal is not finished" in run("status").stderr
+    refused = run("upload", image.url, "--checksum", str(image.checksum))
+    assert refused.exit_code == 5
+    assert f"'fedimg restore {image.job}' comes first" in refused.stderr
+    retried = run("retry", image.job)
+    assert retried.exit_code == 5
+    assert "is withdrawn" in retried.stderr
+
+    assert run("restore", other.name, "--yes").exit_code == 5
+    restored = run("restore", image.job, "--yes", "--json")
+    assert restored.exit_code == 0, restored.stderr
+    assert {row["state"] for row in json.loads(restored.stdout)} == {rows.RESTORING}
+    assert [change.what for change in Withdrawals(site.store).changes()] == ["restore"]
+
+
+def test_acceptance_says_what_it_means(run: Run, site: Site) -> None:  # noqa: F811
+    row = site.row(site.publish(regions=[ORIGIN]))
+    same = run("accept", row.ami)
+    assert same.exit_code == 0
+    assert "nothing changes" in same.stderr
+    site.hide(row)
+    asked = run("accept", row.ami)
+    assert asked.exit_code == 5
+    assert "no comparison reports it" in asked.stderr
+    done = run("accept", row.ami, "--yes", "--reason", "a wrong name", "--json")
+    assert done.exit_code == 0, done.stderr
+    (shown,) = json.loads(done.stdout)
+    assert (shown["state"], shown["reason"]) == (rows.HIDDEN, "a wrong name")
+    assert run("verify").exit_code == 0
+    assert run("accept", "ami-00000000000000000").exit_code == 3

@@ -1,0 +1,392 @@
+"""An image is withdrawn and restored: fedimg.lifecycle.changes, targets and accept, on the lab."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from botocore.exceptions import ClientError
+
+from fedimg.aws import tags
+from fedimg.identity import Known
+from fedimg.jobs.holds import Holds
+from fedimg.jobs.outages import Outages
+from fedimg.lifecycle import accept, targets, verify
+from fedimg.lifecycle.changes import Changes
+from fedimg.lifecycle.problems import problems
+from fedimg.steps import PlainSteps
+from fedimg.store import rows
+from fedimg.store.rows import AMIRow
+from fedimg.store.tables import changes
+from fedimg.store.twins import ImageWithdrawn
+from fedimg.store.withdrawals import RESTORE, WITHDRAW, Withdrawals
+from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
+
+STRANGER = "210987654321"
+
+
+def changes_of(site: Site) -> Changes:
+    return Changes(
+        site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
+    )
+
+
+def withdraw(site: Site, name: str, replacement: str | None = None) -> None:
+    """Record a withdrawal, as the command does."""
+    found = targets.to_withdraw(site.store, name)
+    assert found.jobs
+    Withdrawals(site.store).withdraw(
+        found.amis, found.regions, by="me", reason="a bad kernel", replacement=replacement
+    )
+
+
+def restore(site: Site, name: str) -> list[str]:
+    """Record a restoration, as the command does; return what is left alone."""
+    found = targets.to_restore(site.store, name)
+    Withdrawals(site.store).restore(found.amis, by="me")
+    return list(found.left)
+
+
+def carry_out(site: Site) -> None:
+    """Make every change that is due, as the workflows do."""
+    workflow = changes_of(site)
+    for change in Withdrawals(site.store).due():
+        make = workflow.withdraw if change.what == WITHDRAW else workflow.restore
+        make(change.job, change.region, change.at)
+
+
+def states(site: Site, name: str) -> set[str]:
+    return {row.state for row in site.store.all_amis() if name in (row.job, row.image)}
+
+
+def messages(site: Site, topic: str) -> list[dict[str, Any]]:
+    return [row.body for row in site.store.unannounced() if row.topic == topic]
+
+
+def reached(ec2: Any, ebs: Any, row: AMIRow) -> set[str]:
+    """Which of an AMI and its snapshot calls with their ids reach."""
+    zone = f"{row.region}a"
+    tries: list[tuple[str, Callable[[], Any]]] = [
+        (row.ami, lambda: ec2.describe_images(ImageIds=[row.ami])),
+        (row.ami, lambda: ec2.run_instances(ImageId=row.ami, MinCount=1, MaxCount=1, DryRun=True)),
+        (row.snapshot, lambda: ec2.describe_snapshots(SnapshotIds=[row.snapshot])),
+        (row.snapshot, lambda: ebs.list_snapshot_blocks(SnapshotId=row.snapshot)),
+        (
+            row.snapshot,
+            lambda: ec2.create_volume(AvailabilityZone=zone, SnapshotId=row.snapshot),
+        ),
+    ]
+    seen = set()
+    for id, attempt in tries:
+        try:
+            answer = attempt()
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "DryRunOperation":
+                seen.add(id)
+            continue
+        if answer.get("Images", True) and answer.get("Snapshots", True):
+            seen.add(id)
+    return seen
+
+
+def seen_by_a_stranger(site: Site, name: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What an account without any part in it sees of an image's AMIs and snapshots, by any API."""
+    own = [row for row in site.store.all_amis() if name in (row.job, row.image)]
+    amis, snapshots = {row.ami for row in own}, {row.snapshot for row in own}
+    seen: set[str] = set()
+    with monkeypatch.context() as patch:
+        patch.setenv("MOTO_ACCOUNT_ID", STRANGER)
+        for region in REGIONS:
+            ec2, ebs = site.ec2(region), site.hands.client("ebs", region)
+            everything = ec2.describe_images(IncludeDisabled=True, IncludeDeprecated=True)["Images"]
+            executable = ec2.describe_images(ExecutableUsers=["all"])["Images"]
+            seen |= {each["ImageId"] for each in [*everything, *executable]}
+            for options in ({}, {"RestorableByUserIds": ["all"]}):
+                shown = ec2.describe_snapshots(**options)["Snapshots"]
+                seen |= {each["SnapshotId"] for each in shown}
+            for row in own:
+                if row.region == region:
+                    seen |= reached(ec2, ebs, row)
+    return seen & (amis | snapshots)
+
+
+def test_stranger_sees_nothing_of_a_withdrawn_image_and_everything_of_a_restored_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, other = site.publish(), site.publish()
+    everything = {id for row in site.rows(image) for id in (row.ami, row.snapshot)}
+    assert seen_by_a_stranger(site, image.name, monkeypatch) == everything
+    withdraw(site, image.name, replacement=other.name)
+    assert states(site, image.name) == {rows.WITHDRAWING}
+    carry_out(site)
+    assert states(site, image.name) == {rows.WITHDRAWN}
+    assert seen_by_a_stranger(site, image.name, monkeypatch) == set()
+    assert len(seen_by_a_stranger(site, other.name, monkeypatch)) == 6
+    assert Withdrawals(site.store).changes() == []
+    told = messages(site, "image.withdraw")
+    assert len(told) == 4
+    assert told[0]["extra"]["reason"] == "a bad kernel"
+    assert told[0]["extra"]["replacement"] == other.name
+    assert differences(site) == []
+
+    assert restore(site, image.name) == []
+    carry_out(site)
+    assert states(site, image.name) == {rows.PUBLIC}
+    assert seen_by_a_stranger(site, image.name, monkeypatch) == everything
+    assert len(messages(site, "image.restore")) == 4
+    assert differences(site) == []
+
+
+def differences(site: Site) -> list[str]:
+    results = verify.verify(site.settings, site.store, site.clients, REGIONS)
+    return [verify.text_of(each) for result in results for each in result.differences]
+
+
+def test_restoration_brings_back_exactly_what_was(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    row = site.row(image)
+    shared = {"Add": [{"UserId": STRANGER}]}
+    site.ec2().modify_image_attribute(ImageId=row.ami, LaunchPermission=shared)
+    site.ec2().modify_snapshot_attribute(
+        SnapshotId=row.snapshot,
+        Attribute="createVolumePermission",
+        CreateVolumePermission=shared,
+    )
+
+    def held() -> tuple[Any, Any]:
+        launch = site.ec2().describe_image_attribute(ImageId=row.ami, Attribute="launchPermission")[
+            "LaunchPermissions"
+        ]
+        volume = site.ec2().describe_snapshot_attribute(
+            SnapshotId=row.snapshot, Attribute="createVolumePermission"
+        )["CreateVolumePermissions"]
+        return launch, volume
+
+    before = held()
+    assert len(before[0]) == len(before[1]) == 2
+    for _ in range(2):
+        withdraw(site, row.ami)
+        carry_out(site)
+        assert held() == ([], [])
+        restore(site, row.ami)
+        carry_out(site)
+        assert held() == before
+
+
+def test_mark_is_set_before_the_permission_is_removed(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    row = site.row(image)
+    withdraw(site, image.job)
+    site.account.refuse(ORIGIN, DisableImage="UnauthorizedOperation")
+    carry_out(site)
+    assert tags.WITHDRAWN in tags.read(site.shown(row)["Tags"])
+    assert site.shown(row)["Public"]
+    (change,) = Withdrawals(site.store).changes()
+    assert "UnauthorizedOperation" in str(change.error)
+    assert change.due > time.time() - 1
+    assert any("UnauthorizedOperation" in text for text in problems(site.store))
+    # It is tried again, and what it was is still known.
+    site.account.refuse_nothing()
+    site.store.write(_due())
+    carry_out(site)
+    assert states(site, image.job) == {rows.WITHDRAWN}
+    restore(site, image.job)
+    carry_out(site)
+    assert site.shown(row)["Public"]
+    assert tags.read(site.shown(row)["Tags"])[tags.WITHDRAWN].startswith("restored ")
+
+
+def _due() -> sa.Update:
+    """Make the next try of every change due now."""
+    return sa.update(changes).values(due=0)
+
+
+def test_ec2_that_cannot_disable_images_loses_the_permissions(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    site.account.refuse(ORIGIN, DisableImage="InvalidAction")
+    withdraw(site, image.job)
+    carry_out(site)
+    shown = site.shown(site.row(image))
+    assert (shown["Public"], shown["State"]) == (False, "available")
+    assert not site.snapshot_is_public(ORIGIN, site.row(image).snapshot)
+    assert states(site, image.job) == {rows.WITHDRAWN}
+
+
+def test_region_that_is_away_neither_blocks_nor_is_forgotten(site: Site) -> None:
+    image = site.publish()
+    Outages(site.store, site.settings.ec2.limits).begin(FURTHER, "it does not answer")
+    withdraw(site, image.name)
+    carry_out(site)
+    by_region = {row.region: row.state for row in site.rows(image)}
+    assert by_region == {ORIGIN: rows.WITHDRAWN, FURTHER: rows.WITHDRAWING}
+    assert any(FURTHER in text and "withdraw" in text for text in problems(site.store))
+    assert any("its withdrawal is not finished" in text for text in differences(site))
+    # The worker does not queue it again before the region is back.
+    site.store.write(_due())
+    changes_of(site).begin_due()
+    assert Withdrawals(site.store).due() != []
+    outages = Outages(site.store, site.settings.ec2.limits)
+    (outage,) = outages.all()
+    outages.end(outage)
+    carry_out(site)
+    assert states(site, image.name) == {rows.WITHDRAWN}
+    assert differences(site) == []
+
+
+def test_restoration_replaces_a_withdrawal_that_is_not_finished(site: Site) -> None:
+    image = site.publish()
+    withdraw(site, image.name)
+    old = Withdrawals(site.store).changes()
+    restore(site, image.name)
+    # A worker that still has the old change in hand changes nothing.
+    for change in old:
+        changes_of(site).withdraw(change.job, change.region, change.at)
+    carry_out(site)
+    assert states(site, image.name) == {rows.PUBLIC}
+    assert differences(site) == []
+
+
+def test_no_source_publishes_the_bytes_of_a_withdrawn_image(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    twin = site.image()
+    twin = type(twin)(
+        twin.url, twin.architecture, twin.build, twin.source, twin.size, image.checksum
+    )
+    withdraw(site, image.job)
+    # The job that published them does not count as their twin any more when it is cancelled.
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE fedimg_jobs SET state = 'cancelled', step = 'cancelled'")
+    assert site.queue.submit(twin) is None
+    for on_purpose in (False, True):
+        with pytest.raises(ImageWithdrawn, match=f"fedimg restore {image.job}"):
+            site.queue.upload(Known(twin), on_purpose=on_purpose)
+    assert site.queue.retry(image.job) is None
+    assert site.queue.submit(site.image()) is not None
+    restore(site, image.job)
+    assert site.queue.retry(image.job) == 2
+
+
+def test_job_that_runs_is_stopped_and_what_it_published_meanwhile_is_withdrawn(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE fedimg_jobs SET state = 'running', step = 'publish'")
+    site.store.set_region(image.job, FURTHER, step="publish")
+    found = targets.to_withdraw(site.store, image.job)
+    assert found.regions == {image.job: set(REGIONS)}
+    withdraw(site, image.job)
+    workflow = changes_of(site)
+    (late,) = (each for each in Withdrawals(site.store).changes() if each.region == FURTHER)
+    ended = threading.Event()
+
+    def work() -> None:
+        workflow.withdraw(late.job, late.region, late.at)
+        ended.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    # The run makes its last region public, then its clean-up ends it.
+    row = site.row(image)
+    registered = site.register(image, FURTHER)
+    for ami in registered:
+        site.store.record_ami(image, ami)
+        site.ec2(FURTHER).modify_image_attribute(
+            ImageId=ami.id, LaunchPermission={"Add": [{"Group": "all"}]}
+        )
+        site.store.publish_ami(ami)
+    assert not ended.is_set()
+    site.store.end(image.job, 1, "cancelled", None)
+    thread.join(20)
+    assert ended.is_set()
+    assert {each.state for each in site.rows(image) if each.region == FURTHER} == {rows.WITHDRAWN}
+    assert not any(
+        site.shown(each)["Public"] for each in site.rows(image) if each.region == FURTHER
+    )
+    assert row.region == ORIGIN
+
+
+def test_snapshot_goes_private_with_its_last_public_ami(site: Site) -> None:
+    """An AMI of another job may be made from the same snapshot."""
+    image, other = site.publish(regions=[ORIGIN]), site.publish(regions=[ORIGIN])
+    snapshot = site.row(image).snapshot
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE fedimg_amis SET snapshot = '{snapshot}' WHERE job = '{other.job}'"
+        )
+    withdraw(site, image.job)
+    carry_out(site)
+    assert site.snapshot_is_public(ORIGIN, snapshot)
+    withdraw(site, other.job)
+    carry_out(site)
+    assert not site.snapshot_is_public(ORIGIN, snapshot)
+
+
+def test_untested_amis_are_never_restored(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    withdraw(site, image.job)
+    carry_out(site)
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM fedimg_tests")
+    left = restore(site, image.job)
+    assert len(left) == 2
+    assert "no boot check" in left[0]
+    carry_out(site)
+    assert states(site, image.job) == {rows.WITHDRAWN}
+    assert not site.shown(site.row(image))["Public"]
+
+
+def test_nothing_is_restored_while_the_site_is_held(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    withdraw(site, image.job)
+    carry_out(site)
+    Holds(site.store).begin("me", "a move")
+    restore(site, image.job)
+    carry_out(site)
+    assert states(site, image.job) == {rows.RESTORING}
+    (change,) = Withdrawals(site.store).changes()
+    assert (change.what, "publishing has been held" in str(change.error)) == (RESTORE, True)
+    Holds(site.store).release("me")
+    site.store.write(_due())
+    carry_out(site)
+    assert states(site, image.job) == {rows.PUBLIC}
+
+
+def test_names_are_exact(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    assert targets.to_withdraw(site.store, image.name[:-1]).jobs == []
+    for name in (image.name, image.job, site.row(image).ami):
+        assert [row.job for row in targets.to_withdraw(site.store, name).jobs] == [image.job]
+
+
+def accepted(site: Site, ami: str) -> accept.Found:
+    (row,) = (row for row in site.store.all_amis() if row.ami == ami)
+    found = accept.look(row, site.clients, site.store.job(row.job))
+    Withdrawals(site.store).accept(row, found.state, "me", "by hand")
+    return found
+
+
+def test_what_a_person_did_by_hand_is_accepted(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    hidden, gone = (row for row in site.rows(image))
+    site.hide(hidden)
+    site.ec2().deregister_image(ImageId=gone.ami)
+    assert len(differences(site)) == 2
+    assert accepted(site, hidden.ami).state == rows.HIDDEN
+    assert accepted(site, gone.ami).state == rows.DELETED
+    # Its snapshot is still public, and no AMI of it is.
+    assert ["snapshot public" in text for text in differences(site)] == [True]
+    assert [row.ami for row in site.rows(image)] == [hidden.ami]
+
+
+def test_untested_public_ami_is_not_accepted(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    row = site.row(image)
+    withdraw(site, image.job)
+    carry_out(site)
+    site.ec2().enable_image(ImageId=row.ami)
+    site.ec2().modify_image_attribute(ImageId=row.ami, LaunchPermission={"Add": [{"Group": "all"}]})
+    with pytest.raises(accept.CannotAccept, match="fedimg restore"):
+        accepted(site, row.ami)

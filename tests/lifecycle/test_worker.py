@@ -1,0 +1,179 @@
+"""Whole workers withdraw and restore images, and are killed at each step: SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fedimg.lifecycle import targets, verify
+from fedimg.store import rows
+from fedimg.store.withdrawals import Withdrawals
+from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
+
+#: In seconds; on an idle machine nothing here takes a tenth of it.
+PATIENCE = 60.0
+#: A worker that dies after the effect that its argument names, before it is recorded.
+WORKER = """
+import logging, os, signal, sys
+from pathlib import Path
+
+from fedimg import config
+from fedimg.lifecycle.changes import Changes
+from fedimg.worker import process
+
+deadly, marker = sys.argv[2], Path(sys.argv[3])
+
+
+class Relay:
+    def __init__(self, *_arguments, turn):
+        pass
+
+    def start(self):
+        pass
+
+    def tell_to_stop(self, timeout):
+        pass
+
+    def stop(self, timeout):
+        pass
+
+
+def dies_after(name):
+    method = getattr(Changes, name)
+
+    def dying(self, *arguments):
+        result = method(self, *arguments)
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(Changes, name, dying)
+
+
+if deadly != "nothing":
+    dies_after(deadly)
+process.OutboxRelay = Relay
+logging.basicConfig(level=logging.INFO)
+sys.exit(process.run_worker(config.load(Path(sys.argv[1]))))
+"""
+
+
+class Workers:
+    """Worker processes on the site's database."""
+
+    def __init__(self, site: Site, folder: Path, database: str) -> None:
+        self.folder = folder
+        self.config = folder / "worker.toml"
+        self.config.write_text(
+            f'site = "{site.settings.site}"\nstate_directory = "{site.store.directory}"\n'
+            f'database = "{database}"\n'
+            '[koji]\nhub = "http://127.0.0.1:9/kojihub"\n'
+            f'[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}", "{FURTHER}"]\n'
+            "[ec2.limits]\nsettle = 2\noutage = 2\nwait_minimum = 0.05\nwait_maximum = 0.2\n"
+            "retry_after = 1\n"
+        )
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, deadly: str = "nothing") -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            worker = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    WORKER,
+                    self.config,
+                    deadly,
+                    self.folder / f"died {deadly} {len(self.running)}",
+                ],
+                stderr=log,
+                env={**os.environ, "HOME": str(self.folder)},
+            )
+        self.running.append(worker)
+        return worker
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def stop(self) -> None:
+        for worker in self.running:
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+
+
+@pytest.fixture
+def workers(site: Site, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
+    database = site.store.queue_url if site.store.shared else ""
+    workers = Workers(site, tmp_path, database)
+    yield workers
+    workers.stop()
+
+
+def until(so: Callable[[], bool], workers: Workers) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not so():
+        assert time.monotonic() < deadline, workers.log()
+        time.sleep(0.1)
+
+
+def withdraw(site: Site, name: str) -> None:
+    found = targets.to_withdraw(site.store, name)
+    Withdrawals(site.store).withdraw(
+        found.amis, found.regions, by="me", reason="bad", replacement=None
+    )
+
+
+def all_are(site: Site, state: str) -> bool:
+    return {row.state for row in site.rows()} == {state}
+
+
+def differences(site: Site) -> list[str]:
+    results = verify.verify(site.settings, site.store, site.clients, REGIONS)
+    return [verify.text_of(each) for result in results for each in result.differences]
+
+
+def announced(site: Site, topic: str) -> int:
+    return len([row for row in site.store.unannounced() if row.topic == topic])
+
+
+def test_changes_go_on_after_a_kill_at_each_step(site: Site, workers: Workers) -> None:
+    """One chain, as the start of a worker is what takes the time."""
+    image = site.publish()
+    withdraw(site, image.name)
+    for deadly in ("_stop_run", "_record_permissions", "_mark_withdrawn", "_hide", "_end"):
+        assert workers.start(deadly).wait(PATIENCE) == -9
+    last = workers.start()
+    until(lambda: all_are(site, rows.WITHDRAWN), workers)
+    assert differences(site) == []
+    assert announced(site, "image.withdraw") == 4
+    assert all((row.permissions or {})["launch"] == [{"Group": "all"}] for row in site.rows())
+    last.kill()
+    last.wait()
+
+    Withdrawals(site.store).restore(targets.to_restore(site.store, image.name).amis, by="me")
+    for deadly in ("_enable", "_mark_restored", "_share", "_end"):
+        assert workers.start(deadly).wait(PATIENCE) == -9
+    workers.start()
+    until(lambda: all_are(site, rows.PUBLIC), workers)
+    assert differences(site) == []
+    assert announced(site, "image.restore") == 4
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_another_worker_goes_on_with_a_dead_ones_withdrawal(site: Site, workers: Workers) -> None:
+    images = [site.publish() for _ in range(2)]
+    for image in images:
+        withdraw(site, image.name)
+    killed = workers.start("_hide")
+    workers.start()
+    until(lambda: killed.poll() is not None or all_are(site, rows.WITHDRAWN), workers)
+    until(lambda: all_are(site, rows.WITHDRAWN), workers)
+    assert differences(site) == []
+    assert announced(site, "image.withdraw") == 8
