@@ -91,7 +91,7 @@ def reached(ec2: Any, ebs: Any, row: AMIRow) -> set[str]:
 
 
 def seen_by_a_stranger(site: Site, name: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """What an account without any part in it sees of an image's AMIs and snapshots, by any API."""
+    """Return what an account without any part in it sees of an image, by any API."""
     own = [row for row in site.store.all_amis() if name in (row.job, row.image)]
     amis, snapshots = {row.ami for row in own}, {row.snapshot for row in own}
     seen: set[str] = set()

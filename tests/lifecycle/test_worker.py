@@ -1,4 +1,7 @@
-"""Whole workers withdraw and restore images, and are killed at each step: SQLite and PostgreSQL."""
+"""Whole workers withdraw and restore images, and are killed at each step: SQLite and PostgreSQL.
+
+Follows fedimg/lifecycle/changes.py.
+"""
 
 from __future__ import annotations
 
