@@ -146,6 +146,8 @@ def announced(site: Site, topic: str) -> int:
     return len([row for row in site.store.unannounced() if row.topic == topic])
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_changes_go_on_after_a_kill_at_each_step(site: Site, workers: Workers) -> None:
     """One chain, as the start of a worker is what takes the time."""
     image = site.publish()
