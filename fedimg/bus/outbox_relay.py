@@ -28,6 +28,8 @@ WINDOW = 200
 _BATCH = 1000
 #: Seconds between two reads of the outbox.
 _POLL_SECONDS = 0.25
+#: Interval of the looks into an empty outbox, in seconds.
+_REST_SECONDS = 1.0
 #: Longest pause, in seconds, between two tries of a message that the bus does not confirm while it
 #: confirms others.
 _LONGEST_PAUSE = 3600.0
@@ -89,6 +91,8 @@ class OutboxRelay:
         self._sendings: dict[int, _Sending] = {}
         self._confirmed: set[int] = set()
         self._last_confirmed = -math.inf
+        # When the outbox was read, and how many messages this process had announced by then.
+        self._read_at, self._seen = -math.inf, 0
         # A new connection may lose messages: begin with one.
         self._unresponsive = True
         self._warned = False
@@ -156,7 +160,16 @@ class OutboxRelay:
         )
 
     def _read(self) -> None:
-        """Read the messages of the outbox that the bus has not confirmed."""
+        """Read the messages of the outbox that the bus has not confirmed.
+
+        An empty outbox is read once a second, unless this process has announced something:
+        other workers announce, too.
+        """
+        announcements = self._store.announcements
+        resting = not self._sendings and announcements == self._seen and not self._stop.is_set()
+        if resting and time.monotonic() < self._read_at + _REST_SECONDS:
+            return
+        self._read_at, self._seen = time.monotonic(), announcements
         self._sendings = {
             row.id: self._sendings.get(row.id) or _Sending(row)
             for row in self._store.unannounced(_BATCH, self._bus)

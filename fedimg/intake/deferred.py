@@ -1,4 +1,7 @@
-"""Keeps the entries whose source gave no answer, outside the queue, until their next retry."""
+"""Keeps the entries whose source gave no answer, outside the queue, until their next retry.
+
+They wait in a table and not as DBOS's delayed workflows: docs/architecture.md says why.
+"""
 
 from __future__ import annotations
 

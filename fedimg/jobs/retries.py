@@ -1,4 +1,7 @@
-"""Schedules the automatic retries of ended jobs: another run, or another clean-up."""
+"""Schedules the automatic retries of ended jobs: another run, or another clean-up.
+
+They wait in a table and not as DBOS's delayed workflows: docs/architecture.md says why.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,9 @@ from fedimg.store.tables import outbox as _outbox
 class Outbox(Database):
     """The messages, in the order in which they were announced."""
 
+    #: How many messages this process has announced: a relay that sees no new one may rest.
+    announcements = 0
+
     def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
         """Put a message in the outbox, unless one with the same key was put there before."""
         self.write(
@@ -24,6 +27,7 @@ class Outbox(Database):
             .values(key=key, topic=topic, body=body, created=time.time())
             .on_conflict_do_nothing()
         )
+        self.announcements += 1
 
     def unannounced(self, limit: int = 100, bus: str = "") -> list[Announcement]:
         """Return at most `limit` messages, oldest first, that not every bus has confirmed.

@@ -22,6 +22,7 @@ from fedimg.process.wait_log import WaitLog
 from fedimg.sources.compose_listing import ComposeListing
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.store.heartbeats import INTERVAL, WORKER
+from fedimg.store.pending import PendingRows
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 
@@ -54,6 +55,8 @@ def background_tasks(
     listings += [ComposeListing(composes, location) for location in composes.locations]
     deferred = DeferredEntries(store)
     outages = Outages(store, settings.ec2.limits)
+    # Asked for a little more often than the tasks look, as they begin at different times.
+    pending = PendingRows(store, _DUE_SECONDS * 0.9)
 
     def catch_up_task(listing: Listing) -> Periodic:
         catch_up = CatchUp(store, queue, listing, settings.catch_up, stop)
@@ -64,11 +67,13 @@ def background_tasks(
         return Periodic(f"catching up with {', '.join(listing.kinds)}", look, stop, leads)
 
     def requeue_deferred() -> float:
-        deferred.take_in(queue.take_in)
+        if pending.look().entries:
+            deferred.take_in(queue.take_in)
         return _DUE_SECONDS
 
     def start_retries() -> float:
-        queue.begin_due()
+        if pending.look().retries:
+            queue.begin_due()
         return _DUE_SECONDS
 
     def probe(region: str) -> str:
@@ -76,7 +81,8 @@ def background_tasks(
         return of_endpoint(error) if error else ""
 
     def probe_regions() -> float:
-        outages.look(probe, partial(regions.deselected, clients, settings.ec2))
+        if pending.look().outages:
+            outages.look(probe, partial(regions.deselected, clients, settings.ec2))
         return _DUE_SECONDS
 
     def delete_history() -> float:
@@ -86,7 +92,7 @@ def background_tasks(
     holds, hold_log = Holds(store), WaitLog(_log)
 
     def log_hold() -> float:
-        if hold := holds.current():
+        if pending.look().hold and (hold := holds.current()):
             hold_log.waiting("hold", f"{hold}; 'fedimg release' ends the hold")
         else:
             hold_log.over("hold", "publishing is no longer held")

@@ -44,9 +44,9 @@ _ENTRIES = 20
 _CLEAN_UPS = 10
 #: Changes of public AMIs, each of one job in one region, that this worker makes at the same time.
 _CHANGES = 40
-#: Polling intervals of a queue. A poll is three transactions, so workers that share a PostgreSQL
-#: poll less often.
-_POLL_SECONDS = 0.25
+#: Polling intervals of a queue. A poll is two transactions, so workers that share a PostgreSQL
+#: poll less often. DBOS's own threads add five transactions a second, at intervals that it fixes.
+_POLL_SECONDS = 0.4
 _SHARED_POLL_SECONDS = 1.0
 #: How long a drained worker waits for its jobs, which in effect is without a limit.
 _DRAIN_SECONDS = 30 * 86400

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import psycopg
@@ -15,10 +16,13 @@ from fedimg.untrusted.failures import reason
 from fedimg.worker.lease import Lease
 from fedimg.worker.orphans import orphaned_runs, orphans_text
 from fedimg.worker.registry import RegisteredWorker, Registry
-from fedimg.worker.shared_lease import alive, connect, try_lock, worker_key
+from fedimg.worker.shared_lease import alive_in, connect, try_lock, worker_key
 
-#: Interval of the checks, in seconds.
-_PAUSE = 0.5
+#: Interval of the checks, in seconds; each is one transaction.
+_PAUSE = 1.0
+#: Interval of the claims of new runs while the same workers run, in seconds: a worker registers its
+#: version a moment after itself.
+_CLAIM_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -28,10 +32,10 @@ class Failover:
 
     Args:
         share: receives the number of running workers.
-        stop_revoked_runs: stops the runs of this worker that another one has to clean up after.
+        stop_runs: stops runs of this worker that another one has to clean up after.
         drain: called once, in a thread of its own, when this worker has to be drained.
         claim_new_runs: assigns new runs to workers of this version and returns whether that
-            worked; called at each check while no running worker has a newer version of the steps.
+            worked; called at intervals while no running worker has a newer version of the steps.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class Failover:
         lease: Lease,
         *,
         share: Callable[[int], object],
-        stop_revoked_runs: Callable[[], object],
+        stop_runs: Callable[[Iterable[tuple[str, int]]], object],
         drain: Callable[[], object],
         claim_new_runs: Callable[[], bool],
     ) -> None:
@@ -51,39 +55,54 @@ class Failover:
         self._registry = registry
         self._lease = lease
         self._share = share
-        self._stop_revoked_runs = stop_revoked_runs
+        self._stop_runs = stop_runs
         self._drain = drain
         self._claim_new_runs = claim_new_runs
         self._draining = False
         self._claimed = True
+        self._claim_at = 0.0
         self._living: list[RegisteredWorker] | None = None
 
     def look(self) -> float:
         """Check once; return the seconds until the next check."""
-        self._stop_revoked_runs()
-        workers = self._registry.all()
-        if not self._draining and any(
-            worker.draining for worker in workers if worker.name == self._lease.name
-        ):
-            self._draining = True
-            threading.Thread(target=self._drain, name="draining", daemon=True).start()
+        workers, living = self._read()
+        for own in workers:
+            if own.name == self._lease.name:
+                self._obey(own)
         if self._store.shared:
             names = [worker.name for worker in workers]
-            living = alive(self._store.engine, names)
             self._share(len(living))
             for name in names:
                 if name not in living:
                     self._take_over(name)
             workers = [worker for worker in workers if worker.name in living]
-        self._compare_versions([replace(worker, jobs=[]) for worker in workers])
+        self._compare_versions([replace(worker, jobs=[], to_stop=[]) for worker in workers])
         return _PAUSE
+
+    def _read(self) -> tuple[list[RegisteredWorker], set[str]]:
+        """Return the registered workers, and the names of those that run, on a PostgreSQL."""
+        with self._store.engine.connect() as connection:
+            workers = self._registry.all_in(connection)
+            if not self._store.shared:
+                return workers, set()
+            # After the rows: a worker takes its lock first, so one that is read here has it.
+            return workers, alive_in(connection, [worker.name for worker in workers])
+
+    def _obey(self, own: RegisteredWorker) -> None:
+        """Stop the runs that this worker has to stop, and drain it if that is requested."""
+        self._stop_runs(own.to_stop)
+        if own.draining and not self._draining:
+            self._draining = True
+            threading.Thread(target=self._drain, name="draining", daemon=True).start()
 
     def _compare_versions(self, living: list[RegisteredWorker]) -> None:
         """Claim new runs for the newest version; report orphans when the set of workers changes."""
         taking = {worker.name: worker.knows for worker in living if not worker.draining}
         if self._lease.name not in taking:
             return
-        if taking[self._lease.name] == max(taking.values()):
+        newest = taking[self._lease.name] == max(taking.values())
+        if newest and (living != self._living or time.monotonic() >= self._claim_at):
+            self._claim_at = time.monotonic() + _CLAIM_SECONDS
             self._claim()
         if living == self._living:
             return

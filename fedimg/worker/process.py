@@ -127,7 +127,7 @@ class _Worker:
             self._registry,
             lease,
             share=self._rate_limit.share,
-            stop_revoked_runs=self._workflows.stop_revoked_runs,
+            stop_runs=self._workflows.stop_runs,
             drain=self._drain,
             claim_new_runs=executor.claim_new_runs,
         )

@@ -22,7 +22,7 @@ class RegisteredWorker:
 
     A worker that is `draining` takes no new job, and exits when its jobs have ended. `jobs` holds
     the job and run numbers that it works on. `steps` is its version of the steps
-    (fedimg.worker.executor.VERSION).
+    (fedimg.worker.executor.VERSION). `to_stop` holds those of its runs that it has to stop.
     """
 
     name: str
@@ -33,6 +33,7 @@ class RegisteredWorker:
     draining: bool
     steps: int | None = None
     jobs: list[tuple[str, int]] = field(default_factory=list)
+    to_stop: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def knows(self) -> int:
@@ -79,11 +80,25 @@ class Registry:
     def all(self) -> list[RegisteredWorker]:
         """Return every worker, sorted by name."""
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(workers).order_by(workers.c.name)).mappings().all()
-            runs = connection.execute(sa.select(running).order_by(running.c.job)).all()
+            return self.all_in(connection)
+
+    def all_in(self, connection: sa.Connection) -> list[RegisteredWorker]:
+        """Return every worker, sorted by name, read in a transaction of the caller."""
+        rows = connection.execute(sa.select(workers).order_by(workers.c.name)).mappings().all()
+        runs = connection.execute(sa.select(running).order_by(running.c.job)).all()
+
+        def runs_of(worker: str, *, to_stop: bool) -> list[tuple[str, int]]:
+            return [
+                (run.job, run.run)
+                for run in runs
+                if run.worker == worker and (run.stop or not to_stop)
+            ]
+
         return [
             RegisteredWorker(
-                **row, jobs=[(run.job, run.run) for run in runs if run.worker == row["name"]]
+                **row,
+                jobs=runs_of(row["name"], to_stop=False),
+                to_stop=runs_of(row["name"], to_stop=True),
             )
             for row in rows
         ]
@@ -128,11 +143,3 @@ class Registry:
                     .values(stop=True)
                 ).rowcount
             )
-
-    def to_stop(self, name: str) -> list[tuple[str, int]]:
-        """Return the job and run numbers that a worker has to stop."""
-        query = sa.select(running.c.job, running.c.run).where(
-            running.c.worker == name, running.c.stop
-        )
-        with self._engine.connect() as connection:
-            return [(row.job, row.run) for row in connection.execute(query)]

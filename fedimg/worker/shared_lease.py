@@ -124,13 +124,18 @@ def try_lock(connection: psycopg.Connection[tuple[object, ...]], key: int) -> bo
 
 def alive(engine: sa.Engine, names: Iterable[str]) -> set[str]:
     """Return the names of those workers that hold their locks on a PostgreSQL."""
+    with engine.connect() as connection:
+        return alive_in(connection, names)
+
+
+def alive_in(connection: sa.Connection, names: Iterable[str]) -> set[str]:
+    """Return what `alive` does, read in a transaction of the caller."""
     held = sa.text(
         "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' "
         "AND objsubid = 1 AND granted "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    with engine.connect() as connection:
-        keys = set(connection.execute(held).scalars())
+    keys = set(connection.execute(held).scalars())
     return {name for name in names if worker_key(name) in keys}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,9 +93,9 @@ class Workflows:
         self.stopping = threading.Event()
         self._holds = Holds(store, self.stopping)
 
-    def stop_revoked_runs(self) -> None:
-        """Stop the runs that another worker has to clean up after."""
-        for job, run in self._registry.to_stop(self._name):
+    def stop_runs(self, runs: Iterable[tuple[str, int]]) -> None:
+        """Stop runs, by job and number, that another worker has to clean up after."""
+        for job, run in runs:
             if active := self._active.get((job, run)):
                 active.stop.set()
 
