@@ -38,7 +38,7 @@ def run(tiny: bool) -> Result:
                 # A site each: in Koji's lists the next workers would find what the last ones did.
                 folder, told = running.enter_context(site(regions=_REGIONS, delays=delays))
                 url = server.create()
-                Store(folder, url, make=True).close()
+                Store(folder, url, migrate=True).close()
                 fedimg = running.enter_context(
                     deployed(
                         folder,

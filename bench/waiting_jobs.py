@@ -53,7 +53,7 @@ def run(tiny: bool) -> Result:
 def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, float]:
     (folder / "logs").mkdir()
     (folder / "fedimg.toml").write_text(f'database = "{url}"\n{_SETTINGS}')
-    store = Store(folder / "state", url, make=True)
+    store = Store(folder / "state", url, migrate=True)
     queue = JobQueue(store)
     began = time.monotonic()
     for number in range(count):

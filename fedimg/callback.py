@@ -84,7 +84,7 @@ class Callback:
             _log.info("dropped %s: it announces no image", _quoted(message))
             return
         try:
-            earlier_state = self._open().take_in(entry)
+            earlier_state = self._open().enqueue_entry(entry)
         except Exception as error:
             # Errors of any kind: all but Nack would end the consumer.
             self._failures += 1

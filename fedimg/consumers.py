@@ -113,7 +113,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             return
         topic, body = message["topic"], message["body"]
         try:
-            self._signatures.check(body)
+            self._signatures.verify(body)
             if body["topic"] != topic:
                 raise SignatureRefused(Fault.SIGNER, "the message was signed for another topic")
         except SignatureRefused as error:
@@ -146,7 +146,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         for failures in count(1):
             pause = _BACKOFF.pause(failures)
             try:
-                self._jobs.take_in(entry)
+                self._jobs.enqueue_entry(entry)
                 self.log.info("%s is stored", entry)
                 return
             except Exception as error:
@@ -154,7 +154,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
                 self.log.error(
                     "cannot store %s in %s, trying again in %g s: %s",
                     entry,
-                    self._store.place,
+                    self._store.address,
                     pause,
                     error,
                 )
@@ -189,7 +189,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         if not counts:
             return
         try:
-            self._store.note_refused(counts)
+            self._store.count_rejected(counts)
         except Exception as error:
             # Errors of any kind, as with entries; the log holds each rejected message already.
             self.log.error(

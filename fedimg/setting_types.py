@@ -14,7 +14,7 @@ from fedimg.untrusted import patterns
 
 
 def _pattern(text: str) -> str:
-    patterns.check(text)
+    patterns.refuse_unmatchable(text)
     return text
 
 

@@ -20,7 +20,7 @@ class Steps(Protocol):
     """Runs each effect of a job under a name, in one line or in several side by side.
 
     Effects return plain JSON values. Names tell what is acted on (`copy:eu-west-1`): a
-    restarted job is given each recorded result by its place, and the name is checked.
+    restarted job is given each recorded result by its position, and the name is checked.
     """
 
     def run(self, name: str, effect: Effect[T]) -> T:
@@ -39,7 +39,7 @@ class Branch(Generic[T]):
     """One of several lines of steps side by side.
 
     `names` are the steps that `body` may take, each once at most and in this order: they are
-    drawn before any branch starts, so that a restarted job finds each at the same place.
+    drawn before any branch starts, so that a restarted job finds each at the same position.
     """
 
     names: Sequence[str]

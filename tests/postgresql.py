@@ -25,5 +25,5 @@ class PostgreSQL(_PostgreSQL):
             there = connection.execute(query, [_BLANK]).fetchone()
         if not there:
             url = self.create(name=_BLANK)
-            Database(self.folder, url, make=True).close()
+            Database(self.folder, url, migrate=True).close()
         return self.create(_BLANK)

@@ -30,7 +30,7 @@ VOLUME = "volume"
 SECURITY_GROUP = "security-group"
 KEY_PAIR = "key-pair"
 #: In the order of removal: a resource comes before those that it uses.
-KINDS = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
+RESOURCE_TYPES = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
 #: The error codes for a resource that is in use, or still being created.
 _NOT_YET = {"DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse", "IncorrectState"}
 _AT_ONCE = 16
@@ -46,7 +46,7 @@ class Leftover:
     does not report it.
     """
 
-    kind: str
+    resource_type: str
     id: str
     region: str
     job: str
@@ -100,7 +100,7 @@ def survey(
     regions: Iterable[str],
     *,
     job: str | None = None,
-    kinds: Callable[[str], Collection[str]] = lambda region: KINDS,
+    resource_types: Callable[[str], Collection[str]] = lambda region: RESOURCE_TYPES,
     spare: Collection[str] = (),
     recorded: Collection[Leftover] = (),
     published: Collection[str] = (),
@@ -109,16 +109,18 @@ def survey(
     """Return the resources, in some regions, of one job or of all jobs of the site except `spare`.
 
     A public AMI is not left over, nor is a snapshot that a public AMI is made from, nor a resource
-    that is or may have been public by its tag or by the ids in `published`. `kinds` returns the
-    resource types to list in a region; snapshots of public AMIs are recognized only where AMIs are
-    listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
+    that is or may have been public by its tag or by the ids in `published`. `resource_types`
+    returns the types to list in a region; snapshots of public AMIs are recognized only where AMIs
+    are listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
     their tags. For a region that does not answer, `unseen` is called with the error and the others
     are listed all the same; without `unseen`, EC2ServiceException is raised.
     """
 
     def look(region: str) -> list[tuple[Standing, Leftover]]:
         try:
-            return _in_region(clients, site, region, job, kinds(region), recorded, published)
+            return _in_region(
+                clients, site, region, job, resource_types(region), recorded, published
+            )
         except EC2ServiceException as error:
             if unseen is None:
                 raise
@@ -185,19 +187,19 @@ def remove(
         regions.setdefault(item.region, []).append(item)
 
     def remove_in(region: str) -> None:
-        items = sorted(regions[region], key=lambda item: KINDS.index(item.kind))
+        items = sorted(regions[region], key=lambda item: RESOURCE_TYPES.index(item.resource_type))
         problems: list[EC2ServiceException] = []
         for item in items:
             try:
                 with explained(
-                    f"removing {item.kind} {item.id}",
+                    f"removing {item.resource_type} {item.id}",
                     image=item.name,
                     region=region,
                     step="clean-up",
                 ):
                     waiter.until(
                         partial(_gone, clients.ec2(region), item, once_public),
-                        what=f"{item.kind} {item.id} in {region} to be removed",
+                        what=f"{item.resource_type} {item.id} in {region} to be removed",
                         # After a failure, dependent resources cannot be removed either.
                         limit=0 if problems else limit,
                     )
@@ -220,11 +222,11 @@ def _in_region(
     site: str,
     region: str,
     job: str | None,
-    kinds: Collection[str],
+    resource_types: Collection[str],
     recorded: Iterable[Leftover],
     published: Collection[str],
 ) -> list[tuple[Standing, Leftover]]:
-    if not kinds:
+    if not resource_types:
         return []
     ec2 = clients.ec2(region)
     with explained(
@@ -237,7 +239,7 @@ def _in_region(
             (
                 shown.standing,
                 Leftover(
-                    shown.kind,
+                    shown.resource_type,
                     shown.id,
                     region,
                     shown.tags.get(tags.JOB, ""),
@@ -245,13 +247,15 @@ def _in_region(
                     shown.created,
                 ),
             )
-            for shown in _tagged(ec2, site, job, kinds, published)
+            for shown in _tagged(ec2, site, job, resource_types, published)
         ]
         tagged_ids = {item.id for _, item in tagged}
         untagged = {
             item.id: item
             for item in recorded
-            if item.region == region and item.kind in kinds and item.id not in tagged_ids
+            if item.region == region
+            and item.resource_type in resource_types
+            and item.id not in tagged_ids
         }
         return tagged + [
             (standing, untagged[id]) for id, standing in _untagged(ec2, list(untagged), published)
@@ -262,7 +266,7 @@ def _in_region(
 class _Described:
     """A resource as EC2 describes it."""
 
-    kind: str
+    resource_type: str
     id: str
     tags: dict[str, str]
     created: float | None
@@ -270,7 +274,11 @@ class _Described:
 
 
 def _tagged(
-    ec2: EC2Client, site: str, job: str | None, kinds: Collection[str], published: Collection[str]
+    ec2: EC2Client,
+    site: str,
+    job: str | None,
+    resource_types: Collection[str],
+    published: Collection[str],
 ) -> Iterator[_Described]:
     mark = {tags.SITE: site} | ({tags.JOB: job} if job else {})
     filters: list[Filter] = [
@@ -280,21 +288,27 @@ def _tagged(
     # The stubs know each operation by its literal name.
     paginator = cast("Callable[[str], Any]", ec2.get_paginator)
 
-    def pages(kind: str, operation: str, field: str, **options: Any) -> Iterator[dict[str, Any]]:
-        if kind not in kinds:
+    def pages(
+        resource_type: str, operation: str, field: str, **options: Any
+    ) -> Iterator[dict[str, Any]]:
+        if resource_type not in resource_types:
             return
         for page in paginator(operation).paginate(Filters=filters, **options):
             yield from page[field]
 
     def described(
-        kind: str,
+        resource_type: str,
         id: str,
         resource: Mapping[str, Any],
         created: str,
         standing: Standing = Standing.LEFT,
     ) -> _Described:
         return _Described(
-            kind, id, tags.read(resource.get("Tags")), _seconds(resource.get(created)), standing
+            resource_type,
+            id,
+            tags.read(resource.get("Tags")),
+            _seconds(resource.get(created)),
+            standing,
         )
 
     for reservation in pages(INSTANCE, "describe_instances", "Reservations"):
@@ -319,7 +333,9 @@ def _tagged(
     for group in pages(SECURITY_GROUP, "describe_security_groups", "SecurityGroups"):
         yield described(SECURITY_GROUP, group["GroupId"], group, "")
     # DescribeKeyPairs has no pages.
-    pairs = ec2.describe_key_pairs(Filters=filters)["KeyPairs"] if KEY_PAIR in kinds else []
+    pairs = (
+        ec2.describe_key_pairs(Filters=filters)["KeyPairs"] if KEY_PAIR in resource_types else []
+    )
     for pair in pairs:
         yield described(KEY_PAIR, pair["KeyName"], pair, "CreateTime")
 
@@ -372,16 +388,16 @@ def _may_deregister(ec2: EC2Client, image: str) -> bool:
 def _gone(ec2: EC2Client, item: Leftover, once_public: bool) -> bool | None:
     """Request the removal; return None while another resource has to be removed first."""
     try:
-        if item.kind == INSTANCE:
+        if item.resource_type == INSTANCE:
             return _instance_gone(ec2, item.id)
-        if item.kind == IMAGE:
+        if item.resource_type == IMAGE:
             _check_still_private(ec2, item, once_public)
             ec2.deregister_image(ImageId=item.id)
-        elif item.kind == SNAPSHOT:
+        elif item.resource_type == SNAPSHOT:
             ec2.delete_snapshot(SnapshotId=item.id)
-        elif item.kind == VOLUME:
+        elif item.resource_type == VOLUME:
             ec2.delete_volume(VolumeId=item.id)
-        elif item.kind == KEY_PAIR:
+        elif item.resource_type == KEY_PAIR:
             ec2.delete_key_pair(KeyName=item.id)
         else:
             ec2.delete_security_group(GroupId=item.id)

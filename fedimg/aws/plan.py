@@ -38,8 +38,8 @@ class Plan:
     def names(self, image: RawImage) -> dict[str, list[str]]:
         """Return the AMIs' names by region, unless another AMI already has one of them."""
         return {
-            region: [ami_name(image.name, kind, region, 0) for kind in kinds]
-            for region, kinds in self.types.items()
+            region: [ami_name(image.name, ami_type, region, 0) for ami_type in ami_types]
+            for region, ami_types in self.types.items()
         }
 
 
@@ -58,8 +58,10 @@ def make(
     origin does not answer.
     """
     wanted = regions.selected(retrying.briefly(clients, settings.origin), settings)
-    kinds = [kind for kind in settings.amis.types if _possible(kind, image.architecture)]
-    pv = any(kind.virtualization is Virtualization.PARAVIRTUAL for kind in kinds)
+    ami_types = [
+        ami_type for ami_type in settings.amis.types if _possible(ami_type, image.architecture)
+    ]
+    pv = any(ami_type.virtualization is Virtualization.PARAVIRTUAL for ami_type in ami_types)
     kernels = (
         clients.kernels.lookup(
             lambda region: retrying.briefly(clients, region, watch(region)),
@@ -74,9 +76,9 @@ def make(
     testable = kernels.get(settings.origin) is not None
     types = {
         region: [
-            kind
-            for kind in kinds
-            if kind.virtualization is Virtualization.HVM
+            ami_type
+            for ami_type in ami_types
+            if ami_type.virtualization is Virtualization.HVM
             or (testable and kernels.get(region, "") is not None)
         ]
         for region in wanted
@@ -96,7 +98,7 @@ def make(
         {
             region: f"no paravirtual AMIs: EC2 has no PV-GRUB kernel in {where}"
             for region, chosen in types.items()
-            if len(chosen) < len(kinds)
+            if len(chosen) < len(ami_types)
         },
     )
 
@@ -115,9 +117,11 @@ def _tested(types: Mapping[str, Sequence[AMIType]], settings: EC2) -> dict[str, 
     tested: dict[str, list[AMIType]] = {}
     for region in (settings.origin, *test.regions):
         # HVM first: an image may fail PV alone.
-        kinds = sorted(types[region], key=lambda kind: order.index(kind.virtualization))
-        first = {kind.virtualization: kind for kind in reversed(kinds)}
-        tested[region] = [k for k in kinds if test.amis == "types" or k is first[k.virtualization]]
+        ami_types = sorted(types[region], key=lambda ami_type: order.index(ami_type.virtualization))
+        first = {ami_type.virtualization: ami_type for ami_type in reversed(ami_types)}
+        tested[region] = [
+            each for each in ami_types if test.amis == "types" or each is first[each.virtualization]
+        ]
     return tested
 
 

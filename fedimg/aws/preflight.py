@@ -53,7 +53,8 @@ class Preflight:
         self._settings = settings
         self._region_names: list[str] = []
         self._paravirtual = any(
-            kind.virtualization is Virtualization.PARAVIRTUAL for kind in settings.amis.types
+            ami_type.virtualization is Virtualization.PARAVIRTUAL
+            for ami_type in settings.amis.types
         )
 
     def checks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:

@@ -16,10 +16,10 @@ from fedimg.bus.amqp_login import connected
 from fedimg.bus.publisher import BusError
 from fedimg.process.periodic import Periodic
 
-#: Seconds between two checks: a consumer reconnects within 30 s, so that it is back by the next
+#: Seconds between two looks: a consumer reconnects within 30 s, so that it is back by the next
 #: one.
 _INTERVAL = 45.0
-#: Seconds from the start to the first check.
+#: Seconds from the start to the first look.
 _START_SECONDS = 5.0
 #: Timeout of each step of connecting to the broker, in seconds.
 _CONNECT_SECONDS = 10.0
@@ -38,11 +38,11 @@ def watch(settings: Mapping[str, Any], works: Callable[[], object]) -> None:
     logging.getLogger("pika").setLevel(logging.WARNING)
     for name in ("pika.adapters.blocking_connection", "pika.adapters.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    Periodic("checking the queues' consumers", _Watch(settings, works).check, Event()).start()
+    Periodic("checking the queues' consumers", _Watch(settings, works).look, Event()).start()
 
 
 class _Watch:
-    """The check of the queues; it remembers which queues had no consumer at the last check."""
+    """The looks at the queues; it remembers which queues had no consumer at the last look."""
 
     def __init__(self, settings: Mapping[str, Any], works: Callable[[], object]) -> None:
         self._settings = settings
@@ -50,8 +50,8 @@ class _Watch:
         self._starting = True
         self._deserted: set[str] = set()
 
-    def check(self) -> float:
-        """Check all queues once; return the seconds until the next check."""
+    def look(self) -> float:
+        """Look at all queues once; return the seconds until the next look."""
         settings = self._settings
         if self._starting:
             # The consumer subscribes only after this thread has started.
@@ -59,7 +59,7 @@ class _Watch:
             return _START_SECONDS
         states = {queue: _is_deserted(settings, queue) for queue in settings["queues"]}
         deserted = {queue for queue, state in states.items() if state}
-        # One check alone may fall into the middle of a new subscription.
+        # One look alone may fall into the middle of a new subscription.
         if twice := self._deserted & deserted:
             _log.critical(
                 "the broker delivers queue %s to no consumer: this process ends with status 1, to "

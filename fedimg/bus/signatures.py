@@ -65,7 +65,7 @@ class Signatures:
         # This logger prints whole messages; the reason is part of SignatureRefused.
         crypto.propagate = False
 
-    def check(self, message: object) -> None:
+    def verify(self, message: object) -> None:
         """Raise SignatureRefused unless a permitted signer has signed the message unchanged."""
         if not isinstance(message, dict):
             raise SignatureRefused(Fault.UNSIGNED)

@@ -224,7 +224,7 @@ def database(settings: Settings) -> list[Finding]:
 
         refuse_shared_connections(settings.database)
         with closing(Store(settings.state_directory, settings.database)) as store:
-            return [Finding(name, Status.OK, f"{store.place} answers")]
+            return [Finding(name, Status.OK, f"{store.address} answers")]
     except StoreError as error:
         return [Finding(name, Status.PROBLEM, str(error))]
 
@@ -443,7 +443,7 @@ def rejected_messages(settings: Settings) -> list[Finding]:
     if not has_database(settings):
         return [Finding(name, Status.OK, "no hub has run here yet")]
     with closing(Store(settings.state_directory, settings.database)) as store:
-        rows = store.refused(time.time() - _REJECTED_DAYS * 86400)
+        rows = store.rejected(time.time() - _REJECTED_DAYS * 86400)
     if not rows:
         text = f"no message was rejected in the last {_REJECTED_DAYS} days"
         return [Finding(name, Status.OK, text)]

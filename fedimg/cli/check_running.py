@@ -71,7 +71,7 @@ def _damage(store: Store) -> Finding | None:
     return Finding(
         "database file",
         Status.PROBLEM,
-        f"{store.place} is damaged: {one_line('; '.join(faults))}",
+        f"{store.address} is damaged: {one_line('; '.join(faults))}",
         "stop hub and worker, keep the file, and restore the last backup: docs/faq.md",
     )
 

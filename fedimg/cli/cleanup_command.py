@@ -62,7 +62,7 @@ def cleanup(
         call.output.note(text)
     _note_unseen(call, store, found)
     if refused:
-        call.output.note(output.unknown_jobs(unknown, store.place))
+        call.output.note(output.unknown_jobs(unknown, store.address))
         return ExitCode.NOT_NOW
     missed = [
         region for region in found.unavailable if regions.is_selected(region, call.settings.ec2)
@@ -122,7 +122,7 @@ def _remove(
     from fedimg.aws.client.waiter import Waiter
 
     def forget(item: Leftover) -> None:
-        if item.kind == aws_cleanup.IMAGE:
+        if item.resource_type == aws_cleanup.IMAGE:
             store.forget_ami(item.id, item.region)
         store.unmark(item.region, [item.id])
 

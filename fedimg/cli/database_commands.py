@@ -59,8 +59,8 @@ def migrate(call: Call) -> ExitCode:
             "adds missing tables by itself",
         )
     refuse_shared_connections(call.settings.database)
-    store = Store(call.settings.state_directory, call.settings.database, make=True)
-    call.output.answer(output.migrated(store.place))
+    store = Store(call.settings.state_directory, call.settings.database, migrate=True)
+    call.output.answer(output.migrated(store.address))
     return ExitCode.OK
 
 
@@ -94,5 +94,5 @@ def move(call: Call) -> ExitCode:
     source.close()
     source.path.rename(source.path.with_suffix(".db.moved"))
     lease.release()
-    call.output.answer(output.moved(counts, target.place))
+    call.output.answer(output.moved(counts, target.address))
     return ExitCode.OK

@@ -311,10 +311,10 @@ def leftovers(
     items: Sequence[Leftover], once_public: Sequence[Leftover], *, removed: bool
 ) -> Answer:
     """Render leftover resources; JSON also has those of `once_public`, with `was_public`."""
-    lines = [[item.region, item.kind, item.id, item.job, item.name] for item in items]
+    lines = [[item.region, item.resource_type, item.id, item.job, item.name] for item in items]
     table = _table("Region", "Resource", "Id", "Job")
     for item in items:
-        table.add_row(item.region, item.kind, item.id, item.job)
+        table.add_row(item.region, item.resource_type, item.id, item.job)
     value = [{**_leftover_value(item), "removed": removed} for item in items]
     value += [
         {**_leftover_value(item), "removed": False, "was_public": True} for item in once_public
@@ -323,7 +323,9 @@ def leftovers(
 
 
 def _leftover_value(item: Leftover) -> dict[str, Any]:
-    return {key: value for key, value in asdict(item).items() if key != "created"}
+    value = {key: value for key, value in asdict(item).items() if key != "created"}
+    # Scripts know the resource's type by this key.
+    return {"kind": value.pop("resource_type"), **value}
 
 
 def once_public(items: Sequence[Leftover]) -> list[str]:
@@ -331,8 +333,8 @@ def once_public(items: Sequence[Leftover]) -> list[str]:
     if not items:
         return []
     lines = [
-        f"kept: {item.kind} {item.id} in {item.region} of job {item.job} was public before and is "
-        "private now"
+        f"kept: {item.resource_type} {item.id} in {item.region} of job {item.job} was public "
+        "before and is private now"
         for item in items
     ]
     return [
@@ -342,15 +344,15 @@ def once_public(items: Sequence[Leftover]) -> list[str]:
     ]
 
 
-def unknown_jobs(items: Sequence[Leftover], place: str) -> str:
+def unknown_jobs(items: Sequence[Leftover], database: str) -> str:
     """Return why `cleanup` removed nothing, and what to do about it.
 
-    `place` is the database's path or URL.
+    `database` is the database's path or URL.
     """
-    named = ", ".join(f"{item.kind} {item.id} in {item.region}" for item in items[:_NAMED])
+    named = ", ".join(f"{item.resource_type} {item.id} in {item.region}" for item in items[:_NAMED])
     more = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
     return (
-        f"nothing was removed: the database {place} is younger than some of this site's "
+        f"nothing was removed: the database {database} is younger than some of this site's "
         f"resources in EC2 and has no record of the jobs of {named}{more}, so fedimg cannot tell "
         "whether these were public. Restore the former database; or, if it is lost, remove the "
         "resources that nobody needs with 'fedimg cleanup --remove ID'. If another fedimg "
@@ -437,19 +439,19 @@ def _hold_value(current: Hold) -> dict[str, Any]:
     return {**asdict(current), "since": when(current.since)}
 
 
-def migrated(place: str) -> Answer:
+def migrated(database: str) -> Answer:
     """Render the answer of `store migrate`."""
-    text = f"{place} has all tables of this version"
-    return Answer({"database": place, "prepared": True}, [[text]], [Text(text)])
+    text = f"{database} has all tables of this version"
+    return Answer({"database": database, "prepared": True}, [[text]], [Text(text)])
 
 
-def moved(counts: Moved, place: str) -> Answer:
+def moved(counts: Moved, database: str) -> Answer:
     """Render the answer of `store move`: how many rows of each table were copied."""
     text = (
         f"moved {counts.jobs} jobs, {counts.amis} AMIs, {counts.messages} messages and "
-        f"{counts.queued} queued runs to {place}"
+        f"{counts.queued} queued runs to {database}"
     )
-    return Answer({"database": place, **asdict(counts)}, [[text]], [Text(text)])
+    return Answer({"database": database, **asdict(counts)}, [[text]], [Text(text)])
 
 
 def findings(found: Sequence[Finding]) -> Answer:

@@ -1,7 +1,7 @@
 """Finds and queues entries whose announcements were missed, at the start and at intervals.
 
 The bus repeats no message. A missed entry is queued as an announced one is, by
-fedimg.jobs.queue.JobQueue.take_in, and the worker looks it up at its source like any other.
+fedimg.jobs.queue.JobQueue.enqueue_entry, and the worker looks it up at its source like any other.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CatchUp:
         self._watermarks = Watermarks(store)
         self._deferred = DeferredEntries(store)
 
-    def look(self) -> bool:
+    def read_listing(self) -> bool:
         """Queue the missed entries of every list; return False when a list has to be read soon."""
         try:
             now = self._listing.now()
@@ -128,7 +128,7 @@ class CatchUp:
             for finished in page.found:
                 if self._stop.is_set():
                     return False
-                if stored.get(finished.entry) != finished.completed and self._take_in(finished):
+                if stored.get(finished.entry) != finished.completed and self._enqueue(finished):
                     settled.append(finished)
             # A builder's clock may give a time in the future, which must not move the watermark.
             watermark = Watermark(
@@ -140,7 +140,7 @@ class CatchUp:
         self._watermarks.forget(name, after)
         return True
 
-    def _take_in(self, finished: FinishedEntry) -> bool:
+    def _enqueue(self, finished: FinishedEntry) -> bool:
         """Queue an entry; return whether it need not be examined again.
 
         An entry that was queued already may be looked up a moment before the hub says that it is
@@ -148,7 +148,7 @@ class CatchUp:
         """
         # The source itself lists the entry, so the age limit, which is against replayed messages,
         # does not apply.
-        before = self._jobs.take_in(finished.entry, any_age=True)
+        before = self._jobs.enqueue_entry(finished.entry, any_age=True)
         if before in (Entry.NEW, Entry.EMPTY):
             _log.info(
                 "%s (%s by %s), finished at %s, was not announced and is queued now",
@@ -184,7 +184,7 @@ def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> 
         for page in listing.since(name, since):
             for finished in page.found:
                 entry = finished.entry
-                before = jobs.known(entry) if dry_run else jobs.take_in(entry, any_age=True)
+                before = jobs.known(entry) if dry_run else jobs.enqueue_entry(entry, any_age=True)
                 missed = before in (Entry.NEW, Entry.EMPTY)
                 yield Replayed(finished, before, stored=missed and not dry_run)
             if page.more:

@@ -129,12 +129,12 @@ class DeferredEntries:
                 .values(asked=0.0)
             )
 
-    def take_in(self, take_in: Callable[[str], object]) -> None:
-        """Call `take_in` with every entry whose pause is over, and begin its next pause."""
+    def requeue_due(self, enqueue: Callable[[str], object]) -> None:
+        """Call `enqueue` with every entry whose pause is over, and begin its next pause."""
         now = time.time()
         for row in self.all():
             if row.due(now):
-                take_in(row.entry)
+                enqueue(row.entry)
                 with self._engine.begin() as connection:
                     connection.execute(
                         sa.update(waiting).where(waiting.c.entry == row.entry).values(asked=now)

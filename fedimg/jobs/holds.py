@@ -21,7 +21,7 @@ from fedimg.untrusted.quoting import one_line
 
 #: How long a row is cached for the jobs that wait, in seconds: each of their regions waits.
 _CACHE_SECONDS = 1.0
-#: Interval of the checks whether a waiting job has to stop, in seconds.
+#: Interval of the looks whether a waiting job has to stop, in seconds.
 _POLL_SECONDS = 0.25
 
 
@@ -60,7 +60,7 @@ class Holds:
         A hold that exists already stays as it is.
         """
         with self._store.engine.begin() as connection:
-            self._store.serialise(connection, "holds")
+            self._store.lock(connection, "holds")
             if hold := _current(connection):
                 return hold, False
             hold = Hold(time.time(), by, one_line(reason))
@@ -70,7 +70,7 @@ class Holds:
     def release(self, by: str) -> Hold | None:
         """End the hold and return it, or None if the site is not held."""
         with self._store.engine.begin() as connection:
-            self._store.serialise(connection, "holds")
+            self._store.lock(connection, "holds")
             hold = _current(connection)
             connection.execute(
                 sa.update(holds)

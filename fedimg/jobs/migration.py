@@ -47,7 +47,7 @@ def move(source: Store, target: Store) -> Moved:
     _refuse_live(source)
     if target.jobs():
         raise MoveRefused(
-            f"cannot move to the database {target.place}: it has jobs already; move to a new one"
+            f"cannot move to the database {target.address}: it has jobs already; move to a new one"
         )
     queue = JobQueue(target)
     counts: dict[str, int] = {}
@@ -64,7 +64,7 @@ def move(source: Store, target: Store) -> Moved:
                 queued += 1
         waiting = _entries(source)
         for entry in waiting:
-            queue.take_in(entry)
+            queue.enqueue_entry(entry)
     finally:
         queue.close()
     return Moved(

@@ -129,7 +129,7 @@ class Outages:
             why,
         )
 
-    def look(
+    def probe_due(
         self, probe: Callable[[str], str], unwanted: Callable[[Collection[str]], dict[str, str]]
     ) -> None:
         """Probe the regions that are due, and record the results.

@@ -65,7 +65,7 @@ class JobQueue:
         """Close the queue's connections."""
         self._client.destroy()
 
-    def take_in(self, entry: str, *, any_age: bool = False) -> Entry:
+    def enqueue_entry(self, entry: str, *, any_age: bool = False) -> Entry:
         """Queue an entry, `task:<id>`, `build:<id>` or `compose:<id>`, unless it is there already.
 
         An entry that failed or was empty is queued again when it is announced again: a forged

@@ -33,7 +33,7 @@ class Semaphores:
             .limit(limit)
         )
         with self._store.engine.begin() as connection:
-            self._store.serialise(connection, f"slots:{kind}")
+            self._store.lock(connection, f"slots:{kind}")
             # The insert comes before the select, as on SQLite it excludes other writers.
             connection.execute(
                 self._store.insert(slots)

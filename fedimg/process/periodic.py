@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-#: Interval of the checks whether `enabled` or `stop` is set.
+#: Interval of the looks whether `enabled` or `stop` is set.
 _ENABLED_SECONDS = 0.5
 #: Pause after an unexpected error, in seconds.
 _ERROR_PAUSE = 60.0

@@ -176,7 +176,7 @@ class JobContext:
         try:
             self.waiter(region).until(
                 lambda: semaphores.acquire(kind, self.labels.job, limit) or None,
-                what=f"a place among the {limit} {kind} at once",
+                what=f"a slot among the {limit} {kind} at once",
                 limit=self.settings.limits.copy_,
             )
         except EC2ServiceException:
@@ -237,7 +237,7 @@ class JobContext:
 
 def _is_away(watch: Watch) -> bool:
     try:
-        watch.check()
+        watch.raise_if_away()
     except EC2ServiceException:
         return True
     return False

@@ -25,7 +25,7 @@ class RegionLines:
     def counted(self, lines: Mapping[str, Branch[T]], at_once: int) -> dict[str, Branch[T]]:
         """Return the same lines, of which each that ends is noted.
 
-        When they do not all begin at once, none waits: it would hold the place of one that could
+        When they do not all begin at once, none waits: it would hold up one that could
         go on.
         """
         if at_once >= len(lines):

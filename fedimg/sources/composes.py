@@ -197,7 +197,7 @@ class Composes:
 def _load(metadata: ComposeInfo | _RawImages, body: bytes) -> None:
     """Parse the bytes of a metadata file. Raises any kind of error for an invalid one."""
     content = body.decode()
-    json_bounds.check(content)
+    json_bounds.refuse_unbounded(content)
     metadata.loads(content)
 
 

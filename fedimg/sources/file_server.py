@@ -54,7 +54,7 @@ class Trusted:
             https_alone=image.checksum is None and not image.given_by_hand,
         )
 
-    def check(self, url: str) -> None:
+    def refuse_untrusted(self, url: str) -> None:
         """Raise RedirectRefused when an image's own URL must not be requested."""
         if len(url) > LONGEST_ADDRESS:
             raise RedirectRefused(
@@ -71,7 +71,7 @@ class Trusted:
                 "configuration"
             )
 
-    def check_redirect(self, url: str, asked: str, target: str) -> None:
+    def refuse_untrusted_redirect(self, url: str, asked: str, target: str) -> None:
         """Raise RedirectRefused when `asked`, reached from `url`, may not redirect to `target`."""
         parts = _AUTHORITY.match(target)
         if not parts or not target.isprintable() or " " in target:
@@ -110,7 +110,7 @@ class FileServer(requests.Session):
     def __init__(self, url: str, trusted: Trusted) -> None:
         super().__init__()
         self.max_redirects = MOST_REDIRECTS
-        trusted.check(url)
+        trusted.refuse_untrusted(url)
         self._url = url
         self._trusted = trusted
 
@@ -125,7 +125,7 @@ class FileServer(requests.Session):
                 f"{self._url} redirects to something that is not a URL"
             ) from error
         if absolute is not None:
-            self._trusted.check_redirect(self._url, resp.url, absolute)
+            self._trusted.refuse_untrusted_redirect(self._url, resp.url, absolute)
         return target
 
 

@@ -251,7 +251,7 @@ def _finished(what: str, state: Any, unfinished: tuple[int, ...], finished: int)
 def is_scratch(request: Any) -> bool:
     """Return whether a task is a scratch build, by its arguments.
 
-    Each method has its options at another place among the arguments.
+    Each method has its options at another position among the arguments.
     """
     return isinstance(request, list) and any(
         isinstance(argument, dict) and argument.get("scratch") is True for argument in request

@@ -34,7 +34,7 @@ LOGIN_TIMEOUT = 60.0
 #: out clients whose logins fail too often (sshd_config, PerSourcePenalties).
 PAUSE_CLOSED = 0.2
 PAUSE = 1.0
-#: Seconds between two checks of the limits.
+#: Seconds between two looks of the limits.
 POLL_SECONDS = 0.2
 #: Most bytes that a machine may send up to the login, and while one command runs. A login takes
 #: some 5 KB, and hours of progress 10 MB.

@@ -55,7 +55,7 @@ class Database:
 
     A missing file is created with its tables; a file of an older version is upgraded. In a
     PostgreSQL, where a worker's role may not be allowed to create tables, both happen only with
-    `make`. The server ends a transaction that is idle for `idle_seconds`.
+    `migrate`. The server ends a transaction that is idle for `idle_seconds`.
     Raises StoreError when the database cannot be used, Unreachable when a PostgreSQL does not
     answer.
     """
@@ -65,7 +65,7 @@ class Database:
         directory: Path,
         url: str = "",
         *,
-        make: bool = False,
+        migrate: bool = False,
         idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self.directory = directory
@@ -74,11 +74,11 @@ class Database:
         self.engine = _postgresql(url, idle_seconds) if url else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
         #: The database's URL without its password, or its path, for messages.
-        self.place = _shown(self.engine.url) if url else str(self.path)
+        self.address = _shown(self.engine.url) if url else str(self.path)
         if not self.shared:
-            self._make_file()
-        elif make:
-            self._prepare()
+            self._open_file()
+        elif migrate:
+            self._migrate()
         else:
             self._find_tables()
 
@@ -94,7 +94,7 @@ class Database:
         """Run a statement as a transaction of its own; one commit may hold several threads'."""
         self._group.write(statement)
 
-    def serialise(self, connection: sa.Connection, lock: str) -> None:
+    def lock(self, connection: sa.Connection, lock: str) -> None:
         """Hold the lock of this name to the end of the transaction; wait for it when it is held.
 
         Call this first in the transaction: SQLite has one lock, which all writers take.
@@ -117,27 +117,27 @@ class Database:
             if not context.is_pre_ping and _fatal(context.original_exception):
                 callback(context.original_exception)
 
-    def _prepare(self) -> None:
+    def _migrate(self) -> None:
         try:
             # DBOS is slow to import, and `fedimg status` does without.
             from dbos import DBOS
 
             new = not sa.inspect(self.engine).has_table(tables.jobs.name)
             DBOS.migrate(self.queue_url)
-            schema.grow(self._begin_making)
+            schema.grow(self._begin_migration)
             if new:
                 self.write(self.insert(tables.made).values(at=time.time()))
         except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 
     @contextmanager
-    def _begin_making(self) -> Iterator[sa.Connection]:
+    def _begin_migration(self) -> Iterator[sa.Connection]:
         """Begin a transaction that upgrades tables, one process at a time.
 
         Hub and worker may start together: the second one finds the tables that the first created.
         """
         with self.engine.begin() as connection:
-            self.serialise(connection, "tables")
+            self.lock(connection, "tables")
             yield connection
 
     @property
@@ -145,7 +145,7 @@ class Database:
         """Return the database's URL for the queue's library; it holds the password."""
         return self.engine.url.render_as_string(hide_password=False)
 
-    def _make_file(self) -> None:
+    def _open_file(self) -> None:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o750)
             permissions.close_to_others(self.directory)
@@ -153,7 +153,7 @@ class Database:
             permissions.create(self.path)
             # The consumer may start before any worker, and needs the queue's own tables as well.
             if not sa.inspect(self.engine).has_table("dbos_migrations") or self._lacks():
-                self._prepare()
+                self._migrate()
         except (OSError, schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 
@@ -165,7 +165,7 @@ class Database:
         if lacks:
             self.close()
             raise StoreError(
-                f"the database {self.place} is not prepared for this version of fedimg: it lacks "
+                f"the database {self.address} is not prepared for this version of fedimg: it lacks "
                 f"{_first(lacks)}; run 'fedimg store migrate' as a role that may create tables "
                 "there"
             )
@@ -177,7 +177,7 @@ class Database:
     def _unusable(self, error: Exception) -> StoreError:
         if isinstance(error, schema.CannotGrow):
             return StoreError(
-                f"cannot upgrade the database {self.place}, which an older fedimg created: its "
+                f"cannot upgrade the database {self.address}, which an older fedimg created: its "
                 f"rows have no value for the column {error}; install that older version again"
             )
         if isinstance(error, permissions.TooOpen):
@@ -190,7 +190,7 @@ class Database:
             )
         error_class = Unreachable if _connection_lost(error) else StoreError
         return error_class(
-            f"cannot use the database {self.place}: {reason}; check `database` in fedimg.toml, "
+            f"cannot use the database {self.address}: {reason}; check `database` in fedimg.toml, "
             "whether PostgreSQL runs there, and its pg_hba.conf"
         )
 

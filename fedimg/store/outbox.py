@@ -83,7 +83,7 @@ class Outbox(Database):
         )
         with self.engine.begin() as connection:
             # One bus's relay at a time: the second of two has to see the rows of the first.
-            self.serialise(connection, "delivered")
+            self.lock(connection, "delivered")
             if rows:
                 connection.execute(self.insert(_delivered).on_conflict_do_nothing(), rows)
             connection.execute(

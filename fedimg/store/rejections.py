@@ -12,21 +12,22 @@ from fedimg.store.rows import RejectionRow
 from fedimg.store.tables import refused as _refused
 
 #: How long the counts are kept, in seconds.
-REFUSED_KEPT = 30 * 86400
+REJECTIONS_KEPT_SECONDS = 30 * 86400
 
 
 class Rejections(Database):
     """The counts of rejected messages, by fault and time."""
 
-    def note_refused(self, counts: Mapping[str, int]) -> None:
+    def count_rejected(self, counts: Mapping[str, int]) -> None:
         """Add the numbers of rejected messages, by fault, and delete counts that are too old."""
         now = time.time()
         rows = [{"fault": fault, "count": count, "at": now} for fault, count in counts.items()]
         with self.engine.begin() as connection:
-            connection.execute(sa.delete(_refused).where(_refused.c.at < now - REFUSED_KEPT))
+            too_old = _refused.c.at < now - REJECTIONS_KEPT_SECONDS
+            connection.execute(sa.delete(_refused).where(too_old))
             connection.execute(sa.insert(_refused), rows)
 
-    def refused(self, since: float) -> list[RejectionRow]:
+    def rejected(self, since: float) -> list[RejectionRow]:
         """Return a row for each fault of messages rejected since a time, in epoch seconds."""
         total, last = sa.func.sum(_refused.c.count), sa.func.max(_refused.c.at)
         with self.engine.connect() as connection:

@@ -15,7 +15,7 @@ from fedimg.store.amis import AMIs
 from fedimg.store.database import StoreError
 from fedimg.store.heartbeats import Heartbeats
 from fedimg.store.outbox import Outbox
-from fedimg.store.rejections import REFUSED_KEPT, Rejections
+from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
 from fedimg.store.tables import again
 from fedimg.store.tables import jobs as _jobs
@@ -24,7 +24,7 @@ from fedimg.store.tables import regions as _regions
 from fedimg.store.tables import tests as _tests
 from fedimg.store.twins import Queue, Twins
 
-__all__ = ["REFUSED_KEPT", "Queue", "Store", "StoreError"]
+__all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 
 
 #: The steps after which nothing more happens in a region.

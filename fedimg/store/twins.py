@@ -82,7 +82,7 @@ class Twins(Database):
         of its own only when the first source's job failed or was cancelled.
         """
         with self.engine.begin() as connection:
-            self.serialise(connection, TWINS)
+            self.lock(connection, TWINS)
             known = Known(image)
             if self._twin(connection, image.job, known) or self._withdrawn(connection, known):
                 return None
@@ -99,7 +99,7 @@ class Twins(Database):
         described differently now. Raises ImageWithdrawn when the image is withdrawn.
         """
         with self.engine.begin() as connection:
-            self.serialise(connection, TWINS)
+            self.lock(connection, TWINS)
             if job := self._withdrawn(connection, known):
                 raise ImageWithdrawn(
                     f"{known.image.name} is the image of job {job}, which is withdrawn; "
@@ -143,7 +143,7 @@ class Twins(Database):
             sa.true() if behind is None else _jobs.c.run == behind,
         )
         with self.engine.begin() as connection:
-            self.serialise(connection, TWINS)
+            self.lock(connection, TWINS)
             own = self._row(connection, job)
             if own is None or (not own.on_purpose and self._twin(connection, job, own.known)):
                 return None

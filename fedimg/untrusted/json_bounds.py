@@ -13,7 +13,7 @@ DEEPEST = 50
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]},]', re.DOTALL)
 
 
-def check(text: str) -> None:
+def refuse_unbounded(text: str) -> None:
     """Raise ValueError when a JSON text has more values, or nests them deeper, than allowed."""
     depth = 0
     values = 1

@@ -14,7 +14,7 @@ import re2
 _AT_MOST = re.compile(r"\{,\d+\}")
 
 
-def check(pattern: str) -> None:
+def refuse_unmatchable(pattern: str) -> None:
     """Raise ValueError, with a text for the operator, when RE2 cannot match a pattern."""
     if at_most := _AT_MOST.search(pattern):
         raise ValueError(f"contains {at_most[0]}: write {{0{at_most[0][1:]} instead")

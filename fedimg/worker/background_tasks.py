@@ -28,7 +28,7 @@ from fedimg.untrusted.failures import of_endpoint
 
 _log = logging.getLogger(__name__)
 
-#: Interval of the checks for entries, jobs and regions that are due.
+#: Interval of the looks for entries, jobs and regions that are due.
 _DUE_SECONDS = 2.0
 #: Interval at which old history is deleted.
 _HISTORY_SECONDS = 86400.0
@@ -62,13 +62,14 @@ def background_tasks(
         catch_up = CatchUp(store, queue, listing, settings.catch_up, stop)
 
         def look() -> float:
-            return settings.catch_up.interval if catch_up.look() else settings.koji.retry_seconds
+            complete = catch_up.read_listing()
+            return settings.catch_up.interval if complete else settings.koji.retry_seconds
 
         return Periodic(f"catching up with {', '.join(listing.kinds)}", look, stop, leads)
 
     def requeue_deferred() -> float:
         if pending.look().entries:
-            deferred.take_in(queue.take_in)
+            deferred.requeue_due(queue.enqueue_entry)
         return _DUE_SECONDS
 
     def start_retries() -> float:
@@ -82,7 +83,7 @@ def background_tasks(
 
     def probe_regions() -> float:
         if pending.look().outages:
-            outages.look(probe, partial(regions.deselected, clients, settings.ec2))
+            outages.probe_due(probe, partial(regions.deselected, clients, settings.ec2))
         return _DUE_SECONDS
 
     def delete_history() -> float:

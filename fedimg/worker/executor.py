@@ -70,7 +70,7 @@ def serve(
         DBOS.launch()
     except queue_error.DBOSInitializationError as error:
         raise StoreError(
-            f"the database {store.place} lacks queue tables of this version: run 'fedimg store "
+            f"the database {store.address} lacks queue tables of this version: run 'fedimg store "
             f"migrate' as a role that may create tables there ({error})"
         ) from error
     for queue, at_once in (

@@ -35,7 +35,7 @@ class Lease(Protocol):
     name: str
     leads: threading.Event
 
-    def check(self) -> None:
+    def end_if_lost(self) -> None:
         """End the process if the lease is lost."""
 
     def release(self) -> None:
@@ -74,7 +74,7 @@ class FileLease:
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
 
-    def check(self) -> None:
+    def end_if_lost(self) -> None:
         """Do nothing, as a process cannot lose a lock of the kernel."""
 
     def release(self) -> None:

@@ -41,12 +41,12 @@ def refuse_shared_connections(address: str) -> None:
     Raises Unreachable if the server does not answer.
     """
     url = postgresql_url(address)
-    place = url.set(drivername="postgresql").render_as_string()
+    shown = url.set(drivername="postgresql").render_as_string()
     key = secrets.randbits(62)
     try:
         first = connect(url, "fedimg probe")
     except psycopg.Error as error:
-        raise Unreachable(f"cannot use the database {place}: {reason(error)}") from error
+        raise Unreachable(f"cannot use the database {shown}: {reason(error)}") from error
     with closing(first):
         try:
             with closing(connect(url, "fedimg probe")) as second:
@@ -56,7 +56,7 @@ def refuse_shared_connections(address: str) -> None:
             fault = f"a second connection failed: {reason(error)}"
     if fault:
         raise StoreError(
-            f"the database {place} is reached through a pooler that shares connections, such as "
+            f"the database {shown} is reached through a pooler that shares connections, such as "
             f"PgBouncer in transaction or statement mode: {fault}. fedimg's locks need a "
             "connection of their own: set `database` to PostgreSQL itself, or to a pool in session "
             "mode"

@@ -156,7 +156,7 @@ class _Worker:
             'worker "%s" started (site %s, database %s)',
             self._lease.name,
             self._settings.site,
-            self._store.place,
+            self._store.address,
         )
 
     def silent(self, seconds: float) -> list[str]:
@@ -200,13 +200,13 @@ class _Worker:
     def _end_with_database(self, error: BaseException) -> None:
         # PostgreSQL also ends the transactions of a worker that was frozen; the lost lease is then
         # the reason to report.
-        self._lease.check()
+        self._lease.end_if_lost()
         end_with_database(error)
 
     def _before_call(self, service: str, region: str) -> None:
         if service == "ec2":
             self._rate_limit.wait(region)
-        self._lease.check()
+        self._lease.end_if_lost()
 
     def _begin_changes(self) -> float:
         self._changes.begin_due()
@@ -273,9 +273,9 @@ def _lease(settings: Settings, store: Store) -> Lease:
     lease = SharedLease(store.engine.url, settings.worker.lease_seconds, end_without_lease)
 
     @event.listens_for(store.engine, "before_cursor_execute")
-    def check(*_arguments: object) -> None:
+    def end_if_lost(*_arguments: object) -> None:
         # A worker that was frozen must not write about jobs that others have taken over.
-        lease.check()
+        lease.end_if_lost()
 
     return lease
 

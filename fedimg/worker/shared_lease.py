@@ -66,7 +66,7 @@ class SharedLease:
         for thread in self._threads:
             thread.start()
 
-    def check(self) -> None:
+    def end_if_lost(self) -> None:
         """End the process if the server may have released the lock."""
         if _now() >= self._until and not self._stop.is_set():
             self._lost(f"PostgreSQL did not answer for {self._seconds:g} s")
@@ -102,7 +102,7 @@ class SharedLease:
 
     def _watch(self) -> None:
         while not self._stop.wait(_CHECK_SECONDS):
-            self.check()
+            self.end_if_lost()
 
 
 def connect(url: sa.URL, name: str) -> psycopg.Connection[tuple[object, ...]]:

@@ -40,7 +40,7 @@ from fedimg.worker.registry import Registry
 
 #: How many of the last lines that an instance printed are logged; the message on the bus has more.
 _LOGGED_LINES = 30
-#: Interval of the checks whether another worker has stopped a run, in seconds.
+#: Interval of the looks whether another worker has stopped a run, in seconds.
 _STOP_POLL_SECONDS = 0.5
 #: How the line about a failed clean-up begins in a job's error.
 _UNCLEAN = "clean-up failed: "
@@ -362,7 +362,7 @@ class Workflows:
                 # An unavailable region is cleaned up after its outage.
                 sorted(name for name in {ec2.origin, *steps} if not self._outages.away(name)),
                 job=job,
-                kinds=lambda region: self._may_hold(job, region, steps.get(region)),
+                resource_types=lambda region: self._may_hold(job, region, steps.get(region)),
                 recorded=cleanup.recorded(private),
                 # EC2 may still show a resource as private that became public a moment ago.
                 published=self._store.ever_public(job),
@@ -371,7 +371,7 @@ class Workflows:
             cleanup.remove(
                 self._clients,
                 Waiter(_without_outage(ec2.limits), threading.Event()),
-                [item for item in leftovers if item.kind not in spared],
+                [item for item in leftovers if item.resource_type not in spared],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
@@ -389,14 +389,14 @@ class Workflows:
         return text
 
     def _may_hold(self, job: str, region: str, step: str | None) -> Collection[str]:
-        """Return the kinds of resources that the job can have left in a region at this step.
+        """Return the types of the resources that the job can have left in a region at this step.
 
-        After a crash, a retry, or a change of the origin between two runs these are all kinds;
+        After a crash, a retry, or a change of the origin between two runs these are all types;
         otherwise the fewest, to save calls to EC2.
         """
         ec2 = self._settings.ec2
         if job not in self._undisturbed or region in (ec2.origin, *ec2.test.regions):
-            return cleanup.KINDS
+            return cleanup.RESOURCE_TYPES
         if step != PUBLIC:
             return (cleanup.IMAGE, cleanup.SNAPSHOT)
         # In a region whose AMIs are public, only a second copy of the snapshot can be left.
@@ -415,8 +415,8 @@ class Workflows:
                 self._store.forget_ami(ami.ami, ami.region)
 
     def _removed(self, item: cleanup.Leftover) -> None:
-        _log.info("job %s: removed %s %s in %s", item.job, item.kind, item.id, item.region)
-        if item.kind == cleanup.IMAGE:
+        _log.info("job %s: removed %s %s in %s", item.job, item.resource_type, item.id, item.region)
+        if item.resource_type == cleanup.IMAGE:
             self._store.forget_ami(item.id, item.region)
 
     @contextmanager

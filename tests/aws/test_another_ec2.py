@@ -87,7 +87,9 @@ def left(clients, labels, ami) -> list[cleanup.Leftover]:
 
 def test_recorded_ami_is_removed_though_ec2_dropped_its_tags(clients, waiter, labels, ami, origin):
     found = left(clients, labels, ami)
-    assert [(item.kind, item.id, item.job) for item in found] == [("image", ami.id, labels.job)]
+    assert [(item.resource_type, item.id, item.job) for item in found] == [
+        ("image", ami.id, labels.job)
+    ]
     cleanup.remove(clients, waiter, found, limit=5)
     assert left(clients, labels, ami) == []
     assert origin.describe_images(Owners=["self"])["Images"] == []
@@ -117,7 +119,7 @@ def test_key_pairs_are_removed_by_their_names(clients, waiter, labels, origin):
         key_pairs.imported(origin, waiter, labels, role, client.new_identity("test"))
     key_pairs.remove(origin, labels, "test-hvm")
     found = cleanup.leftovers(clients, labels.site, [ORIGIN], job=labels.job)
-    assert [item.kind for item in found] == ["key-pair"]
+    assert [item.resource_type for item in found] == ["key-pair"]
     cleanup.remove(clients, waiter, found, limit=5)
     assert origin.describe_key_pairs()["KeyPairs"] == []
 

@@ -81,7 +81,7 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
 
 def found(clients, labels, *, job=None, spare=()) -> list[tuple[str, str]]:
     left = cleanup.leftovers(clients, labels.site, REGIONS, job=job, spare=spare)
-    return [(item.kind, item.id) for item in left]
+    return [(item.resource_type, item.id) for item in left]
 
 
 def clean(clients, waiter, labels, *, job=None, limit=10.0) -> list[tuple[str, str]]:
@@ -91,16 +91,16 @@ def clean(clients, waiter, labels, *, job=None, limit=10.0) -> list[tuple[str, s
         waiter,
         cleanup.leftovers(clients, labels.site, REGIONS, job=job),
         limit=limit,
-        removed=lambda item: gone.append((item.kind, item.id)),
+        removed=lambda item: gone.append((item.resource_type, item.id)),
     )
     return gone
 
 
 def test_everything_that_is_not_public_is_found(clients, labels, everything):
     items = cleanup.leftovers(clients, labels.site, REGIONS)
-    assert everything.items() <= {(item.kind, item.id) for item in items}
+    assert everything.items() <= {(item.resource_type, item.id) for item in items}
     # The instance's own volume goes with it, but nobody promises that.
-    assert {item.kind for item in items} == set(everything)
+    assert {item.resource_type for item in items} == set(everything)
     assert {(item.region, item.job) for item in items} == {(ORIGIN, labels.job)}
 
 
@@ -181,7 +181,7 @@ def test_what_was_public_once_is_listed_apart_and_stays(
     origin.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Remove": [{"Group": "all"}]})
     seen = cleanup.survey(clients, labels.site, REGIONS, published=record)
     assert (seen.left, seen.public) == ([], [])
-    assert [(item.kind, item.id) for item in seen.once_public] == [
+    assert [(item.resource_type, item.id) for item in seen.once_public] == [
         (IMAGE, ami.id),
         (SNAPSHOT, ami.snapshot),
     ]
@@ -284,9 +284,9 @@ def test_only_the_resource_types_that_a_region_may_hold_are_listed(
         clients,
         labels.site,
         [ORIGIN, FURTHER],
-        kinds=lambda region: (IMAGE, SNAPSHOT) if region == ORIGIN else (SNAPSHOT,),
+        resource_types=lambda region: (IMAGE, SNAPSHOT) if region == ORIGIN else (SNAPSHOT,),
     )
-    assert {(item.kind, item.id) for item in items} == {
+    assert {(item.resource_type, item.id) for item in items} == {
         (IMAGE, everything[IMAGE]),
         (SNAPSHOT, everything[SNAPSHOT]),
         (SNAPSHOT, copy),
@@ -330,7 +330,7 @@ def test_recorded_ami_that_we_may_not_remove_is_not_left_over(clients, labels, e
 
     def images() -> list[str]:
         items = cleanup.leftovers(clients, labels.site, [ORIGIN], recorded=recorded)
-        return [item.id for item in items if item.kind == IMAGE]
+        return [item.id for item in items if item.resource_type == IMAGE]
 
     assert images() == [ami]
     account.refuse(ORIGIN, DeregisterImage="UnauthorizedOperation")

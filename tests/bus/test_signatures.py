@@ -70,7 +70,7 @@ def sign(bus: Bus) -> Sign:
 
 def fault(signatures: Signatures, message: object) -> Fault | None:
     try:
-        signatures.check(copy.deepcopy(message))
+        signatures.verify(copy.deepcopy(message))
     except SignatureRefused as refused:
         return refused.fault
     return None
@@ -251,14 +251,14 @@ def test_hub_takes_signed_messages_alone_and_counts_the_others(
 
     store = Store(hub.database.parent)
     try:
-        wait_until(lambda: sum(row.count for row in store.refused(0)) == 6, 30)
-        assert {row.fault: row.count for row in store.refused(0)} == {
+        wait_until(lambda: sum(row.count for row in store.rejected(0)) == 6, 30)
+        assert {row.fault: row.count for row in store.rejected(0)} == {
             Fault.UNSIGNED: 1,
             Fault.TAMPERED: 1,
             Fault.SIGNER: 2,
             Fault.CERTIFICATE: 2,
         }
-        assert store.refused(time.time() + 60) == []
+        assert store.rejected(time.time() + 60) == []
     finally:
         store.close()
     assert f"rejected a message on {BUILD!r}: unsigned" in hub.log

@@ -47,7 +47,7 @@ class Site:
 
     def look(self, **changes: Any) -> bool:
         """Read the lists as a worker does that has just started."""
-        return self.catch_up(**changes).look()
+        return self.catch_up(**changes).read_listing()
 
     def build(self, **about: Any) -> str:
         self._number += 1
@@ -141,7 +141,7 @@ def test_first_look_that_is_cut_off_is_the_first_of_every_list(site: Site) -> No
     site.build(method=None)
     failing = Failing(site.store, 1, before=True)
     with pytest.raises(PowerLoss):
-        site.catch_up(failing).look()
+        site.catch_up(failing).read_listing()
     failing.close()
     site.koji.advance(HOUR)
     missed = site.task(method="appliance")
@@ -233,11 +233,11 @@ class Failing(JobQueue):
         super().__init__(store)
         self._left, self._before = nth, before
 
-    def take_in(self, entry: str, *, any_age: bool = False) -> Entry:
+    def enqueue_entry(self, entry: str, *, any_age: bool = False) -> Entry:
         self._left -= 1
         if self._left == 0 and self._before:
             raise PowerLoss
-        was = super().take_in(entry, any_age=any_age)
+        was = super().enqueue_entry(entry, any_age=any_age)
         if self._left == 0:
             raise PowerLoss
         return was
@@ -255,7 +255,7 @@ def test_look_that_is_cut_off_goes_on(
         missed.append(site.build(method=None))
     failing = Failing(site.store, nth, before=before)
     with pytest.raises(PowerLoss):
-        site.catch_up(failing, overlap=0).look()
+        site.catch_up(failing, overlap=0).read_listing()
     failing.close()
     # The entries that were queued have an answer, and must not be queued again.
     assert len(site.stored()) == nth - before
@@ -272,7 +272,7 @@ def test_watermark_moves_past_queued_entries_only(
         site.build(method=None)
     failing = Failing(site.store, 8, before=True)
     with pytest.raises(PowerLoss):
-        site.catch_up(failing).look()
+        site.catch_up(failing).read_listing()
     failing.close()
     mark = site.marks.get(BUILDS)
     builds = sorted(site.koji.records.builds(), key=lambda build: build.id)
@@ -299,7 +299,7 @@ def test_left_out_entries_are_decided_once(site: Site) -> None:
 def test_entry_that_a_forger_announced_early_is_asked_for_when_it_has_finished(site: Site) -> None:
     assert site.look()
     number = site.koji.records.next_build()
-    site.jobs.take_in(f"build:{number}")
+    site.jobs.enqueue_entry(f"build:{number}")
     site.end()
     assert site.build() == f"build:{number}"
     assert site.look()
@@ -321,7 +321,7 @@ def test_build_that_failed_and_was_built_again_is_asked_for_again(site: Site) ->
 def test_entry_that_is_being_looked_up_is_examined_again(site: Site) -> None:
     """The last lookup may have come just before the entry finished."""
     entry = site.build()
-    site.jobs.take_in(entry)
+    site.jobs.enqueue_entry(entry)
     assert site.look()
     site.end(entry=entry)
     assert site.look()
@@ -331,7 +331,7 @@ def test_entry_that_is_being_looked_up_is_examined_again(site: Site) -> None:
 def test_entry_announced_and_listed_at_once_is_queued_once(site: Site) -> None:
     entries = [site.build() for _ in range(20)]
     live = JobQueue(site.store)
-    announcing = threading.Thread(target=lambda: [live.take_in(entry) for entry in entries])
+    announcing = threading.Thread(target=lambda: [live.enqueue_entry(entry) for entry in entries])
     announcing.start()
     assert site.look()
     announcing.join()
@@ -373,10 +373,10 @@ def test_replay_stores_what_has_no_job(site: Site) -> None:
     site.koji.advance(10 * DAY)
     taken, left_out, waiting, new = (site.build() for _ in range(4))
     for entry in (taken, left_out):
-        site.jobs.take_in(entry)
+        site.jobs.enqueue_entry(entry)
     site.end()
     site.end("'[\"a-job\"]'", taken)
-    site.jobs.take_in(waiting)
+    site.jobs.enqueue_entry(waiting)
     since = site.koji.clock() - WEEK
 
     def shown(dry_run: bool) -> dict[str, tuple[str, bool]]:

@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def taken_in(deferred: DeferredEntries) -> list[str]:
     entries: list[str] = []
-    deferred.take_in(entries.append)
+    deferred.requeue_due(entries.append)
     return entries
 
 

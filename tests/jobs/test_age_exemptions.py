@@ -61,7 +61,7 @@ def resolved(store: Store, jobs: JobQueue, settings: config.Settings, entry: str
 def test_message_about_an_old_build_publishes_nothing(
     store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
-    jobs.take_in(old)
+    jobs.enqueue_entry(old)
     assert resolved(store, jobs, settings, old) == []
 
 
@@ -101,7 +101,7 @@ def test_entry_that_has_to_wait_stays_exempt(
 ) -> None:
     monkeypatch.setattr(resolve, "PATIENCE", 0.1)
     entry = "build:77"
-    jobs.take_in(entry, any_age=True)
+    jobs.enqueue_entry(entry, any_age=True)
     koji.close()
     assert resolved(store, jobs, settings, entry) == []
     assert AgeExemptions(store).has(entry)

@@ -43,7 +43,7 @@ def source(store: Store, jobs: JobQueue) -> Store:
     store.announced([1])
     store.end(DONE.job, 1, "complete", None)
     jobs.submit(WAITS)
-    jobs.take_in("build:9")
+    jobs.enqueue_entry("build:9")
     return store
 
 

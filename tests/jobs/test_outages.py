@@ -74,16 +74,16 @@ def test_region_is_probed_at_growing_intervals(
 ) -> None:
     outages.begin(REGION, "no answer")
     # A worker that has just started probes every region that is away.
-    outages.look(no_answer, none_unwanted)
+    outages.probe_due(no_answer, none_unwanted)
     pauses = []
     for _ in range(5):
         due = away(outages).due
         assert due
         pauses.append(due - clock.now)
         clock.now = due - 1
-        outages.look(answers, none_unwanted)
+        outages.probe_due(answers, none_unwanted)
         clock.now = due
-        outages.look(no_answer, none_unwanted)
+        outages.probe_due(no_answer, none_unwanted)
     assert pauses == pytest.approx([30, 60, 100, 100, 100])
     assert len(warnings(caplog)) == 1
 
@@ -93,8 +93,8 @@ def test_end_of_an_outage_is_logged_once(
 ) -> None:
     outages.begin(REGION, "no answer")
     clock.now += 20
-    outages.look(answers, none_unwanted)
-    outages.look(answers, none_unwanted)
+    outages.probe_due(answers, none_unwanted)
+    outages.probe_due(answers, none_unwanted)
     assert outages.away(REGION) is None
     assert Outages(store, LIMITS).all() == []
     assert f"{REGION} answers again after 20 s" in warnings(caplog)[1]
@@ -103,7 +103,7 @@ def test_end_of_an_outage_is_logged_once(
 
 def test_flapping_region_is_probed_as_seldom_as_before(outages: Outages, clock: Clock) -> None:
     outages.begin(REGION, "no answer")
-    outages.look(no_answer, none_unwanted)
+    outages.probe_due(no_answer, none_unwanted)
     outages.postpone(away(outages), "no answer")
     outages.end(away(outages))
     clock.now += 50
@@ -127,7 +127,7 @@ def test_excluded_region_is_no_longer_waited_for_and_logged_once(
         return "no answer"
 
     for _ in range(5):
-        restarted.look(probe, lambda regions: dict.fromkeys(regions, "excluded"))
+        restarted.probe_due(probe, lambda regions: dict.fromkeys(regions, "excluded"))
         clock.now += 1000
     assert asked == []
     assert away(restarted).due is None
@@ -138,7 +138,7 @@ def test_excluded_region_is_no_longer_waited_for_and_logged_once(
 def test_region_that_is_no_longer_excluded_is_probed_again(store: Store, outages: Outages) -> None:
     outages.begin(REGION, "no answer")
     outages.stop_waiting(away(outages), "excluded")
-    Outages(store, LIMITS).look(answers, none_unwanted)
+    Outages(store, LIMITS).probe_due(answers, none_unwanted)
     assert outages.all() == []
 
 
@@ -148,7 +148,7 @@ def test_outage_that_lasts_is_logged_at_intervals(store, caplog, monkeypatch):
     with store.engine.begin() as connection:
         connection.execute(sa.update(tables.outages).values(since=time.time() - 1000))
     for _ in range(3):
-        outages.look(lambda region: "no answer", lambda regions: {})
+        outages.probe_due(lambda region: "no answer", lambda regions: {})
     said = [each.getMessage() for each in caplog.records if "has been unavailable" in each.message]
     assert len(said) == 1
     assert said[0].endswith("jobs continue without it (waiting for 17 min)")

@@ -38,22 +38,22 @@ def fill_up(store: Store) -> None:
 
 def test_entry_taken_in_three_times_is_one_intake(store, jobs):
     for _ in range(3):
-        jobs.take_in("task:10410065")
+        jobs.enqueue_entry("task:10410065")
     assert queued(store) == {"task:10410065": (INTAKE_QUEUE, "ENQUEUED")}
 
 
 @pytest.mark.parametrize("ended", ["SUCCESS", "ERROR"])
 def test_entry_that_came_to_nothing_is_taken_in_again(store, jobs, ended):
-    jobs.take_in("task:7")
+    jobs.enqueue_entry("task:7")
     with store.engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE workflow_status SET status = '{ended}'")
-    jobs.take_in("task:7")
+    jobs.enqueue_entry("task:7")
     assert queued(store) == {"task:7": (INTAKE_QUEUE, "ENQUEUED")}
 
 
 def test_task_and_build_of_one_number_are_two_intakes(store, jobs):
-    jobs.take_in("task:7")
-    jobs.take_in("build:7")
+    jobs.enqueue_entry("task:7")
+    jobs.enqueue_entry("build:7")
     assert len(queued(store)) == 2
 
 
@@ -151,11 +151,11 @@ def test_cancel_that_cannot_be_queued_leaves_the_job_running(store, jobs):
 
 def test_what_was_submitted_is_there_after_a_restart(store, jobs):
     jobs.submit(IMAGE)
-    jobs.take_in("task:7")
+    jobs.enqueue_entry("task:7")
     again = Store(store.directory, store.queue_url if store.shared else "")
     other = JobQueue(again)
     assert other.submit(IMAGE) is None
-    other.take_in("task:7")
+    other.enqueue_entry("task:7")
     assert set(queued(again)) == {"task:7", workflow_id(PUBLISH, IMAGE.job, 1)}
     other.close()
     again.close()

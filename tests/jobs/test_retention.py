@@ -75,7 +75,7 @@ def test_steps_of_ended_workflows_are_deleted_and_of_live_ones_kept(
 ) -> None:
     store, queue = state
     for entry in ("build:1", "build:2"):
-        queue.take_in(entry)
+        queue.enqueue_entry(entry)
     job = queue.submit(IMAGE)
     assert job
     subprocess.run([sys.executable, "-c", WORKER, store.directory], check=True, timeout=60)
@@ -95,7 +95,7 @@ def test_steps_of_ended_workflows_are_deleted_and_of_live_ones_kept(
     assert left == [(f"fedimg.publish:{job}:1",)]
     assert [row.job for row in store.jobs()] == [job]
     # An entry announced once more is queued, and its images still have jobs.
-    queue.take_in("build:1")
+    queue.enqueue_entry("build:1")
     assert queue.submit(IMAGE) is None
 
 

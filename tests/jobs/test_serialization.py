@@ -188,7 +188,7 @@ def test_what_a_hub_queues_is_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
     queue = JobQueue(store)
     try:
-        queue.take_in("build:1")
+        queue.enqueue_entry("build:1")
         with closing(sqlite3.connect(tmp_path / "fedimg.db")) as database:
             (row,) = database.execute(
                 "SELECT name, workflow_input.inputs, serialization"
@@ -207,7 +207,7 @@ def test_looking_at_an_entry_runs_nothing_of_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     queue = JobQueue(store)
     try:
-        queue.take_in("build:1")
+        queue.enqueue_entry("build:1")
         with closing(sqlite3.connect(tmp_path / "fedimg.db")) as database, database:
             database.execute(
                 "UPDATE workflow_status SET status = 'SUCCESS', output = ?,"

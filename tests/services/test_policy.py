@@ -100,7 +100,7 @@ def tidied(lab: Lab, mine: Lab) -> str:
     )
     waiter = Waiter(lab.settings().limits, threading.Event())
     found = cleanup.leftovers(mine.clients, SITE, [ORIGIN], job=labels.job)
-    assert [item.kind for item in found] == ["volume"]
+    assert [item.resource_type for item in found] == ["volume"]
     cleanup.remove(mine.clients, waiter, found, limit=10)
     assert lab.live("volume") == []
     return ""

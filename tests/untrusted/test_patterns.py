@@ -24,7 +24,7 @@ def image(name: str) -> RawImage:
 def test_default_patterns_are_known() -> None:
     koji = config.Koji()
     for pattern in [*koji.name_patterns, *koji.exclude_patterns]:
-        patterns.check(pattern)
+        patterns.refuse_unmatchable(pattern)
     assert patterns.matches(koji.name_patterns[0], "Fedora-Cloud-Base-28-1.1.x86_64.raw.xz")
     assert not patterns.matches(koji.name_patterns[0], "Fedora-Clouds-28-1.1.x86_64.raw.xz")
     assert patterns.matches(koji.exclude_patterns[0], "Fedora-Cloud-Base-Vagrant-28.raw.xz")
@@ -43,7 +43,7 @@ def test_default_patterns_are_known() -> None:
     ],
 )
 def test_output_is_matched_line_by_line(pattern: str, text: str, matches: bool) -> None:
-    patterns.check(pattern)
+    patterns.refuse_unmatchable(pattern)
     assert patterns.matches(pattern, text) is matches
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_matched_in_time_is_refused_at_the_start(
     tmp_path: Path, pattern: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        patterns.check(pattern)
+        patterns.refuse_unmatchable(pattern)
     path = tmp_path / "fedimg.toml"
     path.write_text(f"[koji]\nexclude_patterns = ['{pattern}']\n")
     with pytest.raises(config.ConfigError, match=r"koji\.exclude_patterns\.0"):

@@ -97,7 +97,7 @@ def test_lease_lasts_while_the_server_answers(take: Any, url: str) -> None:
     lost = Lost()
     lease = take(2, lost)
     time.sleep(3)
-    lease.check()
+    lease.end_if_lost()
     assert lost.reasons == []
     assert names(url) == {HOST}
 
@@ -153,7 +153,7 @@ def test_lease_is_lost_by_the_clock_of_the_worker(
         "fedimg.worker.shared_lease._now", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 61
     )
     with pytest.raises(SystemExit):
-        lease.check()
+        lease.end_if_lost()
 
 
 def test_error_about_the_server_hides_the_password() -> None:
@@ -172,8 +172,8 @@ def test_error_about_the_database_hides_the_password(tmp_path: Any) -> None:
 def test_error_about_missing_tables_names_the_command(tmp_path: Any, url: str) -> None:
     with pytest.raises(StoreError, match="fedimg store migrate"):
         Database(tmp_path, url)
-    Database(tmp_path, url, make=True).close()
-    Database(tmp_path, url, make=True).close()
+    Database(tmp_path, url, migrate=True).close()
+    Database(tmp_path, url, migrate=True).close()
     Database(tmp_path, url).close()
 
 
@@ -182,11 +182,11 @@ def test_idle_transaction_is_ended_after_its_seconds(tmp_path: Any, postgresql: 
     still, other = (Database(tmp_path, url, idle_seconds=2) for _ in range(2))
     with still.engine.connect() as standing:
         # The connection stays open, as that of a process that is frozen or cut off.
-        still.serialise(standing, "x")
+        still.lock(standing, "x")
         with other.engine.begin() as connection:
             connection.exec_driver_sql("SET LOCAL lock_timeout = '20s'")
             began = time.monotonic()
-            other.serialise(connection, "x")
+            other.lock(connection, "x")
             assert 1 < time.monotonic() - began < 10
         standing.invalidate()
     still.close()

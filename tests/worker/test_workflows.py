@@ -379,7 +379,7 @@ def test_second_signal_ends_the_worker_at_once(site: Site) -> None:
 
 
 def test_stopping_worker_does_not_wait_for_koji(site: Site) -> None:
-    site.jobs.take_in("build:1")
+    site.jobs.enqueue_entry("build:1")
     site.start(stop_seconds=10 * PATIENCE)
     until(lambda: "build:1 waits for Koji" in site.log(), "the worker asking")
     assert site.worker

@@ -49,7 +49,7 @@ class Watch:
         self._region = region
         self._outages = outages
 
-    def check(self) -> None:
+    def raise_if_away(self) -> None:
         """Raise EC2ServiceException when the region is known to be unavailable."""
         if outage := self._outages.away(self._region):
             raise EC2ServiceException(
@@ -60,19 +60,19 @@ class Watch:
             )
 
     def meet(self) -> None:
-        """Probe a region that has not answered lately; raise as `check` does.
+        """Probe a region that has not answered lately; raise as `raise_if_away` does.
 
         A call that creates something must not be the first to hang, since its outcome is then in
         doubt.
         """
-        self.check()
+        self.raise_if_away()
         if self._clients.silent_for(self._region) > _ANSWERED_SECONDS:
             error = probe(self._clients, self._region)
             if error is not None and in_doubt(error):
                 self.failed(error, 0.0, math.inf)
 
     def failed(self, error: Exception, seconds: float, limit: float) -> None:
-        """Judge an error that has recurred for some `seconds`; raise as `check` does.
+        """Judge an error that has recurred for some `seconds`; raise as `raise_if_away` does.
 
         Such errors are retried for `limit` seconds at most.
         """
@@ -82,18 +82,19 @@ class Watch:
             tolerated = outage_after(error)
         if tolerated is not None and seconds >= min(tolerated, limit):
             self._begin(error)
-            self.check()
+            self.raise_if_away()
 
     def refused(self, error: BaseException | None) -> None:
-        """Judge a refusal that ends a step; raise as `check` does when the region refuses every
-        call.
+        """Judge a refusal that ends a step.
+
+        Raises what `raise_if_away` does when the region refuses every call.
         """
         if not isinstance(error, ClientError) or not region_may_refuse(error):
             return
         problem = probe(self._clients, self._region)
         if problem is not None and region_may_refuse(problem) and not self.keys_at_fault():
             self._begin(problem)
-            self.check()
+            self.raise_if_away()
 
     def keys_at_fault(self) -> bool:
         """Return whether the origin rejects the worker's credentials, too."""

@@ -143,7 +143,7 @@ class Poll:
         self, ec2: EC2Client, waiter: Waiter, ids: Sequence[str], not_before: float
     ) -> list[Row]:
         while not self._describing.acquire(timeout=_STOP_CHECK_SECONDS):
-            waiter.check()
+            waiter.raise_if_over()
         try:
             if self._at < not_before or not self._asked.issuperset(ids):
                 with self._lock:

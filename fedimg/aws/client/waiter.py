@@ -34,11 +34,14 @@ _outages = WaitLog(logging.getLogger(__name__))
 class Watch(Protocol):
     """Tells an outage of a whole region from a call that fails."""
 
-    def check(self) -> None:
+    def raise_if_away(self) -> None:
         """Raise EC2ServiceException when the region is known to be unavailable."""
 
     def failed(self, error: Exception, seconds: float, limit: float) -> None:
-        """Judge an error that has recurred for some seconds, of `limit`; raise as `check` does."""
+        """Judge an error that has recurred for some seconds, of `limit`.
+
+        Raises what `raise_if_away` does.
+        """
 
 
 class Waiter:
@@ -95,7 +98,7 @@ class Waiter:
         if expected is not None:
             self.pause(min(self._next(0.0, expected), limit))
         while True:
-            self.check()
+            self.raise_if_over()
             waited = time.monotonic() - started
             try:
                 answer = look()
@@ -154,7 +157,7 @@ class Waiter:
         since = ""
         pause = self._minimum
         while True:
-            self.check()
+            self.raise_if_over()
             try:
                 answer = call()
             except Exception as error:
@@ -198,7 +201,7 @@ class Waiter:
         failing_since: float | None = None
         pause = self._minimum
         while True:
-            self.check()
+            self.raise_if_over()
             if doubt and (existing := find()) is not None:
                 return existing
             try:
@@ -219,14 +222,14 @@ class Waiter:
     def pause(self, seconds: float) -> None:
         """Wait for some seconds. Raises Cancelled when stopped meanwhile."""
         self.stop.wait(seconds)
-        self.check()
+        self.raise_if_over()
 
-    def check(self) -> None:
+    def raise_if_over(self) -> None:
         """Raise Cancelled when stopped, and EC2ServiceException when the region is unavailable."""
         if self.stop.is_set():
             raise Cancelled
         if self._watch is not None:
-            self._watch.check()
+            self._watch.raise_if_away()
 
     def _report(self, since: str, error: Exception) -> bool:
         self._on_progress(_outage_text(since, error))

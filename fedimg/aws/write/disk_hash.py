@@ -38,12 +38,12 @@ class DiskHash:
     def add(self, at: int, part: bytes) -> None:
         """Add the part at offset `at`, and hash it if all parts before it are hashed.
 
-        Waits while too much is kept; waiting ends with what `ThreadGroup.check` raises.
+        Waits while too much is kept; waiting ends with what `ThreadGroup.raise_if_over` raises.
         """
         with self._changed:
             # The part that all others wait for never waits for them.
             while at != self._at and self._kept + len(part) > _KEPT:
-                self._threads.check()
+                self._threads.raise_if_over()
                 self._changed.wait(_POLL_SECONDS)
             self._parts[at] = part
             self._kept += len(part)

@@ -65,7 +65,7 @@ class ThreadGroup:
         thread.start()
         return thread
 
-    def check(self) -> None:
+    def raise_if_over(self) -> None:
         """Raise TooSlow after the limit, and Cancelled when the group has ended otherwise."""
         if self._stop.is_set():
             self.over.set()
@@ -82,7 +82,7 @@ class ThreadGroup:
     ) -> None:
         """Wait until these threads, or all, have ended; call `on_poll` several times a second.
 
-        Raises the exception of the first thread to fail, and what `check` raises.
+        Raises the exception of the first thread to fail, and what `raise_if_over` raises.
         """
         for thread in self._threads if threads is None else threads:
             while thread.is_alive():
@@ -95,13 +95,13 @@ class ThreadGroup:
         if self._failures and not self._stop.is_set():
             # Removed from the list, since its traceback keeps the thread's data alive.
             raise self._failures.pop()
-        self.check()
+        self.raise_if_over()
 
 
 class Pipe(Generic[T]):
     """A queue of at most `size` items, or any number for 0, between the threads of a group.
 
-    Waiting on either side ends with what `ThreadGroup.check` raises.
+    Waiting on either side ends with what `ThreadGroup.raise_if_over` raises.
     """
 
     def __init__(self, group: ThreadGroup, size: int) -> None:
@@ -124,7 +124,7 @@ class Pipe(Generic[T]):
 
     def _send(self, sent: tuple[T] | None) -> None:
         while True:
-            self._group.check()
+            self._group.raise_if_over()
             try:
                 return self._queue.put(sent, timeout=_POLL_SECONDS)
             except queue.Full:
@@ -132,7 +132,7 @@ class Pipe(Generic[T]):
 
     def _receive(self) -> tuple[T] | None:
         while True:
-            self._group.check()
+            self._group.raise_if_over()
             try:
                 return self._queue.get(timeout=_POLL_SECONDS)
             except queue.Empty:
@@ -150,10 +150,10 @@ class MemoryBudget:
     def take(self, amount: int) -> None:
         """Take a share, of at most the whole budget, when it is free.
 
-        Waiting ends with what `ThreadGroup.check` raises.
+        Waiting ends with what `ThreadGroup.raise_if_over` raises.
         """
         while True:
-            self._group.check()
+            self._group.raise_if_over()
             with self._changed:
                 if self._free >= amount:
                     self._free -= amount

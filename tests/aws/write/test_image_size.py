@@ -314,7 +314,7 @@ def test_redirect_from_https_to_http_is_a_settings_to_allow(
     trusted: Trusted, asked: str, target: str, allowed: bool
 ) -> None:
     with nullcontext() if allowed else pytest.raises(RedirectRefused, match="plain_http|redirect_"):
-        trusted.check_redirect(asked, asked, target)
+        trusted.refuse_untrusted_redirect(asked, asked, target)
 
 
 def scratch(url: str, **changes: Any) -> RawImage:
