@@ -1,0 +1,49 @@
+"""fedimg.toml as typed settings: a module for each subject; boto3 finds AWS credentials by itself.
+
+Callers import everything from here. The package knows values alone; every package above imports it.
+"""
+
+from __future__ import annotations
+
+from fedimg.config.buses import FEDMSG, FEDORA_MESSAGING, Announcing, Buses, BusName
+from fedimg.config.checks import LOGIN, Check, Checking, ShippedCheck
+from fedimg.config.ec2 import EC2, AMIs
+from fedimg.config.errors import ConfigError
+from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
+from fedimg.config.limits import Limits
+from fedimg.config.reading import DEFAULT_PATH, PATH_VARIABLE, load
+from fedimg.config.section import Section
+from fedimg.config.settings import Settings
+from fedimg.config.sources import CatchUp, Composes, Intake, Koji
+from fedimg.config.worker import Verify, Worker
+
+__all__ = [
+    "DEFAULT_PATH",
+    "EC2",
+    "FEDMSG",
+    "FEDORA_MESSAGING",
+    "LOGIN",
+    "PATH_VARIABLE",
+    "AMIs",
+    "Announcing",
+    "ArmMachine",
+    "BusName",
+    "Buses",
+    "CatchUp",
+    "Check",
+    "Checking",
+    "Composes",
+    "ConfigError",
+    "Intake",
+    "Koji",
+    "Limits",
+    "Machine",
+    "Network",
+    "Section",
+    "Settings",
+    "ShippedCheck",
+    "Verify",
+    "Worker",
+    "X86Machine",
+    "load",
+]

@@ -1,0 +1,102 @@
+"""Define the settings of EC2: regions, AMIs and how an image gets there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fedimg.config.checks import Checking
+from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
+from fedimg.config.limits import Limits
+from fedimg.config.section import Section
+from fedimg.config.value_types import AMITypeName
+from fedimg.images import AMIType, Architecture, Virtualization
+
+
+class AMIs(Section):
+    """The AMIs that are made of an image, and their attributes."""
+
+    types: list[AMITypeName] = Field(
+        [AMIType(v, t) for v in reversed(Virtualization) for t in ("standard", "gp2")],
+        min_length=1,
+        description="AMI types as VIRTUALIZATION-VOLUME: hvm or paravirtual; standard, gp2 or gp3.",
+    )
+    boot_mode: Literal["default", "legacy-bios", "uefi", "uefi-preferred"] = Field(
+        "default", description="Boot mode of x86_64 HVM AMIs; arm64 AMIs always have uefi."
+    )
+    imdsv2: bool = Field(
+        True, description="Instances of HVM AMIs accept IMDSv2 only, unless launched otherwise."
+    )
+    tpm: bool = Field(False, description='NitroTPM 2.0; needs boot_mode = "uefi".')
+    ena: bool = Field(True, description="Enhanced networking (ENA), which Nitro types need.")
+    paravirtual_kernels: dict[str, str] = Field(
+        {}, description="Region → PV-GRUB kernel (aki-…), in place of the kernel that EC2 lists."
+    )
+
+    @model_validator(mode="after")
+    def _tpm_needs_uefi(self) -> AMIs:
+        if self.tpm and self.boot_mode != "uefi":
+            raise ValueError('tpm = true needs boot_mode = "uefi": EC2 rejects any other boot mode')
+        return self
+
+
+class EC2(Section):
+    """The account's regions and how an image gets into them."""
+
+    origin: str = Field(
+        "us-east-1",
+        pattern=r"^[a-z]{2}(-[a-z]+)+-\d$",
+        description="The origin region, where images are written; the other regions get copies.",
+    )
+    regions: list[str] = Field(
+        [], description="Regions to publish in; empty: all regions that the account has enabled."
+    )
+    exclude_regions: list[str] = Field([], description="Regions that are left out of `regions`.")
+    write_via: Literal["utility", "direct"] = Field(
+        "utility",
+        description='"utility": a utility instance writes the image to a volume. "direct": the '
+        "worker writes the snapshot by the EBS direct API; no instance is needed, but all bytes of "
+        "the image pass through the worker.",
+    )
+    redirect_hosts: list[str] = Field(
+        [],
+        description="Hosts to which an image's file server may redirect, beside itself.",
+    )
+    plain_http_hosts: list[str] = Field(
+        [],
+        description="Hosts that may serve files over plain http where https is required: images "
+        "without a checksum, as of scratch builds, and targets of redirects from https.",
+    )
+    zero_blocks: Literal["write", "skip"] = Field(
+        "write",
+        description="Whether direct writing writes or skips blocks of 512 KiB that hold zeros "
+        "only. Skipped blocks cost nothing, but read as garbage on a volume that is encrypted at "
+        "launch.",
+    )
+    volume_throughput: int = Field(
+        500,
+        ge=125,
+        le=2000,
+        description="Throughput of the gp3 volume to which an image is written, in MiB/s; EC2 "
+        "charges for more than 125 MiB/s while the volume exists. The utility instance may be "
+        "slower.",
+    )
+    login_user: str = Field("ec2-user", description="Default user of the utility AMI.")
+    test_user: str = Field("fedora", description="Default user of the published images.")
+    x86_64: X86Machine = X86Machine()
+    aarch64: ArmMachine = ArmMachine()
+    network: Network = Network()
+    amis: AMIs = AMIs()
+    test: Checking = Checking()
+    limits: Limits = Limits()
+    keep_failed_amis: bool = Field(
+        False, description="Keep the AMIs of a failed job, for investigation."
+    )
+    keep_failed_instances: bool = Field(
+        False, description="Keep the instances of a failed job, for investigation."
+    )
+
+    def machine(self, architecture: Architecture) -> Machine:
+        """Return the settings of the instances that write and test images of an architecture."""
+        return self.x86_64 if architecture is Architecture.X86_64 else self.aarch64
