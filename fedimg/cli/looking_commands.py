@@ -83,12 +83,11 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import output
     from fedimg.services.ec2 import EC2Service
+    from fedimg.services.site import Site
 
     image = image_of(url, arch, None)
     settings = call.settings
-    service = EC2Service(
-        settings.ec2, site=settings.site, checks=settings.checks, clients=Clients()
-    )
+    service = EC2Service(Site(settings.ec2, settings.site, settings.checks, Clients()))
     call.output.answer(output.plan(image, service.plan(image)))
     return ExitCode.OK
 

@@ -9,91 +9,64 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 from fedimg.aws import tags
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.batched_polling import BatchedPolling
-from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
 from fedimg.aws.client.retrying import Current, RetryingClient
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.tags import Labels
-from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
 from fedimg.progress import HELD, Observer
 from fedimg.services.region_lines import RegionLines
+from fedimg.services.site import Coordination, Site
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Semaphores(Protocol):
-    """Counts what all jobs of all workers may have so many of at once."""
-
-    def acquire(self, kind: str, job: str, limit: int) -> bool:
-        """Return whether a job has its slot among `limit`; until it has, it stands in line."""
-
-    def release(self, kind: str, job: str) -> None:
-        """Give a job's slot back, or leave the line."""
-
-
-class Holds(Protocol):
-    """Tells whether the site publishes nothing for now, by an operator's word."""
-
-    def current(self) -> object | None:
-        """Return the hold, whose text says who began it and why; None if the site is not held."""
-
-    def outlast(self, stop: threading.Event) -> None:
-        """Wait until the hold has ended. Raises Cancelled if `stop` is set."""
 
 
 class JobContext:
     """One upload of one image.
 
     Args:
-        settings: the site's [ec2] settings.
-        site: the name that every resource is tagged with.
+        site: publishes the image.
+        shared: what the jobs of all workers share.
         image: the raw image.
         observer: is told what happens.
-        clients: AWS clients of the process.
         watch: returns how a region's availability is told, None where it is not watched.
-        semaphores: limits across workers; without them there are none.
-        holds: tells whether the site is held; without it, it never is.
         stop: set, it ends every wait with Cancelled.
         again: whether an earlier run may have left something to go on from.
     """
 
     def __init__(
         self,
-        settings: EC2,
-        site: str,
+        site: Site,
+        shared: Coordination,
         image: RawImage,
         observer: Observer,
-        clients: Clients,
         watch: Callable[[str], Watch | None],
-        semaphores: Semaphores | None,
-        holds: Holds | None,
         stop: threading.Event,
         *,
         again: bool,
     ) -> None:
-        self.settings = settings
+        self.settings = site.settings
         self.image = image
         self.observer = observer
-        self.labels = Labels.of(site, image)
+        self.labels = Labels.of(site.name, image)
         self.again = again
-        self.clients = clients
+        self.clients = site.clients
         self.stop = stop
         #: The lines of steps that go on side by side.
         self.lines = RegionLines()
         self._watch = watch
-        self._semaphores = semaphores
-        self._holds = holds
+        self._semaphores = shared.semaphores
+        self._holds = shared.holds
         self._waiters: dict[str, Waiter] = {}
         # Regions where a step is taken once more, which may have left something to go on from.
         self._resumed: set[str] = set()

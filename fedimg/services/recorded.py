@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from functools import wraps
+from types import MethodType
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
 from fedimg.records import adapter
 from fedimg.steps import Steps
@@ -31,3 +33,30 @@ class RecordedSteps:
 
         value: T = result.validate_python(self._steps.run(name, effect))
         return value
+
+
+class _HasSteps(Protocol):
+    @property
+    def steps(self) -> RecordedSteps:
+        """Run the steps of this object."""
+
+
+S = TypeVar("S", bound=_HasSteps)
+Method = Callable[Concatenate[S, P], T]
+
+
+def recorded(name: str) -> Callable[[Method[S, P, T]], Method[S, P, T]]:
+    """Make a method the step `name`: what it returns is recorded, and read again after a restart.
+
+    The object runs it by its attribute `steps`.
+    """
+
+    def decorate(method: Method[S, P, T]) -> Method[S, P, T]:
+        @wraps(method)
+        def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            bound: Callable[P, T] = MethodType(method, self)
+            return self.steps.run(name, bound, *args, **kwargs)
+
+        return run
+
+    return decorate

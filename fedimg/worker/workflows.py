@@ -33,6 +33,7 @@ from fedimg.process.log_context import log_fields
 from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
+from fedimg.services.site import Coordination, Site
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 from fedimg.worker.lease import ALONE
@@ -92,6 +93,8 @@ class Workflows:
         #: When set, intake stops to wait for Koji and for composes, and jobs for the hold's end.
         self.stopping = threading.Event()
         self._holds = Holds(store, self.stopping)
+        self._site = Site(settings.ec2, settings.site, settings.checks, clients)
+        self._shared = Coordination(self._semaphores, self._outages, self._holds)
 
     def stop_runs(self, runs: Iterable[tuple[str, int]]) -> None:
         """Stop runs, by job and number, that another worker has to clean up after."""
@@ -178,17 +181,7 @@ class Workflows:
                 return
             record = Recorder(self._store, row.image, run, self._settings.ec2.origin)
             doubted: set[str] = set()
-            service = EC2Service(
-                self._settings.ec2,
-                site=self._settings.site,
-                checks=self._settings.checks,
-                clients=self._clients,
-                stop=stop,
-                semaphores=self._semaphores,
-                outages=self._outages,
-                holds=self._holds,
-                doubted=doubted,
-            )
+            service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
             try:
                 result = service.upload(row.image, record, self._steps, again=attempt > 1)
             except Cancelled:

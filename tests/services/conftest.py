@@ -21,7 +21,7 @@ from fedimg.config import EC2, Check
 from fedimg.images import AMI, Architecture, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.services.ec2 import EC2Service, Result
-from fedimg.services.job_context import Holds
+from fedimg.services.site import Coordination, Holds, Semaphores, Site
 from lab import disk
 from lab.clients import aws_environment
 from lab.ec2 import server
@@ -293,15 +293,13 @@ class Lab:
         checks: Sequence[Check] = (Check(name="runs a command", command="/bin/true"),),
         stop: threading.Event | None = None,
         holds: Holds | None = None,
+        semaphores: Semaphores | None = None,
         **settings: Any,
     ) -> EC2Service:
         return EC2Service(
-            self.settings(**settings),
-            site=SITE,
-            checks=checks,
-            clients=self.clients,
+            Site(self.settings(**settings), SITE, checks, self.clients),
+            Coordination(semaphores, holds=holds),
             stop=stop,
-            holds=holds,
         )
 
     def upload(

@@ -19,6 +19,7 @@ from fedimg.config import Limits
 from fedimg.images import RawImage
 from fedimg.jobs.outages import Outages
 from fedimg.services.ec2 import EC2Service, Result
+from fedimg.services.site import Coordination, Site
 from fedimg.store.store import Store
 from tests.plans import follow, struck
 from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
@@ -63,11 +64,8 @@ def publish(
 ) -> Result:
     """Publish an image, knowing what is known of regions."""
     service = EC2Service(
-        lab.settings(**{**SETTINGS, **settings}),
-        site=SITE,
-        checks=(),
-        clients=clients or lab.clients,
-        outages=outages,
+        Site(lab.settings(**{**SETTINGS, **settings}), SITE, (), clients or lab.clients),
+        Coordination(outages=outages),
     )
     return service.upload(image, observer or Recorder(), again=again)
 

@@ -25,7 +25,8 @@ from fedimg.exceptions import (
 from fedimg.images import AMI, Architecture, Disk, RawImage, Virtualization
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.progress import CheckState
-from fedimg.services.ec2 import UTILITIES, Result
+from fedimg.services.ec2 import Result
+from fedimg.services.writing import UTILITIES
 from fedimg.store.store import Store
 from lab import disk
 from tests.services.conftest import (
@@ -373,13 +374,14 @@ def test_calls_stay_few_when_regions_are_many(
 # The image cannot be written
 
 
-def test_who_gives_up_waiting_for_a_place_is_in_nobodys_way(lab: Lab, tmp_path: Path) -> None:
+def test_who_gives_up_waiting_for_a_slot_is_in_nobodys_way(lab: Lab, tmp_path: Path) -> None:
     image = lab.image()
-    service = lab.service(limits={"utilities": 1, "copy": 0.5}, **SMALL)
     with closing(Store(tmp_path)) as store:
-        service.semaphores = semaphores = Semaphores(store)
+        semaphores = Semaphores(store)
+        limits = {"utilities": 1, "copy": 0.5}
+        service = lab.service(limits=limits, semaphores=semaphores, **SMALL)
         assert semaphores.acquire(UTILITIES, "before it", 1)
-        with pytest.raises(EC2UtilityException, match="a place among the 1 utility instances"):
+        with pytest.raises(EC2UtilityException, match="a slot among the 1 utility instances"):
             service.upload(image, Recorder())
         semaphores.release(UTILITIES, "before it")
         assert semaphores.acquire(UTILITIES, "behind it", 1)

@@ -281,7 +281,7 @@ def test_failing_calls_are_given_up_with_the_last_failure(waiter, clock):
 
 
 def test_time_that_a_call_took_is_no_failing(waiter, clock):
-    # Such as an hour's wait for a place among a region's copies, and then one lost answer.
+    # Such as an hour's wait for a slot among a region's copies, and then one lost answer.
     answers = Script(NO_ANSWER, "made")
 
     def make():

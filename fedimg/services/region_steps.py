@@ -1,0 +1,128 @@
+"""What happens in one region: copy the snapshot, register its AMIs, make them public."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedimg.aws import amis, copies, publish
+from fedimg.aws.instance import network
+from fedimg.aws.instance.network import JobNetwork
+from fedimg.aws.plan import Plan
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMI, Virtualization
+from fedimg.progress import PUBLIC
+from fedimg.services.job_context import JobContext
+
+#: What is counted across workers, for each region.
+COPIES = "copies"
+
+
+class RegionSteps:
+    """The effects of one upload in its regions; `doubted` gets those with one copy too many."""
+
+    def __init__(self, job: JobContext, planned: Plan, doubted: set[str]) -> None:
+        self._job = job
+        self._plan = planned
+        self._doubted = doubted
+
+    def open_network(self, region: str) -> JobNetwork:
+        """Return where the job's instances live in a region; its security group is made."""
+        job = self._job
+        settings = job.settings.network
+        if region != self._plan.origin:
+            subnet = job.settings.test.subnets.get(region, "")
+            settings = settings.model_copy(update={"vpc": "", "subnet": subnet})
+        waiter = job.waiter(region)
+        with job.explained(region, "security-group"):
+            return waiter.settled(
+                lambda: network.prepare(job.ec2(region), waiter, job.labels, settings)
+            )
+
+    def copy(self, region: str, snapshot: str) -> str:
+        """Copy the origin's snapshot to a region, wait until that is complete, return its id."""
+        job = self._job
+        job.report(region, "copy")
+        with job.explained(region, "copy"):
+            job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
+            copied = copies.copied(
+                job.ec2(region),
+                job.ec2_once(region),
+                job.waiter(region),
+                job.labels,
+                copies.Source(self._plan.origin, snapshot),
+                look_first=job.may_be_made(region),
+                doubted=lambda: self._doubted.add(region),
+                limits=job.settings.limits,
+                polling=job.polling(region),
+            )
+            job.release(f"{COPIES}:{region}")
+        return copied
+
+    def register_copies(self, region: str, snapshot: str, originals: Sequence[AMI]) -> list[AMI]:
+        """Register a further region's AMIs, and report each as the copy of its original."""
+        with self._job.explained(region, "register"):
+            registered = self.register(region, snapshot)
+        sources = {ami.type: ami for ami in originals}
+        for ami in registered:
+            self._job.observer.copied(ami, sources[ami.type])
+        return registered
+
+    def register(self, region: str, snapshot: str) -> list[AMI]:
+        """Register the AMI types that are planned in a region, private, and wait for them."""
+        job = self._job
+        job.report(region, "register")
+        kernel = self._kernel(region)
+        possible = [
+            ami_type
+            for ami_type in self._plan.types[region]
+            if kernel or ami_type.virtualization is Virtualization.HVM
+        ]
+        if not possible:
+            raise EC2ServiceException("no AMI can be made: EC2 has no PV-GRUB kernel in the region")
+        registered = amis.register_all(
+            job.ec2(region),
+            job.waiter(region),
+            job.labels,
+            possible,
+            amis.Basis(job.image, region, snapshot, kernel, job.settings.amis),
+        )
+        amis.available(
+            job.ec2(region),
+            job.waiter(region),
+            registered,
+            limit=job.settings.limits.image,
+            polling=job.polling(region),
+        )
+        return registered
+
+    def _kernel(self, region: str) -> str | None:
+        """Return the region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.
+
+        A region that did not answer when this was planned is asked now.
+        """
+        planned = self._plan.kernels.get(region)
+        virtualizations = {ami_type.virtualization for ami_type in self._plan.types[region]}
+        if planned or Virtualization.PARAVIRTUAL not in virtualizations:
+            return planned
+        return self._job.kernel(region)
+
+    def make_public(
+        self, region: str, snapshot: str, registered: Sequence[AMI], passed: set[Virtualization]
+    ) -> list[AMI]:
+        """Make a region's snapshot and AMIs public, without those that have not passed."""
+        job = self._job
+        job.report_publish(region)
+        good = [ami for ami in registered if ami.type.virtualization in passed]
+        dropped = [ami for ami in registered if ami not in good]
+        with job.explained(region, "publish"):
+            for ami in dropped:
+                amis.deregister(job.ec2(region), ami)
+                job.observer.dropped(ami, "its virtualization type failed the boot check")
+            if good:
+                facts = job.facts(self._plan.origin)
+                publish.publish_all(
+                    job.ec2(region), job.waiter(region), snapshot, good, job.observer, facts
+                )
+        types = ", ".join(sorted({str(ami.type) for ami in dropped}))
+        job.report(region, PUBLIC, f"without {types}: not booted" if types else "")
+        return good
