@@ -13,7 +13,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from fedimg.process.backoff import Backoff
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import waiting
 from fedimg.untrusted.quoting import QuotedError
 
@@ -81,9 +81,8 @@ class DeferredEntry:
 class DeferredEntries:
     """The entries that wait for their next lookup, in the database."""
 
-    def __init__(self, store: Store) -> None:
-        self._engine = store.engine
-        self._insert = store.insert
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def postpone(self, entry: str, why: DeferReason, reason: str) -> DeferredEntry:
         """Let an entry wait, twice as long each time in a row that the reason is the same."""
@@ -95,9 +94,9 @@ class DeferredEntries:
         else:
             row = DeferredEntry(entry, why, reason, now, FIRST_PAUSE, 0.0)
         values = {name: value for name, value in vars(row).items() if name != "entry"}
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
-                self._insert(waiting)
+                self._database.insert(waiting)
                 .values(entry=entry, **values)
                 .on_conflict_do_update(index_elements=["entry"], set_=values)
             )
@@ -105,12 +104,12 @@ class DeferredEntries:
 
     def settle(self, entry: str) -> None:
         """Delete an entry, as its source has answered."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(sa.delete(waiting).where(waiting.c.entry == entry))
 
     def all(self) -> list[DeferredEntry]:
         """Return every entry that waits; the one that has waited longest comes first."""
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             rows = connection.execute(
                 sa.select(waiting).order_by(sa.desc(waiting.c.waited), waiting.c.entry)
             ).mappings()
@@ -122,7 +121,7 @@ class DeferredEntries:
         `kinds` are the kinds of entries that the source knows: `task`, `build` or `compose`.
         """
         of_source = sa.or_(*(waiting.c.entry.startswith(f"{kind}:") for kind in kinds))
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
                 sa.update(waiting)
                 .where(waiting.c.why == DeferReason.SILENT, of_source)
@@ -135,7 +134,7 @@ class DeferredEntries:
         for row in self.all():
             if row.due(now):
                 enqueue(row.entry)
-                with self._engine.begin() as connection:
+                with self._database.engine.begin() as connection:
                     connection.execute(
                         sa.update(waiting).where(waiting.c.entry == row.entry).values(asked=now)
                     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import caught, lists, looks
 
 if TYPE_CHECKING:
@@ -40,30 +40,29 @@ class Reading:
 class Watermarks:
     """The watermarks of all lists, and the entries near them that were queued."""
 
-    def __init__(self, store: Store) -> None:
-        self._engine = store.engine
-        self._insert = store.insert
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def get(self, name: str) -> Watermark | None:
         """Return the watermark of a list, or None when it has none yet."""
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             row = connection.execute(sa.select(lists).where(lists.c.list == name)).first()
         return None if row is None else Watermark(row.begin, row.until)
 
     def set(self, name: str, watermark: Watermark, stored: Iterable[FinishedEntry] = ()) -> None:
         """Move a list's watermark and record the entries that were queued, in one transaction."""
         values = {"begin": watermark.begin, "until": watermark.until}
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             for finished in stored:
                 connection.execute(
-                    self._insert(caught)
+                    self._database.insert(caught)
                     .values(entry=finished.entry, list=name, completed=finished.completed)
                     .on_conflict_do_update(
                         index_elements=["entry"], set_={"completed": finished.completed}
                     )
                 )
             connection.execute(
-                self._insert(lists)
+                self._database.insert(lists)
                 .values(list=name, **values)
                 .on_conflict_do_update(index_elements=["list"], set_=values)
             )
@@ -71,12 +70,12 @@ class Watermarks:
     def stored(self, name: str) -> dict[str, float]:
         """Return the recorded entries of a list, and the time at which each finished."""
         query = sa.select(caught.c.entry, caught.c.completed).where(caught.c.list == name)
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             return {row.entry: row.completed for row in connection.execute(query)}
 
     def forget(self, name: str, until: float) -> None:
         """Delete the entries that finished until a time: the list is read only from there on."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
                 sa.delete(caught).where(caught.c.list == name, caught.c.completed <= until)
             )
@@ -84,16 +83,16 @@ class Watermarks:
     def record_reading(self, names: Iterable[str], error: str | None = None) -> None:
         """Record that lists were read to their end, or the error that prevented it."""
         values = {"error": error} if error else {"error": None, "succeeded": time.time()}
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             for name in names:
                 connection.execute(
-                    self._insert(looks)
+                    self._database.insert(looks)
                     .values(list=name, **values)
                     .on_conflict_do_update(index_elements=["list"], set_=values)
                 )
 
     def readings(self) -> list[Reading]:
         """Return, for each list, when it was last read to its end and the error since."""
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             rows = connection.execute(sa.select(looks).order_by(looks.c.list)).all()
         return [Reading(row.list, row.succeeded, row.error) for row in rows]

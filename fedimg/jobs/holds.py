@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from fedimg.exceptions import Cancelled
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import holds
 from fedimg.untrusted.quoting import one_line
 
@@ -43,12 +43,12 @@ class Holds:
     """The site's hold, for commands and for all jobs of all workers.
 
     Args:
-        store: the database.
+        database: the site's.
         stopping: ends every wait, because the worker stops.
     """
 
-    def __init__(self, store: Store, stopping: threading.Event | None = None) -> None:
-        self._store = store
+    def __init__(self, database: Database, stopping: threading.Event | None = None) -> None:
+        self._database = database
         self._stopping = stopping or threading.Event()
         self._lock = threading.Lock()
         self._read_at = -_CACHE_SECONDS
@@ -59,8 +59,8 @@ class Holds:
 
         A hold that exists already stays as it is.
         """
-        with self._store.engine.begin() as connection:
-            self._store.lock(connection, "holds")
+        with self._database.engine.begin() as connection:
+            self._database.lock(connection, "holds")
             if hold := _current(connection):
                 return hold, False
             hold = Hold(time.time(), by, one_line(reason))
@@ -69,8 +69,8 @@ class Holds:
 
     def release(self, by: str) -> Hold | None:
         """End the hold and return it, or None if the site is not held."""
-        with self._store.engine.begin() as connection:
-            self._store.lock(connection, "holds")
+        with self._database.engine.begin() as connection:
+            self._database.lock(connection, "holds")
             hold = _current(connection)
             connection.execute(
                 sa.update(holds)
@@ -81,7 +81,7 @@ class Holds:
 
     def current(self) -> Hold | None:
         """Return the hold, or None if the site is not held."""
-        with self._store.engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             return _current(connection)
 
     def outlast(self, stop: threading.Event) -> None:

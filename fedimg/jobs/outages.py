@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from fedimg.config import Limits
 from fedimg.process.backoff import Backoff
 from fedimg.process.wait_log import WaitLog
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import outages
 
 #: How long the rows are cached, in seconds: every job checks before each of its calls.
@@ -51,9 +51,8 @@ class Outages:
     Regions are probed at intervals that grow from `wait_maximum` to `retry_after` seconds.
     """
 
-    def __init__(self, store: Store, limits: Limits) -> None:
-        self._engine = store.engine
-        self._insert = store.insert
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
         self._limits = limits
         self._lock = threading.Lock()
         self._read_at = 0.0
@@ -83,9 +82,9 @@ class Outages:
         flaps = ended > now - self._limits.retry_after
         looks = sa.case((flaps, outages.c.looks), else_=0)
         values = {"since": now, "reason": reason, "due": now + self._pause(0), "back": None}
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             begun = connection.execute(
-                self._insert(outages)
+                self._database.insert(outages)
                 .values(region=region, looks=0, **values)
                 .on_conflict_do_update(
                     index_elements=["region"],
@@ -162,7 +161,7 @@ class Outages:
         return Backoff(self._limits.wait_maximum, longest).pause(looks + 1)
 
     def _set(self, region: str, **values: object) -> None:
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
                 sa.update(outages).where(outages.c.region == region).values(**values)
             )
@@ -173,7 +172,7 @@ class Outages:
             self._read_at = 0.0
 
     def _read(self) -> None:
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             rows = connection.execute(
                 sa.select(outages).where(outages.c.back.is_(None)).order_by(outages.c.region)
             ).all()

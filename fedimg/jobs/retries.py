@@ -15,7 +15,7 @@ from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
 from fedimg.process.backoff import Backoff
 from fedimg.progress import AWAY
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import again, outages, regions
 
 #: The longest pause between two clean-ups, in seconds: resources that are left over cost money.
@@ -52,9 +52,8 @@ class ScheduledRetry:
 class RetrySchedule:
     """The scheduled retries of all jobs, in the database; a job has one at most."""
 
-    def __init__(self, store: Store) -> None:
-        self._engine = store.engine
-        self._insert = store.insert
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def run(
         self, job: str, run: int, limits: Limits, *, unknown: bool = False
@@ -101,7 +100,7 @@ class RetrySchedule:
         )
         now = time.time()
         waiting = (again.c.what == RetryKind.RUN) & ~again.c.begun & (again.c.due > now)
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             # Nothing is written in the usual case that no job waits.
             jobs = connection.execute(sa.select(again.c.job).where(waiting, back)).scalars().all()
             if jobs:
@@ -128,7 +127,7 @@ class RetrySchedule:
 
     def begun(self, retry: ScheduledRetry) -> None:
         """Record that a retry has begun."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
                 sa.update(again)
                 .where(again.c.job == retry.job, again.c.run == retry.run)
@@ -139,27 +138,27 @@ class RetrySchedule:
 
     def forget(self, job: str) -> None:
         """Delete a job's retry and its counts."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(sa.delete(again).where(again.c.job == job))
 
     def give_up(self, job: str) -> bool:
         """Delete a job's scheduled run; return whether it had one."""
         scheduled = (again.c.job == job) & (again.c.what == RetryKind.RUN) & ~again.c.begun
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             return bool(connection.execute(sa.delete(again).where(scheduled)).rowcount)
 
     def _schedule(self, retry: ScheduledRetry) -> ScheduledRetry:
         values = {name: value for name, value in vars(retry).items() if name != "job"}
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
-                self._insert(again)
+                self._database.insert(again)
                 .values(job=retry.job, **values)
                 .on_conflict_do_update(index_elements=["job"], set_=values)
             )
         return retry
 
     def _read(self, condition: sa.ColumnElement[bool]) -> list[ScheduledRetry]:
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             rows = connection.execute(sa.select(again).where(condition).order_by(again.c.due))
             return [
                 ScheduledRetry(**{**row, "what": RetryKind(row["what"])}) for row in rows.mappings()

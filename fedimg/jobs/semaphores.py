@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import slots
 
 
 class Semaphores:
     """The jobs that hold or wait for each kind of semaphore, in the database."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def acquire(self, kind: str, job: str, limit: int) -> bool:
         """Return whether the job is among the `limit` holders; when it is not, it is queued.
@@ -32,11 +32,11 @@ class Semaphores:
             .order_by(slots.c.turn, slots.c.job)
             .limit(limit)
         )
-        with self._store.engine.begin() as connection:
-            self._store.lock(connection, f"slots:{kind}")
+        with self._database.engine.begin() as connection:
+            self._database.lock(connection, f"slots:{kind}")
             # The insert comes before the select, as on SQLite it excludes other writers.
             connection.execute(
-                self._store.insert(slots)
+                self._database.insert(slots)
                 .values(kind=kind, job=job, turn=last.scalar_subquery() + 1)
                 .on_conflict_do_nothing()
             )
@@ -44,10 +44,10 @@ class Semaphores:
 
     def release(self, kind: str, job: str) -> None:
         """Release a job's semaphore of this kind, or stop waiting for it."""
-        with self._store.engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(sa.delete(slots).where(slots.c.kind == kind, slots.c.job == job))
 
     def release_all(self, job: str) -> None:
         """Release all semaphores of a job, and stop waiting for others."""
-        with self._store.engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(sa.delete(slots).where(slots.c.job == job))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import running, workers
 
 
@@ -44,9 +44,8 @@ class RegisteredWorker:
 class Registry:
     """The rows of running workers, and of dead ones until their jobs are taken over."""
 
-    def __init__(self, store: Store) -> None:
-        self._engine = store.engine
-        self._insert = store.insert
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def enter(self, name: str, version: str, steps: int) -> None:
         """Register this process as the worker `name`, with no runs."""
@@ -58,9 +57,9 @@ class Registry:
             "draining": False,
             "steps": steps,
         }
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
-                self._insert(workers)
+                self._database.insert(workers)
                 .values(name=name, **values)
                 .on_conflict_do_update(index_elements=["name"], set_=values)
             )
@@ -68,18 +67,18 @@ class Registry:
 
     def leave(self, name: str) -> None:
         """Remove a worker and its runs."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(sa.delete(running).where(running.c.worker == name))
             connection.execute(sa.delete(workers).where(workers.c.name == name))
 
     def drop_runs(self, name: str) -> None:
         """Remove the runs of a dead worker."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(sa.delete(running).where(running.c.worker == name))
 
     def all(self) -> list[RegisteredWorker]:
         """Return every worker, sorted by name."""
-        with self._engine.connect() as connection:
+        with self._database.engine.connect() as connection:
             return self.all_in(connection)
 
     def all_in(self, connection: sa.Connection) -> list[RegisteredWorker]:
@@ -105,7 +104,7 @@ class Registry:
 
     def drain(self, name: str) -> bool:
         """Request that a worker takes no new job; return False if there is no such worker."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             return bool(
                 connection.execute(
                     sa.update(workers).where(workers.c.name == name).values(draining=True)
@@ -117,16 +116,16 @@ class Registry:
     def begin(self, name: str, job: str, run: int) -> None:
         """Record that a worker works on a run."""
         values = {"worker": name, "stop": False}
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
-                self._insert(running)
+                self._database.insert(running)
                 .values(job=job, run=run, **values)
                 .on_conflict_do_update(index_elements=["job", "run"], set_=values)
             )
 
     def end(self, name: str, job: str, run: int) -> None:
         """Remove a worker's run, unless another worker has taken it over."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             connection.execute(
                 sa.delete(running).where(
                     running.c.job == job, running.c.run == run, running.c.worker == name
@@ -135,7 +134,7 @@ class Registry:
 
     def stop_elsewhere(self, name: str, job: str, run: int) -> bool:
         """Request that another worker stops a run; return False if none works on it."""
-        with self._engine.begin() as connection:
+        with self._database.engine.begin() as connection:
             return bool(
                 connection.execute(
                     sa.update(running)
