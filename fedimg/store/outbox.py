@@ -58,15 +58,6 @@ class Outbox(Database):
             count, oldest = connection.execute(query).one()
         return (int(count), float(oldest)) if count else None
 
-    def announced(self, ids: Iterable[int]) -> None:
-        """Record that every bus has confirmed these messages."""
-        with self.engine.begin() as connection:
-            connection.execute(
-                sa.update(_outbox)
-                .where(_outbox.c.id.in_(list(ids)), _outbox.c.announced.is_(None))
-                .values(announced=time.time())
-            )
-
     def delivered(self, ids: Iterable[int], bus: str, buses: Collection[str]) -> None:
         """Record that `bus` has confirmed messages; those that all `buses` have are announced.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedimg.config import FEDMSG
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs.migration import MoveRefused, move
 from fedimg.jobs.queue import Entry, JobQueue
@@ -40,7 +41,7 @@ def source(store: Store, jobs: JobQueue) -> Store:
     store.publish_ami(PUBLIC)
     store.announce("a", "image.upload", {"n": 1})
     store.announce("b", "image.publish", {"n": 2})
-    store.announced([1])
+    store.delivered([1], FEDMSG, [FEDMSG])
     store.end(DONE.job, 1, "complete", None)
     jobs.submit(WAITS)
     jobs.enqueue_entry("build:9")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fedimg.config import FEDMSG
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.retention import forget
@@ -105,7 +106,8 @@ def test_body_of_an_announced_message_is_deleted_and_never_announced_again(
     store, _ = state
     for key in ("old", "new", "waits"):
         store.announce(key, "image.upload", {"image_name": key})
-    store.announced([row.id for row in store.unannounced() if row.key != "waits"])
+    sent = [row.id for row in store.unannounced() if row.key != "waits"]
+    store.delivered(sent, FEDMSG, [FEDMSG])
     with sqlite3.connect(store.path) as database:
         database.execute(
             "UPDATE fedimg_outbox SET announced = ? WHERE key = 'old'", (time.time() - 2 * DAY,)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from fedimg.config import FEDMSG
 from fedimg.identity import Known, Validator
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.records import as_record
@@ -673,7 +674,7 @@ def test_message_with_a_known_key_is_not_announced_again(store):
     store.announce("a", "image.upload", {"n": 2})
     (waiting,) = store.unannounced()
     assert (waiting.key, waiting.topic, waiting.body) == ("a", "image.upload", {"n": 1})
-    store.announced([waiting.id])
+    store.delivered([waiting.id], FEDMSG, [FEDMSG])
     store.announce("a", "image.upload", {"n": 3})
     assert store.unannounced() == []
 
@@ -683,7 +684,7 @@ def test_outbox_keeps_its_order_and_takes_any_text(store):
         store.announce(str(number), "image.test", {"output": "Grüße \x00 😀"})
     assert [waiting.key for waiting in store.unannounced()] == list("01234")
     assert [waiting.key for waiting in store.unannounced(limit=2)] == list("01")
-    store.announced(waiting.id for waiting in store.unannounced(limit=2))
+    store.delivered([row.id for row in store.unannounced(limit=2)], FEDMSG, [FEDMSG])
     assert [waiting.key for waiting in store.unannounced()] == list("234")
 
 

@@ -41,7 +41,7 @@ state = Path(sys.argv[1])
 
 
 class Service:
-    def __init__(self, settings, *, stop, **_arguments):
+    def __init__(self, site, shared, *, stop, **_arguments):
         self.stop = stop
 
     def upload(self, image, observer, steps, *, again):
@@ -212,7 +212,7 @@ def test_job_ends_though_its_clean_up_fails(site: Site) -> None:
     site.start()
     row = site.ended(job)
     assert row.state == "complete"
-    assert row.error == "clean-up failed: 'unforeseen'; run 'fedimg cleanup'"
+    assert row.error == "clean-up failed: key error; run 'fedimg cleanup'"
 
 
 def test_job_that_failed_because_of_ec2_is_retried(site: Site) -> None:
