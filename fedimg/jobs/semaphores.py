@@ -2,6 +2,8 @@
 
 A job holds a semaphore, not a worker: a worker that takes the job over holds it too, and the job's
 clean-up releases all. Jobs that wait for a semaphore get it in the order in which they asked.
+
+By hand, as DBOS limits how many workflows of a queue run, but not what the steps of one use.
 """
 
 from __future__ import annotations

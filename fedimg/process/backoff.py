@@ -1,6 +1,8 @@
 """Compute the pauses between tries, each twice as long as the last: the one policy of retries.
 
 What is waited for in EC2 has intervals of its own (fedimg.aws.client.waiter).
+
+By hand, as a library's pauses belong to its own loop, and most of these are stored as times.
 """
 
 from __future__ import annotations

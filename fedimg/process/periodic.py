@@ -1,4 +1,7 @@
-"""Run an action at intervals in a thread until the process stops."""
+"""Run an action at intervals in a thread until the process stops.
+
+By hand, as a scheduler's job does not tell by itself when it is to run next.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Withdrawals:
         changed = {"changed_by": by, "changed_at": at, "reason": reason, "replacement": replacement}
         with self._store.engine.begin() as connection:
             # A job of the same image is either added before, and withdrawn, or never.
-            self._store.serialise(connection, TWINS)
+            self._store.lock(connection, TWINS)
             for job, its_amis in affected.items():
                 connection.execute(
                     self._store.insert(withdrawals)
@@ -96,7 +96,7 @@ class Withdrawals:
         """Record that some jobs' AMIs become available again; return the time of that."""
         at = time.time()
         with self._store.engine.begin() as connection:
-            self._store.serialise(connection, TWINS)
+            self._store.lock(connection, TWINS)
             for job, its_amis in affected.items():
                 connection.execute(
                     sa.update(withdrawals)
