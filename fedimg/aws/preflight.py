@@ -14,6 +14,7 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, UNSUPPORTED, code, meaning_of
 from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, InstanceTypeName
+from fedimg.aws.room import PUBLIC_AMIS
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization
@@ -21,8 +22,6 @@ from fedimg.untrusted.failures import of_endpoint
 
 # A person waits for the answer, so that a throttled call is retried only once.
 _ATTEMPTS = 2
-# The code of the quota "Public AMIs" in Service Quotas.
-_PUBLIC_AMIS = "L-0E3CBAB9"
 #: The id of no snapshot, and EBS's error codes for it, with and without permission.
 _NO_SNAPSHOT = "snap-00000000000000000"
 _EBS_ANSWERS = {
@@ -263,7 +262,7 @@ class Preflight:
         name, needed = "quota of public AMIs", len(self._settings.amis.types)
         try:
             quota = self._client("service-quotas", region).get_service_quota(
-                ServiceCode="ec2", QuotaCode=_PUBLIC_AMIS
+                ServiceCode="ec2", QuotaCode=PUBLIC_AMIS
             )["Quota"]["Value"]
             public = self._ec2(region).describe_images(
                 Owners=["self"], Filters=[{"Name": "is-public", "Values": ["true"]}]
@@ -274,7 +273,7 @@ class Preflight:
         if len(public) + needed <= quota:
             return _ok(name, text)
         status = Status.PROBLEM if needed > quota else Status.WARNING
-        hint = f"request a higher quota ({_PUBLIC_AMIS}) in Service Quotas, or deregister old AMIs"
+        hint = f"request a higher quota ({PUBLIC_AMIS}) in Service Quotas, or deregister old AMIs"
         return [Finding(name, status, text, hint)]
 
     def _kernel(self, region: str) -> list[Finding]:

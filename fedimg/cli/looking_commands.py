@@ -28,7 +28,7 @@ def status(
     from fedimg.cli.follow import follow, is_active
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
-    from fedimg.lifecycle.problems import problems
+    from fedimg.lifecycle.problems import problems, room
 
     store = call.store()
     rows = [find(store, job)] if job else store.jobs()
@@ -43,6 +43,8 @@ def status(
         *problems(store),
     ]:
         call.output.note(text)
+    if job is None and (left := room(store, len(call.settings.ec2.amis.types))):
+        call.output.note(left)
     if watch and active:
         rows = follow(store, [row.job for row in active], call.output)
     else:

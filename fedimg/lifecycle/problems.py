@@ -17,6 +17,27 @@ _UNFINISHED = {
 }
 
 
+def room(store: Store, needed: int) -> str | None:
+    """Return, as one line, how many more AMIs may be public by region, or None if it is not known.
+
+    Regions without room for an image, which needs up to `needed` AMIs, are named first.
+    """
+    by_room: dict[tuple[float, float], list[str]] = {}
+    for each in Verifications(store).all():
+        if each.quota is not None and each.public_amis is not None:
+            key = (each.quota - each.public_amis, each.quota)
+            by_room.setdefault(key, []).append(each.region)
+    if not by_room:
+        return None
+    parts = []
+    for (left, quota), regions in sorted(by_room.items()):
+        where = (
+            ", ".join(regions) if left < needed or len(regions) < 3 else f"{len(regions)} regions"
+        )
+        parts.append(f"{where}: {max(left, 0):g} of {quota:g} left")
+    return f"room for public AMIs at the last comparison: {'; '.join(parts)}"
+
+
 def problems(store: Store) -> list[str]:
     """Return a line for each region that differs from the record or has an unfinished change."""
     texts = []

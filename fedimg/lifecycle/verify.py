@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from fedimg.aws import inventory
+from fedimg.aws import inventory, room
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
@@ -91,7 +91,13 @@ def verify(
             differences += comparison.blocked(seen)
             now_live = live | {job.job for job in store.jobs(LIVE)}
             differences += comparison.unrecorded(by_region[region], seen, now_live)
-            verifications.record_region(region, at, [text_of(each) for each in differences])
+            verifications.record_region(
+                region,
+                at,
+                [text_of(each) for each in differences],
+                public_amis=sum(bool(image.get("Public")) for image in seen.images.values()),
+                quota=room.quota(clients, region),
+            )
         verifications.record_amis(
             region, at, [row.ami for row in compared], _by_ami(compared, differences)
         )

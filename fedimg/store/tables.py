@@ -152,6 +152,9 @@ verified = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("error", Text),
     sa.Column("differences", JSON),
+    # How many AMIs of the site are public in the region, and how many of the account may be.
+    sa.Column("public_amis", sa.Integer),
+    sa.Column("quota", sa.Float),
 )
 #: One row, the time at which the database was created; empty when an older version created it.
 made = sa.Table(

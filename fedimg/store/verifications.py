@@ -19,12 +19,15 @@ class RegionVerification:
     """The last comparison of a region: its time in epoch seconds, and the differences as texts.
 
     With `error` the region could not be compared at `at`; the differences are those of before.
+    `public_amis` of the site were public, and `quota` of the account may be; None is unknown.
     """
 
     region: str
     at: float
     error: str | None
     differences: list[str]
+    public_amis: int | None = None
+    quota: float | None = None
 
 
 class Verifications:
@@ -52,9 +55,24 @@ class Verifications:
                     sa.update(amis).where(here, amis.c.ami == id).values(difference=text)
                 )
 
-    def record_region(self, region: str, at: float, differences: Collection[str]) -> None:
+    def record_region(
+        self,
+        region: str,
+        at: float,
+        differences: Collection[str],
+        *,
+        public_amis: int,
+        quota: float | None,
+    ) -> None:
         """Record that all of a region was compared."""
-        self._set(region, at=at, error=None, differences=list(differences))
+        self._set(
+            region,
+            at=at,
+            error=None,
+            differences=list(differences),
+            public_amis=public_amis,
+            quota=quota,
+        )
 
     def record_failure(self, region: str, at: float, error: str) -> None:
         """Record that a region could not be compared."""
@@ -65,7 +83,14 @@ class Verifications:
         with self._store.engine.connect() as connection:
             found = connection.execute(sa.select(verified).order_by(verified.c.region)).all()
         return [
-            RegionVerification(row.region, row.at, row.error, list(row.differences or ()))
+            RegionVerification(
+                row.region,
+                row.at,
+                row.error,
+                list(row.differences or ()),
+                row.public_amis,
+                row.quota,
+            )
             for row in found
         ]
 

@@ -14,7 +14,7 @@ from fedimg.aws import tags
 from fedimg.config import Verify
 from fedimg.lifecycle import read_back, repair, verify
 from fedimg.lifecycle.comparison import Difference, Kind
-from fedimg.lifecycle.problems import problems
+from fedimg.lifecycle.problems import problems, room
 from fedimg.lifecycle.verify import DailyVerification, RegionResult
 from fedimg.store.verifications import Verifications
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, RAW, REGIONS, Site
@@ -284,3 +284,17 @@ def test_worker_compares_once_an_interval_and_only_reports(
     before = Verifications(site.store).all()
     daily(site, 3600).look()
     assert Verifications(site.store).all() == before
+
+
+def test_room_for_public_amis_is_told_by_region(site: Site) -> None:
+    assert room(site.store, 4) is None
+    site.publish()
+    site.publish(regions=[ORIGIN])
+    compared(site)
+    told = {each.region: each for each in Verifications(site.store).all()}
+    assert told[FURTHER].quota is not None
+    quota = told[FURTHER].quota or 0.0
+    assert (told[ORIGIN].public_amis, told[FURTHER].public_amis) == (4, 2)
+    said = room(site.store, 4)
+    assert f"{ORIGIN}: {max(quota - 4, 0):g} of {quota:g} left" in str(said)
+    assert f"{FURTHER}: {max(quota - 2, 0):g} of {quota:g} left" in str(said)
