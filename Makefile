@@ -13,9 +13,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
 	@echo 'make demo VM=1    the same with virtual machines that boot the AMIs: some minutes'
-	@echo 'make test         lint, unit tests, system tests, virtual machines: 20 minutes'
-	@echo 'make test-long    the tests that no change has to wait for: 40 minutes (docs/testing.md)'
-	@echo 'make test-quick   lint, and the tests that start no process: 3 minutes'
+	@echo 'make test         lint, unit tests, system tests, virtual machines'
+	@echo 'make test-long    the tests that no change has to wait for (docs/testing.md)'
+	@echo 'make test-quick   lint, and the tests that start no process'
 	@echo 'make coverage     the tests of make test, and which lines they run'
 	@echo 'make system-test  of these, those of whole processes, on virtual machines too'
 	@echo 'make vm-test      the tests with virtual machines alone, one by one, the long ones too'
@@ -34,7 +34,7 @@ demo: programs $(INSTALLED)
 
 # So many files of tests at once: most tests wait for something, most of the time. Those of virtual
 # machines begin first, and take what the others leave of the processors.
-AT_ONCE := 3
+AT_ONCE := 4
 
 test: test-programs lint
 	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' --durations=30

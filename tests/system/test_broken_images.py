@@ -1,7 +1,7 @@
 """Two broken images that virtual machines really boot: one that never comes up, and one that does.
 
-The diagnoses of the others are made from their recorded consoles in
-tests/aws/boot/test_recorded_consoles.py; test_every_broken_image.py boots them all.
+tests/aws/boot/test_recorded_consoles.py makes diagnoses from recorded consoles;
+test_every_broken_image.py boots images that are broken in every way.
 """
 
 from __future__ import annotations
