@@ -1,3 +1,8 @@
+"""The configuration: what is read of fedimg.toml, and what its errors say.
+
+Follows fedimg/config/*.py.
+"""
+
 import os
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""No exception of a library reaches `fedimg status` in Python's words."""
+"""No exception of a library reaches `fedimg status` in Python's words.
+
+Follows fedimg/aws/client/errors.py.
+"""
 
 import pytest
 
