@@ -84,18 +84,33 @@ def replay(
     call: Call,
     since: Annotated[
         str, typer.Option(help="A time (2026-11-23, 2026-11-23T18:30Z) or an age (36h, 7d, 2w).")
-    ],
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the entries; store none.")
     ] = False,
+    explain: Annotated[
+        str,
+        typer.Option(
+            metavar="ENTRY", help="Only tell what becomes of each file of build:ID, task:ID …"
+        ),
+    ] = "",
 ) -> ExitCode:
     """List builds, tasks and composes that finished since a time, and queue those without a job.
 
     The worker does this by itself from the time of its last look. This command goes back further,
     and includes entries that the site's policy rejected before. The answer tells the prior state of
-    each entry: new, empty (no image was published), queued (waiting for the worker) or taken (has
-    jobs); it queues new and empty ones.
+    each entry: new, empty (no image was published), queued (waiting for the worker), taken (has
+    jobs) or partly (has jobs for some images); it queues new, empty and partly taken ones, and an
+    image that has a job gets no other. --explain names every file of one entry, and the fact or
+    the setting by which it is left out.
     """
+    if bool(since) == bool(explain):
+        raise CommandRefused(ExitCode.UNUSABLE, "give either --since WHEN or --explain ENTRY")
+    if explain:
+        from fedimg.cli import replay_explained
+
+        return replay_explained.explain(call, explain)
+
     from fedimg.cli import output
     from fedimg.intake import catch_up
     from fedimg.jobs.queue import JobQueue

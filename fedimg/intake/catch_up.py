@@ -17,7 +17,7 @@ from typing import Protocol
 from fedimg import config
 from fedimg.intake.deferred import DeferredEntries
 from fedimg.intake.watermarks import Watermark, Watermarks
-from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.jobs.queue import ASKED_AGAIN, Entry, JobQueue
 from fedimg.sources.koji_listing import FinishedEntry, Page
 from fedimg.sources.lookup import LookupRefused, SourceFails, SourceUnavailable
 from fedimg.store.store import Store
@@ -176,16 +176,16 @@ class Replayed:
 def replay(listing: Listing, jobs: JobQueue, since: float, *, dry_run: bool) -> Iterator[Replayed]:
     """Queue the entries that finished since a time and have no job; yield each as it is queued.
 
-    `since` is a time of the source's clock, in seconds since the epoch. An entry that failed or was
-    empty before is queued again, as the site's policy may have changed. Raises SourceUnavailable,
-    SourceFails or LookupRefused.
+    `since` is a time of the source's clock, in seconds since the epoch. An entry that failed, or of
+    which images were left out before, is queued again, as the site's policy may have changed.
+    Raises SourceUnavailable, SourceFails or LookupRefused.
     """
     for name in listing.names:
         for page in listing.since(name, since):
             for finished in page.found:
                 entry = finished.entry
                 before = jobs.known(entry) if dry_run else jobs.enqueue_entry(entry, any_age=True)
-                missed = before in (Entry.NEW, Entry.EMPTY)
+                missed = before in ASKED_AGAIN
                 yield Replayed(finished, before, stored=missed and not dry_run)
             if page.more:
                 raise SourceUnavailable(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from fedimg.config import Koji, Settings
@@ -21,6 +22,7 @@ from fedimg.sources.composes import Composes
 from fedimg.sources.file_server import Trusted
 from fedimg.sources.koji import KojiHub
 from fedimg.sources.lookup import (
+    LeftOut,
     LookupRefused,
     LookupResult,
     NotFinished,
@@ -36,6 +38,8 @@ PATIENCE = 60.0
 #: The first pause before a retry, in seconds; each is twice as long as the last.
 FIRST_PAUSE = 1.0
 _DAY = 86400.0
+#: The most files of an entry that are logged as left out, each in a line.
+_MOST_LOGGED = 200
 
 _log = logging.getLogger(__name__)
 
@@ -55,29 +59,57 @@ class Sources:
         return (self._composes if entry.startswith("compose:") else self._hub).find(entry)
 
 
-def wanted(result: LookupResult, koji: Koji) -> list[RawImage]:
-    """Return the images that the site publishes; log why the others are left out.
+@dataclass(frozen=True)
+class Decisions:
+    """The images of an entry that the site publishes, and the files that it leaves out."""
+
+    chosen: list[RawImage]
+    left_out: list[LeftOut]
+
+
+def decide(result: LookupResult, koji: Koji) -> Decisions:
+    """Decide each image of an entry by itself.
 
     The owner is checked first: anyone who may build scratch images can name one Fedora-Cloud-Base.
     """
     owners = koji.scratch_owners if result.scratch else koji.build_owners
+    owner = ""
     if result.owner is not None and result.owner not in owners:
-        _log.info(
-            '%s is left out: its owner "%s" is not in koji.%s',
-            result.entry,
-            one_line(result.owner, 80),
-            "scratch_owners" if result.scratch else "build_owners",
-        )
-        return []
-    images = []
+        setting = "scratch_owners" if result.scratch else "build_owners"
+        owner = f'its owner "{one_line(result.owner, 80)}" is not in koji.{setting}'
+    decided = Decisions([], list(result.left_out))
     for image in result.images:
-        if reason := _unwanted(image, koji):
-            _log.info("%s, %s is left out: %s", result.entry, image.file_name, reason)
+        if reason := owner or _unwanted(image, koji):
+            decided.left_out.append(LeftOut(image.file_name, reason, by_setting=True))
         else:
-            images.append(image)
-    if not result.images:
-        _log.info("%s has no raw image that EC2 could run", result.entry)
-    return images
+            decided.chosen.append(image)
+    return decided
+
+
+def wanted(result: LookupResult, koji: Koji) -> list[RawImage]:
+    """Return the images that the site publishes; log why each of the others is left out."""
+    decided = decide(result, koji)
+    log_left_out(result.entry, decided)
+    return decided.chosen
+
+
+def log_left_out(entry: str, decided: Decisions) -> None:
+    """Log each file that is left out with the reason; of very many, the first with a reason each.
+
+    A whole Fedora has hundreds of files that are no raw images.
+    """
+    ordered = sorted(decided.left_out, key=lambda each: not each.by_setting)
+    for left_out in ordered[:_MOST_LOGGED]:
+        _log.info("%s, %s is left out: %s", entry, left_out.name, left_out.reason)
+    if (more := len(ordered) - _MOST_LOGGED) > 0:
+        _log.info(
+            "%s: %d more files are left out; 'fedimg replay --explain %s' names them",
+            entry,
+            more,
+            entry,
+        )
+    if not decided.chosen and not ordered:
+        _log.info("%s has no file at all", entry)
 
 
 def _unwanted(image: RawImage, koji: Koji) -> str | None:
@@ -116,11 +148,13 @@ def images_to_publish(
     stop: threading.Event,
     *,
     any_age: bool = False,
+    on_decided: Callable[[Decisions], object] = lambda decided: None,
 ) -> list[RawImage]:
     """Return the images of an entry that the site publishes; none when the entry is dropped.
 
     A lookup without an answer is retried for PATIENCE seconds. `any_age` exempts the entry from
-    the age limit. Raises Defer when there is still no answer, Cancelled when `stop` is set.
+    the age limit; `on_decided` gets what was chosen and left out. Raises Defer when there is still
+    no answer, Cancelled when `stop` is set.
     """
     koji = settings.koji
     until = time.monotonic() + PATIENCE
@@ -136,7 +170,11 @@ def images_to_publish(
             if not any_age and (age_reason := too_old(result, days)):
                 _log.warning("%s is dropped: %s", entry, age_reason)
                 return []
-            return [_measured(image, settings) for image in wanted(result, koji)]
+            decided = decide(result, koji)
+            log_left_out(entry, decided)
+            measured = [_measured(image, settings) for image in decided.chosen]
+            on_decided(decided)
+            return measured
         except LookupRefused as error:
             _log.warning("%s is dropped: %s", entry, error)
             return []

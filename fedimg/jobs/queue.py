@@ -12,6 +12,7 @@ from dbos import DBOSClient
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.jobs.age_exemptions import AgeExemptions
+from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.retries import RetryKind, RetrySchedule, ScheduledRetry
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.store import Store
@@ -43,8 +44,15 @@ class Entry(StrEnum):
     QUEUED = "queued"
     #: The entry's images have jobs.
     TAKEN = "taken"
+    #: Some of the entry's images have jobs; the settings left others out, or an earlier version of
+    #: fedimg did not record whether they did.
+    PARTLY = "partly"
     #: The entry failed, or has no image that the site publishes, or none yet.
     EMPTY = "empty"
+
+
+#: The states in which an entry is queued when it is announced or found.
+ASKED_AGAIN = (Entry.NEW, Entry.EMPTY, Entry.PARTLY)
 
 
 class JobQueue:
@@ -54,6 +62,7 @@ class JobQueue:
         self._store = store
         self._retries = RetrySchedule(store)
         self._age_exemptions = AgeExemptions(store)
+        self._images = EntryImages(store)
         self._client = DBOSClient(
             system_database_engine=store.engine,
             serializer=SERIALIZER,
@@ -69,15 +78,16 @@ class JobQueue:
         """Queue an entry, `task:<id>`, `build:<id>` or `compose:<id>`, unless it is there already.
 
         An entry that failed or was empty is queued again when it is announced again: a forged
-        message, sent before the build exists, must not block the build's own id. `any_age` exempts
-        the entry from the age limit. Return the entry's state before the call.
+        message, sent before the build exists, must not block the build's own id. So is an entry of
+        which some images were left out: those that have a job get no other. `any_age` exempts the
+        entry from the age limit. Return the entry's state before the call.
         """
         before = self.known(entry)
         if any_age and before is not Entry.TAKEN:
             self._age_exemptions.add(entry)
-        if before is Entry.EMPTY:
+        if before in (Entry.EMPTY, Entry.PARTLY):
             self._client.delete_workflow(entry)
-        if before in (Entry.NEW, Entry.EMPTY):
+        if before in ASKED_AGAIN:
             self._client.enqueue(
                 {"queue_name": INTAKE_QUEUE, "workflow_name": INTAKE, "workflow_id": entry}, entry
             )
@@ -88,8 +98,19 @@ class JobQueue:
         for row in self._client.list_workflows(workflow_ids=[entry], load_input=False):
             if row.status not in ("SUCCESS", "ERROR"):
                 return Entry.QUEUED
-            return Entry.TAKEN if row.output else Entry.EMPTY
+            return self._ended(entry, row.status, bool(row.output))
         return Entry.NEW
+
+    def _ended(self, entry: str, status: str, submitted: bool) -> Entry:
+        """Return the state of an entry whose workflow has ended; `submitted` if it made jobs."""
+        if status == "ERROR":
+            return Entry.EMPTY
+        images = self._images.of(entry)
+        if not images:
+            return Entry.PARTLY if submitted else Entry.EMPTY
+        if not any(images.values()):
+            return Entry.EMPTY
+        return Entry.TAKEN if all(images.values()) else Entry.PARTLY
 
     def submit(self, image: RawImage) -> str | None:
         """Queue the publishing of an image; return its job, or None when it has one already."""
@@ -273,6 +294,7 @@ class JobQueue:
         ):
             self._client.delete_workflows([workflow.workflow_id for workflow in ended])
             deleted += len(ended)
+        self._images.forget(before)
         return deleted
 
     def _publish(self, connection: sa.Connection, job: str, run: int) -> object:

@@ -20,7 +20,13 @@ from fedimg.exceptions import exhausted
 from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.sources import http
 from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
-from fedimg.sources.lookup import LookupRefused, LookupResult, NotFinished, SourceUnavailable
+from fedimg.sources.lookup import (
+    LeftOut,
+    LookupRefused,
+    LookupResult,
+    NotFinished,
+    SourceUnavailable,
+)
 from fedimg.untrusted import json_bounds
 from fedimg.untrusted.quoting import one_line
 
@@ -30,7 +36,9 @@ _FAILED = ("DOOMED", "TERMINATED")
 STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
 #: Most parts of an image's path.
 _MOST_PATH_PARTS = 10
-_RAW = ("raw-xz", "raw.xz")
+_RAW_FORMATS = ("raw.xz", "raw-xz")
+#: The type under which productmd reads any raw image: what Pungi calls it does not matter.
+_RAW_TYPE = "raw-xz"
 #: Most raw images of a compose; a whole Fedora has some dozens.
 _MOST = 1000
 
@@ -38,7 +46,9 @@ _log = logging.getLogger(__name__)
 
 
 class _RawImages(Images):  # type: ignore[misc]
-    """The raw images of an images.json; images of other types are skipped.
+    """The raw images of an images.json, by format and file name, whatever their types.
+
+    The others are in `left_out`.
 
     productmd's own reader fails at one image of an unknown type, and compares all pairs of images.
     """
@@ -48,6 +58,7 @@ class _RawImages(Images):  # type: ignore[misc]
         self.header.deserialize(data)
         self.compose.deserialize(data["payload"])
         self.raw: list[tuple[str, Image]] = []
+        self.left_out: list[LeftOut] = []
         for variant, arches in data["payload"]["images"].items():
             entries = [entry for of_arch in arches.values() for entry in of_arch]
             raw = [image for entry in entries if (image := self._one(entry)) is not None]
@@ -58,12 +69,23 @@ class _RawImages(Images):  # type: ignore[misc]
     def _one(self, data: Any) -> Image | None:
         image = Image(self)
         try:
-            if data["type"] not in _RAW or not data["path"].endswith(RAW_SUFFIX):
+            # Older composes say the format in the type.
+            said = data.get("format", data["type"])
+            if said not in _RAW_FORMATS or not data["path"].endswith(RAW_SUFFIX):
+                reason = f"its format is {one_line(str(said), 80)}"
+                if said in _RAW_FORMATS:
+                    reason = f"its name does not end in {RAW_SUFFIX}"
+                elif data["path"].endswith(RAW_SUFFIX):
+                    reason += f", though its name ends in {RAW_SUFFIX}"
+                self.left_out.append(LeftOut(_named(data), reason))
                 return None
-            image.deserialize(data)
+            image.deserialize({**data, "type": _RAW_TYPE})
         except Exception as error:
+            if exhausted(error):
+                raise
             # productmd raises any kind of error; the other images are still usable.
-            _log.info("left out an image of compose %.200r: %.300r", self.compose.id, error)
+            reason = one_line(str(error) or type(error).__name__, 300)
+            self.left_out.append(LeftOut(_named(data), f"its metadata is invalid: {reason}"))
             return None
         return image
 
@@ -104,15 +126,17 @@ class Composes:
         info = self._read(ComposeInfo, f"{url}/compose/metadata/composeinfo.json", name)
         images = self._read(_RawImages, f"{url}/compose/metadata/images.json", name)
         chosen = self._settings
+        left_out = list(images.left_out)
+        raw = tuple(self._raw_images(name, url, images, left_out))
         for setting, value, allowed in (
             ("composes.types", info.compose.type, chosen.types),
             ("composes.release_types", info.release.type, chosen.release_types),
         ):
             if value not in allowed:
-                _log.info("left out %s: its %.80r is not in %s", entry, value, setting)
-                return LookupResult(entry, None, False, (), *times)
-        raw = tuple(self._raw_images(name, url, images))
-        return LookupResult(entry, None, False, raw, *times)
+                reason = f"the compose's {one_line(str(value), 80)} is not in {setting}"
+                left_out += [LeftOut(image.file_name, reason, by_setting=True) for image in raw]
+                raw = ()
+        return LookupResult(entry, None, False, raw, *times, tuple(left_out))
 
     def _find_location(self, name: str) -> tuple[str, http.Answer]:
         """Return URL and STATUS of a finished compose at the first location that has it."""
@@ -173,15 +197,14 @@ class Composes:
             )
         return metadata
 
-    def _raw_images(self, name: str, compose_url: str, images: _RawImages) -> Iterable[RawImage]:
+    def _raw_images(
+        self, name: str, compose_url: str, images: _RawImages, left_out: list[LeftOut]
+    ) -> Iterable[RawImage]:
         chosen = self._settings
         for variant, image in images.raw:
-            if chosen.variants and variant not in chosen.variants:
-                continue
-            if chosen.subvariants and image.subvariant not in chosen.subvariants:
-                continue
+            file = _named({"path": image.path})
             try:
-                yield RawImage(
+                found = RawImage(
                     url=f"{compose_url}/compose/{_safe(image.path)}",
                     architecture=Architecture.from_koji(str(image.arch)),
                     build=name,
@@ -191,7 +214,18 @@ class Composes:
                 )
             except (ValueError, TypeError, AttributeError) as error:
                 # productmd does not check the types of all fields.
-                _log.info("left out image %.200r of compose %s: %s", image.path, name, error)
+                left_out.append(LeftOut(file, one_line(str(error), 300)))
+                continue
+            for setting, value, allowed in (
+                ("composes.variants", variant, chosen.variants),
+                ("composes.subvariants", image.subvariant, chosen.subvariants),
+            ):
+                if allowed and value not in allowed:
+                    reason = f'its "{one_line(str(value), 80)}" is not in {setting}'
+                    left_out.append(LeftOut(file, reason, by_setting=True))
+                    break
+            else:
+                yield found
 
 
 def _load(metadata: ComposeInfo | _RawImages, body: bytes) -> None:
@@ -224,6 +258,12 @@ def _times(name: str, status: http.Answer) -> tuple[float, float | None]:
         return completed, http.seconds_of(status.date)
     except ValueError:
         return completed, None
+
+
+def _named(data: Any) -> str:
+    """Return the file name of an image's metadata, of any kind, in one line."""
+    path = data.get("path") if isinstance(data, dict) else None
+    return one_line(path.rsplit("/", 1)[-1], 200) if isinstance(path, str) else "an unnamed image"
 
 
 def _path(image: Any) -> str:

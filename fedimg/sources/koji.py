@@ -15,6 +15,7 @@ from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
 from fedimg.sources.http import NoAnswer, TooLong
 from fedimg.sources.identifiers import LARGEST_ID, METHODS
 from fedimg.sources.lookup import (
+    LeftOut,
     LookupRefused,
     LookupResult,
     NotFinished,
@@ -92,6 +93,7 @@ class KojiHub:
         owner = info.get("owner")
         if type(owner) is not int or not 0 < owner <= LARGEST_ID:
             raise KojiRefused(f"the hub returned an invalid owner of task {task}: {owner!r:.80}")
+        left_out: list[LeftOut] = []
         (user, *results), now = self._dated_call(
             ("getUser", owner), *(("getTaskResult", each) for each in tasks)
         )
@@ -102,13 +104,16 @@ class KojiHub:
             images=tuple(
                 image
                 for each, result in zip(tasks, results, strict=True)
-                for image in self._scratch_images(each, result)
+                for image in self._scratch_images(each, result, left_out)
             ),
             completed=_time(info.get("completion_ts")),
             now=now,
+            left_out=tuple(left_out),
         )
 
-    def _scratch_images(self, task: int, result: Any) -> Iterable[RawImage]:
+    def _scratch_images(
+        self, task: int, result: Any, left_out: list[LeftOut]
+    ) -> Iterable[RawImage]:
         files = result.get("files") if isinstance(result, dict) else None
         if not isinstance(files, list):
             _log.info("left out task %d: its result lists no files", task)
@@ -117,6 +122,7 @@ class KojiHub:
         folder = f"{self._settings.topurl}/work/tasks/{task % 10000}/{task}"
         for name in files:
             if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
+                left_out.append(_not_raw(name))
                 continue
             try:
                 parts = [_name(result.get(key), key) for key in ("name", "version", "release")]
@@ -127,7 +133,7 @@ class KojiHub:
                     source=f"task-{task}",
                 )
             except ValueError as error:
-                _log.info("left out file %.200r of task %d: %s", name, task, error)
+                left_out.append(LeftOut(one_line(name, 200), str(error)))
 
     def _build(self, build: int) -> LookupResult:
         (info, archives), now = self._dated_call(
@@ -145,28 +151,30 @@ class KojiHub:
             raise KojiRefused(f"build {build}: {error}") from error
         if not isinstance(archives, list):
             raise KojiRefused(f"the hub returned no list of the archives of build {build}")
+        left_out: list[LeftOut] = []
+        images = tuple(self._build_images(build, parts, archives, left_out))
         return LookupResult(
             entry=f"build:{build}",
             owner=_text(info.get("owner_name"), f"owner of build {build}"),
             scratch=False,
-            images=tuple(self._build_images(build, parts, archives)),
+            images=images,
             completed=_time(info.get("completion_ts")),
             now=now,
+            left_out=tuple(left_out),
         )
 
     def _build_images(
-        self, build: int, parts: list[str], archives: list[Any]
+        self, build: int, parts: list[str], archives: list[Any], left_out: list[LeftOut]
     ) -> Iterable[RawImage]:
         # As koji.pathinfo.imagebuild does.
         folder = f"{self._settings.topurl}/packages/{'/'.join(map(in_url, parts))}/images"
         for archive in archives:
             name = archive.get("filename") if isinstance(archive, dict) else None
             if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
+                left_out.append(_not_raw(name))
                 continue
             if archive.get("metadata_only"):
-                _log.info(
-                    "left out file %.200r of build %d: Koji has its metadata only", name, build
-                )
+                left_out.append(LeftOut(one_line(name, 200), "Koji has its metadata only"))
                 continue
             try:
                 yield RawImage(
@@ -178,7 +186,7 @@ class KojiHub:
                     checksum=_checksum(archive),
                 )
             except ValueError as error:
-                _log.info("left out file %.200r of build %d: %s", name, build, error)
+                left_out.append(LeftOut(one_line(name, 200), str(error)))
 
     def _call(self, *calls: tuple[Any, ...]) -> list[Any]:
         """Return the hub's answers to some calls, made in one request (multiCall)."""
@@ -290,6 +298,12 @@ def _name(value: Any, what: str) -> str:
     if not isinstance(value, str) or not FILE_NAME.fullmatch(value) or not value.strip("."):
         raise ValueError(f"{what} {value!r:.200} is not a name that Koji makes")
     return value
+
+
+def _not_raw(name: Any) -> LeftOut:
+    if not isinstance(name, str):
+        return LeftOut("a file without a name", "its name is no text")
+    return LeftOut(one_line(name, 200), f"its name does not end in {RAW_SUFFIX}")
 
 
 def _architecture(value: Any) -> Architecture:

@@ -28,12 +28,25 @@ class LookupRefused(QuotedError):
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file of an entry that is not published, and why.
+
+    `by_setting` says that another setting would have it published.
+    """
+
+    name: str
+    reason: str
+    by_setting: bool = False
+
+
+@dataclass(frozen=True)
 class LookupResult:
     """An entry as its source describes it.
 
     A build that is not `scratch` has passed Koji's policy. `owner` is None for a compose: everybody
     who can write to its location may publish. `completed` is when the entry finished, and `now`
-    the source's time, in seconds since the epoch; None if unknown.
+    the source's time, in seconds since the epoch; None if unknown. `left_out` are the files that
+    the source itself left out.
     """
 
     entry: str
@@ -42,3 +55,4 @@ class LookupResult:
     images: tuple[RawImage, ...]
     completed: float | None = None
     now: float | None = None
+    left_out: tuple[LeftOut, ...] = ()

@@ -293,6 +293,15 @@ age_exempt = sa.Table(
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
 )
+#: The table of fedimg.jobs.entry_images.
+entry_images = sa.Table(
+    "fedimg_entry_images",
+    metadata,
+    sa.Column("entry", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("chosen", sa.Boolean, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
 #: The tables of fedimg.worker.registry: the workers, and the runs that each works on.
 workers = sa.Table(
     "fedimg_workers",

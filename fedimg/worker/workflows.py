@@ -19,9 +19,10 @@ from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
 from fedimg.intake import resolve
 from fedimg.intake.deferred import Defer, DeferredEntries, source_name
-from fedimg.intake.resolve import Sources
+from fedimg.intake.resolve import Decisions, Sources
 from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.durable_steps import DurableSteps, Gate, block_until_exit
+from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
@@ -85,6 +86,7 @@ class Workflows:
         self._name = name
         self._deferred = DeferredEntries(store)
         self._age_exemptions = AgeExemptions(store)
+        self._entry_images = EntryImages(store)
         self._active: dict[tuple[str, int], _ActiveRun] = {}
         # Jobs whose first run this process has done from its start to its end, and the regions
         # where their snapshot may have been copied twice.
@@ -116,6 +118,14 @@ class Workflows:
 
     def _lookup(self, entry: str) -> list[RawImage]:
         """Return the entry's images; none if the lookup is deferred or finally failed."""
+
+        def record(decided: Decisions) -> None:
+            self._entry_images.record(
+                entry,
+                {image.file_name for image in decided.chosen},
+                {each.name for each in decided.left_out if each.by_setting},
+            )
+
         try:
             images = resolve.images_to_publish(
                 entry,
@@ -123,6 +133,7 @@ class Workflows:
                 self._settings,
                 self.stopping,
                 any_age=self._age_exemptions.has(entry),
+                on_decided=record,
             )
         except Defer as error:
             deferred = self._deferred.postpone(entry, error.why, str(error))

@@ -1,0 +1,34 @@
+"""`fedimg replay --explain ENTRY` names each file of an entry, and why it is left out."""
+
+import json
+from pathlib import Path
+
+from fedimg.cli import replay_explained
+from lab.koji import Koji
+from tests.cli.test_commands import Run, config, run, store
+from tests.intake.image_files import NAME, RELEASE, VERSION, files
+
+__all__ = ["config", "replay_explained", "run", "store"]
+
+
+def test_explain_names_each_file_with_the_fact_or_setting_that_decides(
+    koji: Koji, run: Run, config: Path, tmp_path: Path
+) -> None:
+    made = files(tmp_path, arches=("x86_64", "aarch64", "s390x"))
+    build = koji.add_build(NAME, VERSION, RELEASE, made)
+    with config.open("a") as file:
+        file.write(f'\n[koji]\nhub = "{koji.hub_url}"\ntopurl = "{koji.top_url}"\n')
+        file.write('architectures = ["x86_64"]\n')
+    answer = run("replay", "--explain", f"build:{build.id}", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    told = {row["file"].split(".")[-3]: row for row in json.loads(answer.stdout)}
+    assert told["x86_64"]["decision"] == "not yet taken"
+    assert told["aarch64"]["reason"] == "arm64 is not in koji.architectures"
+    assert "s390x" in told["s390x"]["reason"]
+    assert {told[arch]["decision"] for arch in ("aarch64", "s390x")} == {"left out"}
+
+
+def test_replay_needs_a_time_or_an_entry(run: Run) -> None:
+    refused = run("replay")
+    assert refused.exit_code == 2
+    assert "give either --since WHEN or --explain ENTRY" in refused.stderr
