@@ -7,15 +7,15 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from fedimg.store.store import Store
+from fedimg.store.database import Database
 from fedimg.store.tables import entry_images
 
 
 class EntryImages:
     """The images of each entry, in the database as they were decided when its source last told."""
 
-    def __init__(self, store: Store) -> None:
-        self._engine = store.engine
+    def __init__(self, database: Database) -> None:
+        self._engine = database.engine
 
     def record(self, entry: str, chosen: Collection[str], left_out: Collection[str]) -> None:
         """Replace an entry's record: the names of its chosen images, and of those left out.

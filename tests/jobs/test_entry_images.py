@@ -76,7 +76,7 @@ def test_entry_of_which_a_setting_left_out_an_image_is_asked_again(
     site: Site, tmp_path: Path
 ) -> None:
     entry = site.build(tmp_path, "x86_64", "aarch64")
-    site.jobs.take_in(entry)
+    site.jobs.enqueue_entry(entry)
     (first,) = site.resolve(entry)
     assert first.endswith("x86_64")
     site.policy = {}
@@ -86,7 +86,7 @@ def test_entry_of_which_a_setting_left_out_an_image_is_asked_again(
     (second,) = site.resolve(entry)
     assert second.endswith("aarch64")
     # Now that all of it is taken, a message has no effect.
-    assert site.jobs.take_in(entry) is Entry.TAKEN
+    assert site.jobs.enqueue_entry(entry) is Entry.TAKEN
     assert len(site.store.jobs()) == 2
 
 
@@ -95,7 +95,7 @@ def test_announcement_of_a_partly_taken_entry_makes_no_second_job(
 ) -> None:
     entry = site.build(tmp_path, "x86_64", "aarch64")
     for before in (Entry.NEW, Entry.PARTLY, Entry.PARTLY):
-        assert site.jobs.take_in(entry) is before
+        assert site.jobs.enqueue_entry(entry) is before
         assert site.jobs.known(entry) is Entry.QUEUED
         site.resolve(entry)
     assert len(site.store.jobs()) == 1
@@ -103,7 +103,7 @@ def test_announcement_of_a_partly_taken_entry_makes_no_second_job(
 
 def test_image_that_no_setting_admits_leaves_the_entry_taken(site: Site, tmp_path: Path) -> None:
     entry = site.build(tmp_path, "x86_64", "s390x")
-    site.jobs.take_in(entry)
+    site.jobs.enqueue_entry(entry)
     site.resolve(entry)
     assert site.jobs.known(entry) is Entry.TAKEN
 
@@ -112,13 +112,13 @@ def test_entry_taken_by_a_former_version_is_decided_by_its_jobs(
     site: Site, store: Store, tmp_path: Path
 ) -> None:
     entry = site.build(tmp_path, "x86_64", "aarch64")
-    site.jobs.take_in(entry)
+    site.jobs.enqueue_entry(entry)
     made = site.resolve(entry)
     # A former version has no record of the images.
     EntryImages(store).record(entry, [], [])
     site.end(entry, made)
     site.policy = {}
-    assert site.jobs.take_in(entry) is Entry.PARTLY
+    assert site.jobs.enqueue_entry(entry) is Entry.PARTLY
     assert [job.rsplit(".", 1)[-1] for job in site.resolve(entry)] == ["aarch64"]
 
 
@@ -129,11 +129,11 @@ def test_variant_chosen_later_brings_the_other_images_of_a_compose(
     entry = f"compose:{COMPOSE}"
     add_compose(site.koji.root, COMPOSE, files(tmp_path))
     site.composes = {"subvariants": ["Minimal"]}
-    site.jobs.take_in(entry)
+    site.jobs.enqueue_entry(entry)
     assert site.resolve(entry) == []
     assert 'left out: its "Cloud_Base" is not in composes.subvariants' in caplog.text
     site.composes = {}
-    assert site.jobs.take_in(entry) is Entry.EMPTY
+    assert site.jobs.enqueue_entry(entry) is Entry.EMPTY
     assert len(site.resolve(entry)) == 1
 
 
@@ -152,7 +152,7 @@ def test_what_is_left_out_of_a_compose_is_named_with_its_reason(
     caplog.set_level(logging.INFO)
     folder = add_compose(site.koji.root, COMPOSE, files(tmp_path))
     change(folder, type="qcow2", format="qcow2", path="Cloud/x86_64/images/a.qcow2")
-    site.jobs.take_in(f"compose:{COMPOSE}")
+    site.jobs.enqueue_entry(f"compose:{COMPOSE}")
     assert site.resolve(f"compose:{COMPOSE}") == []
     assert "a.qcow2 is left out: its format is qcow2" in caplog.text
 
