@@ -74,6 +74,7 @@ def test_entry_that_the_journal_does_not_take_is_printed_with_its_priority(
     assert capsys.readouterr().err == "<3>failed\n"
 
 
+@pytest.mark.process
 def test_lines_end_with_the_fields_where_no_journal_listens() -> None:
     for stream in ("", "1:2"):
         environment = {**os.environ, "JOURNAL_STREAM": stream}
