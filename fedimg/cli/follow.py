@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +14,6 @@ from fedimg.cli.output import Output, fields, job_line, job_value, region_line
 from fedimg.progress import PUBLIC
 from fedimg.store.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.store.store import Store
-from fedimg.untrusted.quoting import plain
 
 # A read of the database takes a few milliseconds.
 _PAUSE_SECONDS = 0.5
@@ -59,21 +59,26 @@ def _lines(snapshots: Iterator[list[JobRow]], output: Output) -> list[JobRow]:
             # The job's own line comes last, so that the last line tells the job's end.
             lines = {(row.job, region.region): region_line(row, region) for region in row.regions}
             lines |= {(row.job, ""): job_line(row)}
-            changed = {key: line for key, line in lines.items() if printed.get(key) != line}
-            printed |= changed
+            # What has only a new time is no change.
+            texts = {key: [*line[:3], *line[4:]] for key, line in lines.items()}
+            changed = {key: line for key, line in lines.items() if printed.get(key) != texts[key]}
+            printed |= texts
             if changed and output.as_json:
                 output.value(job_value(row))
             elif not output.as_json:
                 for line in changed.values():
-                    print(plain("  ".join(fields(line))).rstrip(), flush=True)
+                    output.line("  ".join(fields(line)).rstrip())
+            if output.lost:
+                return rows
     return rows
 
 
 def _bars(snapshots: Iterator[list[JobRow]]) -> list[JobRow]:
     rows: list[JobRow] = []
+    columns = shutil.get_terminal_size().columns
     with Progress(
         TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=max(4, min(20, columns // 8))),
         TextColumn("{task.fields[text]}", markup=False, table_column=Column(ratio=1)),
         TimeElapsedColumn(),
         expand=True,
@@ -82,7 +87,8 @@ def _bars(snapshots: Iterator[list[JobRow]]) -> list[JobRow]:
 
         def draw(job: str, region: str, text: str, done: float, total: float) -> None:
             if (job, region) not in bars:
-                title = f"  {region}" if region else job
+                # Half of a narrow terminal is for the step; what tells jobs apart is their ends.
+                title = f"  {region}" if region else _shortened(job, columns // 2 - 4)
                 bars[job, region] = progress.add_task(title, total=None, text="")
             progress.update(bars[job, region], text=text, completed=done, total=total or None)
 
@@ -95,6 +101,14 @@ def _bars(snapshots: Iterator[list[JobRow]]) -> list[JobRow]:
                     text = " ".join((region.step, region.error or region.detail))
                     draw(row.job, region.region, text, *_fraction(region))
     return rows
+
+
+def _shortened(name: str, length: int) -> str:
+    """Return a name of at most `length` characters, with its middle left out."""
+    if len(name) <= length:
+        return name
+    kept = max(2, length - 1)
+    return f"{name[: kept // 2]}…{name[-(kept - kept // 2) :]}"
 
 
 def _fraction(region: RegionRow) -> tuple[float, float]:

@@ -8,6 +8,14 @@ import typer
 
 from fedimg.cli.app import Call, ExitCode, command
 from fedimg.cli.image_arguments import ArchOption, URLArgument, architecture_of, image_of
+from fedimg.cli.job_filters import (
+    SHOWN_JOBS,
+    beginning,
+    known_states,
+    newest,
+    refuse_unknown_region,
+    refuse_unknown_type,
+)
 from fedimg.cli.job_lookup import exit_code, find, note_hold, note_idle_reasons
 
 
@@ -22,16 +30,39 @@ def status(
         bool,
         typer.Option("--watch", "-w", help="Follow the jobs to their end; exit by JOB's state."),
     ] = False,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="Only jobs in this state; repeat the option for several."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only jobs that changed since a time (2026-11-23) or an age (36h, 7d)."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, help="At most so many jobs, the newest; 0 for all, as with --json."),
+    ] = None,
 ) -> ExitCode:
-    """List jobs, oldest first; for one job, also its regions and boot checks."""
+    """List jobs, oldest first; for one job, also its regions and boot checks.
+
+    Without a limit, a list for people has all active jobs and the last 50 others.
+    """
     from fedimg.cli import output
     from fedimg.cli.follow import follow, is_active
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
     from fedimg.lifecycle.problems import problems, room
 
+    states, begin = known_states(state or ()), beginning(since)
     store = call.store()
     rows = [find(store, job)] if job else store.jobs()
+    rows = [row for row in rows if (not states or row.state in states) and row.updated >= begin]
+    if limit is None and not call.output.as_json:
+        rows, left_out = newest(rows, SHOWN_JOBS)
+    else:
+        rows, left_out = newest(rows, limit) if limit else (rows, 0)
+    if left_out:
+        call.output.note(f"{left_out} older jobs are not listed; --limit 0 lists all")
     active = [row for row in rows if is_active(row)]
     if active:
         note_idle_reasons(call, active)
@@ -48,7 +79,9 @@ def status(
     if watch and active:
         rows = follow(store, [row.job for row in active], call.output)
     else:
-        call.output.answer(output.jobs(rows, details=job is not None))
+        filtered = states or since
+        nothing = "no job matches" if filtered else "there are no jobs yet"
+        call.output.answer(output.jobs(rows, details=job is not None, nothing=nothing))
     return exit_code(rows[0]) if watch and job else ExitCode.OK
 
 
@@ -67,9 +100,16 @@ def amis(
     from fedimg.cli import output
 
     architecture = architecture_of(arch) if arch else None
+    if ami_type is not None:
+        refuse_unknown_type(ami_type)
+    all_rows = call.store().amis()
+    if region is not None:
+        ec2 = call.settings.ec2
+        known = {ec2.origin, *ec2.regions, *ec2.exclude_regions, *(row.region for row in all_rows)}
+        refuse_unknown_region(region, known)
     rows = [
         row
-        for row in call.store().amis()
+        for row in all_rows
         if (image is None or image in row.image)
         and region in (None, row.region)
         and architecture in (None, row.architecture)

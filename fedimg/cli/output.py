@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fedimg.diagnostics import Finding, Status
-from fedimg.progress import AWAY, PUBLIC, CheckState
+from fedimg.progress import AWAY, HELD, PUBLIC, CheckState
 from fedimg.records import as_record
+from fedimg.untrusted.failures import reason
 from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
 
@@ -43,6 +49,7 @@ _CHECK_STYLES = {
     CheckState.FAILED: "red",
     CheckState.SKIPPED: "dim",
 }
+_SINCE = re.compile(r", since \d\d:\d\d:\d\d UTC")
 #: How many of the last lines that a test instance printed are shown; JSON has all stored lines.
 _SHOWN_LINES = 30
 #: How many resources of unknown jobs an error names; the answer lists all.
@@ -59,21 +66,30 @@ class Answer:
     """One answer in its three forms.
 
     `value` is printed as JSON; `rows` are the fields of the plain lines; `page` is shown on a
-    terminal; `nothing` is the note on standard error when `rows` is empty.
+    terminal; `nothing` is the note on standard error when `rows` is empty. `header` names the
+    fields of the plain lines, in a line before them.
     """
 
     value: Any
     rows: Sequence[Sequence[str]]
     page: Sequence[RenderableType]
     nothing: str = ""
+    header: Sequence[str] = ()
 
 
 class Output:
-    """Write to standard output and standard error, as JSON or for a person."""
+    """Write to standard output and standard error, as JSON or for a person.
+
+    A standard output that is closed or full is told in one line on standard error; the command goes
+    on and exits with its own status.
+    """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self.live = not as_json and sys.stdout.isatty()
+        # Python has no standard output where the caller closed it (`>&-`).
+        self.live = not as_json and sys.stdout is not None and sys.stdout.isatty()
+        #: Whether nobody reads standard output any more.
+        self.lost = False
 
     def answer(self, answer: Answer) -> None:
         """Print an answer on standard output."""
@@ -88,14 +104,18 @@ class Output:
                     # Text is not wrapped, so that a name can be copied in one piece.
                     console.print(part, soft_wrap=isinstance(part, Text))
             # Rich removes control characters from texts; its own colour codes have to stay.
-            print(hide(drawn.get()), end="", flush=True)
+            self._write(hide(drawn.get()), end="")
         else:
-            for line in _aligned(answer.rows):
-                print(plain(line), flush=True)
+            for line in _aligned([*([answer.header] if answer.header else []), *answer.rows]):
+                self.line(line)
+
+    def line(self, text: str) -> None:
+        """Print a line of text on standard output."""
+        self._write(plain(text))
 
     def value(self, value: Any) -> None:
         """Print a line of JSON on standard output."""
-        print(json.dumps(plain_values(value)), flush=True)
+        self._write(json.dumps(plain_values(value)))
 
     def note(self, text: str) -> None:
         """Print a note for a person, which is not part of the answer, on standard error."""
@@ -108,6 +128,26 @@ class Output:
             self.value({"error": text})
         print(f"fedimg: {text}", file=sys.stderr, flush=True)
 
+    def _write(self, text: str, end: str = "\n") -> None:
+        if self.lost:
+            return
+        try:
+            if sys.stdout is None:
+                raise BrokenPipeError(errno.EBADF, "it is closed")
+            print(text, end=end, flush=True)
+        except OSError as error:
+            self.lost = True
+            if sys.stdout is not None:
+                # Otherwise Python would write the rest at its exit, and fail once more.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, sys.stdout.fileno())
+                os.close(nowhere)
+            with suppress(OSError):
+                self.note(
+                    f"fedimg: cannot write to standard output: {reason(error)}; the command itself "
+                    "is done"
+                )
+
 
 def when(seconds: float) -> str:
     """Format seconds since the epoch as an ISO-8601 time in UTC."""
@@ -117,7 +157,8 @@ def when(seconds: float) -> str:
 def job_value(row: JobRow) -> dict[str, Any]:
     """Return a job as a JSON object; `image` is the image's name, times are ISO-8601 in UTC.
 
-    `next`, the time of the next retry, is present only when a retry is scheduled.
+    `next`, the time of the next retry, is present only when a retry is scheduled, and `waits` only
+    when the job waits for something that it names.
     """
     return {
         "job": row.job,
@@ -132,7 +173,20 @@ def job_value(row: JobRow) -> dict[str, Any]:
             for region in sorted(row.regions, key=lambda region: region.region)
         ],
         **({} if row.next is None else {"next": when(row.next)}),
+        **({"waits": waits} if (waits := waits_for(row)) else {}),
     }
+
+
+def waits_for(row: JobRow) -> str:
+    """Return what a running job waits for: EC2, a region, or the end of the hold; else empty."""
+    if row.state != "running":
+        return ""
+    waiting: dict[str, list[str]] = {}
+    for region in row.regions:
+        if region.detail.startswith("waiting") or region.step == HELD:
+            # Times differ by seconds from region to region; what is waited for does not.
+            waiting.setdefault(_SINCE.sub("", region.detail), []).append(region.region)
+    return "; ".join(f"{', '.join(regions)}: {text}" for text, regions in waiting.items())
 
 
 def test_value(test: BootTestRow) -> dict[str, Any]:
@@ -154,13 +208,15 @@ def job(row: JobRow) -> Answer:
     return Answer(job_value(row), [job_line(row)], [_jobs_table([row])])
 
 
-def jobs(rows: Sequence[JobRow], *, details: bool) -> Answer:
+def jobs(
+    rows: Sequence[JobRow], *, details: bool, nothing: str = "there are no jobs yet"
+) -> Answer:
     """Render jobs in the given order; with `details`, also their regions and boot checks."""
     lines: list[Sequence[str]] = []
     page: list[RenderableType] = [_jobs_table(rows)]
     for row in rows:
         lines.append(job_line(row))
-        if row.error:
+        if _reason(row):
             page.append(Text(f"{row.job}: {_reason(row)}", style=_STATE_STYLES.get(row.state, "")))
         if details:
             lines += [region_line(row, region) for region in row.regions]
@@ -170,7 +226,8 @@ def jobs(rows: Sequence[JobRow], *, details: bool) -> Answer:
                 page += _test_page(test)
     tests = [{"tests": [test_value(test) for test in row.tests]} if details else {} for row in rows]
     values = [job_value(row) | more for row, more in zip(rows, tests, strict=True)]
-    return Answer(values, lines, page, "there are no jobs yet")
+    header = ["JOB", "STATE-OR-REGION", "STEP", "UPDATED", "REASON-OR-DETAIL"]
+    return Answer(values, lines, page, nothing, header)
 
 
 def region_line(row: JobRow, region: RegionRow) -> list[str]:
@@ -198,13 +255,13 @@ def job_line(row: JobRow) -> list[str]:
 
 
 def _reason(row: JobRow) -> str:
-    """Return a job's error and when the job is retried, separated by a semicolon."""
+    """Return a job's error, what it waits for and when it is retried, separated by semicolons."""
     unavailable = [region.region for region in row.regions if region.step == AWAY]
     retry = None
     if row.next is not None:
         early = f", or when {' or '.join(unavailable)} is available again" if unavailable else ""
         retry = f"retries at {when(row.next)}{early}"
-    return "; ".join(filter(None, (row.error, retry)))
+    return "; ".join(filter(None, (row.error, waits_for(row), retry)))
 
 
 def fields(row: Sequence[str]) -> list[str]:
@@ -212,18 +269,29 @@ def fields(row: Sequence[str]) -> list[str]:
     return [*("-".join(field.split()) or "-" for field in row[:-1]), row[-1]]
 
 
-def _jobs_table(rows: Iterable[JobRow]) -> Table:
-    table = _table("Job", "State", "Public", "Updated")
+def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:
+    """Return a table of jobs, or two lines for each where the terminal is narrower than the table.
+
+    A name is never folded, as it is copied from here into other commands.
+    """
+    cells = []
     for row in rows:
-        style = _STATE_STYLES.get(row.state, "")
         state = row.state if row.step == row.state else f"{row.state}: {row.step}"
         public = sum(region.step == PUBLIC for region in row.regions)
-        table.add_row(
-            row.job,
-            Text(state, style=style),
-            f"{public} of {len(row.regions)}",
-            ago(row.updated),
+        style = _STATE_STYLES.get(row.state, "")
+        of_all = f"{public} of {len(row.regions)}"
+        cells.append((row.job, Text(state, style=style), of_all, ago(row.updated)))
+    wide = sum(max((len(each[n]) for each in cells), default=0) + 2 for n in range(4))
+    if wide > shutil.get_terminal_size().columns:
+        return Group(
+            *(
+                Text.assemble((job, "bold"), "\n  ", state, f", {public} public, {updated}")
+                for job, state, public, updated in cells
+            )
         )
+    table = _table("Job", "State", "Public", "Updated")
+    for each in cells:
+        table.add_row(*each)
     return table
 
 
@@ -279,7 +347,9 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
                 Text(row.state, style="green" if row.public else "dim"),
             )
         page += [Text(job_name, style="bold"), table]
-    return Answer([asdict(row) for row in rows], lines, page, "no AMI matches")
+    header = ["REGION", "AMI", "ARCH", "VIRTUAL", "VOLUME", "PUBLIC", "SNAPSHOT", "NAME"]
+    header += ["JOB", "IMAGE"]
+    return Answer([asdict(row) for row in rows], lines, page, "no AMI matches", header)
 
 
 def plan(image: RawImage, plan: Plan) -> Answer:

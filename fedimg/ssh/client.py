@@ -137,8 +137,8 @@ def connect(
 
     Raises:
         HostKeyMismatch: at once, when the server does not have `host_key`.
-        SSHError: there was no login within the limit, and the text has the reason of the last try;
-            or the machine exceeded another limit.
+        SSHError: there was no login within the limit, and the text has the reason of the try that
+            came furthest; or the machine exceeded another limit.
         Cancelled: `stop` was set.
     """
     where = f"{user}@{address} port {port}"

@@ -23,6 +23,8 @@ from paramiko.ssh_exception import IncompatiblePeer
 from fedimg.exceptions import exhausted
 from fedimg.ssh.output import InstanceOutput
 from fedimg.ssh.protocol import Command, Failed, Finished, Reached
+from fedimg.untrusted.failures import reason as told
+from fedimg.untrusted.quoting import printable
 
 #: Timeout of one TCP connection, in seconds. A new try each second finds a booting machine sooner
 #: than the kernel's tries at growing intervals.
@@ -30,10 +32,24 @@ TCP_TIMEOUT = 1.0
 #: Timeout of one try from connection to login, in seconds. A booting machine may send its banner
 #: 25 s late, and never on a connection that it forgot while booting.
 LOGIN_TIMEOUT = 60.0
-#: Pause between two tries, in seconds. A refused connection costs the machine nothing; sshd locks
-#: out clients whose logins fail too often (sshd_config, PerSourcePenalties).
+#: Pause between two tries, in seconds. A refused connection costs the machine nothing.
 PAUSE_CLOSED = 0.2
 PAUSE = 1.0
+#: OpenSSH 9.8 and later shut an address out once 15 s of penalties have gathered; each connection
+#: whose logins were rejected adds 5 s, which pass with time (sshd_config, PerSourcePenalties). So
+#: after some quick connections each takes at least as long as its penalty, and tries the key as
+#: often as OpenSSH takes it from one connection (MaxAuthTries, less one).
+QUICK_CONNECTIONS = 2
+REJECTED_SECONDS = 5.5
+TRIES_OF_A_CONNECTION = 5
+#: Pause after a server has said that it shuts us out, in seconds; its shortest penalty is 15 s.
+PAUSE_SHUT_OUT = 16.0
+#: What servers say in place of an SSH banner to an address that they shut out for a while.
+_SHUT_OUT = ("Not allowed at this time", "Exceeded MaxStartups")
+#: Most bytes of what a server says in place of a banner that are quoted.
+_QUOTED = 200
+#: The stages of a try, from the first to the last.
+_STAGES = (Reached.NOTHING, Reached.CLOSED, Reached.PORT, Reached.SERVER)
 #: Seconds between two looks of the limits.
 POLL_SECONDS = 0.2
 #: Most bytes that a machine may send up to the login, and while one command runs. A login takes
@@ -86,26 +102,47 @@ def connect(address: str, port: int, user: str, keys: Keys, limit: float) -> Ses
     time after sshd answers) are tried again for `limit` seconds.
 
     Raises:
-        GaveUp: there was no login within the limit, and the text has the reason of the last try;
-            or, at once, the server does not have the host key, or sends too much.
+        GaveUp: there was no login within the limit, and the text has the reason of the try that
+            came furthest, the latest of these; or, at once, the server does not have the host key,
+            or sends too much.
         MemoryError: reading what the server sent takes too much memory.
     """
     where = f"{user}@{address} port {port}"
     deadline = time.monotonic() + limit
-    tries = 0
+    tries = rejected = 0
+    furthest: _TryFailed | None = None
     while True:
         tries += 1
+        began = time.monotonic()
+        often = TRIES_OF_A_CONNECTION if rejected >= QUICK_CONNECTIONS else 1
         try:
-            return Session(*_login(address, port, user, keys, deadline), where)
+            return Session(*_login(address, port, user, keys, deadline, often), where)
         except _TryFailed as reason:
-            pause = PAUSE_CLOSED if reason.reached is Reached.CLOSED else PAUSE
+            if furthest is None or _stage(reason) >= _stage(furthest):
+                furthest = reason
+            rejected += reason.reached is Reached.SERVER
+            pause = _pause(reason, rejected, time.monotonic() - began)
             if time.monotonic() + pause >= deadline:
-                problem = (
-                    f"no SSH login as {where} within {limit:g} s ({tries} tries); "
-                    f"the last try: {reason}"
-                )
-                raise GaveUp(Failed(problem, reached=reason.reached)) from reason
+                problem = f"no SSH login as {where} within {limit:g} s ({tries} tries): {furthest}"
+                if furthest is not reason:
+                    problem += f"; the last try came less far: {reason}"
+                raise GaveUp(Failed(problem, reached=furthest.reached)) from reason
         time.sleep(pause)
+
+
+def _stage(reason: _TryFailed) -> int:
+    return _STAGES.index(reason.reached)
+
+
+def _pause(reason: _TryFailed, rejected: int, took: float) -> float:
+    """Return the pause after a try of `took` seconds, before which `rejected` logins failed."""
+    if reason.shut_out:
+        return PAUSE_SHUT_OUT
+    if reason.reached is Reached.CLOSED:
+        return PAUSE_CLOSED
+    if reason.reached is Reached.SERVER and rejected > QUICK_CONNECTIONS:
+        return max(PAUSE, REJECTED_SECONDS - took)
+    return PAUSE
 
 
 class Session:
@@ -219,9 +256,10 @@ class Session:
 class _TryFailed(Exception):
     """One try at a login failed, and a later try may succeed, as on a booting machine."""
 
-    def __init__(self, problem: str, reached: Reached) -> None:
+    def __init__(self, problem: str, reached: Reached, *, shut_out: bool = False) -> None:
         super().__init__(problem)
         self.reached = reached
+        self.shut_out = shut_out
 
 
 class _ConnectionLost(Exception):
@@ -233,11 +271,11 @@ def _connection_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, paramiko.SSHException) as error:
-        raise _ConnectionLost(str(error) or type(error).__name__) from error
+        raise _ConnectionLost(told(error)) from error
 
 
 class _BoundedSocket(socket.socket):
-    """A socket that receives no more bytes than allowed.
+    """A socket that receives no more bytes than allowed, and keeps the first ones.
 
     It derives from socket.socket because paramiko uses more of it than send and recv.
     """
@@ -247,6 +285,7 @@ class _BoundedSocket(socket.socket):
         super().__init__(fileno=connected.detach())
         self.settimeout(timeout)
         self.verdict = ""
+        self.beginning = b""
         self.allow(allowed)
 
     def allow(self, count: int) -> None:
@@ -258,6 +297,8 @@ class _BoundedSocket(socket.socket):
         # socket.recv allocates `count` bytes, which the machine may have chosen, before any arrive.
         data = super().recv(min(count, _CHUNK), flags)
         self._left -= len(data)
+        if len(self.beginning) < _QUOTED:
+            self.beginning += data[: _QUOTED - len(self.beginning)]
         if self._left < 0:
             self.verdict = f"the machine sent more than {self._allowed >> 10} KiB"
             return b""
@@ -265,7 +306,7 @@ class _BoundedSocket(socket.socket):
 
 
 def _login(
-    address: str, port: int, user: str, keys: Keys, deadline: float
+    address: str, port: int, user: str, keys: Keys, deadline: float, often: int
 ) -> tuple[paramiko.Transport, _BoundedSocket]:
     until = min(deadline, time.monotonic() + LOGIN_TIMEOUT)
     try:
@@ -273,14 +314,21 @@ def _login(
     except OSError as error:
         closed = isinstance(error, ConnectionRefusedError)
         raise _TryFailed(
-            f"no TCP connection: {error.strerror or error}",
+            f"no TCP connection: {told(error)}",
             Reached.CLOSED if closed else Reached.NOTHING,
         ) from error
     bounded_socket = _BoundedSocket(sock, LARGEST_LOGIN)
     transport = paramiko.Transport(bounded_socket)
     try:
-        _handshake(transport, f"{address} port {port}", keys.host, until)
-        _authenticate(transport, user, keys.client, until)
+        _handshake(transport, bounded_socket, f"{address} port {port}", keys.host, until)
+        for left in reversed(range(often)):
+            try:
+                _authenticate(transport, user, keys.client, until)
+                break
+            except _TryFailed:
+                if not left or not transport.is_active() or time.monotonic() + PAUSE >= until:
+                    raise
+                time.sleep(PAUSE)
     except _TryFailed as reason:
         transport.close()
         if bounded_socket.verdict:
@@ -294,7 +342,11 @@ def _login(
 
 
 def _handshake(
-    transport: paramiko.Transport, where: str, pinned: paramiko.PKey, until: float
+    transport: paramiko.Transport,
+    bounded_socket: _BoundedSocket,
+    where: str,
+    pinned: paramiko.PKey,
+    until: float,
 ) -> None:
     transport.set_log_channel(_QUIET)
     # Offer only the algorithm of the pinned key: a server without such a key fails here.
@@ -304,9 +356,18 @@ def _handshake(
     transport.banner_timeout = transport.handshake_timeout = left
     done = threading.Event()
     transport.start_client(event=done)
-    if not _await(done, transport, until):
-        raise _TryFailed("the port is open, but no SSH server answered", Reached.PORT)
+    answered = _await(done, transport, until)
     error = transport.get_exception()
+    failed = not answered or error is not None or not transport.is_active()
+    said = _in_place_of_banner(bounded_socket.beginning)
+    if failed and said and not bounded_socket.verdict:
+        raise _TryFailed(
+            f'the port is open, and the server said "{said}" in place of an SSH banner',
+            Reached.PORT,
+            shut_out=said.startswith(_SHUT_OUT),
+        )
+    if not answered:
+        raise _TryFailed("the port is open, but no SSH server answered", Reached.PORT)
     if exhausted(error):
         raise MemoryError
     if isinstance(error, IncompatiblePeer):
@@ -316,9 +377,8 @@ def _handshake(
         )
         raise GaveUp(Failed(problem, reached=Reached.HOST_KEY))
     if error is not None or not transport.is_active():
-        raise _TryFailed(
-            f"the SSH handshake failed: {error or 'the server closed the connection'}", Reached.PORT
-        )
+        why = "the server closed the connection" if error is None else told(error)
+        raise _TryFailed(f"the SSH handshake failed: {why}", Reached.PORT)
     if transport.get_remote_server_key().asbytes() != pinned.asbytes():
         problem = (
             f"the SSH server at {where} has another host key than the started machine: the address "
@@ -336,7 +396,7 @@ def _authenticate(
         transport.auth_publickey(user, key, event=done)
     except paramiko.SSHException as error:
         raise _TryFailed(
-            f"the server closed the connection before the login: {error}", Reached.SERVER
+            f"the server closed the connection before the login: {told(error)}", Reached.SERVER
         ) from error
     if not _await(done, transport, until):
         raise _TryFailed("the server did not answer the login", Reached.SERVER)
@@ -345,10 +405,40 @@ def _authenticate(
         if exhausted(reason):
             raise MemoryError
         raise _TryFailed(
-            f"the server rejected the key of user {user!r} ({reason}); check that this is the "
-            "image's default user, and that cloud-init ended",
+            f"the server ({_printed(transport.remote_version)}) rejected the key of user {user!r}: "
+            f"{_refusal(transport, key, reason)}; check that this is the image's default user, and "
+            "that cloud-init ended",
             Reached.SERVER,
         )
+
+
+def _refusal(
+    transport: paramiko.Transport, key: paramiko.PKey, reason: BaseException | None
+) -> str:
+    """Return which ways to log in the server offers, which one it refused, and its own words."""
+    if isinstance(reason, paramiko.BadAuthenticationType):
+        offered = ", ".join(map(_printed, reason.allowed_types)) or "nothing"
+        text = f"it offers {offered}, and no public keys"
+    elif isinstance(reason, paramiko.SSHException):
+        text = told(reason)
+    elif not transport.is_active():
+        text = f"it closed the connection when the {key.get_name()} key was offered"
+    else:
+        text = f"it offers public keys, and refused this {key.get_name()} key"
+    banner = transport.get_banner()
+    return f'{text}; it says "{_printed(banner.decode(errors="replace"))}"' if banner else text
+
+
+def _in_place_of_banner(received: bytes) -> str:
+    """Return the first line that a server sent, if it sent no SSH banner; else an empty text."""
+    lines = received.decode(errors="replace").splitlines()
+    if not lines or any(line.startswith("SSH-") for line in lines):
+        return ""
+    return _printed(lines[0])
+
+
+def _printed(text: object) -> str:
+    return " ".join(printable(str(text)).split())[:_QUOTED]
 
 
 def _await(done: threading.Event, transport: paramiko.Transport, until: float) -> bool:

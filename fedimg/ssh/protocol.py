@@ -19,7 +19,7 @@ GRACE = 5.0
 
 
 class Reached(StrEnum):
-    """The stage that the last try at a login reached."""
+    """The furthest stage that a try at a login reached."""
 
     NOTHING = "no answer to TCP"
     CLOSED = "connection refused"

@@ -1,0 +1,73 @@
+"""Read the options that choose jobs and AMIs, and refuse values that nothing can match."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from fedimg.cli.app import CommandRefused, ExitCode
+from fedimg.store.rows import ENDED, LIVE
+
+if TYPE_CHECKING:
+    from fedimg.store.rows import JobRow
+
+#: How many ended jobs a list for people has at most.
+SHOWN_JOBS = 50
+
+
+def known_states(states: Iterable[str]) -> set[str]:
+    """Return the states. Raises CommandRefused if a job cannot have one of them."""
+    wanted = set(states)
+    for state in sorted(wanted - {*LIVE, *ENDED}):
+        _refuse("state", state, [*LIVE, *ENDED])
+    return wanted
+
+
+def beginning(since: str | None) -> float:
+    """Return a time, or the time of an age, in seconds since the epoch; 0 for None.
+
+    Raises CommandRefused if the text is neither.
+    """
+    if since is None:
+        return 0.0
+    # Imported here, as it loads the readers of Koji.
+    from fedimg.intake.catch_up import parse_time
+
+    try:
+        return parse_time(since, time.time())
+    except ValueError as error:
+        raise CommandRefused(ExitCode.UNUSABLE, f"--since: {error}") from error
+
+
+def newest(rows: Sequence[JobRow], limit: int) -> tuple[list[JobRow], int]:
+    """Return the active jobs and the last `limit` ended ones, and how many others there are."""
+    ended = [row for row in rows if row.state in ENDED]
+    dropped = {row.job for row in ended[: max(0, len(ended) - limit)]}
+    return [row for row in rows if row.job not in dropped], len(dropped)
+
+
+def refuse_unknown_region(region: str, known: Collection[str]) -> None:
+    """Raise CommandRefused if this site has nothing to do with a region."""
+    if region not in known:
+        _refuse("region", region, known)
+
+
+def refuse_unknown_type(name: str) -> None:
+    """Raise CommandRefused if a name is no AMI type, nor half of one."""
+    from fedimg.images import VOLUME_TYPES, AMIType, Virtualization
+
+    halves = [*map(str, Virtualization), *VOLUME_TYPES]
+    if name in halves:
+        return
+    try:
+        AMIType.parse(name)
+    except ValueError:
+        _refuse("AMI type", name, halves)
+
+
+def _refuse(what: str, value: str, known: Collection[str]) -> None:
+    close = difflib.get_close_matches(value, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+    raise CommandRefused(ExitCode.UNUSABLE, f'unknown {what} "{value}": {hint}')
