@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from lab import announcing, faults, leaks
+from lab import act, announcing, faults, leaks
 from lab.running import SiteError
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = command("faults", "tell what has gone wrong in the running site's EC2 by its plan")
     wrong.add_argument("--plan", type=Path, metavar="FILE", help="follow this plan from now on")
     wrong.set_defaults(run=faults.run)
+
+    acts = command("act", "have the running site do something: ec2.down, koji.up, relay.stop, …")
+    act.take_options(acts)
+    acts.set_defaults(run=act.run)
 
     show = command("demo", "publish one image on a new site, from bus message to public AMIs")
     show.add_argument("--vm", action="store_true", help=_VM)

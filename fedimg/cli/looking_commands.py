@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,11 @@ from fedimg.cli.job_filters import (
     refuse_unknown_type,
 )
 from fedimg.cli.job_lookup import exit_code, find, note_hold, note_idle_reasons
+
+if TYPE_CHECKING:
+    from fedimg.aws.cost import Cost
+    from fedimg.aws.plan import Plan
+    from fedimg.images import RawImage
 
 
 @command
@@ -130,8 +135,29 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     image = image_of(url, arch, None)
     settings = call.settings
     service = EC2Service(Site(settings.ec2, settings.site, settings.checks, Clients()))
-    call.output.answer(output.plan(image, service.plan(image)))
+    planned = service.plan(image)
+    call.output.answer(output.plan(image, planned, _cost(call, image, planned)))
     return ExitCode.OK
+
+
+def _cost(call: Call, image: RawImage, planned: Plan) -> Cost | None:
+    """Return what a job would cost; None if no price is set, or the image's size is unknown."""
+    from fedimg.aws.cost import estimate
+    from fedimg.aws.write.image_size import GIB, image_size
+    from fedimg.exceptions import EC2ServiceException
+    from fedimg.sources.file_server import Trusted
+
+    ec2 = call.settings.ec2
+    if not ec2.prices.known:
+        return None
+    try:
+        size = image_size(
+            image.url, maximum=ec2.limits.image_gib * GIB, trusted=Trusted.of(ec2, image)
+        )
+    except EC2ServiceException as error:
+        call.output.note(f"the cost is unknown: {error.problem}")
+        return None
+    return estimate(size.uncompressed_size, planned, ec2)
 
 
 @command

@@ -29,6 +29,7 @@ from fedimg.untrusted.redaction import hide
 
 if TYPE_CHECKING:
     from fedimg.aws.cleanup import Leftover
+    from fedimg.aws.cost import Cost
     from fedimg.aws.plan import Plan
     from fedimg.images import RawImage
     from fedimg.intake.catch_up import Replayed
@@ -352,8 +353,11 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
     return Answer([asdict(row) for row in rows], lines, page, "no AMI matches", header)
 
 
-def plan(image: RawImage, plan: Plan) -> Answer:
-    """Render the plan of an image: a row for each AMI, and one for each region's exclusions."""
+def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
+    """Render the plan of an image: a row for each AMI, and one for each region's exclusions.
+
+    JSON and a terminal also have the estimated `cost`, if there is one.
+    """
     rows = [
         {"region": region, "name": name, "virt_type": ami_type.virtualization}
         | {"volume_type": ami_type.volume_type}
@@ -367,6 +371,7 @@ def plan(image: RawImage, plan: Plan) -> Answer:
         "origin": plan.origin,
         "amis": rows,
         "left_out": [{"region": name, "reason": why} for name, why in plan.left_out.items()],
+        **({"cost": asdict(cost)} if cost else {}),
     }
     lines = [[row["region"], row["virt_type"], row["volume_type"], row["name"]] for row in rows]
     lines += [[region, "-", "-", reason] for region, reason in plan.left_out.items()]
@@ -374,7 +379,8 @@ def plan(image: RawImage, plan: Plan) -> Answer:
     for region in {**plan.types, **plan.left_out}:
         types = ", ".join(map(str, plan.types.get(region, ())))
         table.add_row(region, types, plan.left_out.get(region, ""))
-    return Answer(value, lines, [Text(image.job, style="bold"), table])
+    page: list[RenderableType] = [Text(image.job, style="bold"), table]
+    return Answer(value, lines, [*page, *([Text(f"cost: {cost}")] if cost else [])])
 
 
 def leftovers(

@@ -76,14 +76,18 @@ class JobContext:
     def ec2(self, region: str) -> RetryingClient:
         """Return EC2's client of a region, which outlasts throttling and outages."""
         watch = self._watch(region)
+        waiter = Waiter(self.settings.limits, self.stop, self._told_of(region), watch, region)
+        if watch is None:
+            return RetryingClient(self.clients, region, waiter)
+        return RetryingClient(self.clients, region, waiter, keys_at_fault=watch.keys_at_fault)
+
+    def _told_of(self, region: str) -> Callable[[str], None]:
+        """Return what tells the observer that a region is waited for, at the step it is at."""
 
         def report(words: str) -> None:
             self.observer.progress(region, self._step.get(region, "preparing"), words)
 
-        waiter = Waiter(self.settings.limits, self.stop, report, watch, region)
-        if watch is None:
-            return RetryingClient(self.clients, region, waiter)
-        return RetryingClient(self.clients, region, waiter, keys_at_fault=watch.keys_at_fault)
+        return report
 
     def ec2_once(self, region: str) -> Current:
         """Return EC2's client of a region that tries each call once: for calls that make things."""
@@ -93,9 +97,8 @@ class JobContext:
         """Return the waiter of a region, one for all of its steps."""
         if region not in self._waiters:
             watch = self._watch(region)
-            self._waiters[region] = Waiter(
-                self.settings.limits, self.stop, watch=watch, region=region
-            )
+            told = self._told_of(region)
+            self._waiters[region] = Waiter(self.settings.limits, self.stop, told, watch, region)
         return self._waiters[region]
 
     def polling(self, region: str) -> BatchedPolling:

@@ -287,7 +287,9 @@ def test_a_port_that_speaks_something_else() -> None:
                 peer.close()
 
         threading.Thread(target=greet, daemon=True).start()
-        with pytest.raises(client.SSHError, match="the SSH handshake failed"):
+        with pytest.raises(
+            client.SSHError, match="said .220 mail.example.org ESMTP. in place of an SSH banner"
+        ):
             connect(other.getsockname()[1], limit=1.5)
 
 

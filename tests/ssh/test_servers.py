@@ -2,6 +2,8 @@
 
 The key is there from the start, comes late, or never comes; OpenSSH 10.0 shuts out who is refused
 too often.
+
+Follows fedimg/ssh/connection.py.
 """
 
 from __future__ import annotations
