@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedimg.aws.plan import Plan
-from fedimg.config import EC2, Prices
+from fedimg.config import EC2
+from fedimg.config.prices import Prices
 
 _GIB = 1024**3
 #: The size of a block of the EBS direct API, in bytes.

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedimg.config.checks import Checking
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
+from fedimg.config.prices import Prices
 from fedimg.config.section import Section
 from fedimg.config.value_types import AMITypeName
 from fedimg.images import AMIType, Architecture, Virtualization
@@ -90,6 +91,7 @@ class EC2(Section):
     amis: AMIs = AMIs()
     test: Checking = Checking()
     limits: Limits = Limits()
+    prices: Prices = Prices()
     keep_failed_amis: bool = Field(
         False, description="Keep the AMIs of a failed job, for investigation."
     )
