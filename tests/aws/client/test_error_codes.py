@@ -1,5 +1,8 @@
 """Test how EC2's codes are handled: by name, by pattern, or as unknown."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from fedimg.aws.client.error_codes import Meaning, meaning
@@ -72,3 +75,28 @@ def test_name_decides_before_the_status() -> None:
 )
 def test_ebs_validation_means_what_its_reason_says(reason: str, expected: Meaning) -> None:
     assert meaning("ValidationException", reason=reason) is expected
+
+
+#: The rows of the table in docs/operations.md, by the beginning of their first cell.
+ROWS = {
+    "throttling": Meaning.WAIT,
+    "no valid credentials": Meaning.CREDENTIALS,
+    "a resource is unknown": Meaning.SETTLE,
+    "no capacity": Meaning.ELSEWHERE,
+    "instance type not offered": Meaning.ELSEWHERE_OR_NEVER,
+    "a quota is used up": Meaning.LATER,
+    "the account or the configuration": Meaning.NEVER,
+}
+
+
+@pytest.mark.parametrize(("row", "expected"), ROWS.items())
+def test_codes_of_the_documented_table_are_handled_as_it_says(row: str, expected: Meaning) -> None:
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    (cells,) = re.findall(rf"^\| {row}[^|]*\|([^|]*)\|", page, re.MULTILINE)
+    # What follows a semicolon is about another API's reasons.
+    codes = re.findall(r"`([A-Za-z.*]+)`", cells.split(";")[0])
+    assert codes
+    # A form stands for the codes that have something in place of its asterisks.
+    assert {code: meaning(code.replace("*", "Strange")) for code in codes} == dict.fromkeys(
+        codes, expected
+    )
