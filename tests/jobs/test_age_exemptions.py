@@ -88,7 +88,9 @@ def test_missed_build_older_than_the_limit_is_published(
     store: Store, jobs: JobQueue, settings: config.Settings, old: str
 ) -> None:
     catching_up = config.CatchUp(look_back=30 * DAY)
-    assert CatchUp(store, jobs, KojiListing(settings.koji), catching_up, threading.Event()).look()
+    assert CatchUp(
+        store, jobs, KojiListing(settings.koji), catching_up, threading.Event()
+    ).read_listing()
     assert len(resolved(store, jobs, settings, old)) == 1
 
 

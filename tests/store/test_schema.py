@@ -49,10 +49,10 @@ def make_older(engine: sa.Engine, *statements: str) -> None:
 
 
 @contextmanager
-def opened(store: Store, *, make: bool = False) -> Iterator[Store]:
+def opened(store: Store, *, migrate: bool = False) -> Iterator[Store]:
     """Open the database a second time, as another process does."""
     url = store.queue_url if store.shared else ""
-    again = Store(store.directory, url, make=make)
+    again = Store(store.directory, url, migrate=migrate)
     try:
         yield again
     finally:
@@ -78,7 +78,7 @@ def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs
         "fedimg_outbox_waiting",
         "fedimg_waiting",
     ]
-    with opened(store, make=store.shared) as grown:
+    with opened(store, migrate=store.shared) as grown:
         assert lacking(grown) == []
         (job,) = grown.jobs()
         assert (job.job, job.image) == (image(1).job, image(1))
@@ -93,7 +93,7 @@ def test_column_that_rows_would_have_no_value_for_is_named(store: Store) -> None
     make_older(store.engine, "ALTER TABLE fedimg_jobs DROP COLUMN tries")
     with (
         pytest.raises(StoreError, match=r"an older fedimg.*fedimg_jobs\.tries"),
-        opened(store, make=store.shared),
+        opened(store, migrate=store.shared),
     ):
         pass
 
@@ -131,7 +131,7 @@ def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: Job
     assert jobs.submit(image(1))
     columns = ("etag", "last_modified", "on_purpose")
     make_older(store.engine, *(f"ALTER TABLE fedimg_jobs DROP COLUMN {c}" for c in columns))
-    with opened(store, make=store.shared) as grown:
+    with opened(store, migrate=store.shared) as grown:
         queue = JobQueue(grown)
         again = RawImage.at(image(1).url, Architecture.X86_64, None, size=1)
         assert queue.upload(Known(again, Validator('"one"'))).job == image(1).job
