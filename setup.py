@@ -13,10 +13,8 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "fedimg/__init__.py").rea
 
 # A range opens at the version that the tests were run with. It closes where the next release may
 # change what fedimg relies on, or, where a comment says so, where a release was seen to break it.
-REQUIREMENTS = [
+FEDMSG = [
     "fedmsg[consumers,commands,crypto_ng]==1.1.7",
-    "fedora-messaging>=3.9.1,<4",
-    "pika>=1.4.4,<2",
     "moksha.hub==1.5.17",
     "txZMQ==1.0.0",
     "txWS==0.9.1",
@@ -26,6 +24,11 @@ REQUIREMENTS = [
     "pyOpenSSL>=24.2.1,<24.3",
     "cryptography>=43.0.3,<44",  # the newest that this pyOpenSSL takes
     "pyzmq>=27.3.0,<28",
+]
+# What both buses need: with AMQP alone, requirements/fedimg-amqp.txt.
+COMMON = [
+    "fedora-messaging>=3.9.1,<4",
+    "pika>=1.4.4,<2",
     "boto3>=1.44.5,<1.45",
     "botocore>=1.44.5,<1.45",
     "paramiko>=5.1.0,<6",
@@ -90,7 +93,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["fedimg", "fedimg.*"]),
     package_data={"fedimg.aws.write": ["*.sh"], "fedimg.aws.boot": ["check_scripts/*.sh"]},
-    install_requires=REQUIREMENTS,
+    install_requires=FEDMSG + COMMON,
     extras_require=EXTRAS,
     options={"build": {"build_base": BUILD}, "egg_info": {"egg_base": BUILD}},
     entry_points={

@@ -24,6 +24,7 @@ import pika
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from pydantic import BaseModel
 
 import fedimg
@@ -434,6 +435,19 @@ def test_hashed_requirements_are_all_that_fedimg_needs_in_the_versions_of_the_co
                 if each not in needed:
                     needed.append(each)
     assert len(needed) > 40
+
+
+def test_hashed_requirements_without_fedmsg_are_the_same_less_what_fedmsg_brings() -> None:
+    without, default = hashed("fedimg-amqp.txt"), hashed("fedimg.txt")
+    assert not {"fedmsg", "moksha-hub", "txzmq", "txws", "pyzmq", "setuptools"} & without.keys()
+    assert without.keys() <= default.keys()
+    other = {name for name in without if without[name].specifier != default[name].specifier}
+    # fedora-messaging itself needs pyOpenSSL; nothing holds the two back here.
+    assert other == {"cryptography", "pyopenssl"}
+    for name in other:
+        (newer,), (held_back,) = without[name].specifier, default[name].specifier
+        assert Version(newer.version) > Version(held_back.version), name
+    assert {"fedora-messaging", "paramiko", "dbos", "pydantic", "typer", "rich"} <= without.keys()
 
 
 def test_what_builds_is_hashed_too() -> None:
