@@ -24,6 +24,8 @@ BUILD = "buildsys.build.state.change"
 ABSENT = {"fedmsg", "moksha-hub", "moksha-common", "txzmq", "txws", "pyzmq", "setuptools"}
 # A slow index is no fault of the list; a hang is.
 SECONDS = 600
+# Almost all of it is pip, which asks an index for sixty packages.
+pytestmark = pytest.mark.long
 
 
 def run(*command: str | Path) -> str:
