@@ -51,7 +51,12 @@ def mirrored(test: Path) -> list[Path]:
     name = test.stem.removeprefix("test_")
     joined = [name[:at] + "/" + name[at + 1 :] for at, sign in enumerate(name) if sign == "_"]
     root = ROOT if folder.parts[:1] == ("lab",) else ROOT / "fedimg"
-    return [root / folder / f"{module}.py" for module in [name, *joined]]
+    modules = [name, *joined]
+    return [
+        root / folder / path
+        for module in modules
+        for path in (f"{module}.py", f"{module}/__init__.py")
+    ]
 
 
 def test_each_test_file_mirrors_a_module_or_says_what_it_follows() -> None:
@@ -66,3 +71,11 @@ def test_each_test_file_mirrors_a_module_or_says_what_it_follows() -> None:
         if missing or not named:
             lost.append(f"{inside}: {', '.join(missing) or 'names nothing that it follows'}")
     assert lost == []
+
+
+def test_no_test_file_imports_another() -> None:
+    imports = re.compile(r"^\s*(?:from|import) tests\.(?:\w+\.)*test_\w+", re.MULTILINE)
+    importing = [
+        path for path in (ROOT / "tests").rglob("*.py") if imports.search(path.read_text())
+    ]
+    assert importing == []

@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg.aws.tags import Labels
@@ -31,49 +31,13 @@ from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines
 from tests.aws import web as webs
+from tests.cli.conftest import X86, X86_URL, Run
 
 FOLDER = "https://kojipkgs.example.org/images"
-X86_URL = f"{FOLDER}/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 ARM_URL = f"{FOLDER}/Fedora-Cloud-Base-28-1.1.aarch64.raw.xz"
-X86 = RawImage.at(X86_URL, Architecture.X86_64, None)
 ARM = RawImage.at(ARM_URL, Architecture.ARM64, None)
 SHA256 = "0123456789abcdef" * 4
 LONG = "copy: EC2 refused with ResourceLimitExceeded: " + "word " * 60 + "end"
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "fedimg.toml"
-    path.write_text('state_directory = "state"\n[ec2]\nregions = ["us-east-1", "eu-west-1"]\n')
-    return path
-
-
-@pytest.fixture
-def run(config: Path) -> Run:
-    def command(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["--config", str(config), *arguments])
-
-    return command
-
-
-@pytest.fixture
-def store(config: Path) -> Iterator[Store]:
-    with contextlib.closing(Store(config.parent / "state")) as store:
-        yield store
-
-
-@pytest.fixture
-def jobs(store: Store) -> Iterator[JobQueue]:
-    with contextlib.closing(JobQueue(store)) as jobs:
-        yield jobs
-
-
-@pytest.fixture
-def x86_job(jobs: JobQueue) -> str:
-    jobs.submit(X86)
-    return X86.job
 
 
 def finish(store: Store, job: str, state: str, error: str | None = None) -> None:

@@ -9,9 +9,7 @@ from fedimg.cli import check, hold_commands  # noqa: F401 (defines the commands)
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
 from fedimg.store.store import Store
-from tests.cli.test_commands import X86, Run, config, jobs, run, store, x86_job
-
-__all__ = ["config", "jobs", "run", "store", "x86_job"]
+from tests.cli.conftest import X86, Run
 
 
 def test_hold_and_release_tell_who_and_when(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """No exception of a library reaches `fedimg status` in Python's words.
 
-Follows fedimg/aws/client/errors.py.
+Follows fedimg/aws/client/errors.py, fedimg/worker/workflows.py.
 """
 
 import pytest
@@ -9,10 +9,8 @@ from fedimg.aws.client.errors import FAILURES, explained
 from fedimg.exceptions import EC2ServiceException
 from fedimg.store.store import Store
 from fedimg.worker.workflows import _told
-from tests.cli.test_commands import X86, Run, config, jobs, run, store, x86_job
-from tests.untrusted.test_failures import MODULES, PYTHON, classes, made
-
-__all__ = ["config", "jobs", "run", "store", "x86_job"]
+from tests.cli.conftest import X86, Run
+from tests.untrusted.library_errors import MODULES, PYTHON, classes, made
 
 
 def recorded(error: BaseException) -> str:

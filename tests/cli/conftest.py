@@ -1,0 +1,52 @@
+"""A configuration, its database and queue, and the command line of fedimg on them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import fedimg.cli.commands  # noqa: F401 (defines the commands)
+from fedimg.cli.app import app
+from fedimg.images import Architecture, RawImage
+from fedimg.jobs.queue import JobQueue
+from fedimg.store.store import Store
+
+X86_URL = "https://kojipkgs.example.org/images/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
+X86 = RawImage.at(X86_URL, Architecture.X86_64, None)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "fedimg.toml"
+    path.write_text('state_directory = "state"\n[ec2]\nregions = ["us-east-1", "eu-west-1"]\n')
+    return path
+
+
+@pytest.fixture
+def run(config: Path) -> Run:
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--config", str(config), *arguments])
+
+    return command
+
+
+@pytest.fixture
+def store(config: Path) -> Iterator[Store]:
+    with contextlib.closing(Store(config.parent / "state")) as store:
+        yield store
+
+
+@pytest.fixture
+def jobs(store: Store) -> Iterator[JobQueue]:
+    with contextlib.closing(JobQueue(store)) as jobs:
+        yield jobs
+
+
+@pytest.fixture
+def x86_job(jobs: JobQueue) -> str:
+    jobs.submit(X86)
+    return X86.job
