@@ -348,7 +348,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
                 Text(row.state, style="green" if row.public else "dim"),
             )
         page += [Text(job_name, style="bold"), table]
-    header = ["REGION", "AMI", "ARCH", "VIRTUAL", "VOLUME", "PUBLIC", "SNAPSHOT", "NAME"]
+    header = ["REGION", "AMI", "ARCH", "VIRTUAL", "VOLUME", "STATE", "SNAPSHOT", "NAME"]
     header += ["JOB", "IMAGE"]
     return Answer([asdict(row) for row in rows], lines, page, "no AMI matches", header)
 

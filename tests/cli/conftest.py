@@ -1,8 +1,13 @@
 """A configuration, its database and queue, and the command line of fedimg on them."""
 
 import contextlib
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -50,3 +55,48 @@ def jobs(store: Store) -> Iterator[JobQueue]:
 def x86_job(jobs: JobQueue) -> str:
     jobs.submit(X86)
     return X86.job
+
+
+def finish(store: Store, job: str, state: str, error: str | None = None) -> None:
+    row = store.job(job)
+    assert row is not None
+    store.begin(job, row.run)
+    store.end(job, row.run, state, error)
+
+
+def program(config: Path, *arguments: str, **given: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the installed command with its output in pipes."""
+    return subprocess.run(
+        [Path(sys.executable).parent / "fedimg", *arguments],
+        env={**os.environ, "FEDIMG_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        **given,
+    )
+
+
+def on_terminal(
+    config: Path,
+    *arguments: str,
+    seen: Callable[[str], None] = lambda so_far: None,
+    columns: int = 100,
+) -> str:
+    """Run the installed command on a terminal; return its output with all control characters."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "fedimg", *arguments],
+        env={**os.environ, "FEDIMG_CONFIG": str(config), "TERM": "xterm", "COLUMNS": str(columns)},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    # Linux reports the terminal's end as an error.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+            seen(shown.decode(errors="replace"))
+    os.close(ours)
+    process.wait(timeout=60)
+    return shown.decode()

@@ -1,13 +1,12 @@
 import contextlib
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines
 from tests.aws import web as webs
-from tests.cli.conftest import X86, X86_URL, Run
+from tests.cli.conftest import X86, X86_URL, Run, finish, on_terminal, program
 
 FOLDER = "https://kojipkgs.example.org/images"
 ARM_URL = f"{FOLDER}/Fedora-Cloud-Base-28-1.1.aarch64.raw.xz"
@@ -40,30 +39,11 @@ SHA256 = "0123456789abcdef" * 4
 LONG = "copy: EC2 refused with ResourceLimitExceeded: " + "word " * 60 + "end"
 
 
-def finish(store: Store, job: str, state: str, error: str | None = None) -> None:
-    row = store.job(job)
-    assert row is not None
-    store.begin(job, row.run)
-    store.end(job, row.run, state, error)
-
-
 def record_amis(store: Store, image: RawImage, region: str, *types: str) -> None:
     for kind in map(AMIType.parse, types):
         identity = f"ami-{region}-{image.architecture}-{kind}"
         name = f"{image.name}-{kind.virtualization}-{region}-{kind.volume_type}-0"
         store.record_ami(image, AMI(identity, name, region, kind, f"snap-{region}"))
-
-
-def program(config: Path, *arguments: str, **given: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the installed command with its output in pipes."""
-    return subprocess.run(
-        [Path(sys.executable).parent / "fedimg", *arguments],
-        env={**os.environ, "FEDIMG_CONFIG": str(config)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        **given,
-    )
 
 
 # Options of all commands
@@ -173,20 +153,21 @@ def test_ami_rows_have_the_promised_keys(run: Run, store: Store) -> None:
     name = f"{X86.name}-hvm-eu-west-1-gp2-0"
     store.publish_ami(AMI("ami-eu-west-1-x86_64-hvm-gp2", name, "eu-west-1", kind, "snap"))
     result = run("amis", "--json", "--region", "eu-west-1")
-    assert json.loads(result.stdout) == [
-        {
-            "image": "Fedora-Cloud-Base-28-1.1.x86_64",
-            "job": X86.job,
-            "region": "eu-west-1",
-            "ami": "ami-eu-west-1-x86_64-hvm-gp2",
-            "name": name,
-            "architecture": "x86_64",
-            "virt_type": "hvm",
-            "volume_type": "gp2",
-            "snapshot": "snap-eu-west-1",
-            "public": True,
-        }
-    ]
+    (row,) = json.loads(result.stdout)
+    promised = {
+        "image": "Fedora-Cloud-Base-28-1.1.x86_64",
+        "job": X86.job,
+        "region": "eu-west-1",
+        "ami": "ami-eu-west-1-x86_64-hvm-gp2",
+        "name": name,
+        "architecture": "x86_64",
+        "virt_type": "hvm",
+        "volume_type": "gp2",
+        "snapshot": "snap-eu-west-1",
+        "public": True,
+        "state": "public",
+    }
+    assert {key: row[key] for key in promised} == promised
 
 
 @pytest.mark.usefixtures("four_amis")
@@ -503,32 +484,6 @@ def test_terminal_shows_bars_and_tables(config: Path, store: Store, x86_job: str
     listed = on_terminal(config, "amis")
     assert "Region" in listed
     assert "ami-us-east-1-x86_64-hvm-gp2" in listed
-
-
-def on_terminal(
-    config: Path,
-    *arguments: str,
-    seen: Callable[[str], None] = lambda so_far: None,
-    columns: int = 100,
-) -> str:
-    """Run the installed command on a terminal; return its output with all control characters."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [Path(sys.executable).parent / "fedimg", *arguments],
-        env={**os.environ, "FEDIMG_CONFIG": str(config), "TERM": "xterm", "COLUMNS": str(columns)},
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    shown = b""
-    # Linux reports the terminal's end as an error.
-    with contextlib.suppress(OSError):
-        while chunk := os.read(ours, 4096):
-            shown += chunk
-            seen(shown.decode(errors="replace"))
-    os.close(ours)
-    process.wait(timeout=60)
-    return shown.decode()
 
 
 # retry, cancel, worker

@@ -19,20 +19,7 @@ from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from fedimg.store.tables import jobs as jobs_table
-from tests.cli.test_commands import (
-    X86,
-    Run,
-    config,
-    finish,
-    jobs,
-    on_terminal,
-    program,
-    run,
-    store,
-    x86_job,
-)
-
-__all__ = ["config", "jobs", "run", "store", "x86_job"]
+from tests.cli.conftest import X86, Run, finish, on_terminal, program
 
 FEDIMG = Path(sys.executable).parent / "fedimg"
 

@@ -3,12 +3,10 @@
 import json
 from pathlib import Path
 
-from fedimg.cli import replay_explained
+from fedimg.cli import replay_explained  # noqa: F401 (defines the command)
 from lab.koji import Koji
-from tests.cli.test_commands import Run, config, run, store
+from tests.cli.conftest import Run
 from tests.intake.image_files import NAME, RELEASE, VERSION, files
-
-__all__ = ["config", "replay_explained", "run", "store"]
 
 
 def test_explain_names_each_file_with_the_fact_or_setting_that_decides(
