@@ -34,7 +34,7 @@ demo: programs $(INSTALLED)
 
 # So many files of tests at once: most tests wait for something, most of the time. Those of virtual
 # machines begin first, and take what the others leave of the processors.
-AT_ONCE := 4
+AT_ONCE := 3
 
 test: test-programs lint
 	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' --durations=30
