@@ -61,7 +61,7 @@ def test_missed_compose_is_stored_once(koji: Koji, store: Store, jobs: JobQueue)
     for entry in ("compose:Fedora-Cloud-43-20261101.0", "build:1"):
         later.postpone(entry, DeferReason.SILENT, "no answer")
     for _ in range(2):
-        assert CatchUp(store, jobs, read, config.CatchUp(), Event()).look()
+        assert CatchUp(store, jobs, read, config.CatchUp(), Event()).read_listing()
         assert (jobs.known(missed), jobs.known(old)) == (Entry.QUEUED, Entry.NEW)
     (look,) = Watermarks(store).readings()
     assert (look.name, look.error) == (read.names[0], None)
@@ -82,7 +82,7 @@ def test_replay_shows_and_stores_composes(koji: Koji, jobs: JobQueue) -> None:
 def test_location_without_an_index_is_said_and_holds_up_nothing(
     koji: Koji, store: Store, jobs: JobQueue
 ) -> None:
-    assert CatchUp(store, jobs, lists(koji, "nothing"), config.CatchUp(), Event()).look()
+    assert CatchUp(store, jobs, lists(koji, "nothing"), config.CatchUp(), Event()).read_listing()
     (look,) = Watermarks(store).readings()
     assert "no index page" in (look.error or "")
 
@@ -92,7 +92,7 @@ def test_location_that_is_down_is_looked_at_again_soon(
 ) -> None:
     read = lists(koji)
     koji.close()
-    assert not CatchUp(store, jobs, read, config.CatchUp(), Event()).look()
+    assert not CatchUp(store, jobs, read, config.CatchUp(), Event()).read_listing()
 
 
 Pages = Callable[[str], tuple[int, bytes]]

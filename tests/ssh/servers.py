@@ -126,9 +126,12 @@ def _openssh(root: Path, suite: str, folder: Path, host_key: Identity) -> Iterat
 
 @contextmanager
 def dropbear(host_key: Identity) -> Iterator[SSHServer]:
-    """Run Debian 13's dropbear, in a folder that nobody else could write to, unlike /tmp's."""
+    """Run Debian 13's dropbear, below the home directory, as others may write into /tmp.
+
+    dropbear takes no key of a file below such a folder.
+    """
     root = unpacked() / "trixie"
-    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+    with tempfile.TemporaryDirectory(prefix=".dropbear-", dir=Path.home()) as folder:
         yield from _dropbear(root, Path(folder), host_key)
 
 
