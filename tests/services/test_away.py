@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from fedimg.aws.client import availability
 from fedimg.aws.client import clients as clients_module
@@ -147,6 +148,15 @@ def test_credentials_that_the_origin_does_not_take_either_are_at_fault(
     observer.when[f"progress {GONE} register"] = lambda: follow(lab, [expired])
     result = publish(lab, outages, image, observer)
     assert (result.failed, outages.all()) == ({}, [])
+
+
+def test_region_that_refused_keys_just_before_they_were_renewed_is_not_away(
+    lab: Lab, outages: Outages
+) -> None:
+    answer: Any = {"Error": {"Code": "RequestExpired", "Message": "expired"}}
+    watch = availability.Watch(lab.clients, availability.Origin(lab.clients, ORIGIN), GONE, outages)
+    watch.failed(ClientError(answer, "RegisterImage"), KEYS_SECONDS + 1, 3600.0)
+    assert outages.all() == []
 
 
 def test_region_that_is_back_while_another_goes_on_is_gone_on_with(

@@ -81,6 +81,10 @@ class Watch:
         else:
             tolerated = outage_after(error)
         if tolerated is not None and seconds >= min(tolerated, limit):
+            # The keys may have been renewed after the region refused them, and before the origin
+            # was asked.
+            if expired(error) and probe(self._clients, self._region) is None:
+                return
             self._begin(error)
             self.raise_if_away()
 
