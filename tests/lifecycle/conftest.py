@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg.aws import amis, publish, snapshots, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks
+from fedimg.cli.app import app
 from fedimg.config import EC2 as EC2Settings
 from fedimg.config import AMIs, Settings
 from fedimg.images import AMI, AMIType, Architecture, Disk, RawImage, Virtualization
@@ -37,6 +41,8 @@ from tests.aws.conftest import (  # noqa: F401 (fixtures)
     waiter,
 )
 from tests.hands import Hands
+
+Run = Callable[..., Result]
 
 REGIONS = (ORIGIN, FURTHER)
 TYPES = tuple(AMIType(Virtualization.HVM, each) for each in ("gp2", "gp3"))
@@ -165,3 +171,18 @@ def site(
     )
     with closing(JobQueue(store)) as queue:
         yield Site(store, queue, clients, hands, account, waiter, settings)
+
+
+@pytest.fixture
+def run(site: Site, tmp_path: Path) -> Run:
+    """Return the command line of fedimg on this site's database."""
+    config = tmp_path / "fedimg.toml"
+    config.write_text(
+        f'site = "{site.settings.site}"\nstate_directory = "state"\n'
+        f'[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}", "{FURTHER}"]\n'
+    )
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--config", str(config), *arguments])
+
+    return command

@@ -1,50 +1,20 @@
-"""`fedimg withdraw`, `restore` and `accept`, as an operator runs them, against the lab's EC2."""
+"""`fedimg withdraw`, `restore` and `accept`, as an operator runs them, against the lab's EC2.
+
+Follows fedimg/cli/withdraw_commands.py.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-from typer.testing import CliRunner, Result
-
-import fedimg.cli.commands  # noqa: F401 (defines the commands)
-from fedimg.cli.app import app
 from fedimg.store import rows
 from fedimg.store.withdrawals import Withdrawals
-from tests.lifecycle.conftest import (  # noqa: F401 (fixtures)
-    FURTHER,
-    ORIGIN,
-    Site,
-    account,
-    clients,
-    ec2,
-    hands,
-    site,
-    waiter,
-)
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(site: Site, tmp_path: Path) -> Run:  # noqa: F811
-    config = tmp_path / "fedimg.toml"
-    config.write_text(
-        f'site = "{site.settings.site}"\nstate_directory = "state"\n'
-        f'[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}", "{FURTHER}"]\n'
-    )
-
-    def command(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["--config", str(config), *arguments])
-
-    return command
+from tests.lifecycle.conftest import ORIGIN, Run, Site
 
 
 def test_withdrawal_and_restoration_are_recorded_for_the_worker(
     run: Run,
-    site: Site,  # noqa: F811
+    site: Site,
 ) -> None:
     image, other = site.publish(regions=[ORIGIN]), site.publish(regions=[ORIGIN])
     assert run("withdraw", image.name).exit_code == 2  # no reason
@@ -85,7 +55,7 @@ def test_withdrawal_and_restoration_are_recorded_for_the_worker(
     assert [change.what for change in Withdrawals(site.store).changes()] == ["restore"]
 
 
-def test_acceptance_says_what_it_means(run: Run, site: Site) -> None:  # noqa: F811
+def test_acceptance_says_what_it_means(run: Run, site: Site) -> None:
     row = site.row(site.publish(regions=[ORIGIN]))
     same = run("accept", row.ami)
     assert same.exit_code == 0

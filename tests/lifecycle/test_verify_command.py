@@ -1,46 +1,16 @@
-"""`fedimg verify`, as an operator runs it, against the lab's EC2."""
+"""`fedimg verify`, as an operator runs it, against the lab's EC2.
+
+Follows fedimg/cli/verify_command.py.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-from typer.testing import CliRunner, Result
-
-import fedimg.cli.commands  # noqa: F401 (defines the commands)
-from fedimg.cli.app import app
-from tests.lifecycle.conftest import (  # noqa: F401 (fixtures)
-    FURTHER,
-    ORIGIN,
-    Site,
-    account,
-    clients,
-    ec2,
-    hands,
-    site,
-    waiter,
-)
-
-Run = Callable[..., Result]
+from tests.lifecycle.conftest import FURTHER, ORIGIN, Run, Site
 
 
-@pytest.fixture
-def run(site: Site, tmp_path: Path) -> Run:  # noqa: F811
-    config = tmp_path / "fedimg.toml"
-    config.write_text(
-        f'site = "{site.settings.site}"\nstate_directory = "state"\n'
-        f'[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}", "{FURTHER}"]\n'
-    )
-
-    def command(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["--config", str(config), *arguments])
-
-    return command
-
-
-def test_differences_are_listed_with_exit_status_1(run: Run, site: Site) -> None:  # noqa: F811
+def test_differences_are_listed_with_exit_status_1(run: Run, site: Site) -> None:
     row = site.row(site.publish())
     same = run("verify", "--json")
     assert same.exit_code == 0, same.stderr
@@ -57,7 +27,7 @@ def test_differences_are_listed_with_exit_status_1(run: Run, site: Site) -> None
     assert run("verify", "--region", FURTHER).exit_code == 0
 
 
-def test_repair_lists_its_actions_and_asks_first(run: Run, site: Site) -> None:  # noqa: F811
+def test_repair_lists_its_actions_and_asks_first(run: Run, site: Site) -> None:
     row = site.row(site.publish())
     site.hide(row)
     left = run("verify", "--repair", "--yes")
@@ -74,7 +44,7 @@ def test_repair_lists_its_actions_and_asks_first(run: Run, site: Site) -> None: 
     assert site.shown(row)["Public"]
 
 
-def test_bytes_are_read_after_the_amount_was_shown(run: Run, site: Site) -> None:  # noqa: F811
+def test_bytes_are_read_after_the_amount_was_shown(run: Run, site: Site) -> None:
     site.publish()
     asked = run("verify", "--bytes", "--region", ORIGIN)
     assert asked.exit_code == 5
@@ -84,6 +54,6 @@ def test_bytes_are_read_after_the_amount_was_shown(run: Run, site: Site) -> None
     assert "it is what Koji built" in done.stderr
 
 
-def test_unknown_ami_is_refused(run: Run, site: Site) -> None:  # noqa: F811
+def test_unknown_ami_is_refused(run: Run, site: Site) -> None:
     site.publish()
     assert run("verify", "ami-00000000000000000").exit_code == 3
