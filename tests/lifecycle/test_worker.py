@@ -18,6 +18,7 @@ from fedimg.lifecycle import targets, verify
 from fedimg.store import rows
 from fedimg.store.withdrawals import Withdrawals
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
+from tests.silent_relay import SILENT_RELAY
 
 #: In seconds; on an idle machine nothing here takes a tenth of it.
 PATIENCE = 60.0
@@ -32,20 +33,9 @@ from fedimg.worker import process
 
 deadly, marker = sys.argv[2], Path(sys.argv[3])
 
-
-class Relay:
-    def __init__(self, *_arguments, turn):
-        pass
-
-    def start(self):
-        pass
-
-    def tell_to_stop(self, timeout):
-        pass
-
-    def stop(self, timeout):
-        pass
-
+"""
+WORKER += SILENT_RELAY
+WORKER += """
 
 def dies_after(name):
     method = getattr(Changes, name)

@@ -18,6 +18,7 @@ from fedimg.store.rows import JobRow
 from fedimg.store.store import Store
 from fedimg.worker.executor import VERSION
 from fedimg.worker.registry import Registry
+from tests.silent_relay import SILENT_RELAY
 
 pytestmark = pytest.mark.process
 
@@ -73,20 +74,9 @@ def connect():
     except OSError as error:
         raise EC2ServiceException("cannot connect") from error
 
-
-class Relay:
-    def __init__(self, *_arguments, turn):
-        pass
-
-    def start(self):
-        pass
-
-    def tell_to_stop(self, timeout):
-        pass
-
-    def stop(self, timeout):
-        pass
-
+"""
+WORKER += SILENT_RELAY
+WORKER += """
 
 logging.basicConfig(level=logging.INFO)
 workflows.EC2Service = Service
