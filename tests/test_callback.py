@@ -17,7 +17,7 @@ import pytest
 from koji_fedoramessaging_messages.build import BuildStateChangeV1
 from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
-from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources.identifiers import METHODS
 from fedimg.store.store import Store
 from lab.koji import Koji
@@ -83,7 +83,7 @@ class Consumer:
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()
 
-    def known(self, entry: str) -> Entry:
+    def known(self, entry: str) -> EntryState:
         store = Store(self.state)
         jobs = JobQueue(store)
         try:
@@ -121,12 +121,12 @@ def test_builds_and_tasks_of_every_method_are_stored(
         build = koji.add_build("Fedora-Cloud-Base", "43", str(number), files, method=method)
         given = valid(BuildStateChangeV1, koji.build_message(build.id))
         assert consumer.given(*given) == "acknowledged"
-        assert consumer.known(f"build:{build.id}") is Entry.QUEUED, method
+        assert consumer.known(f"build:{build.id}") is EntryState.QUEUED, method
         if child:
             task = koji.add_task("Fedora-Cloud-Base", "43", str(number), files, method=method)
             given = valid(TaskStateChangeV1, koji.task_message(task.id))
             assert consumer.given(*given) == "acknowledged"
-            assert consumer.known(f"task:{task.id}") is Entry.QUEUED, method
+            assert consumer.known(f"task:{task.id}") is EntryState.QUEUED, method
 
 
 def test_what_cannot_be_stored_goes_back_until_it_can(koji: Koji, consumer: Consumer) -> None:
@@ -137,7 +137,7 @@ def test_what_cannot_be_stored_goes_back_until_it_can(koji: Koji, consumer: Cons
     assert [consumer.given(*given) for _ in range(2)] == ["back to the queue"] * 2
     consumer.state.unlink()
     assert consumer.given(*given) == "acknowledged"
-    assert consumer.known(f"build:{build.id}") is Entry.QUEUED
+    assert consumer.known(f"build:{build.id}") is EntryState.QUEUED
 
 
 def test_consumer_logs_one_line_an_event_whatever_others_say(koji: Koji, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClient
 from botocore.parsers import ResponseParserError
 
 from fedimg.aws import regions
+from fedimg.aws.ami_quota import PUBLIC_AMIS
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, UNSUPPORTED, code, meaning_of
 from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, InstanceTypeName
-from fedimg.aws.room import PUBLIC_AMIS
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization

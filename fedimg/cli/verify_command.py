@@ -57,7 +57,7 @@ def verify(
     """
     from fedimg.aws import regions
     from fedimg.aws.client.clients import Clients
-    from fedimg.cli import life_output
+    from fedimg.cli import lifecycle_output
     from fedimg.lifecycle import verify as lifecycle
 
     settings, store, clients = call.settings, call.store(), Clients()
@@ -88,7 +88,7 @@ def verify(
     if read_bytes:
         rows = [row for row in recorded if row.public and row.region in where and chosen(row)]
         differences += _compare_bytes(call, clients, rows, yes=yes)
-    call.output.answer(life_output.verification(results, differences))
+    call.output.answer(lifecycle_output.verification(results, differences))
     failed = any(result.error for result in results)
     if repair and differences:
         _repair(call, store, clients, differences, amis or [], yes=yes)

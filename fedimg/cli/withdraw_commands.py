@@ -43,7 +43,7 @@ def withdraw(
     no source publishes the same bytes before 'fedimg restore'. A region that is away is withdrawn
     when it answers. Copies that others have made, and instances that run, cannot be recalled.
     """
-    from fedimg.cli import life_output
+    from fedimg.cli import lifecycle_output
     from fedimg.jobs.queue import JobQueue
     from fedimg.lifecycle import targets
     from fedimg.store.withdrawals import Withdrawals
@@ -63,7 +63,7 @@ def withdraw(
         f"{len({ami.region for ami in amis})} regions"
     )
     if dry_run:
-        call.output.answer(life_output.amis(amis, "nothing would be withdrawn"))
+        call.output.answer(lifecycle_output.amis(amis, "nothing would be withdrawn"))
         return ExitCode.OK
     if not confirmed("Withdraw them?", yes=yes):
         return ExitCode.NOT_NOW
@@ -75,7 +75,7 @@ def withdraw(
             jobs.cancel(row.job)
     note_idle_reasons(call)
     call.output.answer(
-        life_output.amis(
+        lifecycle_output.amis(
             [row for row in store.amis() if row.job in found.amis],
             "no AMI of the image is public; its jobs publish nothing before 'fedimg restore'",
         )
@@ -93,7 +93,7 @@ def restore(
     Only AMIs whose recorded boot check passed are restored, on the snapshot that is recorded. Jobs
     that the withdrawal stopped can run again with 'fedimg retry'.
     """
-    from fedimg.cli import life_output
+    from fedimg.cli import lifecycle_output
     from fedimg.lifecycle import targets
     from fedimg.store.withdrawals import Withdrawals
 
@@ -108,14 +108,14 @@ def restore(
     amis = [ami for its_amis in found.amis.values() for ami in its_amis]
     call.output.note(f"to restore: {len(amis)} AMIs")
     if dry_run:
-        call.output.answer(life_output.amis(amis, "nothing would be restored"))
+        call.output.answer(lifecycle_output.amis(amis, "nothing would be restored"))
         return ExitCode.OK
     if not confirmed("Restore them?", yes=yes):
         return ExitCode.NOT_NOW
     withdrawals.restore(found.amis, by=person())
     note_idle_reasons(call)
     call.output.answer(
-        life_output.amis(
+        lifecycle_output.amis(
             [row for row in store.amis() if row.job in found.amis],
             "no AMI was withdrawn; 'fedimg retry' runs the image's jobs again",
         )
@@ -132,7 +132,7 @@ def accept(
 ) -> ExitCode:
     """Record what a person did with an AMI on EC2 by hand, so that it is no difference any more."""
     from fedimg.aws.client.clients import Clients
-    from fedimg.cli import life_output
+    from fedimg.cli import lifecycle_output
     from fedimg.lifecycle import accept as lifecycle
     from fedimg.store.withdrawals import Withdrawals
 
@@ -152,7 +152,9 @@ def accept(
         if not confirmed("Record that?", yes=yes):
             return ExitCode.NOT_NOW
         Withdrawals(store).accept(row, found.state, person(), reason)
-    call.output.answer(life_output.amis([each for each in store.all_amis() if each.ami == ami], ""))
+    call.output.answer(
+        lifecycle_output.amis([each for each in store.all_amis() if each.ami == ami], "")
+    )
     return ExitCode.OK
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from fedimg import config
 from fedimg.intake.deferred import DeferredEntries
 from fedimg.intake.watermarks import Watermark, Watermarks
-from fedimg.jobs.queue import ASKED_AGAIN, Entry, JobQueue
+from fedimg.jobs.queue import ASKED_AGAIN, EntryState, JobQueue
 from fedimg.sources.koji_listing import FinishedEntry, Page
 from fedimg.sources.lookup import LookupRefused, SourceFails, SourceUnavailable
 from fedimg.store.store import Store
@@ -149,7 +149,7 @@ class CatchUp:
         # The source itself lists the entry, so the age limit, which is against replayed messages,
         # does not apply.
         before = self._jobs.enqueue_entry(finished.entry, any_age=True)
-        if before in (Entry.NEW, Entry.EMPTY):
+        if before in (EntryState.NEW, EntryState.EMPTY):
             _log.info(
                 "%s (%s by %s), finished at %s, was not announced and is queued now",
                 finished.entry,
@@ -157,7 +157,7 @@ class CatchUp:
                 finished.owner,
                 _text(finished.completed),
             )
-        return before is not Entry.QUEUED
+        return before is not EntryState.QUEUED
 
     def _failed(self, names: Sequence[str], error: Exception) -> None:
         _log.warning("cannot list missed entries of %s: %s", ", ".join(names), error)
@@ -169,7 +169,7 @@ class Replayed:
     """An entry that finished, its state before the replay, and whether the replay queued it."""
 
     finished: FinishedEntry
-    before: Entry
+    before: EntryState
     stored: bool
 
 

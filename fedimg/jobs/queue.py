@@ -35,7 +35,7 @@ CHANGE = "fedimg."
 _DELETED_AT_ONCE = 100
 
 
-class Entry(StrEnum):
+class EntryState(StrEnum):
     """The state of an entry."""
 
     #: The queue has no record of the entry.
@@ -52,7 +52,7 @@ class Entry(StrEnum):
 
 
 #: The states in which an entry is queued when it is announced or found.
-ASKED_AGAIN = (Entry.NEW, Entry.EMPTY, Entry.PARTLY)
+ASKED_AGAIN = (EntryState.NEW, EntryState.EMPTY, EntryState.PARTLY)
 
 
 class JobQueue:
@@ -74,7 +74,7 @@ class JobQueue:
         """Close the queue's connections."""
         self._client.destroy()
 
-    def enqueue_entry(self, entry: str, *, any_age: bool = False) -> Entry:
+    def enqueue_entry(self, entry: str, *, any_age: bool = False) -> EntryState:
         """Queue an entry, `task:<id>`, `build:<id>` or `compose:<id>`, unless it is there already.
 
         An entry that failed or was empty is queued again when it is announced again: a forged
@@ -83,9 +83,9 @@ class JobQueue:
         entry from the age limit. Return the entry's state before the call.
         """
         before = self.known(entry)
-        if any_age and before is not Entry.TAKEN:
+        if any_age and before is not EntryState.TAKEN:
             self._age_exemptions.add(entry)
-        if before in (Entry.EMPTY, Entry.PARTLY):
+        if before in (EntryState.EMPTY, EntryState.PARTLY):
             self._client.delete_workflow(entry)
         if before in ASKED_AGAIN:
             self._client.enqueue(
@@ -93,24 +93,24 @@ class JobQueue:
             )
         return before
 
-    def known(self, entry: str) -> Entry:
+    def known(self, entry: str) -> EntryState:
         """Return the state of an entry."""
         for row in self._client.list_workflows(workflow_ids=[entry], load_input=False):
             if row.status not in ("SUCCESS", "ERROR"):
-                return Entry.QUEUED
+                return EntryState.QUEUED
             return self._ended(entry, row.status, bool(row.output))
-        return Entry.NEW
+        return EntryState.NEW
 
-    def _ended(self, entry: str, status: str, submitted: bool) -> Entry:
+    def _ended(self, entry: str, status: str, submitted: bool) -> EntryState:
         """Return the state of an entry whose workflow has ended; `submitted` if it made jobs."""
         if status == "ERROR":
-            return Entry.EMPTY
+            return EntryState.EMPTY
         images = self._images.of(entry)
         if not images:
-            return Entry.PARTLY if submitted else Entry.EMPTY
+            return EntryState.PARTLY if submitted else EntryState.EMPTY
         if not any(images.values()):
-            return Entry.EMPTY
-        return Entry.TAKEN if all(images.values()) else Entry.PARTLY
+            return EntryState.EMPTY
+        return EntryState.TAKEN if all(images.values()) else EntryState.PARTLY
 
     def submit(self, image: RawImage) -> str | None:
         """Queue the publishing of an image; return its job, or None when it has one already."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from fedimg.aws import inventory, room
+from fedimg.aws import ami_quota, inventory
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
@@ -96,7 +96,7 @@ def verify(
                 at,
                 [text_of(each) for each in differences],
                 public_amis=sum(bool(image.get("Public")) for image in seen.images.values()),
-                quota=room.quota(clients, region),
+                quota=ami_quota.public_amis(clients, region),
             )
         verifications.record_amis(
             region, at, [row.ami for row in compared], _by_ami(compared, differences)

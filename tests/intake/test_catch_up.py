@@ -14,7 +14,7 @@ import pytest
 from fedimg import config
 from fedimg.intake.catch_up import CatchUp, parse_time, replay
 from fedimg.intake.watermarks import Watermarks
-from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources import koji_listing
 from fedimg.sources.identifiers import METHODS
 from fedimg.sources.koji_listing import BUILDS, LISTS, KojiListing
@@ -74,7 +74,7 @@ class Site:
             )
 
     def waits(self, entry: str) -> bool:
-        return self.jobs.known(entry) is Entry.QUEUED
+        return self.jobs.known(entry) is EntryState.QUEUED
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ class Failing(JobQueue):
         super().__init__(store)
         self._left, self._before = nth, before
 
-    def enqueue_entry(self, entry: str, *, any_age: bool = False) -> Entry:
+    def enqueue_entry(self, entry: str, *, any_age: bool = False) -> EntryState:
         self._left -= 1
         if self._left == 0 and self._before:
             raise PowerLoss

@@ -14,7 +14,7 @@ from fedimg.intake.catch_up import replay
 from fedimg.intake.resolve import Sources
 from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.entry_images import EntryImages
-from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources.composes import Composes
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.steps import PlainSteps
@@ -82,11 +82,11 @@ def test_entry_of_which_a_setting_left_out_an_image_is_asked_again(
     site.policy = {}
     lists = KojiListing(site.settings.koji)
     (replayed,) = replay(lists, site.jobs, lists.now() - DAY, dry_run=False)
-    assert (replayed.before, replayed.stored) == (Entry.PARTLY, True)
+    assert (replayed.before, replayed.stored) == (EntryState.PARTLY, True)
     (second,) = site.resolve(entry)
     assert second.endswith("aarch64")
     # Now that all of it is taken, a message has no effect.
-    assert site.jobs.enqueue_entry(entry) is Entry.TAKEN
+    assert site.jobs.enqueue_entry(entry) is EntryState.TAKEN
     assert len(site.store.jobs()) == 2
 
 
@@ -94,9 +94,9 @@ def test_announcement_of_a_partly_taken_entry_makes_no_second_job(
     site: Site, tmp_path: Path
 ) -> None:
     entry = site.build(tmp_path, "x86_64", "aarch64")
-    for before in (Entry.NEW, Entry.PARTLY, Entry.PARTLY):
+    for before in (EntryState.NEW, EntryState.PARTLY, EntryState.PARTLY):
         assert site.jobs.enqueue_entry(entry) is before
-        assert site.jobs.known(entry) is Entry.QUEUED
+        assert site.jobs.known(entry) is EntryState.QUEUED
         site.resolve(entry)
     assert len(site.store.jobs()) == 1
 
@@ -105,7 +105,7 @@ def test_image_that_no_setting_admits_leaves_the_entry_taken(site: Site, tmp_pat
     entry = site.build(tmp_path, "x86_64", "s390x")
     site.jobs.enqueue_entry(entry)
     site.resolve(entry)
-    assert site.jobs.known(entry) is Entry.TAKEN
+    assert site.jobs.known(entry) is EntryState.TAKEN
 
 
 def test_entry_taken_by_a_former_version_is_decided_by_its_jobs(
@@ -118,7 +118,7 @@ def test_entry_taken_by_a_former_version_is_decided_by_its_jobs(
     EntryImages(store).record(entry, [], [])
     site.end(entry, made)
     site.policy = {}
-    assert site.jobs.enqueue_entry(entry) is Entry.PARTLY
+    assert site.jobs.enqueue_entry(entry) is EntryState.PARTLY
     assert [job.rsplit(".", 1)[-1] for job in site.resolve(entry)] == ["aarch64"]
 
 
@@ -133,7 +133,7 @@ def test_variant_chosen_later_brings_the_other_images_of_a_compose(
     assert site.resolve(entry) == []
     assert 'left out: its "Cloud_Base" is not in composes.subvariants' in caplog.text
     site.composes = {}
-    assert site.jobs.enqueue_entry(entry) is Entry.EMPTY
+    assert site.jobs.enqueue_entry(entry) is EntryState.EMPTY
     assert len(site.resolve(entry)) == 1
 
 

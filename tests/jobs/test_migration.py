@@ -14,7 +14,7 @@ import pytest
 from fedimg.config import FEDMSG
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs.migration import MoveRefused, move
-from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.store.store import Store
 from tests.postgresql import PostgreSQL
 
@@ -62,7 +62,7 @@ def test_all_rows_are_moved_and_queued_work_stays_queued(source: Store, target: 
     assert target.amis() == source.amis()
     assert [row.key for row in target.unannounced()] == ["b"]
     queue = JobQueue(target)
-    assert queue.known("build:9") is Entry.QUEUED
+    assert queue.known("build:9") is EntryState.QUEUED
     assert queue.submit(DONE) is None
     assert queue.cancel(WAITS.job)
     queue.close()

@@ -13,7 +13,7 @@ from fedimg import config
 from fedimg.intake.catch_up import CatchUp, replay
 from fedimg.intake.deferred import DeferReason, DeferredEntries
 from fedimg.intake.watermarks import Watermarks
-from fedimg.jobs.queue import Entry, JobQueue
+from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources.compose_listing import ComposeListing, links
 from fedimg.sources.lookup import LookupRefused, SourceUnavailable
 from fedimg.store.store import Store
@@ -62,7 +62,7 @@ def test_missed_compose_is_stored_once(koji: Koji, store: Store, jobs: JobQueue)
         later.postpone(entry, DeferReason.SILENT, "no answer")
     for _ in range(2):
         assert CatchUp(store, jobs, read, config.CatchUp(), Event()).read_listing()
-        assert (jobs.known(missed), jobs.known(old)) == (Entry.QUEUED, Entry.NEW)
+        assert (jobs.known(missed), jobs.known(old)) == (EntryState.QUEUED, EntryState.NEW)
     (look,) = Watermarks(store).readings()
     assert (look.name, look.error) == (read.names[0], None)
     # The location speaks; whether Koji does, that does not tell.
@@ -74,9 +74,9 @@ def test_replay_shows_and_stores_composes(koji: Koji, jobs: JobQueue) -> None:
     missed = compose(koji, "Fedora-Cloud-43-20261120.0", THEN + HOUR)
     for dry_run in (True, False):
         (one,) = replay(lists(koji), jobs, THEN, dry_run=dry_run)
-        assert (one.finished.entry, one.before) == (missed, Entry.NEW)
+        assert (one.finished.entry, one.before) == (missed, EntryState.NEW)
         assert one.stored is not dry_run
-    assert jobs.known(missed) is Entry.QUEUED
+    assert jobs.known(missed) is EntryState.QUEUED
 
 
 def test_location_without_an_index_is_said_and_holds_up_nothing(

@@ -11,7 +11,7 @@ PUBLIC_AMIS = "L-0E3CBAB9"
 _ATTEMPTS, _SECONDS = 1, 10.0
 
 
-def quota(clients: Clients, region: str) -> float | None:
+def public_amis(clients: Clients, region: str) -> float | None:
     """Return the quota of public AMIs in a region; None where AWS does not tell it."""
     client = clients.client("service-quotas", region, attempts=_ATTEMPTS, seconds=_SECONDS)
     try:
