@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from fedimg.aws.client.types import Filter, ResourceType, Tag, TagSpecification
 from fedimg.images import AMIType, Disk, RawImage
@@ -29,6 +30,7 @@ DISK = "fedimg:disk"
 TESTED = "fedimg:tested"
 #: The time of the withdrawal; set before the permission is removed. `restored` and a time after it.
 WITHDRAWN = "fedimg:withdrawn"
+_RESTORED = "restored "
 
 # EC2's limit on the characters of a tag's value.
 _VALUE_LENGTH = 256
@@ -119,6 +121,34 @@ def disk_of(values: Mapping[str, str]) -> Disk | None:
 def ever_published(values: Mapping[str, str]) -> bool:
     """Return whether a resource with these tags is or may have been public."""
     return values.get(PUBLISHED, NEVER) != NEVER
+
+
+def published_at(values: Mapping[str, str]) -> float | None:
+    """Return since when a resource with these tags may have been public, in epoch seconds."""
+    return _seconds(values.get(PUBLISHED, NEVER))
+
+
+def withdrawn_at(values: Mapping[str, str]) -> tuple[float, bool] | None:
+    """Return when a resource with these tags was last withdrawn or restored; None if never.
+
+    The time is in epoch seconds; the second value tells whether it is withdrawn since.
+    """
+    value = values.get(WITHDRAWN, "")
+    at = _seconds(value.removeprefix(_RESTORED))
+    return None if at is None else (at, not value.startswith(_RESTORED))
+
+
+def withdrawal(at: datetime, *, restored: bool) -> str:
+    """Return the tag's value of a withdrawal, or of a restoration, at a time."""
+    return f"{_RESTORED if restored else ''}{at.isoformat(timespec='seconds')}"
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        # A person may have changed the tag.
+        return None
 
 
 def ami_name(image: str, ami_type: AMIType, region: str, number: int) -> str:

@@ -102,8 +102,7 @@ class Call:
         """
         directory = self.settings.state_directory
         # Opening would create the file, owned by whoever runs this command.
-        url = self.settings.database
-        if not create and not url and not (directory / DATABASE).exists():
+        if not create and not self.has_database():
             raise CommandRefused(
                 ExitCode.UNUSABLE,
                 f"there is no database in {directory} yet: check state_directory in the "
@@ -111,7 +110,12 @@ class Call:
             )
         from fedimg.store.store import Store
 
-        return Store(directory, url)
+        return Store(directory, self.settings.database)
+
+    def has_database(self) -> bool:
+        """Return whether there is a database file, or the database is a PostgreSQL."""
+        directory = self.settings.state_directory
+        return bool(self.settings.database) or (directory / DATABASE).exists()
 
 
 def _print_version(requested: bool) -> None:
@@ -138,7 +142,7 @@ def _common_options(
 #: Commands that change the database itself.
 store_app = typer.Typer(
     name="store",
-    help="Create the tables in a PostgreSQL, or move the data there.",
+    help="Create the tables in a PostgreSQL, move the data there, or rebuild a lost database.",
     no_args_is_help=True,
 )
 app.add_typer(store_app)

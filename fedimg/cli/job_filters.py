@@ -67,6 +67,14 @@ def refuse_unknown_type(name: str) -> None:
         _refuse("AMI type", name, halves)
 
 
+def refuse_unknown_ami_state(state: str) -> None:
+    """Raise CommandRefused if an AMI cannot have a state."""
+    from fedimg.store.rows import STATES
+
+    if state not in STATES:
+        _refuse("state of an AMI", state, STATES)
+
+
 def _refuse(what: str, value: str, known: Collection[str]) -> None:
     close = difflib.get_close_matches(value, known, 1)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"

@@ -13,6 +13,7 @@ from fedimg.cli.job_filters import (
     beginning,
     known_states,
     newest,
+    refuse_unknown_ami_state,
     refuse_unknown_region,
     refuse_unknown_type,
 )
@@ -100,6 +101,9 @@ def amis(
         str | None,
         typer.Option("--type", help="An AMI type, such as hvm-gp2, or half of one: hvm or gp2."),
     ] = None,
+    state: Annotated[
+        str | None, typer.Option(help="A state of AMIs, such as public, withdrawn or unknown.")
+    ] = None,
 ) -> ExitCode:
     """List the AMIs of this site's jobs, by image and region."""
     from fedimg.cli import output
@@ -107,6 +111,8 @@ def amis(
     architecture = architecture_of(arch) if arch else None
     if ami_type is not None:
         refuse_unknown_type(ami_type)
+    if state is not None:
+        refuse_unknown_ami_state(state)
     all_rows = call.store().amis()
     if region is not None:
         ec2 = call.settings.ec2
@@ -118,6 +124,7 @@ def amis(
         if (image is None or image in row.image)
         and region in (None, row.region)
         and architecture in (None, row.architecture)
+        and state in (None, row.state)
         and ami_type in (None, row.virt_type, row.volume_type, f"{row.virt_type}-{row.volume_type}")
     ]
     call.output.answer(output.amis(rows))

@@ -14,11 +14,14 @@ from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Disk, RawImage
 from fedimg.progress import CheckResult
+from fedimg.store import rows
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 
 #: How many lines of a test instance's output are logged; the message on the bus holds more.
 _LOGGED_LINES = 30
+#: The states of AMIs that a job may make public; those of a finished job are public again.
+_MAY_BECOME_PUBLIC = (rows.PRIVATE, rows.PUBLIC, rows.RESTORING)
 
 _log = logging.getLogger(__name__)
 
@@ -53,12 +56,20 @@ class Recorder:
         return self._store.disk(self._image.job)
 
     def registered(self, ami: AMI) -> None:
-        """Record and announce an AMI that was registered in the origin; it is private."""
+        """Record and announce an AMI that was registered in the origin; it is private.
+
+        Raises EC2ServiceException for one about which a person has to decide first.
+        """
+        self._refuse_undecided(ami)
         self._store.record_ami(self._image, ami)
         self._upload("completed", ami.id, messages.of_ami(ami))
 
     def copied(self, ami: AMI, source: AMI) -> None:
-        """Record and announce an AMI that was copied to a further region; it is private."""
+        """Record and announce an AMI that was copied to a further region; it is private.
+
+        Raises EC2ServiceException for one about which a person has to decide first.
+        """
+        self._refuse_undecided(ami)
         self._store.record_ami(self._image, ami)
         self._announce(messages.COPY, ami.id, messages.image_copy(self._image, ami, source))
 
@@ -99,8 +110,17 @@ class Recorder:
     def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
         """Record that AMIs and a snapshot of a region are about to become public.
 
-        Return the ids for which this was not recorded before.
+        Return the ids for which this was not recorded before. Raises EC2ServiceException if a
+        person took one of the AMIs out of others' reach.
         """
+        for ami, state in sorted(self._store.states(region, ids).items()):
+            if state not in _MAY_BECOME_PUBLIC:
+                raise EC2ServiceException(
+                    f"AMI {ami} is recorded as {state}, so that fedimg does not publish it",
+                    image=self._image.name,
+                    region=region,
+                    step="publish",
+                )
         return self._store.offer(self._image.job, region, ids)
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
@@ -126,6 +146,18 @@ class Recorder:
         # The reason comes last, because a text that is too long is cut at its beginning.
         text = f"{output}\n{said}" if output else said
         self._upload("failed", self._run, messages.of_failure(text))
+
+    def _refuse_undecided(self, ami: AMI) -> None:
+        if self._store.states(ami.region, [ami.id]).get(ami.id) == rows.UNKNOWN:
+            raise EC2ServiceException(
+                f"AMI {ami.id} was private when the database was rebuilt, and it is not known "
+                "whether it may be published: 'fedimg cleanup --remove' removes it and its "
+                "snapshot, then 'fedimg retry' makes new ones; 'fedimg accept' and 'fedimg "
+                "withdraw' keep it",
+                image=self._image.name,
+                region=ami.region,
+                step="register",
+            )
 
     def _upload(self, status: messages.Status, about: str, extra: dict[str, Any]) -> None:
         body = messages.image_upload(self._image, self._origin, status, extra)

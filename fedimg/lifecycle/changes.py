@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from fedimg.aws import amis, permissions
+from fedimg.aws import amis, permissions, tags
 from fedimg.aws.client.availability import Origin, Watch
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
@@ -169,10 +169,10 @@ class Changes:
                     )
 
     def _mark_withdrawn(self, job: str, region: str, at: float) -> None:
-        self._mark(region, self._to_withdraw(job, region), _time(at))
+        self._mark(region, self._to_withdraw(job, region), _mark(at))
 
     def _mark_restored(self, job: str, region: str, at: float) -> None:
-        self._mark(region, self._to_restore(job, region), f"restored {_time(at)}")
+        self._mark(region, self._to_restore(job, region), _mark(at, restored=True))
 
     def _mark(self, region: str, by_snapshot: dict[str, list[AMIRow]], value: str) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)
@@ -311,5 +311,5 @@ def _by_snapshot(found: list[AMIRow]) -> dict[str, list[AMIRow]]:
     return grouped
 
 
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+def _mark(at: float, *, restored: bool = False) -> str:
+    return tags.withdrawal(datetime.fromtimestamp(at, UTC), restored=restored)

@@ -175,16 +175,24 @@ def _of_attributes(row: AMIRow, image: Mapping[str, Any]) -> Iterator[tuple[Kind
 
 
 def _deprecation(row: AMIRow, image: Mapping[str, Any]) -> str | None:
-    shown, created = _time(image.get("DeprecationTime")), _time(image.get("CreationDate"))
+    shown = _time(image.get("DeprecationTime"))
     if row.deprecate_at is not None:
         if shown is None or abs(shown.timestamp() - row.deprecate_at) > _ROUNDED_SECONDS:
             recorded = datetime.fromtimestamp(row.deprecate_at, UTC)
             return f"EC2 deprecates it {_when(shown)}, recorded is {_when(recorded)}"
-    elif shown is not None and created is not None:
-        of_ec2 = created + timedelta(days=_EC2_DEPRECATES)
-        if abs(shown - of_ec2) > timedelta(days=_EC2_DEPRECATES_WITHIN):
-            return f"EC2 deprecates it {_when(shown)}, and no rule of this site did that"
+    elif chosen_deprecation(image) is not None:
+        return f"EC2 deprecates it {_when(shown)}, and no rule of this site did that"
     return None
+
+
+def chosen_deprecation(image: Mapping[str, Any]) -> float | None:
+    """Return when EC2 deprecates an AMI, in epoch seconds; None if EC2 itself chose that date."""
+    shown, created = _time(image.get("DeprecationTime")), _time(image.get("CreationDate"))
+    if shown is None or created is None:
+        return None
+    of_ec2 = created + timedelta(days=_EC2_DEPRECATES)
+    of_ec2_itself = abs(shown - of_ec2) <= timedelta(days=_EC2_DEPRECATES_WITHIN)
+    return None if of_ec2_itself else shown.timestamp()
 
 
 def _when(time: datetime | None) -> str:

@@ -58,6 +58,12 @@ def problems(store: Store) -> list[str]:
             texts.append(
                 f"{change.job}: {change.what} in {change.region} is not finished: {change.error}"
             )
+    undecided = sum(row.state == rows.UNKNOWN for row in store.all_amis())
+    if undecided:
+        texts.append(
+            f"{undecided} AMIs were private when the database was rebuilt, and a person has to "
+            "decide about them: 'fedimg amis --state unknown' lists them"
+        )
     unfinished: dict[tuple[str, str, str], int] = {}
     for row in store.all_amis():
         if row.state in _UNFINISHED:

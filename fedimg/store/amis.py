@@ -85,6 +85,17 @@ class AMIs(Database):
             self.write(self.insert(_offered).values(rows).on_conflict_do_nothing())
         return new
 
+    def states(self, region: str, ids: Collection[str]) -> dict[str, str]:
+        """Return the states of some AMIs of a region, by id, as far as they are recorded."""
+        query = sa.select(_amis.c.ami, _amis.c.state, _amis.c.public).where(
+            _amis.c.region == region, _amis.c.ami.in_(list(ids))
+        )
+        with self.engine.connect() as connection:
+            return {
+                row.ami: row.state or (PUBLIC if row.public else PRIVATE)
+                for row in connection.execute(query)
+            }
+
     def unmark(self, region: str, ids: Collection[str]) -> None:
         """Record that AMIs and snapshots of a region did not become public, or were removed."""
         self.write(
