@@ -33,7 +33,7 @@ ASK = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from fedimg.config import Composes as Settings
+from fedimg import config
 from fedimg.sources.composes import Composes
 from fedimg.sources.compose_listing import ComposeListing
 from fedimg.sources.xmlrpc import XMLRPCClient
@@ -46,11 +46,11 @@ def peak():
 what, url, times = sys.argv[1:]
 ask = {
     "hub": lambda: XMLRPCClient(url, 120).call("getBuild", 1),
-    "compose": lambda: Composes(Settings(locations=[url], timeout=120)).find(
+    "compose": lambda: Composes(config.Composes(locations=[url], timeout=120)).find(
         "compose:Fedora-43-20261101.n.0"
     ),
     # All of them are older than that, and none is asked for.
-    "index": lambda: list(ComposeListing(Settings(locations=[url]), url).since(url, 1e10)),
+    "index": lambda: list(ComposeListing(config.Composes(locations=[url]), url).since(url, 1e10)),
 }[what]
 Path("/proc/self/clear_refs").write_text("5")
 before = peak()

@@ -3,7 +3,7 @@
 tests/corpus/messages has broken messages, one a file; the rest is made of real ones by changing
 them anywhere. Signatures are off here: the parsing has to hold by itself.
 
-Follows fedimg/consumers.py, fedimg/intake/announcement.py, fedimg/intake/resolve.py.
+Follows fedimg/consumers.py, fedimg/intake/announcement.py, fedimg/intake/image_selection.py.
 """
 
 import ast
@@ -31,7 +31,7 @@ from fedimg import config
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.consumers import KojiConsumer
 from fedimg.images import FILE_NAME, AMIType, Architecture, RawImage
-from fedimg.intake import announcement, resolve
+from fedimg.intake import announcement, image_selection
 from fedimg.sources.koji import KojiHub, KojiNotFinished, KojiRefused, KojiUnavailable
 from fedimg.store.store import Store
 from lab.bus import Bus
@@ -227,10 +227,10 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
 
     # What the worker does about them.
     chosen = config.load(toml)
-    asking = resolve.Sources(chosen)
+    asking = image_selection.Sources(chosen)
     with visiting() as visited:
         for entry in entries:
-            assert resolve.images_to_publish(entry, asking, chosen, threading.Event()) == []
+            assert image_selection.images_to_publish(entry, asking, chosen, threading.Event()) == []
         hosts = {each[0] for each in visited}
     assert hosts == {"127.0.0.1"}
     assert {each[1] for each in visited} == {koji.port}

@@ -21,8 +21,8 @@ import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg import config
 from fedimg.cli.app import app
 from fedimg.images import Architecture, RawImage
-from fedimg.intake import resolve
-from fedimg.intake.resolve import Sources
+from fedimg.intake import image_selection
+from fedimg.intake.image_selection import Sources
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from lab.koji import Koji
@@ -86,7 +86,7 @@ def announced(koji: Koji, jobs: JobQueue, tmp_path: Path, kind: str = "build, sh
         ec2=config.EC2(plain_http_hosts=["127.0.0.1"]),
     )
     entry = f"{'task' if scratch else 'build'}:{made.id}"
-    (image,) = resolve.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
+    (image,) = image_selection.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
     return Announced(image.url, jobs.submit(image))
 
 

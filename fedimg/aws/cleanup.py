@@ -116,7 +116,7 @@ def survey(
     are listed all the same; without `unseen`, EC2ServiceException is raised.
     """
 
-    def look(region: str) -> list[tuple[Standing, Leftover]]:
+    def list_region(region: str) -> list[tuple[Standing, Leftover]]:
         try:
             return _in_region(
                 clients, site, region, job, resource_types(region), recorded, published
@@ -128,9 +128,9 @@ def survey(
             return []
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        looks = list(pool.map(look, regions))
+        listings = list(pool.map(list_region, regions))
     by_standing: dict[Standing, list[Leftover]] = {standing: [] for standing in Standing}
-    for standing, item in (each for region in looks for each in region):
+    for standing, item in (each for region in listings for each in region):
         if item.job not in spare:
             by_standing[standing].append(item)
     return Survey(

@@ -34,7 +34,7 @@ def copied(
     labels: Labels,
     source: Source,
     *,
-    look_first: bool,
+    find_first: bool,
     doubted: Callable[[], object] = lambda: None,
     limits: Limits,
     polling: BatchedPolling | None = None,
@@ -55,7 +55,7 @@ def copied(
                 repeatable=False,
             ),
             lambda: _find(ec2, labels, source),
-            look_first=look_first,
+            find_first=find_first,
             doubted=doubted,
         )
         try:

@@ -58,19 +58,19 @@ class Preflight:
 
     def checks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
         """Return the checks of the account and of the origin, for images of some architectures."""
-        looks: dict[str, DiagnosticCheck] = {
+        checks: dict[str, DiagnosticCheck] = {
             "credentials": self._credentials,
             "regions": self._regions,
             "network": self._network,
         }
         if self._settings.write_via == "direct":
-            looks["EBS direct"] = self._ebs_direct
+            checks["EBS direct"] = self._ebs_direct
         for architecture in architectures:
             machine = self._settings.machine(architecture)
             section = "ec2.x86_64" if isinstance(machine, X86Machine) else "ec2.aarch64"
-            for key, look in self._machine(machine, architecture).items():
-                looks[f"{section}.{key}"] = partial(look, f"{section}.{key}")
-        return looks
+            for key, check in self._machine(machine, architecture).items():
+                checks[f"{section}.{key}"] = partial(check, f"{section}.{key}")
+        return checks
 
     def region_checks(self) -> dict[str, DiagnosticCheck]:
         """Return one check for each region that the check `regions` found."""
@@ -150,19 +150,21 @@ class Preflight:
     def _machine(
         self, machine: Machine, architecture: Architecture
     ) -> dict[str, Callable[[str], list[Finding]]]:
-        looks: dict[str, Callable[[str], list[Finding]]] = {
+        checks: dict[str, Callable[[str], list[Finding]]] = {
             "test_type": partial(self._test_type, machine.test_type, architecture),
         }
         if self._settings.write_via == "utility":
-            looks["utility_type"] = partial(self._utility_type, machine.utility_type, architecture)
+            checks["utility_type"] = partial(self._utility_type, machine.utility_type, architecture)
             # The check of the configuration reports a missing utility AMI.
             if machine.utility_ami:
-                looks["utility_ami"] = partial(self._utility_ami, machine.utility_ami, architecture)
+                checks["utility_ami"] = partial(
+                    self._utility_ami, machine.utility_ami, architecture
+                )
         if isinstance(machine, X86Machine) and self._paravirtual:
-            looks["test_type_paravirtual"] = partial(
+            checks["test_type_paravirtual"] = partial(
                 self._paravirtual_type, machine.test_type_paravirtual
             )
-        return looks
+        return checks
 
     def _utility_ami(self, ami: str, architecture: Architecture, name: str) -> list[Finding]:
         hint = f"set it to an AMI for {architecture} with cloud-init, curl and xz"
@@ -306,9 +308,9 @@ def merged(by_region: Mapping[str, Iterable[Finding]]) -> list[Finding]:
     ]
 
 
-def _state(name: str, look: Callable[[], str], wanted: str, hint: str) -> list[Finding]:
+def _state(name: str, check: Callable[[], str], wanted: str, hint: str) -> list[Finding]:
     try:
-        state = look()
+        state = check()
     except FAILURES as error:
         return _unknown(name, error)
     return _ok(name, state) if state == wanted else _problem(name, state, hint)

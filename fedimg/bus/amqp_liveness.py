@@ -38,7 +38,9 @@ def watch(settings: Mapping[str, Any], works: Callable[[], object]) -> None:
     logging.getLogger("pika").setLevel(logging.WARNING)
     for name in ("pika.adapters.blocking_connection", "pika.adapters.utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    Periodic("checking the queues' consumers", _Watch(settings, works).look, Event()).start()
+    Periodic(
+        "checking the queues' consumers", _Watch(settings, works).check_queues, Event()
+    ).start()
 
 
 class _Watch:
@@ -50,7 +52,7 @@ class _Watch:
         self._starting = True
         self._deserted: set[str] = set()
 
-    def look(self) -> float:
+    def check_queues(self) -> float:
         """Look at all queues once; return the seconds until the next look."""
         settings = self._settings
         if self._starting:

@@ -17,7 +17,7 @@ from fedora_messaging import config, exceptions
 from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
 from fedimg.bus.publisher import BusError, BusUnavailable
-from fedimg.untrusted.failures import reason as told
+from fedimg.untrusted import failures
 
 if TYPE_CHECKING:
     from fedora_messaging.message import Message
@@ -105,7 +105,7 @@ class AMQPPublisher:
             api.publish(outgoing, timeout=self._seconds)
         except Exception as error:
             # The libraries below raise any kind of error when a connection ends.
-            reason = told(error)
+            reason = failures.reason(error)
             raise BusUnavailable(
                 f"the AMQP broker did not confirm the message: {reason:.300}"
             ) from error

@@ -11,7 +11,7 @@ from fedimg.process.hardening import hide_memory
 # A module registers its commands when it is imported: this is the order of `fedimg --help`.
 # isort: off
 from fedimg.cli import publishing_commands  # noqa: F401
-from fedimg.cli import looking_commands  # noqa: F401
+from fedimg.cli import read_only_commands  # noqa: F401
 from fedimg.cli import job_commands  # noqa: F401
 from fedimg.cli import cleanup_command  # noqa: F401
 from fedimg.cli import verify_command  # noqa: F401

@@ -72,7 +72,7 @@ def move(call: Call) -> ExitCode:
     be running. Queued jobs stay queued. The command renames the file to fedimg.db.moved.
     """
     from fedimg.cli import output
-    from fedimg.jobs.migration import move as copy
+    from fedimg.jobs import migration
     from fedimg.store.store import Store
     from fedimg.worker.lease import FileLease
 
@@ -90,7 +90,7 @@ def move(call: Call) -> ExitCode:
     lease = FileLease(directory)
     target = Store(directory, url)
     source = Store(directory)
-    counts = copy(source, target)
+    counts = migration.move(source, target)
     source.close()
     source.path.rename(source.path.with_suffix(".db.moved"))
     lease.release()

@@ -9,7 +9,7 @@ from fedimg.exceptions import Cancelled
 
 if TYPE_CHECKING:
     from fedimg.cli.output import Answer
-    from fedimg.intake.resolve import Decisions
+    from fedimg.intake.image_selection import Decisions
     from fedimg.store.store import Store
 
 
@@ -18,21 +18,21 @@ def explain(call: Call, entry: str) -> ExitCode:
 
     Nothing is queued. Raises CommandRefused when the source has no such entry or does not answer.
     """
-    from fedimg.intake import resolve
+    from fedimg.intake import image_selection
     from fedimg.sources.http import NoAnswer
     from fedimg.sources.lookup import LookupRefused, NotFinished, SourceUnavailable
 
     try:
-        result = resolve.Sources(call.settings).find(entry)
+        result = image_selection.Sources(call.settings).find(entry)
     except LookupRefused as error:
         raise CommandRefused(ExitCode.UNUSABLE, f"{entry} has no images: {error}") from error
     except (NotFinished, SourceUnavailable, NoAnswer, Cancelled) as error:
         raise CommandRefused(
             ExitCode.FAILED, f"{entry} cannot be explained now: {error}; repeat the command later"
         ) from error
-    if old := resolve.too_old(result, call.settings.intake.max_age_days):
+    if old := image_selection.too_old(result, call.settings.intake.max_age_days):
         call.output.note(f"a message about {entry} has no effect: {old}")
-    decided = resolve.decide(result, call.settings.koji)
+    decided = image_selection.decide(result, call.settings.koji)
     call.output.answer(_explained(_store(call), decided))
     return ExitCode.OK
 

@@ -58,7 +58,7 @@ def verify(
     from fedimg.aws import regions
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import lifecycle_output
-    from fedimg.lifecycle import verify as lifecycle
+    from fedimg.lifecycle.verify import verify_regions
 
     settings, store, clients = call.settings, call.store(), Clients()
     job_name = find(store, job).job if job else None
@@ -83,7 +83,7 @@ def verify(
             raise CommandRefused(
                 ExitCode.UNKNOWN, f"there is nothing to compare in region {region}"
             )
-    results = lifecycle.verify(settings, store, clients, where, chosen=chosen if partly else None)
+    results = verify_regions(settings, store, clients, where, chosen=chosen if partly else None)
     differences = [each for result in results for each in result.differences]
     if read_bytes:
         rows = [row for row in recorded if row.public and row.region in where and chosen(row)]
@@ -99,9 +99,9 @@ def verify(
 def verify_again(call: Call, where: set[str], chosen: Callable[[AMIRow], bool] | None) -> ExitCode:
     """Compare once more after a repair, and print how many differences are left."""
     from fedimg.aws.client.clients import Clients
-    from fedimg.lifecycle import verify as lifecycle
+    from fedimg.lifecycle.verify import verify_regions
 
-    results = lifecycle.verify(call.settings, call.store(), Clients(), where, chosen=chosen)
+    results = verify_regions(call.settings, call.store(), Clients(), where, chosen=chosen)
     left = sum(len(result.differences) for result in results)
     failed = any(result.error for result in results)
     if left or failed:

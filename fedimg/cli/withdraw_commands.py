@@ -133,7 +133,7 @@ def accept(
     """Record what a person did with an AMI on EC2 by hand, so that it is no difference any more."""
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import lifecycle_output
-    from fedimg.lifecycle import accept as lifecycle
+    from fedimg.lifecycle.accept import CannotAccept, inspect
     from fedimg.store.withdrawals import Withdrawals
 
     store = call.store()
@@ -144,8 +144,8 @@ def accept(
         )
     row = recorded[0]
     try:
-        found = lifecycle.look(row, Clients(), store.job(row.job))
-    except lifecycle.CannotAccept as error:
+        found = inspect(row, Clients(), store.job(row.job))
+    except CannotAccept as error:
         raise CommandRefused(ExitCode.NOT_NOW, str(error)) from error
     call.output.note(f"{ami} in {row.region} {found.shown}: {found.meaning}")
     if found.state != row.state:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from fedimg.process.backoff import Backoff
 from fedimg.store.database import Database
-from fedimg.store.tables import waiting
+from fedimg.store.tables import deferred_entries
 from fedimg.untrusted.quoting import QuotedError
 
 #: The first pause, in seconds; each is twice as long as the last, up to DeferReason.longest.
@@ -96,7 +96,7 @@ class DeferredEntries:
         values = {name: value for name, value in vars(row).items() if name != "entry"}
         with self._database.engine.begin() as connection:
             connection.execute(
-                self._database.insert(waiting)
+                self._database.insert(deferred_entries)
                 .values(entry=entry, **values)
                 .on_conflict_do_update(index_elements=["entry"], set_=values)
             )
@@ -105,13 +105,15 @@ class DeferredEntries:
     def settle(self, entry: str) -> None:
         """Delete an entry, as its source has answered."""
         with self._database.engine.begin() as connection:
-            connection.execute(sa.delete(waiting).where(waiting.c.entry == entry))
+            connection.execute(sa.delete(deferred_entries).where(deferred_entries.c.entry == entry))
 
     def all(self) -> list[DeferredEntry]:
         """Return every entry that waits; the one that has waited longest comes first."""
         with self._database.engine.connect() as connection:
             rows = connection.execute(
-                sa.select(waiting).order_by(sa.desc(waiting.c.waited), waiting.c.entry)
+                sa.select(deferred_entries).order_by(
+                    sa.desc(deferred_entries.c.waited), deferred_entries.c.entry
+                )
             ).mappings()
             return [DeferredEntry(**{**row, "why": DeferReason(row["why"])}) for row in rows]
 
@@ -120,11 +122,11 @@ class DeferredEntries:
 
         `kinds` are the kinds of entries that the source knows: `task`, `build` or `compose`.
         """
-        of_source = sa.or_(*(waiting.c.entry.startswith(f"{kind}:") for kind in kinds))
+        of_source = sa.or_(*(deferred_entries.c.entry.startswith(f"{kind}:") for kind in kinds))
         with self._database.engine.begin() as connection:
             connection.execute(
-                sa.update(waiting)
-                .where(waiting.c.why == DeferReason.SILENT, of_source)
+                sa.update(deferred_entries)
+                .where(deferred_entries.c.why == DeferReason.SILENT, of_source)
                 .values(asked=0.0)
             )
 
@@ -136,5 +138,7 @@ class DeferredEntries:
                 enqueue(row.entry)
                 with self._database.engine.begin() as connection:
                     connection.execute(
-                        sa.update(waiting).where(waiting.c.entry == row.entry).values(asked=now)
+                        sa.update(deferred_entries)
+                        .where(deferred_entries.c.entry == row.entry)
+                        .values(asked=now)
                     )

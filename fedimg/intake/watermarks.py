@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from fedimg.store.database import Database
-from fedimg.store.tables import caught, lists, looks
+from fedimg.store.tables import list_readings, listed_entries, watermarks
 
 if TYPE_CHECKING:
     # The module loads an HTTP client, and `fedimg status` does without.
@@ -46,7 +46,7 @@ class Watermarks:
     def get(self, name: str) -> Watermark | None:
         """Return the watermark of a list, or None when it has none yet."""
         with self._database.engine.connect() as connection:
-            row = connection.execute(sa.select(lists).where(lists.c.list == name)).first()
+            row = connection.execute(sa.select(watermarks).where(watermarks.c.list == name)).first()
         return None if row is None else Watermark(row.begin, row.until)
 
     def set(self, name: str, watermark: Watermark, stored: Iterable[FinishedEntry] = ()) -> None:
@@ -55,21 +55,23 @@ class Watermarks:
         with self._database.engine.begin() as connection:
             for finished in stored:
                 connection.execute(
-                    self._database.insert(caught)
+                    self._database.insert(listed_entries)
                     .values(entry=finished.entry, list=name, completed=finished.completed)
                     .on_conflict_do_update(
                         index_elements=["entry"], set_={"completed": finished.completed}
                     )
                 )
             connection.execute(
-                self._database.insert(lists)
+                self._database.insert(watermarks)
                 .values(list=name, **values)
                 .on_conflict_do_update(index_elements=["list"], set_=values)
             )
 
     def stored(self, name: str) -> dict[str, float]:
         """Return the recorded entries of a list, and the time at which each finished."""
-        query = sa.select(caught.c.entry, caught.c.completed).where(caught.c.list == name)
+        query = sa.select(listed_entries.c.entry, listed_entries.c.completed).where(
+            listed_entries.c.list == name
+        )
         with self._database.engine.connect() as connection:
             return {row.entry: row.completed for row in connection.execute(query)}
 
@@ -77,7 +79,9 @@ class Watermarks:
         """Delete the entries that finished until a time: the list is read only from there on."""
         with self._database.engine.begin() as connection:
             connection.execute(
-                sa.delete(caught).where(caught.c.list == name, caught.c.completed <= until)
+                sa.delete(listed_entries).where(
+                    listed_entries.c.list == name, listed_entries.c.completed <= until
+                )
             )
 
     def record_reading(self, names: Iterable[str], error: str | None = None) -> None:
@@ -86,7 +90,7 @@ class Watermarks:
         with self._database.engine.begin() as connection:
             for name in names:
                 connection.execute(
-                    self._database.insert(looks)
+                    self._database.insert(list_readings)
                     .values(list=name, **values)
                     .on_conflict_do_update(index_elements=["list"], set_=values)
                 )
@@ -94,5 +98,5 @@ class Watermarks:
     def readings(self) -> list[Reading]:
         """Return, for each list, when it was last read to its end and the error since."""
         with self._database.engine.connect() as connection:
-            rows = connection.execute(sa.select(looks).order_by(looks.c.list)).all()
+            rows = connection.execute(sa.select(list_readings).order_by(list_readings.c.list)).all()
         return [Reading(row.list, row.succeeded, row.error) for row in rows]

@@ -84,7 +84,7 @@ class Holds:
         with self._database.engine.connect() as connection:
             return _current(connection)
 
-    def outlast(self, stop: threading.Event) -> None:
+    def wait_for_release(self, stop: threading.Event) -> None:
         """Wait until the hold has ended. Raises Cancelled if `stop` is set or the worker stops."""
         while self._held():
             if self._stopping.is_set() or stop.wait(_POLL_SECONDS):

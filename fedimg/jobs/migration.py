@@ -17,8 +17,8 @@ from fedimg.store.store import Store
 #: Tables that describe running workers; their rows are not copied.
 _TRANSIENT = {
     tables.workers.name,
-    tables.running.name,
-    tables.slots.name,
+    tables.runs.name,
+    tables.semaphores.name,
     tables.heartbeats.name,
 }
 _BATCH_ROWS = 500

@@ -16,7 +16,7 @@ from fedimg.config import Limits
 from fedimg.process.backoff import Backoff
 from fedimg.progress import AWAY
 from fedimg.store.database import Database
-from fedimg.store.tables import again, outages, regions
+from fedimg.store.tables import outages, regions, retries
 
 #: The longest pause between two clean-ups, in seconds: resources that are left over cost money.
 _LONGEST_CLEAN_UP_PAUSE = 4 * 3600.0
@@ -96,16 +96,16 @@ class RetrySchedule:
             outages.c.back.is_(None), outages.c.due.is_not(None)
         )
         back = sa.exists().where(
-            regions.c.job == again.c.job, regions.c.step == AWAY, regions.c.region.not_in(away)
+            regions.c.job == retries.c.job, regions.c.step == AWAY, regions.c.region.not_in(away)
         )
         now = time.time()
-        waiting = (again.c.what == RetryKind.RUN) & ~again.c.begun & (again.c.due > now)
+        waiting = (retries.c.what == RetryKind.RUN) & ~retries.c.begun & (retries.c.due > now)
         with self._database.engine.begin() as connection:
             # Nothing is written in the usual case that no job waits.
-            jobs = connection.execute(sa.select(again.c.job).where(waiting, back)).scalars().all()
+            jobs = connection.execute(sa.select(retries.c.job).where(waiting, back)).scalars().all()
             if jobs:
                 connection.execute(
-                    sa.update(again).where(again.c.job.in_(jobs), waiting).values(due=now)
+                    sa.update(retries).where(retries.c.job.in_(jobs), waiting).values(due=now)
                 )
 
     def clean_up(self, job: str, run: int, count: int, limits: Limits) -> ScheduledRetry:
@@ -119,39 +119,39 @@ class RetrySchedule:
 
     def of(self, job: str) -> ScheduledRetry | None:
         """Return a job's retry, begun or not, or None."""
-        return next(iter(self._read(again.c.job == job)), None)
+        return next(iter(self._read(retries.c.job == job)), None)
 
     def due(self) -> list[ScheduledRetry]:
         """Return the retries that are due and have not begun, earliest first."""
-        return self._read(~again.c.begun & (again.c.due <= time.time()))
+        return self._read(~retries.c.begun & (retries.c.due <= time.time()))
 
     def begun(self, retry: ScheduledRetry) -> None:
         """Record that a retry has begun."""
         with self._database.engine.begin() as connection:
             connection.execute(
-                sa.update(again)
-                .where(again.c.job == retry.job, again.c.run == retry.run)
+                sa.update(retries)
+                .where(retries.c.job == retry.job, retries.c.run == retry.run)
                 # A clean-up may have scheduled the next one already.
-                .where(again.c.what == retry.what, again.c.count == retry.count)
+                .where(retries.c.what == retry.what, retries.c.count == retry.count)
                 .values(begun=True)
             )
 
     def forget(self, job: str) -> None:
         """Delete a job's retry and its counts."""
         with self._database.engine.begin() as connection:
-            connection.execute(sa.delete(again).where(again.c.job == job))
+            connection.execute(sa.delete(retries).where(retries.c.job == job))
 
     def give_up(self, job: str) -> bool:
         """Delete a job's scheduled run; return whether it had one."""
-        scheduled = (again.c.job == job) & (again.c.what == RetryKind.RUN) & ~again.c.begun
+        scheduled = (retries.c.job == job) & (retries.c.what == RetryKind.RUN) & ~retries.c.begun
         with self._database.engine.begin() as connection:
-            return bool(connection.execute(sa.delete(again).where(scheduled)).rowcount)
+            return bool(connection.execute(sa.delete(retries).where(scheduled)).rowcount)
 
     def _schedule(self, retry: ScheduledRetry) -> ScheduledRetry:
         values = {name: value for name, value in vars(retry).items() if name != "job"}
         with self._database.engine.begin() as connection:
             connection.execute(
-                self._database.insert(again)
+                self._database.insert(retries)
                 .values(job=retry.job, **values)
                 .on_conflict_do_update(index_elements=["job"], set_=values)
             )
@@ -159,7 +159,7 @@ class RetrySchedule:
 
     def _read(self, condition: sa.ColumnElement[bool]) -> list[ScheduledRetry]:
         with self._database.engine.connect() as connection:
-            rows = connection.execute(sa.select(again).where(condition).order_by(again.c.due))
+            rows = connection.execute(sa.select(retries).where(condition).order_by(retries.c.due))
             return [
                 ScheduledRetry(**{**row, "what": RetryKind(row["what"])}) for row in rows.mappings()
             ]

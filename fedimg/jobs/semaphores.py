@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from fedimg.store.database import Database
-from fedimg.store.tables import slots
+from fedimg.store.tables import semaphores
 
 
 class Semaphores:
@@ -27,18 +27,20 @@ class Semaphores:
         more has to call `release`.
         """
         # Numbers, not times: by another machine's clock a later job could overtake a holder.
-        last = sa.select(sa.func.coalesce(sa.func.max(slots.c.turn), 0)).where(slots.c.kind == kind)
+        last = sa.select(sa.func.coalesce(sa.func.max(semaphores.c.turn), 0)).where(
+            semaphores.c.kind == kind
+        )
         first = (
-            sa.select(slots.c.job)
-            .where(slots.c.kind == kind)
-            .order_by(slots.c.turn, slots.c.job)
+            sa.select(semaphores.c.job)
+            .where(semaphores.c.kind == kind)
+            .order_by(semaphores.c.turn, semaphores.c.job)
             .limit(limit)
         )
         with self._database.engine.begin() as connection:
             self._database.lock(connection, f"slots:{kind}")
             # The insert comes before the select, as on SQLite it excludes other writers.
             connection.execute(
-                self._database.insert(slots)
+                self._database.insert(semaphores)
                 .values(kind=kind, job=job, turn=last.scalar_subquery() + 1)
                 .on_conflict_do_nothing()
             )
@@ -47,9 +49,11 @@ class Semaphores:
     def release(self, kind: str, job: str) -> None:
         """Release a job's semaphore of this kind, or stop waiting for it."""
         with self._database.engine.begin() as connection:
-            connection.execute(sa.delete(slots).where(slots.c.kind == kind, slots.c.job == job))
+            connection.execute(
+                sa.delete(semaphores).where(semaphores.c.kind == kind, semaphores.c.job == job)
+            )
 
     def release_all(self, job: str) -> None:
         """Release all semaphores of a job, and stop waiting for others."""
         with self._database.engine.begin() as connection:
-            connection.execute(sa.delete(slots).where(slots.c.job == job))
+            connection.execute(sa.delete(semaphores).where(semaphores.c.job == job))

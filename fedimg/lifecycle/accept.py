@@ -25,7 +25,7 @@ class Found:
     meaning: str
 
 
-def look(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
+def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
     """Return what EC2 shows of a recorded AMI.
 
     Raises CannotAccept, and EC2ServiceException when EC2 cannot be asked.

@@ -42,7 +42,7 @@ class RegionResult:
     error: str | None = None
 
 
-def verify(
+def verify_regions(
     settings: Settings,
     store: Store,
     clients: Clients,
@@ -134,7 +134,7 @@ class DailyVerification:
         self._regions = regions
         self._stop = stop
 
-    def look(self) -> float:
+    def compare_if_due(self) -> float:
         """Compare if that is due; return the seconds until the next call."""
         interval = self._settings.verify.interval
         if not interval:
@@ -145,7 +145,9 @@ class DailyVerification:
         recorded = {row.region for row in self._store.amis()}
         if recorded:
             regions = recorded | set(self._regions())
-            results = verify(self._settings, self._store, self._clients, regions, stop=self._stop)
+            results = verify_regions(
+                self._settings, self._store, self._clients, regions, stop=self._stop
+            )
             _report(results)
         return min(interval, _IDLE_SECONDS)
 

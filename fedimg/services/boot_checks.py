@@ -37,7 +37,7 @@ class BootChecks:
     def branch(
         self, ami_type: AMIType, originals: Sequence[AMI], network: JobNetwork
     ) -> Branch[EC2ServiceException | None]:
-        """Return the line in which the origin's AMI of one type boots and is judged.
+        """Return the branch in which the origin's AMI of one type boots and is judged.
 
         Its result is what went wrong where an image, or EC2, fails PV alone; what fails the whole
         image is raised.
@@ -57,7 +57,7 @@ class BootChecks:
                     passed.set_result(False)
                     return error
                 passed.set_exception(error)
-                # Nothing of this image will be public, so the other lines need not go on.
+                # Nothing of this image will be public, so the other branches need not go on.
                 self._job.stop.set()
                 raise
             return None
@@ -154,7 +154,7 @@ class BootChecks:
             alike = [
                 each for each in registered if each.type.virtualization is ami_type.virtualization
             ]
-            if job.again and amis.public(attempts.ec2, alike):
+            if job.rerun and amis.public(attempts.ec2, alike):
                 # Nothing is public that was not tested, so an earlier run has tested these.
                 return Verdict(ami.id, "", "", [])
             job.report(ami.region, step)
@@ -165,7 +165,7 @@ class BootChecks:
                 lambda words: job.report(ami.region, step, words),
             )
             try:
-                verdict = check.run(ami, job.image.architecture, again=job.again)
+                verdict = check.run(ami, job.image.architecture, rerun=job.rerun)
             except EC2ServiceException as error:
                 job.observer.test_failed(ami, [], f"{error}\n{error.output}".strip())
                 raise

@@ -102,7 +102,7 @@ class EC2Service:
             return plan.make(image, self.site.settings, self.site.clients, self._watch)
 
         with explained("planning", image=image.name, region=origin, step="plan"):
-            return waiter.outlasted(make) if waiter else make()
+            return waiter.retried(make) if waiter else make()
 
     def upload(
         self,
@@ -110,11 +110,11 @@ class EC2Service:
         observer: Observer,
         steps: Steps | None = None,
         *,
-        again: bool = False,
+        rerun: bool = False,
     ) -> Result:
         """Make an image public in every planned region, tested before.
 
-        `again` says that an earlier run may have left something to go on from. The upload succeeds
+        `rerun` says that an earlier run may have left something to go on from. The upload succeeds
         when the image is public in one region; the result names those that failed. What fails all
         of them is raised: EC2UtilityException when the image could not be written, EC2TestException
         when it does not boot or fails a check, EC2ServiceException otherwise. The caller cleans up
@@ -125,7 +125,7 @@ class EC2Service:
         # There is time for it while the image is written.
         retrying.prepare(self.site.clients, lambda: planned.types)
         job = JobContext(
-            self.site, self.shared, image, observer, self._watch, self.stop, again=again
+            self.site, self.shared, image, observer, self._watch, self.stop, rerun=rerun
         )
         upload = _Upload(job, planned, steps, self.site.checks, self.doubted)
 
@@ -170,8 +170,8 @@ class EC2Service:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One of the lines of steps that go on side by side: its name, and what it does."""
+class _Branch:
+    """A branch of the steps, which runs beside others, with its name."""
 
     name: str
     branch: Branch[_Outcome | None]
@@ -228,7 +228,7 @@ class _Upload:
 
     def boot_check(
         self, ami_type: AMIType, originals: Sequence[AMI], job_network: JobNetwork
-    ) -> _Line:
+    ) -> _Branch:
         """Boot an AMI of the origin and check it; the verdict is for all of its virtualization."""
         check = self._boot_checks.branch(ami_type, originals, job_network)
 
@@ -236,18 +236,18 @@ class _Upload:
             error = check.body(steps)
             return _Outcome(self._plan.origin, [], error) if error else None
 
-        return _Line(f"boot-check:{ami_type}", Branch(check.names, body))
+        return _Branch(f"boot-check:{ami_type}", Branch(check.names, body))
 
-    def publish_originals(self, snapshot: str, originals: Sequence[AMI]) -> _Line:
+    def publish_originals(self, snapshot: str, originals: Sequence[AMI]) -> _Branch:
         """Make the origin's AMIs public when the boot checks have passed."""
         region = self._plan.origin
 
         def body(step: RecordedSteps) -> Sequence[AMI]:
             return self._publish(step, region, snapshot, originals, self._boot_checks.passed)
 
-        return self._region_line(region, [f"publish:{region}"], body)
+        return self._region_branch(region, [f"publish:{region}"], body)
 
-    def copy_and_publish(self, region: str, snapshot: str, originals: Sequence[AMI]) -> _Line:
+    def copy_and_publish(self, region: str, snapshot: str, originals: Sequence[AMI]) -> _Branch:
         """Copy the snapshot to a further region, register its AMIs and make them public.
 
         The AMIs are booted there, too, where the site wants that.
@@ -257,9 +257,9 @@ class _Upload:
 
         def body(step: RecordedSteps) -> Sequence[AMI]:
             copied = step.run(
-                copy, self._lasting(region, "copy", self._region.copy), region, snapshot
+                copy, self._resuming(region, "copy", self._region.copy), region, snapshot
             )
-            registering = self._lasting(region, "register", self._region.register_copies)
+            registering = self._resuming(region, "register", self._region.register_copies)
             registered = step.run(register, registering, region, copied, originals)
 
             def passed() -> set[Virtualization]:
@@ -269,16 +269,16 @@ class _Upload:
 
             return self._publish(step, region, copied, registered, passed)
 
-        return self._region_line(region, [copy, register, *tests, f"publish:{region}"], body)
+        return self._region_branch(region, [copy, register, *tests, f"publish:{region}"], body)
 
-    def in_parallel(self, *, boot_checks: Iterable[_Line], regions: Iterable[_Line]) -> Result:
-        """Go on with every line at once, and return where the image is public when all have ended.
+    def in_parallel(self, *, boot_checks: Iterable[_Branch], regions: Iterable[_Branch]) -> Result:
+        """Run all branches at once, and return where the image is public when all have ended.
 
         Raises the origin's failure when the image is public nowhere.
         """
-        branches = {line.name: line.branch for line in (*boot_checks, *regions)}
+        branches = {each.name: each.branch for each in (*boot_checks, *regions)}
         at_once = self._job.settings.limits.regions
-        outcomes = self._parallel.fan_out(self._job.lines.counted(branches, at_once), at_once)
+        outcomes = self._parallel.fan_out(self._job.branches.counted(branches, at_once), at_once)
         ended = [outcome for outcome in outcomes.values() if outcome]
         published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
         failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
@@ -290,10 +290,10 @@ class _Upload:
             [region for region, error in failed.items() if error.away],
         )
 
-    def _region_line(
+    def _region_branch(
         self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], Sequence[AMI]]
-    ) -> _Line:
-        """Return a region's line, whose failure is its own: the other regions go on."""
+    ) -> _Branch:
+        """Return a region's branch; its failure does not end the other regions' branches."""
 
         def ends(steps: Steps) -> _Outcome:
             try:
@@ -304,10 +304,10 @@ class _Upload:
                 self._job.observer.progress(region, state, error=str(error))
                 return _Outcome(region, [], error)
 
-        return _Line(region, Branch(names, ends))
+        return _Branch(region, Branch(names, ends))
 
-    def _lasting(self, region: str, step: str, action: Callable[P, T]) -> Callable[P, T]:
-        return self._job.outlasting(
+    def _resuming(self, region: str, step: str, action: Callable[P, T]) -> Callable[P, T]:
+        return self._job.resuming_after_outage(
             region, step, action, on_outage=lambda: self._job.release(f"{COPIES}:{region}")
         )
 
@@ -322,5 +322,5 @@ class _Upload:
         """Wait for the boot check, then make public what it has passed; return these AMIs."""
         self._job.report(region, "waiting for the boot check")
         passed = wait_for_verdict()
-        publishing = self._lasting(region, "publish", self._region.make_public)
+        publishing = self._resuming(region, "publish", self._region.make_public)
         return step.run(f"publish:{region}", publishing, region, snapshot, registered, passed)

@@ -24,7 +24,7 @@ from fedimg.aws.tags import Labels
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
 from fedimg.progress import HELD, Observer
-from fedimg.services.region_lines import RegionLines
+from fedimg.services.running_branches import RunningBranches
 from fedimg.services.site import Coordination, Site
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ class JobContext:
         observer: is told what happens.
         watch: returns how a region's availability is told, None where it is not watched.
         stop: set, it ends every wait with Cancelled.
-        again: whether an earlier run may have left something to go on from.
+        rerun: whether an earlier run may have left something to go on from.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class JobContext:
         watch: Callable[[str], Watch | None],
         stop: threading.Event,
         *,
-        again: bool,
+        rerun: bool,
     ) -> None:
         self.settings = site.settings
         self.image = image
         self.observer = observer
         self.labels = Labels.of(site.name, image)
-        self.again = again
+        self.rerun = rerun
         self.clients = site.clients
         self.stop = stop
-        #: The lines of steps that go on side by side.
-        self.lines = RegionLines()
+        #: The branches of steps that run side by side.
+        self.branches = RunningBranches()
         self._watch = watch
         self._semaphores = shared.semaphores
         self._holds = shared.holds
@@ -128,7 +128,7 @@ class JobContext:
 
     def may_be_made(self, region: str) -> bool:
         """Return whether an earlier run, or an earlier try of this one, may have made things."""
-        return self.again or region in self._resumed
+        return self.rerun or region in self._resumed
 
     def report(self, region: str, step: str, detail: str = "") -> None:
         """Tell the observer which step a region is at, and what of it."""
@@ -173,10 +173,10 @@ class JobContext:
         self.report(region, "publish")
         while self._holds is not None and (hold := self._holds.current()):
             self.report(region, HELD, str(hold))
-            self._holds.outlast(self.stop)
+            self._holds.wait_for_release(self.stop)
             self.report(region, "publish")
 
-    def outlasting(
+    def resuming_after_outage(
         self, region: str, step: str, action: Callable[P, T], on_outage: Callable[[], object]
     ) -> Callable[P, T]:
         """Return the action, made to wait for a region that is away while another region goes on.
@@ -187,7 +187,7 @@ class JobContext:
         watch = self._watch(region)
 
         @wraps(action)
-        def lasting(*args: P.args, **kwargs: P.kwargs) -> T:
+        def resuming(*args: P.args, **kwargs: P.kwargs) -> T:
             while watch is not None:
                 try:
                     with self.explained(region, step):
@@ -203,12 +203,12 @@ class JobContext:
                         raise
                     on_outage()
                     self.observer.progress(region, step, f"waiting: {error.problem}")
-                    if not self.lines.outlast(lambda: _is_away(watch), self.stop):
+                    if not self.branches.wait_while(lambda: _is_away(watch), self.stop):
                         raise
                     self._resumed.add(region)
             return action(*args, **kwargs)
 
-        return lasting
+        return resuming
 
 
 def _is_away(watch: Watch) -> bool:

@@ -50,7 +50,7 @@ class RegionSteps:
                 job.waiter(region),
                 job.labels,
                 copies.Source(self._plan.origin, snapshot),
-                look_first=job.may_be_made(region),
+                find_first=job.may_be_made(region),
                 doubted=lambda: self._doubted.add(region),
                 limits=job.settings.limits,
                 polling=job.polling(region),

@@ -28,7 +28,7 @@ class Holds(Protocol):
     def current(self) -> object | None:
         """Return the hold, whose text says who began it and why; None if the site is not held."""
 
-    def outlast(self, stop: threading.Event) -> None:
+    def wait_for_release(self, stop: threading.Event) -> None:
         """Wait until the hold has ended. Raises Cancelled if `stop` is set."""
 
 

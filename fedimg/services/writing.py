@@ -29,7 +29,7 @@ class Writing:
         with job.explained(origin, "write", EC2UtilityException):
             if job.settings.write_via == "utility":
                 job.acquire(origin, UTILITIES, job.settings.limits.utilities)
-            if job.again:
+            if job.rerun:
                 if written := self._written_before():
                     return written
                 # A write that a crash interrupted is abandoned: its keys are gone.

@@ -1,7 +1,7 @@
 """Read the raw images of a Pungi compose from the locations that the site trusts.
 
-fedimg.intake.resolve decides which of them are published. Of a message about a compose, only the id
-is used.
+fedimg.intake.image_selection decides which of them are published. Of a message about a compose,
+only the id is used.
 """
 
 from __future__ import annotations

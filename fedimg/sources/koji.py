@@ -1,6 +1,7 @@
 """Look up a task or build in Koji: its owner and its raw images.
 
-fedimg.intake.resolve decides which images are published; fedimg.sources.xmlrpc calls the hub.
+fedimg.intake.image_selection decides which images are published; fedimg.sources.xmlrpc calls the
+hub.
 """
 
 from __future__ import annotations

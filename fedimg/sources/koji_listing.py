@@ -1,6 +1,7 @@
 """Find image builds and scratch image tasks that a Koji hub lists as finished since a time.
 
-fedimg.intake.catch_up finds missed entries, and fedimg.intake.resolve the images to publish.
+fedimg.intake.catch_up finds missed entries, and fedimg.intake.image_selection the
+images to publish.
 """
 
 from __future__ import annotations

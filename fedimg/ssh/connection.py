@@ -23,7 +23,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from fedimg.exceptions import exhausted
 from fedimg.ssh.output import InstanceOutput
 from fedimg.ssh.protocol import Command, Failed, Finished, Reached
-from fedimg.untrusted.failures import reason as told
+from fedimg.untrusted import failures
 from fedimg.untrusted.quoting import printable
 
 #: Timeout of one TCP connection, in seconds. A new try each second finds a booting machine sooner
@@ -271,7 +271,7 @@ def _connection_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, paramiko.SSHException) as error:
-        raise _ConnectionLost(told(error)) from error
+        raise _ConnectionLost(failures.reason(error)) from error
 
 
 class _BoundedSocket(socket.socket):
@@ -314,7 +314,7 @@ def _login(
     except OSError as error:
         closed = isinstance(error, ConnectionRefusedError)
         raise _TryFailed(
-            f"no TCP connection: {told(error)}",
+            f"no TCP connection: {failures.reason(error)}",
             Reached.CLOSED if closed else Reached.NOTHING,
         ) from error
     bounded_socket = _BoundedSocket(sock, LARGEST_LOGIN)
@@ -377,7 +377,7 @@ def _handshake(
         )
         raise GaveUp(Failed(problem, reached=Reached.HOST_KEY))
     if error is not None or not transport.is_active():
-        why = "the server closed the connection" if error is None else told(error)
+        why = "the server closed the connection" if error is None else failures.reason(error)
         raise _TryFailed(f"the SSH handshake failed: {why}", Reached.PORT)
     if transport.get_remote_server_key().asbytes() != pinned.asbytes():
         problem = (
@@ -396,7 +396,8 @@ def _authenticate(
         transport.auth_publickey(user, key, event=done)
     except paramiko.SSHException as error:
         raise _TryFailed(
-            f"the server closed the connection before the login: {told(error)}", Reached.SERVER
+            f"the server closed the connection before the login: {failures.reason(error)}",
+            Reached.SERVER,
         ) from error
     if not _await(done, transport, until):
         raise _TryFailed("the server did not answer the login", Reached.SERVER)
@@ -420,7 +421,7 @@ def _refusal(
         offered = ", ".join(map(_printed, reason.allowed_types)) or "nothing"
         text = f"it offers {offered}, and no public keys"
     elif isinstance(reason, paramiko.SSHException):
-        text = told(reason)
+        text = failures.reason(reason)
     elif not transport.is_active():
         text = f"it closed the connection when the {key.get_name()} key was offered"
     else:

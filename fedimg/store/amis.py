@@ -10,9 +10,7 @@ import sqlalchemy as sa
 from fedimg.images import AMI, Disk, RawImage
 from fedimg.store.database import Database
 from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, AMIRow
-from fedimg.store.tables import amis as _amis
-from fedimg.store.tables import jobs as _jobs
-from fedimg.store.tables import offered as _offered
+from fedimg.store.tables import amis, jobs, offered
 
 
 class AMIs(Database):
@@ -24,14 +22,14 @@ class AMIs(Database):
     def record_disk(self, job: str, disk: Disk) -> None:
         """Record the uncompressed bytes that a job wrote."""
         self.write(
-            sa.update(_jobs)
-            .where(_jobs.c.job == job)
+            sa.update(jobs)
+            .where(jobs.c.job == job)
             .values(disk_sha256=disk.sha256, disk_length=disk.length)
         )
 
     def disk(self, job: str) -> Disk | None:
         """Return the uncompressed bytes that a job wrote, None if no record tells them."""
-        query = sa.select(_jobs.c.disk_sha256, _jobs.c.disk_length).where(_jobs.c.job == job)
+        query = sa.select(jobs.c.disk_sha256, jobs.c.disk_length).where(jobs.c.job == job)
         with self.engine.connect() as connection:
             row = connection.execute(query).first()
         if row is None or row.disk_sha256 is None:
@@ -59,17 +57,17 @@ class AMIs(Database):
             disk_length=disk.length if disk else None,
             state=PRIVATE,
         )
-        self.write(self.insert(_amis).values(**vars(row)).on_conflict_do_nothing())
+        self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing())
 
     def publish_ami(self, ami: AMI) -> None:
         """Record that an AMI is public."""
         self.write(
-            sa.update(_amis)
-            .where(_amis.c.ami == ami.id, _amis.c.region == ami.region)
+            sa.update(amis)
+            .where(amis.c.ami == ami.id, amis.c.region == ami.region)
             .values(
                 public=True,
                 state=PUBLIC,
-                published_at=sa.func.coalesce(_amis.c.published_at, time.time()),
+                published_at=sa.func.coalesce(amis.c.published_at, time.time()),
             )
         )
 
@@ -82,7 +80,7 @@ class AMIs(Database):
         now = time.time()
         if new:
             rows = [{"id": id, "region": region, "job": job, "at": now} for id in sorted(new)]
-            self.write(self.insert(_offered).values(rows).on_conflict_do_nothing())
+            self.write(self.insert(offered).values(rows).on_conflict_do_nothing())
         return new
 
     def states(self, region: str, ids: Collection[str]) -> dict[str, str]:
@@ -99,7 +97,7 @@ class AMIs(Database):
     def unmark(self, region: str, ids: Collection[str]) -> None:
         """Record that AMIs and snapshots of a region did not become public, or were removed."""
         self.write(
-            sa.delete(_offered).where(_offered.c.region == region, _offered.c.id.in_(list(ids)))
+            sa.delete(offered).where(offered.c.region == region, offered.c.id.in_(list(ids)))
         )
 
     def ever_public(self, job: str | None = None) -> set[str]:
@@ -107,19 +105,19 @@ class AMIs(Database):
 
         An id that was about to become public when a worker died counts as public.
         """
-        public = sa.select(_amis.c.ami, _amis.c.snapshot).where(_amis.c.public)
-        offered = sa.select(_offered.c.id)
+        public = sa.select(amis.c.ami, amis.c.snapshot).where(amis.c.public)
+        ids_offered = sa.select(offered.c.id)
         if job is not None:
-            public = public.where(_amis.c.job == job)
-            offered = offered.where(_offered.c.job == job)
+            public = public.where(amis.c.job == job)
+            ids_offered = ids_offered.where(offered.c.job == job)
         with self.engine.connect() as connection:
             ids = {id for row in connection.execute(public) for id in row}
-            return ids | set(connection.execute(offered).scalars())
+            return ids | set(connection.execute(ids_offered).scalars())
 
     def forget_ami(self, ami: str, region: str) -> None:
         """Delete the record of an AMI that was removed from EC2."""
         with self.engine.begin() as connection:
-            connection.execute(sa.delete(_amis).where(_amis.c.ami == ami, _amis.c.region == region))
+            connection.execute(sa.delete(amis).where(amis.c.ami == ami, amis.c.region == region))
         self.unmark(region, [ami])
 
     def amis(self) -> list[AMIRow]:
@@ -128,7 +126,7 @@ class AMIs(Database):
 
     def all_amis(self) -> list[AMIRow]:
         """Return every recorded AMI, also the deleted ones, ordered by image, region and name."""
-        order = (_amis.c.image, _amis.c.region, _amis.c.name)
+        order = (amis.c.image, amis.c.region, amis.c.name)
         with self.engine.connect() as connection:
-            rows = connection.execute(sa.select(_amis).order_by(*order)).mappings().all()
+            rows = connection.execute(sa.select(amis).order_by(*order)).mappings().all()
         return [AMIRow(**{**row, "state": row["state"] or ""}) for row in rows]

@@ -126,7 +126,7 @@ class Database:
             DBOS.migrate(self.queue_url)
             schema.grow(self._begin_migration)
             if new:
-                self.write(self.insert(tables.made).values(at=time.time()))
+                self.write(self.insert(tables.creation).values(at=time.time()))
         except (schema.CannotGrow, sa.exc.DatabaseError) as error:
             raise self._unusable(error) from error
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from fedimg.store.database import Database
-from fedimg.store.tables import heartbeats as _heartbeats
+from fedimg.store.tables import heartbeats
 
 #: The kinds of processes.
 HUB, CONSUMER, WORKER = "hub", "consumer", "worker"
@@ -50,22 +50,20 @@ class Heartbeats(Database):
         values = {"host": host, "pid": os.getpid(), "at": now}
         with self.engine.begin() as connection:
             connection.execute(
-                self.insert(_heartbeats)
+                self.insert(heartbeats)
                 .values(kind=kind, name=name or host, **values)
                 .on_conflict_do_update(index_elements=["kind", "name"], set_=values)
             )
             connection.execute(
-                sa.delete(_heartbeats).where(
-                    _heartbeats.c.kind == kind, _heartbeats.c.at < now - _KEPT_SECONDS
+                sa.delete(heartbeats).where(
+                    heartbeats.c.kind == kind, heartbeats.c.at < now - _KEPT_SECONDS
                 )
             )
 
     def heartbeats(self, kind: str) -> list[Heartbeat]:
         """Return the last heartbeats of the processes of one kind, latest first."""
         query = (
-            sa.select(_heartbeats)
-            .where(_heartbeats.c.kind == kind)
-            .order_by(_heartbeats.c.at.desc())
+            sa.select(heartbeats).where(heartbeats.c.kind == kind).order_by(heartbeats.c.at.desc())
         )
         with self.engine.connect() as connection:
             return [Heartbeat(**row) for row in connection.execute(query).mappings()]

@@ -10,8 +10,7 @@ import sqlalchemy as sa
 
 from fedimg.store.database import Database
 from fedimg.store.rows import Announcement
-from fedimg.store.tables import delivered as _delivered
-from fedimg.store.tables import outbox as _outbox
+from fedimg.store.tables import delivered, outbox
 
 
 class Outbox(Database):
@@ -23,7 +22,7 @@ class Outbox(Database):
     def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
         """Put a message in the outbox, unless one with the same key was put there before."""
         self.write(
-            self.insert(_outbox)
+            self.insert(outbox)
             .values(key=key, topic=topic, body=body, created=time.time())
             .on_conflict_do_nothing()
         )
@@ -35,14 +34,14 @@ class Outbox(Database):
         With `bus`, return those that this bus has not confirmed.
         """
         query = (
-            sa.select(_outbox.c.id, _outbox.c.key, _outbox.c.topic, _outbox.c.body)
-            .where(_outbox.c.announced.is_(None))
-            .order_by(_outbox.c.id)
+            sa.select(outbox.c.id, outbox.c.key, outbox.c.topic, outbox.c.body)
+            .where(outbox.c.announced.is_(None))
+            .order_by(outbox.c.id)
             .limit(limit)
         )
         if bus:
-            confirmed = sa.select(_delivered.c.id).where(_delivered.c.bus == bus)
-            query = query.where(_outbox.c.id.not_in(confirmed))
+            confirmed = sa.select(delivered.c.id).where(delivered.c.bus == bus)
+            query = query.where(outbox.c.id.not_in(confirmed))
         with self.engine.connect() as connection:
             return [Announcement(**row) for row in connection.execute(query).mappings()]
 
@@ -51,8 +50,8 @@ class Outbox(Database):
 
         The time is in seconds since the epoch. Return None if no message waits.
         """
-        query = sa.select(sa.func.count(), sa.func.min(_outbox.c.created)).where(
-            _outbox.c.announced.is_(None)
+        query = sa.select(sa.func.count(), sa.func.min(outbox.c.created)).where(
+            outbox.c.announced.is_(None)
         )
         with self.engine.connect() as connection:
             count, oldest = connection.execute(query).one()
@@ -67,25 +66,25 @@ class Outbox(Database):
         now = time.time()
         rows = [{"id": each, "bus": bus, "at": now} for each in ids]
         confirmed = (
-            sa.select(_delivered.c.id)
-            .where(_delivered.c.bus.in_(list(buses)))
-            .group_by(_delivered.c.id)
+            sa.select(delivered.c.id)
+            .where(delivered.c.bus.in_(list(buses)))
+            .group_by(delivered.c.id)
             .having(sa.func.count() == len(buses))
         )
         with self.engine.begin() as connection:
             # One bus's relay at a time: the second of two has to see the rows of the first.
             self.lock(connection, "delivered")
             if rows:
-                connection.execute(self.insert(_delivered).on_conflict_do_nothing(), rows)
+                connection.execute(self.insert(delivered).on_conflict_do_nothing(), rows)
             connection.execute(
-                sa.update(_outbox)
-                .where(_outbox.c.announced.is_(None), _outbox.c.id.in_(confirmed))
+                sa.update(outbox)
+                .where(outbox.c.announced.is_(None), outbox.c.id.in_(confirmed))
                 .values(announced=now)
             )
             connection.execute(
-                sa.delete(_delivered).where(
-                    _delivered.c.id.in_(
-                        sa.select(_outbox.c.id).where(_outbox.c.announced.is_not(None))
+                sa.delete(delivered).where(
+                    delivered.c.id.in_(
+                        sa.select(outbox.c.id).where(outbox.c.announced.is_not(None))
                     )
                 )
             )
@@ -98,7 +97,10 @@ class Outbox(Database):
         """
         with self.engine.begin() as connection:
             return connection.execute(
-                sa.update(_outbox)
-                .where(_outbox.c.announced < before, sa.cast(_outbox.c.body, sa.Text) != "{}")
+                sa.update(outbox)
+                .where(
+                    outbox.c.announced < before,
+                    sa.cast(outbox.c.body, sa.Text) != "{}",
+                )
                 .values(body={})
             ).rowcount

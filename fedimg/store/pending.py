@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from fedimg.progress import AWAY
 from fedimg.store.database import Database
-from fedimg.store.tables import again, holds, outages, regions, waiting
+from fedimg.store.tables import deferred_entries, holds, outages, regions, retries
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PendingRows:
         self._read_at = -age
         self._answer = Pending(entries=False, retries=False, outages=False, hold=False)
 
-    def look(self) -> Pending:
+    def current(self) -> Pending:
         """Return the answer, read anew if it is older than `age`."""
         with self._lock:
             if time.monotonic() - self._read_at >= self._age:
@@ -46,11 +46,11 @@ class PendingRows:
 
     def _read(self) -> Pending:
         # A run that waits for a region begins when that is back, whatever its time.
-        of_away_region = sa.exists().where(regions.c.job == again.c.job, regions.c.step == AWAY)
-        may_begin = ~again.c.begun & ((again.c.due <= time.time()) | of_away_region)
+        of_away_region = sa.exists().where(regions.c.job == retries.c.job, regions.c.step == AWAY)
+        may_begin = ~retries.c.begun & ((retries.c.due <= time.time()) | of_away_region)
         query = sa.select(
-            sa.exists(sa.select(waiting.c.entry)).label("entries"),
-            sa.exists(sa.select(again.c.job).where(may_begin)).label("retries"),
+            sa.exists(sa.select(deferred_entries.c.entry)).label("entries"),
+            sa.exists(sa.select(retries.c.job).where(may_begin)).label("retries"),
             sa.exists(sa.select(outages.c.region).where(outages.c.back.is_(None))).label("outages"),
             sa.exists(sa.select(holds.c.since).where(holds.c.released.is_(None))).label("hold"),
         )

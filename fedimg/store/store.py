@@ -17,11 +17,7 @@ from fedimg.store.heartbeats import Heartbeats
 from fedimg.store.outbox import Outbox
 from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
-from fedimg.store.tables import again
-from fedimg.store.tables import jobs as _jobs
-from fedimg.store.tables import made as _made
-from fedimg.store.tables import regions as _regions
-from fedimg.store.tables import tests as _tests
+from fedimg.store.tables import creation, jobs, regions, retries, tests
 from fedimg.store.twins import Queue, Twins
 
 __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
@@ -42,21 +38,28 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         """
         with self.engine.begin() as connection:
             changed = connection.execute(
-                sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.run == run, _jobs.c.state.in_(LIVE))
-                .where(_jobs.c.step != CLEANING)
-                .values(
-                    tries=_jobs.c.tries + 1, state="running", step="started", updated=time.time()
+                sa.update(jobs)
+                .where(
+                    jobs.c.job == job,
+                    jobs.c.run == run,
+                    jobs.c.state.in_(LIVE),
                 )
-                .returning(_jobs.c.tries)
+                .where(jobs.c.step != CLEANING)
+                .values(
+                    tries=jobs.c.tries + 1,
+                    state="running",
+                    step="started",
+                    updated=time.time(),
+                )
+                .returning(jobs.c.tries)
             ).first()
         return None if changed is None else int(changed.tries)
 
     def set_step(self, job: str, step: str) -> None:
         """Record the step of a live job."""
         self.write(
-            sa.update(_jobs)
-            .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE))
+            sa.update(jobs)
+            .where(jobs.c.job == job, jobs.c.state.in_(LIVE))
             .values(step=step, updated=time.time())
         )
 
@@ -67,11 +70,11 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         transient. Return False when the run is not live.
         """
         values = {"step": CLEANING} | ({"unknown_run": run} if unknown else {})
-        return self._end_run(job, _jobs.c.run == run, values, lambda c, _run: queue(c, run))
+        return self._end_run(job, jobs.c.run == run, values, lambda c, _run: queue(c, run))
 
     def failed_unknown(self, job: str, run: int) -> bool:
         """Return whether it is not known if the error that this run failed with is transient."""
-        query = sa.select(_jobs.c.unknown_run).where(_jobs.c.job == job)
+        query = sa.select(jobs.c.unknown_run).where(jobs.c.job == job)
         with self.engine.connect() as connection:
             return bool(connection.execute(query).scalar() == run)
 
@@ -85,11 +88,11 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         """
         with self.engine.begin() as connection:
             changed = connection.execute(
-                sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.run == run)
-                .where(_jobs.c.state.in_(ENDED), _jobs.c.step != CLEANING)
+                sa.update(jobs)
+                .where(jobs.c.job == job, jobs.c.run == run)
+                .where(jobs.c.state.in_(ENDED), jobs.c.step != CLEANING)
                 .values(step=CLEANING)
-                .returning(_jobs.c.state, _jobs.c.error)
+                .returning(jobs.c.state, jobs.c.error)
             ).first()
             if changed is None:
                 return False
@@ -100,20 +103,20 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         """Record the state and error of a run whose clean-up is done; cancelled runs stay so."""
         with self.engine.begin() as connection:
             ended = connection.execute(
-                sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.run == run)
-                .where((_jobs.c.state != "cancelled") | (state == "cancelled"))
+                sa.update(jobs)
+                .where(jobs.c.job == job, jobs.c.run == run)
+                .where((jobs.c.state != "cancelled") | (state == "cancelled"))
                 .values(state=state, step=state, error=error, updated=time.time())
             )
             if ended.rowcount:
                 # In regions without a last step, the run was interrupted.
                 connection.execute(
-                    sa.update(_regions)
-                    .where(_regions.c.job == job, _regions.c.step.not_in(_LAST_STEPS))
+                    sa.update(regions)
+                    .where(regions.c.job == job, regions.c.step.not_in(_LAST_STEPS))
                     .values(step=state, detail="")
                 )
                 connection.execute(
-                    sa.delete(_tests).where(_tests.c.job == job, _tests.c.status == "started")
+                    sa.delete(tests).where(tests.c.job == job, tests.c.status == "started")
                 )
 
     def cancel(self, job: str, *, queue: Queue) -> int | None:
@@ -128,7 +131,7 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
             queue(connection, run)
 
         values = {"state": "cancelled", "step": CLEANING}
-        self._end_run(job, _jobs.c.step != CLEANING, values, queue_and_keep)
+        self._end_run(job, jobs.c.step != CLEANING, values, queue_and_keep)
         return runs[0] if runs else None
 
     def _end_run(
@@ -136,10 +139,10 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
     ) -> bool:
         with self.engine.begin() as connection:
             changed = connection.execute(
-                sa.update(_jobs)
-                .where(_jobs.c.job == job, _jobs.c.state.in_(LIVE), condition)
+                sa.update(jobs)
+                .where(jobs.c.job == job, jobs.c.state.in_(LIVE), condition)
                 .values(updated=time.time(), **values)
-                .returning(_jobs.c.run)
+                .returning(jobs.c.run)
             ).first()
             if changed is None:
                 return False
@@ -152,7 +155,7 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         """Record a job's progress in one region."""
         values = {"step": step, "detail": detail, "error": error, "updated": time.time()}
         self.write(
-            self.insert(_regions)
+            self.insert(regions)
             .values(job=job, region=region, **values)
             .on_conflict_do_update(index_elements=["job", "region"], set_=values)
         )
@@ -176,7 +179,7 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         }
         with self.engine.begin() as connection:
             connection.execute(
-                self.insert(_tests)
+                self.insert(tests)
                 .values(**key, **values)
                 .on_conflict_do_update(index_elements=list(key), set_=values)
             )
@@ -188,38 +191,40 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         when it has no job.
         """
         with self.engine.connect() as connection:
-            created = connection.execute(sa.select(sa.func.min(_made.c.at))).scalar()
-            first_job = connection.execute(sa.select(sa.func.min(_jobs.c.created))).scalar()
+            created = connection.execute(sa.select(sa.func.min(creation.c.at))).scalar()
+            first_job = connection.execute(sa.select(sa.func.min(jobs.c.created))).scalar()
         times = [float(each) for each in (created, first_job) if each is not None]
         return min(times) if times else None
 
     def job(self, job: str) -> JobRow | None:
         """Return one job with its regions and boot checks, or None."""
-        return next(iter(self._read_jobs(_jobs.c.job == job)), None)
+        return next(iter(self._read_jobs(jobs.c.job == job)), None)
 
     def jobs(self, states: Iterable[str] | None = None) -> list[JobRow]:
         """Return all jobs, or those in some states, with regions and boot checks; oldest first."""
-        return self._read_jobs(sa.true() if states is None else _jobs.c.state.in_(tuple(states)))
+        return self._read_jobs(sa.true() if states is None else jobs.c.state.in_(tuple(states)))
 
     def _read_jobs(self, condition: sa.ColumnElement[bool]) -> list[JobRow]:
-        chosen = sa.select(_jobs.c.job).where(condition)
+        chosen = sa.select(jobs.c.job).where(condition)
         with self.engine.connect() as connection:
-            jobs = connection.execute(
-                sa.select(_jobs).where(condition).order_by(_jobs.c.created, _jobs.c.job)
+            job_rows = connection.execute(
+                sa.select(jobs).where(condition).order_by(jobs.c.created, jobs.c.job)
             ).all()
-            retries = connection.execute(
-                sa.select(again.c.job, again.c.due).where(
-                    again.c.job.in_(chosen), again.c.what == "run", ~again.c.begun
+            retry_rows = connection.execute(
+                sa.select(retries.c.job, retries.c.due).where(
+                    retries.c.job.in_(chosen),
+                    retries.c.what == "run",
+                    ~retries.c.begun,
                 )
             ).all()
-            regions = connection.execute(
-                sa.select(_regions).where(_regions.c.job.in_(chosen)).order_by(_regions.c.region)
+            region_rows = connection.execute(
+                sa.select(regions).where(regions.c.job.in_(chosen)).order_by(regions.c.region)
             ).all()
-            tests = connection.execute(
-                sa.select(_tests).where(_tests.c.job.in_(chosen)).order_by(*_tests.primary_key)
+            test_rows = connection.execute(
+                sa.select(tests).where(tests.c.job.in_(chosen)).order_by(*tests.primary_key)
             ).mappings()
-            checked = [dict(row) for row in tests]
-        due = {row.job: float(row.due) for row in retries}
+            checked = [dict(row) for row in test_rows]
+        due = {row.job: float(row.due) for row in retry_rows}
         rows = {
             row.job: JobRow(
                 job=row.job,
@@ -232,9 +237,9 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
                 updated=row.updated,
                 next=due.get(row.job) if row.state in ENDED else None,
             )
-            for row in jobs
+            for row in job_rows
         }
-        for row in regions:
+        for row in region_rows:
             # A job that was added between the two queries has no row here.
             if row.job in rows:
                 rows[row.job].regions.append(

@@ -157,7 +157,7 @@ verified = sa.Table(
     sa.Column("quota", sa.Float),
 )
 #: One row, the time at which the database was created; empty when an older version created it.
-made = sa.Table(
+creation = sa.Table(
     "fedimg_made",
     metadata,
     sa.Column("at", sa.Float, primary_key=True),
@@ -202,7 +202,7 @@ refused = sa.Table(
     sa.Column("at", sa.Float, nullable=False, index=True),
 )
 #: The table of fedimg.jobs.retries.
-again = sa.Table(
+retries = sa.Table(
     "fedimg_again",
     metadata,
     sa.Column("job", sa.String, primary_key=True),
@@ -223,21 +223,21 @@ sa.Index(
 )
 
 #: The tables of fedimg.intake.watermarks.
-lists = sa.Table(
+watermarks = sa.Table(
     "fedimg_lists",
     metadata,
     sa.Column("list", sa.String, primary_key=True),
     sa.Column("begin", sa.Float, nullable=False),
     sa.Column("until", sa.Float, nullable=False),
 )
-caught = sa.Table(
+listed_entries = sa.Table(
     "fedimg_caught",
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
     sa.Column("list", sa.String, nullable=False),
     sa.Column("completed", sa.Float, nullable=False),
 )
-looks = sa.Table(
+list_readings = sa.Table(
     "fedimg_looks",
     metadata,
     sa.Column("list", sa.String, primary_key=True),
@@ -245,7 +245,7 @@ looks = sa.Table(
     sa.Column("error", Text),
 )
 #: The table of fedimg.intake.deferred.
-waiting = sa.Table(
+deferred_entries = sa.Table(
     "fedimg_waiting",
     metadata,
     sa.Column("entry", sa.String, primary_key=True),
@@ -314,7 +314,7 @@ workers = sa.Table(
     sa.Column("draining", sa.Boolean, nullable=False),
     sa.Column("steps", sa.Integer),
 )
-running = sa.Table(
+runs = sa.Table(
     "fedimg_running",
     metadata,
     sa.Column("job", sa.String, primary_key=True),
@@ -323,7 +323,7 @@ running = sa.Table(
     sa.Column("stop", sa.Boolean, nullable=False),
 )
 #: The table of fedimg.jobs.semaphores.
-slots = sa.Table(
+semaphores = sa.Table(
     "fedimg_slots",
     metadata,
     sa.Column("kind", sa.String, primary_key=True),

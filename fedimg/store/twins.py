@@ -17,10 +17,7 @@ from fedimg.images import RawImage
 from fedimg.records import as_record, from_record
 from fedimg.store.database import Database
 from fedimg.store.rows import CLEANING
-from fedimg.store.tables import amis as _amis
-from fedimg.store.tables import jobs as _jobs
-from fedimg.store.tables import offered as _offered
-from fedimg.store.tables import withdrawals as _withdrawals
+from fedimg.store.tables import amis, jobs, offered, withdrawals
 from fedimg.untrusted.quoting import QuotedError
 
 #: Queues a run of a job within a transaction, so that the rows and the queue agree.
@@ -139,8 +136,8 @@ class Twins(Database):
         and until the clean-up of the job has ended: the next run must not overlap with it.
         """
         condition = sa.and_(
-            _jobs.c.state.in_(("incomplete", *_PUBLISHED_NOTHING)),
-            sa.true() if behind is None else _jobs.c.run == behind,
+            jobs.c.state.in_(("incomplete", *_PUBLISHED_NOTHING)),
+            sa.true() if behind is None else jobs.c.run == behind,
         )
         with self.engine.begin() as connection:
             self.lock(connection, TWINS)
@@ -192,12 +189,13 @@ class Twins(Database):
     ) -> str | None:
         """Return a withdrawn job that has the same image as another, or as `job`; or None."""
         rows = self._rows(connection, known)
-        withdrawn = sa.select(_withdrawals.c.job).where(
-            _withdrawals.c.job.in_([row.job for row in rows]), _withdrawals.c.restored_at.is_(None)
+        withdrawn = sa.select(withdrawals.c.job).where(
+            withdrawals.c.job.in_([row.job for row in rows]),
+            withdrawals.c.restored_at.is_(None),
         )
-        jobs = set(connection.execute(withdrawn).scalars()) if rows else set()
+        withdrawn_jobs = set(connection.execute(withdrawn).scalars()) if rows else set()
         for row in rows:
-            if row.job in jobs and (row.job == job or same(known, row.known)):
+            if row.job in withdrawn_jobs and (row.job == job or same(known, row.known)):
                 return row.job
         return None
 
@@ -206,14 +204,14 @@ class Twins(Database):
 
         These have an equal checksum or an equal name, which images of one URL have.
         """
-        similar = _jobs.c.image == known.image.name
+        similar = jobs.c.image == known.image.name
         if known.image.checksum is not None:
-            similar |= _jobs.c.checksum == known.image.checksum
-        query = sa.select(_jobs).where(similar).order_by(_jobs.c.created, _jobs.c.job)
+            similar |= jobs.c.checksum == known.image.checksum
+        query = sa.select(jobs).where(similar).order_by(jobs.c.created, jobs.c.job)
         return [_Row.of(row) for row in connection.execute(query)]
 
     def _row(self, connection: sa.Connection, job: str) -> _Row | None:
-        row = connection.execute(sa.select(_jobs).where(_jobs.c.job == job)).first()
+        row = connection.execute(sa.select(jobs).where(jobs.c.job == job)).first()
         return None if row is None else _Row.of(row)
 
     def _named(self, connection: sa.Connection, known: Known) -> Known:
@@ -228,7 +226,7 @@ class Twins(Database):
     def _insert(self, connection: sa.Connection, known: Known, *, on_purpose: bool = False) -> bool:
         now = time.time()
         added = connection.execute(
-            self.insert(_jobs)
+            self.insert(jobs)
             .values(
                 job=known.image.job,
                 image=known.image.name,
@@ -242,7 +240,7 @@ class Twins(Database):
                 updated=now,
             )
             .on_conflict_do_nothing()
-            .returning(_jobs.c.job)
+            .returning(jobs.c.job)
         ).first()
         return added is not None
 
@@ -254,10 +252,10 @@ class Twins(Database):
         own = self._row(connection, job)
         assert own is not None
         image = replace(known.image, source=own.known.image.source)
-        public = sa.exists().where(_amis.c.job == job, _amis.c.public)
+        public = sa.exists().where(amis.c.job == job, amis.c.public)
         # After a crash, an AMI may be public although its row does not say so.
-        offered = sa.exists().where(_offered.c.job == job)
-        condition = _jobs.c.state.in_(_PUBLISHED_NOTHING) & ~public & ~offered
+        ever_offered = sa.exists().where(offered.c.job == job)
+        condition = jobs.c.state.in_(_PUBLISHED_NOTHING) & ~public & ~ever_offered
         return self._run_again(connection, job, condition, _columns(replace(known, image=image)))
 
     def _run_again(
@@ -268,17 +266,17 @@ class Twins(Database):
         values: dict[str, Any],
     ) -> int | None:
         changed = connection.execute(
-            sa.update(_jobs)
-            .where(_jobs.c.job == job, _jobs.c.step != CLEANING, condition)
+            sa.update(jobs)
+            .where(jobs.c.job == job, jobs.c.step != CLEANING, condition)
             .values(
-                run=_jobs.c.run + 1,
+                run=jobs.c.run + 1,
                 state="queued",
                 step="queued",
                 error=None,
                 updated=time.time(),
                 **values,
             )
-            .returning(_jobs.c.run)
+            .returning(jobs.c.run)
         ).first()
         return None if changed is None else int(changed.run)
 

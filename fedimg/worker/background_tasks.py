@@ -61,19 +61,19 @@ def background_tasks(
     def catch_up_task(listing: Listing) -> Periodic:
         catch_up = CatchUp(store, queue, listing, settings.catch_up, stop)
 
-        def look() -> float:
+        def read_listing() -> float:
             complete = catch_up.read_listing()
             return settings.catch_up.interval if complete else settings.koji.retry_seconds
 
-        return Periodic(f"catching up with {', '.join(listing.kinds)}", look, stop, leads)
+        return Periodic(f"catching up with {', '.join(listing.kinds)}", read_listing, stop, leads)
 
     def requeue_deferred() -> float:
-        if pending.look().entries:
+        if pending.current().entries:
             deferred.requeue_due(queue.enqueue_entry)
         return _DUE_SECONDS
 
     def start_retries() -> float:
-        if pending.look().retries:
+        if pending.current().retries:
             queue.begin_due()
         return _DUE_SECONDS
 
@@ -82,7 +82,7 @@ def background_tasks(
         return of_endpoint(error) if error else ""
 
     def probe_regions() -> float:
-        if pending.look().outages:
+        if pending.current().outages:
             outages.probe_due(probe, partial(regions.deselected, clients, settings.ec2))
         return _DUE_SECONDS
 
@@ -93,7 +93,7 @@ def background_tasks(
     holds, hold_log = Holds(store), WaitLog(_log)
 
     def log_hold() -> float:
-        if pending.look().hold and (hold := holds.current()):
+        if pending.current().hold and (hold := holds.current()):
             hold_log.waiting("hold", f"{hold}; 'fedimg release' ends the hold")
         else:
             hold_log.over("hold", "publishing is no longer held")
@@ -116,5 +116,5 @@ def background_tasks(
         Periodic("starting due retries", start_retries, stop, leads),
         Periodic("probing unavailable regions", probe_regions, stop, leads),
         Periodic("deleting old history", delete_history, stop, leads),
-        Periodic("comparing the record with EC2", verification.look, stop, leads),
+        Periodic("comparing the record with EC2", verification.compare_if_due, stop, leads),
     ]

@@ -27,7 +27,7 @@ from fedimg.jobs.queue import (
     JobQueue,
 )
 from fedimg.jobs.serialization import SERIALIZER
-from fedimg.lifecycle.changes import Changes
+from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.store.store import Store, StoreError
 from fedimg.store.withdrawals import RESTORE, WITHDRAW
 from fedimg.worker.workflows import Workflows
@@ -53,7 +53,7 @@ _DRAIN_SECONDS = 30 * 86400
 
 
 def serve(
-    store: Store, name: str, workflows: Workflows, changes: Changes, jobs_at_once: int
+    store: Store, name: str, workflows: Workflows, changes: WithdrawAndRestore, jobs_at_once: int
 ) -> None:
     """Start to run queued workflows, first those that an earlier worker of this name began.
 

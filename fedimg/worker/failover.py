@@ -63,7 +63,7 @@ class Failover:
         self._claim_at = 0.0
         self._living: list[RegisteredWorker] | None = None
 
-    def look(self) -> float:
+    def check_workers(self) -> float:
         """Look once, and act; return the seconds until the next look."""
         workers, living = self._read()
         for own in workers:

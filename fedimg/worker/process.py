@@ -17,10 +17,10 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.rate_limit import RateLimit
 from fedimg.bus.outbox_relay import OutboxRelay, thread_name
 from fedimg.config import Settings
-from fedimg.intake.resolve import Sources
+from fedimg.intake.image_selection import Sources
 from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.queue import JobQueue
-from fedimg.lifecycle.changes import Changes
+from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
 from fedimg.process.backoff import Backoff
@@ -108,7 +108,7 @@ class _Worker:
             self._gate,
             lease.name,
         )
-        self._changes = Changes(
+        self._changes = WithdrawAndRestore(
             settings,
             store,
             self._queue,
@@ -136,7 +136,7 @@ class _Worker:
                 settings, store, self._queue, self._clients, stopping, lease.leads, lease.name
             ),
             Periodic("starting due changes", self._begin_changes, stopping, lease.leads),
-            Periodic("watching the other workers", failover.look, stopping),
+            Periodic("watching the other workers", failover.check_workers, stopping),
         ]
 
     def start(self) -> None:

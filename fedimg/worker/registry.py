@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from fedimg.store.database import Database
-from fedimg.store.tables import running, workers
+from fedimg.store.tables import runs, workers
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,18 @@ class Registry:
                 .values(name=name, **values)
                 .on_conflict_do_update(index_elements=["name"], set_=values)
             )
-            connection.execute(sa.delete(running).where(running.c.worker == name))
+            connection.execute(sa.delete(runs).where(runs.c.worker == name))
 
     def leave(self, name: str) -> None:
         """Remove a worker and its runs."""
         with self._database.engine.begin() as connection:
-            connection.execute(sa.delete(running).where(running.c.worker == name))
+            connection.execute(sa.delete(runs).where(runs.c.worker == name))
             connection.execute(sa.delete(workers).where(workers.c.name == name))
 
     def drop_runs(self, name: str) -> None:
         """Remove the runs of a dead worker."""
         with self._database.engine.begin() as connection:
-            connection.execute(sa.delete(running).where(running.c.worker == name))
+            connection.execute(sa.delete(runs).where(runs.c.worker == name))
 
     def all(self) -> list[RegisteredWorker]:
         """Return every worker, sorted by name."""
@@ -84,12 +84,12 @@ class Registry:
     def all_in(self, connection: sa.Connection) -> list[RegisteredWorker]:
         """Return every worker, sorted by name, read in a transaction of the caller."""
         rows = connection.execute(sa.select(workers).order_by(workers.c.name)).mappings().all()
-        runs = connection.execute(sa.select(running).order_by(running.c.job)).all()
+        run_rows = connection.execute(sa.select(runs).order_by(runs.c.job)).all()
 
         def runs_of(worker: str, *, to_stop: bool) -> list[tuple[str, int]]:
             return [
                 (run.job, run.run)
-                for run in runs
+                for run in run_rows
                 if run.worker == worker and (run.stop or not to_stop)
             ]
 
@@ -118,7 +118,7 @@ class Registry:
         values = {"worker": name, "stop": False}
         with self._database.engine.begin() as connection:
             connection.execute(
-                self._database.insert(running)
+                self._database.insert(runs)
                 .values(job=job, run=run, **values)
                 .on_conflict_do_update(index_elements=["job", "run"], set_=values)
             )
@@ -127,9 +127,7 @@ class Registry:
         """Remove a worker's run, unless another worker has taken it over."""
         with self._database.engine.begin() as connection:
             connection.execute(
-                sa.delete(running).where(
-                    running.c.job == job, running.c.run == run, running.c.worker == name
-                )
+                sa.delete(runs).where(runs.c.job == job, runs.c.run == run, runs.c.worker == name)
             )
 
     def stop_elsewhere(self, name: str, job: str, run: int) -> bool:
@@ -137,8 +135,8 @@ class Registry:
         with self._database.engine.begin() as connection:
             return bool(
                 connection.execute(
-                    sa.update(running)
-                    .where(running.c.job == job, running.c.run == run, running.c.worker != name)
+                    sa.update(runs)
+                    .where(runs.c.job == job, runs.c.run == run, runs.c.worker != name)
                     .values(stop=True)
                 ).rowcount
             )

@@ -17,9 +17,9 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import RawImage
-from fedimg.intake import resolve
+from fedimg.intake import image_selection
 from fedimg.intake.deferred import Defer, DeferredEntries, source_name
-from fedimg.intake.resolve import Decisions, Sources
+from fedimg.intake.image_selection import Decisions, Sources
 from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.durable_steps import DurableSteps, Gate, block_until_exit
 from fedimg.jobs.entry_images import EntryImages
@@ -127,7 +127,7 @@ class Workflows:
             )
 
         try:
-            images = resolve.images_to_publish(
+            images = image_selection.images_to_publish(
                 entry,
                 self._sources,
                 self._settings,
@@ -185,7 +185,7 @@ class Workflows:
             return
         with self._working_on(job, run) as stop:
             if row.state == "queued":
-                self._outlast_hold(stop)
+                self._wait_while_held(stop)
             # After the run is registered, so that its clean-up can find and stop it.
             attempt = self._store.begin(job, run)
             if attempt is None:
@@ -194,7 +194,7 @@ class Workflows:
             doubted: set[str] = set()
             service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
             try:
-                result = service.upload(row.image, record, self._steps, again=attempt > 1)
+                result = service.upload(row.image, record, self._steps, rerun=attempt > 1)
             except Cancelled:
                 _log.info("job %s: cancelled", job)
                 return
@@ -221,10 +221,10 @@ class Workflows:
                 ),
             )
 
-    def _outlast_hold(self, stop: threading.Event) -> None:
+    def _wait_while_held(self, stop: threading.Event) -> None:
         """Wait until the site is not held or the run is cancelled; never return while stopping."""
         try:
-            self._holds.outlast(stop)
+            self._holds.wait_for_release(stop)
         except Cancelled:
             if self.stopping.is_set():
                 # A return would end the run's workflow.

@@ -29,7 +29,7 @@ def copy(clients, waiter, labels, snapshot):
         *,
         of=snapshot,
         labels=labels,
-        look_first=False,
+        find_first=False,
         limits=LIMITS,
         waiter=waiter,
         once=None,
@@ -41,7 +41,7 @@ def copy(clients, waiter, labels, snapshot):
             waiter,
             labels,
             copies.Source(ORIGIN, of),
-            look_first=look_first,
+            find_first=find_first,
             limits=limits,
         )
 
@@ -71,14 +71,14 @@ def test_copy_is_complete_private_and_the_jobs_own(copy, far, labels, snapshot):
 
 def test_copy_of_an_earlier_try_is_found(copy, far, labels):
     first = copy()
-    assert copy(look_first=True) == first
+    assert copy(find_first=True) == first
     assert len(of(far, labels)) == 1
 
 
 def test_copy_of_another_snapshot_is_not_reused(copy, make_snapshot, labels):
     # An earlier run's, whose clean-up could not reach the region: nobody has tested it.
     earlier = copy(of=make_snapshot(labels))
-    assert copy(look_first=True) != earlier
+    assert copy(find_first=True) != earlier
 
 
 def test_copy_that_is_public_is_not_made_again(copy, far, image, make_snapshot, labels, waiter):
@@ -92,11 +92,11 @@ def test_copy_that_is_public_is_not_made_again(copy, far, image, make_snapshot, 
     )
     amis.available(far, waiter, [ami], limit=5)
     publish.publish_ami(far, waiter, ami)
-    assert copy(look_first=True) == earlier
+    assert copy(find_first=True) == earlier
 
 
 def test_copy_is_made_when_none_is_found(copy, far, labels):
-    assert copy(look_first=True) == of(far, labels)[0]["SnapshotId"]
+    assert copy(find_first=True) == of(far, labels)[0]["SnapshotId"]
 
 
 def test_copy_whose_answer_was_lost_is_not_made_twice(copy, clients, far, labels):

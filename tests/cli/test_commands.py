@@ -29,7 +29,7 @@ from fedimg.worker.lease import FileLease
 from lab.ec2.server import EC2
 from lab.ec2.server import Settings as EC2Settings
 from lab.machines.process import ProcessMachines
-from tests.aws import web as webs
+from tests.aws.web import serve
 from tests.cli.conftest import X86, X86_URL, Run, finish, on_terminal, program
 
 FOLDER = "https://kojipkgs.example.org/images"
@@ -732,7 +732,7 @@ def test_aws_that_does_not_answer_is_a_plain_error(
 def test_answer_of_another_server_than_aws_is_a_plain_error(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with webs.serve() as web:
+    with serve() as web:
         monkeypatch.setenv("AWS_ENDPOINT_URL", web.address)
         result = run("cleanup", "--json")
     assert result.exit_code == 1

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from fedimg import config
-from fedimg.intake import catch_up, resolve
+from fedimg.intake import catch_up, image_selection
 from fedimg.intake.catch_up import CatchUp
-from fedimg.intake.resolve import Sources
+from fedimg.intake.image_selection import Sources
 from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.queue import JobQueue
@@ -101,7 +101,7 @@ def test_entry_that_has_to_wait_stays_exempt(
     settings: config.Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(resolve, "PATIENCE", 0.1)
+    monkeypatch.setattr(image_selection, "PATIENCE", 0.1)
     entry = "build:77"
     jobs.enqueue_entry(entry, any_age=True)
     koji.close()
@@ -117,7 +117,7 @@ def test_age_of_a_compose_is_that_of_its_status(
     (status,) = koji.root.glob(f"**/{COMPOSE}/STATUS")
     finished = koji.clock() - days * DAY
     os.utime(status, (finished, finished))
-    images = resolve.images_to_publish(
+    images = image_selection.images_to_publish(
         f"compose:{COMPOSE}", Sources(settings), settings, threading.Event()
     )
     assert len(images) == count

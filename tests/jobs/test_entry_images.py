@@ -11,7 +11,7 @@ import pytest
 
 from fedimg import config
 from fedimg.intake.catch_up import replay
-from fedimg.intake.resolve import Sources
+from fedimg.intake.image_selection import Sources
 from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.queue import EntryState, JobQueue

@@ -51,7 +51,7 @@ def test_job_waits_until_the_release_by_another_process(store: Store) -> None:
     Holds(store).begin("ann", "")
     waiting = Holds(store)
     threading.Timer(0.3, Holds(store).release, ["bob"]).start()
-    waiting.outlast(threading.Event())
+    waiting.wait_for_release(threading.Event())
     assert Holds(store).current() is None
 
 
@@ -60,6 +60,6 @@ def test_cancelled_job_and_stopping_worker_end_the_wait(store: Store) -> None:
     done = threading.Event()
     done.set()
     with pytest.raises(Cancelled):
-        Holds(store).outlast(done)
+        Holds(store).wait_for_release(done)
     with pytest.raises(Cancelled):
-        Holds(store, stopping=done).outlast(threading.Event())
+        Holds(store, stopping=done).wait_for_release(threading.Event())

@@ -21,7 +21,7 @@ from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, RAW, REGIONS, Site
 
 
 def compared(site: Site, **options: object) -> list[RegionResult]:
-    return verify.verify(site.settings, site.store, site.clients, REGIONS, **options)  # type: ignore[arg-type]
+    return verify.verify_regions(site.settings, site.store, site.clients, REGIONS, **options)  # type: ignore[arg-type]
 
 
 def differences(site: Site) -> list[Difference]:
@@ -274,15 +274,15 @@ def test_worker_compares_once_an_interval_and_only_reports(
     row = site.row(site.publish())
     site.hide(row)
     with caplog.at_level(logging.INFO):
-        assert daily(site, 3600).look() > 0
+        assert daily(site, 3600).compare_if_due() > 0
         assert Verifications(site.store).all() == []  # the database is new
-        daily(site, 0).look()
+        daily(site, 0).compare_if_due()
         assert Verifications(site.store).all() == []  # it is switched off
-        daily(site, 0.001).look()
+        daily(site, 0.001).compare_if_due()
     assert f"record and EC2 differ: {row.ami} in {ORIGIN}" in caplog.text
     assert not site.shown(row)["Public"]
     before = Verifications(site.store).all()
-    daily(site, 3600).look()
+    daily(site, 3600).compare_if_due()
     assert Verifications(site.store).all() == before
 
 

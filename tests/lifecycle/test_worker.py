@@ -1,6 +1,6 @@
 """Whole workers withdraw and restore images, and are killed at each step: SQLite and PostgreSQL.
 
-Follows fedimg/lifecycle/changes.py.
+Follows fedimg/lifecycle/withdraw_and_restore.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import logging, os, signal, sys
 from pathlib import Path
 
 from fedimg import config
-from fedimg.lifecycle.changes import Changes
+from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.worker import process
 
 deadly, marker = sys.argv[2], Path(sys.argv[3])
@@ -38,7 +38,7 @@ WORKER += SILENT_RELAY
 WORKER += """
 
 def dies_after(name):
-    method = getattr(Changes, name)
+    method = getattr(WithdrawAndRestore, name)
 
     def dying(self, *arguments):
         result = method(self, *arguments)
@@ -47,7 +47,7 @@ def dies_after(name):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(Changes, name, dying)
+    setattr(WithdrawAndRestore, name, dying)
 
 
 if deadly != "nothing":
@@ -128,7 +128,7 @@ def all_are(site: Site, state: str) -> bool:
 
 
 def differences(site: Site) -> list[str]:
-    results = verify.verify(site.settings, site.store, site.clients, REGIONS)
+    results = verify.verify_regions(site.settings, site.store, site.clients, REGIONS)
     return [verify.text_of(each) for result in results for each in result.differences]
 
 

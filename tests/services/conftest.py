@@ -29,7 +29,7 @@ from lab.ec2.states import Delays
 from lab.ec2.world import Quotas
 from lab.machines.process import ProcessMachines
 from tests import plans
-from tests.aws import web as webs
+from tests.aws.web import Web, serve
 from tests.hands import Hands
 
 SITE = "tests"
@@ -153,7 +153,7 @@ class Lab:
     token: str = field(repr=False)
     snapshots: Path
     made: Path
-    web: webs.Web
+    web: Web
     utility: str
     ssh_port: int
     default_image: Callable[..., str]
@@ -303,10 +303,10 @@ class Lab:
         )
 
     def upload(
-        self, image: RawImage, observer: Recorder | None = None, *, again: bool = False, **made: Any
+        self, image: RawImage, observer: Recorder | None = None, *, rerun: bool = False, **made: Any
     ) -> Result:
         """Publish an image with a service that is `made` for it."""
-        return self.service(**made).upload(image, observer or Recorder(), again=again)
+        return self.service(**made).upload(image, observer or Recorder(), rerun=rerun)
 
     def clean(self, image: RawImage) -> None:
         """Remove what a job left, as the worker does; only what is public of it is live then."""
@@ -358,7 +358,7 @@ def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("lab")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         ssh_port = probe.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patched, webs.serve() as web:
+    with pytest.MonkeyPatch.context() as patched, serve() as web:
         machines = ProcessMachines(folder / "machines", ssh_port=ssh_port, boot_seconds=0.1)
         try:
             settings = server.Settings(

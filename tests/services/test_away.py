@@ -59,7 +59,7 @@ def publish(
     image: RawImage,
     observer: Recorder | None = None,
     *,
-    again: bool = False,
+    rerun: bool = False,
     clients: Clients | None = None,
     **settings: Any,
 ) -> Result:
@@ -68,7 +68,7 @@ def publish(
         Site(lab.settings(**{**SETTINGS, **settings}), SITE, (), clients or lab.clients),
         Coordination(outages=outages),
     )
-    return service.upload(image, observer or Recorder(), again=again)
+    return service.upload(image, observer or Recorder(), rerun=rerun)
 
 
 def holds(lab: Lab, image: RawImage, regions: set[str]) -> None:
@@ -92,7 +92,7 @@ def test_region_that_hangs_holds_up_no_job_and_gets_its_amis_when_it_is_back(
     follow(lab, [])
     (outage,) = outages.all()
     outages.end(outage)
-    result = publish(lab, outages, image, again=True)
+    result = publish(lab, outages, image, rerun=True)
     assert (result.failed, result.away) == ({}, [])
     holds(lab, image, {ORIGIN, WELL, GONE})
 
@@ -184,7 +184,7 @@ def test_region_that_begins_to_hang_in_the_middle_is_left_for_later(
     assert set(result.published) == {ORIGIN, WELL}
     follow(lab, [])
     outages.end(outages.all()[0])
-    assert publish(lab, outages, image, again=True).failed == {}
+    assert publish(lab, outages, image, rerun=True).failed == {}
     holds(lab, image, {ORIGIN, WELL, GONE})
 
 

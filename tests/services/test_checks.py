@@ -132,7 +132,7 @@ def test_region_whose_copy_fails_its_check_stays_private_and_holds_nobody_up(lab
     # A later try completes it, and boots nothing that has passed.
     lab.web.put("go", b"")
     again = Recorder()
-    result = lab.upload(image, again, again=True, checks=[go(lab)], **where)
+    result = lab.upload(image, again, rerun=True, checks=[go(lab)], **where)
     assert (set(result.published), result.failed) == ({*where["regions"]}, {})
     started = [told.region for told in again.of("test started")]
     assert started == ["us-east-2"]

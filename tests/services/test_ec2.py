@@ -661,7 +661,7 @@ def test_region_that_refuses_its_copy_is_completed_by_a_later_try(lab: Lab) -> N
 
     lab.refuse({})
     started = len(lab.made_for(image, "instance"))
-    second = lab.upload(image, Recorder(), again=True)
+    second = lab.upload(image, Recorder(), rerun=True)
     assert second.failed == {}
     assert set(second.published) == set(REGIONS)
     for region in (ORIGIN, "us-east-2"):
@@ -747,7 +747,7 @@ def test_quota_of_public_amis_is_told_and_what_is_missing_is_made_later(lab: Lab
     for ami in older.published["us-east-2"]:
         lab.ec2("us-east-2").deregister_image(ImageId=ami.id)
     lab.clean(image)
-    result = lab.upload(image, again=True, **two)
+    result = lab.upload(image, rerun=True, **two)
     assert {region: len(made) for region, made in result.published.items()} == {
         ORIGIN: 2,
         "us-east-2": 2,
@@ -805,7 +805,7 @@ def test_upload_that_was_cut_off_is_completed_without_duplicates(lab: Lab, momen
     observer.when[moment] = cut
     with pytest.raises(PowerCut):
         lab.upload(image, observer, **WITH_COPY)
-    result = lab.upload(image, again=True, **WITH_COPY)
+    result = lab.upload(image, rerun=True, **WITH_COPY)
     assert set(result.published) == {ORIGIN, "us-east-2"}
     assert result.failed == {}
     assert len(lab.made_for(image, "image")) == 2

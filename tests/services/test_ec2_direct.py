@@ -74,7 +74,7 @@ def test_write_that_was_cut_off_starts_again_on_a_snapshot_of_its_own(lab: Lab) 
     with pytest.raises(PowerCut):
         lab.upload(image, observer, **DIRECT)
     (dead,) = lab.live("snapshot")
-    result = lab.upload(image, again=True, **DIRECT)
+    result = lab.upload(image, rerun=True, **DIRECT)
     assert set(result.published) == {ORIGIN, "us-east-2"}
     assert dead["id"] not in [row["id"] for row in lab.live("snapshot")]
     # The dead one, the origin's and its copy.
@@ -90,7 +90,7 @@ def test_dead_write_is_none_of_the_utility_instances_either(lab: Lab) -> None:
         lab.upload(image, observer, **DIRECT)
     (dead,) = lab.live("snapshot")
     # Somebody has changed the configuration meanwhile.
-    result = lab.upload(image, again=True, regions=[ORIGIN], amis={"types": ["hvm-gp2"]})
+    result = lab.upload(image, rerun=True, regions=[ORIGIN], amis={"types": ["hvm-gp2"]})
     assert set(result.published) == {ORIGIN}
     assert [row["id"] for row in lab.live("snapshot")] != [dead["id"]]
     lab.clean(image)
@@ -102,7 +102,7 @@ def test_written_image_is_not_written_again_after_a_cut(lab: Lab) -> None:
     observer.when["registered"] = cut
     with pytest.raises(PowerCut):
         lab.upload(image, observer, **DIRECT)
-    lab.upload(image, again=True, **DIRECT)
+    lab.upload(image, rerun=True, **DIRECT)
     assert len(lab.made_for(image, "snapshot")) == 2
     lab.clean(image)
 

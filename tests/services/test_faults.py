@@ -211,12 +211,12 @@ def name_of(case: Case) -> str:
     return case.name
 
 
-def publish(lab: Lab, image: RawImage, case: Case, *, again: bool = False) -> Result:
-    limits = case.limits if not again else {}
+def publish(lab: Lab, image: RawImage, case: Case, *, rerun: bool = False) -> Result:
+    limits = case.limits if not rerun else {}
     return lab.upload(
         image,
         Recorder(),
-        again=again,
+        rerun=rerun,
         write_via=case.write_via,
         limits={**LIMITS, **limits},
         **SETTINGS,
@@ -297,7 +297,7 @@ def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: 
     clean(lab, image, result)
     holds(lab, image, result, {ORIGIN, FURTHER} - set(case.failed))
 
-    result = publish(lab, image, case, again=True)
+    result = publish(lab, image, case, rerun=True)
     assert result.failed == {}
     clean(lab, image, result)
     holds(lab, image, result, {ORIGIN, FURTHER})

@@ -8,7 +8,7 @@ import pytest
 
 from fedimg import config
 from fedimg.images import Architecture
-from fedimg.intake import announcement, resolve
+from fedimg.intake import announcement, image_selection
 from fedimg.sources.composes import ComposeNotFinished, ComposeRefused, Composes, ComposeUnavailable
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose, compose_message
@@ -44,8 +44,8 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     assert found.checksum is not None
     assert found.checksum.startswith("sha256:")
     everything = config.Settings(composes=settings(koji))
-    ask = resolve.images_to_publish(
-        f"compose:{NAME}", resolve.Sources(everything), everything, threading.Event()
+    ask = image_selection.images_to_publish(
+        f"compose:{NAME}", image_selection.Sources(everything), everything, threading.Event()
     )
     assert ask == [found]
 

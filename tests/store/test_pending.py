@@ -49,9 +49,9 @@ def hold(store: Store) -> None:
 )
 def test_row_is_pending(store: Store, make: Callable[[Store], None], name: str) -> None:
     pending = PendingRows(store, age=0)
-    assert pending.look() == NOTHING
+    assert pending.current() == NOTHING
     make(store)
-    assert {key for key, value in vars(pending.look()).items() if value} == {name}
+    assert {key for key, value in vars(pending.current()).items() if value} == {name}
 
 
 def test_what_is_over_or_not_due_is_not_pending(store: Store) -> None:
@@ -64,7 +64,7 @@ def test_what_is_over_or_not_due_is_not_pending(store: Store) -> None:
     retries.begun(begun)
     outages.begin("eu-west-1", "no answer")
     outages.end(outages.all()[0])
-    assert PendingRows(store, age=0).look() == NOTHING
+    assert PendingRows(store, age=0).current() == NOTHING
 
 
 def test_threads_share_one_query(store: Store) -> None:
@@ -75,5 +75,5 @@ def test_threads_share_one_query(store: Store) -> None:
     def see(_connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
         queries.append(statement)
 
-    assert [pending.look() for _ in range(4)] == [NOTHING] * 4
+    assert [pending.current() for _ in range(4)] == [NOTHING] * 4
     assert len(queries) == 1

@@ -30,10 +30,10 @@ DAY = 86400.0
 #: place of a minute, and comes back to it after two.
 HASTY = """
 import sys
-from fedimg.intake import deferred, resolve
+from fedimg.intake import deferred, image_selection
 from fedimg.sources import koji_listing
 koji_listing.PAGE = 5
-resolve.PATIENCE, resolve.FIRST_PAUSE, deferred.FIRST_PAUSE = 0.5, 0.2, 2.0
+image_selection.PATIENCE, image_selection.FIRST_PAUSE, deferred.FIRST_PAUSE = 0.5, 0.2, 2.0
 from fedimg.cli.commands import main
 sys.argv = ["fedimg", "worker"]
 main()

@@ -7,7 +7,7 @@ import pytest
 from fedimg import config
 from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import Architecture, RawImage
-from fedimg.intake import resolve
+from fedimg.intake import image_selection
 from fedimg.sources.lookup import LookupResult
 from fedimg.untrusted import patterns
 
@@ -88,7 +88,8 @@ def test_names_are_matched_by_several_threads_at_once() -> None:
     found = LookupResult("build:1", "releng", scratch=False, images=images)
     taken: list[list[RawImage]] = []
     threads = [
-        threading.Thread(target=lambda: taken.append(resolve.wanted(found, koji))) for _ in range(8)
+        threading.Thread(target=lambda: taken.append(image_selection.decide(found, koji).chosen))
+        for _ in range(8)
     ]
     for thread in threads:
         thread.start()

@@ -58,16 +58,16 @@ class BootCheck:
     checks: Sequence[Check]
     on_progress: Callable[[str], None] = lambda text: None
 
-    def run(self, ami: AMI, architecture: Architecture, *, again: bool) -> Verdict:
+    def run(self, ami: AMI, architecture: Architecture, *, rerun: bool) -> Verdict:
         """Boot one AMI and check it; request termination of its instance.
 
         The verdict does not wait for the termination; the job's clean-up does. A check that a crash
-        interrupted (`again`) is repeated on a new instance, and so is one whose instance EC2
+        interrupted (`rerun`) is repeated on a new instance, and so is one whose instance EC2
         terminated or did not start, and one whose connection broke: only a failed check counts
         against the image. Raises EC2TestException when no attempt was conclusive.
         """
         settings = self.attempts.settings
-        if again:
+        if rerun:
             self.attempts.end()
         volumes = self._larger_root(ami)
         instance_type = self._instance_type(ami, architecture)

@@ -124,22 +124,22 @@ class Poll:
         `what` completes "waiting for …" in the error; `limit` is in seconds. Raises what `judge`
         and `Waiter.until` raise.
         """
-        began = looked = time.monotonic()
+        began = polled = time.monotonic()
 
-        def look() -> T | None:
-            nonlocal looked
+        def poll() -> T | None:
+            nonlocal polled
             # A poll by another thread in the second half of this pause is recent enough.
-            seen = self._look(ec2, waiter, ids, (looked + time.monotonic()) / 2)
-            looked = time.monotonic()
+            seen = self._rows_since(ec2, waiter, ids, (polled + time.monotonic()) / 2)
+            polled = time.monotonic()
             return judge(seen)
 
         with self._awaiting(ids):
-            answer = waiter.until(look, what=what, limit=limit, expected=self._expected())
+            answer = waiter.until(poll, what=what, limit=limit, expected=self._expected())
         with self._lock:
             self._durations.append(time.monotonic() - began)
         return answer
 
-    def _look(
+    def _rows_since(
         self, ec2: EC2Client, waiter: Waiter, ids: Sequence[str], not_before: float
     ) -> list[Row]:
         while not self._describing.acquire(timeout=_STOP_CHECK_SECONDS):

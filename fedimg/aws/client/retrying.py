@@ -85,7 +85,7 @@ class RetryingClient(Current):
         return Pages(lambda: self._get().get_paginator(operation), self._once)
 
     def _once(self, call: Callable[[], Any]) -> Any:
-        return self._waiter.outlasted(lambda: super(RetryingClient, self)._once(call))
+        return self._waiter.retried(lambda: super(RetryingClient, self)._once(call))
 
 
 class Pages:

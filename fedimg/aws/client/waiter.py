@@ -72,14 +72,14 @@ class Waiter:
 
     def until(
         self,
-        look: Callable[[], T | None],
+        poll: Callable[[], T | None],
         *,
         what: str,
         limit: float,
         repeatable: bool = True,
         expected: float | None = None,
     ) -> T:
-        """Return the first answer of `look` that is not None, polled for at most `limit` seconds.
+        """Return the first answer of `poll` that is not None, polled for at most `limit` seconds.
 
         `what` completes "waiting for …" in the error. `expected` is the estimated duration in
         seconds, or 0 without an earlier measurement: then the first poll comes after a pause, and
@@ -101,7 +101,7 @@ class Waiter:
             self.raise_if_over()
             waited = time.monotonic() - started
             try:
-                answer = look()
+                answer = poll()
                 failing_since = None
                 if reported:
                     self._answered()
@@ -148,7 +148,7 @@ class Waiter:
         """Return the result of a call on new resources, retried until EC2 knows them everywhere."""
         return self.until(lambda: (call(),), what="EC2 to know the resource", limit=self._settle)[0]
 
-    def outlasted(self, call: Callable[[], T]) -> T:
+    def retried(self, call: Callable[[], T]) -> T:
         """Return the result of a repeatable call, retried while EC2 does not answer.
 
         Raises EC2's other errors at once, and the last error when the outage exceeds its limit.
@@ -187,15 +187,15 @@ class Waiter:
         make: Callable[[], T],
         find: Callable[[], T | None],
         *,
-        look_first: bool,
+        find_first: bool,
         doubted: Callable[[], object] = lambda: None,
     ) -> T:
         """Create a resource once, by a call that takes no client token.
 
-        When an earlier try may have taken effect (`look_first`, or a call whose outcome is in
+        When an earlier try may have taken effect (`find_first`, or a call whose outcome is in
         doubt), `find` runs before `make` is retried; `doubted` is called for each such try.
         """
-        doubt = look_first
+        doubt = find_first
         if doubt:
             doubted()
         failing_since: float | None = None

@@ -44,7 +44,7 @@ def prepare(ec2: EC2Client, waiter: Waiter, labels: Labels, network: Network) ->
     group = waiter.make(
         lambda: _create(ec2, waiter, labels, name, vpc),
         lambda: _find(ec2, name, vpc),
-        look_first=False,
+        find_first=False,
     )
     waiter.settled(lambda: _authorize_worker(ec2, group, network))
     return JobNetwork(group, subnets)

@@ -88,7 +88,7 @@ class UtilityWriter:
         return self.attempts.waiter.make(
             lambda: self._snapshot(volume),
             lambda: snapshots.find(self.attempts.ec2, self.attempts.labels),
-            look_first=False,
+            find_first=False,
         )
 
     def _measure(self, image: RawImage) -> ImageSize:

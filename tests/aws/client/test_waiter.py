@@ -112,7 +112,7 @@ def test_ec2_that_stays_silent_is_given_up_when_no_outage_lasts_so_long(waiter, 
     assert 900 <= sum(clock.pauses) < 940
 
 
-# outlasted
+# retried
 
 EXPIRED = [
     refusal("RequestExpired"),
@@ -127,7 +127,7 @@ EXPIRED = [
 def test_outage_is_waited_for_and_told(clock, trouble):
     heard: list[str] = []
     waiter = Waiter(Limits(outage=900), clock, heard.append)
-    assert waiter.outlasted(Script(trouble, trouble, "there")) == "there"
+    assert waiter.retried(Script(trouble, trouble, "there")) == "there"
     assert len(heard) == 3
     assert heard[0].startswith("waiting for EC2")
     assert ("credentials" in heard[0]) == (trouble in EXPIRED)
@@ -137,7 +137,7 @@ def test_outage_is_waited_for_and_told(clock, trouble):
 
 def test_outage_that_lasts_too_long_is_given_up_with_its_last_words(waiter, clock):
     with pytest.raises(ReadTimeoutError):
-        waiter.outlasted(Script(NO_ANSWER))
+        waiter.retried(Script(NO_ANSWER))
     assert 900 <= sum(clock.pauses) < 940
 
 
@@ -147,7 +147,7 @@ def test_outage_that_lasts_too_long_is_given_up_with_its_last_words(waiter, cloc
 )
 def test_answer_that_is_a_refusal_is_no_outage(waiter, clock, refused):
     with pytest.raises(ClientError) as caught:
-        waiter.outlasted(Script(refused))
+        waiter.retried(Script(refused))
     assert (caught.value, clock.pauses) == (refused, [])
 
 
@@ -155,7 +155,7 @@ def test_another_accounts_resource_is_not_waited_for(waiter, clock):
     error = refusal("AuthFailure", 401)
     error.response["Error"]["Message"] = "Not authorized for image:ami-1"
     with pytest.raises(ClientError):
-        waiter.outlasted(Script(error))
+        waiter.retried(Script(error))
     assert clock.pauses == []
 
 
@@ -193,9 +193,9 @@ def test_shown_gives_up_with_what_was_looked_for(waiter):
     "wait",
     [
         lambda waiter: waiter.until(Script(None), what="it", limit=60),
-        lambda waiter: waiter.make(Script(NO_ANSWER), Script(None), look_first=True),
+        lambda waiter: waiter.make(Script(NO_ANSWER), Script(None), find_first=True),
         lambda waiter: waiter.settled(Script(UNKNOWN)),
-        lambda waiter: waiter.outlasted(Script(NO_ANSWER)),
+        lambda waiter: waiter.retried(Script(NO_ANSWER)),
         lambda waiter: waiter.pause(60),
     ],
 )
@@ -216,7 +216,7 @@ def test_stopped_waiter_asks_and_makes_nothing(waiter, clock):
     with pytest.raises(Cancelled):
         waiter.until(look, what="it", limit=60)
     with pytest.raises(Cancelled):
-        waiter.make(look, look, look_first=True)
+        waiter.make(look, look, find_first=True)
     assert look.asked == 0
 
 
@@ -235,48 +235,48 @@ DOUBTS = [
 
 def test_thing_is_made_without_a_look_when_nothing_was_tried(waiter):
     make, find = Script("made"), Script("found")
-    assert waiter.make(make, find, look_first=False) == "made"
+    assert waiter.make(make, find, find_first=False) == "made"
     assert find.asked == 0
 
 
 def test_thing_of_an_earlier_try_is_found(waiter):
     make, find = Script("made"), Script("found")
-    assert waiter.make(make, find, look_first=True) == "found"
+    assert waiter.make(make, find, find_first=True) == "found"
     assert make.asked == 0
 
 
 def test_thing_that_no_earlier_try_made_is_made(waiter):
-    assert waiter.make(Script("made"), Script(None), look_first=True) == "made"
+    assert waiter.make(Script("made"), Script(None), find_first=True) == "made"
 
 
 @pytest.mark.parametrize("doubt", DOUBTS, ids=repr)
 def test_call_without_an_answer_is_looked_for_before_it_is_made_again(waiter, doubt):
     make, find = Script(doubt, "made twice"), Script("found")
-    assert waiter.make(make, find, look_first=False) == "found"
+    assert waiter.make(make, find, find_first=False) == "found"
     assert make.asked == 1
 
 
 @pytest.mark.parametrize("doubt", DOUBTS, ids=repr)
 def test_call_that_came_to_nothing_is_made_again(waiter, doubt):
     make, find = Script(doubt, doubt, "made"), Script(None)
-    assert waiter.make(make, find, look_first=False) == "made"
+    assert waiter.make(make, find, find_first=False) == "made"
     assert (make.asked, find.asked) == (3, 2)
 
 
 def test_call_on_what_ec2_does_not_know_yet_is_made_again(waiter):
-    assert waiter.make(Script(UNKNOWN, "made"), Script(None), look_first=False) == "made"
+    assert waiter.make(Script(UNKNOWN, "made"), Script(None), find_first=False) == "made"
 
 
 def test_refused_call_is_not_made_again(waiter, clock):
     make = Script(refusal("InvalidParameterValue"))
     with pytest.raises(ClientError, match="InvalidParameterValue"):
-        waiter.make(make, Script(None), look_first=False)
+        waiter.make(make, Script(None), find_first=False)
     assert (make.asked, clock.pauses) == (1, [])
 
 
 def test_failing_calls_are_given_up_with_the_last_failure(waiter, clock):
     with pytest.raises(ReadTimeoutError):
-        waiter.make(Script(NO_ANSWER), Script(None), look_first=False)
+        waiter.make(Script(NO_ANSWER), Script(None), find_first=False)
     assert 900 <= clock.now - 1000 <= 915
 
 
@@ -288,7 +288,7 @@ def test_time_that_a_call_took_is_no_failing(waiter, clock):
         clock.now += 3600
         return answers()
 
-    assert waiter.make(make, Script(None), look_first=False) == "made"
+    assert waiter.make(make, Script(None), find_first=False) == "made"
 
 
 # What the log has of a wait
@@ -308,7 +308,7 @@ def test_wait_for_a_region_is_a_warning_at_its_beginning_at_intervals_and_at_its
         return "there"
 
     for region in ("us-east-1", "eu-west-1"):
-        assert Waiter(limits, clock, region=region).outlasted(call) == "there"
+        assert Waiter(limits, clock, region=region).retried(call) == "there"
     said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert len(said) == 3
     assert said[0].startswith("credentials: waiting for EC2 to accept the worker's credentials")
@@ -319,5 +319,5 @@ def test_wait_for_a_region_is_a_warning_at_its_beginning_at_intervals_and_at_its
 
 def test_wait_that_passes_at_once_is_not_logged(clock, caplog):
     limits = Limits(wait_minimum=1, wait_maximum=15, outage=900)
-    Waiter(limits, clock, region="us-east-1").outlasted(Script(NO_ANSWER, NO_ANSWER, "there"))
+    Waiter(limits, clock, region="us-east-1").retried(Script(NO_ANSWER, NO_ANSWER, "there"))
     assert caplog.records == []

@@ -26,7 +26,7 @@ from fedimg.aws.tags import ROLE, Labels, read
 from fedimg.aws.write import ebs_direct
 from fedimg.aws.write.blocks import BLOCK
 from fedimg.aws.write.ebs_direct import UNFINISHED, DirectWriter
-from fedimg.config import EC2 as Settings
+from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import CHECKSUM_DIGITS, Architecture, Disk, RawImage
 from tests.aws.conftest import ORIGIN, Account, wait_until
@@ -86,7 +86,7 @@ class Writer:
     def direct(self, *, limits: dict[str, float] | None = None, **settings: Any) -> DirectWriter:
         values = {"settle": 5, "outage": 5, "attempts": 1}
         values |= {"wait_minimum": 0.05, "wait_maximum": 0.1}
-        made = Settings(
+        made = EC2(
             origin=ORIGIN,
             write_via="direct",
             limits={"write_idle": NEVER_MIND, "image_gib": 2, **values, **(limits or {})},

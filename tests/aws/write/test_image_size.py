@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws.write import image_size as sizes
 from fedimg.aws.write.image_size import (
     GIB,
     WINDOW,
@@ -128,7 +127,7 @@ def test_an_index_that_claims_to_be_huge_is_not_fetched(web: Web) -> None:
 
 
 def test_the_number_of_requests_is_bounded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizes, "MOST_REQUESTS", 20)
+    monkeypatch.setattr("fedimg.aws.write.image_size.MOST_REQUESTS", 20)
     stream = compress(os.urandom(WINDOW), "-0")
     url = web.put("many.raw.xz", stream * 20)
     with pytest.raises(ImageUnusable, match="too many streams: 20 requests .* as 'xz -T0' does"):

@@ -25,7 +25,7 @@ from fedimg.aws.write.write_script import (
 )
 from fedimg.images import Disk
 from fedimg.sources.file_server import Trusted
-from fedimg.ssh import client as ssh
+from fedimg.ssh.client import Session, SSHError, connect, new_identity
 from lab.machines import Disk as LabDisk
 from lab.machines import Launch
 from lab.machines.process import ProcessMachines
@@ -76,7 +76,7 @@ class Instance:
     """A confined instance with an SSH login, and the volumes plugged into it."""
 
     machines: ProcessMachines
-    session: ssh.Session
+    session: Session
     directory: Path
     ids: Iterator[int]
 
@@ -111,7 +111,7 @@ class Volume:
 @pytest.fixture(scope="module")
 def instance(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     directory = tmp_path_factory.mktemp("machines")
-    host, client = ssh.new_identity("host"), ssh.new_identity("client")
+    host, client = new_identity("host"), new_identity("client")
     machines = ProcessMachines(directory / "state", ssh_port=SSH_PORT, boot_seconds=0)
     root = LabDisk("vol-0aaaaaaaaaaaaaaaa", bootable(directory / "root"), "/dev/xvda", root=True)
     try:
@@ -133,7 +133,7 @@ def instance(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         )
 
         try:
-            session = ssh.connect(
+            session = connect(
                 address,
                 SSH_PORT,
                 "fedora",
@@ -142,7 +142,7 @@ def instance(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 limit=20,
                 stop=threading.Event(),
             )
-        except ssh.SSHError as error:
+        except SSHError as error:
             pytest.fail(f"{error}\n{machines.console(INSTANCE)}")
         with session:
             yield Instance(machines, session, directory, itertools.count(1))

@@ -86,13 +86,6 @@ def decide(result: LookupResult, koji: Koji) -> Decisions:
     return decided
 
 
-def wanted(result: LookupResult, koji: Koji) -> list[RawImage]:
-    """Return the images that the site publishes; log why each of the others is left out."""
-    decided = decide(result, koji)
-    log_left_out(result.entry, decided)
-    return decided.chosen
-
-
 def log_left_out(entry: str, decided: Decisions) -> None:
     """Log each file that is left out with the reason; of very many, the first with a reason each.
 

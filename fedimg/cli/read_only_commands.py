@@ -1,4 +1,4 @@
-"""Define the commands that only look: status, amis, plan and check."""
+"""Define the commands that change nothing: status, amis, plan and check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image is withdrawn and restored: fedimg.lifecycle.changes, targets and accept, on the lab."""
+"""An image is withdrawn, restored and accepted as a person made it, on the lab."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fedimg.identity import Known
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.lifecycle import accept, targets, verify
-from fedimg.lifecycle.changes import Changes
 from fedimg.lifecycle.problems import problems
+from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
@@ -29,8 +29,8 @@ from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 STRANGER = "210987654321"
 
 
-def changes_of(site: Site) -> Changes:
-    return Changes(
+def changes_of(site: Site) -> WithdrawAndRestore:
+    return WithdrawAndRestore(
         site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
     )
 
@@ -139,7 +139,7 @@ def test_stranger_sees_nothing_of_a_withdrawn_image_and_everything_of_a_restored
 
 
 def differences(site: Site) -> list[str]:
-    results = verify.verify(site.settings, site.store, site.clients, REGIONS)
+    results = verify.verify_regions(site.settings, site.store, site.clients, REGIONS)
     return [verify.text_of(each) for result in results for each in result.differences]
 
 
@@ -360,7 +360,7 @@ def test_names_are_exact(site: Site) -> None:
 
 def accepted(site: Site, ami: str) -> accept.Found:
     (row,) = (row for row in site.store.all_amis() if row.ami == ami)
-    found = accept.look(row, site.clients, site.store.job(row.job))
+    found = accept.inspect(row, site.clients, site.store.job(row.job))
     Withdrawals(site.store).accept(row, found.state, "me", "by hand")
     return found
 

@@ -36,7 +36,7 @@ from fedimg.store.withdrawals import RESTORE, WITHDRAW, Change, Withdrawals
 _log = logging.getLogger(__name__)
 
 
-class Changes:
+class WithdrawAndRestore:
     """The workflow of a change, and what queues it.
 
     A workflow decides only by recorded results of its steps, which have all of its effects.

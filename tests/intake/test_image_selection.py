@@ -11,9 +11,9 @@ import pytest
 
 from fedimg import config
 from fedimg.exceptions import Cancelled
-from fedimg.intake import resolve
+from fedimg.intake import image_selection
 from fedimg.intake.deferred import Defer, DeferReason
-from fedimg.intake.resolve import Sources
+from fedimg.intake.image_selection import Sources
 from fedimg.sources.lookup import LookupResult
 from lab.koji import Koji
 from tests.intake.image_files import NAME, RELEASE, VERSION, files
@@ -26,7 +26,7 @@ def settings(koji: Koji, **changes: Any) -> config.Settings:
 
 def ask(koji: Koji, entry: str, **changes: Any) -> list[str]:
     chosen = settings(koji, **changes)
-    images = resolve.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
+    images = image_selection.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
     return [image.file_name for image in images]
 
 
@@ -92,7 +92,7 @@ def test_stop_ends_the_retries_of_a_lookup(koji: Koji) -> None:
     timer.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        resolve.images_to_publish("build:5", Sources(chosen), chosen, stop)
+        image_selection.images_to_publish("build:5", Sources(chosen), chosen, stop)
     assert time.monotonic() - began < 20
     timer.join()
 
@@ -116,7 +116,7 @@ def test_lookup_of_an_unfinished_entry_is_retried(koji: Koji, tmp_path: Path) ->
 def test_entry_without_an_answer_is_deferred(
     koji: Koji, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolve, "PATIENCE", 0.5)
+    monkeypatch.setattr(image_selection, "PATIENCE", 0.5)
     task = koji.add_task(NAME, VERSION, RELEASE, files(tmp_path), state="OPEN")
     with pytest.raises(Defer, match="not finished yet") as caught:
         ask(koji, f"task:{task.id}")
@@ -174,7 +174,9 @@ def test_age_limit_is_configured(koji: Koji, tmp_path: Path) -> None:
     entry = add_old(koji, tmp_path, 15)
     for days, count in ((10.0, 0), (20.0, 1)):
         chosen = settings(koji).model_copy(update={"intake": config.Intake(max_age_days=days)})
-        images = resolve.images_to_publish(entry, Sources(chosen), chosen, threading.Event())
+        images = image_selection.images_to_publish(
+            entry, Sources(chosen), chosen, threading.Event()
+        )
         assert len(images) == count
 
 
@@ -182,11 +184,13 @@ def test_exempt_entry_may_be_of_any_age(koji: Koji, tmp_path: Path) -> None:
     entry = add_old(koji, tmp_path, 400)
     chosen = settings(koji)
     sources = Sources(chosen)
-    assert resolve.images_to_publish(entry, sources, chosen, threading.Event(), any_age=True)
+    assert image_selection.images_to_publish(
+        entry, sources, chosen, threading.Event(), any_age=True
+    )
 
 
 def test_age_is_measured_by_the_hubs_clock() -> None:
     old = LookupResult("build:1", "releng", False, (), completed=1000.0, now=1000.0 + 13 * 86400)
-    assert resolve.too_old(old, 14) is None
-    assert resolve.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
-    assert resolve.too_old(replace(old, completed=None), 14)
+    assert image_selection.too_old(old, 14) is None
+    assert image_selection.too_old(replace(old, now=1000.0 + 15 * 86400), 14)
+    assert image_selection.too_old(replace(old, completed=None), 14)
