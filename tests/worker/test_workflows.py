@@ -45,7 +45,7 @@ class Service:
     def __init__(self, site, shared, *, stop, **_arguments):
         self.stop = stop
 
-    def upload(self, image, observer, steps, *, again):
+    def upload(self, image, observer, steps, *, rerun):
         def write():
             observer.progress("us-east-1", "write")
             with (state / "begun").open("a") as begun:

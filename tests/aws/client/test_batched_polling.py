@@ -85,11 +85,11 @@ def test_who_looks_asks_for_all_and_the_others_take_the_answer(
 def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Waiter) -> None:
     ec2, poll = Snapshots(clock, a=0, b=0), BatchedPolling().snapshots
     with poll._awaiting(["a", "b"]):
-        poll._look(ec2, waiter, ["a"], clock.now)
+        poll._rows_since(ec2, waiter, ["a"], clock.now)
         clock.now += 1
-        poll._look(ec2, waiter, ["b"], clock.now - 1)
+        poll._rows_since(ec2, waiter, ["b"], clock.now - 1)
         assert len(ec2.asked) == 1
-        poll._look(ec2, waiter, ["b"], clock.now - 0.5)
+        poll._rows_since(ec2, waiter, ["b"], clock.now - 0.5)
         assert len(ec2.asked) == 2
 
 
