@@ -85,8 +85,8 @@ class AMIs(Database):
 
     def states(self, region: str, ids: Collection[str]) -> dict[str, str]:
         """Return the states of some AMIs of a region, by id, as far as they are recorded."""
-        query = sa.select(_amis.c.ami, _amis.c.state, _amis.c.public).where(
-            _amis.c.region == region, _amis.c.ami.in_(list(ids))
+        query = sa.select(amis.c.ami, amis.c.state, amis.c.public).where(
+            amis.c.region == region, amis.c.ami.in_(list(ids))
         )
         with self.engine.connect() as connection:
             return {

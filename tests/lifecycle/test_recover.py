@@ -24,8 +24,8 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Disk, RawImage, Virtualization
 from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle import accept, recover, repair, targets, verify
-from fedimg.lifecycle.changes import Changes
 from fedimg.lifecycle.problems import problems
+from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows, tables
 from fedimg.store.recovered import NO_RUN, Recovered
@@ -61,7 +61,7 @@ def withdraw(site: Site, name: str) -> None:
 
 
 def carry_out(site: Site, regions: tuple[str, ...] = REGIONS) -> None:
-    workflow = Changes(
+    workflow = WithdrawAndRestore(
         site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
     )
     for change in Withdrawals(site.store).due():
@@ -71,7 +71,7 @@ def carry_out(site: Site, regions: tuple[str, ...] = REGIONS) -> None:
 
 
 def differences(site: Site) -> list[str]:
-    results = verify.verify(site.settings, site.store, site.clients, REGIONS)
+    results = verify.verify_regions(site.settings, site.store, site.clients, REGIONS)
     return [verify.text_of(each) for result in results for each in result.differences]
 
 
@@ -161,7 +161,7 @@ def test_private_amis_are_unknown_and_nothing_publishes_or_removes_them(site: Si
     assert f"AMI {registered[0].id}" in str(job.error) or registered[1].id in str(job.error)
     assert any("2 AMIs were private when" in text for text in problems(site.store))
     # The comparison and its repair leave them alone, named or not.
-    found = verify.verify(site.settings, site.store, site.clients, REGIONS)
+    found = verify.verify_regions(site.settings, site.store, site.clients, REGIONS)
     all_differences = [each for result in found for each in result.differences]
     plan = repair.plan(
         all_differences, site.store.all_amis(), site.store.job, [ami.id for ami in registered]
@@ -229,7 +229,7 @@ def test_ami_that_a_person_made_public_is_accepted_if_it_was_tested(site: Site) 
     assert [f"recorded as {rows.UNKNOWN} and is public" in each for each in differences(site)] == [
         True
     ]
-    found = accept.look(unknown, site.clients, site.store.job(unknown.job))
+    found = accept.inspect(unknown, site.clients, site.store.job(unknown.job))
     assert found.state == rows.PUBLIC
 
 
