@@ -49,6 +49,10 @@ NASTY: list[Any] = [
     *("http://evil.example/", "file:///etc/passwd", "x86_64; sh", "\ud800", "%s{0}", "' OR 1=1 --"),
     *([], {}, [[]], {"id": 1}, ["image"], "Fedora-Cloud-Base-1-1.x86_64.raw.xz", "\n" * 9),
 ]
+# Made once: Hypothesis examines each strategy that it has not seen.
+CHANGES = st.integers(1, 3)
+NEW = st.sampled_from(NASTY) | st.integers() | st.text(max_size=20)
+TENTH = st.integers(0, 9)
 hypothesis_settings = settings(
     max_examples=FUZZED // AT_ONCE,
     deadline=None,
@@ -177,7 +181,16 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
     monkeypatch.setenv("FEDIMG_CONFIG", str(toml))
     hub = InProcess()
     consumer = KojiConsumer(hub)
-    known = [(topic, message, places(message)) for topic, message in real]
+    known = st.sampled_from(
+        [
+            (
+                message,
+                st.sampled_from(places(message)),
+                st.sampled_from([*TOPICS, topic + "s", topic]),
+            )
+            for topic, message in real
+        ]
+    )
     count = 0
 
     def hear(topic: str, body: str) -> None:
@@ -192,18 +205,18 @@ def test_ten_thousand_hostile_messages_make_no_job_and_reach_nobody(
             fuzz_one(data)
 
     def fuzz_one(data: st.DataObject) -> None:
-        topic, message, paths = data.draw(st.sampled_from(known))
-        for _ in range(data.draw(st.integers(1, 3))):
-            path = data.draw(st.sampled_from(paths))
-            new = data.draw(st.sampled_from(NASTY) | st.integers() | st.text(max_size=20))
+        message, paths, topics = data.draw(known)
+        for _ in range(data.draw(CHANGES)):
+            path = data.draw(paths)
+            new = data.draw(NEW)
             try:
                 message = changed(message, path, new)
             except (TypeError, IndexError, KeyError, AttributeError, ValueError):
                 # An earlier change took that place away.
                 continue
-        said = data.draw(st.sampled_from([*TOPICS, topic + "s", topic]))
+        said = data.draw(topics)
         body = json.dumps({"topic": said, "msg": message, "msg_id": "2026-1", "i": 1})
-        hear(said, body if data.draw(st.integers(0, 9)) else body[: len(body) // 2])
+        hear(said, body if data.draw(TENTH) else body[: len(body) // 2])
 
     store = Store(memory / "state")
     errors = [logging.ERROR, logging.CRITICAL]

@@ -93,6 +93,7 @@ def test_status_tells_what_a_running_job_waits_for(run: Run, store: Store, x86_j
     assert "waits" not in row
 
 
+@pytest.mark.process
 def test_narrow_terminal_shows_each_job_and_step_whole(
     config: Path, store: Store, x86_job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +114,7 @@ def test_narrow_terminal_shows_each_job_and_step_whole(
     assert "complete, 0 of 1 public" in re.sub(r"\x1b\[[\d;]*m", "", listed)
 
 
+@pytest.mark.process
 def test_watch_in_a_pipe_repeats_no_line(config: Path, store: Store, x86_job: str) -> None:
     store.begin(x86_job, 1)
     with subprocess.Popen(
@@ -139,6 +141,7 @@ def test_watch_in_a_pipe_repeats_no_line(config: Path, store: Store, x86_job: st
     assert len(texts) == len(set(texts)), texts
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("output", ["full", "closed", "nobody"])
 @pytest.mark.parametrize("option", [[], ["--json"]])
 def test_output_that_cannot_be_written_is_one_line_and_the_commands_own_status(
@@ -167,6 +170,7 @@ def test_output_that_cannot_be_written_is_one_line_and_the_commands_own_status(
     assert row.state == "cancelled"
 
 
+@pytest.mark.process
 def test_piped_rows_have_a_header(config: Path, store: Store, x86_job: str) -> None:
     first, second = program(config, "status").stdout.splitlines()
     assert first.split() == ["JOB", "STATE-OR-REGION", "STEP", "UPDATED", "REASON-OR-DETAIL"]

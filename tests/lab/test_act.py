@@ -15,7 +15,7 @@ from lab.site import Site
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, processes: None) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site"), ("us-east-1",)) as site:
         yield site
 

@@ -26,7 +26,7 @@ LATE = 12.0
 
 
 @pytest.fixture(params=["OpenSSH 9.2", "OpenSSH 10.0", "dropbear"])
-def server(request: pytest.FixtureRequest) -> Iterator[SSHServer]:
+def server(request: pytest.FixtureRequest, processes: None) -> Iterator[SSHServer]:
     if request.param == "dropbear":
         running = dropbear(HOST)
     else:

@@ -41,6 +41,11 @@ def streams(*parts: bytes) -> bytes:
     return b"".join(lzma.compress(part, preset=0) for part in parts)
 
 
+def random_streams(number: int, size: int) -> bytes:
+    """Return a file with so many equal blocks of random bytes: to pack one costs enough."""
+    return streams(random.Random(0).randbytes(size)) * number
+
+
 class Image:
     """The result of one image."""
 
@@ -168,8 +173,7 @@ def let_go() -> None:
 
 
 def test_damaged_block_ends_all_waiting_threads(web: Web) -> None:
-    parts = [random.Random(n).randbytes(2 * MIB) for n in range(6)]
-    packed = bytearray(streams(*parts))
+    packed = bytearray(random_streams(6, 2 * MIB))
     packed[-MIB] ^= 1
     bounds = Bounds(waiting=256 * KIB, memory=2 * MIB, threads=4)
     with pytest.raises(ImageUnusable, match="decompression: "):
@@ -200,10 +204,9 @@ def test_refused_block_ends_all_waiting_threads(web: Web) -> None:
 
     image = Image()
     image.hold = refuse
-    parts = [random.Random(n).randbytes(2 * MIB) for n in range(6)]
     bounds = Bounds(waiting=256 * KIB, memory=2 * MIB, threads=4)
     with pytest.raises(Refused):
-        bring(web, streams(*parts), image, bounds=bounds)
+        bring(web, random_streams(6, 2 * MIB), image, bounds=bounds)
     let_go()
 
 
@@ -222,7 +225,7 @@ def test_all_waiting_threads_end_on_stop_or_timeout(
         with pytest.raises(error):
             bring(
                 web,
-                streams(*[random.Random(n).randbytes(4 * MIB) for n in range(12)]),
+                random_streams(12, 4 * MIB),
                 image,
                 bounds=Bounds(waiting=256 * KIB, memory=4 * MIB, threads=4),
                 limit=limit,
