@@ -1,1 +1,1 @@
-"""How fast fedimg is, and against which limit: `python -m bench`, or `make bench`."""
+"""The benchmarks of fedimg, each with its limit: `python -m bench`, or `make bench`."""

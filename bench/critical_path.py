@@ -77,7 +77,7 @@ def table(scale: float, count: int) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _copy(region: str) -> float:
-    """How long a copy into a region takes, in seconds: the regions are unequally far."""
+    """Return how long a copy into a region takes, in seconds: the regions are unequally far."""
     return _NEAREST + (_FARTHEST - _NEAREST) * (crc32(region.encode()) % 1000) / 999
 
 

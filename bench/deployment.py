@@ -111,13 +111,13 @@ class Deployment:
         return [call for call in self.calls() if call.action]
 
     def public_at(self, count: int, states: Collection[str] = ("complete",)) -> float:
-        """When the last AMI of `count` jobs became public; all have ended so then."""
+        """Return when the last AMI of `count` jobs became public; all jobs have ended then."""
         self.ended(count, states)
         published = [call for call in self.calls() if call.action == "ModifyImageAttribute"]
         return max(call.ended for call in published)
 
     def public_amis(self) -> int:
-        """How many AMIs are public, by EC2's own books."""
+        """Return how many AMIs are public, by EC2's own records."""
         rows = running.ask(self.site, "ledger/live")
         return sum(1 for row in rows if row["kind"] == "image" and row["public"])
 
@@ -233,7 +233,7 @@ def until(
 
 @contextmanager
 def _first_heard(outbound: str) -> Iterator[list[float]]:
-    """When the first announcement of a build was on the bus, once it was."""
+    """Return the time of a build's first announcement on the bus, once it was there."""
     heard: list[float] = []
     over = threading.Event()
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:

@@ -1,4 +1,4 @@
-"""What a process of this machine has cost, by the kernel's own books."""
+"""The resources that a process of this machine has used, by the kernel's own figures."""
 
 import os
 from pathlib import Path

@@ -61,7 +61,7 @@ def read(file: Path) -> list[Call]:
 
 
 def counted(calls: Sequence[Call]) -> dict[str, int]:
-    """How often each of EC2's actions was called, the most frequent first."""
+    """Return how often each of EC2's actions was called, the most frequent first."""
     return dict(Counter(call.action for call in calls).most_common())
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark found: kept as JSON, shown as a table, each figure beside its budget."""
+"""The results of a benchmark: kept as JSON, shown as a table, each figure beside its budget."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class Result:
 
     @property
     def kept(self) -> bool:
-        """Whether every budget is."""
+        """True if every budget is kept."""
         return all(self.figures[key] <= most for key, most in self.budget.items())
 
     def write(self, folder: Path = RESULTS) -> Path:

@@ -13,7 +13,7 @@ _CREATED = b"<CreateTagsResponse><return>true</return></CreateTagsResponse>"
 
 
 class Sink:
-    """What it was sent, and its answers."""
+    """The requests that it got, and its answers."""
 
     def __init__(self) -> None:
         self.sent = 0

@@ -72,7 +72,7 @@ def run(tiny: bool) -> Result:
 
 
 def _memory(needed: int) -> Path | None:
-    """Where files are in memory, if that many bytes fit there."""
+    """Return a folder in memory, if that many bytes fit there; otherwise None."""
     if not _IN_MEMORY.is_dir() or shutil.disk_usage(_IN_MEMORY).free < needed:
         return None
     return _IN_MEMORY

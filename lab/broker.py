@@ -160,7 +160,7 @@ class Broker:
             )
 
     def waiting(self, queue: str) -> int:
-        """How many messages of a queue have not been handed out."""
+        """Return how many messages of a queue have not been handed out."""
         with self.connection() as connection:
             declared = connection.channel().queue_declare(queue, passive=True)
             return int(declared.method.message_count)

@@ -54,7 +54,7 @@ class BusError(Exception):
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the relay takes messages and where it hands them on."""
+    """The addresses at which the relay takes messages and hands them on."""
 
     inbound: int
     outbound: int
@@ -70,7 +70,7 @@ class Ports:
 
 @dataclass
 class Heard:
-    """What a listener has heard so far, oldest first: whole fedmsg envelopes."""
+    """The messages that a listener has heard so far, oldest first, as whole fedmsg envelopes."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     news: threading.Condition = field(default_factory=threading.Condition)
@@ -125,7 +125,7 @@ class Bus:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs so that fedmsg's `conf` is this bus's, and only this bus's."""
+        """The environment in which a process's fedmsg `conf` is this bus's alone."""
         return {"FEDMSG_CONFIG": str(self.config_file)}
 
     def command(self, name: str, *arguments: str) -> list[str]:

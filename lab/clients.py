@@ -60,7 +60,7 @@ def write_secret(file: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a fedimg has to know of a site. `utility_amis`: architecture to AMI, in the origin."""
+    """A site, as fedimg's settings have it. `utility_amis`: architecture to AMI, in the origin."""
 
     state_directory: Path
     koji_hub: str

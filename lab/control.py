@@ -1,4 +1,4 @@
-"""What other processes may have a site do: Koji's contents, outages, messages on its bus."""
+"""The control of a site by other processes: Koji's contents, outages, messages on its bus."""
 
 import json
 import secrets
@@ -18,7 +18,7 @@ from lab.running import SiteError
 
 
 class Control:
-    """What may be asked of a site, at a loopback address.
+    """The server, at a loopback address, of requests to a site.
 
     Other users of the machine can reach that address too, and `koji.add_build` copies any file that
     the site's user can read: a call has to carry `token`, as one for EC2's pages below /lab/ has.
@@ -50,7 +50,7 @@ class Control:
 
     @property
     def url(self) -> str:
-        """Where `lab.running.call` finds this site."""
+        """The URL at which `lab.running.call` finds this site."""
         return f"http://127.0.0.1:{self.port}/"
 
     def act(self, action: str, arguments: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What `make demo` shows: one bus message becoming public AMIs, by the programs that do it live.
+"""The show of `make demo`: one bus message becomes public AMIs, by the programs that do it live.
 
 The site is the lab's; fedmsg-hub, fedimg's worker and fedimg's commands are installed programs that
 are run, configured and asked as on any machine.
@@ -253,7 +253,7 @@ class _Demo:
 
 
 def _standing(job: Mapping[str, Any]) -> str:
-    """How far a job is, in a line: its regions by the step that each is at."""
+    """Return a job's progress as a line: its regions by the step that each is at."""
     if len(job["regions"]) == 1:
         (origin,) = job["regions"]
         return f"{origin['region']}: {origin['step']} {origin['detail']}".rstrip()

@@ -71,12 +71,12 @@ class Image:
 
     @classmethod
     def within(cls, folder: Path) -> "Image":
-        """Where in `folder` they are."""
+        """Return their paths in `folder`."""
         return cls(folder / "image.raw", folder / "image.raw.xz", folder / "vmlinuz")
 
 
 def cache() -> Path:
-    """Where images are kept: the user's own cache, so that no build folder takes them along."""
+    """Return the folder of images: the user's own cache, so that no build folder has them."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedimg-lab"
 
 
@@ -195,7 +195,7 @@ def _grub(work: Path, platform: str, root_uuid: uuid.UUID, more: str) -> bytes:
 
 
 def _release() -> tuple[str, list[Path]]:
-    """Which Debian the image is, and apt's own lists of where its packages are.
+    """Return the image's Debian release, and apt's lists of its packages' sources.
 
     Elsewhere than on Debian there are no such lists, and mmdebstrap's default holds.
     """

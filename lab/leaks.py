@@ -1,4 +1,4 @@
-"""What exists in a site's EC2 and is not published: what a fedimg that has finished left behind."""
+"""The unpublished resources of a site's EC2, which a fedimg that has finished left behind."""
 
 import argparse
 from collections.abc import Iterable, Mapping

@@ -133,7 +133,7 @@ def _as_nobody() -> list[str]:
 
 
 def _programs() -> Path:
-    """Where PostgreSQL's own programs are; Debian keeps them out of the PATH."""
+    """Return the folder of PostgreSQL's own programs; Debian keeps them out of the PATH."""
     if found := shutil.which("pg_ctl"):
         return Path(found).resolve().parent
     versions = Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")

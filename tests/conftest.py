@@ -1,4 +1,4 @@
-"""What every test may have, a database and a Koji, and what holds for all of them.
+"""The fixtures of all tests, a database and a Koji, and the rules that hold for all of them.
 
 A test that starts a process says so, by the mark `process` or a fixture that asks for `processes`:
 `make test-quick` runs the others, and whichever of them starts one has failed.
@@ -38,7 +38,7 @@ NO_SKIP = "FEDIMG_NO_SKIP" in os.environ or os.environ.get("CI") == "true"
 
 
 def _whole(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether it is a test of whole processes or whole machines."""
+    """Return whether it is a test of whole processes or whole machines."""
     virtual = node.get_closest_marker("vm") is not None
     return virtual or node.path.is_relative_to(SYSTEM_TESTS)
 

@@ -1,4 +1,4 @@
-"""What tests ask and tell a lab's EC2 below /lab/: its books, and plans of faults for it."""
+"""Requests of tests to a lab's EC2 below /lab/: its ledger, and plans of faults for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def follow(ec2: Told, faults: Sequence[Mapping[str, Any]], seed: int = 0) -> Non
 
 
 def struck(ec2: Told) -> list[int]:
-    """How often each rule of the plan has struck."""
+    """Return how often each rule of the plan has struck."""
     return [rule["struck"] for rule in ask(ec2, "faults")["faults"]]
 
 

@@ -34,6 +34,23 @@ def test_each_package_says_what_it_is_for() -> None:
         assert len(first) > 20, path
 
 
+#: A docstring that begins so is a clause and no sentence; a function's begins with a verb.
+QUESTION_WORDS = ("What", "Whether", "How", "Where", "Who", "When", "Which", "Why")
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun() -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    clauses = [
+        f"{path.relative_to(ROOT)}: {docstring.splitlines()[0]}"
+        for folder in ("fedimg", "fedimg-messages", "lab", "tests", "bench", "tools")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, documented)
+        and (docstring := ast.get_docstring(node) or "").split(" ", 1)[0] in QUESTION_WORDS
+    ]
+    assert clauses == []
+
+
 #: These folders run whole processes, and each of their files follows a promise, not a module.
 WHOLE_PROCESSES = ("tests/system", "tests/chaos", "tests/bench")
 

@@ -1,4 +1,4 @@
-"""Which images are one: by checksum, by URL and validator, by name and size."""
+"""The identity of images: by checksum, by URL and validator, by name and size."""
 
 from __future__ import annotations
 

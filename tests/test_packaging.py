@@ -1,4 +1,4 @@
-"""What a site installs: the package, its requirements, the example configuration, the units.
+"""The files that a site installs: package, requirements, example configuration, units.
 
 Follows setup.py, pyproject.toml, systemd/*.service.
 """

@@ -25,7 +25,7 @@ _NUMBERS = 100
 
 @dataclass(frozen=True)
 class Basis:
-    """What the AMIs of an image in one region are registered from.
+    """The source of an image's AMIs in one region.
 
     `snapshot` is complete; `kernel` is the region's PV-GRUB kernel, without which no PV AMI can be
     registered.

@@ -55,7 +55,7 @@ class Leftover:
 
 
 class Standing(Enum):
-    """Who may be using a resource."""
+    """A resource's possible users, who decide whether it may be removed."""
 
     #: Only the job that created it.
     LEFT = auto()

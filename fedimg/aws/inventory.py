@@ -22,7 +22,7 @@ UNBLOCKED = "unblocked"
 
 @dataclass(frozen=True)
 class Inventory:
-    """What EC2 shows of one region, by id.
+    """The resources that EC2 shows of one region, by id.
 
     `image_block` and `snapshot_block` are the states of block public access; `unblocked` is off.
     """

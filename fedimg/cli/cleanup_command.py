@@ -72,7 +72,7 @@ def cleanup(
 
 @dataclass(frozen=True)
 class _Search:
-    """What a search of the enabled regions found, and where it could not look.
+    """The result of a search of the enabled regions, and the regions that it could not search.
 
     `unavailable` tells, by region, why it was not asked; `errors` are those of regions that were.
     """

@@ -43,7 +43,7 @@ class ArmMachine(Machine):
 
 
 class Network(Section):
-    """How the worker reaches its instances."""
+    """The way in which the worker reaches its instances."""
 
     subnet: str = Field(
         "",

@@ -24,5 +24,5 @@ class Prices(Section):
 
     @property
     def known(self) -> bool:
-        """Whether the site has set a price."""
+        """True if the site has set a price."""
         return any(value for name, value in self if name != "currency")

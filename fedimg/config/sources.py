@@ -73,7 +73,7 @@ class Composes(Section):
 
 
 class Intake(Section):
-    """Which announcements of a bus are accepted."""
+    """The announcements of a bus that are accepted."""
 
     max_age_days: PositiveFloat = Field(
         14,

@@ -25,7 +25,7 @@ UNFINISHED_SECONDS = 600.0
 
 
 class DeferReason(StrEnum):
-    """Why an entry waits."""
+    """The reason for which an entry waits."""
 
     #: The hub or location did not answer.
     SILENT = "silent"
@@ -70,7 +70,7 @@ class DeferredEntry:
 
     @property
     def hopeless(self) -> bool:
-        """Whether to drop the entry, as it has been unfinished for too long."""
+        """True if the entry is to be dropped, as it has been unfinished for too long."""
         return self.why is DeferReason.UNFINISHED and self.waited >= UNFINISHED_SECONDS
 
     def due(self, now: float) -> bool:

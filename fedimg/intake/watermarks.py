@@ -30,7 +30,7 @@ class Watermark:
 
 @dataclass(frozen=True)
 class Reading:
-    """When a list was last read to its end, by the worker's clock, and a later error, if any."""
+    """The time when a list was last read to its end, by the worker's clock, and a later error."""
 
     name: str
     succeeded: float | None

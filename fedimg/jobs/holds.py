@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Hold:
-    """Who began a hold, when (in seconds since the epoch), and why; the reason may be empty."""
+    """A hold: its beginning (epoch seconds), who began it, and why; `reason` may be empty."""
 
     since: float
     by: str

@@ -30,7 +30,7 @@ class MoveRefused(StoreError):
 
 @dataclass(frozen=True)
 class Moved:
-    """How many jobs, AMIs and messages were copied, and how many entries and runs are queued."""
+    """The numbers of jobs, AMIs and messages that were copied, and of entries and runs queued."""
 
     jobs: int
     amis: int

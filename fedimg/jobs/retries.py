@@ -26,7 +26,7 @@ _LONGEST_OUTAGE_PAUSE = 86400.0
 
 
 class RetryKind(StrEnum):
-    """What is retried."""
+    """The kind of work that is retried."""
 
     RUN = "run"
     CLEAN_UP = "clean-up"

@@ -13,12 +13,12 @@ from fedimg.store.rows import AMIRow, JobRow
 
 
 class CannotAccept(Exception):
-    """What EC2 shows cannot become the record; the text says why, and what to do."""
+    """An AMI's state on EC2 cannot become the record; the text says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What EC2 shows of an AMI, in words; the state to record, and what this will mean."""
+    """An AMI's state on EC2, in words; the state to record, and what recording it will mean."""
 
     shown: str
     state: str

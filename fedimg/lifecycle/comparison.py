@@ -28,7 +28,7 @@ _PENDING = {
 
 
 class Kind(StrEnum):
-    """What differs between the record and EC2."""
+    """The kind of a difference between the record and EC2."""
 
     MISSING = "missing"
     PRIVATE = "private"

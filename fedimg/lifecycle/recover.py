@@ -58,7 +58,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found: AMIs, in words what cannot be recovered, and regions not searched."""
+    """The result of a search: AMIs, texts on what cannot be recovered, regions not searched."""
 
     found: Sequence[Found] = ()
     left: Sequence[str] = ()
@@ -68,7 +68,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the database knows already: jobs by name, AMIs, and withdrawals or restorations by job.
+    """The present record: jobs by name, AMIs, and withdrawals or restorations by job.
 
     Of each withdrawal or restoration this has the time in epoch seconds, and whether the job is
     withdrawn since.

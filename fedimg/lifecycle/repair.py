@@ -36,7 +36,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a repair does, and, in words, what it leaves alone."""
+    """The effects of a repair, and, in words, the differences that it leaves alone."""
 
     actions: Sequence[Action]
     left: Sequence[str]

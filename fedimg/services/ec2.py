@@ -39,9 +39,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result:
-    """Where an image is public now, and which further regions failed for which reason.
+    """The AMIs that are public now, by region, and the further regions that failed, with reasons.
 
-    Those of the failed that are away are asked again by themselves.
+    `away` names those of the failed for which the job runs again when they answer.
     """
 
     published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a region ended; without an `error` its AMIs are public."""
+    """The end of a region's steps; without an `error` its AMIs are public."""
 
     region: str
     amis: Sequence[AMI]

@@ -1,4 +1,4 @@
-"""What happens in one region: copy the snapshot, register its AMIs, make them public."""
+"""The steps of one region: copy the snapshot, register its AMIs, make them public."""
 
 from __future__ import annotations
 

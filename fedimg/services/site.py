@@ -48,7 +48,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Coordination:
-    """What the jobs of all workers share.
+    """The limits and decisions that the jobs of all workers share.
 
     Without `semaphores` there are no limits across workers; without `outages` no region is known to
     be away; without `holds` nothing keeps an image from becoming public.

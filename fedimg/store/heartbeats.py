@@ -24,7 +24,7 @@ _KEPT_SECONDS = 30 * 86400.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """When a process last said that it works, in seconds since the epoch by its own clock.
+    """The time at which a process last said that it works: epoch seconds by its own clock.
 
     `name` tells the processes of one kind apart: a worker's name, or a host's.
     """
@@ -37,7 +37,7 @@ class Heartbeat:
 
     @property
     def fresh(self) -> bool:
-        """Whether the process works, as far as the heartbeat tells."""
+        """True if the process works, as far as the heartbeat tells."""
         return time.time() - self.at < SILENT_SECONDS
 
 

@@ -18,7 +18,7 @@ from fedimg.store.tables import deferred_entries, holds, outages, regions, retri
 
 @dataclass(frozen=True)
 class Pending:
-    """Whether there are deferred entries, retries that may begin, outages, and a hold."""
+    """Flags: there are deferred entries, retries that may begin, outages, a hold."""
 
     entries: bool
     retries: bool

@@ -148,7 +148,7 @@ class Announcement:
 
 @dataclass(frozen=True)
 class RejectionRow:
-    """How many messages were rejected for one fault, and when the last was, in epoch seconds."""
+    """The number of messages that were rejected for one fault, and the last one's epoch time."""
 
     fault: str
     count: int

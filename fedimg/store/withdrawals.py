@@ -34,7 +34,7 @@ class Withdrawal:
 
 @dataclass(frozen=True)
 class Change:
-    """What has to be done with a job's AMIs in a region, and has not been done yet.
+    """A withdrawal or restoration of a job's AMIs in a region that has not been carried out yet.
 
     `at` identifies the command that asked for it; `tries` counts the failed tries, `error` is the
     last failure. Times are in seconds since the epoch.

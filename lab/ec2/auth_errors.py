@@ -1,4 +1,4 @@
-"""What each service says to a caller that is not known: codes and words, by its protocol.
+"""The errors that each service gives an unknown caller: codes and texts, by its protocol.
 
 The codes are those of "Common errors" in each service's API reference, and of EC2's and S3's lists
 of error codes.
@@ -138,7 +138,7 @@ def _said(words: dict[Reason, _Said], refused: NotVerified) -> tuple[str, int, s
 
 
 def _guessed(request: Request) -> str:
-    """Which service a request is for that does not say so with a signature."""
+    """Return the service of a request whose signature does not name it."""
     if b"Version=2016-11-15" in request.body + request.query.encode():
         return "ec2"
     if request.header("X-Amz-Target") or request.path.startswith("/snapshots"):

@@ -1,4 +1,4 @@
-"""What EC2 says when it refuses, as one exception; who raises it knows the code and the words."""
+"""EC2's refusals, as one exception; whoever raises it knows the code and the text."""
 
 # EC2 answers 4xx to a caller's mistake and 5xx to its own, and SDKs retry the second kind only.
 STATUS = {

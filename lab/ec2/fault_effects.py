@@ -1,4 +1,4 @@
-"""What a plan's faults do to one call: refusals, broken connections, delays, stale answers."""
+"""The effects of a plan's faults on one call: refusals, cut connections, delays, stale answers."""
 
 import copy
 import re

@@ -67,7 +67,7 @@ class Rule:
             raise PlanError(f"probability = {self.probability} is not between 0 and 1")
 
     def concerns(self, action: str, region: str) -> bool:
-        """Whether the rule is about this action in this region."""
+        """Return whether the rule is about this action in this region."""
         return _matches(action, self.action) and _matches(region, self.region)
 
 
@@ -161,7 +161,7 @@ class Faults:
             self._struck[place] += 1
 
     def named(self, rule: int, id: str) -> int:
-        """How often a rule has met a call that names this thing, this time included."""
+        """Return how often a rule has met a call that names this thing, this time included."""
         with self._lock:
             self._named[rule, id] += 1
             return self._named[rule, id]
@@ -193,7 +193,7 @@ class Due:
         return self.rule
 
     def named(self, id: str) -> int:
-        """How often the rule has met a call that names this thing, this time included."""
+        """Return how often the rule has met a call that names this thing, this time included."""
         return self.faults.named(self.place[0], id)
 
 

@@ -22,7 +22,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def matches(actual: Any, wanted: Iterable[str]) -> bool:
-    """Whether any actual value is one of the wanted ones, wildcards included."""
+    """Return whether any actual value is one of the wanted ones, wildcards included."""
     if actual is None:
         return False
     several = actual if isinstance(actual, (list, set, tuple)) else [actual]

@@ -13,7 +13,7 @@ _GRAIN = 0.05
 
 @dataclass(frozen=True)
 class _State:
-    """What existed, and how it was, at one moment of the monotonic clock."""
+    """The things that existed, with their properties, at one moment of the monotonic clock."""
 
     when: float
     tables: dict[str, dict[str, Any]]
@@ -39,7 +39,7 @@ class History:
         self._states.append(_State(now, tables))
 
     def back(self, seconds: float) -> dict[str, dict[str, Any]]:
-        """How things were so many seconds ago or, when nobody called then, at the next call."""
+        """Return the state so many seconds ago or, when nobody called then, at the next call."""
         earliest = time.monotonic() - seconds
         later = (state.tables for state in self._states if state.when >= earliest)
         return next(later, self._states[-1].tables)

@@ -1,4 +1,4 @@
-"""Which image boots on which instance type, and where types are offered; the data is moto's."""
+"""The images that boot on each instance type, and the types' zones; the data is moto's."""
 
 from typing import Any
 

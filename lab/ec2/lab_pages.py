@@ -1,4 +1,4 @@
-"""What the server tells of itself below /lab/: calls, ledger, decisions of IAM, faults."""
+"""The server's pages about itself below /lab/: calls, ledger, decisions of IAM, faults."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""Where an instance is in moto's networks: subnet, security groups, interface, and who gets in."""
+"""An instance's place in moto's networks: subnet, security groups, interface, admitted sources."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lab.ec2.world import Call, Instance, World, new_id, now
 
 @dataclass(frozen=True)
 class Place:
-    """What an instance's first network interface is to be."""
+    """The wanted properties of an instance's first network interface."""
 
     subnet: str
     vpc: str
@@ -23,7 +23,7 @@ class Place:
 
 
 def place(call: Call, instance_type: str) -> Place:
-    """Where RunInstances puts an instance. Raises what EC2 raises for what does not exist."""
+    """Return where RunInstances puts an instance. Raises EC2's error for what does not exist."""
     params = call.params
     interfaces = params.get("NetworkInterfaces", [])
     if interfaces and (params.get("SubnetId") or params.get("SecurityGroupIds")):
@@ -136,7 +136,7 @@ def regroup(world: World, instance: Instance, groups: list[str]) -> None:
 
 
 def admits(world: World, instance: Instance) -> Callable[[str, int], bool]:
-    """Whether the instance's security groups let a TCP connection in, asked at each connection.
+    """Return whether the instance's security groups admit a TCP connection; asked at each one.
 
     Takes no lock: a machine may ask while it is being terminated under the lock.
     """

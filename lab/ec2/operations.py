@@ -1,4 +1,4 @@
-"""Which EC2 actions the lab answers itself, and which of moto's must not be reached."""
+"""The EC2 actions that the lab answers itself, and those of moto's that must not be reached."""
 
 from collections.abc import Callable
 from typing import Any

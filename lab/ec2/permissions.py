@@ -1,4 +1,4 @@
-"""Who may launch an image and who may make volumes of a snapshot: accounts, or the world."""
+"""The accounts, or everybody, that may launch an image or make volumes of a snapshot."""
 
 import re
 from typing import Any

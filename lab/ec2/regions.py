@@ -1,4 +1,4 @@
-"""Which regions there are, and the PV-GRUB kernels that only the older ones have."""
+"""The regions, and the PV-GRUB kernels that only the older ones have."""
 
 from functools import cache
 from typing import Any

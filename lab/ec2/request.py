@@ -14,7 +14,7 @@ _PLAIN = {"CONTENT_LENGTH", "CONTENT_TYPE"}
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signed, for which region and service; lab.ec2.signatures makes none that it doubts."""
+    """The signer of a request, its region and service, once lab.ec2.signatures has verified it."""
 
     access_key: str
     region: str

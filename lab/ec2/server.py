@@ -129,7 +129,7 @@ class EC2:
 
     @property
     def url(self) -> str:
-        """What AWS_ENDPOINT_URL is to be."""
+        """The value for AWS_ENDPOINT_URL."""
         return f"http://127.0.0.1:{self._port}"
 
     def up(self) -> None:

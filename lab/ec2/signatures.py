@@ -40,7 +40,7 @@ _STREAMING = "STREAMING-"
 
 
 class Reason(Enum):
-    """Why a call is not known to be its caller's; each service has its own words for it."""
+    """The reason for which a signature is refused; each service has its own text for it."""
 
     UNSIGNED = auto()
     OLD_VERSION = auto()
@@ -65,7 +65,7 @@ class NotVerified(Exception):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What the lab knows of an access key. `token` and `expires` are those of a session."""
+    """The lab's record of an access key. `token` and `expires` are those of a session."""
 
     secret: str
     token: str | None = None
@@ -74,7 +74,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class _Signed:
-    """What a request says of its own signature."""
+    """The properties that a request gives of its own signature."""
 
     signer: Signer
     day: str
@@ -87,7 +87,7 @@ class _Signed:
 def verify(
     request: Request, known: Callable[[str], Credentials | None], now: datetime | None = None
 ) -> Signer:
-    """Who signed a request. `known` has the credentials of an access key, or None.
+    """Return who signed a request. `known` has the credentials of an access key, or None.
 
     Raises NotVerified.
     """

@@ -1,4 +1,4 @@
-"""How long each thing takes, and the one thread that lets states change when their time comes."""
+"""The duration of each state, and the one thread that changes states when their time comes."""
 
 import heapq
 import itertools
@@ -40,7 +40,7 @@ class Span:
         return cls(time.monotonic(), seconds)
 
     def percent(self) -> int:
-        """How much of the time is over, 0 to 99: only the end itself makes it 100."""
+        """Return how much of the time is over, 0 to 99: only the end itself makes it 100."""
         if self.seconds <= 0:
             return 99
         return min(99, int(100 * (time.monotonic() - self.begin) / self.seconds))

@@ -19,7 +19,7 @@ class _Entry:
 
 
 class Tokens:
-    """What each token made. A call that fails frees its token, as on EC2."""
+    """The result of each client token. A call that fails frees its token, as on EC2."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

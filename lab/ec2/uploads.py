@@ -11,7 +11,7 @@ BLOCK = 524288  # bytes; the only block size EBS has
 
 
 class Upload:
-    """Which blocks were written and their checksums; writes go straight to the snapshot's file."""
+    """The blocks that were written, with checksums; they go straight to the snapshot's file."""
 
     def __init__(self, path: Path, blocks: int, timeout: float) -> None:
         self.blocks = blocks

@@ -1,4 +1,4 @@
-"""What each EBS volume type allows: sizes, IOPS, throughput (EBS user guide, November 2026)."""
+"""The limits of each EBS volume type: sizes, IOPS, throughput (EBS user guide, November 2026)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What exists: images, snapshots, volumes and instances, their records and one lock over all."""
+"""The lab's images, snapshots, volumes and instances, with one lock over all records."""
 
 import secrets
 import shutil

@@ -1,4 +1,4 @@
-"""How each image method's tasks look: requests, children, results, and which files they leave.
+"""The tasks of each image method: requests, children, results, and the files that they leave.
 
 Taken from Koji's and koji-osbuild's builder plugins; `contents` says where records and bytes go.
 """
@@ -32,7 +32,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Image:
-    """What is built: Koji's name, version and release, and the target it is built from."""
+    """An image to build: Koji's name, version and release, and the target it is built from."""
 
     name: str
     version: str

@@ -113,7 +113,7 @@ class Contents:
         return build
 
     def paths(self, record: Task | Build) -> list[Path]:
-        """Where the files of a build, or of a task's children, lie on this machine."""
+        """Return the paths, on this machine, of the files of a build or of a task's children."""
         if isinstance(record, Build):
             return [self.root / record.folder / archive.filename for archive in record.archives]
         folders = [self.root / "work" / one.folder for one in self.records.children(record.id)]

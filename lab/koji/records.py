@@ -1,4 +1,4 @@
-"""What the lab's Koji knows: users, tasks, builds and archives, kept in one JSON file.
+"""The records of the lab's Koji: users, tasks, builds and archives, kept in one JSON file.
 
 How a hub words its answers is left to `hub`, what is on the bus to `announce`, bytes to `files`.
 """
@@ -33,7 +33,7 @@ class User:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a failed task has in place of a result."""
+    """The fault that a failed task has in place of a result."""
 
     code: int
     text: str

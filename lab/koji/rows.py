@@ -1,4 +1,4 @@
-"""How a hub words what it knows: a task, a build, an archive, each as a row of its answers."""
+"""A hub's answers: a task, a build, an archive, each as a row."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What the koji command asks beside tasks, builds and archives: a task's files, its host, tags.
+"""The koji command's further questions: a task's files, its host, tags.
 
 For its `taskinfo`, `buildinfo`, `list-builds`, and its downloads. Answers are those of Koji's
 kojihub.py, for a Koji that has no tags, RPMs and buildroots.

@@ -1,4 +1,4 @@
-"""What the lab's EC2 asks of the machines behind its instances; each kind is a file here."""
+"""The machines behind the instances of the lab's EC2; each kind is a file here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Machines(Protocol):
         """Return the console output since the machine was first started."""
 
     def reachable(self, instance_id: str) -> bool:
-        """Whether the machine has answered on its network since it was switched on."""
+        """Return whether the machine has answered on its network since it was switched on."""
 
     def close(self) -> None:
         """End every machine."""

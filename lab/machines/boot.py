@@ -112,7 +112,7 @@ def _mount(root: FileSystem, release: str | None, said: tuple[str, ...]) -> Verd
 
 @dataclass(frozen=True)
 class Found:
-    """What PV-GRUB boots: an entry of a menu.lst, from the file system that both are in."""
+    """The kernel that PV-GRUB boots: an entry of a menu.lst, from the file system of both."""
 
     root: FileSystem
     entry: Entry

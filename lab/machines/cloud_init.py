@@ -47,7 +47,7 @@ class File:
 
 @dataclass(frozen=True)
 class CloudInit:
-    """What is done at first boot: `early` before sshd answers (`bootcmd` and boothooks, again at
+    """The work of the first boot: `early` before sshd answers (`bootcmd` and boothooks, again at
     every boot), `late` after it. Both hold shell scripts. `warnings` go to the console.
     """
 

@@ -19,7 +19,7 @@ _XEN_FAMILIES = re.compile(
 
 
 def on_nitro(instance_type: str) -> bool:
-    """Whether volumes are NVMe disks with serial numbers."""
+    """Return whether volumes are NVMe disks with serial numbers."""
     return _XEN_FAMILIES.fullmatch(instance_type.partition(".")[0]) is None
 
 

@@ -57,7 +57,7 @@ def read_file(system: FileSystem, path: str) -> bytes | None:
 
 
 def holds_file(system: FileSystem, path: str) -> bool:
-    """Whether an ext file system has `path`, as a file or as a link to something."""
+    """Return whether an ext file system has `path`, as a file or as a link to something."""
     if not _PLAIN_PATH.fullmatch(path):
         return False
     answer = _run("debugfs", "-R", f'stat "{path}"', _location(system))

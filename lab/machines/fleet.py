@@ -26,7 +26,7 @@ class Member(Protocol):
 
     @property
     def reachable(self) -> bool:
-        """Whether it answers on its network."""
+        """Return whether it answers on its network."""
 
     async def power_on(self, launch: Launch) -> None:
         """Begin to boot."""
@@ -49,7 +49,7 @@ class Member(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """What a machine is given for its life: an address, held by a bound socket; a folder."""
+    """The address, held by a bound socket, and the folder that a machine has for its life."""
 
     folder: Path
     address: str
@@ -141,7 +141,7 @@ class Fleet(ABC, Generic[M]):
         return console.text() if console is not None else ""
 
     def reachable(self, instance_id: str) -> bool:
-        """Whether the machine has answered on its network since it was switched on."""
+        """Return whether the machine has answered on its network since it was switched on."""
         machine = self._machines.get(instance_id)
         return machine is not None and machine.reachable
 

@@ -17,7 +17,7 @@ _PAUSE_SECONDS = 0.3
 
 
 class _Heard(enum.Enum):
-    """What became of a connection to the machine's SSH port."""
+    """The outcome of a connection to the machine's SSH port."""
 
     NOTHING = enum.auto()
     REFUSAL = enum.auto()
@@ -111,7 +111,7 @@ class Gateway:
             self._stopper = None
 
     async def _ask(self) -> _Heard:
-        """Whether the machine's SSH server says its name."""
+        """Return whether the machine's SSH server says its name."""
         loop = asyncio.get_running_loop()
         with socket.socket() as machine:
             machine.setblocking(False)

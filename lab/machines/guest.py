@@ -27,7 +27,7 @@ _OS_RELEASE = (
 
 @dataclass(frozen=True)
 class Identity:
-    """What an instance knows about itself."""
+    """The identity of an instance, as its metadata tells it."""
 
     instance_id: str
     hostname: str

@@ -83,7 +83,7 @@ class NamespaceMachine:
 
     @property
     def reachable(self) -> bool:
-        """Whether it answers on its network, which every machine that boots does."""
+        """Return whether it answers on its network, which every machine that boots does."""
         return self._confinement is not None
 
     async def shut_down(self) -> None:

@@ -1,4 +1,4 @@
-"""What PV-GRUB loads of a paravirtual image, as files that a machine can be started with."""
+"""The kernel and initrd that PV-GRUB loads, as files that a machine can be started with."""
 
 import subprocess
 from pathlib import Path

@@ -28,7 +28,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Table:
-    """What the first sectors say. `kind` is mbr, gpt or none."""
+    """The partition table of the first sectors. `kind` is mbr, gpt or none."""
 
     signed: bool  # the boot sector ends in 55 AA
     boot_code: bool  # and its code is more than zeros

@@ -42,7 +42,7 @@ class NoNamespaces(Exception):
 
 
 def path_of(program: str) -> str:
-    """Where `program` is. Raises MissingProgram, which names the package to install."""
+    """Return the path of `program`. Raises MissingProgram, which names the package to install."""
     found = shutil.which(program, path=SEARCH_PATH)
     if found is None:
         debian, fedora = _PACKAGES[program]

@@ -32,7 +32,7 @@ class PowerOff(Exception):
 
 
 class Guest(Protocol):
-    """What a session needs of the instance, on behalf of who has logged in."""
+    """The instance, as a session needs it for whoever has logged in."""
 
     @property
     def shell(self) -> str:
@@ -281,7 +281,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
 
 
 class _Process(asyncio.SubprocessProtocol):
-    """What asyncio calls about the command's process."""
+    """The receiver of asyncio's calls about the command's process."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

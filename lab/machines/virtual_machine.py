@@ -32,7 +32,7 @@ _NAMESPACE = uuid.UUID("1c6cf7d8-4f0e-4a6c-8c8e-0a6a5d6d9b57")
 
 @dataclass(frozen=True)
 class Host:
-    """What machines may take of this host. `services` are loopback ports that they reach."""
+    """The share of this host for machines. `services` are loopback ports that they reach."""
 
     acceleration: str
     processors: int
@@ -65,7 +65,7 @@ class VirtualMachine:
 
     @property
     def reachable(self) -> bool:
-        """Whether it has answered on its network since it was switched on."""
+        """Return whether it has answered on its network since it was switched on."""
         return self._gateway is not None and self._gateway.heard
 
     async def power_on(self, launch: Launch) -> None:

@@ -1,4 +1,4 @@
-"""What a job costs, from quantities and prices."""
+"""The cost of a job, from quantities and prices."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What fedimg says to an AMQP broker, and what it says of one, that needs no broker to be seen."""
+"""The AMQP publisher's messages and errors, as far as no broker is needed to see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which messages KojiConsumer believes: a real fedmsg-hub, and an authority's real certificates."""
+"""KojiConsumer believes signed messages only: a real fedmsg-hub, real certificates."""
 
 import base64
 import copy

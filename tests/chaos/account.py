@@ -1,4 +1,4 @@
-"""What came of all the killing, by the word of EC2, of the bus and of the database, compared."""
+"""The outcome of a campaign, as EC2, the bus and the database tell it, compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Kind = tuple[str, str, str]
 
 @dataclass
 class Verdict:
-    """What there is, and what is wrong with it: nothing, if all went well."""
+    """The state after a campaign, and its faults: none, if all went well."""
 
     figures: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ def amis_of(deployment: Deployment) -> dict[str, list[dict[str, Any]]]:
 
 
 def kinds(amis: Iterable[dict[str, Any]]) -> Counter[Kind]:
-    """How many AMIs there are of each kind."""
+    """Return how many AMIs there are of each kind."""
     return Counter((ami["region"], ami["virt_type"], ami["vol_type"]) for ami in amis)
 
 

@@ -40,7 +40,7 @@ class Builds:
         self._site.bus.publish("build.state.change", message)
 
     def under_way(self) -> int:
-        """How many have not ended."""
+        """Return how many have not ended."""
         over = sum(1 for j in self._deployment.jobs() if j.state in ENDED and j.step != CLEANING)
         return len(self.images) - over
 

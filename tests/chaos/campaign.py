@@ -39,7 +39,7 @@ _INTAKE = "fedimg.intake"
 
 @dataclass
 class Report:
-    """What was done, and what came of it."""
+    """The actions of a campaign, and their outcome."""
 
     seed: int
     kills: Counter[str] = field(default_factory=Counter)
@@ -169,7 +169,7 @@ class Campaign:
         follow(self._site.ec2, plan["faults"], plan.get("seed", 0))
 
     def _patience(self, *, feed: bool) -> Callable[[], bool]:
-        """Whether to wait on for a strike's moment; asked often, it keeps jobs under way."""
+        """Return whether to wait on for a strike's moment; asked often, it keeps jobs under way."""
         deadline = time.monotonic() + _STRIKE_SECONDS
         fed = 0.0
 
@@ -204,7 +204,7 @@ def campaign(state: Path, seed: int, write_via: str) -> Iterator[Campaign]:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a campaign is to do.
+    """The settings of a campaign.
 
     `sample` is how many of the worker's kills there are, else all; `faults` a plan of the lab's.
     """

@@ -27,7 +27,7 @@ _KINDS = {"kill": 45, "freeze": 25, "doze": 15, "stop": 15}
 
 @dataclass
 class Report:
-    """What was done, and what came of it."""
+    """The actions of a campaign, and their outcome."""
 
     seed: int
     strikes: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""When to kill: around a step's record, around a call to EC2, or at any moment.
+"""The moments at which to kill: around a step's record, around a call to EC2, or at random.
 
 The steps are known by the rows that DBOS writes of them, the calls by a proxy in front of EC2.
 fedimg has no part in it.
@@ -53,7 +53,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Table:
-    """Where rows tell what a process does: workflows that were stored, or steps that were taken."""
+    """A table whose rows tell what a process does: stored workflows, or steps that were taken."""
 
     name: str
     column: str
@@ -81,7 +81,7 @@ class Database:
             return sorted({_pattern(row[0]) for row in rows})
 
     def count(self, table: Table, name: str) -> int:
-        """How many rows there are of that name, which may be a pattern."""
+        """Return how many rows there are of that name, which may be a pattern."""
         with self._open() as database:
             return _count(database, table, name)
 
@@ -91,7 +91,7 @@ class Database:
             return {row[0] for row in database.execute("SELECT workflow_uuid FROM workflow_status")}
 
     def hanging(self) -> bool:
-        """Whether somebody has held the write lock for as long as only our trigger does."""
+        """Return whether somebody has held the write lock for as long as only our trigger does."""
         with self._open(_HANGING_SECONDS) as database:
             try:
                 database.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""What `fedimg check` says of what runs: hub, consumer, worker, database, outbox and jobs."""
+"""The findings of `fedimg check` about hub, consumer, worker, database, outbox and jobs."""
 
 import time
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Which messages announce an entry, and which are ignored."""
+"""Messages that announce an entry, and messages that are ignored."""
 
 from pathlib import Path
 

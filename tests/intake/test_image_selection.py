@@ -1,4 +1,4 @@
-"""Which images of an entry are published, the age limit, and retries of a hub that is down."""
+"""The choice of an entry's images, the age limit, and retries of a hub that is down."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""What stands in the queue's tables is data, whoever wrote it."""
+"""The queue's tables hold data and no code, whoever wrote them."""
 
 import base64
 import json

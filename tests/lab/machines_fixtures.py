@@ -162,7 +162,7 @@ class Rig:
         return text
 
     def boots(self, image: Path, **changes: str) -> tuple[bool, str]:
-        """Whether a machine with this root disk comes to its login prompt, and its console."""
+        """Return whether a machine with this root disk got to its login prompt; and its console."""
         launch = replace(self.launch(root=self.root(image)), **changes)
         self.start(launch)
         deadline = time.monotonic() + PATIENCE_SECONDS

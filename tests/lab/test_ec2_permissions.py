@@ -1,4 +1,4 @@
-"""What is public, what an account shares, and what keeps it from being public.
+"""Public and shared images and snapshots, and the account's block of public access.
 
 Follows lab/ec2/permissions.py.
 """

@@ -1,4 +1,4 @@
-"""Who may call the lab's EC2: signatures of every protocol, their dates, bodies and tokens."""
+"""The signatures that the lab's EC2 demands in every protocol: dates, bodies and tokens."""
 
 import base64
 import hashlib

@@ -23,7 +23,7 @@ def allow(**given: Any) -> dict[str, Any]:
 
 
 def allows(*statements: dict[str, Any], resource: str = ARN, **given: Any) -> bool:
-    """Whether a policy allows RunInstances; `given` are condition keys, `_` for a colon."""
+    """Return whether a policy allows RunInstances; `given` are condition keys, `_` for a colon."""
     keys = {key.replace("_", ":", 1): value for key, value in given.items()}
     asked = Asked("ec2:RunInstances", resource, context(keys))
     return decide(parse(document(*statements)), asked).allowed

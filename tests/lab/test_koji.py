@@ -65,7 +65,7 @@ def test_scratch_task_is_answered_as_a_real_hub_does(koji: Koji, hub: Any, image
 def test_koji_command_is_told_what_lies_beside_tasks_and_builds(
     koji: Koji, hub: Any, image: Path
 ) -> None:
-    """What `koji taskinfo`, `buildinfo`, `list-builds --package` and the downloads ask."""
+    """Run `koji taskinfo`, `buildinfo`, `list-builds --package` and the downloads."""
     task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, owner="ausil")
     (child,) = hub.getTaskChildren(task.id)
     assert image.name in hub.listTaskOutput(child["id"])

@@ -1,4 +1,4 @@
-"""What boots and what does not, judged from real disks."""
+"""Disks that boot and disks that do not, judged from real ones."""
 
 import socket
 import subprocess

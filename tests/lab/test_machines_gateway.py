@@ -1,4 +1,4 @@
-"""What connects to a machine's SSH finds what it would find at the machine itself."""
+"""A connection through the gateway finds what it would find at the machine itself."""
 
 import asyncio
 import contextlib

@@ -68,7 +68,7 @@ def messages(site: Site, topic: str) -> list[dict[str, Any]]:
 
 
 def reached(ec2: Any, ebs: Any, row: AMIRow) -> set[str]:
-    """Which of an AMI and its snapshot calls with their ids reach."""
+    """Return which of an AMI and its snapshot can be described by their ids."""
     zone = f"{row.region}a"
     tries: list[tuple[str, Callable[[], Any]]] = [
         (row.ami, lambda: ec2.describe_images(ImageIds=[row.ami])),

@@ -1,4 +1,4 @@
-"""Where records go: lines with fields, and entries of the journal with priority and fields."""
+"""Log records become lines with fields, or journal entries with priority and fields."""
 
 import logging
 import os

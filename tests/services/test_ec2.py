@@ -792,7 +792,7 @@ def test_clean_up_goes_on_past_what_cannot_be_removed(lab: Lab) -> None:
 
 
 class PowerCut(BaseException):
-    """What nothing in fedimg expects."""
+    """An exception that nothing in fedimg expects."""
 
 
 @pytest.mark.parametrize("moment", ["runs at", "registered", "published us-east-1"])

@@ -22,7 +22,7 @@ DIRECT: dict[str, Any] = {
 
 
 class PowerCut(BaseException):
-    """What nothing in fedimg expects."""
+    """An exception that nothing in fedimg expects."""
 
 
 def cut() -> None:

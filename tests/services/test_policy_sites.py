@@ -24,7 +24,7 @@ from tests.services.policies import REFUSED, User, policy, tagged, tags, user
 
 @dataclass(frozen=True)
 class Other:
-    """What another site has, and nobody."""
+    """The resources of another site, and of nobody."""
 
     instance: str
     volume: str

@@ -1,4 +1,4 @@
-"""What a location's index page tells of finished composes, and what of it is not believed."""
+"""Finished composes, read from a location's index page, and pages that are not believed."""
 
 import os
 import time

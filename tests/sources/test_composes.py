@@ -1,4 +1,4 @@
-"""What is read of a compose, from a real file server; and what is not believed."""
+"""A compose's images, read from a real file server, and metadata that is not believed."""
 
 import json
 import threading

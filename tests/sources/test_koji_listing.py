@@ -1,4 +1,4 @@
-"""What finished, read from the lab's Koji over real XML-RPC, and from hubs that misbehave."""
+"""Finished entries, read from the lab's Koji over real XML-RPC, and from hubs that misbehave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What file servers say of an image's size and version, and what is made of what they may say."""
+"""An image's size and version, as file servers give them, and answers that are not believed."""
 
 from __future__ import annotations
 

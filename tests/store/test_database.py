@@ -1,4 +1,4 @@
-"""What becomes of a database that cannot be used."""
+"""Errors of a database that cannot be used."""
 
 import time
 from pathlib import Path

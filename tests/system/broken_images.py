@@ -36,7 +36,7 @@ EXPECTED = {
 
 @dataclass(frozen=True)
 class Ended:
-    """How the jobs of broken images ended, by how they are broken."""
+    """The ends of the jobs of broken images, by how they are broken."""
 
     deployment: Deployment
     jobs: Mapping[str, Any]

@@ -114,7 +114,7 @@ class Deployment:
         return self._processes[name].pid
 
     def has(self, name: str, pids: Container[int]) -> bool:
-        """Whether a process of that name runs under one of these numbers."""
+        """Return whether a process of that name runs under one of these numbers."""
         return name in self._processes and self._processes[name].pid in pids
 
     def reap(self) -> dict[str, int]:
@@ -254,7 +254,7 @@ def deployed(
 
 
 def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process handles a signal itself (proc(5), SigCgt)."""
+    """Return whether a process handles a signal itself (proc(5), SigCgt)."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)

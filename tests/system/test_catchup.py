@@ -1,4 +1,4 @@
-"""What finishes while nobody listens is published all the same, once; by itself, and by hand."""
+"""Builds that finish while nobody listens are published, once; by the worker, and by replay."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def stored(deployment: Deployment) -> Iterator[Store | None]:
 
 
 def seen(deployment: Deployment) -> bool | None:
-    """Whether the last look at every list went well."""
+    """Return whether the last reading of every list went well."""
     with stored(deployment) as store:
         looks = Watermarks(store).readings() if store else []
     good = {look.name for look in looks if look.succeeded and not look.error}
@@ -100,7 +100,7 @@ def asked(deployment: Deployment) -> dict[str, str]:
 
 
 def decided(deployment: Deployment) -> bool | None:
-    """Whether all that was stored has been asked for."""
+    """Return whether every stored entry was looked up."""
     return True if set(asked(deployment).values()) == {"SUCCESS"} else None
 
 

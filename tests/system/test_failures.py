@@ -1,4 +1,4 @@
-"""What goes wrong ends in the right words, with nothing public that should not be, nothing left."""
+"""Failures end with the right message, nothing public that should not be, and nothing left."""
 
 from __future__ import annotations
 

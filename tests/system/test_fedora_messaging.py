@@ -409,7 +409,7 @@ def test_what_cannot_be_stored_comes_again_until_it_can_and_the_consumer_goes_on
 
 
 def what(message: Any) -> tuple[str, str | None, str | None]:
-    """Which message it is: its topic, its status, and its AMI."""
+    """Return a message's topic, status and AMI."""
     body = message.body
     topic = message.topic.rpartition("fedimg.")[2]
     return topic, body.get("status"), body["extra"].get("id")

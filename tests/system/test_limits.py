@@ -1,4 +1,4 @@
-"""What there may be only so many of at once, counted over all workers, as EC2 saw it."""
+"""The limits over all workers, counted from EC2's own records."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def limited(**limits: int) -> Callable[[str], str]:
 
 
 def most(spans: Iterable[Span]) -> int:
-    """How many there were at most at a time."""
+    """Return how many there were at most at a time."""
     # Where one ends when another begins, the end comes first.
     turns = sorted(turn for begin, end in spans for turn in ((begin, 1), (end, -1)))
     there = found = 0
@@ -79,7 +79,7 @@ def ledger(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def utilities(rows: list[dict[str, Any]]) -> list[Span]:
-    """When each utility instance was there."""
+    """Return the life of each utility instance."""
     mine = [
         row
         for row in rows
@@ -90,7 +90,7 @@ def utilities(rows: list[dict[str, Any]]) -> list[Span]:
 
 
 def copies(deployment: Deployment, region: str) -> list[Span]:
-    """When each copy into a region was under way."""
+    """Return the duration of each copy into a region."""
     ec2 = boto3.client(
         "ec2",
         region,
@@ -103,7 +103,7 @@ def copies(deployment: Deployment, region: str) -> list[Span]:
 
 
 def jobs(rows: list[dict[str, Any]]) -> list[Span]:
-    """When each job made things: from the first to the last of them."""
+    """Return the time in which each job made things: from the first to the last of them."""
     made: dict[str, list[float]] = {}
     for row in rows:
         if row["event"] == "create":
@@ -136,7 +136,7 @@ def test_jobs_instances_and_copies_are_never_more_than_allowed(
 
 
 class Counted:
-    """How many calls a region had had by which time: by turns from before it was asked to after."""
+    """The number of calls that a region had had by each time, with both ends of each reading."""
 
     def __init__(self, ec2: Told, region: str) -> None:
         self._ec2 = ec2

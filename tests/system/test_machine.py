@@ -1,4 +1,4 @@
-"""What happens to the worker's machine: no room, no files, a jumping clock, an upgrade."""
+"""Troubles of the worker's machine: no room, no files, a jumping clock, an upgrade."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def all_well(deployment: Deployment, count: int) -> None:
 
 
 def tries(deployment: Deployment) -> dict[str, int]:
-    """How often each job was begun."""
+    """Return how often each job was begun."""
     with deployment.store().engine.connect() as connection:
         rows = connection.execute(sa.select(tables.jobs.c.job, tables.jobs.c.tries))
         return {row.job: row.tries for row in rows}

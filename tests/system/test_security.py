@@ -1,4 +1,4 @@
-"""Who gets in, and what gets out: forged announcements, what instances are given, and secrets.
+"""Forged announcements, the data that instances get, and secrets that no text holds.
 
 One site runs all of it, since a job takes its time; each claim has a test of its own.
 """

@@ -57,7 +57,7 @@ def test_what_becomes_public_has_booted_from_these_bytes(
 
 
 def same_bytes(snapshot: Path, raw: Path) -> bool:
-    """Whether a snapshot begins with an image, and holds nothing behind it."""
+    """Return whether a snapshot begins with an image, and holds nothing behind it."""
     with snapshot.open("rb") as written, raw.open("rb") as built:
         while block := built.read(1 << 20):
             if written.read(len(block)) != block:

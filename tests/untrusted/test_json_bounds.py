@@ -1,4 +1,4 @@
-"""What a JSON text holds, told before it is parsed."""
+"""The bounds of a JSON text, known before it is parsed."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What others say reaches no text of ours as it is: by errors, logs, answers, messages, rows."""
+"""Untrusted text is quoted in errors, logs, answers, messages and rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRET = "hunter2"
 
 
 def fit(text: str, longest: int = LONGEST) -> bool:
-    """Whether a text is what an operator may be shown."""
+    """Return whether a text may be shown to an operator."""
     return text.isprintable() and SECRET not in text and len(text) <= longest
 
 

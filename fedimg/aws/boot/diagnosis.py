@@ -19,7 +19,7 @@ _QUOTED = 160
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a diagnosis is based on.
+    """The facts that a diagnosis is based on.
 
     `console` is the text of GetConsoleOutput, `status` the instance status of
     DescribeInstanceStatus (which tests the instance's network card over ARP), `reached` how far the

@@ -30,7 +30,7 @@ _STOP_CHECK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class _ResourceType:
-    """How one type of resource is described.
+    """The API call that describes one type of resource.
 
     A query by `filter` ignores unknown ids; a query by the `parameter` of ids fails for them, with
     EC2's own message.

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 
 class Meaning(Enum):
-    """How a refused call is handled."""
+    """The way in which a refused call is handled."""
 
     #: The call is retried until the outage limit; then the job is retried.
     WAIT = "call is retried"

@@ -39,7 +39,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Attempts:
-    """What the attempts at one step of a job share; their instances carry `role`.
+    """The attempts at one step of a job, whose instances carry `role`.
 
     With `as_users_do` the worker logs in by an EC2 key pair, and the instance runs `early` as root
     when it boots; otherwise the key comes with the user data.

@@ -1,4 +1,4 @@
-"""Which keys IAM and STS have given out, whose they are, and which policies their owners have."""
+"""The keys that IAM and STS have given out, their owners, and the owners' policies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

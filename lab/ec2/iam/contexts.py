@@ -1,4 +1,4 @@
-"""What is known of a thing when IAM looks at it: its condition keys, by kind of resource.
+"""The condition keys of a resource, by its kind, as IAM evaluates them.
 
 The keys' meanings are the Service Authorization Reference's. What is about to be made has the
 keys that its request gives it.

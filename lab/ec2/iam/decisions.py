@@ -1,4 +1,4 @@
-"""What was asked of policies, and which statements allowed or denied it."""
+"""The requests that policies decided, with the statements that allowed or denied each."""
 
 import threading
 from collections import Counter

@@ -53,7 +53,7 @@ class Statement:
     other_resources: bool = False
 
     def fits(self, asked: Asked) -> bool:
-        """Whether the statement speaks of this request."""
+        """Return whether the statement is about this request."""
         try:
             acts = any(action_fits(each, asked.action) for each in self.actions)
             on = any(resource_fits(each, asked.resource, asked.context) for each in self.resources)

@@ -1,4 +1,4 @@
-"""How IAM compares names: wildcards in policies, variables, and ARNs part by part."""
+"""IAM's comparison of names: wildcards in policies, variables, and ARNs part by part."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class Unresolved(Exception):
 
 
 def like(pattern: str, text: str, context: Context, *, folded: bool = False) -> bool:
-    """Whether a text fits a pattern, in which `*` is anything and `?` any one character.
+    """Return whether a text fits a pattern, in which `*` is anything and `?` any one character.
 
     Raises Unresolved for a variable of the pattern that has no single value.
     """
@@ -26,7 +26,7 @@ def like(pattern: str, text: str, context: Context, *, folded: bool = False) -> 
 
 
 def same(value: str, text: str, context: Context, *, folded: bool = False) -> bool:
-    """Whether a text is a policy's value, in which wildcards are none."""
+    """Return whether a text equals a policy's value, in which `*` and `?` are plain characters."""
     given = _VARIABLE.sub(lambda found: _value(found[1], context), value)
     return given.casefold() == text.casefold() if folded else given == text
 
@@ -37,7 +37,7 @@ def action_fits(pattern: str, action: str) -> bool:
 
 
 def resource_fits(pattern: str, arn: str, context: Context) -> bool:
-    """Whether a resource's ARN fits a policy's.
+    """Return whether a resource's ARN fits a policy's.
 
     An action without resource-level permissions acts on `*`, which no pattern fits but `*`.
     """

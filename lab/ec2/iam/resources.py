@@ -1,4 +1,4 @@
-"""Which resources a call touches: those it names, those it makes, those that EC2 chooses for it."""
+"""The resources that a call touches: those it names, those it makes, those that EC2 chooses."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ def tags_of(call: Call, kind: str, id: str) -> dict[str, Any]:
 
 
 def _named(call: Call) -> Iterator[tuple[Call, str, str]]:
-    """Where each thing that a request names is, of which kind, and its id."""
+    """Yield the region, kind and id of each resource that a request names."""
     params = call.params
     for name, value in params.items():
         # What is copied is where it was made.
