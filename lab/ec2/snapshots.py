@@ -252,8 +252,7 @@ def describe_snapshots(call: Call) -> dict[str, Any]:
     restorers = call.params.get("RestorableByUserIds", [])
     shown = []
     for snapshot in chosen:
-        mine = snapshot.owner == call.account
-        if not (mine or snapshot.public or call.account in snapshot.users):
+        if not call.may_use(snapshot):
             continue
         if owners and snapshot.owner not in owners:
             continue

@@ -321,13 +321,17 @@ class Call:
                 "InvalidSnapshotID.Malformed", f'Invalid id: "{id}" (expecting "snap-...")'
             )
         found = self.world.snapshots.get(id)
-        if (
-            found is None
-            or found.region != (region or self.region)
-            or not (found.owner == self.account or found.public or self.account in found.users)
-        ):
+        if found is None or found.region != (region or self.region) or not self.may_use(found):
             raise EC2Error("InvalidSnapshot.NotFound", f"The snapshot '{id}' does not exist.")
         return found
+
+    def may_use(self, snapshot: Snapshot) -> bool:
+        """Return whether the caller may make volumes of a snapshot, as owner or by permission."""
+        if self.account == snapshot.owner or self.account in snapshot.users:
+            return True
+        # This block makes public snapshots private, and leaves the named accounts theirs.
+        block = self.world.settings(snapshot.owner, snapshot.region).snapshot_block
+        return snapshot.public and block != "block-all-sharing"
 
     def own_snapshot(self, id: str) -> Snapshot:
         found = self.snapshot(id)

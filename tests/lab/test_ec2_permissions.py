@@ -122,6 +122,40 @@ def test_block_public_access_blocks_snapshots(ec2: Any) -> None:
     client.modify_snapshot_attribute(**share)
 
 
+def test_block_of_all_sharing_hides_what_was_public_before(ec2: Any, monkeypatch: Any) -> None:
+    """With `block-all-sharing` EC2 treats public snapshots as private, and named accounts keep
+    theirs.
+    """
+    client = ec2.client()
+    held = [snapshot(client) for _ in range(2)]
+    for id in held:
+        client.modify_snapshot_attribute(
+            SnapshotId=id, Attribute="createVolumePermission", CreateVolumePermission=PUBLIC
+        )
+    client.modify_snapshot_attribute(
+        SnapshotId=held[1],
+        Attribute="createVolumePermission",
+        CreateVolumePermission={"Add": [{"UserId": STRANGER}]},
+    )
+
+    def seen() -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setenv("MOTO_ACCOUNT_ID", STRANGER)
+            shown = {each["SnapshotId"] for each in client.describe_snapshots()["Snapshots"]}
+            return [id for id in held if id in shown]
+
+    assert seen() == held
+    client.enable_snapshot_block_public_access(State="block-new-sharing")
+    assert seen() == held
+    client.enable_snapshot_block_public_access(State="block-all-sharing")
+    assert seen() == held[1:]
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", STRANGER)
+    assert refusal(client.describe_snapshots, SnapshotIds=held[:1]) == "InvalidSnapshot.NotFound"
+    monkeypatch.delenv("MOTO_ACCOUNT_ID")
+    client.disable_snapshot_block_public_access()
+    assert seen() == held
+
+
 def test_encrypted_image_is_never_public(ec2: Any) -> None:
     client = ec2.client()
     made = image(client, Encrypted=True)
