@@ -152,7 +152,7 @@ def test_names_are_normalised(audit: Audit, name: str) -> None:
     assert "zope-interface 8.7: " in done.stdout
 
 
-def test_releases_that_fix_it_are_told_from_those_before(audit: Audit) -> None:
+def test_fixed_releases_are_distinguished_from_affected_ones(audit: Audit) -> None:
     events = [{"introduced": "0"}, {"fixed": "41.0.5"}, {"introduced": "42"}, {"fixed": "44.0.1"}]
     done = audit.run(audit.packed(advisory(events=events)))
     assert "fixed in 44.0.1\n" in done.stdout
@@ -219,7 +219,7 @@ def test_file_that_cannot_be_read_is_named_and_hides_no_other(
     assert "cryptography 43.0.3: GHSA-2222-3333-4444" in done.stdout
 
 
-def test_set_that_holds_nothing_is_no_good_news(audit: Audit) -> None:
+def test_empty_advisory_set_is_an_error(audit: Audit) -> None:
     foreign = advisory()
     foreign["affected"][0]["package"]["ecosystem"] = "npm"
     empty = audit.folder / "empty"
@@ -231,7 +231,7 @@ def test_set_that_holds_nothing_is_no_good_news(audit: Audit) -> None:
         assert "all.zip" in done.stderr
 
 
-def test_set_that_is_none_is_named(audit: Audit) -> None:
+def test_invalid_advisory_set_is_named(audit: Audit) -> None:
     rubbish = audit.folder / "page.zip"
     rubbish.write_text("<html>not found</html>")
     cut = audit.folder / "cut.zip"
@@ -251,7 +251,7 @@ def test_damaged_file_in_a_zip_is_named(audit: Audit) -> None:
     assert "1-GHSA-other.json" in done.stderr
 
 
-def test_old_set_is_warned_of(audit: Audit) -> None:
+def test_old_advisory_set_is_warned_of(audit: Audit) -> None:
     def modified(days: float) -> Path:
         then = datetime.now(UTC) - timedelta(days=days)
         return audit.packed(
@@ -347,7 +347,7 @@ def answered(audit: Audit, answer: str) -> subprocess.CompletedProcess[str]:
         ("no connection", 2, "could not be reached"),
     ],
 )
-def test_audit_says_when_nothing_is_known(
+def test_audit_reports_a_lack_of_advisories(
     audit: Audit, answer: str, status: int, said: str
 ) -> None:
     done = answered(audit, answer)
@@ -358,7 +358,7 @@ def test_audit_says_when_nothing_is_known(
 # What people have judged
 
 
-def test_judged_advisories_are_told_and_are_no_failure(audit: Audit) -> None:
+def test_judged_advisories_are_listed_and_do_not_fail_the_audit(audit: Audit) -> None:
     judged = advisory("PYSEC-2026-1", aliases=["CVE-2026-1"])
     found = {
         "name": "cryptography",
@@ -393,7 +393,7 @@ def test_judgement_counts_for_its_advisory_and_version_alone(
     assert "judged in" not in done.stdout
 
 
-def test_page_without_judgements_is_told(audit: Audit) -> None:
+def test_page_without_judgements_is_reported(audit: Audit) -> None:
     audit.judged.unlink()
     done = audit.run(audit.packed(advisory()))
     assert done.returncode == 2

@@ -129,7 +129,9 @@ def test_builds_and_tasks_of_every_method_are_stored(
             assert consumer.known(f"task:{task.id}") is EntryState.QUEUED, method
 
 
-def test_what_cannot_be_stored_goes_back_until_it_can(koji: Koji, consumer: Consumer) -> None:
+def test_message_that_cannot_be_stored_is_returned_until_it_can(
+    koji: Koji, consumer: Consumer
+) -> None:
     build = koji.add_build("Fedora-Cloud-Base", "43", "1", {}, method="kiwiBuild")
     given = valid(BuildStateChangeV1, koji.build_message(build.id))
     # A file where the directory should be.
@@ -140,7 +142,9 @@ def test_what_cannot_be_stored_goes_back_until_it_can(koji: Koji, consumer: Cons
     assert consumer.known(f"build:{build.id}") is EntryState.QUEUED
 
 
-def test_consumer_logs_one_line_an_event_whatever_others_say(koji: Koji, tmp_path: Path) -> None:
+def test_consumer_logs_one_line_an_event_whatever_a_message_holds(
+    koji: Koji, tmp_path: Path
+) -> None:
     shipped = (ROOT / "fedora-messaging/fedimg.toml").read_text()
     configuration = tmp_path / "fedora-messaging.toml"
     configuration.write_text(shipped[shipped.index("[log_config]") :])
@@ -178,7 +182,7 @@ def test_consumer_logs_one_line_an_event_whatever_others_say(koji: Koji, tmp_pat
     assert "hunter2" not in done.stdout + done.stderr
 
 
-def test_what_is_not_for_us_is_acknowledged_and_forgotten(consumer: Consumer) -> None:
+def test_message_about_other_things_is_acknowledged_and_ignored(consumer: Consumer) -> None:
     for body in ({}, {"msg": 1}, {"attribute": "state", "new": 1, "build_id": "1; rm -rf /"}):
         assert consumer.given("buildsys.build.state.change", body) == "acknowledged"
     assert not consumer.state.exists()

@@ -73,13 +73,13 @@ def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
 
 @pytest.mark.parametrize("key", ["aws_access_key_id", "aws_secret_access_key", "aws_profile"])
 @pytest.mark.parametrize("table", ["", "[ec2]\n"])
-def test_credentials_are_no_setting(toml, table: str, key: str) -> None:
+def test_credentials_are_refused_as_settings(toml, table: str, key: str) -> None:
     with pytest.raises(ConfigError, match=key) as raised:
         load(toml(f'{table}{key} = "planted"\n'))
     assert "planted" not in str(raised.value)
 
 
-def test_key_like_none_is_told_what_there_is(toml):
+def test_unknown_key_is_refused_with_the_known_keys(toml):
     said = complaint(toml("[announcing]\nzzz = 1"))
     assert "unknown key announcing.zzz; known keys: confirm_seconds" in said
 
@@ -133,12 +133,12 @@ def test_pv_test_type_is_no_key_of_arm(toml):
         ),
     ],
 )
-def test_wrong_value_is_told_with_file_and_key(toml, text, key):
+def test_wrong_value_is_reported_with_file_and_key(toml, text, key):
     path = toml(text)
     assert complaint(path).startswith(f"{path}: {key}: ")
 
 
-def test_every_wrong_key_is_told_at_once(toml):
+def test_all_wrong_keys_are_reported_at_once(toml):
     said = complaint(toml("sight = 'x'\n[ec2]\norigin = ''\n[announcing]\nconfirm_seconds = 0"))
     assert len(said.splitlines()) == 3
 
@@ -203,13 +203,13 @@ def test_directory_is_no_configuration(tmp_path):
     assert str(tmp_path) in complaint(tmp_path)
 
 
-def test_what_is_no_toml_is_told_with_its_place(toml):
+def test_invalid_toml_is_reported_with_its_line(toml):
     path = toml("site = \n")
     assert complaint(path).startswith(f"{path} is not valid TOML: ")
     assert "line 1" in complaint(path)
 
 
-def test_what_is_no_text_is_no_toml(toml):
+def test_file_that_is_no_text_is_reported(toml):
     path = toml("")
     path.write_bytes(b"site = '\xff'")
     assert complaint(path).startswith(f"{path} is not valid TOML: ")
@@ -260,7 +260,7 @@ def test_check_is_for_the_types_and_architectures_that_it_names(types, architect
     assert {name for name, ami in candidates.items() if check.applies(*ami)} == meant
 
 
-def test_old_table_of_the_bus_is_told_where_its_key_went(toml):
+def test_old_key_of_the_bus_is_reported_with_its_new_name(toml):
     said = complaint(toml("[bus]\nconfirm_seconds = 5"))
     assert "move confirm_seconds to [announcing]" in said
 
@@ -278,5 +278,5 @@ def test_bus_is_one_or_both(toml, text, buses):
 
 
 @pytest.mark.parametrize("text", ['bus = "zeromq"', "bus = []"])
-def test_other_buses_are_unknown(toml, text):
+def test_unknown_buses_are_refused(toml, text):
     assert "bus" in complaint(toml(text))

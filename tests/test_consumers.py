@@ -119,7 +119,7 @@ def test_sigint_ends_an_idle_hub(hub: HubProcess) -> None:
     assert slept < 1.0
 
 
-def test_announcement_is_held_while_the_database_is_in_trouble(
+def test_announcement_is_kept_while_the_database_fails(
     publisher: Publisher, hub: HubProcess
 ) -> None:
     process = hub.start_listening(publisher.probe)
@@ -137,7 +137,7 @@ def test_announcement_is_held_while_the_database_is_in_trouble(
     assert process.wait(30) == 0
 
 
-def test_hub_logs_one_line_an_event_whatever_others_say(
+def test_hub_logs_one_line_an_event_whatever_a_message_holds(
     publisher: Publisher, hub: HubProcess
 ) -> None:
     process = hub.start_listening(publisher.probe)
@@ -158,7 +158,9 @@ def test_hub_logs_one_line_an_event_whatever_others_say(
     process.wait(30)
 
 
-def test_stopping_names_what_could_not_be_stored(publisher: Publisher, hub: HubProcess) -> None:
+def test_stopping_hub_names_the_entries_that_it_could_not_store(
+    publisher: Publisher, hub: HubProcess
+) -> None:
     process = hub.start_listening(publisher.probe)
     publisher.publish(TASK_TOPIC, task_message(99))
     wait_until(hub.entries, 60)

@@ -39,13 +39,13 @@ def test_fields_given_later_are_recorded_too():
     assert str(pickle.loads(pickle.dumps(error))) == "no room [eu-west-1, copy]"
 
 
-def test_text_says_what_where_and_which_request():
+def test_text_names_problem_place_and_request_id():
     text = str(EC2UtilityException("download failed", **FIELDS))
     for part in ("download failed", FIELDS["image"], "us-east-1", "write", FIELDS["request_id"]):
         assert part in text
 
 
-def test_text_without_a_place_is_the_problem_alone():
+def test_text_without_a_place_is_only_the_problem():
     assert str(EC2ServiceException("download failed")) == "download failed"
 
 
@@ -61,7 +61,7 @@ def test_short_output_is_kept_whole():
     assert EC2ServiceException("failed", output="ça\n" * 100).output == "ça\n" * 100
 
 
-def test_output_that_is_no_text_does_not_hide_the_failure():
+def test_undecodable_output_does_not_hide_the_failure():
     printed = b"\xff\xfeboot".decode(errors="surrogateescape")
     assert EC2ServiceException("failed", output=printed).output.endswith("boot")
 
@@ -89,7 +89,7 @@ def behind(reason: BaseException) -> Exception:
         RuntimeError("can't start new thread"),
     ],
 )
-def test_process_that_ran_out_of_something_is_told_from_a_failed_job(reason):
+def test_lack_of_a_local_resource_is_distinguished_from_a_failed_job(reason):
     assert exhausted(reason)
     assert exhausted(behind(reason))
 
@@ -102,6 +102,6 @@ def test_process_that_ran_out_of_something_is_told_from_a_failed_job(reason):
         RuntimeError("dictionary changed size during iteration"),
     ],
 )
-def test_other_reasons_are_the_jobs_own(reason):
+def test_other_errors_fail_the_job(reason):
     assert not exhausted(reason)
     assert not exhausted(behind(reason))

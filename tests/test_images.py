@@ -73,7 +73,7 @@ def test_name_that_koji_never_makes_is_refused(what, value):
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_size_of_nothing_is_refused(size):
+def test_size_that_is_not_positive_is_refused(size):
     with pytest.raises(ValueError, match="invalid size"):
         replace(IMAGE, size=size)
 
@@ -96,7 +96,7 @@ def test_size_of_nothing_is_refused(size):
         "0" * 64,
     ],
 )
-def test_checksum_that_is_none_is_refused(checksum):
+def test_invalid_checksum_is_refused(checksum):
     with pytest.raises(ValueError, match="checksum"):
         replace(IMAGE, checksum=checksum)
 
@@ -118,12 +118,12 @@ def test_name_that_rpm_allows_is_the_same_however_its_address_is_written(written
 
 
 @pytest.mark.parametrize("name", ["~a", "^a", "a%2F..%2Fb", "%2e%2e%2fb", "a%00", "a%20b", "a%"])
-def test_other_signs_are_in_no_name(name: str) -> None:
+def test_name_with_other_characters_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="does not end in a file name|is not a name"):
         RawImage.at(f"https://koji.example/{name}.raw.xz", Architecture.X86_64, None)
 
 
-def test_job_is_what_koji_made_and_which_file():
+def test_job_is_named_by_its_koji_source_and_file():
     assert IMAGE.job == "task-10410065-Fedora-Cloud-Base-28-1.1.x86_64"
 
 
@@ -136,7 +136,7 @@ def test_same_file_from_a_mirror_is_the_same_job():
     assert mirrored.job == IMAGE.job
 
 
-def test_hand_given_urls_are_jobs_of_their_own():
+def test_uploaded_urls_are_jobs_of_their_own():
     one = RawImage.at(URL, Architecture.X86_64, None)
     other = RawImage.at(URL.replace("kojipkgs", "mirror"), Architecture.X86_64, None)
     assert one.job == RawImage.at(URL, Architecture.X86_64, "md5:" + "0" * 32).job
@@ -170,7 +170,7 @@ def test_ami_type_is_read_as_it_is_written(virtualization, volume_type):
 
 
 @pytest.mark.parametrize("text", ["", "hvm", "hvm-", "xen-gp2", "gp2", "hvm-io1", "hvm-gp2-0"])
-def test_ami_type_that_there_is_none_of_is_refused(text):
+def test_unknown_ami_type_is_refused(text):
     with pytest.raises(ValueError):
         AMIType.parse(text)
 

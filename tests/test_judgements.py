@@ -85,7 +85,7 @@ def test_ssh_agrees_on_no_binary_curve() -> None:
 
 
 @pytest.mark.parametrize("what", USES)
-def test_nothing_uses_what_the_judged_advisories_are_about(what: str) -> None:
+def test_no_code_uses_the_functions_of_the_judged_advisories(what: str) -> None:
     found = []
     looked_at = 0
     for name in USERS:

@@ -264,7 +264,7 @@ def test_keys_are_given_to_the_worker_alone() -> None:
         assert "169.254.169.254" in every(name, "IPAddressDeny"), name
 
 
-def test_variables_by_which_boto3_finds_credentials_reach_no_hub() -> None:
+def test_hub_gets_no_environment_variable_with_aws_credentials() -> None:
     """Those that botocore itself knows, in the version that runs."""
     known = set()
     for module in ("credentials", "configprovider", "utils", "tokens"):
@@ -310,7 +310,7 @@ def test_units_have_no_privileges() -> None:
         assert service["StateDirectory"] == "fedimg", name
 
 
-def test_documented_line_gives_a_command_the_workers_user_and_environment() -> None:
+def test_documented_command_runs_as_the_workers_user_with_its_environment() -> None:
     options = shlex.split(AS_THE_WORKER)
     given = [options[n + 1] for n, word in enumerate(options) if word == "-p"]
     service = unit(WORKER)["Service"]
@@ -325,7 +325,7 @@ def test_documented_line_gives_a_command_the_workers_user_and_environment() -> N
 
 
 @pytest.mark.process
-def test_systemd_run_takes_the_documented_line() -> None:
+def test_systemd_run_accepts_the_documented_command() -> None:
     """As far as it goes without a systemd: every option and property is understood."""
     done = subprocess.run(
         [*shlex.split(AS_THE_WORKER), "true"],
@@ -450,7 +450,7 @@ def test_hashed_requirements_without_fedmsg_are_the_same_less_what_fedmsg_brings
     assert {"fedora-messaging", "paramiko", "dbos", "pydantic", "typer", "rich"} <= without.keys()
 
 
-def test_what_builds_is_hashed_too() -> None:
+def test_build_requirements_are_hashed_too() -> None:
     installer, build, constrained = hashed("installer.txt"), hashed("build.txt"), constraints()
     for name, requirement in (installer | build).items():
         assert requirement.specifier == constrained[name].specifier, name
@@ -464,7 +464,7 @@ def test_what_builds_is_hashed_too() -> None:
 
 
 @pytest.mark.process
-def test_make_has_a_rule_for_all_that_its_help_names() -> None:
+def test_every_target_in_the_help_of_make_exists() -> None:
     named = re.findall(r"echo 'make (\S+)", (ROOT / "Makefile").read_text())
     assert {"demo", "test", "bench"} <= set(named)
     for target in named:

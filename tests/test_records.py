@@ -62,12 +62,12 @@ RECORDED: list[tuple[object, Any]] = [
 
 
 @pytest.mark.parametrize(("value", "record"), RECORDED, ids=lambda each: type(each).__name__)
-def test_value_is_written_and_read_as_before(value: object, record: object) -> None:
+def test_format_of_a_recorded_value_is_unchanged(value: object, record: object) -> None:
     assert json.loads(json.dumps(as_record(value))) == record
     assert from_record(type(value), record) == value
 
 
-def test_list_of_amis_is_written_and_read_as_before() -> None:
+def test_format_of_a_recorded_list_of_amis_is_unchanged() -> None:
     ami, record = RECORDED[1]
     assert adapter(list[AMI]).dump_python([ami], mode="json") == [record]
     assert adapter(list[AMI]).validate_python([record]) == [ami]

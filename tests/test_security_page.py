@@ -138,7 +138,7 @@ def test_name_that_is_no_test_is_found() -> None:
     assert missing("`tests/test_security_page.py::untested`") != []
 
 
-def test_page_tells_the_bounds_of_an_answer() -> None:
+def test_page_names_the_bounds_of_an_answer() -> None:
     page = " ".join(PAGE.read_text().split())
     mib = 1024 * 1024
     assert ANSWER_LIMIT == _METADATA_LIMIT == 16 * mib

@@ -16,7 +16,7 @@ def fail(error: BaseException):
     raise error
 
 
-def test_plain_branches_give_each_its_own_result():
+def test_plain_branches_return_each_its_own_result():
     lines = {name: line(name, lambda name=name: name.upper()) for name in "abc"}
     assert PlainSteps().fan_out(lines, 2) == {"a": "A", "b": "B", "c": "C"}
 

@@ -167,7 +167,7 @@ def test_again_publishes_an_image_on_purpose_each_time(
 
 
 @pytest.mark.parametrize("ended", ["failed", "cancelled"])
-def test_upload_that_came_to_nothing_says_how_to_go_on(
+def test_failed_upload_is_reported_with_advice(
     run: Run, store: Store, koji: Koji, ended: str
 ) -> None:
     url = put(koji)
@@ -209,7 +209,7 @@ def test_waiting_follows_the_job_that_has_the_image(
     assert result.stdout.splitlines()[-1].split()[:2] == [job, "incomplete"]
 
 
-def test_image_whose_server_is_away_is_uploaded_and_that_is_said(
+def test_image_whose_server_is_away_is_uploaded_with_a_note(
     run: Run, store: Store, jobs: JobQueue, koji: Koji, tmp_path: Path
 ) -> None:
     url = put(koji)
@@ -235,7 +235,7 @@ def test_upload_of_a_former_version_is_known_again_by_its_url(
     assert (result.exit_code, result.stdout.strip()) == (0, former.job)
 
 
-def test_file_that_is_not_there_is_uploaded_and_that_is_said(run: Run, koji: Koji) -> None:
+def test_missing_file_is_uploaded_with_a_note(run: Run, koji: Koji) -> None:
     result = run("upload", put(koji).replace("/images/", "/nowhere/"))
     assert result.exit_code == 0
     assert "answers 404" in result.stderr

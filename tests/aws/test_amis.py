@@ -203,7 +203,7 @@ def test_name_of_a_disabled_ami_gets_the_next_number(origin, waiter, register, l
     assert register().name.endswith("-1")
 
 
-def test_snapshot_that_nobody_has_is_refused(register):
+def test_unknown_snapshot_is_refused(register):
     with pytest.raises(ClientError, match=r"InvalidSnapshot\.NotFound"):
         register(snapshot="snap-00000000000000000")
 
@@ -220,14 +220,14 @@ def test_available_has_its_limit(origin, waiter, register):
         amis.available(origin, waiter, [ami], limit=0.01)
 
 
-def test_failed_ami_is_told_with_ec2s_reason(account, origin, waiter, register):
+def test_failed_ami_is_reported_with_ec2s_reason(account, origin, waiter, register):
     account.refuse(ORIGIN, ImageCompletion="Out of cheese")
     ami = register()
     with pytest.raises(EC2ServiceException, match=f"{ami.id} is failed: Out of cheese"):
         amis.available(origin, waiter, [ami], limit=5)
 
 
-def test_public_means_all_of_them(origin, waiter, register):
+def test_public_is_true_only_if_all_amis_are_public(origin, waiter, register):
     made = [register(), register(PV)]
     amis.available(origin, waiter, made, limit=5)
     assert not amis.public(origin, made)
@@ -236,7 +236,7 @@ def test_public_means_all_of_them(origin, waiter, register):
         assert amis.public(origin, made) is (number == 1)
 
 
-def test_ami_that_somebody_deregistered_meanwhile_is_told_to_be_gone(origin, waiter, register):
+def test_ami_that_somebody_deregistered_meanwhile_is_reported_as_gone(origin, waiter, register):
     ami = register()
     origin.deregister_image(ImageId=ami.id)
     for ask in (

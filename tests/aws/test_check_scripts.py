@@ -70,7 +70,7 @@ def noted(machine: Path, run: Run) -> list[str]:
     return found
 
 
-def test_nothing_is_noted_of_a_clean_image(machine: Path, run: Run) -> None:
+def test_clean_image_has_no_findings(machine: Path, run: Run) -> None:
     (machine / "root/.ssh").mkdir()
     (machine / "root/.ssh/authorized_keys").write_text("# none\n\n")
     # systemd has filled it in since the boot.
@@ -78,7 +78,7 @@ def test_nothing_is_noted_of_a_clean_image(machine: Path, run: Run) -> None:
     assert noted(machine, run) == []
 
 
-def test_everything_that_no_two_machines_may_share_is_noted(machine: Path, run: Run) -> None:
+def test_everything_that_no_two_machines_may_share_is_reported(machine: Path, run: Run) -> None:
     (machine / "etc/ssh/ssh_host_rsa_key").write_text("secret")
     (machine / "etc/ssh/ssh_host_ecdsa_key").write_text("")
     (machine / "etc/shadow").write_text("root:$6$salt$secret:::::::\nbin:*::\nfedora:::::::\n")
@@ -107,7 +107,7 @@ def test_everything_that_no_two_machines_may_share_is_noted(machine: Path, run: 
         (None, 77, "cloud-init is not installed"),
     ],
 )
-def test_cloud_inits_own_word_counts(
+def test_status_of_cloud_init_decides(
     machine: Path, run: Run, state: str | None, status: int, words: str
 ) -> None:
     if state:
@@ -133,7 +133,7 @@ def test_systemd_that_does_not_run_is_no_failure(run: Run) -> None:
     assert run("units.sh") == (77, "systemd is not running\n")
 
 
-def test_another_boot_is_known_by_what_only_memory_held(machine: Path, run: Run) -> None:
+def test_reboot_is_recognized_by_a_file_that_only_memory_held(machine: Path, run: Run) -> None:
     assert run("boot.sh", given=b"mark\n") == (0, "")
     assert run("boot.sh", given=b"ask\n")[0] == 1
     boot_id = (machine / "run/fedimg-boot").read_text()
@@ -178,7 +178,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
         (None, 1, "no Date"),
     ],
 )
-def test_clock_is_held_against_the_servers(
+def test_clock_is_compared_with_the_servers(
     run: Run, server: ThreadingHTTPServer, off: int | None, status: int, words: str
 ) -> None:
     server.off = off  # type: ignore[attr-defined]
@@ -188,7 +188,7 @@ def test_clock_is_held_against_the_servers(
     assert words in said[1]
 
 
-def test_network_reaches_and_resolves_what_is_named(
+def test_network_check_reaches_and_resolves_the_configured_hosts(
     machine: Path, run: Run, server: ThreadingHTTPServer
 ) -> None:
     (machine / "etc/hosts").write_text("127.0.0.1 here.example.org\n")
@@ -203,6 +203,6 @@ def test_network_reaches_and_resolves_what_is_named(
 
 
 @pytest.mark.parametrize("name", ["network.sh", "clock.sh"])
-def test_nothing_named_is_nothing_to_check(run: Run, name: str) -> None:
+def test_network_check_without_hosts_is_skipped(run: Run, name: str) -> None:
     status, said = run(name, *([("tolerance", 5)] if name == "clock.sh" else []))
     assert (status, "ec2.test." in said) == (77, True)

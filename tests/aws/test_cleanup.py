@@ -104,7 +104,7 @@ def test_everything_that_is_not_public_is_found(clients, labels, everything):
     assert {(item.region, item.job) for item in items} == {(ORIGIN, labels.job)}
 
 
-def test_everything_is_removed_what_uses_another_first(
+def test_resources_are_removed_before_those_that_they_use(
     clients, waiter, labels, everything, account
 ):
     gone = clean(clients, waiter, labels)
@@ -170,7 +170,7 @@ def mark(ec2, *ids, value="2026-11-28T12:00:00+00:00"):
 
 
 @pytest.mark.parametrize("by", ["tag", "record"])
-def test_what_was_public_once_is_listed_apart_and_stays(
+def test_formerly_public_resources_are_listed_apart_and_stay(
     clients, waiter, labels, published, origin, account, by
 ):
     ami = published(labels)
@@ -211,7 +211,7 @@ def test_snapshot_that_was_public_stays_when_its_amis_are_gone(clients, labels, 
     assert [item.id for item in seen.once_public] == [ami.snapshot]
 
 
-def test_what_ec2_refused_to_publish_is_left_over(clients, labels, register, origin):
+def test_resource_that_ec2_refused_to_publish_is_left_over(clients, labels, register, origin):
     ami = register(labels)
     mark(origin, ami.id, ami.snapshot, value=tags.NEVER)
     assert found(clients, labels) == [(IMAGE, ami.id), (SNAPSHOT, ami.snapshot)]

@@ -116,7 +116,7 @@ def test_ami_that_is_not_available_yet_is_waited_for(origin, waiter, register, p
     assert published(ami)[0]
 
 
-def test_full_quota_is_told_with_what_to_do(origin, waiter, register, published):
+def test_full_quota_is_reported_with_advice(origin, waiter, register, published):
     first, second = register("gp2"), register("gp3")
     publish.publish_ami(origin, waiter, first)
     said = refused(lambda: publish.publish_ami(origin, waiter, second))
@@ -125,7 +125,7 @@ def test_full_quota_is_told_with_what_to_do(origin, waiter, register, published)
     assert not published(second)[0]
 
 
-def test_of_several_at_once_what_became_public_is_told_and_the_rest_fails(
+def test_amis_that_became_public_are_recorded_though_others_fail(
     origin, waiter, register, published
 ):
     both = [register("gp2"), register("gp3")]
@@ -209,7 +209,7 @@ def test_mark_of_an_ami_that_was_public_before_stays_though_it_is_refused_now(
     assert published(ami) == (True, True)
 
 
-def test_mark_stays_where_nobody_knows_what_came_of_the_call(origin, waiter, register):
+def test_mark_stays_after_a_call_with_an_unknown_outcome(origin, waiter, register):
     ami = register()
     noted = Noted()
 
@@ -235,7 +235,7 @@ def test_nothing_is_published_that_cannot_be_marked(origin, waiter, register, pu
     assert noted.ids == set()
 
 
-def test_blocked_public_amis_are_told_with_what_to_do(origin, waiter, register, published):
+def test_blocked_public_amis_are_reported_with_advice(origin, waiter, register, published):
     ami = register()
     origin.enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
     try:
@@ -247,7 +247,7 @@ def test_blocked_public_amis_are_told_with_what_to_do(origin, waiter, register, 
     assert not published(ami)[0]
 
 
-def test_blocked_public_snapshots_are_told_with_what_to_do(origin, waiter, register, published):
+def test_blocked_public_snapshots_are_reported_with_advice(origin, waiter, register, published):
     ami = register()
     origin.enable_snapshot_block_public_access(State="block-all-sharing")
     try:
@@ -259,7 +259,7 @@ def test_blocked_public_snapshots_are_told_with_what_to_do(origin, waiter, regis
     assert published(ami) == (False, False)
 
 
-def test_ami_that_is_gone_is_told_as_such(origin, waiter, register):
+def test_ami_that_is_gone_is_reported_as_gone(origin, waiter, register):
     ami = register()
     amis.deregister(origin, ami)
     said = refused(lambda: publish.publish_ami(origin, waiter, ami))

@@ -26,7 +26,7 @@ def test_jobs_own_snapshot_is_found(origin, labels, make_snapshot):
     assert snapshots.find(origin, labels) == snapshot
 
 
-def test_nothing_is_found_where_nothing_is(origin, labels):
+def test_no_snapshot_is_found_if_the_job_has_none(origin, labels):
     assert snapshots.find(origin, labels) is None
 
 
@@ -58,14 +58,16 @@ def test_completed_has_its_limit(waiter):
         snapshots.completed(Slow(), waiter, "snap-1", limit=0.01)
 
 
-def test_failed_snapshot_is_told_with_ec2s_reason(account, origin, waiter, labels, make_snapshot):
+def test_failed_snapshot_is_reported_with_ec2s_reason(
+    account, origin, waiter, labels, make_snapshot
+):
     account.refuse(ORIGIN, SnapshotCompletion="Out of cheese")
     snapshot = make_snapshot(labels, completed=False)
     with pytest.raises(snapshots.SnapshotFailed, match=f"{snapshot} failed: Out of cheese"):
         snapshots.completed(origin, waiter, snapshot, limit=5)
 
 
-def test_encrypted_snapshot_is_refused_with_what_to_do(
+def test_encrypted_snapshot_is_refused_with_advice(
     origin, waiter, labels, make_snapshot, encrypting
 ):
     snapshot = make_snapshot(labels, completed=False)
@@ -75,7 +77,7 @@ def test_encrypted_snapshot_is_refused_with_what_to_do(
         snapshots.completed(origin, waiter, snapshot, limit=5)
 
 
-def test_snapshot_that_is_gone_is_told_in_ec2s_words(origin, waiter, snapshot):
+def test_snapshot_that_is_gone_raises_ec2s_error(origin, waiter, snapshot):
     origin.delete_snapshot(SnapshotId=snapshot)
     with pytest.raises(ClientError, match=snapshot):
         snapshots.completed(origin, waiter, snapshot, limit=5)

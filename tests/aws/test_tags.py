@@ -41,7 +41,7 @@ def test_end_of_a_name_is_never_cut(image, kind, region, number):
 @given(
     st.sets(st.tuples(images.filter(lambda i: "+" not in i), kinds, regions, numbers), min_size=2)
 )
-def test_names_of_different_things_differ(things):
+def test_names_of_different_amis_differ(things):
     assert len({ami_name(*thing) for thing in things}) == len(things)
 
 

@@ -32,7 +32,7 @@ KEYS = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_benchmark_tells_its_figures(name: str, tmp_path: Path) -> None:
+def test_benchmark_prints_its_figures(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", name, "--tiny", "--results", tmp_path],
         cwd=ROOT,
@@ -50,20 +50,20 @@ def test_benchmark_tells_its_figures(name: str, tmp_path: Path) -> None:
         assert key in done.stdout
 
 
-def test_unknown_benchmark_is_refused_with_those_that_there_are() -> None:
+def test_unknown_benchmark_is_refused_and_the_known_ones_named() -> None:
     command = [sys.executable, "-m", "bench", "speed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "critical-path" in done.stderr
 
 
-def test_budget_is_kept_up_to_its_very_figure() -> None:
+def test_budget_may_be_used_up_exactly() -> None:
     figures = {"ratio": 1.05}
     assert Result("it", figures, {"ratio": 1.05}).kept
     assert not Result("it", figures, {"ratio": 1.04}).kept
 
 
-def test_page_gets_the_tables_and_keeps_its_words(tmp_path: Path) -> None:
+def test_documentation_page_gets_new_tables_and_keeps_its_text(tmp_path: Path) -> None:
     Result("write", {"ratio": 1.5, "seconds": 12}, {"ratio": 2}).write(tmp_path)
     file = tmp_path / "page.md"
     file.write_text("Before.\n<!-- bench write -->\nold\n<!-- end -->\nAfter.\n")

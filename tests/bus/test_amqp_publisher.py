@@ -16,7 +16,7 @@ from fedimg.bus.publisher import BusError
 BODY: dict[str, Any] = {"image_name": "y", "extra": {"id": "ami-0123456789abcdef0"}}
 
 
-def test_what_is_sent_again_has_its_id_again_and_nothing_else_has_it() -> None:
+def test_repeated_message_has_the_same_id_and_others_do_not() -> None:
     first = amqp_publisher.message("image.publish", BODY, "job/publish/us-east-1").id
     reordered = dict(reversed(BODY.items()))
     assert amqp_publisher.message("image.publish", reordered, "job/publish/us-east-1").id == first
@@ -34,7 +34,7 @@ def test_what_is_sent_again_has_its_id_again_and_nothing_else_has_it() -> None:
 @pytest.mark.parametrize(
     "url", ["amqp://fedimg:geheim@127.0.0.1:{port}/%2F", "amqp://fedimg:geheim@127.0.0.1:port/%2F"]
 )
-def test_no_password_in_what_is_said_of_a_broker_that_cannot_be_reached(
+def test_error_about_an_unreachable_broker_holds_no_password(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conf = tmp_path / "fedora-messaging.toml"
@@ -47,7 +47,7 @@ def test_no_password_in_what_is_said_of_a_broker_that_cannot_be_reached(
     assert "geheim" not in said
 
 
-def test_broker_that_stalls_is_no_connection(
+def test_silent_broker_counts_as_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -66,7 +66,7 @@ def test_table_that_lacks_a_key_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         log_in(1)
 
 
-def test_message_that_its_schema_does_not_allow_is_no_fault_of_the_brokers() -> None:
+def test_message_against_its_schema_is_not_reported_as_the_brokers_fault() -> None:
     with pytest.raises(jsonschema.ValidationError):
         amqp_publisher.AMQPPublisher(1).send("image.publish", BODY, "key")
 

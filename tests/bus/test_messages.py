@@ -55,7 +55,7 @@ def test_image_test() -> None:
     assert messages.image_test(IMAGE, HVM, "started")["extra"] == EXTRA | {"checks": []}
 
 
-def test_nothing_is_said_of_a_check_that_the_image_has_nothing_for() -> None:
+def test_skipped_check_is_not_in_the_message() -> None:
     passed = CheckResult("login", CheckState.PASSED, 0.5, "")
     skipped = CheckResult("selinux", CheckState.SKIPPED, 0.25, "no SELinux here")
     told = messages.image_test(IMAGE, HVM, "completed", [passed, skipped])["extra"]["checks"]
@@ -120,7 +120,7 @@ def test_data_is_the_tail_of_at_most_32_kib(letter: str) -> None:
         "?X-Amz-Signature=0123456789abcdef",
     ],
 )
-def test_secrets_stay_here(secret: str) -> None:
+def test_messages_hold_no_secrets(secret: str) -> None:
     data = messages.of_failure(f"before {secret} after")["data"]
     assert data.startswith("before ")
     assert "[hidden]" in data

@@ -210,7 +210,7 @@ def test_stop_does_not_wait_for_a_silent_bus(
     assert len(store.unannounced()) == 3
 
 
-def test_only_the_very_message_confirms_itself(
+def test_only_the_same_message_counts_as_its_confirmation(
     store: Store, messenger: OutboxRelay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ports = Ports.free()
@@ -305,7 +305,7 @@ def test_messages_are_signed_where_fedmsg_signs(
         ("1/0", "division by zero"),
     ],
 )
-def test_unusable_fedmsg_configuration_is_said_at_the_start(
+def test_unusable_fedmsg_configuration_is_reported_at_the_start(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, complaint: str
 ) -> None:
     path = tmp_path / "fedmsg.py"

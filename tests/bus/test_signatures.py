@@ -76,7 +76,9 @@ def fault(signatures: Signatures, message: object) -> Fault | None:
     return None
 
 
-def test_only_what_koji_signed_is_believed(bus: Bus, sign: Sign, foreign: Authority) -> None:
+def test_only_messages_that_koji_signed_are_accepted(
+    bus: Bus, sign: Sign, foreign: Authority
+) -> None:
     signatures = Signatures(bus.config())
     good = sign()
     assert fault(signatures, good) is None
@@ -123,7 +125,7 @@ def test_revoked_certificate_is_refused_from_then_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["nothing", "no list", "another's list", "half a list"])
-def test_without_a_list_of_the_authoritys_nobody_is_believed(
+def test_without_a_revocation_list_every_message_is_refused(
     tmp_path: Path, foreign: Authority, what: str
 ) -> None:
     bus = Bus(tmp_path)
@@ -145,7 +147,7 @@ def test_without_a_list_of_the_authoritys_nobody_is_believed(
     assert fault(signatures, message) is None
 
 
-def test_check_tells_when_the_list_is_to_be_renewed(
+def test_check_reports_when_the_revocation_list_has_to_be_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = Bus(tmp_path)
@@ -168,7 +170,7 @@ def test_check_tells_when_the_list_is_to_be_renewed(
     assert (status, "no list" in text) == (Status.PROBLEM, True)
 
 
-def test_list_that_is_past_its_next_update_vouches_for_nobody(tmp_path: Path) -> None:
+def test_with_an_expired_revocation_list_every_message_is_refused(tmp_path: Path) -> None:
     bus = Bus(tmp_path)
     signatures = Signatures(bus.config())
     message = signed(bus.authority.folder, "koji")
@@ -178,7 +180,7 @@ def test_list_that_is_past_its_next_update_vouches_for_nobody(tmp_path: Path) ->
     assert fault(signatures, message) is None
 
 
-def test_elliptic_curve_verifies_no_message(tmp_path: Path) -> None:
+def test_elliptic_curve_certificate_is_refused(tmp_path: Path) -> None:
     """The authority has issued the certificate, and the signature is right."""
     bus = Bus(tmp_path)
     bus.authority.issue_tls("koji-curve")
@@ -217,7 +219,7 @@ def hub(processes: None, bus: Bus, tmp_path: Path) -> Iterator[HubProcess]:
 
 
 @pytest.mark.process
-def test_hub_takes_signed_messages_alone_and_counts_the_others(
+def test_hub_accepts_only_signed_messages_and_counts_the_others(
     bus: Bus, hub: HubProcess, sign: Sign, foreign: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = zmq.Context()
@@ -269,7 +271,9 @@ def test_hub_takes_signed_messages_alone_and_counts_the_others(
     assert "1 unsigned" in found.text
 
 
-def test_check_tells_whom_the_hub_believes(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_whose_messages_the_hub_accepts(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def found(**changes: Any) -> tuple[Status, str]:
         path = bus.state / "checked.py"
         path.write_text(f"config = {bus.config() | changes!r}\n")

@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
     return {"ssldir": str(tmp_path), "certnames": {f"shell.{host}": "fedimg"}}
 
 
-def test_a_signature_is_fedmsgs_own_byte_for_byte(config: dict[str, Any]) -> None:
+def test_signature_equals_fedmsgs_byte_for_byte(config: dict[str, Any]) -> None:
     theirs = fedmsg.crypto.x509_ng.sign(copy.deepcopy(MESSAGE), config["ssldir"], "fedimg")
     assert signed(config) == theirs
     # The second one is made with the key that the first has read.

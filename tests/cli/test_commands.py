@@ -533,7 +533,7 @@ def test_status_notes_that_no_worker_is_running(config: Path, run: Run, x86_job:
 
 
 @pytest.mark.process
-def test_second_worker_exits_with_5(config: Path, store: Store) -> None:
+def test_second_worker_exits_with_status_5(config: Path, store: Store) -> None:
     lease = FileLease(config.parent / "state")
     try:
         done = program(config, "worker")

@@ -106,7 +106,7 @@ def test_builds_own_tasks_and_unfinished_ones_are_not_stored(site: Site) -> None
     assert site.stored() == []
 
 
-def test_first_look_goes_back_as_configured(site: Site) -> None:
+def test_first_reading_goes_back_as_configured(site: Site) -> None:
     site.build()
     site.koji.advance(2 * DAY)
     recent = site.build()
@@ -128,7 +128,7 @@ def replay_from(site: Site, age: float) -> Any:
     return replace(mark, begin=begin, until=begin)
 
 
-def test_default_first_look_takes_a_day(site: Site) -> None:
+def test_first_reading_goes_back_a_day_by_default(site: Site) -> None:
     site.build()
     site.koji.advance(1.5 * DAY)
     recent = site.build()
@@ -137,7 +137,7 @@ def test_default_first_look_takes_a_day(site: Site) -> None:
     assert site.stored() == [recent]
 
 
-def test_first_look_that_is_cut_off_is_the_first_of_every_list(site: Site) -> None:
+def test_first_reading_that_is_cut_off_counts_for_every_list(site: Site) -> None:
     site.build(method=None)
     failing = Failing(site.store, 1, before=True)
     with pytest.raises(PowerLoss):
@@ -190,7 +190,7 @@ def test_hubs_clock_that_jumps_hides_nothing(site: Site) -> None:
     assert site.stored() == sorted([back, ahead, again])
 
 
-def test_first_look_at_a_hub_whose_clock_is_wrong(site: Site) -> None:
+def test_first_reading_of_a_hub_with_a_wrong_clock_misses_nothing(site: Site) -> None:
     site.koji.advance(400 * DAY)
     assert site.look()
     site.koji.advance(-400 * DAY)
@@ -199,7 +199,7 @@ def test_first_look_at_a_hub_whose_clock_is_wrong(site: Site) -> None:
     assert site.stored() == [missed]
 
 
-def test_workers_clock_does_not_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_of_the_worker_does_not_matter(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
     site.koji.clock = lambda: real()
     assert site.look()
@@ -245,7 +245,7 @@ class Failing(JobQueue):
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("nth", [1, 4, 5, 6, 9])
-def test_look_that_is_cut_off_goes_on(
+def test_reading_that_is_cut_off_goes_on(
     site: Site, monkeypatch: pytest.MonkeyPatch, nth: int, before: bool
 ) -> None:
     monkeypatch.setattr(koji_listing, "PAGE", 5)
@@ -280,7 +280,7 @@ def test_watermark_moves_past_queued_entries_only(
     assert mark.until == builds[4].completed
 
 
-def test_stopping_ends_a_look(site: Site) -> None:
+def test_stop_ends_a_reading(site: Site) -> None:
     site.build()
     site.stop.set()
     assert not site.look()
@@ -296,7 +296,7 @@ def test_left_out_entries_are_decided_once(site: Site) -> None:
         assert not site.waits(entry)
 
 
-def test_entry_that_a_forger_announced_early_is_asked_for_when_it_has_finished(site: Site) -> None:
+def test_entry_of_a_forged_early_announcement_is_looked_up_when_it_has_finished(site: Site) -> None:
     assert site.look()
     number = site.koji.records.next_build()
     site.jobs.enqueue_entry(f"build:{number}")
@@ -403,7 +403,7 @@ def test_replay_stores_what_has_no_job(site: Site) -> None:
     assert site.waits(left_out)
 
 
-def test_replay_of_more_than_is_listed_at_once_says_where_to_go_on(
+def test_replay_of_too_many_entries_reports_where_to_go_on(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(koji_listing, "PAGE", 2)

@@ -33,7 +33,7 @@ in_turns(lambda: once(work).get_result())
 """
 
 
-def test_recorded_effect_never_happens_again(tmp_path):
+def test_recorded_step_is_not_repeated(tmp_path):
     points = ["in plan", "after copy:b", "in publish:b", "in copy:d", "in end", "after end"]
     got = run(tmp_path, MANY.replace("AT_ONCE", "2"), *points)
     assert got == {name: [f"result of copy:{name}", f"result of publish:{name}"] for name in "abcd"}
@@ -47,7 +47,7 @@ def test_recorded_effect_never_happens_again(tmp_path):
     assert recorded == {"plan", "end"} | steps
 
 
-def test_unrecorded_effect_happens_again(tmp_path):
+def test_unrecorded_step_is_repeated(tmp_path):
     run(tmp_path, MANY.replace("AT_ONCE", "1"), "in copy:b")
     counts = Counter(line for line in happened(tmp_path) if not line.startswith("recorded "))
     assert counts.pop("copy:b") == 2

@@ -101,7 +101,9 @@ def test_announcement_of_a_partly_taken_entry_makes_no_second_job(
     assert len(site.store.jobs()) == 1
 
 
-def test_image_that_no_setting_admits_leaves_the_entry_taken(site: Site, tmp_path: Path) -> None:
+def test_image_of_an_unsupported_architecture_does_not_reopen_the_entry(
+    site: Site, tmp_path: Path
+) -> None:
     entry = site.build(tmp_path, "x86_64", "s390x")
     site.jobs.enqueue_entry(entry)
     site.resolve(entry)
@@ -138,7 +140,7 @@ def test_variant_chosen_later_brings_the_other_images_of_a_compose(
 
 
 @pytest.mark.parametrize("kind", ["ec2", "raw", "kvm", "a-type-of-next-year", "raw-xz"])
-def test_format_and_suffix_of_a_composes_image_decide(
+def test_images_of_a_compose_are_chosen_by_format_and_suffix(
     site: Site, tmp_path: Path, kind: str
 ) -> None:
     folder = add_compose(site.koji.root, COMPOSE, files(tmp_path))
@@ -146,7 +148,7 @@ def test_format_and_suffix_of_a_composes_image_decide(
     assert len(Composes(site.settings.composes).find(f"compose:{COMPOSE}").images) == 1
 
 
-def test_what_is_left_out_of_a_compose_is_named_with_its_reason(
+def test_images_left_out_of_a_compose_are_logged_with_reasons(
     site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -14,7 +14,7 @@ from fedimg.store.tables import holds
 DATABASES = ("sqlite", "postgresql")
 
 
-def test_hold_tells_since_when_by_whom_and_why(store: Store) -> None:
+def test_hold_names_its_beginning_author_and_reason(store: Store) -> None:
     assert Holds(store).current() is None
     hold, new = Holds(store).begin("ann@hub", "the release is\nat noon")
     assert new
@@ -29,7 +29,7 @@ def test_second_hold_changes_nothing(store: Store) -> None:
     assert Holds(store).begin("bob", "two") == (first, False)
 
 
-def test_of_holds_that_begin_together_one_is_new(store: Store) -> None:
+def test_only_one_of_two_simultaneous_holds_is_new(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         begun = list(pool.map(lambda n: Holds(store).begin(f"{n}", ""), range(8)))
     assert [new for _, new in begun].count(True) == 1

@@ -43,7 +43,7 @@ def test_entry_taken_in_three_times_is_one_intake(store, jobs):
 
 
 @pytest.mark.parametrize("ended", ["SUCCESS", "ERROR"])
-def test_entry_that_came_to_nothing_is_taken_in_again(store, jobs, ended):
+def test_entry_without_images_is_queued_again(store, jobs, ended):
     jobs.enqueue_entry("task:7")
     with store.engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE workflow_status SET status = '{ended}'")
@@ -149,7 +149,7 @@ def test_cancel_that_cannot_be_queued_leaves_the_job_running(store, jobs):
     assert queued(store)[workflow_id(PUBLISH, IMAGE.job, 1)][1] == "ENQUEUED"
 
 
-def test_what_was_submitted_is_there_after_a_restart(store, jobs):
+def test_submitted_jobs_survive_a_restart(store, jobs):
     jobs.submit(IMAGE)
     jobs.enqueue_entry("task:7")
     again = Store(store.directory, store.queue_url if store.shared else "")

@@ -58,7 +58,7 @@ def test_job_is_announced_once_at_each_point(store: Store) -> None:
     ]
 
 
-def test_next_run_announces_itself_and_not_what_is_there(store: Store) -> None:
+def test_next_run_announces_itself_and_no_existing_amis(store: Store) -> None:
     record_all(Recorder(store, IMAGE, 1, "us-east-1"))
     before = outbox(store)
     record_all(Recorder(store, IMAGE, 2, "us-east-1"))
@@ -98,7 +98,7 @@ def test_record_of_an_ami_tells_the_image_its_bytes_and_when_it_became_public(
     assert before <= (row.published_at or 0) <= time.time()
 
 
-def test_failed_test_and_failed_job(store: Store) -> None:
+def test_failed_boot_check_and_failed_job_are_announced(store: Store) -> None:
     recorder = Recorder(store, IMAGE, 1, "us-east-1")
     recorder.test_failed(
         ORIGIN, [CheckResult("runs a command", CheckState.FAILED, 60.0, "no")], "kernel panic"

@@ -138,12 +138,12 @@ def test_row_that_would_run_something_is_refused_and_runs_nothing(tmp_path: Path
 
 
 @pytest.mark.parametrize("row", ["", "x", "gAQ=", base64.b64encode(b"\x80\x04.").decode()])
-def test_row_that_is_no_pickle_is_refused_in_words(row: str) -> None:
+def test_row_that_is_no_pickle_is_refused(row: str) -> None:
     with pytest.raises(RowRefused, match="data that cannot be decoded"):
         read(row)
 
 
-def test_what_is_not_json_is_not_recorded() -> None:
+def test_value_that_is_not_json_is_not_recorded() -> None:
     with pytest.raises(TypeError):
         as_json({"path": Path("/")})
 
@@ -184,7 +184,7 @@ def test_worker_refuses_a_step_whose_row_would_run_something(tmp_path: Path) -> 
     assert "end" not in happened(tmp_path)
 
 
-def test_what_a_hub_queues_is_json(tmp_path: Path) -> None:
+def test_hub_queues_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
     queue = JobQueue(store)
     try:
@@ -202,7 +202,7 @@ def test_what_a_hub_queues_is_json(tmp_path: Path) -> None:
     assert json.loads(row[1])["positionalArgs"] == ["build:1"]
 
 
-def test_looking_at_an_entry_runs_nothing_of_it(tmp_path: Path) -> None:
+def test_reading_an_entry_runs_no_code(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     store = Store(tmp_path)
     queue = JobQueue(store)

@@ -62,7 +62,7 @@ def test_arguments_are_json_or_texts(site: Site) -> None:
         (["ec2.down", "x=1"], "ec2.down: "),
     ],
 )
-def test_action_that_cannot_be_done_is_told(site: Site, arguments: list[str], said: str) -> None:
+def test_action_that_fails_is_reported(site: Site, arguments: list[str], said: str) -> None:
     done = act(site, *arguments)
     assert done.returncode == 1
     assert said in done.stderr

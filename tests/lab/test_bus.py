@@ -104,7 +104,7 @@ def test_publisher_is_told_when_the_relay_is_down_and_a_new_one_takes_over(
             bus.close()
 
 
-def test_relay_dies_with_who_started_it(tmp_path: Path) -> None:
+def test_relay_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = """
 import os, pathlib, sys
 from lab.bus import Bus

@@ -229,7 +229,7 @@ def test_tags_at_creation_need_createtags_for_that_action(ec2: Site, create_acti
         assert f"ec2:CreateTags on resource: arn:aws:ec2:us-east-1:{ACCOUNT}:volume/*" in words
 
 
-def test_tags_asked_for_and_tags_there_are_different_keys(ec2: Site) -> None:
+def test_requested_tags_and_existing_tags_are_different_condition_keys(ec2: Site) -> None:
     held, bare = volume(ec2, site="mine"), volume(ec2)
     mine = user(
         ec2,
@@ -248,7 +248,7 @@ def test_tags_asked_for_and_tags_there_are_different_keys(ec2: Site) -> None:
         mine.delete_volume(VolumeId=id)
 
 
-def test_thing_that_is_gone_has_no_tags_to_be_allowed_by(ec2: Site) -> None:
+def test_deleted_resource_has_no_tags_that_could_allow_a_call(ec2: Site) -> None:
     id = volume(ec2, site="mine")
     ec2.client().delete_volume(VolumeId=id)
     by_tag = user(ec2, allow("ec2:DeleteVolume", StringEquals={"ec2:ResourceTag/site": "mine"}))()
@@ -297,7 +297,7 @@ def test_image_is_judged_by_its_snapshots_and_itself(ec2: Site) -> None:
     assert user(ec2, image, made)().register_image(**given)["ImageId"]
 
 
-def test_who_a_snapshot_is_shared_with_can_be_limited(ec2: Site) -> None:
+def test_accounts_that_a_snapshot_is_shared_with_can_be_limited(ec2: Site) -> None:
     id = snapshot(ec2)
     mine = user(
         ec2,
@@ -366,7 +366,7 @@ def test_blocks_are_judged_by_their_snapshot(ec2: Site) -> None:
     mine.complete_snapshot(SnapshotId=started, ChangedBlocksCount=0)
 
 
-def test_quotas_are_looked_at_by_who_may(ec2: Site) -> None:
+def test_quotas_are_read_only_with_permission(ec2: Site) -> None:
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-0E3CBAB9"}
     allowed = user(ec2, allow("servicequotas:GetServiceQuota"))("service-quotas")
     assert allowed.get_service_quota(**asked)["Quota"]["Value"]
@@ -406,7 +406,7 @@ def denied(call: Callable[..., Any], words: str = "", **given: Any) -> None:
     assert words in response["Error"].get("Message", "")
 
 
-def test_iam_is_judged_by_what_is_acted_on(ec2: Site) -> None:
+def test_iam_calls_are_judged_by_the_resource_that_they_act_on(ec2: Site) -> None:
     ann = user(
         ec2,
         allow(["iam:CreateUser", "iam:TagUser"], f"arn:aws:iam::{ACCOUNT}:user/mine/*"),
@@ -467,9 +467,7 @@ def test_denial_in_iam_wins(ec2: Site) -> None:
         ("", "Version=2010-05-08", FORM),
     ],
 )
-def test_request_that_may_be_read_in_two_ways_is_refused(
-    ec2: Site, query: str, body: str, content_type: str
-) -> None:
+def test_ambiguous_request_is_refused(ec2: Site, query: str, body: str, content_type: str) -> None:
     mine = user(ec2, allow("iam:*"))
     url = f"{ec2.ec2.url}/?{query}".rstrip("?")
     asked = AWSRequest("POST", url, {"Content-Type": content_type}, body)
@@ -479,7 +477,7 @@ def test_request_that_may_be_read_in_two_ways_is_refused(
     assert "<Code>AccessDenied</Code>" in answer.text
 
 
-def test_call_is_judged_by_what_is_done(ec2: Site) -> None:
+def test_call_is_judged_by_the_action_that_it_performs(ec2: Site) -> None:
     """Of a group in the URL and another in the body, one would be judged and one removed."""
     made = ec2.client().create_security_group(GroupName="judged", Description="d")["GroupId"]
     mine = user(ec2, allow("ec2:DescribeSecurityGroups"))
@@ -492,7 +490,7 @@ def test_call_is_judged_by_what_is_done(ec2: Site) -> None:
     assert ec2.client().describe_security_groups(GroupIds=[made])["SecurityGroups"]
 
 
-def test_roles_are_assumed_by_who_may(ec2: Site) -> None:
+def test_roles_are_assumed_only_with_permission(ec2: Site) -> None:
     role = f"arn:aws:iam::{ACCOUNT}:role/"
     mine = user(ec2, allow("sts:AssumeRole", f"{role}mine"))("sts")
     assert mine.get_caller_identity()["Account"] == ACCOUNT
@@ -534,7 +532,7 @@ def test_s3_is_judged_by_bucket_and_object(ec2: Site) -> None:
     assert everything.list_buckets()["Buckets"]
 
 
-def test_services_of_which_the_lab_knows_no_policies_are_the_accounts(ec2: Site) -> None:
+def test_services_without_known_policies_are_for_the_accounts_keys_only(ec2: Site) -> None:
     mine = user(ec2, allow("*"))("sns")
     denied(mine.list_topics, "sns, of which the lab evaluates no policies")
     assert ec2.client("sns").list_topics()["Topics"] == []

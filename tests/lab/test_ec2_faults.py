@@ -100,7 +100,7 @@ def test_refusals_have_ec2s_own_status(ec2: Site, code: str, status: int) -> Non
     assert refused.value.response["ResponseMetadata"]["RequestId"]
 
 
-def test_ebs_direct_refuses_in_its_own_words(ec2: Site) -> None:
+def test_ebs_direct_refuses_with_its_own_errors(ec2: Site) -> None:
     follow(
         ec2.ec2,
         [
@@ -190,7 +190,7 @@ def test_slow_call_takes_its_seconds(ec2: Site) -> None:
     assert time.monotonic() - began >= 0.5
 
 
-def test_call_that_hangs_breaks_off_with_its_plan(ec2: Site) -> None:
+def test_hanging_call_ends_when_its_plan_is_replaced(ec2: Site) -> None:
     client = ec2.client()
     follow(ec2.ec2, [{"fault": "slow", "seconds": 100_000, "action": "DescribeImages"}])
     calm = threading.Timer(0.5, follow, (ec2.ec2, []))
@@ -249,7 +249,7 @@ def test_fresh_snapshot_is_unknown_to_ebs_direct(ec2: Site) -> None:
     assert code_of(complete) == ""
 
 
-def test_stale_answer_is_how_things_were(ec2: Site) -> None:
+def test_stale_answer_shows_an_earlier_state(ec2: Site) -> None:
     client = ec2.client()
     follow(ec2.ec2, [{"fault": "stale", "seconds": 1, "action": "DescribeVolumes"}])
     began = time.monotonic()
@@ -348,6 +348,6 @@ def test_example_shows_every_kind_of_fault() -> None:
         ({"faults": [{"fault": "reset", "action": [1]}]}, r"action = \[1\] is none of"),
     ],
 )
-def test_plan_that_would_not_do_what_it_says_is_refused(plan: Any, words: str) -> None:
+def test_plan_without_the_described_effect_is_refused(plan: Any, words: str) -> None:
     with pytest.raises(PlanError, match=words):
         Plan.of(plan)

@@ -286,7 +286,7 @@ def test_images_come_in_pages(ec2: Any, snapshot: Snap) -> None:
     assert [len(page["Images"]) for page in pages] == [2, 2, 1]
 
 
-def test_what_has_no_tags_is_described_without_them(ec2: Any, snapshot: Snap) -> None:
+def test_image_without_tags_is_described_without_them(ec2: Any, snapshot: Snap) -> None:
     client, snap = ec2.client(), snapshot()
     image = client.register_image(**hvm(snap))["ImageId"]
     (shown,) = client.describe_images(ImageIds=[image])["Images"]
@@ -319,7 +319,7 @@ def test_protected_image_is_not_deregistered(ec2: Any, snapshot: Snap) -> None:
     client.deregister_image(ImageId=image)
 
 
-def test_deprecated_image_says_when(ec2: Any, snapshot: Snap) -> None:
+def test_deprecated_image_shows_its_date(ec2: Any, snapshot: Snap) -> None:
     client = ec2.client()
     image = client.register_image(**hvm(snapshot()))["ImageId"]
     client.enable_image_deprecation(ImageId=image, DeprecateAt="2031-01-01T00:00:00Z")

@@ -82,13 +82,13 @@ def test_streamed_vmdk_is_imported(ec2: Any, imported: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vmdk", "vhd"])
-def test_other_bytes_fail_the_task(imported: Any, kind: str) -> None:
+def test_import_of_an_unknown_format_fails_its_task(imported: Any, kind: str) -> None:
     detail = imported(kind, b"no disk at all" * 100)
     assert detail["Status"] == "deleted"
     assert "Disk validation failed" in detail["StatusMessage"]
 
 
-def test_upload_in_parts_tells_the_checksums(ec2: Any) -> None:
+def test_upload_in_parts_returns_the_checksums(ec2: Any) -> None:
     s3 = ec2.client("s3")
     s3.create_bucket(Bucket="disks")
     upload = {"Bucket": "disks", "Key": "disk"}

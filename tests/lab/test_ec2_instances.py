@@ -99,7 +99,7 @@ def test_volumes_hold_the_images_bytes_and_end_with_the_instance(ec2: Any, utili
     assert not root.path.exists()
 
 
-def test_machine_is_given_what_the_launch_says(ec2: Any, utility: str) -> None:
+def test_machine_gets_the_properties_of_its_launch(ec2: Any, utility: str) -> None:
     client = ec2.client()
     client.create_key_pair(KeyName="ours", KeyType="ed25519")
     id = run(
@@ -313,7 +313,7 @@ def test_protected_instance_is_not_terminated(ec2: Any, utility: str) -> None:
     client.terminate_instances(InstanceIds=[id])
 
 
-def test_launch_template_gives_what_the_call_does_not(ec2: Any, utility: str) -> None:
+def test_launch_template_adds_to_the_call(ec2: Any, utility: str) -> None:
     client = ec2.client()
     client.create_launch_template(
         LaunchTemplateName="ours",

@@ -178,7 +178,7 @@ def test_public_images_have_a_quota(start: Any) -> None:
 
 
 @pytest.mark.parametrize("item", [{"UserId": "123"}, {"Group": "some"}])
-def test_nobody_is_not_permitted(ec2: Any, item: dict[str, str]) -> None:
+def test_sharing_with_nobody_is_refused(ec2: Any, item: dict[str, str]) -> None:
     client = ec2.client()
     made = image(client)
     permission = {"Add": [item]}

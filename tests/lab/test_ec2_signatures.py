@@ -172,7 +172,7 @@ def test_signature_is_good_for_five_minutes(minutes: float, so: Reason | None) -
         ({}, Reason.UNSIGNED),
     ],
 )
-def test_what_is_no_signature_is_none(headers: dict[str, str], so: Reason) -> None:
+def test_malformed_signature_is_refused(headers: dict[str, str], so: Reason) -> None:
     assert refused(received("/", {**HEADERS, **headers})) is so
 
 
@@ -250,7 +250,7 @@ ASKED: dict[str, tuple[bytes, dict[str, str]]] = {
         ),
     ],
 )
-def test_each_service_refuses_in_its_own_words(
+def test_each_service_refuses_with_its_own_error(
     ec2: Site,
     monkeypatch: pytest.MonkeyPatch,
     service: str,
@@ -283,7 +283,7 @@ def test_body_that_was_changed_on_its_way_is_refused(ec2: Site) -> None:
     assert code(requests.post(url, other, headers=given, timeout=10))[1] == "AuthFailure"
 
 
-def test_url_that_was_signed_is_good_until_it_expires(ec2: Site) -> None:
+def test_signed_url_works_until_it_expires(ec2: Site) -> None:
     s3 = ec2.client("s3")
     s3.create_bucket(Bucket="signed")
     s3.put_object(Bucket="signed", Key="a b/ü+~.txt", Body=b"text")
@@ -306,7 +306,7 @@ def test_url_that_was_signed_is_good_until_it_expires(ec2: Site) -> None:
     assert code(requests.get(url, timeout=10))[1] == "RequestTimeTooSkewed"
 
 
-def test_url_is_good_for_no_other_service_than_it_was_signed_for(ec2: Site) -> None:
+def test_signed_url_works_for_its_own_service_only(ec2: Site) -> None:
     asked = AWSRequest("POST", f"{ec2.ec2.url}/iam_us-east-1/", {}, b"")
     SigV4QueryAuth(Keys(*KEY), "s3", "us-east-1").add_auth(asked)
     body = "Action=ListUsers&Version=2010-05-08"
@@ -314,7 +314,7 @@ def test_url_is_good_for_no_other_service_than_it_was_signed_for(ec2: Site) -> N
     assert "ListUsersResult" not in answer.text
 
 
-def test_s3_takes_bodies_as_it_does(ec2: Site) -> None:
+def test_s3_accepts_the_body_hashes_that_aws_accepts(ec2: Site) -> None:
     s3 = ec2.client("s3")
     s3.create_bucket(Bucket="bodies")
     url = f"{ec2.ec2.url}/bodies/name"
@@ -351,7 +351,7 @@ def test_block_whose_digest_is_not_its_own_is_refused_after_the_signature(ec2: S
         ebs.put_snapshot_block(BlockData=b"x" * len(block), Checksum=checksum, **put)
 
 
-def test_key_is_good_as_long_as_iam_says_so(ec2: Site) -> None:
+def test_key_works_until_iam_deactivates_it(ec2: Site) -> None:
     iam = ec2.client("iam")
     iam.create_user(UserName="ann")
     iam.put_user_policy(
@@ -416,7 +416,7 @@ def test_session_needs_its_token_and_ends(ec2: Site, monkeypatch: pytest.MonkeyP
     "path",
     ["/moto-api/reset", "/moto-api/data.json", "/latest/meta-data/iam/security-credentials/"],
 )
-def test_motos_own_pages_are_closed(ec2: Site, path: str) -> None:
+def test_own_pages_of_moto_are_closed(ec2: Site, path: str) -> None:
     for ask in (requests.get, requests.post):
         assert ask(ec2.ec2.url + path, timeout=10).status_code == 404
 
@@ -442,7 +442,7 @@ def test_pages_of_the_lab_ask_for_the_token(ec2: Site, method: str, path: str) -
     assert answer.status_code == 200
 
 
-def test_no_other_account_is_had_by_a_header(ec2: Site) -> None:
+def test_header_does_not_choose_another_account(ec2: Site) -> None:
     url = f"{ec2.ec2.url}/"
     given = signed(url, "sts", IDENTITY.encode(), Content_Type=FORM)
     given["X-Moto-Account-Id"] = "999999999999"

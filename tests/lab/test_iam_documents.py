@@ -68,7 +68,7 @@ def test_resources_are_compared_part_by_part(pattern: str, fits: bool | None) ->
     assert allows(allow(Resource=pattern)) is fits
 
 
-def test_what_is_yet_to_be_made_fits_a_wildcard_and_no_id() -> None:
+def test_resource_that_is_not_made_yet_matches_a_wildcard_and_no_id() -> None:
     new = "arn:aws:ec2:us-east-1::snapshot/*"
     assert allows(allow(Resource="arn:aws:ec2:*::snapshot/*"), resource=new)
     assert not allows(allow(Resource="arn:aws:ec2:*::snapshot/snap-*"), resource=new)
@@ -77,12 +77,12 @@ def test_what_is_yet_to_be_made_fits_a_wildcard_and_no_id() -> None:
     assert not allows(only_new, resource="arn:aws:ec2:us-east-1::snapshot/snap-1")
 
 
-def test_action_without_resources_is_allowed_on_everything_alone() -> None:
+def test_action_without_resources_needs_resource_star() -> None:
     assert allows(allow(), resource="*")
     assert not allows(allow(Resource="arn:aws:ec2:*:*:instance/*"), resource="*")
 
 
-def test_nothing_is_allowed_unless_somebody_says_so_and_nobody_denies_it() -> None:
+def test_call_needs_an_allow_and_no_deny() -> None:
     deny = {"Effect": "Deny", "Action": "ec2:*", "Resource": "arn:aws:ec2:*:*:instance/*"}
     assert not allows(allow(Action="ec2:StopInstances"))
     assert allows(allow())
@@ -94,7 +94,7 @@ def test_nothing_is_allowed_unless_somebody_says_so_and_nobody_denies_it() -> No
     assert (decision.explicit, decision.by) == (True, ("D",))
 
 
-def test_not_action_and_not_resource_turn_around() -> None:
+def test_not_action_and_not_resource_match_everything_else() -> None:
     others = {"Effect": "Allow", "NotAction": "ec2:Stop*", "Resource": "*"}
     assert allows(others)
     assert not allows({**others, "NotAction": "ec2:Run*"})
@@ -151,7 +151,9 @@ K = "aws:ResourceTag/site"
         ({"ArnNotLike": {K: "arn:aws:ec2:*:*:vpc/*"}}, ["arn:aws:ec2:r:1:vpc/vpc-1"], False),
     ],
 )
-def test_conditions(condition: dict[str, Any], values: list[str], holds: bool) -> None:
+def test_condition_operators_compare_as_in_iam(
+    condition: dict[str, Any], values: list[str], holds: bool
+) -> None:
     asked = Asked("ec2:RunInstances", ARN, context({K: values}))
     assert decide(parse(document(allow(Condition=condition))), asked).allowed is holds
 
@@ -163,7 +165,7 @@ def test_keys_are_compared_without_case() -> None:
     )
 
 
-def test_variables_stand_for_what_is_known_of_the_request() -> None:
+def test_variables_stand_for_values_of_the_request() -> None:
     own = allow(Condition={"StringEquals": {"aws:ResourceTag/owner": "${aws:username}"}})
     tag = {"aws:ResourceTag/owner": "ann"}
     assert allows(own, aws_username="ann", **tag)
@@ -186,7 +188,9 @@ def test_variables_stand_for_what_is_known_of_the_request() -> None:
         (allow(Condition={"Null": {K: "maybe"}}), "true or false"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(statement: dict[str, Any], words: str) -> None:
+def test_policy_element_that_the_lab_cannot_evaluate_is_refused(
+    statement: dict[str, Any], words: str
+) -> None:
     with pytest.raises(Malformed, match=words):
         parse(document(statement))
 
@@ -195,7 +199,7 @@ def test_what_cannot_be_evaluated_is_refused(statement: dict[str, Any], words: s
     "text",
     ["{", "[]", '{"Version": "2012-10-17"}', '{"Version": "2008-10-17", "Statement": [{}]}'],
 )
-def test_what_is_no_policy_is_refused(text: str) -> None:
+def test_invalid_policy_is_refused(text: str) -> None:
     with pytest.raises(Malformed):
         parse(text)
 

@@ -62,7 +62,7 @@ def test_scratch_task_is_answered_as_a_real_hub_does(koji: Koji, hub: Any, image
     assert image.name in built["files"]
 
 
-def test_koji_command_is_told_what_lies_beside_tasks_and_builds(
+def test_koji_command_gets_the_further_answers_that_it_needs(
     koji: Koji, hub: Any, image: Path
 ) -> None:
     """Run `koji taskinfo`, `buildinfo`, `list-builds --package` and the downloads."""
@@ -88,7 +88,7 @@ def test_koji_command_is_told_what_lies_beside_tasks_and_builds(
     assert hub.getMavenBuild(build.id) is hub.getWinBuild(build.id) is None
 
 
-def test_unknown_ids_and_failures(koji: Koji, hub: Any, image: Path) -> None:
+def test_unknown_ids_and_failed_tasks_are_faults(koji: Koji, hub: Any, image: Path) -> None:
     task = koji.add_task(
         NAME, VERSION, RELEASE, {"x86_64": [image]}, failed_arches=["ppc64le"], owner="ausil"
     )
@@ -170,7 +170,7 @@ def test_task_folders_are_not_zero_padded(koji: Koji, image: Path) -> None:
     assert "/work/tasks/61/110410061/" in koji.url(koji.paths(task)[0])
 
 
-def test_integers_over_32_bits_travel(koji: Koji) -> None:
+def test_integers_over_32_bits_are_transferred(koji: Koji) -> None:
     big = "<value><i8>3221225472</i8></value>"
     params = f"<params><param>{big}</param></params>"
     call = f"<methodCall><methodName>echo</methodName>{params}</methodCall>"
@@ -253,7 +253,7 @@ def test_messages_have_the_fields_consumers_rely_on(koji: Koji, image: Path) -> 
         ("lines=1-2", 200, 0, None),
     ],
 )
-def test_ranges(
+def test_byte_ranges_are_served(
     koji: Koji, image: Path, header: str | None, status: int, first: int, last: int | None
 ) -> None:
     koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
@@ -275,7 +275,7 @@ def test_ranges(
         assert answer.headers["Content-Range"] == span
 
 
-def test_range_outside_of_the_file(koji: Koji, image: Path) -> None:
+def test_byte_range_outside_of_the_file_is_refused(koji: Koji, image: Path) -> None:
     koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
     url = f"{koji.top_url}/packages/{NAME}/{VERSION}/{RELEASE}/images/{image.name}"
 
@@ -287,7 +287,7 @@ def test_range_outside_of_the_file(koji: Koji, image: Path) -> None:
     assert requests.get(url, headers=stale, timeout=5).status_code == 200
 
 
-def test_many_clients_at_once(koji: Koji, image: Path) -> None:
+def test_many_clients_are_answered_at_once(koji: Koji, image: Path) -> None:
     koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
     url = f"{koji.top_url}/packages/{NAME}/{VERSION}/{RELEASE}/images/{image.name}"
 
@@ -306,7 +306,7 @@ def test_nothing_but_the_files_is_served(koji: Koji, image: Path, path: str) -> 
     assert requests.post(f"{koji.top_url}/{path}", timeout=5).status_code == 405
 
 
-def test_down_and_up_at_the_same_address(koji: Koji, hub: Any) -> None:
+def test_hub_comes_back_at_the_same_address(koji: Koji, hub: Any) -> None:
     koji.down()
     with pytest.raises(xmlrpc.client.ProtocolError) as caught:
         hub.getAPIVersion()
@@ -370,7 +370,7 @@ def test_lists_refuse_what_koji_cannot_do(koji: Koji, hub: Any, image: Path) -> 
     assert fault(hub.listBuilds, starred(completeAfter="soon"))[0] == 1
 
 
-def test_lists_show_what_tasks_ended_with(koji: Koji, hub: Any, image: Path) -> None:
+def test_lists_show_the_results_of_tasks(koji: Koji, hub: Any, image: Path) -> None:
     for state in ("CLOSED", "FAILED", "OPEN", "CANCELED"):
         koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, state=state)
 
@@ -389,7 +389,7 @@ def test_lists_show_what_tasks_ended_with(koji: Koji, hub: Any, image: Path) -> 
     assert others == [None, None]
 
 
-def test_results_of_tasks_that_have_none(koji: Koji, hub: Any, image: Path) -> None:
+def test_task_without_a_result_answers_with_its_fault(koji: Koji, hub: Any, image: Path) -> None:
     running, cancelled = (
         koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, state=state).id
         for state in ("OPEN", "CANCELED")
@@ -417,7 +417,9 @@ def test_results_of_tasks_that_have_none(koji: Koji, hub: Any, image: Path) -> N
         ("multiCall", [], 1019),
     ],
 )
-def test_arguments_that_koji_refuses(hub: Any, call: str, arguments: list[Any], code: int) -> None:
+def test_arguments_that_koji_refuses_are_refused(
+    hub: Any, call: str, arguments: list[Any], code: int
+) -> None:
     assert fault(getattr(hub, call), *arguments)[0] == code
 
 
@@ -451,7 +453,7 @@ def test_build_or_task_that_koji_cannot_put_into_words_spoils_every_answer_that_
     assert hub.hello() == "Hello World"
 
 
-def test_hub_over_http(koji: Koji) -> None:
+def test_hub_is_served_over_http(koji: Koji) -> None:
     call = "<methodCall><methodName>hello</methodName></methodCall>"
     answer = requests.post(koji.hub_url, data=call, timeout=5)
     assert answer.headers["Content-Type"] == "text/xml"
@@ -463,7 +465,7 @@ def test_hub_over_http(koji: Koji) -> None:
         assert requests.post(koji.hub_url, data=document, timeout=5).status_code == 400
 
 
-def test_offline_and_back(koji: Koji, hub: Any) -> None:
+def test_offline_hub_comes_back(koji: Koji, hub: Any) -> None:
     koji.offline("planned outage")
     assert fault(hub.getAPIVersion) == (1014, "planned outage")
     koji.up()
@@ -481,7 +483,7 @@ def test_scratch_files_are_links_to_their_owners_folder(koji: Koji, hub: Any, im
     assert requests.get(koji.url(path), timeout=5).content == image.read_bytes()
 
 
-def test_clock_of_its_own(tmp_path: Path, koji: Koji, image: Path) -> None:
+def test_hub_has_a_clock_of_its_own(tmp_path: Path, koji: Koji, image: Path) -> None:
     real = time.time()
     assert abs(koji.advance(7 * 86400) - real - 7 * 86400) < 60
     build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
@@ -497,7 +499,7 @@ def test_clock_of_its_own(tmp_path: Path, koji: Koji, image: Path) -> None:
         later.close()
 
 
-def test_hub_that_fails_at_one_task_or_build(koji: Koji, hub: Any, image: Path) -> None:
+def test_hub_may_fail_at_one_task_or_build(koji: Koji, hub: Any, image: Path) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
     task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]})
     koji.trouble(build.id, "KeyError: 'extra'")

@@ -21,7 +21,7 @@ def test_without_kvm_machines_are_emulated(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_came_of_the_trial_is_said_and_kept_until_what_was_tried_is_another(
+def test_result_of_the_trial_is_kept_until_its_subject_changes(
     tmp_path: Path, cloud_image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # There for this user; whether guests run with what this host has of it, QEMU finds out.

@@ -169,7 +169,7 @@ def test_grub_legacy_reads_no_gpt(image: Callable[..., Path]) -> None:
     assert "cannot read a GPT" in said(pv(image(uefi=True)))
 
 
-def test_what_cannot_be_read_here_is_said(image: Callable[..., Path]) -> None:
+def test_unreadable_file_system_is_reported(image: Callable[..., Path]) -> None:
     path = image()
     overwrite(path, ROOT_OFFSET, b"XFSB")
     overwrite(path, ROOT_OFFSET + 1024, bytes(1024))

@@ -41,7 +41,7 @@ def test_top_level_keys_and_the_key_pair_are_the_default_users() -> None:
     assert all("Please login as the user" in key for key in people(cloud)["root"].authorized_keys)
 
 
-def test_users_are_those_that_are_named() -> None:
+def test_only_the_named_users_exist() -> None:
     cloud = parsed(
         "#cloud-config\nusers:\n  - default\n  - name: alice\n"
         f"    ssh_authorized_keys: ['{KEY}']\n    sudo: ALL=(ALL) NOPASSWD:ALL\n  - bob\n"
@@ -66,7 +66,7 @@ def test_users_are_those_that_are_named() -> None:
         b"#cloud-config\n\xff: 1\n",
     ],
 )
-def test_what_cannot_be_understood_is_warned_of_and_left_out(text: str | bytes) -> None:
+def test_unknown_keys_are_warned_of_and_left_out(text: str | bytes) -> None:
     cloud = parsed(text, public_key=KEY)
     assert cloud.warnings
     assert people(cloud)["root"]
@@ -98,7 +98,7 @@ def test_files_are_decoded() -> None:
     assert found == [("/a", b"packed", 0o600, False), ("/b", b"plain", 0o644, True)]
 
 
-def test_an_instance_does_what_its_user_data_says(site: Rig) -> None:
+def test_instance_carries_out_its_user_data(site: Rig) -> None:
     alice = Key()
     launch = site.start(
         site.launch(
@@ -145,7 +145,7 @@ def test_a_failing_runcmd_is_an_error_of_cloud_init(site: Rig) -> None:
     site.machines.terminate(launch.instance_id)
 
 
-def test_root_is_told_to_come_as_somebody_else(site: Rig) -> None:
+def test_login_as_root_is_refused_with_advice(site: Rig) -> None:
     launch = site.start(site.launch())
     shell = site.connect(launch, "root")
     _, stdout, _ = shell.client.exec_command("true")
@@ -154,7 +154,7 @@ def test_root_is_told_to_come_as_somebody_else(site: Rig) -> None:
     site.machines.terminate(launch.instance_id)
 
 
-def test_root_may_come_when_user_data_says_so(site: Rig) -> None:
+def test_login_as_root_is_accepted_if_user_data_allows_it(site: Rig) -> None:
     launch = site.start(site.launch(user_data=site.user_data("disable_root: false\n")))
     assert site.connect(launch, "root")("id -u; pwd").output == "0\n/root\n"
     site.machines.terminate(launch.instance_id)
@@ -184,7 +184,7 @@ def test_a_generated_host_key_is_told_on_the_console(site: Rig) -> None:
     site.machines.terminate(launch.instance_id)
 
 
-def test_a_host_key_that_is_none_leaves_no_server(site: Rig) -> None:
+def test_invalid_host_key_leaves_no_ssh_server(site: Rig) -> None:
     user_data = b"#cloud-config\nssh_keys: {ed25519_private: nonsense}\n"
     launch = site.start(site.launch(user_data=user_data))
     console = site.console_with(launch, "login:")

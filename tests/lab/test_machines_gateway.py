@@ -84,7 +84,7 @@ def until_found(address: str, what: str) -> None:
         assert time.monotonic() < deadline, now
 
 
-def test_silence_then_refusal_then_the_server_and_so_again_after_a_reboot(
+def test_gateway_is_silent_then_refuses_then_connects_and_so_after_a_reboot(
     machine: Machine, loop: asyncio.AbstractEventLoop, held: tuple[str, socket.socket]
 ) -> None:
     address, holder = held

@@ -175,7 +175,7 @@ def test_a_volume_opened_with_truncation_keeps_its_size(site: Rig) -> None:
     site.machines.terminate(launch.instance_id)
 
 
-def test_the_login_user_needs_sudo_for_what_is_roots(site: Rig, shell: Shell) -> None:
+def test_login_user_needs_sudo_for_roots_files(site: Rig, shell: Shell) -> None:
     assert shell("id -un").output == "fedora\n"
     for command in ("echo x >/dev/nvme0n1", "touch /etc/x", "ls /root", "touch /usr/x"):
         assert shell(command).status != 0, command
@@ -196,7 +196,7 @@ def test_a_machine_sees_nothing_of_its_host(site: Rig, shell: Shell) -> None:
     assert shell("hostname").output.strip() not in ("", socket.gethostname())
 
 
-def test_what_needs_an_init_says_that_there_is_none(shell: Shell) -> None:
+def test_command_that_needs_an_init_fails_with_a_message(shell: Shell) -> None:
     answer = shell("systemctl is-system-running || echo failed")
     assert "failed" in answer.output
     assert "running" not in answer.output.split()
@@ -247,7 +247,7 @@ def test_many_commands_at_once(shell: Shell) -> None:
     assert time.monotonic() - began < 12
 
 
-def test_a_command_ends_as_it_ended(shell: Shell) -> None:
+def test_exit_status_of_a_command_is_passed_on(shell: Shell) -> None:
     assert shell("exit 7").status == 7
     assert shell("echo out; echo err >&2") == shell("exit 0").__class__(0, "out\n", "err\n")
     assert shell("nonsense").status == 127
@@ -255,7 +255,7 @@ def test_a_command_ends_as_it_ended(shell: Shell) -> None:
     assert shell("kill -TERM $$").status == -1
 
 
-def test_a_terminal_is_one(shell: Shell) -> None:
+def test_requested_terminal_is_a_terminal(shell: Shell) -> None:
     channel = shell.client.get_transport().open_session()
     channel.get_pty(width=90, height=33)
     channel.exec_command("test -t 0 && stty size; read word; echo got $word")
@@ -301,7 +301,7 @@ def test_a_connection_that_is_not_admitted_gets_no_banner(site: Rig) -> None:
     site.machines.terminate(launch.instance_id)
 
 
-def test_a_question_to_a_security_group_holds_no_machine_up(site: Rig) -> None:
+def test_slow_check_of_a_security_group_delays_no_other_machine(site: Rig) -> None:
     busy = threading.Lock()
 
     def admits(source: str, port: int) -> bool:
@@ -315,7 +315,7 @@ def test_a_question_to_a_security_group_holds_no_machine_up(site: Rig) -> None:
         site.machines.terminate(launch.instance_id)
 
 
-def test_nobody_else_gets_in(site: Rig) -> None:
+def test_other_keys_and_users_are_refused(site: Rig) -> None:
     launch = site.start(site.launch())
     site.connect(launch)
     for user, key in (("fedora", Key()), ("nobody", site.client_key)):

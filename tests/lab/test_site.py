@@ -85,7 +85,7 @@ def running(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert processes_of(running.state) == {}
 
 
-def test_site_json_leads_to_everything(running: Running) -> None:
+def test_site_json_has_every_address(running: Running) -> None:
     site = running.site
 
     assert site["region"] == "us-east-1"
@@ -217,7 +217,7 @@ def test_announce_adds_to_koji_and_tells_the_bus(running: Running, kind: str) ->
         _unpack(requests.get(url, timeout=5).content)
 
 
-def test_build_that_the_bus_has_lost_a_week_ago(running: Running) -> None:
+def test_build_of_last_week_may_be_added_without_a_message(running: Running) -> None:
     def run(*arguments: str) -> str:
         return subprocess.run(
             lab(arguments[0], "--state", running.state, *arguments[1:]),
@@ -243,7 +243,7 @@ def _unpack(packed: bytes) -> None:
         raise ValueError(f"status {done.returncode}")
 
 
-def test_control_refuses_what_has_no_token_or_no_sense(running: Running) -> None:
+def test_control_refuses_requests_without_token_or_with_errors(running: Running) -> None:
     site = running.site
 
     with pytest.raises(SiteError, match="token"):
@@ -326,7 +326,7 @@ def test_site_with_a_policy_has_keys_that_may_do_no_more(tmp_path: Path) -> None
         running.stop(signal.SIGTERM)
 
 
-def test_policy_that_is_none_is_named(tmp_path: Path) -> None:
+def test_invalid_policy_is_named(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text('{"Version": "2012-10-17", "Statement": {"Effect": "Allow"}}')
     said = subprocess.run(

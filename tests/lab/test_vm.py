@@ -209,7 +209,7 @@ def test_reaches_the_services_of_the_lab_and_nothing_else(site: Site, booted: Bo
     assert booted.shell("curl -sS -m 5 http://169.252.0.2/").status != 0
 
 
-def test_metadata_want_a_token(booted: Booted) -> None:
+def test_metadata_need_a_token(booted: Booted) -> None:
     at = "http://169.254.169.254/latest"
     asked = booted.shell(f"curl -s -o /dev/null -w '%{{http_code}}' {at}/meta-data/")
     assert asked.output == "401"

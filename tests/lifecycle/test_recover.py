@@ -97,7 +97,7 @@ def unfinished(site: Site, image: RawImage | None = None) -> tuple[RawImage, lis
     return image, site.register(image, ORIGIN)
 
 
-def test_record_is_what_it_was(site: Site) -> None:
+def test_recovered_record_equals_the_lost_one(site: Site) -> None:
     for _ in range(2):
         site.publish()
     before = record(site)
@@ -328,7 +328,7 @@ def test_jobs_that_have_a_record_keep_it(site: Site) -> None:
     assert not {ami.id for ami in registered} & {row.ami for row in site.rows()}
 
 
-def test_what_the_tags_of_former_versions_lack_is_read_from_the_description(site: Site) -> None:
+def test_facts_missing_from_former_versions_tags_are_read_from_the_description(site: Site) -> None:
     image = site.publish()
     long = replace(
         site.image(), url=f"https://koji.example.org/{'x' * 250}/Fedora-Cloud-Base-43-0.raw.xz"

@@ -34,7 +34,7 @@ def kinds(site: Site) -> list[tuple[str, str]]:
     return [(each.kind.value, each.id) for each in differences(site)]
 
 
-def test_what_is_as_recorded_has_no_difference_and_the_comparison_is_recorded(site: Site) -> None:
+def test_unchanged_amis_have_no_difference_and_the_comparison_is_recorded(site: Site) -> None:
     site.publish()
     before = time.time()
     assert differences(site) == []
@@ -151,7 +151,7 @@ def test_ami_without_its_tags_is_found_by_its_id(site: Site) -> None:
     assert differences(site) == []
 
 
-def test_another_snapshot_is_told_and_never_repaired(site: Site) -> None:
+def test_ami_of_another_snapshot_is_reported_and_never_repaired(site: Site) -> None:
     """Whoever may register AMIs could put another one in the place of ours, under its name."""
     row = site.row(site.publish())
     other = site.row(site.publish())
@@ -169,7 +169,7 @@ def test_another_snapshot_is_told_and_never_repaired(site: Site) -> None:
     assert "only reported" in plan.left[0]
 
 
-def test_block_public_access_is_told(site: Site) -> None:
+def test_block_public_access_is_reported(site: Site) -> None:
     site.publish()
     site.ec2().enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
     site.ec2().enable_snapshot_block_public_access(State="block-all-sharing")
@@ -229,7 +229,7 @@ def test_private_snapshot_of_a_public_ami_is_repaired(site: Site) -> None:
     assert differences(site) == []
 
 
-def test_what_is_public_and_recorded_as_private_is_hidden_by_a_repair(site: Site) -> None:
+def test_public_ami_recorded_as_private_is_hidden_by_a_repair(site: Site) -> None:
     published_untested(site)
     assert repaired(site) == ["hide AMI"]
     assert differences(site) == []
@@ -246,7 +246,7 @@ def test_bytes_of_a_snapshot_are_those_that_koji_built(site: Site) -> None:
 
 
 @pytest.mark.parametrize("where", ["inside", "behind"])
-def test_other_bytes_are_told(site: Site, where: str) -> None:
+def test_snapshot_with_other_bytes_is_reported(site: Site, where: str) -> None:
     image = site.publish(regions=[ORIGIN])
     row = site.row(image)
     # The record is of another disk: one byte differs, or it is shorter by what is not zero.
@@ -286,7 +286,7 @@ def test_worker_compares_once_an_interval_and_only_reports(
     assert Verifications(site.store).all() == before
 
 
-def test_room_for_public_amis_is_told_by_region(site: Site) -> None:
+def test_room_for_public_amis_is_reported_by_region(site: Site) -> None:
     assert room(site.store, 4) is None
     site.publish()
     site.publish(regions=[ORIGIN])

@@ -87,7 +87,7 @@ def seen_by_a_stranger(
     ]
 
 
-def test_stranger_sees_nothing_of_a_withdrawn_image_and_everything_of_a_restored_one(
+def test_other_account_sees_nothing_of_a_withdrawn_image_and_all_of_a_restored_one(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_type = TYPES[:1]
@@ -126,7 +126,7 @@ def differences(site: Site) -> list[str]:
     return [verify.text_of(each) for result in results for each in result.differences]
 
 
-def test_restoration_brings_back_exactly_what_was(site: Site) -> None:
+def test_restoration_brings_back_the_former_permissions(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     row = site.row(image)
     shared = {"Add": [{"UserId": STRANGER}]}
@@ -334,7 +334,7 @@ def test_nothing_is_restored_while_the_site_is_held(site: Site) -> None:
     assert states(site, image.job) == {rows.PUBLIC}
 
 
-def test_names_are_exact(site: Site) -> None:
+def test_name_has_to_be_exact(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     assert targets.to_withdraw(site.store, image.name[:-1]).jobs == []
     for name in (image.name, image.job, site.row(image).ami):
@@ -348,7 +348,7 @@ def accepted(site: Site, ami: str) -> accept.Found:
     return found
 
 
-def test_what_a_person_did_by_hand_is_accepted(site: Site) -> None:
+def test_change_by_hand_can_be_accepted(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     hidden, gone = (row for row in site.rows(image))
     site.hide(hidden)

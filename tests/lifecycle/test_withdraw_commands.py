@@ -55,7 +55,7 @@ def test_withdrawal_and_restoration_are_recorded_for_the_worker(
     assert [change.what for change in Withdrawals(site.store).changes()] == ["restore"]
 
 
-def test_acceptance_says_what_it_means(run: Run, site: Site) -> None:
+def test_acceptance_explains_its_effect(run: Run, site: Site) -> None:
     row = site.row(site.publish(regions=[ORIGIN]))
     same = run("accept", row.ami)
     assert same.exit_code == 0

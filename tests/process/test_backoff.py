@@ -15,6 +15,6 @@ def test_first_pause_is_no_longer_than_the_longest() -> None:
     assert Backoff(5, 2).pause(1) == 2
 
 
-def test_many_failures_make_no_error() -> None:
+def test_pause_after_very_many_failures_does_not_overflow() -> None:
     assert Backoff(1, 30).pause(10**6) == 30
     assert Backoff(1).pause(10**6) < math.inf

@@ -117,7 +117,7 @@ def test_region_that_hangs_is_known_by_the_plan_already(lab: Lab, outages: Outag
 
 
 @pytest.mark.parametrize("code", ["AuthFailure", "OptInRequired", "UnauthorizedOperation"])
-def test_region_that_takes_no_call_is_away_and_the_keys_are_not_at_fault(
+def test_region_that_refuses_every_call_is_away_and_the_keys_are_not_at_fault(
     lab: Lab, outages: Outages, code: str
 ) -> None:
     follow(lab, [{"fault": "refused", "code": code, "region": GONE}])
@@ -132,7 +132,7 @@ def test_region_that_takes_no_call_is_away_and_the_keys_are_not_at_fault(
     assert clients._session is session
 
 
-def test_refusal_of_one_call_alone_is_not_the_regions(lab: Lab, outages: Outages) -> None:
+def test_refusal_of_one_call_is_no_outage_of_the_region(lab: Lab, outages: Outages) -> None:
     refused = {"fault": "refused", "code": "UnauthorizedOperation", "region": GONE}
     follow(lab, [{**refused, "action": "CopySnapshot"}])
     result = publish(lab, outages, lab.image())
@@ -140,9 +140,7 @@ def test_refusal_of_one_call_alone_is_not_the_regions(lab: Lab, outages: Outages
     assert (result.away, outages.all()) == ([], [])
 
 
-def test_credentials_that_the_origin_does_not_take_either_are_at_fault(
-    lab: Lab, outages: Outages
-) -> None:
+def test_credentials_that_the_origin_refuses_too_are_at_fault(lab: Lab, outages: Outages) -> None:
     image, observer = lab.image(), Recorder()
     expired = {"fault": "refused", "code": "RequestExpired", "until": 2 * KEYS_SECONDS}
     observer.when[f"progress {GONE} register"] = lambda: follow(lab, [expired])
@@ -159,9 +157,7 @@ def test_region_that_refused_keys_just_before_they_were_renewed_is_not_away(
     assert outages.all() == []
 
 
-def test_region_that_is_back_while_another_goes_on_is_gone_on_with(
-    lab: Lab, outages: Outages
-) -> None:
+def test_region_that_is_back_while_another_runs_is_continued(lab: Lab, outages: Outages) -> None:
     image, observer = lab.image(), Recorder()
     outages.begin(GONE, "no answer")
     (outage,) = outages.all()
@@ -188,9 +184,7 @@ def test_region_that_begins_to_hang_in_the_middle_is_left_for_later(
     holds(lab, image, {ORIGIN, WELL, GONE})
 
 
-def test_lines_that_could_not_all_begin_are_not_waited_for_either(
-    lab: Lab, outages: Outages
-) -> None:
+def test_branches_that_could_not_all_begin_wait_for_no_region(lab: Lab, outages: Outages) -> None:
     outages.begin(GONE, "no answer")
     limits = {**SETTINGS["limits"], "regions": 2}
     result = publish(lab, outages, lab.image(), limits=limits)
@@ -198,7 +192,7 @@ def test_lines_that_could_not_all_begin_are_not_waited_for_either(
     assert set(result.published) == {ORIGIN, WELL}
 
 
-def test_jobs_side_by_side_learn_of_it_from_each_other(lab: Lab, outages: Outages) -> None:
+def test_simultaneous_jobs_learn_of_an_outage_from_each_other(lab: Lab, outages: Outages) -> None:
     follow(lab, [HANGS])
     first = publish(lab, outages, lab.image())
     asked = struck(lab)
@@ -207,7 +201,7 @@ def test_jobs_side_by_side_learn_of_it_from_each_other(lab: Lab, outages: Outage
     assert struck(lab) == asked
 
 
-def test_nothing_is_made_where_nobody_answers(lab: Lab, outages: Outages) -> None:
+def test_nothing_is_made_in_a_region_that_does_not_answer(lab: Lab, outages: Outages) -> None:
     """A call that makes something may have taken effect when its answer is given up."""
     follow(lab, [{**HANGS, "action": "CopySnapshot"}, HANGS])
     publish(lab, outages, lab.image(), clients=Clients())

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {"regions": [ORIGIN], "amis": {"types": ["hvm-gp2"]}}
 EVERY = ["units", "cloud-init", "root-size", "pristine", "network", "clock", "selinux", "reboot"]
 
 
-def test_what_a_process_cannot_show_is_skipped_and_the_rest_is_checked(lab: Lab) -> None:
+def test_checks_that_need_an_init_are_skipped_and_the_others_run(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     test = {
         "shipped": EVERY,
@@ -50,7 +50,7 @@ def test_what_a_process_cannot_show_is_skipped_and_the_rest_is_checked(lab: Lab)
     lab.clean(image)
 
 
-def test_image_that_lets_nobody_in_after_a_reboot_fails(lab: Lab) -> None:
+def test_image_without_login_after_a_reboot_fails(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     breaks = Check(name="breaks it", command="rm ~/.ssh/authorized_keys")
     with pytest.raises(EC2TestException, match='check "reboot": timed out after'):
@@ -112,7 +112,7 @@ def test_every_ami_type_is_booted_and_in_further_regions_the_copies(lab: Lab) ->
     assert {row["kind"] for row in lab.live()} == {"image", "snapshot"}
 
 
-def test_region_whose_copy_fails_its_check_stays_private_and_holds_nobody_up(lab: Lab) -> None:
+def test_region_whose_copy_fails_its_check_stays_private_and_delays_no_other(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     where: dict[str, Any] = {
         "regions": [ORIGIN, "us-east-2", "eu-west-1"],
@@ -159,7 +159,7 @@ def test_pv_that_does_not_boot_from_a_copy_is_dropped_there_alone(lab: Lab) -> N
     lab.clean(image)
 
 
-def test_instance_that_ec2_takes_away_is_not_held_against_the_image(lab: Lab) -> None:
+def test_instance_that_ec2_terminates_does_not_fail_the_image(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
     # The utility instance comes first.
@@ -174,7 +174,7 @@ def test_instance_that_ec2_takes_away_is_not_held_against_the_image(lab: Lab) ->
     lab.clean(image)
 
 
-def test_ec2_that_takes_every_instance_away_fails_the_job_for_now(lab: Lab) -> None:
+def test_job_fails_for_now_if_ec2_terminates_every_instance(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     lost = {"fault": "failed", "action": "InstanceStart", "message": "Internal error on launch"}
     plans.follow(lab, [{**lost, "skip": 1}])

@@ -212,7 +212,7 @@ class TestPublishedImage:
         assert not rule.get("Ipv6Ranges")
         assert not rule.get("UserIdGroupPairs")
 
-    def test_observer_hears_of_each_ami_once(self, published: Published) -> None:
+    def test_observer_is_told_of_each_ami_once(self, published: Published) -> None:
         observer = published.observer
         everywhere = {ami.id for amis in published.result.published.values() for ami in amis}
         origin = {ami.id for ami in published.result.published[ORIGIN]}
@@ -374,7 +374,7 @@ def test_calls_stay_few_when_regions_are_many(
 # The image cannot be written
 
 
-def test_who_gives_up_waiting_for_a_slot_is_in_nobodys_way(lab: Lab, tmp_path: Path) -> None:
+def test_job_that_gives_up_waiting_for_a_slot_blocks_no_other(lab: Lab, tmp_path: Path) -> None:
     image = lab.image()
     with closing(Store(tmp_path)) as store:
         semaphores = Semaphores(store)
@@ -389,7 +389,7 @@ def test_who_gives_up_waiting_for_a_slot_is_in_nobodys_way(lab: Lab, tmp_path: P
     lab.leaves_nothing(image)
 
 
-def test_missing_file_is_no_instances_business(lab: Lab) -> None:
+def test_missing_file_fails_before_an_instance_starts(lab: Lab) -> None:
     image = lab.image()
     lab.web.files.clear()
     with pytest.raises(EC2UtilityException, match=rf"{image.file_name}.* 404") as failure:
@@ -543,7 +543,7 @@ def test_write_that_breaks_off_at_the_last_attempt_fails(lab: Lab) -> None:
     lab.leaves_nothing(image)
 
 
-def test_failed_origin_snapshot_is_the_services_failure(lab: Lab) -> None:
+def test_failed_origin_snapshot_raises_ec2serviceexception(lab: Lab) -> None:
     image = lab.image()
     lab.refuse({ORIGIN: {"SnapshotCompletion": "the lab lost a block"}})
     with pytest.raises(
@@ -692,7 +692,7 @@ def test_copy_that_ec2_gives_up_is_made_again(lab: Lab) -> None:
     assert len(lab.live("snapshot")) == 2
 
 
-def test_regions_that_fail_to_make_amis_hold_nobody_up(lab: Lab) -> None:
+def test_regions_that_fail_to_make_amis_delay_no_other(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     lab.refuse(
         {
@@ -730,7 +730,7 @@ def test_blocked_public_access_fails_its_region_alone(lab: Lab) -> None:
     assert {row["region"] for row in lab.live()} == {ORIGIN}
 
 
-def test_quota_of_public_amis_is_told_and_what_is_missing_is_made_later(lab: Lab) -> None:
+def test_full_quota_of_public_amis_is_reported_and_a_later_run_publishes_the_rest(lab: Lab) -> None:
     before, image = lab.image(), lab.image()
     three: dict[str, Any] = {**WITH_COPY, "amis": {"types": ["hvm-standard", "hvm-gp2", "hvm-gp3"]}}
     two: dict[str, Any] = {**WITH_COPY, "amis": {"types": ["hvm-standard", "hvm-gp2"]}}
@@ -774,7 +774,7 @@ def test_origin_that_refuses_publication_fails_the_job(lab: Lab) -> None:
 # Clean-up
 
 
-def test_clean_up_goes_on_past_what_cannot_be_removed(lab: Lab) -> None:
+def test_clean_up_goes_on_after_a_resource_that_cannot_be_removed(lab: Lab) -> None:
     image = lab.image()
     fails = Check(name="fails", command="false")
     with pytest.raises(EC2TestException):

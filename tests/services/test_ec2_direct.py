@@ -59,7 +59,7 @@ def test_wrong_checksum_makes_nothing(lab: Lab) -> None:
     lab.leaves_nothing(image)
 
 
-def test_refused_blocks_tell_what_the_policy_lacks(lab: Lab) -> None:
+def test_refused_blocks_are_reported_with_the_missing_permission(lab: Lab) -> None:
     image = lab.image()
     lab.refuse({ORIGIN: {"PutSnapshotBlock": "UnauthorizedOperation"}})
     with pytest.raises(EC2UtilityException, match=r"AccessDeniedException.*IAM policy") as failure:
@@ -83,7 +83,9 @@ def test_write_that_was_cut_off_starts_again_on_a_snapshot_of_its_own(lab: Lab) 
     assert len(lab.live("snapshot")) == 2
 
 
-def test_dead_write_is_none_of_the_utility_instances_either(lab: Lab) -> None:
+def test_utility_instance_does_not_reuse_the_snapshot_of_an_interrupted_direct_write(
+    lab: Lab,
+) -> None:
     image, observer = lab.image(), Recorder()
     observer.when["snap-"] = cut
     with pytest.raises(PowerCut):
@@ -97,7 +99,7 @@ def test_dead_write_is_none_of_the_utility_instances_either(lab: Lab) -> None:
     assert len(lab.live("snapshot")) == 1
 
 
-def test_written_image_is_not_written_again_after_a_cut(lab: Lab) -> None:
+def test_written_image_is_not_written_again_after_a_crash(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     observer.when["registered"] = cut
     with pytest.raises(PowerCut):

@@ -263,7 +263,7 @@ def holds(lab: Lab, image: RawImage, result: Result, regions: set[str]) -> None:
 
 
 @pytest.mark.parametrize("case", PASSING, ids=name_of)
-def test_job_outlasts_what_passes(lab: Lab, case: Case) -> None:
+def test_job_succeeds_despite_passing_faults(lab: Lab, case: Case) -> None:
     image = lab.image()
     follow(lab, case.faults, seed=1)
     result = publish(lab, image, case)
@@ -277,7 +277,7 @@ def test_job_outlasts_what_passes(lab: Lab, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", LASTING, ids=name_of)
-def test_what_lasts_is_named_and_the_next_run_completes_the_job(lab: Lab, case: Case) -> None:
+def test_lasting_fault_is_named_and_the_next_run_completes_the_job(lab: Lab, case: Case) -> None:
     image = lab.image()
     follow(lab, case.faults, seed=1)
     if case.failed == ALL:
@@ -359,7 +359,7 @@ def test_direct_write_says_that_ec2_is_away(lab: Lab) -> None:
     ("write_via", "manner"),
     [("utility", "unavailable"), ("utility", "stalled"), ("utility", "cut"), ("direct", "reset")],
 )
-def test_file_that_does_not_come_is_fetched_again(lab: Lab, write_via: str, manner: Any) -> None:
+def test_failed_download_is_repeated(lab: Lab, write_via: str, manner: Any) -> None:
     image, observer = lab.image(), Recorder()
     began = "runs at" if write_via == "utility" else "started"
     observer.when[began] = {"stalled": lab.web.stall}.get(
@@ -373,7 +373,7 @@ def test_file_that_does_not_come_is_fetched_again(lab: Lab, write_via: str, mann
     holds(lab, image, result, {ORIGIN, FURTHER})
 
 
-def test_file_that_never_comes_may_come_later(lab: Lab) -> None:
+def test_job_whose_download_always_fails_may_be_retried_later(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     lab.web.manner = "unavailable"
     with pytest.raises(EC2UtilityException, match="503") as failure:
@@ -398,7 +398,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("fault", SPOILS)
-def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fault: str) -> None:
+def test_failed_write_is_repeated_on_a_fresh_instance(lab: Lab, fault: str) -> None:
     image, observer = lab.image(), Recorder()
     follow(lab, [{"fault": fault, "count": 1}])
     result = lab.upload(image, observer, limits={**LIMITS, "write_idle": 3}, **SETTINGS)
@@ -412,7 +412,7 @@ def test_write_that_an_instance_spoils_is_made_again_on_a_fresh_one(lab: Lab, fa
 
 
 @pytest.mark.parametrize("fault", SPOILS)
-def test_write_that_every_instance_spoils_fails_for_now(lab: Lab, fault: str) -> None:
+def test_job_whose_every_write_fails_may_be_retried_later(lab: Lab, fault: str) -> None:
     image = lab.image()
     follow(lab, [{"fault": fault}])
     with pytest.raises(EC2UtilityException) as failure:
@@ -424,7 +424,7 @@ def test_write_that_every_instance_spoils_fails_for_now(lab: Lab, fault: str) ->
 
 
 @pytest.mark.parametrize("fault", ["foreign", "dropped"])
-def test_boot_check_whose_connection_is_spoilt_is_made_again(lab: Lab, fault: str) -> None:
+def test_boot_check_with_a_broken_connection_is_repeated(lab: Lab, fault: str) -> None:
     image, observer = lab.image(), Recorder()
     observer.when["test started"] = lambda: follow(lab, [{"fault": fault, "count": 1}])
     result = lab.upload(image, observer, limits=LIMITS, **SETTINGS)
@@ -436,7 +436,7 @@ def test_boot_check_whose_connection_is_spoilt_is_made_again(lab: Lab, fault: st
     holds(lab, image, result, {ORIGIN, FURTHER})
 
 
-def test_boot_check_whose_connections_all_break_is_not_held_against_the_image(lab: Lab) -> None:
+def test_broken_connections_of_every_boot_check_do_not_fail_the_image(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     observer.when["test started"] = lambda: follow(lab, [{"fault": "dropped"}])
     words = "the connection broke while a command ran"
@@ -463,7 +463,7 @@ def test_image_that_shows_another_host_key_each_time_fails_for_good(lab: Lab) ->
 
 
 @pytest.mark.parametrize("wrong", ["gone", "other bytes"])
-def test_file_that_is_wrong_fails_at_once_and_for_good(lab: Lab, wrong: str) -> None:
+def test_wrong_file_fails_at_once_and_for_good(lab: Lab, wrong: str) -> None:
     image, observer = lab.image(checksum="sha256:" + "0" * 64), Recorder()
     if wrong == "gone":
         lab.web.files.clear()

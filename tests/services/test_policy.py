@@ -179,7 +179,7 @@ def test_whole_job_runs_under_the_policy(decisions: list[dict[str, Any]]) -> Non
 
 
 @pytest.mark.parametrize(("sid", "action"), permissions())
-def test_no_permission_is_idle(decisions: list[dict[str, Any]], sid: str, action: str) -> None:
+def test_every_permission_is_needed(decisions: list[dict[str, Any]], sid: str, action: str) -> None:
     """Each action of each statement has allowed something that no other statement would have."""
     assert [row for row in decisions if (row["action"], row["by"]) == (action, [sid])]
 

@@ -150,7 +150,7 @@ def worker(site: Lab) -> User:
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_call_on_what_is_not_the_sites_is_denied(
+def test_call_on_another_sites_resource_is_denied(
     site: Lab, worker: User, other: Other, call: Callable[[Any, Other], Any]
 ) -> None:
     before = site.live()
@@ -162,7 +162,7 @@ def test_call_on_what_is_not_the_sites_is_denied(
     assert site.live() == before
 
 
-def test_blocks_of_what_is_not_the_sites_are_refused(worker: User, other: Other) -> None:
+def test_blocks_of_another_sites_snapshots_are_refused(worker: User, other: Other) -> None:
     ebs = worker.lab.clients.client("ebs", ORIGIN)
     for call in (
         lambda: ebs.put_snapshot_block(
@@ -180,9 +180,7 @@ def test_blocks_of_what_is_not_the_sites_are_refused(worker: User, other: Other)
         assert refusal.value.response["Error"]["Code"] == "AccessDeniedException"
 
 
-def test_clean_up_tells_what_it_may_not_remove_from_what_is_gone(
-    site: Lab, worker: User, other: Other
-) -> None:
+def test_clean_up_distinguishes_forbidden_from_gone(site: Lab, worker: User, other: Other) -> None:
     waiter = Waiter(site.settings().limits, threading.Event())
     kinds = {
         "instance": other.instance,
@@ -272,7 +270,7 @@ def test_instances_have_imdsv2_alone_and_no_profile(
     assert site.live() == before
 
 
-def test_own_things_are_not_given_to_another_site(worker: User) -> None:
+def test_own_resources_cannot_be_tagged_for_another_site(worker: User) -> None:
     ec2 = worker.lab.ec2()
     group = ec2.create_security_group(
         GroupName="mine", Description="mine", TagSpecifications=tagged(SITE, "security-group")

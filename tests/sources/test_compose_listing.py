@@ -39,7 +39,7 @@ def entries(read: ComposeListing, after: float) -> list[str]:
     return [one.entry for page in read.since(read.names[0], after) for one in page.found]
 
 
-def test_composes_that_finished_since_are_listed_by_when_they_did(koji: Koji) -> None:
+def test_composes_that_finished_since_a_time_are_listed_in_order(koji: Koji) -> None:
     late = compose(koji, "Fedora-Cloud-43-20261120.0", THEN + 5 * HOUR, "FINISHED_INCOMPLETE")
     early = compose(koji, "Fedora-Cloud-43-20261120.1", THEN + 3 * HOUR)
     compose(koji, "Fedora-Cloud-43-20261120.2", THEN + 4 * HOUR, "STARTED")
@@ -79,7 +79,7 @@ def test_replay_shows_and_stores_composes(koji: Koji, jobs: JobQueue) -> None:
     assert jobs.known(missed) is EntryState.QUEUED
 
 
-def test_location_without_an_index_is_said_and_holds_up_nothing(
+def test_location_without_an_index_is_reported_and_delays_nothing(
     koji: Koji, store: Store, jobs: JobQueue
 ) -> None:
     assert CatchUp(store, jobs, lists(koji, "nothing"), config.CatchUp(), Event()).read_listing()
@@ -87,9 +87,7 @@ def test_location_without_an_index_is_said_and_holds_up_nothing(
     assert "no index page" in (look.error or "")
 
 
-def test_location_that_is_down_is_looked_at_again_soon(
-    koji: Koji, store: Store, jobs: JobQueue
-) -> None:
+def test_location_that_is_down_is_retried_soon(koji: Koji, store: Store, jobs: JobQueue) -> None:
     read = lists(koji)
     koji.close()
     assert not CatchUp(store, jobs, read, config.CatchUp(), Event()).read_listing()
@@ -155,7 +153,7 @@ def test_links_that_lead_elsewhere_are_not_followed(location: Serve, index: byte
     assert asked == ["/composes/"]
 
 
-def test_compose_of_which_nobody_tells_when_it_finished_is_left_out(
+def test_compose_without_a_finish_time_is_left_out(
     location: Serve,
 ) -> None:
     def pages(path: str) -> tuple[int, bytes]:
@@ -220,7 +218,7 @@ def test_page_is_read_in_time_in_proportion_to_its_length() -> None:
     assert seconds(64_000) < 64 * 10 * max(seconds(1000), 0.001)
 
 
-def test_look_at_slow_location_ends_and_says_so(
+def test_reading_of_a_slow_location_ends_with_an_error(
     location: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedimg.sources.compose_listing._LISTING_SECONDS", 0.3)

@@ -50,7 +50,7 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     assert ask == [found]
 
 
-def test_compose_that_lacks_something_has_the_images_of_every_architecture(
+def test_incomplete_compose_has_the_images_that_it_names(
     koji: Koji, composes: Composes, image: Path
 ) -> None:
     arm = image.with_name(FILE.replace("x86_64", "aarch64"))
@@ -91,7 +91,7 @@ def test_compose_that_is_not_finished_has_no_images(
         composes.find(f"compose:{NAME}")
 
 
-def test_compose_that_is_nowhere_yet_is_waited_for(composes: Composes) -> None:
+def test_compose_that_is_at_no_location_yet_is_waited_for(composes: Composes) -> None:
     with pytest.raises(ComposeNotFinished, match="404"):
         composes.find(f"compose:{NAME}")
 
@@ -128,7 +128,7 @@ def test_metadata_of_another_compose_is_refused(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"header": 1}', "\0"])
-def test_metadata_that_is_none_is_refused(
+def test_invalid_metadata_is_refused(
     koji: Koji, composes: Composes, image: Path, text: str
 ) -> None:
     folder = add_compose(koji.root, NAME, {"x86_64": [image]})
@@ -155,7 +155,7 @@ def test_metadata_that_is_none_is_refused(
         {"type": "qcow2", "format": "qcow2"},
     ],
 )
-def test_image_that_cannot_be_is_left_out(
+def test_image_with_impossible_values_is_left_out(
     koji: Koji, composes: Composes, image: Path, changes: dict[str, object]
 ) -> None:
     folder = add_compose(koji.root, NAME, {"x86_64": [image]})
@@ -176,7 +176,7 @@ def test_image_that_cannot_be_is_left_out(
         {"type": "raw-xz", "path": "x.raw.xz"},
     ],
 )
-def test_image_of_which_nothing_is_known_hides_no_other(
+def test_incomplete_image_hides_no_other(
     koji: Koji, composes: Composes, image: Path, other: object
 ) -> None:
     folder = add_compose(koji.root, NAME, {"x86_64": [image]})
@@ -187,9 +187,7 @@ def test_image_of_which_nothing_is_known_hides_no_other(
     assert [one.file_name for one in composes.find(f"compose:{NAME}").images] == [FILE]
 
 
-def test_more_images_than_a_compose_has_are_refused_in_no_time(
-    koji: Koji, composes: Composes, image: Path
-) -> None:
+def test_too_many_images_are_refused_quickly(koji: Koji, composes: Composes, image: Path) -> None:
     folder = add_compose(koji.root, NAME, {"x86_64": [image]})
     path = folder / "compose/metadata/images.json"
     metadata = json.loads(path.read_text())
@@ -202,7 +200,7 @@ def test_more_images_than_a_compose_has_are_refused_in_no_time(
 @pytest.mark.parametrize(
     ("limit", "words"), [("DEEPEST", "nested more than 3 deep"), ("MOST_VALUES", "more than 3 val")]
 )
-def test_metadata_of_more_than_is_read_are_refused(
+def test_metadata_beyond_the_limits_are_refused(
     koji: Koji,
     composes: Composes,
     image: Path,
@@ -229,7 +227,7 @@ def test_metadata_of_more_than_is_read_are_refused(
         "Fedora-٢٠٢٦٠١٠١.٠",
     ],
 )
-def test_name_that_pungi_does_not_make_reaches_no_address(composes: Composes, name: str) -> None:
+def test_name_that_pungi_does_not_make_is_not_looked_up(composes: Composes, name: str) -> None:
     with pytest.raises(ComposeRefused, match="not of the form compose:ID"):
         composes.find(f"compose:{name}")
 

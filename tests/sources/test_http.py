@@ -81,7 +81,7 @@ def asked(ask: Callable[[], object]) -> str:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n", b"a chunk "),
     ],
 )
-def test_answer_that_comes_byte_by_byte_has_its_time(
+def test_answer_that_comes_byte_by_byte_is_ended_at_the_timeout(
     dribbling: Dribble, at_once: bytes, slowly: bytes
 ) -> None:
     address = dribbling(at_once, slowly, b"")
@@ -89,14 +89,14 @@ def test_answer_that_comes_byte_by_byte_has_its_time(
     assert said == f"timed out after 1 s waiting for the whole answer of {address}"
 
 
-def test_measuring_and_calls_have_their_time_too(dribbling: Dribble) -> None:
+def test_measurements_and_calls_are_ended_at_the_timeout(dribbling: Dribble) -> None:
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
     assert "after 1 s" in asked(lambda: measure(address, SECONDS, Trusted()))
     address = dribbling(HEAD, b"X-Some-Thing-Without-An-End: ", b"")
     assert "after 1 s" in asked(lambda: xmlrpc.XMLRPCClient(address, SECONDS).call("getAPIVersion"))
 
 
-def test_proxy_that_dribbles_has_its_time_too(
+def test_slow_proxy_is_ended_at_the_timeout(
     dribbling: Dribble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = dribbling(b"HTTP/1.1 200 OK\r\n", b"X-Some: thing\r\n", b"").removesuffix("/file")
@@ -109,7 +109,7 @@ def test_answer_in_time_is_read_whole(dribbling: Dribble) -> None:
     assert http.get(address, 5, BUSY) == http.Answer(b"bytes", "then", "now")
 
 
-def test_more_than_is_read_is_too_long(dribbling: Dribble) -> None:
+def test_answer_beyond_the_limit_is_refused(dribbling: Dribble) -> None:
     address = dribbling(HEAD + b"\r\nbytes", b"", b"")
     with pytest.raises(http.TooLong, match="more than 4 bytes"):
         http.get(address, 4, BUSY)
@@ -122,7 +122,7 @@ def test_body_that_ends_early_is_no_answer(dribbling: Dribble) -> None:
 
 
 @pytest.mark.parametrize("target", ["http://[", "\xff\xfe", "http://\xff/", "http://h:none/"])
-def test_redirect_to_what_is_no_url_is_an_answer_in_words(dribbling: Dribble, target: str) -> None:
+def test_redirect_to_an_invalid_url_is_reported(dribbling: Dribble, target: str) -> None:
     answer = f"HTTP/1.1 302 So\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
     for ask in (
         lambda url: http.get(url, 5, BUSY),
@@ -146,7 +146,7 @@ def test_redirect_to_what_is_no_url_is_an_answer_in_words(dribbling: Dribble, ta
         "1" * 500,
     ],
 )
-def test_date_that_cannot_be_is_no_time(date: str | None) -> None:
+def test_impossible_date_header_is_ignored(date: str | None) -> None:
     with pytest.raises(ValueError, match="is not a date"):
         http.seconds_of(date)
 
@@ -154,7 +154,7 @@ def test_date_that_cannot_be_is_no_time(date: str | None) -> None:
 @pytest.mark.parametrize(
     ("status", "raised"), [(404, http.NotFound), (302, http.NotFound), (503, http.NoAnswer)]
 )
-def test_other_answers_are_told_apart(
+def test_each_error_status_raises_its_exception(
     dribbling: Dribble, status: int, raised: type[Exception]
 ) -> None:
     answer = f"HTTP/1.1 {status} So\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"

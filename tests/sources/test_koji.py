@@ -114,7 +114,7 @@ def test_names_that_rpm_allows_are_quoted_in_the_address_alone(
 
 
 @pytest.mark.parametrize("kind", ["md5", "sha1", "sha256"])
-def test_build_checksums_of_every_type(
+def test_every_checksum_type_of_a_build_is_read(
     koji: Koji, hub: KojiHub, files: dict[str, list[Path]], kind: str
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files, checksum_type=kind)
@@ -175,13 +175,13 @@ def test_unknown_entry_is_refused(hub: KojiHub, entry: str) -> None:
         hub.find(entry)
 
 
-def test_child_is_no_image_build(koji: Koji, hub: KojiHub, files: dict[str, list[Path]]) -> None:
+def test_child_task_is_refused(koji: Koji, hub: KojiHub, files: dict[str, list[Path]]) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, files)
     with pytest.raises(KojiRefused, match="makes no images"):
         hub.find(f"task:{koji.records.children(task.id)[0].id}")
 
 
-def test_unfinished_and_failed_are_told_apart(
+def test_unfinished_and_failed_entries_are_distinguished(
     koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
 ) -> None:
     running = koji.add_task(NAME, VERSION, RELEASE, files, state="OPEN")
@@ -276,7 +276,9 @@ def test_hostile_task_is_refused(
         hub.find(f"task:{task.id}")
 
 
-def test_size_over_two_gibibytes(koji: Koji, hub: KojiHub, files: dict[str, list[Path]]) -> None:
+def test_size_may_exceed_two_gibibytes(
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
+) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files)
     archives = tuple(replace(archive, size=5 << 30) for archive in build.archives)
     koji.records.add(build=replace(build, archives=archives))
@@ -296,7 +298,7 @@ def test_hub_that_is_down_is_unavailable_and_comes_back(
 
 
 @pytest.mark.parametrize("fault", ["", "it has no words"], ids=["unreadable", "fault"])
-def test_build_that_the_hub_cannot_describe_is_no_silence_of_the_hub(
+def test_build_that_the_hub_cannot_describe_is_no_outage_of_the_hub(
     koji: Koji, hub: KojiHub, files: dict[str, list[Path]], fault: str
 ) -> None:
     build = koji.add_build(NAME, VERSION, RELEASE, files)
@@ -305,7 +307,7 @@ def test_build_that_the_hub_cannot_describe_is_no_silence_of_the_hub(
         hub.find(f"build:{build.id}")
 
 
-def test_task_too_long_to_be_read_is_no_silence_of_the_hub(
+def test_task_too_long_to_be_read_is_no_outage_of_the_hub(
     koji: Koji, hub: KojiHub, files: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedimg.sources.xmlrpc.ANSWER_LIMIT", 40_000)
@@ -348,7 +350,7 @@ FAULT += "</member></struct></value></fault></methodResponse>"
         ("429 Too Many Requests", "oh", KojiUnavailable),
     ],
 )
-def test_answers_that_are_none(status: str, body: str, error: type[Exception]) -> None:
+def test_invalid_answers_raise(status: str, body: str, error: type[Exception]) -> None:
     answer = f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{body}".encode("latin-1")
     with Listener([answer]) as listener, pytest.raises(error):
         KojiHub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
@@ -369,7 +371,7 @@ def whole(inner: str) -> str:
     ],
     ids=["deep", "document type", "no number"],
 )
-def test_answer_that_is_not_read_is_a_stumble_of_the_hub(body: str) -> None:
+def test_unreadable_answer_counts_as_a_failure_of_the_hub(body: str) -> None:
     answer = f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{body}".encode()
     with (
         Listener([answer]) as listener,
@@ -393,7 +395,7 @@ def test_child_with_an_impossible_id_is_refused(child: int) -> None:
         KojiHub(config.Koji(hub=listener.url, timeout=5)).find("task:5")
 
 
-def test_silent_dripping_and_endless_hubs_are_given_up() -> None:
+def test_silent_slow_and_endless_hubs_are_given_up() -> None:
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
     drip = [head, *[b"<!---->" for _ in range(100)]]
     for answer, pause in (([], 5.0), (drip, 0.1), ([head, b"x" * (17 << 20)], 0.0)):

@@ -41,7 +41,7 @@ def entries(read: KojiListing, name: str, after: float) -> list[str]:
     return [one.entry for page in read.since(name, after) for one in page.found]
 
 
-def test_every_list_has_what_finished_since(koji: Koji, files: Any) -> None:
+def test_every_list_has_the_entries_that_finished_since_a_time(koji: Koji, files: Any) -> None:
     expected: dict[str, list[str]] = {name: [] for name in LISTS}
     for day, method in enumerate(METHODS):
         at(koji, START + 86400 * day)
@@ -58,7 +58,7 @@ def test_every_list_has_what_finished_since(koji: Koji, files: Any) -> None:
     assert entries(read, BUILDS, START + 86400 * 3) == expected[BUILDS][4:]
 
 
-def test_what_finished_is_described(koji: Koji, files: Any) -> None:
+def test_finished_entries_are_described(koji: Koji, files: Any) -> None:
     at(koji, START)
     build = koji.add_build(NAME, VERSION, "1", files, owner="releng")
     task = koji.add_task(NAME, VERSION, "1", files, owner="ausil")
@@ -72,7 +72,7 @@ def test_what_finished_is_described(koji: Koji, files: Any) -> None:
     assert page.found == [FinishedEntry(f"task:{task.id}", START, "image", "ausil")]
 
 
-def test_hubs_clock_is_told_by_the_hub(koji: Koji) -> None:
+def test_time_is_the_hubs(koji: Koji) -> None:
     koji.advance(7 * 86400)
     assert abs(lists(koji).now() - koji.clock()) < 30
 
@@ -109,7 +109,7 @@ def test_every_page_is_read_once(
     assert entries(lists(koji), BUILDS, START - 1) == expected
 
 
-def test_list_that_changes_while_it_is_read(
+def test_list_that_changes_while_it_is_read_loses_no_entry(
     koji: Koji, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(koji_listing, "PAGE", 5)
@@ -158,7 +158,7 @@ def test_row_too_long_to_be_read_hides_no_other(
     assert read == [f"task:{task.id}" for task in made if task is not made[2]]
 
 
-def test_hub_that_stumbles_for_a_moment_hides_nothing(hub: Any) -> None:
+def test_hub_that_fails_for_a_moment_hides_nothing(hub: Any) -> None:
     """A row is left out only while the hub is well, and fails at that row again."""
     rows = [row(1, START + 1), row(2, START + 2)]
     calls = iter(range(100))
@@ -175,7 +175,7 @@ def test_hub_that_stumbles_for_a_moment_hides_nothing(hub: Any) -> None:
         entries(hub(answer), BUILDS, START)
 
 
-def test_offline_hub(koji: Koji) -> None:
+def test_offline_hub_is_unavailable(koji: Koji) -> None:
     koji.offline("planned outage")
     with pytest.raises(KojiUnavailable, match="planned outage"):
         lists(koji).now()
@@ -183,7 +183,7 @@ def test_offline_hub(koji: Koji) -> None:
         entries(lists(koji), BUILDS, START)
 
 
-def test_down_or_refusing_hub(koji: Koji) -> None:
+def test_hub_that_is_down_or_refuses_connections_is_unavailable(koji: Koji) -> None:
     koji.down()
     with pytest.raises(KojiUnavailable, match="503"):
         lists(koji).now()
@@ -239,7 +239,7 @@ def row(number: Any, completed: Any, **more: Any) -> dict[str, Any]:
     return given | {"owner_name": "releng"} | more
 
 
-def test_rows_that_cannot_be_are_left_out(hub: Any) -> None:
+def test_rows_with_impossible_values_are_left_out(hub: Any) -> None:
     rows: list[Any] = [
         row(1, START + 1),
         row(True, START + 2),
@@ -268,7 +268,7 @@ def test_rows_that_cannot_be_are_left_out(hub: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, 5, "rows", {"build_id": 1}])
-def test_what_is_no_list_is_no_answer(hub: Any, answer: Any) -> None:
+def test_answer_that_is_no_list_is_refused(hub: Any, answer: Any) -> None:
     with pytest.raises(KojiUnavailable, match="other than a list of builds"):
         entries(hub(lambda method, params: answer), BUILDS, START)
 
@@ -279,7 +279,7 @@ def test_hub_that_repeats_itself_is_given_up(hub: Any) -> None:
         entries(hub(lambda method, params: rows), BUILDS, START)
 
 
-def test_endless_list_ends(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_list_is_given_up(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(koji_listing, "_MOST_PAGES", 7)
     given = iter(range(1, 10**6))
 
@@ -313,7 +313,7 @@ def test_rows_too_long_for_one_answer_are_asked_for_one_by_one(
 @pytest.mark.parametrize(
     ("code", "error"), [(1000, KojiRefused), (1, KojiUnavailable), (1014, KojiUnavailable)]
 )
-def test_faults(hub: Any, code: int, error: type[Exception]) -> None:
+def test_fault_raises_its_exception(hub: Any, code: int, error: type[Exception]) -> None:
     def answer(method: str, params: Any) -> Any:
         raise xmlrpc.client.Fault(code, "no")
 
@@ -322,6 +322,6 @@ def test_faults(hub: Any, code: int, error: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize("date", [None, "soon"])
-def test_hub_that_tells_no_time(hub: Any, date: str | None) -> None:
+def test_hub_without_a_clock_is_unavailable(hub: Any, date: str | None) -> None:
     with pytest.raises(KojiUnavailable, match="no valid Date header"):
         hub(lambda method, params: 1, date=date).now()

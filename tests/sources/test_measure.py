@@ -84,13 +84,13 @@ def test_file_of_a_real_server_has_its_size_and_validator(koji: Koji) -> None:
         (200, {"Content-Length": "70", "Content-Encoding": "gzip"}, None),
     ],
 )
-def test_size_is_what_a_server_says_as_far_as_it_can_be(
+def test_plausible_size_of_a_server_is_taken(
     serve: Serve, status: int, headers: dict[str, str], size: int | None
 ) -> None:
     assert measure(serve(status, headers), SECONDS, Trusted()).size == size
 
 
-def test_validator_that_cannot_be_is_left_out(serve: Serve) -> None:
+def test_invalid_validator_is_left_out(serve: Serve) -> None:
     said = {"Content-Range": "bytes 0-0/70", "ETag": '"\x1b[2J"', "Last-Modified": DATE}
     assert measure(serve(206, said), SECONDS, Trusted()) == Measured(70, Validator(None, DATE))
 
@@ -99,7 +99,7 @@ def test_validator_that_cannot_be_is_left_out(serve: Serve) -> None:
     ("status", "raised"),
     [(404, http.NotFound), (403, http.NotFound), (503, http.NoAnswer), (429, http.NoAnswer)],
 )
-def test_refusals_that_last_are_told_from_others(
+def test_lasting_refusals_are_distinguished_from_passing_ones(
     serve: Serve, status: int, raised: type[Exception]
 ) -> None:
     url = serve(status, {"Content-Length": "0"})
@@ -137,13 +137,13 @@ def test_signed_address_is_in_no_text(serve: Serve) -> None:
     assert "geheim" not in str(refused.value)
 
 
-def test_redirect_to_no_address_is_a_refusal(serve: Serve) -> None:
+def test_redirect_to_an_invalid_address_is_a_refusal(serve: Serve) -> None:
     url = serve(302, {"Location": "http://[::1/x", "Content-Length": "0"})
     with pytest.raises(http.NotFound, match="not a URL|not an http"):
         measure(url, SECONDS, Trusted())
 
 
-def test_server_that_says_nothing_has_its_time() -> None:
+def test_silent_server_is_given_up_at_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.raw.xz"
         began = time.monotonic()

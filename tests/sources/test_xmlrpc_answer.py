@@ -39,7 +39,7 @@ def nested(levels: int) -> str:
         {"a": {"b": 1}},
     ],
 )
-def test_values_are_what_the_server_said(said: Any) -> None:
+def test_values_are_parsed(said: Any) -> None:
     document = xmlrpc.client.dumps((said,), methodresponse=True, allow_none=True).encode()
     assert value(document, BOUNDS) == said
 
@@ -50,12 +50,12 @@ def test_blanks_within_tags_are_no_attributes() -> None:
     ) == ("a b = 'c' <d e='f'>")
 
 
-def test_date_is_a_date() -> None:
+def test_dates_are_parsed() -> None:
     then = datetime(2026, 11, 20, 5, 0, 1)
     assert value(xmlrpc.client.dumps((then,), methodresponse=True).encode(), BOUNDS) == then
 
 
-def test_fault_is_raised_as_one() -> None:
+def test_fault_is_raised() -> None:
     document = xmlrpc.client.dumps(xmlrpc.client.Fault(1000, "no"), methodresponse=True).encode()
     with pytest.raises(xmlrpc.client.Fault) as caught:
         value(document, BOUNDS)
@@ -90,7 +90,7 @@ def test_fault_is_raised_as_one() -> None:
         (b"", "not valid XML"),
     ],
 )
-def test_whatever_else_it_is_is_refused_in_words(document: bytes, words: str) -> None:
+def test_invalid_document_is_refused_with_the_reason(document: bytes, words: str) -> None:
     with pytest.raises(Malformed, match=words):
         value(document, BOUNDS)
 
@@ -98,7 +98,7 @@ def test_whatever_else_it_is_is_refused_in_words(document: bytes, words: str) ->
 @pytest.mark.parametrize(
     "document", [answer("<value>a</value>"), answer("<value/><value/>"), b"<a>"]
 )
-def test_nothing_of_an_answer_is_kept(document: bytes) -> None:
+def test_memory_of_an_answer_is_freed(document: bytes) -> None:
     gc.collect()
     gc.disable()
     try:
@@ -110,7 +110,7 @@ def test_nothing_of_an_answer_is_kept(document: bytes) -> None:
         gc.enable()
 
 
-def test_reading_has_its_time() -> None:
+def test_parsing_is_ended_at_its_time_limit() -> None:
     with pytest.raises(Malformed, match="longer than 0 s"):
         value(answer("<value/>"), Bounds(seconds=0))
 

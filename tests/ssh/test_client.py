@@ -229,7 +229,7 @@ def test_a_wrong_host_key_ends_at_once_and_sees_no_login(server: Server) -> None
     assert server.logins == 0
 
 
-def test_a_server_with_keys_of_other_kinds_alone_is_not_ours(
+def test_server_with_other_key_types_only_is_refused(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
     ecdsa = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_private_key().decode()
@@ -239,26 +239,26 @@ def test_a_server_with_keys_of_other_kinds_alone_is_not_ours(
     server.stop()
 
 
-def test_a_refused_key_is_tried_until_the_limit_and_said(server: Server) -> None:
+def test_refused_key_is_retried_until_the_limit_and_reported(server: Server) -> None:
     server.authorized = []
     with takes(1.5, 20), pytest.raises(client.SSHError, match="rejected the key of user 'fedora'"):
         connect(server.port, limit=3)
     assert server.logins >= 2
 
 
-def test_a_key_that_cloud_init_installs_late(server: Server) -> None:
+def test_key_that_cloud_init_installs_late_is_accepted(server: Server) -> None:
     server.authorized = []
     threading.Timer(1.5, lambda: server.authorized.append(CLIENT.public)).start()
     connect(server.port).close()
 
 
-def test_a_closed_port(server: Server) -> None:
+def test_closed_port_is_retried_until_the_limit(server: Server) -> None:
     server.stop()
     with pytest.raises(client.SSHError, match=r"fedora@127\.0\.0\.1 port .*Connection refused"):
         connect(server.port, limit=1.5)
 
 
-def test_a_server_that_comes_late(loop: asyncio.AbstractEventLoop) -> None:
+def test_server_that_starts_late_is_waited_for(loop: asyncio.AbstractEventLoop) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
     server = Server(loop)
@@ -267,14 +267,14 @@ def test_a_server_that_comes_late(loop: asyncio.AbstractEventLoop) -> None:
     server.stop()
 
 
-def test_a_port_that_accepts_and_never_says_a_word() -> None:
+def test_port_that_accepts_and_stays_silent_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with takes(1.5, 20), pytest.raises(client.SSHError, match="no SSH server answered"):
             connect(port, limit=2)
 
 
-def test_a_port_that_speaks_something_else() -> None:
+def test_port_of_another_protocol_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def greet() -> None:
@@ -293,12 +293,12 @@ def test_a_port_that_speaks_something_else() -> None:
             connect(other.getsockname()[1], limit=1.5)
 
 
-def test_a_banner_that_comes_late(server: Server) -> None:
+def test_banner_that_comes_late_is_waited_for(server: Server) -> None:
     with closing(Cable(server, late=2)) as cable, takes(2, 20), connect(cable.port) as session:
         assert session.run("echo here", limit=5, idle=5).output == "here"
 
 
-def test_cancelled_while_the_machine_boots() -> None:
+def test_login_is_cancelled_while_the_machine_boots() -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
     silent = socket.create_server(("127.0.0.1", 0))
@@ -334,7 +334,7 @@ def test_input_output_errors_and_status(session: client.Session) -> None:
     assert session.run("echo again", limit=9, idle=9).output == "again"
 
 
-def test_lines_are_heard_as_they_come(session: client.Session) -> None:
+def test_lines_are_passed_on_as_they_come(session: client.Session) -> None:
     times: list[float] = []
     session.run(
         "for i in 1 2 3; do echo $i; sleep 0.5; done",
@@ -345,13 +345,13 @@ def test_lines_are_heard_as_they_come(session: client.Session) -> None:
     assert times[2] - times[0] > 0.8
 
 
-def test_large_input_goes_both_ways(session: client.Session) -> None:
+def test_large_input_and_output_are_transferred(session: client.Session) -> None:
     given = b"0123456789abcde\n" * 300_000
     done = session.run("tee /dev/stderr | wc -c", stdin=given, limit=30, idle=10)
     assert (done.status, done.output) == (0, str(len(given)))
 
 
-def test_input_that_nobody_reads(session: client.Session) -> None:
+def test_input_that_the_command_does_not_read_is_no_error(session: client.Session) -> None:
     done = session.run("exit 4", stdin=bytes(10_000_000), limit=9, idle=9)
     assert done.status == 4
 
@@ -395,7 +395,7 @@ def test_a_quiet_command_ends_at_the_idle_limit(session: client.Session) -> None
     assert caught.value.output == "before\nwhy"
 
 
-def test_any_byte_puts_the_idle_limit_off(session: client.Session) -> None:
+def test_any_output_restarts_the_idle_limit(session: client.Session) -> None:
     command = "for i in 1 2 3 4 5; do sleep 0.4; printf .; done; sleep 0.4; echo >&2"
     assert session.run(command, limit=9, idle=1.2).output == "....."
 
@@ -405,33 +405,33 @@ def test_a_long_command_ends_at_its_limit(session: client.Session) -> None:
         session.run("while sleep 0.1; do echo; done", limit=1, idle=60)
 
 
-def test_a_link_that_freezes_midway(cable: Cable) -> None:
+def test_connection_that_freezes_midway_ends_at_the_idle_limit(cable: Cable) -> None:
     with connect(cable.port) as session:
         threading.Timer(0.5, cable.freeze).start()
         with takes(1, 20), pytest.raises(client.SSHError, match="frozen"):
             session.run("while sleep 0.1; do echo; done", limit=60, idle=1)
 
 
-def test_a_link_that_is_frozen_before_the_command(cable: Cable) -> None:
+def test_connection_that_froze_before_the_command_ends_at_the_limit(cable: Cable) -> None:
     with connect(cable.port) as session:
         cable.freeze()
         with takes(0.9, 20), pytest.raises(client.SSHError, match="frozen"):
             session.run("true", limit=60, idle=1)
 
 
-def test_a_connection_that_drops_midway(session: client.Session) -> None:
+def test_connection_that_breaks_midway_is_reported(session: client.Session) -> None:
     with takes(0, 20), pytest.raises(client.SSHError, match="connection broke") as caught:
         session.run("drop", limit=60, idle=60)
     assert caught.value.output == "half a line"
 
 
-def test_a_command_killed_by_a_signal(session: client.Session) -> None:
+def test_command_killed_by_a_signal_is_reported(session: client.Session) -> None:
     with pytest.raises(client.SSHError, match="a signal killed") as caught:
         session.run("echo before; kill -9 $$", limit=9, idle=9)
     assert caught.value.output == "before"
 
 
-def test_cancelled_midway(server: Server) -> None:
+def test_running_command_is_cancelled(server: Server) -> None:
     stop = threading.Event()
     with connect(server.port, stop=stop) as session:
         threading.Timer(0.5, stop.set).start()
@@ -508,7 +508,7 @@ class Memory:
 
 
 @pytest.mark.parametrize(("given", "mib"), [({}, 256), ({"memory": 100 << 20}, 100)])
-def test_the_process_has_limits_and_nothing_of_the_workers(
+def test_login_process_has_limits_and_none_of_the_workers_secrets(
     server: Server, monkeypatch: pytest.MonkeyPatch, given: dict[str, int], mib: int
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
@@ -522,7 +522,7 @@ def test_the_process_has_limits_and_nothing_of_the_workers(
     assert re.search(rf"Max data size +{mib << 20} +{mib << 20} ", limits)
 
 
-def test_endless_words_before_the_login_end_at_once_and_take_no_memory() -> None:
+def test_endless_banner_ends_at_once_and_takes_no_memory() -> None:
     with socket.create_server(("127.0.0.1", 0)) as endless:
 
         def pour() -> None:
@@ -554,7 +554,7 @@ def test_endless_output_ends_in_time_and_takes_no_memory(session: client.Session
     assert 0 < memory.most < 60
 
 
-def test_more_output_than_a_command_may_have_is_said_in_words(session: client.Session) -> None:
+def test_output_beyond_the_limit_is_reported(session: client.Session) -> None:
     words = "the machine sent more than 32768 KiB"
     with Memory() as memory, pytest.raises(client.SSHError, match=words) as caught:
         session.run("head -c 50000000 /dev/zero | tr '\\0' x", limit=120, idle=60)
@@ -562,7 +562,7 @@ def test_more_output_than_a_command_may_have_is_said_in_words(session: client.Se
     assert 0 < memory.most < 60
 
 
-def test_machine_that_fills_the_memory_fails_and_is_not_replaced(server: Server) -> None:
+def test_machine_that_fills_the_memory_fails_for_good(server: Server) -> None:
     filled = threading.Event()
 
     def heard(line: str) -> None:
@@ -612,7 +612,7 @@ def test_process_that_hangs_is_ended_at_its_deadline(session: client.Session) ->
     assert talking() == []
 
 
-def test_cancelled_while_the_process_hangs(server: Server) -> None:
+def test_login_is_cancelled_while_its_process_hangs(server: Server) -> None:
     stop = threading.Event()
     with connect(server.port, stop=stop) as session:
         os.kill(alone(), signal.SIGSTOP)
@@ -639,7 +639,7 @@ def test_process_that_the_system_kills_is_not_the_machines_fault(session: client
         ("exit 3", r"did not start \(exit status 3\)"),
     ],
 )
-def test_of_what_the_process_says_nothing_is_believed(
+def test_answers_of_the_login_process_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, words: str
 ) -> None:
     other = tmp_path / "python"
@@ -650,7 +650,7 @@ def test_of_what_the_process_says_nothing_is_believed(
         connect(1)
 
 
-def test_the_process_outlives_no_worker(server: Server, tmp_path: Path) -> None:
+def test_login_process_ends_with_its_worker(server: Server, tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(
         "import sys, threading, time\n"

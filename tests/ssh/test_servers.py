@@ -48,14 +48,14 @@ def connect(server: SSHServer, limit: float, user: str = "") -> client.Session:
     )
 
 
-def test_key_that_is_there_is_let_in_at_once(server: SSHServer) -> None:
+def test_installed_key_is_accepted_at_once(server: SSHServer) -> None:
     server.authorize(CLIENT)
     began = time.monotonic()
     connect(server, 20).close()
     assert time.monotonic() - began < 8
 
 
-def test_key_that_comes_late_is_let_in_soon_after(server: SSHServer) -> None:
+def test_key_that_is_installed_late_is_accepted_soon_after(server: SSHServer) -> None:
     server.authorize(STRANGER)
     came: list[float] = []
 
@@ -75,7 +75,7 @@ def test_key_that_comes_late_is_let_in_soon_after(server: SSHServer) -> None:
     assert "Not allowed" not in server.log.read_text()
 
 
-def test_key_that_never_comes_is_told_as_a_rejected_login(server: SSHServer) -> None:
+def test_key_that_is_never_installed_is_reported_as_a_rejected_login(server: SSHServer) -> None:
     server.authorize(STRANGER)
     with pytest.raises(client.SSHError) as raised:
         connect(server, LATE)
@@ -87,7 +87,7 @@ def test_key_that_never_comes_is_told_as_a_rejected_login(server: SSHServer) -> 
     assert "SSH-2.0-" in said
 
 
-def test_user_that_does_not_exist_is_told_as_a_rejected_login(server: SSHServer) -> None:
+def test_unknown_user_is_reported_as_a_rejected_login(server: SSHServer) -> None:
     # As a wrong `test_user` is: four refusals of who tries each second, and the penalty.
     with pytest.raises(client.SSHError) as raised:
         connect(server, 6, user="nosuchuser")

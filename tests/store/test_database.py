@@ -29,9 +29,7 @@ def test_transaction_that_was_idle_for_too_long_may_be_tried_again(
         Database(tmp_path, url, idle_seconds=0.2)
 
 
-def test_tables_that_are_missing_are_no_passing_trouble(
-    tmp_path: Path, postgresql: PostgreSQL
-) -> None:
+def test_missing_tables_are_no_passing_error(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with pytest.raises(StoreError, match="fedimg store migrate") as refused:
         Database(tmp_path, postgresql.create())
     assert not isinstance(refused.value, Unreachable)

@@ -54,7 +54,7 @@ def test_row_is_pending(store: Store, make: Callable[[Store], None], name: str) 
     assert {key for key, value in vars(pending.current()).items() if value} == {name}
 
 
-def test_what_is_over_or_not_due_is_not_pending(store: Store) -> None:
+def test_rows_that_are_over_or_not_due_are_not_pending(store: Store) -> None:
     holds, retries, outages = Holds(store), RetrySchedule(store), Outages(store, Limits())
     holds.begin("somebody", "")
     holds.release("somebody")

@@ -68,7 +68,7 @@ def test_new_database_lacks_nothing(store: Store) -> None:
     assert lacking(store) == []
 
 
-def test_older_database_gets_what_it_lacks_and_keeps_its_rows(store: Store, jobs: JobQueue) -> None:
+def test_older_database_gets_new_columns_and_keeps_its_rows(store: Store, jobs: JobQueue) -> None:
     assert jobs.submit(image(1))
     make_older(store.engine)
     assert lacking(store) == [

@@ -439,7 +439,7 @@ def test_two_checksums_of_one_kind_are_two_images(store, upload, queue):
     assert store.add_job(third, queue=queue) == third.job
 
 
-def test_image_of_unknown_size_is_told_by_its_url(store, upload, queue):
+def test_image_of_unknown_size_is_identified_by_its_url(store, upload, queue):
     store.add_job(IMAGE, queue=queue)
     assert upload(replace(UPLOADED, size=None)).job == IMAGE.job
     assert upload(replace(MIRRORED, size=None)) == Submission(MIRRORED.job, 1)
@@ -567,7 +567,7 @@ def test_processes_that_upload_and_announce_one_image_make_one_job(store):
     assert len(store.jobs()) == 1
 
 
-def test_twin_is_named(store, job, queue):
+def test_job_with_the_same_image_is_found(store, job, queue):
     assert store.twin(TWIN) == job
     assert store.twin(IMAGE) is None
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
         pytest.param("failed-unit", 900, id="failed-unit"),
     ],
 )
-def test_broken_image_is_told_never_public_and_leaves_nothing(
+def test_broken_image_is_reported_never_public_and_leaves_nothing(
     tmp_path: Path, cloud_image: Image, kind: str, ssh_ready: int
 ) -> None:
     with broken_images.published(tmp_path, cloud_image, [kind], ssh_ready=ssh_ready) as ended:

@@ -141,7 +141,7 @@ def copies(koji: Koji, number: int, many: int) -> None:
     koji.advance(many)
 
 
-def test_all_that_finished_while_nobody_listened_gets_its_jobs(deployment: Deployment) -> None:
+def test_entries_that_finished_while_nobody_listened_get_their_jobs(deployment: Deployment) -> None:
     koji = deployment.site.koji
     deployment.start_worker()
     deployment.until(lambda: seen(deployment), "the first look")
@@ -170,7 +170,7 @@ def test_all_that_finished_while_nobody_listened_gets_its_jobs(deployment: Deplo
         deployment.kill("worker")
 
 
-def test_worker_killed_while_it_catches_up(tmp_path: Path) -> None:
+def test_worker_killed_during_catch_up_misses_nothing(tmp_path: Path) -> None:
     with nobody_listens(tmp_path / "site") as deployment:
         koji = deployment.site.koji
         # Some pages of what the hub says is none of ours.
@@ -225,7 +225,7 @@ def test_announced_and_found_at_once_is_one_job(deployment: Deployment) -> None:
     assert len(started) == 1
 
 
-def test_replay_by_hand(deployment: Deployment) -> None:
+def test_replay_queues_missed_entries(deployment: Deployment) -> None:
     koji = deployment.site.koji
     entry, job = built(deployment, "old")
     task, task_job = scratch(deployment, "old.s", owner="mallory")
@@ -268,7 +268,7 @@ def test_replay_by_hand(deployment: Deployment) -> None:
     assert "kojihub" in refused["error"]
 
 
-def test_entries_at_which_koji_fails_hold_up_no_other_and_are_not_lost(
+def test_entries_at_which_koji_fails_delay_no_other_and_are_not_lost(
     deployment: Deployment,
 ) -> None:
     koji = deployment.site.koji

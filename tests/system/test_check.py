@@ -18,7 +18,7 @@ def problems(deployment: Deployment) -> dict[str, Any]:
     return {each["name"]: each["text"] for each in found if each["status"] == "problem"}
 
 
-def test_check_is_green_while_hub_and_worker_work_and_red_when_they_have_died(
+def test_check_succeeds_while_hub_and_worker_run_and_fails_when_they_have_died(
     tmp_path: Path,
 ) -> None:
     with deployed(tmp_path / "site", regions=("us-east-1",)) as deployment:

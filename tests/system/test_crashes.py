@@ -66,11 +66,13 @@ def crashing(state: Path, action: str, nth: int, *, acted: bool) -> None:
         pytest.param("DeleteSecurityGroup", 1, True, id="cleaned up, not recorded"),
     ],
 )
-def test_worker_killed_around_a_call(tmp_path: Path, action: str, nth: int, acted: bool) -> None:
+def test_worker_killed_around_a_call_makes_nothing_twice(
+    tmp_path: Path, action: str, nth: int, acted: bool
+) -> None:
     crashing(tmp_path / "site", action, nth, acted=acted)
 
 
-def test_worker_killed_while_the_image_is_written(deployment: Deployment) -> None:
+def test_worker_killed_during_the_write_leaves_nothing(deployment: Deployment) -> None:
     # Large enough that its writing takes seconds.
     announce_build(deployment, image={"size_mib": 512, "random_mib": 64})
 

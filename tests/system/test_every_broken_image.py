@@ -25,7 +25,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, cloud_image: Image) -> Itera
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
-def test_broken_image_is_told_and_never_public(ended: Ended, kind: str) -> None:
+def test_broken_image_is_reported_and_never_public(ended: Ended, kind: str) -> None:
     broken_images.is_told_and_never_public(ended, kind)
 
 

@@ -63,7 +63,7 @@ def test_damaged_image_fails_the_job(
     assert said(deployment, "image.publish") == []
 
 
-def test_bytes_that_koji_did_not_build_are_refused(deployment: Deployment) -> None:
+def test_file_with_another_checksum_is_refused(deployment: Deployment) -> None:
     koji = deployment.site.koji
     build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE)]})
     (served,) = koji.root.rglob(f"{IMAGE}.raw.xz")

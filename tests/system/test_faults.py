@@ -113,7 +113,7 @@ def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
     assert log.count(f"region {AWAY} answers again") == 1
 
 
-def test_region_that_is_excluded_when_it_has_gone_lets_jobs_end(patient: Deployment) -> None:
+def test_jobs_end_when_a_region_in_an_outage_is_excluded(patient: Deployment) -> None:
     site = patient
     denied = {"fault": "refused", "code": "AuthFailure", "region": AWAY, "action": "*"}
     follow(site.site.ec2, [denied])
@@ -133,7 +133,7 @@ def test_region_that_is_excluded_when_it_has_gone_lets_jobs_end(patient: Deploym
     assert job["job"] in said_of_it
 
 
-def test_ec2_that_refuses_connections_is_waited_for_and_said(deployment: Deployment) -> None:
+def test_outage_of_all_of_ec2_is_waited_for_and_reported(deployment: Deployment) -> None:
     ec2 = deployment.site.ec2
     ec2.down()
     announce_build(deployment)

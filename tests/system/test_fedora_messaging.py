@@ -159,7 +159,7 @@ def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
         assert str(message)
 
 
-def test_over_tls_with_certificates_of_their_own_as_at_fedora(tmp_path: Path) -> None:
+def test_connection_by_tls_with_client_certificates_works(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "certificates", "bus")
     # By the bus's own authority, and nobody that the broker knows.
     for name in ("fedimg", "stranger"):
@@ -336,7 +336,9 @@ def test_database_that_is_locked_and_consumer_that_is_killed_lose_no_announcemen
         deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
 
 
-def test_poison_is_dropped_and_the_consumer_goes_on(broker: Broker, tmp_path: Path) -> None:
+def test_invalid_messages_are_dropped_and_the_consumer_goes_on(
+    broker: Broker, tmp_path: Path
+) -> None:
     with deployed(tmp_path / "site", broker) as deployment:
         deployment.kill("worker")
         for topic in (TASK, PUNGI_TOPIC):
@@ -363,7 +365,7 @@ def test_poison_is_dropped_and_the_consumer_goes_on(broker: Broker, tmp_path: Pa
         assert deployment.stop("consumer") == 0
 
 
-def test_failed_job_is_told_as_an_error(broker: Broker, tmp_path: Path) -> None:
+def test_failed_job_is_announced_with_severity_error(broker: Broker, tmp_path: Path) -> None:
     with deployed(tmp_path / "site", broker) as deployment:
         build = make_build(deployment)
         (path,) = deployment.site.koji.root.rglob(f"{IMAGE}.raw.xz")
@@ -382,7 +384,7 @@ def test_failed_job_is_told_as_an_error(broker: Broker, tmp_path: Path) -> None:
     assert set(messages[1].body["extra"]) == {"data"}
 
 
-def test_what_cannot_be_stored_comes_again_until_it_can_and_the_consumer_goes_on(
+def test_message_that_cannot_be_stored_is_redelivered_until_it_is(
     broker: Broker, tmp_path: Path
 ) -> None:
     with deployed(tmp_path / "site", broker) as deployment:
@@ -415,7 +417,7 @@ def what(message: Any) -> tuple[str, str | None, str | None]:
     return topic, body.get("status"), body["extra"].get("id")
 
 
-def test_failed_message_is_an_error() -> None:
+def test_failed_status_has_severity_error() -> None:
     body = {
         "image_url": "https://x/y.raw.xz",
         "image_name": "y",

@@ -127,7 +127,7 @@ def installed(machine: Machine) -> Installed:
     return Installed(machine, printed, before)
 
 
-def test_documentation_has_the_lines() -> None:
+def test_readme_has_the_installation_commands() -> None:
     lines = installation()
     assert lines[0] == "python3 -m venv /opt/fedimg"
     installing = [line for line in lines if "/pip install" in line]
@@ -139,7 +139,7 @@ def test_documentation_has_the_lines() -> None:
 
 
 @pytest.mark.timeout(SECONDS)
-def test_lines_of_the_readme_install_what_is_pinned(installed: Installed) -> None:
+def test_installation_commands_install_the_pinned_versions(installed: Installed) -> None:
     # A build in isolation takes whatever its index has newest.
     assert "Installing build dependencies" not in installed.printed
     assert "DEPRECATION" not in installed.printed
@@ -166,7 +166,7 @@ def test_installation_leaves_the_checkout_as_it_was(installed: Installed) -> Non
 
 
 @pytest.mark.timeout(SECONDS)
-def test_module_that_is_gone_is_not_installed_again(installed: Installed) -> None:
+def test_removed_module_is_not_installed_again(installed: Installed) -> None:
     checkout = installed.machine.checkout
     own = installed.machine.substituted(installation()[-2])
     assert own.endswith(" .")
@@ -214,7 +214,7 @@ def test_installed_commands_run_outside_of_the_checkout(installed: Installed) ->
 
 
 @pytest.mark.timeout(SECONDS)
-def test_messages_of_ours_install_by_their_line(installed: Installed) -> None:
+def test_message_schemas_install_by_the_documented_command(installed: Installed) -> None:
     (line,) = re.findall(
         r"`(/opt/fedimg/bin/pip install [^`]+fedimg-messages)`",
         (ROOT / "docs/migrating.md").read_text(),

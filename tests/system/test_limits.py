@@ -162,7 +162,9 @@ class Counted:
             self.looks.append((before, time.monotonic(), calls))
 
 
-def test_calls_a_second_are_divided_by_the_workers(tmp_path: Path, postgresql: PostgreSQL) -> None:
+def test_limit_of_calls_a_second_is_divided_among_the_workers(
+    tmp_path: Path, postgresql: PostgreSQL
+) -> None:
     with workers(
         tmp_path / "site",
         postgresql.blank(),

@@ -59,7 +59,7 @@ def complete(deployment: Deployment) -> None:
         pytest.param(resource.RLIMIT_NOFILE, 3, id="no file may be opened"),
     ],
 )
-def test_worker_that_may_have_no_more_ends_and_goes_on(
+def test_worker_that_runs_out_of_memory_or_files_ends_and_the_next_one_goes_on(
     deployment: Deployment, limit: int, most: int
 ) -> None:
     # What the worker loads late would be compiled into a file that is cut off, for all tests.
@@ -116,7 +116,7 @@ def test_full_disk_ends_the_worker_and_loses_no_announcement(tmp_path: Path) -> 
         deployment.heard.wait_for("image.publish", PATIENCE, count=2 * sum(AMIS.values()))
 
 
-def test_clock_may_jump(tmp_path: Path) -> None:
+def test_jump_of_the_clock_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock = tmp_path / "clock"
     clock.write_text("0")

@@ -211,7 +211,7 @@ def written(ran: Ran) -> Iterator[tuple[str, bytes]]:
     yield "bus", json.dumps(ran.deployment.heard.messages).encode()
 
 
-def test_planted_secrets_are_nowhere(ran: Ran) -> None:
+def test_planted_secrets_appear_nowhere(ran: Ran) -> None:
     assert "images.example" in ran.jobs["failed"]["error"]
     names = {Path(name).name for name, _ in written(ran)}
     assert {"fedimg.db", "worker.log", "hub.log", "commands", "bus"} <= names

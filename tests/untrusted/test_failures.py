@@ -16,7 +16,7 @@ from tests.untrusted.library_errors import MODULES, PYTHON, classes, made
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_exception_of_a_library_is_told_in_pythons_words(module: str) -> None:
+def test_exceptions_of_libraries_are_reported_without_python_reprs(module: str) -> None:
     bad: dict[str, str] = {}
     count = 0
     for kind in classes(module):
@@ -43,7 +43,7 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_refused_connections_of_each_library_are_told_alike(tmp_path: Path) -> None:
+def test_refused_connections_of_each_library_have_the_same_text(tmp_path: Path) -> None:
     import boto3
     import paramiko
     import pika
@@ -104,11 +104,11 @@ def test_refused_connections_of_each_library_are_told_alike(tmp_path: Path) -> N
         (KeyError("endpoints"), "key error"),
     ],
 )
-def test_plain_words_are_kept(error: Exception, said: str) -> None:
+def test_plain_messages_are_kept(error: Exception, said: str) -> None:
     assert reason(error) == said
 
 
-def test_refusal_of_aws_is_told_with_call_code_and_message() -> None:
+def test_refusal_of_aws_is_reported_with_call_code_and_message() -> None:
     from botocore.exceptions import ClientError
 
     error = ClientError(

@@ -67,7 +67,7 @@ def test_matching_takes_time_in_the_order_of_the_text() -> None:
         ("((a{1000}){1000}){1000}", "is not a regular expression of RE2's"),
     ],
 )
-def test_what_cannot_be_matched_in_time_is_refused_at_the_start(
+def test_pattern_that_cannot_be_matched_in_time_is_refused_at_the_start(
     tmp_path: Path, pattern: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ValueError, match=words):

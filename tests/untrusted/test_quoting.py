@@ -44,7 +44,7 @@ def fit(text: str, longest: int = LONGEST) -> bool:
 
 
 @given(st.text())
-def test_whatever_is_said_becomes_a_printable_line(text: str) -> None:
+def test_any_text_becomes_one_printable_line(text: str) -> None:
     line = one_line(text)
     assert line.isprintable()
     assert len(line) <= QUOTED
@@ -75,11 +75,11 @@ def test_escape_codes_hide_no_secret_from_the_filter() -> None:
         StoreError,
     ],
 )
-def test_errors_are_fit_to_be_shown_where_they_are_made(kind: type[Exception]) -> None:
+def test_errors_are_quoted_where_they_are_made(kind: type[Exception]) -> None:
     assert fit(str(kind(HOSTILE)))
 
 
-def test_what_an_instance_printed_is_kept_in_lines_and_without_secrets() -> None:
+def test_output_of_an_instance_keeps_its_lines_and_loses_its_secrets() -> None:
     output = EC2ServiceException("failed", output=f"one\n\x1b[2Jtwo\npassword={SECRET}\n").output
     assert output == "one\ntwo\npassword=[hidden]\n"
 
@@ -246,7 +246,7 @@ def test_log_has_one_line_an_event_and_no_priority_of_others(journal: str | None
     assert b"RuntimeError" in lines[6]
 
 
-def test_commands_tell_no_secret_and_no_control_character(
+def test_commands_print_no_secret_and_no_control_character(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = Output(as_json=True)
@@ -275,6 +275,6 @@ def test_rows_and_messages_hold_no_secret(tmp_path: Path) -> None:
         assert b"\x1b[31m" not in file.read_bytes()
 
 
-def test_values_that_are_no_text_stay_as_they_are() -> None:
+def test_values_that_are_not_text_stay_unchanged() -> None:
     value = {"a": [1, 2.5, None, True, "b"], "c": {}}
     assert plain_values(value) == value

@@ -100,7 +100,7 @@ def test_signed_queries_are_hidden(query: str, shape: str) -> None:
         "a signal killed the command (out of memory?)",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_stays_unchanged(text: str) -> None:
     assert hide(text) == text
 
 
@@ -127,7 +127,7 @@ def test_private_keys_are_hidden_whole_or_cut(start: int, end: int | None) -> No
         *("b3BlbnNzaC1rZXktdjEA", "a_pass", "x-amz-", "secret_key "),
     ],
 )
-def test_nothing_takes_long(piece: str) -> None:
+def test_redaction_takes_linear_time(piece: str) -> None:
     text = piece * (2**21 // len(piece)) + "-----END PRIVATE KEY-----"
     began = time.process_time()
     hide(text)
@@ -149,14 +149,16 @@ def test_errors_hide_what_libraries_quote() -> None:
         "https://user:80hunter2@koji.example/hunter2",
     ],
 )
-def test_image_with_credentials_is_refused_without_a_word_of_them(url: str) -> None:
+def test_image_url_with_credentials_is_refused_without_quoting_them(url: str) -> None:
     with pytest.raises(ValueError) as refused:
         RawImage.at(url, Architecture.X86_64, None)
     assert "ter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("key", ["hub", "topurl"])
-def test_koji_with_credentials_is_refused_without_a_word_of_them(tmp_path: Path, key: str) -> None:
+def test_koji_url_with_credentials_is_refused_without_quoting_them(
+    tmp_path: Path, key: str
+) -> None:
     path = tmp_path / "fedimg.toml"
     path.write_text(f'[koji]\n{key} = "https://user:hunter2@koji.example/kojihub"\n')
     with pytest.raises(config.ConfigError, match="credentials") as refused:
@@ -165,7 +167,7 @@ def test_koji_with_credentials_is_refused_without_a_word_of_them(tmp_path: Path,
 
 
 @pytest.mark.process
-def test_command_that_failed_tells_no_password(tmp_path: Path) -> None:
+def test_failed_command_prints_no_password(tmp_path: Path) -> None:
     (tmp_path / "fedimg.toml").write_text('state_directory = "state"\n')
     ran = subprocess.run(
         [FEDIMG, "--json", "upload", "https://user:hunter2@koji.example/a.raw.xz"],

@@ -153,7 +153,7 @@ def test_console_and_login_progress_give_the_diagnosis(
     assert words in diagnose(Evidence(console, "", reached))
 
 
-def test_quotes_what_it_rests_on_without_control_characters() -> None:
+def test_diagnosis_quotes_its_evidence_without_control_characters() -> None:
     said = diagnose(Evidence(GRUB + PANIC, "impaired", Reached.NOTHING))
     assert "Kernel panic - not syncing: No working init found." in said
     assert said.isprintable()
@@ -178,7 +178,7 @@ def test_denials_in_permissive_mode_are_ignored() -> None:
     assert "SELinux" not in diagnose(Evidence(PERMITTED + LOGIN, "", Reached.HOST_KEY))
 
 
-def test_last_login_is_no_prompt() -> None:
+def test_line_about_the_last_login_is_not_taken_for_a_prompt() -> None:
     said = diagnose(Evidence("[  OK  ] Started x.\nLast login: yesterday\n", "", Reached.CLOSED))
     assert "did not finish" in said
 
@@ -189,7 +189,7 @@ def test_a_machine_that_answers_tcp_has_a_network() -> None:
     assert "without a network" not in diagnose(Evidence(WITH_DEVICE, "", Reached.NOTHING))
 
 
-def test_a_wait_for_the_network_that_has_ended_is_no_sign() -> None:
+def test_ended_wait_for_the_network_is_no_evidence() -> None:
     said = diagnose(Evidence(NETWORK_WAIT + LOGIN, "", Reached.NOTHING))
     assert "login prompt" in said
 

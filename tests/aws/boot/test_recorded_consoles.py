@@ -31,5 +31,5 @@ def test_recorded_console_gives_the_diagnosis_of_the_real_boot(kind: str) -> Non
         assert words in diagnose(evidence)
 
 
-def test_what_is_recorded_is_what_the_lab_can_break() -> None:
+def test_every_fault_of_the_lab_has_a_recorded_console() -> None:
     assert {"damaged", "no-boot-loader"} <= set(RECORDED) <= set(BREAKS)

@@ -58,15 +58,13 @@ def wait(
     snapshots.completed(ec2, waiter, snapshot, limit=limit, polling=together)
 
 
-def test_nobody_looks_at_once(clock: Clock, waiter: Waiter) -> None:
+def test_first_poll_comes_after_a_pause(clock: Clock, waiter: Waiter) -> None:
     ec2 = Snapshots(clock, a=0)
     wait(ec2, waiter, "a", BatchedPolling())
     assert ec2.asked == [(1, ["a"])]
 
 
-def test_who_looks_asks_for_all_and_the_others_take_the_answer(
-    clock: Clock, waiter: Waiter
-) -> None:
+def test_one_call_answers_all_threads_that_wait(clock: Clock, waiter: Waiter) -> None:
     ec2, together = Snapshots(clock, a=1, b=1), BatchedPolling()
 
     def judge(shown: list[dict[str, Any]]) -> bool | None:
@@ -93,7 +91,7 @@ def test_fresh_answer_is_taken_and_a_stale_one_is_not(clock: Clock, waiter: Wait
         assert len(ec2.asked) == 2
 
 
-def test_looks_keep_to_the_time_that_the_last_ones_took(clock: Clock, waiter: Waiter) -> None:
+def test_polls_are_timed_by_earlier_durations(clock: Clock, waiter: Waiter) -> None:
     ec2, together = Snapshots(clock, a=300), BatchedPolling()
     wait(ec2, waiter, "a", together)
     first = len(ec2.asked)
@@ -105,7 +103,7 @@ def test_looks_keep_to_the_time_that_the_last_ones_took(clock: Clock, waiter: Wa
     assert len(ec2.asked) - first <= first
 
 
-def test_short_waits_are_noticed_soon_once_they_are_known(clock: Clock, waiter: Waiter) -> None:
+def test_short_waits_are_polled_often_once_measured(clock: Clock, waiter: Waiter) -> None:
     ec2, together = Snapshots(clock), BatchedPolling()
     for number in range(10):
         began = clock.now - 1000
@@ -114,7 +112,7 @@ def test_short_waits_are_noticed_soon_once_they_are_known(clock: Clock, waiter: 
     assert clock.now - 1000 - began - 20 <= 1
 
 
-def test_one_that_is_much_sooner_than_the_last_is_not_slept_through(
+def test_resource_much_faster_than_earlier_ones_is_noticed_in_time(
     clock: Clock, waiter: Waiter
 ) -> None:
     ec2, together = Snapshots(clock, long=3000), BatchedPolling()
@@ -133,14 +131,12 @@ def test_no_filter_has_more_values_than_ec2_takes(clock: Clock, waiter: Waiter) 
     assert [len(names) for _, names in ec2.asked] == [200, 200, 50]
 
 
-def test_thing_that_ec2_does_not_know_is_told_in_its_own_words(
-    clock: Clock, waiter: Waiter
-) -> None:
+def test_unknown_resource_is_reported_with_ec2s_message(clock: Clock, waiter: Waiter) -> None:
     with pytest.raises(ClientError, match=r"InvalidSnapshot\.NotFound"):
         wait(Snapshots(clock), waiter, "gone", BatchedPolling())
 
 
-def test_limit_is_kept_whatever_was_expected(clock: Clock, waiter: Waiter) -> None:
+def test_limit_holds_whatever_duration_was_expected(clock: Clock, waiter: Waiter) -> None:
     ec2, together = Snapshots(clock, a=600, b=1e9), BatchedPolling()
     wait(ec2, waiter, "a", together)
     began = clock.now
@@ -149,7 +145,7 @@ def test_limit_is_kept_whatever_was_expected(clock: Clock, waiter: Waiter) -> No
     assert clock.now - began == pytest.approx(30)
 
 
-def test_who_waits_for_anothers_answer_can_be_stopped() -> None:
+def test_thread_that_waits_for_another_ones_answer_can_be_stopped() -> None:
     asked, answer, stop = threading.Event(), threading.Event(), threading.Event()
     limits = Limits(wait_minimum=0.01, wait_maximum=0.01)
     together = BatchedPolling()

@@ -48,7 +48,7 @@ CODES = {
     ("code", "expected"),
     [(code, expected) for expected, codes in CODES.items() for code in codes.split()],
 )
-def test_code_means(code: str, expected: Meaning) -> None:
+def test_error_code_has_its_documented_meaning(code: str, expected: Meaning) -> None:
     assert meaning(code) is expected
 
 
@@ -58,7 +58,7 @@ def test_failure_on_aws_side_passes_whatever_its_code(status: int) -> None:
     assert meaning("InvalidStrange", status=status) is Meaning.WAIT
 
 
-def test_name_decides_before_the_status() -> None:
+def test_error_code_decides_before_the_http_status() -> None:
     # EC2 says so with 500, and to wait for room in one place is no use.
     assert meaning("InsufficientInstanceCapacity", status=500) is Meaning.ELSEWHERE
     assert meaning("TagLimitExceeded", status=503) is Meaning.NEVER

@@ -94,7 +94,7 @@ def test_call_that_was_refused_is_in_no_doubt(error):
     assert not in_doubt(error)
 
 
-def test_want_of_files_here_is_no_doubt_about_ec2():
+def test_lack_of_local_files_leaves_no_doubt_about_the_call():
     error = EndpointConnectionError(endpoint_url="http://ec2")
     error.__context__ = OSError(errno.EMFILE, "Too many open files")
     assert not in_doubt(error)
@@ -109,11 +109,11 @@ def test_no_connection_is_in_doubt(account, clients, monkeypatch):
     assert "could not reach EC2" in str(told(caught.value))
 
 
-def test_answer_that_is_not_ec2s_is_told_as_the_steps_kind():
+def test_answer_of_another_server_becomes_the_steps_exception():
     assert "not well-formed" in str(told(ResponseParserError("not well-formed")))
 
 
-def test_refusal_is_told_with_ec2s_words_and_request(account, clients):
+def test_refusal_is_reported_with_ec2s_message_and_request_id(account, clients):
     with pytest.raises(ClientError) as caught:
         clients.ec2("us-east-1").describe_images(ImageIds=["ami-00000000000000000"])
     error = told(caught.value)
@@ -155,27 +155,27 @@ def test_call_that_an_ec2_lacks_is_named_with_its_answer():
     assert (error.later, error.unknown) == (False, "")
 
 
-def test_refusal_without_words_is_told_by_its_code():
+def test_refusal_without_a_message_is_reported_by_its_code():
     bare = ClientError({"Error": {"Code": "Strange"}}, "CopySnapshot")
     assert "Strange" in str(told(bare))
 
 
 @pytest.mark.parametrize("kind", [EC2ServiceException, EC2UtilityException, EC2TestException])
-def test_refusal_is_told_as_the_steps_kind(kind):
+def test_refusal_becomes_the_steps_exception(kind):
     assert type(told(refusal("AuthFailure"), kind)) is kind
 
 
-def test_failure_with_words_is_told_where_it_happened():
+def test_failure_gets_the_image_region_and_step_that_it_lacks():
     failure = EC2TestException("a check failed", output="printed")
     assert told(failure) is failure
     assert (failure.image, failure.region, failure.step) == ("Fedora", "eu-west-1", "copy")
 
 
-def test_place_that_a_failure_knows_is_not_overwritten():
+def test_region_that_a_failure_names_is_not_overwritten():
     assert told(EC2ServiceException("failed", region="us-east-1")).region == "us-east-1"
 
 
-def test_failure_becomes_the_steps_kind_with_all_it_says():
+def test_failure_becomes_the_steps_exception_with_all_its_fields():
     failure = EC2ServiceException("no address", request_id="8a9e7c5e", output="printed")
     error = told(failure, EC2UtilityException)
     assert type(error) is EC2UtilityException
@@ -184,11 +184,11 @@ def test_failure_becomes_the_steps_kind_with_all_it_says():
 
 
 @pytest.mark.parametrize("error", [Cancelled(), ValueError("bug"), KeyboardInterrupt()])
-def test_what_aws_did_not_say_passes(error):
+def test_exceptions_that_are_not_about_aws_are_left_alone(error):
     with pytest.raises(type(error)), explained("copying", **WHERE):
         raise error
 
 
-def test_nothing_wrong_is_nothing_told():
+def test_success_raises_nothing():
     with explained("copying", **WHERE):
         pass

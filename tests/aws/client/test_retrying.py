@@ -65,7 +65,7 @@ def test_pages_begin_anew_when_one_fails(account: Account, patient: RetryingClie
     assert [page["Reservations"] for page in pages] == [[]]
 
 
-def test_other_refusals_are_told_at_once(account: Account, patient: RetryingClient) -> None:
+def test_other_refusals_are_raised_at_once(account: Account, patient: RetryingClient) -> None:
     with pytest.raises(ClientError, match="InvalidAMIID"):
         patient.describe_images(ImageIds=["ami-00000000000000000"])
 

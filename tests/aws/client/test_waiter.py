@@ -78,7 +78,7 @@ def test_pauses_grow_to_the_longest(waiter, clock):
     assert max(clock.pauses) == 15
 
 
-def test_limit_is_kept_and_told_with_what_was_waited_for(waiter, clock):
+def test_error_at_the_limit_names_limit_and_subject(waiter, clock):
     with pytest.raises(
         EC2ServiceException, match=r"timed out after 100 s waiting for snapshot snap-1 to complete"
     ):
@@ -86,7 +86,7 @@ def test_limit_is_kept_and_told_with_what_was_waited_for(waiter, clock):
     assert clock.now == pytest.approx(1100)
 
 
-def test_last_look_comes_when_the_limit_has_passed(waiter, clock):
+def test_last_poll_comes_when_the_limit_has_passed(waiter, clock):
     look = lambda: "there" if clock.now >= 1100 else None  # noqa: E731
     assert waiter.until(look, what="it", limit=100) == "there"
 
@@ -95,14 +95,14 @@ def test_unknown_resource_is_waited_for_while_it_settles(waiter):
     assert waiter.until(Script(UNKNOWN, UNKNOWN, "there"), what="it", limit=60) == "there"
 
 
-def test_resource_that_stays_unknown_is_told_as_ec2_told_it(waiter, clock):
+def test_resource_that_stays_unknown_raises_ec2s_error(waiter, clock):
     with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
         waiter.until(Script(UNKNOWN), what="it", limit=3600)
     assert 120 <= clock.now - 1000 <= 135
 
 
 @pytest.mark.parametrize("trouble", [NO_ANSWER, refusal("InternalError", 500)])
-def test_look_that_ec2_does_not_answer_is_repeated(waiter, trouble):
+def test_poll_that_ec2_does_not_answer_is_repeated(waiter, trouble):
     assert waiter.until(Script(trouble, trouble, "there"), what="it", limit=600) == "there"
 
 
@@ -124,7 +124,7 @@ EXPIRED = [
 
 
 @pytest.mark.parametrize("trouble", [NO_ANSWER, refusal("RequestLimitExceeded", 503), *EXPIRED])
-def test_outage_is_waited_for_and_told(clock, trouble):
+def test_outage_is_waited_for_and_reported(clock, trouble):
     heard: list[str] = []
     waiter = Waiter(Limits(outage=900), clock, heard.append)
     assert waiter.retried(Script(trouble, trouble, "there")) == "there"
@@ -135,7 +135,7 @@ def test_outage_is_waited_for_and_told(clock, trouble):
     assert heard[-1] == ""
 
 
-def test_outage_that_lasts_too_long_is_given_up_with_its_last_words(waiter, clock):
+def test_outage_that_lasts_too_long_raises_its_last_error(waiter, clock):
     with pytest.raises(ReadTimeoutError):
         waiter.retried(Script(NO_ANSWER))
     assert 900 <= sum(clock.pauses) < 940
@@ -176,12 +176,12 @@ def test_settled_tries_until_ec2_knows_the_resource(waiter):
     assert waiter.settled(Script(UNKNOWN, None)) is None
 
 
-def test_settled_gives_up_with_what_ec2_says(waiter):
+def test_settled_raises_ec2s_error_at_the_limit(waiter):
     with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
         waiter.settled(Script(UNKNOWN))
 
 
-def test_shown_gives_up_with_what_was_looked_for(waiter):
+def test_until_listed_names_the_missing_resource(waiter):
     with pytest.raises(EC2ServiceException, match="the AMI with the name X"):
         waiter.until_listed(Script(None), what="the AMI with the name X")
 
@@ -233,19 +233,19 @@ DOUBTS = [
 ]
 
 
-def test_thing_is_made_without_a_look_when_nothing_was_tried(waiter):
+def test_resource_is_made_without_a_search_when_nothing_was_tried(waiter):
     make, find = Script("made"), Script("found")
     assert waiter.make(make, find, find_first=False) == "made"
     assert find.asked == 0
 
 
-def test_thing_of_an_earlier_try_is_found(waiter):
+def test_resource_of_an_earlier_try_is_found(waiter):
     make, find = Script("made"), Script("found")
     assert waiter.make(make, find, find_first=True) == "found"
     assert make.asked == 0
 
 
-def test_thing_that_no_earlier_try_made_is_made(waiter):
+def test_resource_that_no_earlier_try_made_is_made(waiter):
     assert waiter.make(Script("made"), Script(None), find_first=True) == "made"
 
 
@@ -263,7 +263,7 @@ def test_call_that_came_to_nothing_is_made_again(waiter, doubt):
     assert (make.asked, find.asked) == (3, 2)
 
 
-def test_call_on_what_ec2_does_not_know_yet_is_made_again(waiter):
+def test_call_on_a_resource_that_ec2_does_not_know_yet_is_repeated(waiter):
     assert waiter.make(Script(UNKNOWN, "made"), Script(None), find_first=False) == "made"
 
 
@@ -280,7 +280,7 @@ def test_failing_calls_are_given_up_with_the_last_failure(waiter, clock):
     assert 900 <= clock.now - 1000 <= 915
 
 
-def test_time_that_a_call_took_is_no_failing(waiter, clock):
+def test_duration_of_a_call_does_not_count_as_an_outage(waiter, clock):
     # Such as an hour's wait for a slot among a region's copies, and then one lost answer.
     answers = Script(NO_ANSWER, "made")
 

@@ -103,7 +103,7 @@ def test_running_has_its_limit(origin, waiter, launch):
         instances.running(origin, waiter, launch(), NETWORK, limit=0.01)
 
 
-def test_instance_that_ends_instead_is_told_with_ec2s_reason(origin, waiter, launch):
+def test_instance_that_ends_before_it_runs_is_reported_with_ec2s_reason(origin, waiter, launch):
     instance = launch()
     origin.terminate_instances(InstanceIds=[instance])
     with pytest.raises(EC2ServiceException, match=f"{instance} is .*User initiated shutdown"):
@@ -150,14 +150,14 @@ def test_end_has_its_limit(origin, waiter, launch, labels):
 @pytest.mark.parametrize(
     "name", ["InsufficientInstanceCapacity", "InsufficientFreeAddressesInSubnet", "Unsupported"]
 )
-def test_no_room_is_recognized(account, clients, launch, name):
+def test_lack_of_capacity_is_recognized(account, clients, launch, name):
     account.refuse(ORIGIN, RunInstances=name)
     with pytest.raises(Exception, match=name) as caught:
         launch(client=clients.ec2_once(ORIGIN))
     assert no_capacity(caught.value)
 
 
-def test_bad_request_is_not_for_want_of_room(origin, launch):
+def test_bad_request_is_not_taken_for_lack_of_capacity(origin, launch):
     with pytest.raises(Exception, match="InvalidAMIID") as caught:
         launch(ami="ami-00000000000000000")
     assert code(caught.value)

@@ -68,7 +68,7 @@ def test_source_that_is_no_longer_configured_is_shut_out(origin, waiter, labels)
     assert admitted(origin, job_network) == [("tcp", 22, 22, ["192.0.2.7/32"], [], [])]
 
 
-def test_without_a_source_nothing_is_made(origin, waiter, labels, account):
+def test_without_a_source_no_group_is_made(origin, waiter, labels, account):
     with pytest.raises(EC2ServiceException, match=r"allowed_source.*fedimg\.toml"):
         network.prepare(origin, waiter, labels, Network())
     assert account.kinds(labels.site) == []
@@ -132,7 +132,7 @@ def test_vpc_without_subnets_is_named(origin, waiter, labels, vpc):
         network.prepare(origin, waiter, labels, Network(allowed_source="192.0.2.7", vpc=vpc))
 
 
-def test_unknown_subnet_is_refused_in_ec2s_words(origin, waiter, labels):
+def test_unknown_subnet_raises_ec2s_error(origin, waiter, labels):
     settings = Network(allowed_source="192.0.2.7", subnet="subnet-0123456789abcdef0")
     with pytest.raises(ClientError, match="subnet-0123456789abcdef0"):
         network.prepare(origin, waiter, labels, settings)

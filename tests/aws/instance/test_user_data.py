@@ -24,23 +24,23 @@ def test_the_instance_gets_the_host_key_made_for_it_and_no_other() -> None:
     assert installed.get_fingerprint() == asyncssh.import_public_key(HOST.public).get_fingerprint()
 
 
-def test_the_client_keys_private_half_stays_here() -> None:
+def test_user_data_holds_no_private_client_key() -> None:
     secret = CLIENT.private_text.splitlines()[2]
     assert secret not in user_data(host_key=HOST, client_key=CLIENT)
 
 
-def test_a_repeated_call_says_the_same_within_ec2s_limit() -> None:
+def test_user_data_is_the_same_each_time_and_within_ec2s_limit() -> None:
     text = user_data(host_key=HOST, client_key=CLIENT)
     assert text == user_data(host_key=replace(HOST), client_key=replace(CLIENT))
     assert len(text.encode()) < 2048
 
 
-def test_a_key_pair_takes_the_client_keys_place() -> None:
+def test_user_data_names_no_client_key_when_a_key_pair_is_used() -> None:
     config = yaml.safe_load(user_data(host_key=HOST, client_key=None))
     assert set(config) == {"ssh_deletekeys", "ssh_keys"}
 
 
-def test_what_runs_early_is_the_script_as_it_is() -> None:
+def test_early_script_is_unchanged_in_the_user_data() -> None:
     script = scripts.text("boot/check_scripts/shipped.sh")
     text = user_data(host_key=HOST, client_key=None, early=script)
     assert yaml.safe_load(text)["bootcmd"] == [["/bin/sh", "-c", script]]

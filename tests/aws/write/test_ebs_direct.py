@@ -188,7 +188,7 @@ def test_snapshot_holds_every_block_of_the_image(writer: Writer, packed: bytes) 
     assert writer.held(written) == blocks(RAW)
 
 
-def test_sha256_of_the_disk_is_told_before_the_snapshot_is_complete(writer: Writer) -> None:
+def test_sha256_of_the_disk_is_recorded_before_the_snapshot_is_complete(writer: Writer) -> None:
     writer.direct().write(writer.image())
     assert writer.written == [Disk(hashlib.sha256(RAW).hexdigest(), len(RAW))]
 
@@ -369,7 +369,7 @@ def test_missing_file_is_named(writer: Writer) -> None:
     assert writer.started() == 0
 
 
-def test_file_that_goes_in_the_meantime_is_named(writer: Writer) -> None:
+def test_file_that_disappears_during_the_download_is_named(writer: Writer) -> None:
     image = writer.image()
     writer.when["started"] = writer.web.files.clear
     with pytest.raises(EC2UtilityException, match=rf"not written: download: .*{image.url}.* 404"):
@@ -377,7 +377,7 @@ def test_file_that_goes_in_the_meantime_is_named(writer: Writer) -> None:
     assert writer.snapshots() == []
 
 
-def test_file_that_grows_in_the_meantime_is_refused(writer: Writer) -> None:
+def test_file_that_grows_during_the_download_is_refused(writer: Writer) -> None:
     image = writer.image()
     writer.when["started"] = lambda: writer.web.files.update({f"/{image.file_name}": PACKED * 2})
     with pytest.raises(EC2UtilityException, match="when its upload is complete"):

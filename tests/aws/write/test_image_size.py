@@ -198,7 +198,7 @@ def test_file_that_is_larger_than_any_such_image_is_refused(web: Web) -> None:
         image_size(url, maximum=1 << 20)
 
 
-def test_address_that_was_redirected_to_is_found_anew_when_it_is_too_old(web: Web) -> None:
+def test_expired_address_of_a_redirect_is_asked_for_again(web: Web) -> None:
     packed = compress(NOISE, "-0")
     web.put("there.raw.xz", packed)
     web.signed["/here.raw.xz"] = "/there.raw.xz"
@@ -266,7 +266,7 @@ def test_redirects_that_do_not_end_are_given_up(web: Web) -> None:
         "http://\xff\xfe/",
     ],
 )
-def test_redirect_to_what_is_no_web_address_is_refused_in_words(web: Web, target: str) -> None:
+def test_redirect_to_an_invalid_address_is_refused(web: Web, target: str) -> None:
     web.redirects["/here"] = target
     with pytest.raises(ImageUnusable, match=r"/here redirects to something that is n") as caught:
         image_size(f"{web.address}/here", maximum=GIB)
@@ -309,7 +309,7 @@ HTTPS, HTTP = "https://koji.example/a", "http://koji.example/a"
         (Trusted(["cdn.example"], ["koji.example"], True), HTTP, "http://cdn.example/a", False),
     ],
 )
-def test_redirect_from_https_to_http_is_a_settings_to_allow(
+def test_redirect_from_https_to_http_needs_a_setting(
     trusted: Trusted, asked: str, target: str, allowed: bool
 ) -> None:
     with nullcontext() if allowed else pytest.raises(RedirectRefused, match="plain_http|redirect_"):
@@ -351,12 +351,12 @@ def test_cut_connection_may_be_retried(web: Web) -> None:
         image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)
 
 
-def test_nobody_there() -> None:
+def test_server_that_refuses_connections_is_reported() -> None:
     with pytest.raises(ImageUnreachable, match=r"127\.0\.0\.1"):
         image_size("http://127.0.0.1:9/one.raw.xz", maximum=GIB)
 
 
-def test_a_server_that_drips_is_given_up(web: Web) -> None:
+def test_slow_server_is_given_up_at_the_limit(web: Web) -> None:
     web.manner = "slow"
     began = time.monotonic()
     with pytest.raises(ImageUnreachable, match="too slow"):

@@ -190,7 +190,7 @@ def test_header_that_comes_byte_by_byte_is_read() -> None:
     assert image(wide(b"image", 1 << 30), 1) == {0: b"image".ljust(BLOCK, b"\0")}
 
 
-def test_filters_before_the_dictionary_stay() -> None:
+def test_other_filters_of_the_header_are_kept() -> None:
     filters = [
         {"id": lzma.FILTER_DELTA, "dist": 4},
         {"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30, "preset": 0},

@@ -177,7 +177,7 @@ def sha256(content: bytes) -> str:
     ],
     ids=["one stream", "several blocks", "several streams"],
 )
-def test_the_image_is_on_its_volume_and_on_no_other(
+def test_image_is_written_to_its_volume_and_to_no_other(
     instance: Instance, web: Web, packed: bytes
 ) -> None:
     other, volume = instance.volume(8 * MIB), instance.volume(4 * MIB)
@@ -190,7 +190,7 @@ def test_the_image_is_on_its_volume_and_on_no_other(
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1"])
-def test_other_checksums_are_told_beside_sha256(
+def test_other_checksums_are_reported_beside_sha256(
     instance: Instance, web: Web, algorithm: str
 ) -> None:
     volume = instance.volume(4 * MIB)
@@ -213,33 +213,33 @@ def test_a_slow_download_shows_progress_all_the_while(instance: Instance, web: W
     assert max(b - a for a, b in itertools.pairwise(times)) < 4
 
 
-def test_corrupt_xz(instance: Instance, web: Web) -> None:
+def test_corrupt_xz_file_fails(instance: Instance, web: Web) -> None:
     packed = bytearray(PACKED)
     packed[len(packed) // 2] ^= 0xFF
     said = instance.write(order(instance.volume(4 * MIB), web.put("a.raw.xz", bytes(packed))))
     assert said == Failure("decompression", "xz: (stdin): Compressed data is corrupt")
 
 
-def test_truncated_xz(instance: Instance, web: Web) -> None:
+def test_truncated_xz_file_fails(instance: Instance, web: Web) -> None:
     url = web.put("a.raw.xz", PACKED[:-2000])
     said = instance.write(order(instance.volume(4 * MIB), url))
     assert said == Failure("decompression", "xz: (stdin): Unexpected end of input")
 
 
-def test_rubbish_behind_the_stream(instance: Instance, web: Web) -> None:
+def test_bytes_behind_the_xz_stream_fail(instance: Instance, web: Web) -> None:
     said = instance.write(order(instance.volume(4 * MIB), web.put("a.raw.xz", PACKED + b"more")))
     assert isinstance(said, Failure)
     assert said.part == "decompression"
 
 
-def test_checksum_mismatch(instance: Instance, web: Web) -> None:
+def test_checksum_mismatch_fails(instance: Instance, web: Web) -> None:
     wrong = sha256(b"something else")
     url = web.put("a.raw.xz", PACKED)
     said = instance.write(order(instance.volume(4 * MIB), url, checksum=wrong))
     assert said == Failure("checksum", f"the file has {sha256(PACKED)}, expected {wrong}")
 
 
-def test_another_size_than_told(instance: Instance, web: Web) -> None:
+def test_file_or_image_of_another_size_fails(instance: Instance, web: Web) -> None:
     url = web.put("a.raw.xz", PACKED)
     volume = instance.volume(4 * MIB)
     said = instance.write(order(volume, url, compressed_size=len(PACKED) + 1))
@@ -259,14 +259,14 @@ def test_more_than_the_index_promised_ends_early(instance: Instance, web: Web) -
     assert volume.path.read_bytes()[MIB + 1 :] == bytes(3 * MIB - 1)
 
 
-def test_not_found(instance: Instance, web: Web) -> None:
+def test_missing_file_fails(instance: Instance, web: Web) -> None:
     said = instance.write(order(instance.volume(4 * MIB), f"{web.address}/none.raw.xz"))
     assert isinstance(said, Failure)
     assert said.part == "download"
     assert "404" in said.reason
 
 
-def test_nobody_there(instance: Instance) -> None:
+def test_server_that_refuses_connections_fails(instance: Instance) -> None:
     said = instance.write(order(instance.volume(4 * MIB), "http://127.0.0.1:9/none.raw.xz"))
     assert isinstance(said, Failure)
     assert said.part == "download"
@@ -300,9 +300,7 @@ def test_redirects_are_followed_to_trusted_hosts(instance: Instance, web: Web) -
     write_well(instance, there, trusted=Trusted(redirects=["localhost"]))
 
 
-def test_redirects_over_http_want_https_where_nothing_else_vouches(
-    instance: Instance, web: Web
-) -> None:
+def test_redirects_to_http_are_followed_only_with_a_checksum(instance: Instance, web: Web) -> None:
     web.put("a.raw.xz", PACKED)
     web.redirects["/here.raw.xz"] = "/a.raw.xz"
     here = f"{web.address}/here.raw.xz"
@@ -315,7 +313,7 @@ def test_redirects_over_http_want_https_where_nothing_else_vouches(
     "target",
     ["http://user@127.0.0.1/", "ftp://127.0.0.1/a", "file:///etc/passwd", "/a?" + "b" * 9000],
 )
-def test_redirect_to_what_is_no_web_address_is_refused_in_words(
+def test_redirect_to_an_invalid_address_is_refused(
     instance: Instance, web: Web, target: str
 ) -> None:
     web.redirects["/here.raw.xz"] = target
@@ -330,7 +328,7 @@ def test_redirects_that_do_not_end_are_given_up(instance: Instance, web: Web) ->
     assert len(web.asked) == 6
 
 
-def test_signed_address_is_found_anew_for_each_connection(instance: Instance, web: Web) -> None:
+def test_redirect_is_followed_anew_for_each_connection(instance: Instance, web: Web) -> None:
     web.put("a.raw.xz", PACKED)
     web.signed["/here.raw.xz"] = "/a.raw.xz"
     web.good_for = 1
@@ -387,7 +385,7 @@ def test_no_more_is_downloaded_than_was_measured(instance: Instance, web: Web) -
 
 
 @pytest.mark.parametrize(("manner", "status"), [("cut", 18), ("reset", 56)])
-def test_a_download_that_breaks_off_again_and_again(
+def test_download_that_keeps_breaking_off_fails(
     instance: Instance, web: Web, manner: Any, status: int
 ) -> None:
     web.manner = manner
@@ -419,7 +417,7 @@ def test_a_download_that_stalls_and_gets_no_further_shows_how_far_it_came(
     assert 4 * MIB <= seen[-1].written <= 8 * MIB
 
 
-def test_a_volume_too_small(instance: Instance, web: Web) -> None:
+def test_too_small_volume_fails(instance: Instance, web: Web) -> None:
     volume = instance.volume(2 * MIB)
     url = web.put("a.raw.xz", PACKED)
     said = instance.write(order(volume, url))
@@ -428,7 +426,7 @@ def test_a_volume_too_small(instance: Instance, web: Web) -> None:
     assert web.asked == []
 
 
-def test_no_such_volume_names_the_disks_there_are(instance: Instance, web: Web) -> None:
+def test_unknown_volume_fails_and_names_the_disks_that_exist(instance: Instance, web: Web) -> None:
     began = time.monotonic()
     said = instance.write(order("vol-0bbbbbbbb", web.put("a.raw.xz", PACKED)))
     assert isinstance(said, Failure)
@@ -438,7 +436,7 @@ def test_no_such_volume_names_the_disks_there_are(instance: Instance, web: Web) 
     assert 1 < time.monotonic() - began < 60
 
 
-def test_a_volume_that_appears_late(instance: Instance, web: Web) -> None:
+def test_volume_that_appears_late_is_waited_for(instance: Instance, web: Web) -> None:
     volume = f"vol-{0xCCCC:017x}"
     path = instance.directory / "late"
     path.write_bytes(bytes(4 * MIB))
@@ -485,7 +483,7 @@ def test_hostile_input_is_refused(instance: Instance, values: bytes) -> None:
     assert said.part == "input"
 
 
-def test_a_hostile_url_is_only_a_url(instance: Instance, web: Web) -> None:
+def test_hostile_url_runs_nothing(instance: Instance, web: Web) -> None:
     said = instance.write(
         order(instance.volume(4 * MIB), f"{web.address}/$(touch${{IFS}}/tmp/x)`id`;'\"\\|&>/tmp/x")
     )
@@ -518,7 +516,7 @@ def test_the_command_is_constant_and_bash_accepts_it() -> None:
     subprocess.run(["bash", "-n", "-c", write_command()], check=True)
 
 
-def test_reading_what_the_script_says() -> None:
+def test_output_of_the_script_is_parsed() -> None:
     assert progress("progress 12") == Progress(12)
     assert progress("progress twelve") is progress("wrote 12") is progress("") is None
     assert verdict("progress 3\nchecksum sha256:ab\nwrote 5") is None
