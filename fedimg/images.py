@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlsplit
@@ -88,9 +88,9 @@ class RawImage:
             raise ValueError(
                 f"image URL {self.url!r} does not end in a file name like NAME{RAW_SUFFIX}"
             )
-        for field, value in (("build", self.build), ("source", self.source)):
+        for what, value in (("build", self.build), ("source", self.source)):
             if not FILE_NAME.fullmatch(value):
-                raise ValueError(f"image {field} {value!r} is not a name that Koji makes")
+                raise ValueError(f"image {what} {value!r} is not a name that Koji makes")
         if len(self.job) > _JOB_LENGTH:
             raise ValueError(
                 f"the job's name {self.job!r} has more than {_JOB_LENGTH} characters, "
@@ -192,11 +192,29 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Attributes:
+    """What EC2 says of an AMI to everybody who may launch it, by EC2's names for the values.
+
+    `owner` is the number of the account that owns the AMI, `partition` that of AWS in which its
+    region is. A missing `boot_mode`, `tpm` or `imds` means that the AMI leaves it to the instance.
+    """
+
+    partition: str
+    owner: str
+    boot_mode: str | None = None
+    tpm: str | None = None
+    imds: str | None = None
+    ena: bool = False
+
+
+@dataclass(frozen=True)
 class AMI:
-    """One AMI of a job, in one region."""
+    """One AMI of a job, in one region; `attributes` are known once EC2 has made it available."""
 
     id: str
     name: str
     region: str
     type: AMIType
     snapshot: str
+    # Not compared: the others say which AMI it is, and jobs of older versions lack these.
+    attributes: Attributes | None = field(default=None, compare=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
+from fedimg.images import AMI, AMIType, Architecture, Attributes, RawImage, Virtualization
 from fedimg.parallel import run_parallel
 
 ROLE = "ami"
@@ -98,30 +98,47 @@ def available(
     amis: Sequence[AMI],
     *,
     limit: float,
+    partition: str,
     polling: BatchedPolling | None = None,
-) -> None:
-    """Wait until AMIs of one region can be launched, in the polls of `polling`.
+) -> list[AMI]:
+    """Wait until AMIs of one region can be launched; return them with their attributes.
 
+    `partition` is that of the region; the polls are those of `polling`.
     Raises EC2ServiceException when one fails or takes longer than `limit` seconds.
     """
     ids = sorted(ami.id for ami in amis)
 
-    def judge(images: list[dict[str, Any]]) -> bool | None:
+    def judge(images: list[dict[str, Any]]) -> dict[str, Attributes] | None:
         for image in images:
             if image["State"] not in ("pending", "available"):
                 reason = image.get("StateReason", {}).get("Message") or "EC2 gives no reason"
                 raise EC2ServiceException(
                     f"AMI {image['ImageId']} is {image['State']}: {reason}", later=True
                 )
-        return True if all(image["State"] == "available" for image in images) else None
+        if any(image["State"] != "available" for image in images):
+            return None
+        return {str(image["ImageId"]): attributes(image, partition) for image in images}
 
-    (polling or BatchedPolling()).images.wait(
+    described = (polling or BatchedPolling()).images.wait(
         ec2,
         waiter,
         ids,
         judge,
         what=f"AMIs {', '.join(ids)} to become available",
         limit=limit,
+    )
+    return [replace(ami, attributes=described[ami.id]) for ami in amis]
+
+
+def attributes(image: Mapping[str, Any], partition: str) -> Attributes:
+    """Return the attributes of an AMI that EC2 describes, in a region of this partition."""
+    return Attributes(
+        partition,
+        str(image["OwnerId"]),
+        image.get("BootMode"),
+        image.get("TpmSupport"),
+        image.get("ImdsSupport"),
+        bool(image.get("EnaSupport")),
     )
 
 

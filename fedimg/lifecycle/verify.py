@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from fedimg.aws import ami_quota, inventory
+from fedimg.aws import ami_quota, amis, inventory
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
 from fedimg.aws.client.waiter import Waiter
+from fedimg.aws.inventory import Inventory
 from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
+from fedimg.images import Attributes
 from fedimg.lifecycle import comparison
 from fedimg.lifecycle.comparison import Difference
 from fedimg.parallel import run_parallel
+from fedimg.records import as_record
 from fedimg.store.rows import DELETED, LIVE, AMIRow
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
@@ -99,7 +102,11 @@ def verify_regions(
                 quota=ami_quota.public_amis(clients, region),
             )
         verifications.record_amis(
-            region, at, [row.ami for row in compared], _by_ami(compared, differences)
+            region,
+            at,
+            [row.ami for row in compared],
+            _by_ami(compared, differences),
+            _new_attributes(compared, seen, clients.partition(region)),
         )
         return RegionResult(region, len(compared), differences)
 
@@ -176,6 +183,19 @@ def _report(results: Sequence[RegionResult]) -> None:
         len(compared),
         sum(len(result.differences) for result in compared),
     )
+
+
+def _new_attributes(
+    compared: Sequence[AMIRow], seen: Inventory, partition: str
+) -> dict[str, Attributes]:
+    """Return the attributes that EC2 shows and the record lacks, or has otherwise, by AMI."""
+    shown = {
+        row.ami: amis.attributes(seen.images[row.ami], partition)
+        for row in compared
+        if row.ami in seen.images
+    }
+    recorded = {row.ami: row.attributes for row in compared}
+    return {id: each for id, each in shown.items() if as_record(each) != recorded[id]}
 
 
 def _by_ami(compared: Sequence[AMIRow], differences: Sequence[Difference]) -> dict[str, str]:

@@ -86,14 +86,14 @@ class RegionSteps:
             possible,
             amis.Basis(job.image, region, snapshot, kernel, job.settings.amis),
         )
-        amis.available(
+        return amis.available(
             job.ec2(region),
             job.waiter(region),
             registered,
             limit=job.settings.limits.image,
+            partition=job.clients.partition(region),
             polling=job.polling(region),
         )
-        return registered
 
     def _kernel(self, region: str) -> str | None:
         """Return the region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.

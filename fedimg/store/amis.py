@@ -8,6 +8,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from fedimg.images import AMI, Disk, RawImage
+from fedimg.records import as_record
 from fedimg.store.database import Database
 from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, AMIRow
 from fedimg.store.tables import amis, jobs, offered
@@ -56,6 +57,7 @@ class AMIs(Database):
             disk_sha256=disk.sha256 if disk else None,
             disk_length=disk.length if disk else None,
             state=PRIVATE,
+            attributes=as_record(ami.attributes) if ami.attributes else None,
         )
         self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing())
 

@@ -129,6 +129,7 @@ class AMIRow:
     permissions: dict[str, Any] | None = None
     verified_at: float | None = None
     difference: str | None = None
+    attributes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.state:

@@ -111,6 +111,8 @@ amis = sa.Table(
     sa.Column("permissions", JSON(none_as_null=True)),
     sa.Column("verified_at", sa.Float),
     sa.Column("difference", Text),
+    # What EC2 says of the AMI (fedimg.images.Attributes); NULL where an older version recorded it.
+    sa.Column("attributes", sa.JSON(none_as_null=True)),
 )
 #: AMIs and snapshots that are public, may be public, or once were.
 offered = sa.Table(

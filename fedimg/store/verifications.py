@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from fedimg.images import Attributes
+from fedimg.records import as_record
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, verified
 
@@ -37,9 +39,17 @@ class Verifications:
         self._store = store
 
     def record_amis(
-        self, region: str, at: float, compared: Collection[str], different: Mapping[str, str]
+        self,
+        region: str,
+        at: float,
+        compared: Collection[str],
+        different: Mapping[str, str],
+        attributes: Mapping[str, Attributes],
     ) -> None:
-        """Record that AMIs of a region were compared; `different` has the texts of differences."""
+        """Record that AMIs of a region were compared; `different` has the texts of differences.
+
+        `attributes` are those that the record lacks, or has otherwise.
+        """
         here = amis.c.region == region
         with self._store.engine.begin() as connection:
             ordered = sorted(compared)
@@ -53,6 +63,12 @@ class Verifications:
             for id, text in sorted(different.items()):
                 connection.execute(
                     sa.update(amis).where(here, amis.c.ami == id).values(difference=text)
+                )
+            for id, described in sorted(attributes.items()):
+                connection.execute(
+                    sa.update(amis)
+                    .where(here, amis.c.ami == id)
+                    .values(attributes=as_record(described))
                 )
 
     def record_region(

@@ -8,7 +8,7 @@ from fedimg.aws import amis
 from fedimg.aws.client.kernels import paravirtual_kernel
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import AMIType, Architecture, Virtualization
+from fedimg.images import AMIType, Architecture, Attributes, Virtualization
 from tests.aws.conftest import FURTHER, ORIGIN, wait_until
 
 HVM = AMIType(Virtualization.HVM, "gp2")
@@ -198,7 +198,7 @@ def test_ami_of_an_earlier_snapshot_is_not_taken_for_this_one(
 
 def test_name_of_a_disabled_ami_gets_the_next_number(origin, waiter, register, labels):
     theirs = register(job=replace(labels, site="elsewhere"))
-    amis.available(origin, waiter, [theirs], limit=5)
+    amis.available(origin, waiter, [theirs], limit=5, partition="aws")
     origin.disable_image(ImageId=theirs.id)
     assert register().name.endswith("-1")
 
@@ -210,26 +210,35 @@ def test_unknown_snapshot_is_refused(register):
 
 def test_available_waits_for_all(origin, waiter, register):
     made = [register(), register(PV)]
-    amis.available(origin, waiter, made, limit=5)
+    amis.available(origin, waiter, made, limit=5, partition="aws")
     assert {shown(origin, ami)["State"] for ami in made} == {"available"}
+
+
+def test_available_amis_have_the_attributes_that_ec2_shows(origin, waiter, register):
+    hvm, paravirtual = amis.available(
+        origin, waiter, [register(), register(PV)], limit=5, partition="aws-cn"
+    )
+    owner = shown(origin, hvm)["OwnerId"]
+    assert hvm.attributes == Attributes("aws-cn", owner, imds="v2.0", ena=True)
+    assert paravirtual.attributes == Attributes("aws-cn", owner)
 
 
 def test_available_has_its_limit(origin, waiter, register):
     ami = register()
     with pytest.raises(EC2ServiceException, match=f"AMIs {ami.id} to become available"):
-        amis.available(origin, waiter, [ami], limit=0.01)
+        amis.available(origin, waiter, [ami], limit=0.01, partition="aws")
 
 
 def test_failed_ami_is_reported_with_ec2s_reason(account, origin, waiter, register):
     account.refuse(ORIGIN, ImageCompletion="Out of cheese")
     ami = register()
     with pytest.raises(EC2ServiceException, match=f"{ami.id} is failed: Out of cheese"):
-        amis.available(origin, waiter, [ami], limit=5)
+        amis.available(origin, waiter, [ami], limit=5, partition="aws")
 
 
 def test_public_is_true_only_if_all_amis_are_public(origin, waiter, register):
     made = [register(), register(PV)]
-    amis.available(origin, waiter, made, limit=5)
+    amis.available(origin, waiter, made, limit=5, partition="aws")
     assert not amis.public(origin, made)
     for number, ami in enumerate(made):
         origin.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Add": [{"Group": "all"}]})
@@ -240,7 +249,7 @@ def test_ami_that_somebody_deregistered_meanwhile_is_reported_as_gone(origin, wa
     ami = register()
     origin.deregister_image(ImageId=ami.id)
     for ask in (
-        lambda: amis.available(origin, waiter, [ami], limit=5),
+        lambda: amis.available(origin, waiter, [ami], limit=5, partition="aws"),
         lambda: amis.root(origin, ami),
     ):
         with pytest.raises(EC2ServiceException, match=f"{ami.id} no longer exists"):

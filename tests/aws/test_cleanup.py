@@ -34,7 +34,7 @@ def register(clients, waiter, image, make_snapshot):
             AMIType(Virtualization.HVM, volume_type),
             amis.Basis(image, region, snapshot or make_snapshot(labels, region), None, AMIs()),
         )
-        amis.available(clients.ec2(region), waiter, [ami], limit=5)
+        amis.available(clients.ec2(region), waiter, [ami], limit=5, partition="aws")
         return ami
 
     return register

@@ -90,7 +90,7 @@ def test_copy_that_is_public_is_not_made_again(copy, far, image, make_snapshot, 
         AMIType.parse("hvm-gp2"),
         amis.Basis(image, FURTHER, earlier, None, AMIs()),
     )
-    amis.available(far, waiter, [ami], limit=5)
+    amis.available(far, waiter, [ami], limit=5, partition="aws")
     publish.publish_ami(far, waiter, ami)
     assert copy(find_first=True) == earlier
 

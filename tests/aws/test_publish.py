@@ -31,7 +31,7 @@ def register(origin, waiter, labels, image, snapshot):
         )
         made.append(ami)
         if available:
-            amis.available(origin, waiter, [ami], limit=5)
+            amis.available(origin, waiter, [ami], limit=5, partition="aws")
         return ami
 
     yield register

@@ -126,8 +126,7 @@ class Site:
         snapshots.completed(client, self.waiter, snapshot, limit=10)
         basis = amis.Basis(image, region, snapshot, None, AMIs())
         registered = amis.register_all(client, self.waiter, labels, types, basis)
-        amis.available(client, self.waiter, registered, limit=10)
-        return registered
+        return amis.available(client, self.waiter, registered, limit=10, partition="aws")
 
     def rows(self, image: RawImage | None = None) -> list[AMIRow]:
         return [row for row in self.store.amis() if image is None or row.job == image.job]

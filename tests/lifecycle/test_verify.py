@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from fedimg.aws import tags
 from fedimg.config import Verify
@@ -16,6 +17,7 @@ from fedimg.lifecycle import read_back, repair, verify
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.lifecycle.problems import problems, room
 from fedimg.lifecycle.verify import DailyVerification, RegionResult
+from fedimg.store import tables
 from fedimg.store.verifications import Verifications
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, RAW, REGIONS, Site
 
@@ -42,6 +44,15 @@ def test_unchanged_amis_have_no_difference_and_the_comparison_is_recorded(site: 
     assert all((row.verified_at or 0) >= before for row in site.rows())
     assert [each.region for each in Verifications(site.store).all()] == sorted(REGIONS)
     assert problems(site.store) == []
+
+
+def test_attributes_that_the_record_lacks_are_recorded(site: Site) -> None:
+    site.publish()
+    recorded = [row.attributes for row in site.rows()]
+    assert all(recorded)
+    site.store.write(sa.update(tables.amis).values(attributes=None))
+    compared(site)
+    assert [row.attributes for row in site.rows()] == recorded
 
 
 def test_calls_are_few(site: Site) -> None:

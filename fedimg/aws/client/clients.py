@@ -28,6 +28,8 @@ _BRIEF_SECONDS = 5
 # longer retries by itself (fedimg.aws.client.retrying).
 _ATTEMPTS = 5
 _CONNECTIONS = 20
+# The partition of regions whose names have no form that boto3 knows.
+_DEFAULT_PARTITION = "aws"
 # Many threads see their credentials refused at once, and creating a session takes half a second.
 _RENEW_SECONDS = 10
 
@@ -78,6 +80,17 @@ class Clients:
         """
         client: EC2Client = self.client("ec2", region, attempts=1, seconds=_BRIEF_SECONDS)
         return client
+
+    def partition(self, region: str) -> str:
+        """Return the partition of a region, such as `aws` or `aws-cn`.
+
+        For a region that boto3 does not know and whose name has no known form, that is `aws`.
+        """
+        with self._lock:
+            try:
+                return str(self._session.get_partition_for_region(region))
+            except UnknownRegionError:
+                return _DEFAULT_PARTITION
 
     def known_regions(self, like: str) -> list[str]:
         """Return the regions that boto3 knows in this one's partition (AWS's own or China's).
