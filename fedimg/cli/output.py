@@ -28,9 +28,12 @@ from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fedimg.aws.cleanup import Leftover
     from fedimg.aws.cost import Cost
     from fedimg.aws.plan import Plan
+    from fedimg.catalogue.writer import Written
     from fedimg.images import RawImage
     from fedimg.intake.catch_up import Replayed
     from fedimg.jobs.holds import Hold
@@ -528,6 +531,20 @@ def moved(counts: Moved, database: str) -> Answer:
         f"{counts.queued} queued runs to {database}"
     )
     return Answer({"database": database, **asdict(counts)}, [[text]], [Text(text)])
+
+
+def catalogued(written: Written, directory: Path) -> Answer:
+    """Render the answer of `catalogue`: how many files were written, and what they tell of."""
+    text = (
+        f"wrote {written.files} files in {directory}, which tell of {written.images} images and "
+        f"{written.amis} AMIs"
+    )
+    if not written.files:
+        text = (
+            f"the catalogue in {directory} tells of {written.images} images and {written.amis} "
+            "AMIs already"
+        )
+    return Answer({"directory": str(directory), **asdict(written)}, [[text]], [Text(text)])
 
 
 def findings(found: Sequence[Finding]) -> Answer:

@@ -6,6 +6,7 @@ Callers import everything from here. The package knows values alone; every packa
 from __future__ import annotations
 
 from fedimg.config.buses import FEDMSG, FEDORA_MESSAGING, Announcing, Buses, BusName
+from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check, Checking, ShippedCheck
 from fedimg.config.ec2 import EC2, AMIs
 from fedimg.config.errors import ConfigError
@@ -29,6 +30,7 @@ __all__ = [
     "ArmMachine",
     "BusName",
     "Buses",
+    "Catalogue",
     "CatchUp",
     "Check",
     "Checking",

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from fedimg.config.buses import FEDMSG, Announcing, Buses
+from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check
 from fedimg.config.ec2 import EC2
 from fedimg.config.section import Section
@@ -42,6 +43,7 @@ class Settings(Section):
     intake: Intake = Intake()
     catch_up: CatchUp = CatchUp()
     verify: Verify = Verify()
+    catalogue: Catalogue = Catalogue()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(
         [], description="The site's own boot checks, in addition to those of `ec2.test`."

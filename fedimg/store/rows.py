@@ -130,6 +130,7 @@ class AMIRow:
     verified_at: float | None = None
     difference: str | None = None
     attributes: dict[str, Any] | None = None
+    publication: str | None = None
 
     def __post_init__(self) -> None:
         if not self.state:

@@ -113,6 +113,8 @@ amis = sa.Table(
     sa.Column("difference", Text),
     # What EC2 says of the AMI (fedimg.images.Attributes); NULL where an older version recorded it.
     sa.Column("attributes", sa.JSON(none_as_null=True)),
+    # The catalogue's file with the facts of the AMI's publication, once the file may be written.
+    sa.Column("publication", sa.String),
 )
 #: AMIs and snapshots that are public, may be public, or once were.
 offered = sa.Table(

@@ -46,7 +46,8 @@ def background_tasks(
     """Return the periodic tasks of a worker, not yet started.
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
-    probe unavailable regions, delete old history and compare the record with EC2. These run only in
+    probe unavailable regions, delete old history, compare the record with EC2 and write the
+    catalogue. These run only in
     the worker whose `leads` is set; every worker, by its `name`, says that it works, and logs the
     operator's hold. All end when `stop` is set.
     """
@@ -117,4 +118,18 @@ def background_tasks(
         Periodic("probing unavailable regions", probe_regions, stop, leads),
         Periodic("deleting old history", delete_history, stop, leads),
         Periodic("comparing the record with EC2", verification.compare_if_due, stop, leads),
+        *_catalogue(settings, store, stop, leads),
     ]
+
+
+def _catalogue(
+    settings: Settings, store: Store, stop: threading.Event, leads: threading.Event
+) -> list[Periodic]:
+    """Return the task that writes the catalogue, if the site has one."""
+    directory = settings.catalogue.directory
+    if directory is None:
+        return []
+    from fedimg.catalogue.writer import CatalogueTask
+
+    task = CatalogueTask(store, directory, site=settings.site, base_url=settings.catalogue.base_url)
+    return [Periodic("writing the catalogue", task.write_if_changed, stop, leads)]

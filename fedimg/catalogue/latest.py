@@ -1,0 +1,101 @@
+"""Decide which AMIs are the newest of their series: by build or compose, never by completion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fedimg.catalogue import documents
+from fedimg.catalogue.documents import PUBLIC, Latest, LatestAMI
+from fedimg.catalogue.record import edition_of, kind, state_of
+from fedimg.editions import Edition
+from fedimg.store.publications import PublishedJob
+from fedimg.store.rows import AMIRow
+
+#: Images that Koji and composes call by these are of the same architecture.
+_IN_NAME = re.compile(r"\.(?:x86_64|aarch64|arm64|noarch)\b")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    edition: Edition
+    job: PublishedJob
+    row: AMIRow
+
+
+class LatestFinder:
+    """Finds the newest public AMIs among those of many jobs, which are added one by one."""
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[str, ...], dict[str, _Candidate]] = {}
+
+    def add(self, job: PublishedJob, amis: Iterable[AMIRow]) -> None:
+        """Add the AMIs of a job; those of scratch builds and uploads are never the newest."""
+        found = edition_of(job)
+        if found is None:
+            return
+        for row in amis:
+            if state_of(row) != PUBLIC:
+                continue
+            key = (found.release, *found.series, row.architecture, row.virt_type, row.volume_type)
+            by_region = self._newest.setdefault(key, {})
+            before = by_region.get(row.region)
+            if before is None or _order(before) < (found.order, row.name):
+                by_region[row.region] = _Candidate(found, job, row)
+
+    def latest(self) -> list[Latest]:
+        """Return the newest AMIs, those of the newest release first."""
+        found = [
+            _document([by_region[region] for region in sorted(by_region)])
+            for by_region in self._newest.values()
+        ]
+        found.sort(
+            key=lambda each: (
+                each.series,
+                each.kind,
+                each.architecture,
+                each.virtualization,
+                each.volume_type,
+            )
+        )
+        return sorted(found, key=lambda each: newest_first(each.release))
+
+
+def newest_first(release: str | None) -> tuple[int, list[int], str]:
+    """Return a sort key by which Rawhide and the like come first, then 43, 42, …, and no release
+    last.
+    """
+    if release is None:
+        return 2, [], ""
+    numbers = [int(number) for number in re.findall(r"[0-9]+", release)]
+    # Behind a common beginning, 10.1 is newer than 10.
+    return (1, [*(-number for number in numbers), 1], release) if numbers else (0, [], release)
+
+
+def _order(candidate: _Candidate) -> tuple[tuple[int, ...], str]:
+    return candidate.edition.order, candidate.row.name
+
+
+def _document(candidates: Sequence[_Candidate]) -> Latest:
+    newest = max(candidates, key=_order)
+    job, row = newest.job, newest.row
+    attributes = row.attributes or {}
+    return Latest(
+        release=newest.edition.release,
+        series=_IN_NAME.sub("", newest.edition.series[1]),
+        kind=kind(job),
+        architecture=row.architecture,
+        virtualization=row.virt_type,
+        volume_type=row.volume_type,
+        partition=attributes.get("partition"),
+        owner=attributes.get("owner"),
+        image=job.image.name,
+        build=job.image.build,
+        regions={
+            each.row.region: LatestAMI(
+                each.row.ami, each.job.image.name, documents.time(each.row.published_at)
+            )
+            for each in candidates
+        },
+    )

@@ -1,0 +1,258 @@
+"""Writes the whole catalogue into a directory, and again when the record has changed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedimg.catalogue import documents, record
+from fedimg.catalogue.documents import (
+    Images,
+    LatestAMIs,
+    Publication,
+    Release,
+    ReleaseSummary,
+)
+from fedimg.catalogue.errors import CatalogueError
+from fedimg.catalogue.feed import FeedEntry, feed
+from fedimg.catalogue.files import Directory
+from fedimg.catalogue.latest import LatestFinder, newest_first
+from fedimg.images import RawImage
+from fedimg.store.publications import Publications, PublishedJob
+from fedimg.store.rows import AMIRow, BootTestRow
+from fedimg.store.store import Store
+
+#: The directory of publications for each kind of source.
+_KINDS = {"build": "builds", "compose": "composes", "task": "tasks", "url": "uploads"}
+#: A release's name has no hyphen (fedimg.editions), so that this is the name of none.
+_NO_RELEASE = "no-release"
+#: How often the record is compared with what was written last, in seconds.
+INTERVAL = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Written:
+    """How much was written: files, and the images and AMIs that they tell of."""
+
+    files: int
+    images: int
+    amis: int
+
+
+def write(store: Store, root: Path, *, site: str, base_url: str) -> Written:
+    """Write the catalogue; files that are as they should be stay untouched.
+
+    Raises CatalogueError when the directory cannot be written, StoreError for the database.
+    """
+    directory = Directory(root)
+    with directory.locked():
+        return _Catalogue(Publications(store), directory, site, base_url).write()
+
+
+class CatalogueTask:
+    """The worker's writing of the catalogue: writes of 30 seconds are gathered into one."""
+
+    def __init__(self, store: Store, root: Path, *, site: str, base_url: str) -> None:
+        self._store = store
+        self._root = root
+        self._site = site
+        self._base_url = base_url
+        self._written: tuple[object, ...] | None = None
+        self._failed = ""
+
+    def write_if_changed(self) -> float:
+        """Write the catalogue if the record has changed; return the seconds until the next call.
+
+        A failure is logged at its beginning and at its end.
+        """
+        changed = Publications(self._store).changed()
+        if changed == self._written:
+            return INTERVAL
+        try:
+            written = write(self._store, self._root, site=self._site, base_url=self._base_url)
+        except CatalogueError as error:
+            if self._failed != str(error):
+                _log.warning("%s; it is tried again every %g s", error, INTERVAL)
+                self._failed = str(error)
+            return INTERVAL
+        if self._failed:
+            _log.warning("the catalogue in %s is written again", self._root)
+            self._failed = ""
+        # Writing records which file has which publication.
+        self._written = Publications(self._store).changed()
+        _log.info(
+            "wrote %d files of the catalogue in %s: %d images, %d AMIs",
+            written.files,
+            self._root,
+            written.images,
+            written.amis,
+        )
+        return INTERVAL
+
+
+class _Catalogue:
+    """One writing of the catalogue; no more than one release's AMIs are in memory at once."""
+
+    def __init__(
+        self, publications: Publications, directory: Directory, site: str, base_url: str
+    ) -> None:
+        self._publications = publications
+        self._directory = directory
+        self._site = site
+        self._base_url = f"{base_url}/" if base_url else ""
+        self._files = 0
+        self._amis = 0
+        self._finder = LatestFinder()
+        self._published: dict[str, _Published] = {}
+        self._withdrawn: list[FeedEntry] = []
+
+    def write(self) -> Written:
+        """Write everything; the lists come last, so that each file that they name exists."""
+        self._publications.assign(publication_name)
+        by_release = _by_release(self._publications.jobs())
+        summaries = [
+            self._write_release(release, by_release[release])
+            for release in sorted(by_release, key=newest_first)
+        ]
+        entries = [each.entry() for each in self._published.values()] + self._withdrawn
+        self._replace("latest.json", documents.as_json(LatestAMIs(self._finder.latest())))
+        self._replace("images.json", documents.as_json(Images(summaries)))
+        self._replace("feed.atom", feed(self._site, self._base_url, entries))
+        for name, document in documents.SCHEMAS.items():
+            schema = json.dumps(documents.schema(document), indent=1) + "\n"
+            self._replace(f"schemas/{name}.json", schema.encode())
+        images = sum(map(len, by_release.values()))
+        return Written(self._files, images, self._amis)
+
+    def _write_release(self, release: str | None, jobs: Sequence[PublishedJob]) -> ReleaseSummary:
+        ids = [job.job for job in jobs]
+        amis, checks = self._publications.amis(ids), self._publications.boot_checks(ids)
+        ordered = sorted(jobs, key=_order, reverse=True)
+        file = f"releases/{release or _NO_RELEASE}.json"
+        for job in ordered:
+            self._amis += len(amis[job.job])
+            self._finder.add(job, amis[job.job])
+            self._withdrawn += _withdrawn(job, amis[job.job], file)
+        self._write_publications(ordered, amis, checks)
+        images = [record.image_state(job, checks[job.job], amis[job.job]) for job in ordered]
+        self._replace(file, documents.as_json(Release(release, images)))
+        summaries = [record.summary(job, amis[job.job]) for job in ordered]
+        return ReleaseSummary(release, file, summaries)
+
+    def _write_publications(
+        self,
+        jobs: Sequence[PublishedJob],
+        amis: Mapping[str, Sequence[AMIRow]],
+        checks: Mapping[str, Sequence[BootTestRow]],
+    ) -> None:
+        """Write the files that never change and are not there yet."""
+        published: dict[str, _Published] = {}
+        for job in jobs:
+            for row in amis[job.job]:
+                if row.publication:
+                    published.setdefault(row.publication, _Published(row.publication)).add(job, row)
+        self._published |= published
+        for name, content in sorted(published.items()):
+            if self._directory.exists(name):
+                continue
+            document = Publication(
+                source=content.source,
+                published=documents.time(content.at),
+                images=[
+                    record.published_image(
+                        job,
+                        checks[job.job],
+                        [row for row in amis[job.job] if row.publication == name],
+                    )
+                    for job in sorted(content.jobs, key=lambda job: job.job)
+                ],
+            )
+            self._files += self._directory.create(name, documents.as_json(document))
+
+    def _replace(self, name: str, content: bytes) -> None:
+        self._files += self._directory.replace(name, content)
+
+
+@dataclass
+class _Published:
+    """What a file that never changes is about; `at` is when the last of its AMIs became public."""
+
+    file: str
+    source: str = ""
+    at: float | None = None
+    jobs: set[PublishedJob] = field(default_factory=set)
+    regions: set[str] = field(default_factory=set)
+    amis: int = 0
+
+    def add(self, job: PublishedJob, row: AMIRow) -> None:
+        """Add an AMI of the file."""
+        self.source = job.image.source
+        self.jobs.add(job)
+        self.regions.add(row.region)
+        self.amis += 1
+        if row.published_at is not None:
+            self.at = max(self.at or 0.0, row.published_at)
+
+    def entry(self) -> FeedEntry:
+        """Return the file's entry in the feed."""
+        images = ", ".join(sorted(job.image.name for job in self.jobs))
+        return FeedEntry(
+            key=self.file,
+            title=f"Published: {images}",
+            text=f"{_count(self.amis, 'AMI')} in {_count(len(self.regions), 'region')}",
+            at=self.at or 0.0,
+            link=self.file,
+        )
+
+
+def publication_name(image: RawImage, number: int) -> str:
+    """Return the name of the file with the publication of an image's source; `number` counts from
+    1.
+    """
+    kind, _, id = image.source.partition("-")
+    label = {"build": image.build, "url": f"{image.build}-{id}"}.get(kind, id)
+    return f"{_KINDS[kind]}/{label}{f'-{number}' if number > 1 else ''}.json"
+
+
+def _by_release(jobs: Sequence[PublishedJob]) -> dict[str | None, list[PublishedJob]]:
+    """Return the jobs by release; a source's jobs stay together, as they share a file."""
+    releases = {
+        job.image.source: found.release for job in jobs if (found := record.edition_of(job))
+    }
+    by_release: dict[str | None, list[PublishedJob]] = {}
+    for job in jobs:
+        by_release.setdefault(releases.get(job.image.source), []).append(job)
+    return by_release
+
+
+def _order(job: PublishedJob) -> tuple[bool, tuple[int, ...], float, str]:
+    found = record.edition_of(job)
+    order = found.order if found else ()
+    return found is not None, order, job.published or 0.0, job.job
+
+
+def _withdrawn(job: PublishedJob, amis: Sequence[AMIRow], file: str) -> list[FeedEntry]:
+    rows = [row for row in amis if record.state_of(row) == documents.WITHDRAWN]
+    if not rows:
+        return []
+    at = max(row.changed_at or 0.0 for row in rows)
+    row = rows[0]
+    instead = f"; use {row.replacement} instead" if row.replacement else ""
+    return [
+        FeedEntry(
+            key=f"withdrawn:{job.job}:{documents.time(at)}",
+            title=f"Withdrawn: {job.image.name}",
+            text=f"{row.reason or 'no reason is recorded'}{instead}",
+            at=at,
+            link=file,
+        )
+    ]
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"

@@ -1,0 +1,25 @@
+"""Define the settings of the catalogue: where its files are written, and where they are served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from fedimg.config.section import Section
+from fedimg.config.value_types import OptionalAddress
+
+
+class Catalogue(Section):
+    """Files that tell which AMIs are public, for any web server."""
+
+    directory: Path | None = Field(
+        None,
+        description="Directory into which the worker writes the catalogue, within half a minute of "
+        "a change; without it, only `fedimg catalogue` writes one.",
+    )
+    base_url: OptionalAddress = Field(
+        "",
+        description="URL at which the directory is served, for the links of the feed; empty: the "
+        "links are relative to the feed.",
+    )

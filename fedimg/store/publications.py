@@ -1,0 +1,177 @@
+"""Reads what was ever published, and records in which file of the catalogue that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import sqlalchemy as sa
+
+from fedimg.images import RawImage
+from fedimg.progress import CheckResult
+from fedimg.records import from_record
+from fedimg.store import rows
+from fedimg.store.rows import LIVE, AMIRow, BootTestRow
+from fedimg.store.store import Store
+from fedimg.store.tables import amis, jobs, tests
+
+#: The advisory lock under which files are numbered.
+_LOCK = "catalogue"
+#: How many values one statement names.
+_AT_ONCE = 200
+#: The states that only an AMI that was public once can have; `published_at` is younger than they.
+_ONCE_PUBLIC = (
+    rows.PUBLIC,
+    rows.WITHDRAWING,
+    rows.WITHDRAWN,
+    rows.RESTORING,
+    rows.DISABLING,
+    rows.DISABLED,
+    rows.DELETING,
+    rows.DELETED,
+)
+#: By position, as a catalogue has more than a hundred thousand of these rows.
+_AMI_COLUMNS = [
+    sa.func.coalesce(amis.c.state, "").label("state")
+    if field.name == "state"
+    else amis.c[field.name]
+    for field in fields(AMIRow)
+]
+_PUBLISHED = sa.or_(amis.c.public, amis.c.published_at.is_not(None), amis.c.state.in_(_ONCE_PUBLIC))
+
+
+@dataclass(frozen=True)
+class PublishedJob:
+    """A job of which an AMI was ever public; `published` is when its first AMI became so."""
+
+    job: str
+    image: RawImage
+    disk_sha256: str | None
+    disk_length: int | None
+    published: float | None
+
+
+class Publications:
+    """The AMIs that were ever public, by their jobs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def changed(self) -> tuple[object, ...]:
+        """Return values that differ from those of before when a published AMI's record changed."""
+        query = sa.select(
+            sa.func.count(),
+            sa.func.count(amis.c.publication),
+            sa.func.count(amis.c.attributes),
+            sa.func.sum(amis.c.deprecate_at),
+            *(
+                sa.func.max(column)
+                for column in (
+                    amis.c.published_at,
+                    amis.c.changed_at,
+                    amis.c.verified_at,
+                )
+            ),
+            *(sa.func.sum(sa.case((amis.c.state == state, 1), else_=0)) for state in _ONCE_PUBLIC),
+        ).where(_PUBLISHED)
+        with self._store.engine.connect() as connection:
+            return tuple(connection.execute(query).one())
+
+    def jobs(self) -> list[PublishedJob]:
+        """Return the jobs, the first published one first."""
+        first = (
+            sa.select(amis.c.job, sa.func.min(amis.c.published_at).label("published"))
+            .where(_PUBLISHED)
+            .group_by(amis.c.job)
+            .subquery()
+        )
+        query = sa.select(
+            jobs.c.job,
+            jobs.c.raw_image,
+            jobs.c.disk_sha256,
+            jobs.c.disk_length,
+            first.c.published,
+        ).join(first, first.c.job == jobs.c.job)
+        with self._store.engine.connect() as connection:
+            found = connection.execute(query).all()
+        published = [
+            PublishedJob(
+                row.job,
+                from_record(RawImage, row.raw_image),
+                row.disk_sha256,
+                row.disk_length,
+                row.published,
+            )
+            for row in found
+        ]
+        return sorted(published, key=lambda job: (job.published or 0.0, job.job))
+
+    def amis(self, of: Collection[str]) -> dict[str, list[AMIRow]]:
+        """Return the AMIs of some jobs that were ever public, by job, in the order of regions."""
+        found: dict[str, list[AMIRow]] = {job: [] for job in of}
+        order = (amis.c.region, amis.c.name)
+        for some in _chunks(sorted(of)):
+            query = sa.select(*_AMI_COLUMNS).where(_PUBLISHED, amis.c.job.in_(some))
+            with self._store.engine.connect() as connection:
+                for row in connection.execute(query.order_by(*order)):
+                    found[row.job].append(AMIRow(*row))
+        return found
+
+    def boot_checks(self, of: Collection[str]) -> dict[str, list[BootTestRow]]:
+        """Return the completed boot checks of some jobs, by job."""
+        found: dict[str, list[BootTestRow]] = {job: [] for job in of}
+        for some in _chunks(sorted(of)):
+            query = (
+                sa.select(tests)
+                .where(tests.c.job.in_(some), tests.c.status == "completed")
+                .order_by(*tests.primary_key)
+            )
+            with self._store.engine.connect() as connection:
+                for row in connection.execute(query).mappings():
+                    values = dict(row)
+                    results = [from_record(CheckResult, check) for check in values.pop("checks")]
+                    job = values.pop("job")
+                    found[job].append(BootTestRow(checks=results, **values))
+        return found
+
+    def assign(self, path: Callable[[RawImage, int], str]) -> None:
+        """Record in which file each AMI's publication is, where that is not recorded yet.
+
+        The AMIs of one source (a build or compose) share a file, which `path` names by one of its
+        images and a number, from 1. While a job of the source still runs, there is no file; AMIs
+        that follow later get the next number.
+        """
+        with self._store.engine.begin() as connection:
+            self._store.lock(connection, _LOCK)
+            without = sa.select(amis.c.job).where(_PUBLISHED, amis.c.publication.is_(None))
+            images = {
+                row.job: (from_record(RawImage, row.raw_image), row.state)
+                for row in connection.execute(
+                    sa.select(jobs.c.job, jobs.c.raw_image, jobs.c.state).where(
+                        sa.or_(jobs.c.job.in_(without), jobs.c.state.in_(LIVE))
+                    )
+                )
+            }
+            live = {image.source for image, state in images.values() if state in LIVE}
+            used = set(connection.execute(sa.select(amis.c.publication).distinct()).scalars())
+            waiting: dict[str, list[str]] = {}
+            for job, (image, _) in sorted(images.items()):
+                if image.source not in live:
+                    waiting.setdefault(image.source, []).append(job)
+            for of_source in waiting.values():
+                image, _ = images[of_source[0]]
+                number = 1
+                while (file := path(image, number)) in used:
+                    number += 1
+                used.add(file)
+                for some in _chunks(of_source):
+                    connection.execute(
+                        sa.update(amis)
+                        .where(_PUBLISHED, amis.c.publication.is_(None), amis.c.job.in_(some))
+                        .values(publication=file)
+                    )
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _AT_ONCE):
+        yield values[start : start + _AT_ONCE]
