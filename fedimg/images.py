@@ -193,7 +193,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Attributes:
-    """What EC2 says of an AMI to everybody who may launch it, by EC2's names for the values.
+    """The attributes of an AMI that everybody sees who may launch it, with EC2's values.
 
     `owner` is the number of the account that owns the AMI, `partition` that of AWS in which its
     region is. A missing `boot_mode`, `tpm` or `imds` means that the AMI leaves it to the instance.

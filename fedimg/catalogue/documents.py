@@ -49,7 +49,7 @@ class BootCheck:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What was published: a raw image, where it came from, and the disk that it holds.
+    """An image that was published: its raw image file, that file's origin, and the disk in it.
 
     `image` is the file's name without its suffix; `checksum` is ALGORITHM:HEX, and `size` the
     bytes, of the compressed file; `disk_sha256` and `disk_length` are those of the raw disk.

@@ -26,7 +26,7 @@ class Directory:
         """Keep other processes on this host from writing to the directory meanwhile."""
         with self._told(self.root):
             self.root.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-            lock = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(self.root / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Written:
-    """How much was written: files, and the images and AMIs that they tell of."""
+    """The number of files that were written, and of the images and AMIs that all files tell of."""
 
     files: int
     images: int
@@ -180,7 +180,7 @@ class _Catalogue:
 
 @dataclass
 class _Published:
-    """What a file that never changes is about; `at` is when the last of its AMIs became public."""
+    """The subject of a file that never changes; `at` is when its last AMI became public."""
 
     file: str
     source: str = ""

@@ -32,7 +32,7 @@ def catalogue(
 
     settings = call.settings.catalogue
     root = out or settings.directory
-    if root is None:
+    if not root:
         raise CommandRefused(
             ExitCode.UNUSABLE,
             "it is not known where to write the catalogue: give --out DIRECTORY, or set "

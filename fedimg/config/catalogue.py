@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,10 +14,10 @@ from fedimg.config.value_types import OptionalAddress
 class Catalogue(Section):
     """Files that tell which AMIs are public, for any web server."""
 
-    directory: Path | None = Field(
-        None,
+    directory: Path | Literal[""] = Field(
+        "",
         description="Directory into which the worker writes the catalogue, within half a minute of "
-        "a change; without it, only `fedimg catalogue` writes one.",
+        "a change; empty: only `fedimg catalogue` writes one.",
     )
     base_url: OptionalAddress = Field(
         "",

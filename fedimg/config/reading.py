@@ -41,8 +41,13 @@ def load(path: Path | None = None) -> Settings:
         raise ConfigError(
             "\n".join(f"{path}: {_error_text(problem)}" for problem in error.errors())
         ) from error
-    directory = (path.parent / settings.state_directory).absolute()
-    return settings.model_copy(update={"state_directory": directory})
+    beside = path.parent.absolute()
+    catalogue = settings.catalogue
+    if catalogue.directory:
+        catalogue = catalogue.model_copy(update={"directory": beside / catalogue.directory})
+    return settings.model_copy(
+        update={"state_directory": beside / settings.state_directory, "catalogue": catalogue}
+    )
 
 
 def _error_text(problem: Any) -> str:

@@ -47,9 +47,8 @@ def background_tasks(
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
     probe unavailable regions, delete old history, compare the record with EC2 and write the
-    catalogue. These run only in
-    the worker whose `leads` is set; every worker, by its `name`, says that it works, and logs the
-    operator's hold. All end when `stop` is set.
+    catalogue. These run only in the worker whose `leads` is set; every worker, by its `name`, says
+    that it works, and logs the operator's hold. All end when `stop` is set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
@@ -127,7 +126,7 @@ def _catalogue(
 ) -> list[Periodic]:
     """Return the task that writes the catalogue, if the site has one."""
     directory = settings.catalogue.directory
-    if directory is None:
+    if not directory:
         return []
     from fedimg.catalogue.writer import CatalogueTask
 
