@@ -37,6 +37,8 @@ TOPICS = {
         "fedimg.image.publish",
         "fedimg.image.withdraw",
         "fedimg.image.restore",
+        "fedimg.image.deprecate",
+        "fedimg.image.delete",
     ),
 }
 

@@ -61,6 +61,12 @@ def test_default_types_are_pv_and_hvm_in_standard_and_gp2():
         ("[ec2.limits]\ncopy_ = 5", "ec2.limits.copy_", "copy"),
         ("[[checks]]\nname = 'a'\ncommand = 'b'\nstats = 0", "checks.0.stats", "status"),
         ("[announcing]\nconfirm_second = 5", "announcing.confirm_second", "confirm_seconds"),
+        ("[retention]\nautomatics = true", "retention.automatics", "automatic"),
+        (
+            "[[retention.rules]]\ndisable_afer = 5",
+            "retention.rules.0.disable_afer",
+            "disable_after",
+        ),
     ],
 )
 def test_misspelt_key_is_named_with_the_nearest(toml, text, key, nearest):
@@ -118,6 +124,15 @@ def test_pv_test_type_is_no_key_of_arm(toml):
         ("[ec2.test]\nshipped = []", "the file"),
         ("[ec2.test]\nshipped = ['unit']", "ec2.test.shipped.0"),
         ("[ec2.test]\nreach = ['ftp://example.org']", "ec2.test.reach.0"),
+        ("[retention]\nmost_a_day = 0", "retention.most_a_day"),
+        ("[[retention.rules]]\npatterns = ['(']", "retention.rules.0.patterns.0"),
+        ("[[retention.rules]]\narchitectures = ['arm64']", "retention.rules.0.architectures.0"),
+        ("[[retention.rules]]\ndeprecate_after = 731", "retention.rules.0.deprecate_after"),
+        ("[[retention.rules]]\ndelete_after = 50", "retention.rules.0"),
+        ("[[retention.rules]]\ndisable_after = 5\ndelete_after = 18", "retention.rules.0"),
+        ("[[retention.rules]]\ndisable_after = 5\ndeprecate_after = 6", "retention.rules.0"),
+        ("[[retention.rules]]\nunused_for = 0", "retention.rules.0.unused_for"),
+        ("[[retention]]\ndisable_after = 5", "retention"),
         ('[ec2.test]\nclock = "http://a/\\nb"', "ec2.test.clock"),
         ("[ec2.test]\nresolve = ['a b']", "ec2.test.resolve.0"),
         ("[[checks]]\nname = 'units'\ncommand = 'true'", "the file"),
@@ -280,3 +295,20 @@ def test_bus_is_one_or_both(toml, text, buses):
 @pytest.mark.parametrize("text", ['bus = "zeromq"', "bus = []"])
 def test_unknown_buses_are_refused(toml, text):
     assert "bus" in complaint(toml(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("disable_after = 5\ndelete_after = 18", "delete_after has to be 19 or more"),
+        ("delete_after = 18", "delete_after needs disable_after"),
+    ],
+)
+def test_removal_follows_the_disabling_by_two_weeks(toml, text, told):
+    assert told in complaint(toml(f"[[retention.rules]]\n{text}"))
+    config.load(toml("[[retention.rules]]\ndisable_after = 5\ndelete_after = 19"))
+
+
+def test_rules_of_retention_have_a_table_of_their_own(toml):
+    said = complaint(toml("[[retention]]\ndisable_after = 5"))
+    assert "write each rule as [[retention.rules]]" in said

@@ -2,6 +2,8 @@
 
 from fedimg_messages.messages import (
     CopyV1,
+    DeleteV1,
+    DeprecateV1,
     FedimgMessage,
     PublishV1,
     RestoreV1,
@@ -17,6 +19,18 @@ MESSAGES: dict[str, type[FedimgMessage]] = {
     "image.publish": PublishV1,
     "image.withdraw": WithdrawV1,
     "image.restore": RestoreV1,
+    "image.deprecate": DeprecateV1,
+    "image.delete": DeleteV1,
 }
 
-__all__ = ["MESSAGES", "CopyV1", "PublishV1", "RestoreV1", "TestV1", "UploadV1", "WithdrawV1"]
+__all__ = [
+    "MESSAGES",
+    "CopyV1",
+    "DeleteV1",
+    "DeprecateV1",
+    "PublishV1",
+    "RestoreV1",
+    "TestV1",
+    "UploadV1",
+    "WithdrawV1",
+]

@@ -167,3 +167,28 @@ class RestoreV1(FedimgMessage):
     def summary(self) -> str:
         """Return a summary of one line."""
         return f"fedimg restored {self.ami} of {self.image_name} in {self.region}"
+
+
+class DeprecateV1(FedimgMessage):
+    """EC2 has a time of deprecation for an AMI in a region."""
+
+    topic = "fedimg.image.deprecate"
+    body_schema: ClassVar[dict[str, Any]] = schemas.DEPRECATE
+
+    @property
+    def summary(self) -> str:
+        """Return a summary of one line."""
+        at = self.body["extra"]["deprecate_at"]
+        return f"{self.ami} of {self.image_name} in {self.region} is deprecated from {at} on"
+
+
+class DeleteV1(FedimgMessage):
+    """An AMI is gone from a region by the retention rules."""
+
+    topic = "fedimg.image.delete"
+    body_schema: ClassVar[dict[str, Any]] = schemas.DELETE
+
+    @property
+    def summary(self) -> str:
+        """Return a summary of one line."""
+        return f"fedimg removed {self.ami} of {self.image_name} from {self.region}"

@@ -120,6 +120,28 @@ RESTORE = _body(
     _extra(_AMI, *_AMI),
     *_LIFE,
 )
+DEPRECATE = _body(
+    "image.deprecate",
+    "EC2 has a time from which it lists an AMI to nobody else any more.",
+    _REGION,
+    _extra(
+        _AMI
+        | {
+            "deprecate_at": _text("The time of the deprecation, in UTC by RFC 3339")
+            | {"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"}
+        },
+        *_AMI,
+        "deprecate_at",
+    ),
+    *_LIFE,
+)
+DELETE = _body(
+    "image.delete",
+    "An AMI is gone from a region by the retention rules, and its snapshot with its last AMI.",
+    _REGION,
+    _extra(_AMI, *_AMI),
+    *_LIFE,
+)
 PUBLISH = _body(
     "image.publish",
     "An AMI and its snapshot are public in a region.",

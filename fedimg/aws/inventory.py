@@ -62,6 +62,19 @@ def take(
     )
 
 
+def images(ec2: EC2Client, site: str, amis: Collection[str]) -> tuple[dict[str, Any], str]:
+    """Return the site's AMIs and some others of the account by id, as EC2 describes them.
+
+    The second value is the HTTP date of EC2's last answer. Raises botocore's errors.
+    """
+    pages = list(_image_pages(ec2, [{"Name": f"tag:{tags.SITE}", "Values": [site]}]))
+    tagged = {str(image["ImageId"]) for page in pages for image in page["Images"]}
+    for by_id in _by_id("image-id", set(amis) - tagged):
+        pages += _image_pages(ec2, by_id)
+    found = {str(image["ImageId"]): image for page in pages for image in page["Images"]}
+    return found, str(pages[-1]["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+
+
 def _by_id(name: str, ids: Collection[str]) -> Iterator[Any]:
     ordered = sorted(ids)
     for start in range(0, len(ordered), _FILTER_VALUES):
@@ -69,11 +82,14 @@ def _by_id(name: str, ids: Collection[str]) -> Iterator[Any]:
 
 
 def _images(ec2: EC2Client, filters: Any) -> Iterator[Any]:
-    pages = ec2.get_paginator("describe_images").paginate(
+    for page in _image_pages(ec2, filters):
+        yield from page["Images"]
+
+
+def _image_pages(ec2: EC2Client, filters: Any) -> Any:
+    return ec2.get_paginator("describe_images").paginate(
         Owners=["self"], Filters=filters, IncludeDisabled=True, PaginationConfig=_PAGE
     )
-    for page in pages:
-        yield from page["Images"]
 
 
 def _snapshots(ec2: EC2Client, filters: Any, *, public: bool = False) -> Iterator[Any]:

@@ -6,6 +6,7 @@ fedimg.jobs.recorder and fedimg.lifecycle decide when each is sent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fedimg.exceptions import OUTPUT_TAIL
@@ -19,6 +20,8 @@ COPY = "image.copy"
 PUBLISH = "image.publish"
 WITHDRAW = "image.withdraw"
 RESTORE = "image.restore"
+DEPRECATE = "image.deprecate"
+DELETE = "image.delete"
 
 SERVICE = "EC2"
 
@@ -82,6 +85,17 @@ def image_withdraw(image: RawImage, ami: AMI, reason: str, replacement: str | No
 
 def image_restore(image: RawImage, ami: AMI) -> Message:
     """Return the body of image.restore."""
+    return _of_life(image, ami, {})
+
+
+def image_deprecate(image: RawImage, ami: AMI, at: float) -> Message:
+    """Return the body of image.deprecate; `at` is in seconds since the epoch."""
+    when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _of_life(image, ami, {"deprecate_at": when})
+
+
+def image_delete(image: RawImage, ami: AMI) -> Message:
+    """Return the body of image.delete."""
     return _of_life(image, ami, {})
 
 

@@ -14,6 +14,7 @@ from fedimg.store import rows as ami_rows
 
 if TYPE_CHECKING:
     from fedimg.lifecycle.comparison import Difference
+    from fedimg.lifecycle.decisions import Decision
     from fedimg.lifecycle.recover import Search
     from fedimg.lifecycle.verify import RegionResult
     from fedimg.store.recovered import RecoveredJob
@@ -27,6 +28,39 @@ def amis(rows: Sequence[AMIRow], nothing: str) -> Answer:
     for line in lines:
         table.add_row(*line)
     return Answer([asdict(row) for row in rows], lines, [table], nothing)
+
+
+def decisions(made: Sequence[Decision], nothing: str) -> Answer:
+    """Render the decisions of the rules of retention, a row for each AMI."""
+    lines = [
+        [
+            each.row.region,
+            each.row.ami,
+            each.verdict,
+            "-" if each.rule is None else str(each.rule),
+            each.row.image,
+            each.why,
+        ]
+        for each in made
+    ]
+    table = Table("Region", "AMI", "Decision", "Rule", "Image", "Why", box=None)
+    for line in lines:
+        table.add_row(*line)
+    value = [
+        {
+            "region": each.row.region,
+            "ami": each.row.ami,
+            "image": each.row.image,
+            "job": each.row.job,
+            "state": each.row.state,
+            "decision": each.verdict,
+            "rule": each.rule,
+            "why": each.why,
+            "deprecate_at": each.deprecate_at,
+        }
+        for each in made
+    ]
+    return Answer(value, lines, [table], nothing)
 
 
 def verification(results: Sequence[RegionResult], differences: Sequence[Difference]) -> Answer:

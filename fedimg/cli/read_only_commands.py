@@ -57,7 +57,7 @@ def status(
     from fedimg.cli.follow import follow, is_active
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
-    from fedimg.lifecycle.problems import problems, room
+    from fedimg.lifecycle.problems import freed, problems, room
 
     states, begin = known_states(state or ()), beginning(since)
     store = call.store()
@@ -82,6 +82,10 @@ def status(
         call.output.note(text)
     if job is None and (left := room(store, len(call.settings.ec2.amis.types))):
         call.output.note(left)
+    rules = call.settings.retention
+    more = freed(store, automatic=rules.automatic) if rules.changes_anything else None
+    if job is None and more:
+        call.output.note(more)
     if watch and active:
         rows = follow(store, [row.job for row in active], call.output)
     else:

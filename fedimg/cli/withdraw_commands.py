@@ -88,7 +88,7 @@ def withdraw(
 def restore(
     call: Call, target: TargetArgument, dry_run: DryRunOption = False, yes: YesOption = False
 ) -> ExitCode:
-    """Make a withdrawn image available again, to exactly those who could use it before.
+    """Make a withdrawn or disabled image available again, to exactly those who could use it before.
 
     Only AMIs whose recorded boot check passed are restored, on the snapshot that is recorded. Jobs
     that the withdrawal stopped can run again with 'fedimg retry'.
@@ -101,8 +101,8 @@ def restore(
     found = targets.to_restore(store, target)
     _refuse_unknown(found, target)
     withdrawals = Withdrawals(store)
-    if not any(withdrawals.of(row.job) for row in found.jobs):
-        raise CommandRefused(ExitCode.NOT_NOW, f"{target} is not withdrawn")
+    if not (any(found.amis.values()) or any(withdrawals.of(row.job) for row in found.jobs)):
+        raise CommandRefused(ExitCode.NOT_NOW, f"{target} is neither withdrawn nor disabled")
     for text in found.left:
         call.output.note(text)
     amis = [ami for its_amis in found.amis.values() for ami in its_amis]

@@ -13,6 +13,7 @@ from fedimg.config.errors import ConfigError
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
 from fedimg.config.reading import DEFAULT_PATH, PATH_VARIABLE, load
+from fedimg.config.retention import Retention, Rule
 from fedimg.config.section import Section
 from fedimg.config.settings import Settings
 from fedimg.config.sources import CatchUp, Composes, Intake, Koji
@@ -41,6 +42,8 @@ __all__ = [
     "Limits",
     "Machine",
     "Network",
+    "Retention",
+    "Rule",
     "Section",
     "Settings",
     "ShippedCheck",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedimg.config.buses import FEDMSG, Announcing, Buses
 from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check
 from fedimg.config.ec2 import EC2
+from fedimg.config.retention import Retention
 from fedimg.config.section import Section
 from fedimg.config.sources import CatchUp, Composes, Intake, Koji
 from fedimg.config.value_types import DatabaseAddress
@@ -44,11 +45,22 @@ class Settings(Section):
     catch_up: CatchUp = CatchUp()
     verify: Verify = Verify()
     catalogue: Catalogue = Catalogue()
+    retention: Retention = Retention()
     ec2: EC2 = EC2()
     checks: list[Check] = Field(
         [], description="The site's own boot checks, in addition to those of `ec2.test`."
     )
     announcing: Announcing = Announcing()
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _refuse_array_of_tables(cls, value: object) -> object:
+        if isinstance(value, list):
+            raise ValueError(
+                "write each rule as [[retention.rules]]: TOML does not allow [[retention]] next to "
+                "the settings of [retention]"
+            )
+        return value
 
     @model_validator(mode="after")
     def _check_names_are_unique(self) -> Settings:

@@ -29,7 +29,7 @@ LIFE_QUEUE = "fedimg.life"
 INTAKE = "fedimg.intake"
 PUBLISH = "fedimg.publish"
 CLEAN = "fedimg.clean"
-#: The workflow of a change, by what it does, is `fedimg.withdraw` or `fedimg.restore`.
+#: The workflow of a change, by what it does: `fedimg.withdraw` and its like.
 CHANGE = "fedimg."
 #: How many workflows one statement deletes: other writers wait for it.
 _DELETED_AT_ONCE = 100

@@ -65,7 +65,8 @@ def compare(recorded: Iterable[AMIRow], seen: Inventory) -> list[Difference]:
     """
     recorded = list(recorded)
     # A snapshot stays public as long as one of its AMIs is.
-    shared = {row.snapshot for row in recorded if row.state in (rows.PUBLIC, rows.RESTORING)}
+    sharing = (rows.PUBLIC, rows.RESTORING, rows.DISABLING)
+    shared = {row.snapshot for row in recorded if row.state in sharing}
     return [
         Difference(kind, row.region, id, row.job, row.image, text)
         for row in recorded
@@ -126,7 +127,7 @@ def _of_ami(
     public = bool(image and image.get("Public"))
     if row.state == rows.PUBLIC:
         yield from _of_public(row, image, seen)
-    elif row.state != rows.RESTORING:
+    elif row.state not in (rows.RESTORING, rows.DISABLING):
         if public and row.state != rows.WITHDRAWING:
             yield Kind.PUBLIC, row.ami, f"it is recorded as {row.state} and is public"
         if row.snapshot in seen.public_snapshots - set(shared):

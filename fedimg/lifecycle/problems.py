@@ -38,6 +38,25 @@ def room(store: Store, needed: int) -> str | None:
     return f"room for public AMIs at the last comparison: {'; '.join(parts)}"
 
 
+def freed(store: Store, *, automatic: bool) -> str | None:
+    """Return, as one line, how many public AMIs the rules of retention would disable by region.
+
+    None if they would disable none. `automatic` says that the worker does so by itself.
+    """
+    by_count: dict[int, list[str]] = {}
+    for each in Verifications(store).all():
+        if each.would_free:
+            by_count.setdefault(each.would_free, []).append(each.region)
+    if not by_count:
+        return None
+    parts = [
+        f"{', '.join(regions) if len(regions) < 3 else f'{len(regions)} regions'}: {count}"
+        for count, regions in sorted(by_count.items(), reverse=True)
+    ]
+    who = "the worker frees it by itself" if automatic else "'fedimg prune' frees it"
+    return f"room that the rules of retention would free: {'; '.join(parts)}; {who}"
+
+
 def problems(store: Store) -> list[str]:
     """Return a line for each region that differs from the record or has an unfinished change."""
     texts = []

@@ -12,7 +12,9 @@ from fedimg.store.rows import LIVE, AMIRow, JobRow
 from fedimg.store.store import Store
 
 #: The states of AMIs that a withdrawal takes along.
-_WITHDRAWN_FROM = (rows.PUBLIC, rows.RESTORING, rows.UNKNOWN)
+_WITHDRAWN_FROM = (rows.PUBLIC, rows.RESTORING, rows.UNKNOWN, rows.DISABLING, rows.DISABLED)
+#: The states of AMIs that a restoration brings back.
+_RESTORED_FROM = (rows.WITHDRAWN, rows.WITHDRAWING, rows.DISABLING, rows.DISABLED)
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,16 @@ def to_withdraw(store: Store, name: str) -> Target:
 
 
 def to_restore(store: Store, name: str) -> Target:
-    """Return what a restoration is about: withdrawn AMIs whose recorded check passed."""
+    """Return what a restoration is about: withdrawn and disabled AMIs whose check passed."""
     jobs = jobs_of(store, name)
     by_name = {row.job: row for row in jobs}
     found: dict[str, list[AMIRow]] = {row.job: [] for row in jobs}
     left: list[str] = []
     for ami in store.amis():
-        if ami.job not in found or ami.state not in (rows.WITHDRAWN, rows.WITHDRAWING):
+        if ami.job not in found or ami.state not in _RESTORED_FROM:
             continue
         if why := repair.not_to_publish(ami, by_name[ami.job], hindered=False, named=True):
-            left.append(f"{ami.ami} in {ami.region} stays withdrawn: {why}")
+            left.append(f"{ami.ami} in {ami.region} stays {ami.state}: {why}")
         else:
             found[ami.job].append(ami)
     return Target(jobs, found, {}, left)

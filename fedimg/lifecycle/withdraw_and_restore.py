@@ -1,46 +1,33 @@
-"""Withdraw and restore the AMIs of a job in one region, as a queued workflow.
-
-The table of changes is the record of what has to be done: a region that is away keeps its change
-until it answers, and holds up no other region. Each effect may be repeated.
-"""
+"""Withdraw and restore the AMIs of a job in one region, as a queued workflow."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from fedimg.aws import amis, permissions, tags
-from fedimg.aws.client.availability import Origin, Watch
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.client.errors import explained
-from fedimg.aws.client.retrying import RetryingClient
-from fedimg.aws.client.waiter import Waiter
 from fedimg.bus import messages
 from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.holds import Holds
-from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
+from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
 from fedimg.lifecycle.repair import ami_of
-from fedimg.process.backoff import Backoff
 from fedimg.steps import Steps
 from fedimg.store import rows
 from fedimg.store.rows import CLEANING, LIVE, AMIRow
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import RESTORE, WITHDRAW, Change, Withdrawals
+from fedimg.store.withdrawals import RESTORE, WITHDRAW, Change
 
 _log = logging.getLogger(__name__)
 
 
-class WithdrawAndRestore:
-    """The workflow of a change, and what queues it.
-
-    A workflow decides only by recorded results of its steps, which have all of its effects.
-    """
+class WithdrawAndRestore(ChangeWorkflow):
+    """The workflows of withdrawals and restorations, and what queues changes of all kinds."""
 
     def __init__(
         self,
@@ -51,16 +38,9 @@ class WithdrawAndRestore:
         steps: Steps,
         stopping: threading.Event,
     ) -> None:
-        self._settings = settings
-        self._store = store
+        super().__init__(settings, store, clients, steps, stopping)
         self._queue = queue
-        self._clients = clients
-        self._steps = steps
-        self._stopping = stopping
-        self._withdrawals = Withdrawals(store)
-        self._outages = Outages(store, settings.ec2.limits)
         self._holds = Holds(store, stopping)
-        self._origin = Origin(clients, settings.ec2.origin)
 
     def begin_due(self) -> None:
         """Queue the changes that are due, except in regions that are away."""
@@ -80,7 +60,7 @@ class WithdrawAndRestore:
     def withdraw(self, job: str, region: str, at: float) -> None:
         """Take a job's AMIs in a region out of others' reach."""
         live = self._steps.run("stop-run", partial(self._stop_run, job))
-        effects: list[tuple[str, Callable[[str, str, float], None]]] = [
+        effects: list[tuple[str, Effect]] = [
             ("record", self._record_permissions),
             ("mark", self._mark_withdrawn),
             ("hide", self._hide),
@@ -89,53 +69,16 @@ class WithdrawAndRestore:
             # What the run has made public meanwhile is withdrawn, too.
             effects += [("run-ended", self._wait_until_run_ended)]
             effects += [(f"{name}-again", effect) for name, effect in effects[:3]]
-        self._carry_out(WITHDRAW, job, region, at, effects)
+        self._carry_out(WITHDRAW, job, region, at, effects, partial(self._end, WITHDRAW))
 
     def restore(self, job: str, region: str, at: float) -> None:
         """Give a job's withdrawn AMIs in a region back to those who could use them."""
-        effects: list[tuple[str, Callable[[str, str, float], None]]] = [
+        effects: list[tuple[str, Effect]] = [
             ("enable", self._enable),
             ("mark", self._mark_restored),
             ("share", self._share),
         ]
-        self._carry_out(RESTORE, job, region, at, effects)
-
-    def _carry_out(
-        self,
-        what: str,
-        job: str,
-        region: str,
-        at: float,
-        effects: list[tuple[str, Callable[[str, str, float], None]]],
-    ) -> None:
-        for name, effect in effects:
-            attempt = partial(self._attempt, what, job, region, at, effect)
-            if problem := self._steps.run(f"{name}:{region}", attempt):
-                self._steps.run(
-                    f"postpone:{region}", partial(self._postpone, what, job, region, at, problem)
-                )
-                return
-        self._steps.run(f"end:{region}", partial(self._end, what, job, region, at))
-
-    def _attempt(
-        self,
-        what: str,
-        job: str,
-        region: str,
-        at: float,
-        effect: Callable[[str, str, float], None],
-    ) -> str:
-        """Run an effect, unless a later command replaced the change; return why it failed."""
-        if not self._withdrawals.is_pending(what, job, region, at):
-            return ""
-        try:
-            with explained(f"{what} of {job}", image="", region=region, step=what):
-                if watch := self._watch(region):
-                    watch.meet()
-                effect(job, region, at)
-        except EC2ServiceException as error:
-            return str(error)
-        return ""
+        self._carry_out(RESTORE, job, region, at, effects, partial(self._end, RESTORE))
 
     def _stop_run(self, job: str) -> bool:
         """Stop a job's run, and its scheduled ones; return whether it had a run."""
@@ -156,17 +99,7 @@ class WithdrawAndRestore:
         return row is None or (row.state not in LIVE and row.step != CLEANING)
 
     def _record_permissions(self, job: str, region: str, at: float) -> None:
-        """Record who may use the AMIs, as disabling an AMI removes all permissions."""
-        ec2 = self._ec2(region)
-        for snapshot, its_amis in self._to_withdraw(job, region).items():
-            of_snapshot = permissions.volume_permissions(ec2, snapshot)
-            there = permissions.existing(ec2, [row.ami for row in its_amis])
-            for row in its_amis:
-                if row.ami in there and row.permissions is None:
-                    launch = permissions.launch_permissions(ec2, row.ami)
-                    self._withdrawals.record_permissions(
-                        row, {"launch": launch, "snapshot": of_snapshot}
-                    )
+        self._record_users(self._rows(job, region, WITHDRAW), region)
 
     def _mark_withdrawn(self, job: str, region: str, at: float) -> None:
         self._mark(region, self._to_withdraw(job, region), _mark(at))
@@ -181,22 +114,7 @@ class WithdrawAndRestore:
             permissions.mark(ec2, waiter, [snapshot, *there], value)
 
     def _hide(self, job: str, region: str, at: float) -> None:
-        ec2, waiter = self._ec2(region), self._waiter(region)
-        for snapshot, its_amis in self._to_withdraw(job, region).items():
-            there = permissions.existing(ec2, [row.ami for row in its_amis])
-            for ami in sorted(there):
-                permissions.disable_ami(ec2, waiter, ami)
-            # Another job's AMI of the same snapshot may be public: the last one takes it along.
-            if not self._public_others(job, region, snapshot):
-                permissions.hide_snapshot(ec2, waiter, snapshot)
-            waiter.until(
-                lambda there=there: self._are_hidden(ec2, list(there)) or None,  # type: ignore[misc]
-                what=f"AMIs {', '.join(sorted(there))} to be private",
-                limit=self._settings.ec2.limits.settle,
-            )
-
-    def _are_hidden(self, ec2: RetryingClient, ids: list[str]) -> bool:
-        return not any(each["Public"] for each in permissions.existing(ec2, ids).values())
+        self._hide_amis(self._rows(job, region, WITHDRAW), region)
 
     def _enable(self, job: str, region: str, at: float) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)
@@ -250,25 +168,11 @@ class WithdrawAndRestore:
         done = "withdrawn" if what == WITHDRAW else "restored"
         _log.info("job %s: %d AMIs in %s are %s", job, len(changed), region, done)
 
-    def _postpone(self, what: str, job: str, region: str, at: float, problem: str) -> None:
-        found = [
-            change
-            for change in self._withdrawals.changes()
-            if (change.job, change.region, change.at) == (job, region, at)
-        ]
-        tries = found[0].tries + 1 if found else 1
-        limits = self._settings.ec2.limits
-        pause = Backoff(limits.wait_maximum, limits.retry_after).pause(tries)
-        self._withdrawals.postpone(job, region, at, problem, pause)
-        _log.warning(
-            "job %s: %s in %s failed, retries in %g s: %s", job, what, region, pause, problem
-        )
-
     def _to_withdraw(self, job: str, region: str) -> dict[str, list[AMIRow]]:
-        return _by_snapshot(self._rows(job, region, WITHDRAW))
+        return by_snapshot(self._rows(job, region, WITHDRAW))
 
     def _to_restore(self, job: str, region: str) -> dict[str, list[AMIRow]]:
-        return _by_snapshot(self._rows(job, region, RESTORE))
+        return by_snapshot(self._rows(job, region, RESTORE))
 
     def _rows(self, job: str, region: str, what: str) -> list[AMIRow]:
         own = [row for row in self._store.amis() if (row.job, row.region) == (job, region)]
@@ -276,39 +180,11 @@ class WithdrawAndRestore:
             return [row for row in own if row.state == rows.RESTORING]
         return [row for row in own if row.state == rows.WITHDRAWING or row.public]
 
-    def _public_others(self, job: str, region: str, snapshot: str) -> bool:
-        return any(
-            row.state in (rows.PUBLIC, rows.RESTORING)
-            for row in self._store.amis()
-            if row.region == region and row.snapshot == snapshot and row.job != job
-        )
-
-    def _watch(self, region: str) -> Watch | None:
-        if region == self._settings.ec2.origin:
-            return None
-        return Watch(self._clients, self._origin, region, self._outages)
-
-    def _waiter(self, region: str) -> Waiter:
-        limits = self._settings.ec2.limits
-        # A region that is away is asked again later, by another try.
-        brief = limits.model_copy(update={"outage": min(limits.outage, limits.settle)})
-        return Waiter(brief, self._stopping, watch=self._watch(region))
-
-    def _ec2(self, region: str) -> RetryingClient:
-        return RetryingClient(self._clients, region, self._waiter(region))
-
 
 def _launch_permissions(row: AMIRow) -> list[dict[str, Any]]:
     """Return who could launch an AMI before its withdrawal; without a record, everybody."""
     users: list[dict[str, Any]] = (row.permissions or {}).get("launch", permissions.EVERYBODY)
     return users
-
-
-def _by_snapshot(found: list[AMIRow]) -> dict[str, list[AMIRow]]:
-    grouped: dict[str, list[AMIRow]] = {}
-    for row in found:
-        grouped.setdefault(row.snapshot, []).append(row)
-    return grouped
 
 
 def _mark(at: float, *, restored: bool = False) -> str:

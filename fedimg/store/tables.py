@@ -148,6 +148,26 @@ changes = sa.Table(
     sa.Column("due", sa.Float, nullable=False),
     sa.Column("error", Text),
 )
+#: The table of fedimg.store.prunings: what the rules of retention did with which AMI.
+prunings = sa.Table(
+    "fedimg_prunings",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("ami", sa.String, nullable=False),
+    sa.Column("region", sa.String, nullable=False),
+    sa.Column("job", sa.String, nullable=False),
+    # What was asked for, when, by whom, and by which rule and facts.
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("at", sa.Float, nullable=False, index=True),
+    sa.Column("by", Text, nullable=False),
+    sa.Column("reason", Text, nullable=False),
+    sa.Column("deprecate_at", sa.Float),
+    # Whether an AMI of which EC2 tells no launch counts as never launched.
+    sa.Column("unlaunched", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When it was done or given up; in the second case, why the AMI is kept.
+    sa.Column("ended", sa.Float),
+    sa.Column("kept", Text),
+)
 #: The table of fedimg.store.verifications.
 verified = sa.Table(
     "fedimg_verified",
@@ -159,6 +179,8 @@ verified = sa.Table(
     # How many AMIs of the site are public in the region, and how many of the account may be.
     sa.Column("public_amis", sa.Integer),
     sa.Column("quota", sa.Float),
+    # How many of the public AMIs the rules of retention would disable now.
+    sa.Column("would_free", sa.Integer),
 )
 #: One row, the time at which the database was created; empty when an older version created it.
 creation = sa.Table(

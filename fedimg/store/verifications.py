@@ -21,7 +21,8 @@ class RegionVerification:
     """The last comparison of a region: its time in epoch seconds, and the differences as texts.
 
     With `error` the region could not be compared at `at`; the differences are those of before.
-    `public_amis` of the site were public, and `quota` of the account may be; None is unknown.
+    `public_amis` of the site were public, and `quota` of the account may be; the rules of retention
+    would disable `would_free` of them. None is unknown.
     """
 
     region: str
@@ -30,6 +31,7 @@ class RegionVerification:
     differences: list[str]
     public_amis: int | None = None
     quota: float | None = None
+    would_free: int | None = None
 
 
 class Verifications:
@@ -94,6 +96,12 @@ class Verifications:
         """Record that a region could not be compared."""
         self._set(region, at=at, error=error)
 
+    def record_would_free(self, region: str, count: int) -> None:
+        """Record how many public AMIs of a compared region the rules of retention would disable."""
+        self._store.write(
+            sa.update(verified).where(verified.c.region == region).values(would_free=count)
+        )
+
     def all(self) -> list[RegionVerification]:
         """Return the last comparison of each region, ordered by region."""
         with self._store.engine.connect() as connection:
@@ -106,6 +114,7 @@ class Verifications:
                 list(row.differences or ()),
                 row.public_amis,
                 row.quota,
+                row.would_free,
             )
             for row in found
         ]

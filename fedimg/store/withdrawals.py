@@ -17,6 +17,8 @@ from fedimg.store.twins import TWINS
 
 #: What a change does with the AMIs of a job in a region.
 WITHDRAW, RESTORE = "withdraw", "restore"
+#: … and by the rules of retention.
+DEPRECATE, DISABLE, DELETE = "deprecate", "disable", "delete"
 #: For so many seconds a change that was queued is not queued again.
 _QUEUED_SECONDS = 60.0
 
@@ -103,8 +105,10 @@ class Withdrawals:
                     .where(withdrawals.c.job == job)
                     .values(restored_at=at, restored_by=by)
                 )
-                # Regions that were away are not withdrawn any more.
-                connection.execute(sa.delete(changes).where(changes.c.job == job))
+                # Regions that were away are not withdrawn or disabled any more.
+                connection.execute(
+                    sa.delete(changes).where(changes.c.job == job, changes.c.what != DELETE)
+                )
                 self._set_amis(
                     connection, its_amis, state=rows.RESTORING, changed_by=by, changed_at=at
                 )
@@ -160,6 +164,12 @@ class Withdrawals:
             for state, its_amis in by_state.items():
                 self._set_amis(connection, its_amis, state=state, public=state == rows.PUBLIC)
             connection.execute(sa.delete(changes).where(_of(job, region, at)))
+            deleting = sa.select(amis.c.ami).where(
+                amis.c.job == job, amis.c.region == region, amis.c.state == rows.DELETING
+            )
+            if connection.execute(deleting.limit(1)).first():
+                # This change replaced that of a removal, which goes on.
+                self._add_changes(connection, DELETE, job, [region], time.time())
 
     def record_permissions(self, ami: AMIRow, permissions: Mapping[str, Any]) -> None:
         """Record who might use an AMI and its snapshot, unless that is recorded already."""

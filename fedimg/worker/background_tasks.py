@@ -16,6 +16,7 @@ from fedimg.jobs import retention
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
+from fedimg.lifecycle.prune import WorkerRetention
 from fedimg.lifecycle.verify import DailyVerification
 from fedimg.process.periodic import Periodic
 from fedimg.process.wait_log import WaitLog
@@ -46,9 +47,10 @@ def background_tasks(
     """Return the periodic tasks of a worker, not yet started.
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
-    probe unavailable regions, delete old history, compare the record with EC2 and write the
-    catalogue. These run only in the worker whose `leads` is set; every worker, by its `name`, says
-    that it works, and logs the operator's hold. All end when `stop` is set.
+    probe unavailable regions, delete old history, compare the record with EC2, apply the rules of
+    retention and write the catalogue. These run only in the worker whose `leads` is set; every
+    worker, by its `name`, says that it works, and logs the operator's hold. All end when `stop` is
+    set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
@@ -106,6 +108,7 @@ def background_tasks(
     verification = DailyVerification(
         settings, store, clients, partial(regions.expected, clients, settings.ec2), stop
     )
+    rules = WorkerRetention(settings, store, clients, stop)
 
     return [
         Periodic("saying that the worker works", beat, stop),
@@ -117,6 +120,7 @@ def background_tasks(
         Periodic("probing unavailable regions", probe_regions, stop, leads),
         Periodic("deleting old history", delete_history, stop, leads),
         Periodic("comparing the record with EC2", verification.compare_if_due, stop, leads),
+        Periodic("applying the rules of retention", rules.apply, stop, leads),
         *_catalogue(settings, store, stop, leads),
     ]
 

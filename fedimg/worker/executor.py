@@ -27,9 +27,10 @@ from fedimg.jobs.queue import (
     JobQueue,
 )
 from fedimg.jobs.serialization import SERIALIZER
+from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.store.store import Store, StoreError
-from fedimg.store.withdrawals import RESTORE, WITHDRAW
+from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
 from fedimg.worker.workflows import Workflows
 
 #: The version of the steps. A worker continues runs of its own version only, and refuses to start
@@ -53,7 +54,12 @@ _DRAIN_SECONDS = 30 * 86400
 
 
 def serve(
-    store: Store, name: str, workflows: Workflows, changes: WithdrawAndRestore, jobs_at_once: int
+    store: Store,
+    name: str,
+    workflows: Workflows,
+    changes: WithdrawAndRestore,
+    pruning: Pruning,
+    jobs_at_once: int,
 ) -> None:
     """Start to run queued workflows, first those that an earlier worker of this name began.
 
@@ -65,6 +71,9 @@ def serve(
     _register(CLEAN, workflows.clean)
     _register(f"{CHANGE}{WITHDRAW}", changes.withdraw)
     _register(f"{CHANGE}{RESTORE}", changes.restore)
+    _register(f"{CHANGE}{DEPRECATE}", pruning.deprecate)
+    _register(f"{CHANGE}{DISABLE}", pruning.disable)
+    _register(f"{CHANGE}{DELETE}", pruning.delete)
     _configure_queue_log()
     try:
         DBOS.launch()

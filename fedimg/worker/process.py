@@ -20,6 +20,7 @@ from fedimg.config import Settings
 from fedimg.intake.image_selection import Sources
 from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.queue import JobQueue
+from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
@@ -116,6 +117,9 @@ class _Worker:
             DurableSteps(self._gate),
             self._workflows.stopping,
         )
+        self._pruning = Pruning(
+            settings, store, self._clients, DurableSteps(self._gate), self._workflows.stopping
+        )
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
         self._relays = [
@@ -148,7 +152,9 @@ class _Worker:
         expected = partial(regions.expected, self._clients, self._settings.ec2)
         retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
-        executor.serve(self._store, self._lease.name, self._workflows, self._changes, at_once)
+        executor.serve(
+            self._store, self._lease.name, self._workflows, self._changes, self._pruning, at_once
+        )
         for task in self._background:
             task.start()
         threading.Thread(target=self._watch_relays, daemon=True).start()

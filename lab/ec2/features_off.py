@@ -18,14 +18,6 @@ def fast_snapshot_restores(call: Call) -> dict[str, Any]:
     return {"FastSnapshotRestores": []}
 
 
-def images_in_recycle_bin(call: Call) -> dict[str, Any]:
-    return {"Images": []}
-
-
-def snapshots_in_recycle_bin(call: Call) -> dict[str, Any]:
-    return {"Snapshots": []}
-
-
 def locked_snapshots(call: Call) -> dict[str, Any]:
     return {"Snapshots": []}
 
@@ -40,6 +32,4 @@ OPERATIONS = {
     "GetAllowedImagesSettings": allowed_images_settings,
     "GetEbsDefaultKmsKeyId": default_kms_key,
     "GetInstanceMetadataDefaults": instance_metadata_defaults,
-    "ListImagesInRecycleBin": images_in_recycle_bin,
-    "ListSnapshotsInRecycleBin": snapshots_in_recycle_bin,
 }

@@ -71,8 +71,9 @@ def row(call: Call, image: Image) -> dict[str, Any]:
         shown["ImageOwnerAlias"] = "amazon"
     if image.deprecated_at:
         shown["DeprecationTime"] = iso(image.deprecated_at)
-    if image.last_launched and image.owner == call.account:
-        shown["LastLaunchedTime"] = iso(image.last_launched)
+    launched = image.last_launched(call.world.delays.launch_told)
+    if launched and image.owner == call.account:
+        shown["LastLaunchedTime"] = iso(launched)
     if image.state_reason:
         shown["StateReason"] = {"Code": "Client.InvalidState", "Message": image.state_reason}
     return {name: value for name, value in shown.items() if value is not None}
@@ -183,6 +184,7 @@ def _executable(call: Call, image: Image, user: str) -> bool:
 def describe_image_attribute(call: Call) -> dict[str, Any]:
     image = call.own_image(call.params["ImageId"])
     attribute = call.params["Attribute"]
+    launched = image.last_launched(call.world.delays.launch_told)
     values = {
         "description": ("Description", image.description),
         "kernel": ("KernelId", image.kernel),
@@ -195,7 +197,7 @@ def describe_image_attribute(call: Call) -> dict[str, Any]:
         "deregistrationProtection": ("DeregistrationProtection", image.protection),
         "lastLaunchedTime": (
             "LastLaunchedTime",
-            iso(image.last_launched) if image.last_launched else None,
+            iso(launched) if launched else None,
         ),
     }
     answer: dict[str, Any] = {"ImageId": image.id}
@@ -230,6 +232,13 @@ def deregister_image(call: Call) -> dict[str, Any]:
             f"The image '{id}' is protected from being deregistered. Disable its deregistration "
             "protection first.",
         )
+    if image.cooldown_until and image.cooldown_until > now():
+        raise EC2Error(
+            "OperationNotPermitted",
+            f"The image '{id}' cannot be deregistered before {iso(image.cooldown_until)}, when the "
+            "cooldown period of its deregistration protection ends.",
+        )
+    call.world.recycle_bin.take_image(image.id, image.name, call.region, call.tags(image))
     call.world.gone("image", image)
     del call.world.images[id]
     call.world.deregistered.add(id)
@@ -246,7 +255,9 @@ def _delete_snapshot(call: Call, id: str) -> dict[str, str]:
     snapshot = call.world.snapshots.get(id)
     if snapshot is None or snapshot.owner != call.account:
         return {"SnapshotId": id, "ReturnCode": "missing-permissions"}
-    snapshots.delete(call.world, snapshot)
+    if fault := call.world.faults.completing("SnapshotDeletion", call.region):
+        return {"SnapshotId": id, "ReturnCode": fault.message}
+    snapshots.delete(call, snapshot)
     return {"SnapshotId": id, "ReturnCode": "success"}
 
 

@@ -295,7 +295,7 @@ def _bring_up(
     for volume, device in zip(made, plan.devices, strict=True):
         volume.state = "in-use"
         volume.attachment = Attachment(id, device.name, device.delete_on_termination)
-    plan.image.last_launched = now()
+    plan.image.launches.append(now())
     world.instances[id] = instance
     world.born("instance", instance, plan.tags["instance"])
     return instance

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from lab.ec2.errors import EC2Error, combination, invalid, missing
+from lab.ec2.settings import latest_deprecation
 from lab.ec2.world import Call, Image, Snapshot
 
 ACCOUNT = re.compile(r"\d{12}")
@@ -40,6 +41,10 @@ def _modify_launch_permission(call: Call, image: Image) -> None:
     add, remove = _changes(call, "LaunchPermission", "UserGroups")
     if add.groups:
         _check_public(call, image)
+        if not image.public:
+            # EC2 deprecates every public AMI by itself, and keeps an earlier date.
+            latest = latest_deprecation(image)
+            image.deprecated_at = min(image.deprecated_at or latest, latest)
     image.public = (image.public or add.groups) and not remove.groups
     image.users = (image.users | add.users) - remove.users
     image.organizations = (image.organizations | add.organizations) - remove.organizations

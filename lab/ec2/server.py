@@ -34,6 +34,7 @@ from lab.ec2 import (
     lab_pages,
     query,
     quotas,
+    rbin,
     request,
     s3,
     signatures,
@@ -291,6 +292,8 @@ class EC2:
                 return ebs_direct.serve(world, calls, asked, signer)
             case "servicequotas":
                 return quotas.serve(world, calls, asked, signer)
+            case "rbin":
+                return rbin.serve(world, calls, asked, signer)
         calls.count(signer.service.upper(), _action(asked), signer.region)
         refusal = account_calls.refusal(world, asked, signer)
         if refusal:

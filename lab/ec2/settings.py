@@ -1,10 +1,10 @@
 """Switches of an account (block public access) and an image (deprecated, disabled, protected)."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from lab.ec2.errors import EC2Error, invalid
-from lab.ec2.world import Call, RegionSettings, now
+from lab.ec2.world import Call, Image, RegionSettings, now
 
 
 def _settings(call: Call) -> RegionSettings:
@@ -53,13 +53,43 @@ def enable_deprecation(call: Call) -> dict[str, Any]:
     when = call.params["DeprecateAt"]
     if when <= now():
         raise invalid(when, "deprecateAt", "The date must be in the future.")
-    # EC2 rounds to the minute.
-    image.deprecated_at = (when + timedelta(seconds=30)).replace(second=0, microsecond=0)
+    if image.public and when > latest_deprecation(image) + timedelta(minutes=1):
+        raise invalid(
+            when,
+            "deprecateAt",
+            "The date of a public AMI must be within two years of the AMI's creation.",
+        )
+    if when > _years_after(now(), 10):
+        raise invalid(when, "deprecateAt", "The date must be within ten years.")
+    image.deprecated_at = to_minute(when)
     return {"Return": True}
 
 
+def to_minute(when: datetime) -> datetime:
+    """Return a time as EC2 rounds that of a deprecation."""
+    return (when + timedelta(seconds=30)).replace(second=0, microsecond=0)
+
+
+def latest_deprecation(image: Image) -> datetime:
+    """Return when EC2 deprecates an AMI that is public, at the latest."""
+    return to_minute(_years_after(image.created, 2))
+
+
+def _years_after(when: datetime, years: int) -> datetime:
+    try:
+        return when.replace(year=when.year + years)
+    except ValueError:
+        return when.replace(year=when.year + years, day=28)
+
+
 def disable_deprecation(call: Call) -> dict[str, Any]:
-    call.own_image(call.params["ImageId"]).deprecated_at = None
+    image = call.own_image(call.params["ImageId"])
+    if image.public:
+        raise EC2Error(
+            "OperationNotPermitted",
+            f"The deprecation of the public image '{image.id}' cannot be cancelled.",
+        )
+    image.deprecated_at = None
     return {"Return": True}
 
 
@@ -85,11 +115,14 @@ def enable_protection(call: Call) -> dict[str, Any]:
     image = call.own_image(call.params["ImageId"])
     cooldown = call.params.get("WithCooldown")
     image.protection = "enabled-with-cooldown" if cooldown else "enabled-without-cooldown"
+    image.cooldown_until = None
     return {"Return": image.protection}
 
 
 def disable_protection(call: Call) -> dict[str, Any]:
     image = call.own_image(call.params["ImageId"])
+    if image.protection == "enabled-with-cooldown":
+        image.cooldown_until = now() + timedelta(hours=24)
     image.protection = "disabled"
     return {"Return": image.protection}
 

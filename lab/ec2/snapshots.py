@@ -271,7 +271,12 @@ def _restorable(call: Call, snapshot: Snapshot, who: str) -> bool:
     return snapshot.owner == who or who in snapshot.users
 
 
-def delete(world: World, snapshot: Snapshot) -> None:
+def delete(call: Call, snapshot: Snapshot) -> None:
+    """Let a snapshot be gone, into the account's Recycle Bin if a rule of it matches."""
+    world = call.world
+    world.recycle_bin.take_snapshot(
+        snapshot.id, snapshot.description, snapshot.volume_id, call.region, call.tags(snapshot)
+    )
     world.gone("snapshot", snapshot)
     del world.snapshots[snapshot.id]
     disks.remove(snapshot.path)
@@ -287,7 +292,7 @@ def delete_snapshot(call: Call) -> dict[str, Any]:
                 "InvalidSnapshot.InUse",
                 f"The snapshot {snapshot.id} is currently in use by {image.id}",
             )
-    delete(call.world, snapshot)
+    delete(call, snapshot)
     return {}
 
 

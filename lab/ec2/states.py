@@ -23,6 +23,7 @@ class Delays:
     image: float = 0.2
     image_copy: float = 0.7
     volume: float = 0.2
+    launch_told: float = 86400.0  # until EC2 tells that an image was launched
 
     def copy_into(self, region: str) -> float:
         return self.snapshot_copy_by_region.get(region, self.snapshot_copy)

@@ -5,7 +5,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lab.ec2.faults import Faults, Plan
 from lab.ec2.history import History
 from lab.ec2.iam.decisions import Decisions
 from lab.ec2.ledger import Ledger
+from lab.ec2.recycle_bin import RecycleBin
 from lab.ec2.states import Delays, Span, Timeline
 from lab.ec2.tokens import Tokens
 from lab.ec2.uploads import Upload
@@ -121,13 +122,20 @@ class Image:
     created: datetime = field(default_factory=now)
     deprecated_at: datetime | None = None
     protection: str = "disabled"
-    last_launched: datetime | None = None
+    # Until then EC2 does not let it be deregistered, though its protection is disabled.
+    cooldown_until: datetime | None = None
+    launches: list[datetime] = field(default_factory=list)
     public: bool = False
     users: set[str] = field(default_factory=set)
     organizations: set[str] = field(default_factory=set)
 
     def snapshot_ids(self) -> list[str]:
         return [m["Ebs"]["SnapshotId"] for m in self.mappings if m.get("Ebs", {}).get("SnapshotId")]
+
+    def last_launched(self, delay: float) -> datetime | None:
+        """Return the last launch that EC2 tells, which it does so many seconds late."""
+        told = [launch for launch in self.launches if now() - launch >= timedelta(seconds=delay)]
+        return max(told, default=None)
 
     def visible_to(self, account: str) -> bool:
         if self.owner == account:
@@ -231,6 +239,7 @@ class World:
         self.volumes: dict[str, Volume] = {}
         self.instances: dict[str, Instance] = {}
         self.deregistered: set[str] = set()
+        self.recycle_bin = RecycleBin()
         self.uploads: dict[str, Upload] = {}
         self.imports: dict[str, ImportTask] = {}
         self._settings: dict[tuple[str, str], RegionSettings] = {}

@@ -144,3 +144,11 @@ def test_image_withdraw_and_restore() -> None:
         "replacement": None,
     }
     assert withdrawn | {"extra": None} == restored | {"extra": None}
+
+
+def test_image_deprecate_and_delete() -> None:
+    deleted = messages.image_delete(IMAGE, COPIED)
+    assert deleted == messages.image_restore(IMAGE, COPIED)
+    deprecated = messages.image_deprecate(IMAGE, COPIED, 1_800_000_000.0)
+    assert deprecated["extra"] == deleted["extra"] | {"deprecate_at": "2027-01-15T08:00:00Z"}
+    assert deprecated | {"extra": None} == deleted | {"extra": None}

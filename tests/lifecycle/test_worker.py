@@ -1,6 +1,6 @@
-"""Whole workers withdraw and restore images, and are killed at each step: SQLite and PostgreSQL.
+"""Whole workers change AMIs, and are killed at each step: SQLite and PostgreSQL.
 
-Follows fedimg/lifecycle/withdraw_and_restore.py.
+Follows fedimg/lifecycle/withdraw_and_restore.py and fedimg/lifecycle/pruning.py.
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from fedimg.lifecycle import targets, verify
 from fedimg.store import rows
-from fedimg.store.withdrawals import Withdrawals
+from fedimg.store.prunings import Prunings, Request
+from fedimg.store.tables import amis
+from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, Withdrawals
+from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 from tests.silent_relay import SILENT_RELAY
 
@@ -28,6 +33,7 @@ import logging, os, signal, sys
 from pathlib import Path
 
 from fedimg import config
+from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.worker import process
 
@@ -38,7 +44,9 @@ WORKER += SILENT_RELAY
 WORKER += """
 
 def dies_after(name):
-    method = getattr(WithdrawAndRestore, name)
+    workflow, _, name = name.rpartition(".")
+    workflow = Pruning if workflow else WithdrawAndRestore
+    method = getattr(workflow, name)
 
     def dying(self, *arguments):
         result = method(self, *arguments)
@@ -47,7 +55,7 @@ def dies_after(name):
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    setattr(WithdrawAndRestore, name, dying)
+    setattr(workflow, name, dying)
 
 
 if deadly != "nothing":
@@ -71,6 +79,8 @@ class Workers:
             f'[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}", "{FURTHER}"]\n'
             "[ec2.limits]\nsettle = 2\noutage = 2\nwait_minimum = 0.05\nwait_maximum = 0.2\n"
             "retry_after = 1\n"
+            "[[retention.rules]]\ndeprecate_after = 100\ndisable_after = 200\n"
+            "delete_after = 230\nkeep_newest = 0\n"
         )
         self.running: list[subprocess.Popen[bytes]] = []
 
@@ -123,6 +133,25 @@ def withdraw(site: Site, name: str) -> None:
     )
 
 
+def ask(site: Site, what: str) -> None:
+    """Make all AMIs old enough for a rule, and ask for what it demands, as the command does."""
+    days = {DEPRECATE: 150, DISABLE: 300, DELETE: 300}[what]
+    values: dict[str, float] = {"published_at": time.time() - days * 86400}
+    if what == DELETE:
+        values["changed_at"] = time.time() - 40 * 86400
+    site.store.write(sa.update(amis).values(**values))
+    requests = [
+        Request(row, what, "rule 1", time.time() + 3600 if what == DEPRECATE else None)
+        for row in site.rows()
+    ]
+    assert len(Prunings(site.store).ask(requests, by="me")) == len(requests)
+
+
+def launched_long_ago(site: Site, ec2: EC2) -> None:
+    for row in site.rows():
+        ec2._world.images[row.ami].launches = [datetime.now(UTC) - timedelta(days=50)]
+
+
 def all_are(site: Site, state: str) -> bool:
     return {row.state for row in site.rows()} == {state}
 
@@ -159,6 +188,63 @@ def test_changes_go_on_after_a_kill_at_each_step(site: Site, workers: Workers) -
     until(lambda: all_are(site, rows.PUBLIC), workers)
     assert differences(site) == []
     assert announced(site, "image.restore") == 4
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_retention_goes_on_after_a_kill_at_each_step(
+    site: Site, workers: Workers, ec2: EC2
+) -> None:
+    site.publish()
+    launched_long_ago(site, ec2)
+    ask(site, DEPRECATE)
+    for deadly in ("_check", "_deprecate", "_end"):
+        assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
+    last = workers.start()
+    until(lambda: all(row.deprecate_at for row in site.rows()), workers)
+    last.kill()
+    last.wait()
+    assert differences(site) == []
+    assert announced(site, "image.deprecate") == 4
+
+    ask(site, DISABLE)
+    for deadly in ("_check", "_record_permissions", "_disable", "_end"):
+        assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
+    last = workers.start()
+    until(lambda: all_are(site, rows.DISABLED), workers)
+    last.kill()
+    last.wait()
+    assert differences(site) == []
+    assert announced(site, "image.withdraw") == 4
+    assert all((row.permissions or {})["launch"] == [{"Group": "all"}] for row in site.rows())
+
+    ask(site, DELETE)
+    for deadly in ("_check", "_remove", "_end"):
+        assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
+    workers.start()
+    until(lambda: site.rows() == [], workers)
+    assert differences(site) == []
+    assert announced(site, "image.delete") == 4
+    assert all(each.ended and not each.kept for each in Prunings(site.store).all())
+    assert site.account.live(site.settings.site) == []
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_another_worker_goes_on_with_a_dead_ones_removal(
+    site: Site, workers: Workers, ec2: EC2
+) -> None:
+    for _ in range(2):
+        site.publish()
+    launched_long_ago(site, ec2)
+    ask(site, DISABLE)
+    killed = workers.start("Pruning._disable")
+    workers.start()
+    until(lambda: all_are(site, rows.DISABLED), workers)
+    ask(site, DELETE)
+    until(lambda: site.rows() == [], workers)
+    assert killed.poll() in (None, -9)
+    assert announced(site, "image.withdraw") == announced(site, "image.delete") == 8
+    assert site.account.live(site.settings.site) == []
 
 
 @pytest.mark.parametrize("store", ["postgresql"], indirect=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup, inventory, read_back
+from fedimg.aws import cleanup, inventory, read_back, retirement
 from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import prepare
@@ -118,7 +119,7 @@ def checked(lab: Lab, mine: Lab) -> str:
 
 
 def looked_after(lab: Lab, mine: Lab) -> str:
-    """Compare public AMIs with EC2, read one back, withdraw, share and hide them."""
+    """Compare public AMIs with EC2, read one back, withdraw, share, hide and remove them."""
     image = lab.image()
     changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
     published = lab.upload(image, **changes).published
@@ -137,8 +138,14 @@ def looked_after(lab: Lab, mine: Lab) -> str:
         permissions_of.disable_ami(ec2, waiter, ami.id)
         permissions_of.enable_ami(ec2, waiter, ami.id, limit=10)
         permissions_of.share_ami(ec2, waiter, ami.id, permissions_of.EVERYBODY)
+        retirement.deprecate(ec2, waiter, ami.id, time.time() + 3600, limit=10)
         permissions_of.hide_ami(ec2, waiter, ami.id)
         permissions_of.hide_snapshot(ec2, waiter, ami.snapshot)
+        retirement.deregister(ec2, ami.id)
+        retirement.delete_snapshot(ec2, waiter, ami.snapshot, limit=10)
+        retirement.in_recycle_bin(ec2, mine.clients, region, ami.snapshot)
+        retirement.recycle_bin_rules(mine.clients, region)
+    assert lab.live("image") == lab.live("snapshot") == []
     return ""
 
 

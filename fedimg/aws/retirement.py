@@ -1,0 +1,132 @@
+"""Deprecate AMIs, and remove AMIs that were public, with their snapshots."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from fedimg.aws import amis, permissions
+from fedimg.aws.client.already_gone import already_gone
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import FAILURES, code
+from fedimg.aws.client.types import EC2Client
+from fedimg.aws.client.waiter import Waiter
+from fedimg.exceptions import EC2ServiceException
+
+_log = logging.getLogger(__name__)
+
+#: DeregisterImage's code for a snapshot that another AMI uses.
+_SKIPPED = "skipped"
+_DELETED = "success"
+
+
+def deprecate(ec2: EC2Client, waiter: Waiter, ami: str, at: float, limit: float) -> float:
+    """Let EC2 deprecate an AMI at a time; return the time that EC2 shows, when it does.
+
+    Times are in seconds since the epoch, and EC2 rounds them to minutes. A time that EC2 has
+    already is not given to it again. Raises botocore's errors.
+    """
+
+    def shown() -> float | None:
+        text = permissions.described(ec2, [ami])[ami].get("DeprecationTime")
+        if not text:
+            return None
+        found = datetime.fromisoformat(str(text)).timestamp()
+        return found if found < at + 60 else None
+
+    if (already := shown()) is not None:
+        return already
+    when = datetime.fromtimestamp(at, UTC)
+    waiter.settled(lambda: ec2.enable_image_deprecation(ImageId=ami, DeprecateAt=when))
+    return waiter.until(shown, what=f"AMI {ami} to have a time of deprecation", limit=limit)
+
+
+def deregister(ec2: EC2Client, ami: str) -> None:
+    """Deregister an AMI, and delete its snapshot unless another AMI uses it.
+
+    One that no longer exists is no error. Raises EC2ServiceException if it is protected from that.
+    """
+    try:
+        answer: Any = ec2.deregister_image(ImageId=ami, DeleteAssociatedSnapshots=True)
+    except Exception as error:
+        if already_gone(ec2, ami, error):
+            return
+        if code(error) == "OperationNotPermitted":
+            raise EC2ServiceException(
+                f"EC2 does not let AMI {ami} be deregistered: deregistration protection is on, or "
+                "was switched off less than 24 hours ago and has a cool-down; fedimg tries again "
+                f"until EC2 lets it ({error})"
+            ) from error
+        raise
+    for result in answer.get("DeleteSnapshotResults", ()):
+        if result["ReturnCode"] not in (_DELETED, _SKIPPED):
+            # delete_snapshot tries again, and raises EC2's reason.
+            _log.warning(
+                "AMI %s is deregistered, and EC2 did not delete its snapshot %s: %s",
+                ami,
+                result["SnapshotId"],
+                result["ReturnCode"],
+            )
+
+
+def amis_of(ec2: EC2Client, snapshot: str) -> list[str]:
+    """Return the account's AMIs that are made from a snapshot, also disabled ones."""
+    shown = ec2.describe_images(
+        Owners=["self"],
+        Filters=[{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}],
+        IncludeDisabled=True,
+    )["Images"]
+    return sorted(str(image["ImageId"]) for image in shown if snapshot in amis.snapshots_of(image))
+
+
+def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float) -> None:
+    """Delete a snapshot of which no AMI is made, and wait until EC2 shows it no more."""
+
+    def exists() -> bool:
+        filters: Any = [{"Name": "snapshot-id", "Values": [snapshot]}]
+        return bool(ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"])
+
+    if not exists():
+        return
+    try:
+        ec2.delete_snapshot(SnapshotId=snapshot)
+    except Exception as error:
+        if not already_gone(ec2, snapshot, error):
+            raise
+    waiter.until(
+        lambda: None if exists() else True, what=f"snapshot {snapshot} to be gone", limit=limit
+    )
+
+
+def in_recycle_bin(ec2: EC2Client, clients: Clients, region: str, snapshot: str) -> str:
+    """Return until when and by which rules the Recycle Bin keeps a snapshot; empty if it does not.
+
+    Where EC2 does not tell, the text is empty, too: the snapshot is out of use in any case.
+    """
+    try:
+        kept: Any = ec2.list_snapshots_in_recycle_bin(SnapshotIds=[snapshot])["Snapshots"]
+    except FAILURES:
+        return ""
+    for each in kept:
+        until = each["RecycleBinExitTime"].astimezone(UTC)
+        rules = recycle_bin_rules(clients, region)
+        named = f", by {' or '.join(rules)}" if rules else ""
+        return f"the Recycle Bin keeps snapshot {snapshot} until {until:%Y-%m-%dT%H:%M:%SZ}{named}"
+    return ""
+
+
+def recycle_bin_rules(clients: Clients, region: str) -> list[str]:
+    """Return, in words, the rules by which a region's Recycle Bin keeps deleted snapshots.
+
+    The list is empty where the account may not look.
+    """
+    try:
+        shown = clients.client("rbin", region).list_rules(ResourceType="EBS_SNAPSHOT")["Rules"]
+    except FAILURES:
+        return []
+    return [
+        f"rule {rule['Identifier']} ({rule['RetentionPeriod']['RetentionPeriodValue']} days"
+        + (f", {rule['Description']})" if rule.get("Description") else ")")
+        for rule in shown
+    ]

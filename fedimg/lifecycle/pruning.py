@@ -1,0 +1,184 @@
+"""Deprecate, disable and remove the AMIs of a job in one region, as queued workflows.
+
+Each decides once more by what EC2 shows now, as the region may have been away for days.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from functools import partial
+
+from fedimg.aws import permissions, retirement
+from fedimg.bus import messages
+from fedimg.lifecycle import observation
+from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
+from fedimg.lifecycle.decisions import Facts, Verdict, decide
+from fedimg.lifecycle.repair import ami_of
+from fedimg.store import rows
+from fedimg.store.prunings import Pruning as Requested
+from fedimg.store.prunings import Prunings
+from fedimg.store.rows import AMIRow
+from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
+
+_log = logging.getLogger(__name__)
+
+#: The state of the AMIs that are to be changed, and the one in which the decision was made.
+_STATES = {
+    DEPRECATE: (rows.PUBLIC, rows.PUBLIC),
+    DISABLE: (rows.DISABLING, rows.PUBLIC),
+    DELETE: (rows.DELETING, rows.DISABLED),
+}
+_WORDS = {DEPRECATE: "deprecated", DISABLE: "disabled", DELETE: "removed"}
+
+
+class Pruning(ChangeWorkflow):
+    """The workflows of what the rules of retention demand."""
+
+    def deprecate(self, job: str, region: str, at: float) -> None:
+        """Let EC2 deprecate a job's AMIs in a region."""
+        effects: list[tuple[str, Effect]] = [
+            ("check", partial(self._check, DEPRECATE)),
+            ("date", self._deprecate),
+        ]
+        self._carry_out(DEPRECATE, job, region, at, effects, partial(self._end, DEPRECATE))
+
+    def disable(self, job: str, region: str, at: float) -> None:
+        """Disable a job's AMIs in a region, which makes them private; their snapshot follows."""
+        effects: list[tuple[str, Effect]] = [
+            ("check", partial(self._check, DISABLE)),
+            ("record", self._record_permissions),
+            ("disable", self._disable),
+        ]
+        self._carry_out(DISABLE, job, region, at, effects, partial(self._end, DISABLE))
+
+    def delete(self, job: str, region: str, at: float) -> None:
+        """Remove a job's disabled AMIs in a region, and their snapshot."""
+        effects: list[tuple[str, Effect]] = [
+            ("check", partial(self._check, DELETE)),
+            ("remove", self._remove),
+        ]
+        self._carry_out(DELETE, job, region, at, effects, partial(self._end, DELETE))
+
+    def _check(self, what: str, job: str, region: str, at: float) -> None:
+        """Decide again, and give up what the rules do not demand any more.
+
+        What EC2 has done already goes on. Raises EC2ServiceException if the clock is wrong.
+        """
+        prunings = Prunings(self._store)
+        asked = {each.ami: each for each in prunings.open(what, job, region)}
+        to_do = {row.ami: row for row in self._rows(what, job, region)}
+        before = _STATES[what][1]
+        here = [
+            replace(row, state=before, public=before == rows.PUBLIC) if row.ami in to_do else row
+            for row in observation.recorded_amis(self._store)
+            if row.region == region
+        ]
+        facts = observation.observe(self._ec2(region), self._settings.site, region, here)
+        unlaunched = any(each.unlaunched for each in asked.values())
+        kept: dict[str, str] = {}
+        for decision in decide(
+            self._settings.retention.rules, here, facts, time.time(), unlaunched=unlaunched
+        ):
+            ami = decision.row.ami
+            if ami not in to_do:
+                continue
+            if _has_begun(what, facts.get((region, ami)), asked.get(ami)):
+                continue
+            if decision.verdict != what:
+                kept[ami] = decision.why
+                _log.info("AMI %s in %s is not %s: %s", ami, region, _WORDS[what], decision.why)
+            elif decision.verdict is Verdict.DEPRECATE and decision.deprecate_at is not None:
+                prunings.postpone_deprecation(decision.row, decision.deprecate_at)
+        prunings.keep(what, kept, list(to_do.values()))
+
+    def _deprecate(self, job: str, region: str, at: float) -> None:
+        ec2, waiter = self._ec2(region), self._waiter(region)
+        limit = self._settings.ec2.limits.settle
+        asked = {each.ami: each for each in Prunings(self._store).open(DEPRECATE, job, region)}
+        for row in self._rows(DEPRECATE, job, region):
+            if (time_of := asked[row.ami].deprecate_at) is not None:
+                retirement.deprecate(ec2, waiter, row.ami, time_of, limit)
+
+    def _record_permissions(self, job: str, region: str, at: float) -> None:
+        self._record_users(self._rows(DISABLE, job, region), region)
+
+    def _disable(self, job: str, region: str, at: float) -> None:
+        self._hide_amis(self._rows(DISABLE, job, region), region)
+
+    def _remove(self, job: str, region: str, at: float) -> None:
+        ec2, waiter = self._ec2(region), self._waiter(region)
+        limit = self._settings.ec2.limits.settle
+        for snapshot, its_amis in by_snapshot(self._rows(DELETE, job, region)).items():
+            ids = [row.ami for row in its_amis]
+            for ami in sorted(permissions.existing(ec2, ids)):
+                retirement.deregister(ec2, ami)
+            waiter.until(
+                lambda ids=ids: None if permissions.existing(ec2, ids) else True,  # type: ignore[misc]
+                what=f"AMIs {', '.join(ids)} to be gone",
+                limit=limit,
+            )
+            if others := retirement.amis_of(ec2, snapshot):
+                _log.info(
+                    "snapshot %s in %s stays, as AMIs %s are made from it",
+                    snapshot,
+                    region,
+                    ", ".join(others),
+                )
+                continue
+            retirement.delete_snapshot(ec2, waiter, snapshot, limit)
+            if kept := retirement.in_recycle_bin(ec2, self._clients, region, snapshot):
+                _log.info("job %s in %s: %s", job, region, kept)
+
+    def _end(self, what: str, job: str, region: str, at: float) -> None:
+        """Announce and record that a change was made."""
+        if not self._withdrawals.is_pending(what, job, region, at):
+            return
+        prunings = Prunings(self._store)
+        asked = {each.ami: each for each in prunings.open(what, job, region)}
+        row = self._store.job(job)
+        changed = self._rows(what, job, region)
+        deprecated: dict[str, float] = {}
+        for ami in changed:
+            each = asked.get(ami.ami)
+            if what == DEPRECATE and each and each.deprecate_at is not None:
+                deprecated[ami.ami] = each.deprecate_at
+            # A job that another database recorded may be unknown here.
+            if row is None:
+                continue
+            if what == DISABLE:
+                topic = messages.WITHDRAW
+                reason = each.reason if each else ""
+                body = messages.image_withdraw(row.image, ami_of(ami), reason, None)
+            elif what == DELETE:
+                topic, body = messages.DELETE, messages.image_delete(row.image, ami_of(ami))
+            else:
+                topic = messages.DEPRECATE
+                body = messages.image_deprecate(row.image, ami_of(ami), deprecated[ami.ami])
+            self._store.announce(f"{topic}:{ami.ami}:{at}", topic, body)
+        prunings.done(what, job, region, at, changed, deprecated)
+        _log.info("job %s: %d AMIs in %s are %s", job, len(changed), region, _WORDS[what])
+
+    def _rows(self, what: str, job: str, region: str) -> list[AMIRow]:
+        own = [row for row in self._store.amis() if (row.job, row.region) == (job, region)]
+        state = _STATES[what][0]
+        if what == DEPRECATE:
+            asked = {each.ami for each in Prunings(self._store).open(what, job, region)}
+            return [row for row in own if row.state == state and row.ami in asked]
+        return [row for row in own if row.state == state]
+
+
+def _has_begun(what: str, fact: Facts | None, asked: Requested | None) -> bool:
+    """Return whether EC2 shows that an earlier try has changed an AMI already."""
+    if what == DELETE:
+        return fact is None
+    if fact is None:
+        return False
+    if what == DISABLE:
+        return fact.state == "disabled"
+    return (
+        asked is not None
+        and asked.deprecate_at is not None
+        and (fact.deprecated_at == asked.deprecate_at)
+    )

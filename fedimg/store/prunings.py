@@ -1,0 +1,228 @@
+"""Records what the rules of retention do: asked for as a change, carried out by a worker, kept.
+
+The AMI's row has the state; a pruning has who asked for what, when, and by which rule and facts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from fedimg.store import rows
+from fedimg.store.rows import AMIRow
+from fedimg.store.store import Store
+from fedimg.store.tables import amis, changes, prunings
+from fedimg.store.twins import TWINS
+from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
+
+#: The state in which an AMI has to be, and the one that it gets, by what is asked for.
+_FROM = {DEPRECATE: rows.PUBLIC, DISABLE: rows.PUBLIC, DELETE: rows.DISABLED}
+_TO = {DEPRECATE: rows.PUBLIC, DISABLE: rows.DISABLING, DELETE: rows.DELETING}
+#: The state that it gets when that is done.
+_DONE = {DEPRECATE: rows.PUBLIC, DISABLE: rows.DISABLED, DELETE: rows.DELETED}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request about one AMI, and its reason; `deprecate_at` is in seconds since the epoch."""
+
+    row: AMIRow
+    what: str
+    reason: str
+    deprecate_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A request about one AMI as it is recorded; times are in seconds since the epoch."""
+
+    ami: str
+    region: str
+    job: str
+    what: str
+    at: float
+    by: str
+    reason: str
+    deprecate_at: float | None
+    unlaunched: bool
+    ended: float | None
+    kept: str | None
+
+
+class Prunings:
+    """The requests that the rules of retention made."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def ask(
+        self, requests: Iterable[Request], *, by: str, unlaunched: bool = False
+    ) -> list[Request]:
+        """Record what a worker has to do; return the requests that were recorded.
+
+        A job has one change in a region at a time, and an AMI may have changed since the decision:
+        other requests are for the next time.
+        """
+        grouped: dict[tuple[str, str], list[Request]] = {}
+        for request in requests:
+            grouped.setdefault((request.row.job, request.row.region), []).append(request)
+        at = time.time()
+        asked: list[Request] = []
+        with self._store.engine.begin() as connection:
+            # No withdrawal and no restoration changes the same AMIs meanwhile.
+            self._store.lock(connection, TWINS)
+            for (job, region), group in sorted(grouped.items()):
+                what = next(
+                    each
+                    for each in (DELETE, DISABLE, DEPRECATE)
+                    if any(request.what == each for request in group)
+                )
+                there = sa.select(changes.c.job).where(
+                    changes.c.job == job, changes.c.region == region
+                )
+                if connection.execute(there).first():
+                    continue
+                marked = [
+                    request
+                    for request in group
+                    if request.what == what
+                    and self._mark(connection, request, at, by, unlaunched=unlaunched)
+                ]
+                if marked:
+                    connection.execute(
+                        sa.insert(changes).values(
+                            job=job, region=region, what=what, at=at, tries=0, due=at, error=None
+                        )
+                    )
+                asked += marked
+        return asked
+
+    def _mark(
+        self, connection: sa.Connection, request: Request, at: float, by: str, *, unlaunched: bool
+    ) -> bool:
+        """Record one request; return False if the AMI's state is another than it was."""
+        row, what = request.row, request.what
+        changed = connection.execute(
+            sa.update(amis)
+            .where(amis.c.ami == row.ami, amis.c.region == row.region)
+            .where(sa.func.coalesce(amis.c.state, rows.PUBLIC) == _FROM[what])
+            .where(amis.c.public == (_FROM[what] == rows.PUBLIC))
+            .values(state=_TO[what])
+        )
+        if not changed.rowcount:
+            return False
+        connection.execute(
+            sa.insert(prunings).values(
+                ami=row.ami,
+                region=row.region,
+                job=row.job,
+                what=what,
+                at=at,
+                by=by,
+                reason=request.reason,
+                deprecate_at=request.deprecate_at,
+                unlaunched=unlaunched,
+            )
+        )
+        return True
+
+    def open(self, what: str, job: str, region: str) -> list[Pruning]:
+        """Return what was asked for about a job's AMIs in a region and has not ended."""
+        return self._read(
+            prunings.c.what == what,
+            prunings.c.job == job,
+            prunings.c.region == region,
+            prunings.c.ended.is_(None),
+        )
+
+    def count(self, by: str, since: float) -> int:
+        """Return how many AMIs `by` has changed since a time, or still has to change."""
+        query = (
+            sa.select(sa.func.count())
+            .select_from(prunings)
+            .where(prunings.c.by == by, prunings.c.at > since, prunings.c.kept.is_(None))
+        )
+        with self._store.engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def all(self) -> list[Pruning]:
+        """Return everything that was asked for, oldest first."""
+        return self._read()
+
+    def keep(self, what: str, kept: Mapping[str, str], its_amis: Sequence[AMIRow]) -> None:
+        """Give up what was asked for about some AMIs; `kept` has the reasons, by AMI."""
+        with self._store.engine.begin() as connection:
+            for row in its_amis:
+                if row.ami in kept:
+                    self._set(connection, row, state=_FROM[what])
+                    self._end(connection, what, row, kept=kept[row.ami])
+
+    def postpone_deprecation(self, ami: AMIRow, at: float) -> None:
+        """Record a later time at which an AMI is to be deprecated."""
+        self._store.write(sa.update(prunings).where(_open(DEPRECATE, ami)).values(deprecate_at=at))
+
+    def done(
+        self,
+        what: str,
+        job: str,
+        region: str,
+        at: float,
+        its_amis: Collection[AMIRow],
+        deprecated: Mapping[str, float],
+    ) -> None:
+        """Record that a change was made; `deprecated` has the times of deprecation by AMI.
+
+        What is gone stays marked as once public: no source publishes the same bytes again.
+        """
+        now = time.time()
+        opened = {each.ami: each for each in self.open(what, job, region)}
+        with self._store.engine.begin() as connection:
+            for row in its_amis:
+                values: dict[str, Any] = {"state": _DONE[what], "public": what == DEPRECATE}
+                asked = opened.get(row.ami)
+                if what == DISABLE:
+                    # The days until the removal count from here.
+                    values["changed_at"] = now
+                    values |= {"changed_by": asked.by, "reason": asked.reason} if asked else {}
+                if row.ami in deprecated:
+                    values["deprecate_at"] = deprecated[row.ami]
+                self._set(connection, row, **values)
+                self._end(connection, what, row)
+            connection.execute(
+                sa.delete(changes).where(
+                    changes.c.job == job, changes.c.region == region, changes.c.at == at
+                )
+            )
+
+    def _set(self, connection: sa.Connection, row: AMIRow, **values: object) -> None:
+        connection.execute(
+            sa.update(amis)
+            .where(amis.c.ami == row.ami, amis.c.region == row.region)
+            .values(**values)
+        )
+
+    def _end(
+        self, connection: sa.Connection, what: str, row: AMIRow, kept: str | None = None
+    ) -> None:
+        connection.execute(
+            sa.update(prunings).where(_open(what, row)).values(ended=time.time(), kept=kept)
+        )
+
+    def _read(self, *conditions: sa.ColumnElement[bool]) -> list[Pruning]:
+        columns = [column for column in prunings.c if column.name != "id"]
+        query = sa.select(*columns).where(*conditions).order_by(prunings.c.id)
+        with self._store.engine.connect() as connection:
+            return [Pruning(**row) for row in connection.execute(query).mappings()]
+
+
+def _open(what: str, row: AMIRow) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        prunings.c.what == what,
+        prunings.c.ami == row.ami,
+        prunings.c.region == row.region,
+        prunings.c.ended.is_(None),
+    )
