@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clock.set_defaults(run=announcing.pass_time)
 
     left = command("ledger", "list what the running site's EC2 holds that is not published")
+    leaks.take_options(left)
     left.set_defaults(run=leaks.run)
 
     wrong = command("faults", "tell what has gone wrong in the running site's EC2 by its plan")

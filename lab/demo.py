@@ -25,7 +25,7 @@ from rich.table import Table
 from lab.announcing import build_image, named
 from lab.ec2.regions import commercial
 from lab.koji.announce import BUILD_TOPIC, MODNAME
-from lab.leaks import live, unpublished
+from lab.leaks import forgotten, live, unpublished
 from lab.processes import Process, ProcessError
 from lab.running import SiteError, read, remove
 from lab.site import Site, delays, shipped_policy
@@ -212,7 +212,11 @@ class _Demo:
             say(f"  {count:4} {topic}", highlight=False)
         if left:
             raise DemoError(f"EC2 still holds {len(left)} unpublished things: {left[0]}, …")
-        say("EC2's ledger holds what was published and nothing else.")
+        if problems := forgotten(live(read(site.state)), amis):
+            raise DemoError(f"EC2 and fedimg's record contradict each other: {problems[0]}")
+        say(
+            "EC2's ledger holds what was published and nothing else, and fedimg has recorded all of it."
+        )
         fedimg = f"{PROGRAMS / 'fedimg'} --config {site.fedimg_config}"
         for line in (
             "",

@@ -1,8 +1,10 @@
-"""The unpublished resources of a site's EC2, which a fedimg that has finished left behind."""
+"""Compare what exists in a site's EC2 with what should: nothing is left over, nothing forgotten."""
 
 import argparse
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lab.running import ask, read
@@ -10,7 +12,10 @@ from lab.running import ask, read
 
 @dataclass(frozen=True)
 class Thing:
-    """One resource of the account's own; Amazon's are not listed."""
+    """One resource of the account's own; Amazon's are not listed.
+
+    `shared` tells whether named accounts may use it.
+    """
 
     kind: str
     id: str
@@ -18,6 +23,12 @@ class Thing:
     state: str
     public: bool
     tags: dict[str, str]
+    shared: bool = False
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether another account may use it."""
+        return self.public or self.shared
 
     def __str__(self) -> str:
         tags = " ".join(f"{name}={value}" for name, value in sorted(self.tags.items()))
@@ -26,11 +37,24 @@ class Thing:
 
 def live(site: Mapping[str, Any]) -> list[Thing]:
     """Everything that the running site's EC2 holds, by region and kind. Raises SiteError."""
-    things = [
-        Thing(row["kind"], row["id"], row["region"], row["state"], row["public"], row["tags"])
-        for row in ask(site, "ledger/live")
+    return things(ask(site, "ledger/live"))
+
+
+def things(rows: Iterable[Mapping[str, Any]]) -> list[Thing]:
+    """Return the rows of the page `ledger/live` as things, by region and kind."""
+    listed = [
+        Thing(
+            row["kind"],
+            row["id"],
+            row["region"],
+            row["state"],
+            row["public"],
+            row["tags"],
+            row.get("shared", False),
+        )
+        for row in rows
     ]
-    return sorted(things, key=lambda thing: (thing.region, thing.kind, thing.id))
+    return sorted(listed, key=lambda thing: (thing.region, thing.kind, thing.id))
 
 
 def unpublished(things: Iterable[Thing]) -> list[Thing]:
@@ -38,12 +62,59 @@ def unpublished(things: Iterable[Thing]) -> list[Thing]:
     return [thing for thing in things if not thing.public]
 
 
+def forgotten(things: Iterable[Thing], record: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return in words where EC2 and the record of what is public contradict each other.
+
+    `record` has a row for each AMI, as `fedimg amis --json` prints it. Others may use exactly the
+    AMIs that are recorded as public, and their snapshots; all work has to be finished.
+    """
+    rows = {(row["region"], row["ami"]): row for row in record}
+    public = {key: row for key, row in rows.items() if row["state"] == "public"}
+    held = {(row["region"], row["snapshot"]): row for row in rows.values()}
+    shared = {(row["region"], row["snapshot"]) for row in public.values()}
+    problems, reached = [], set()
+    for thing in things:
+        key = (thing.region, thing.id)
+        if thing.kind not in ("image", "snapshot") or not thing.reachable:
+            continue
+        reached.add(key)
+        known = rows.get(key) if thing.kind == "image" else held.get(key)
+        if known is None:
+            problems.append(f"{thing.kind} {thing.id} in {thing.region} is public and unrecorded")
+        elif key not in public and key not in shared:
+            problems.append(
+                f"{thing.kind} {thing.id} in {thing.region} is public, and recorded as "
+                f"{known['state']}"
+            )
+    problems += [
+        f"{kind} {id} in {region} is recorded as public, and nobody else may use it"
+        for kind, ids in (("image", public), ("snapshot", shared))
+        for region, id in sorted(ids)
+        if (region, id) not in reached
+    ]
+    return problems
+
+
+def take_options(parser: argparse.ArgumentParser) -> None:
+    """Define the options of `python -m lab ledger`."""
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="what 'fedimg amis --json' has printed: also compare it with what is public",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """`python -m lab ledger`; 1 when something unpublished is left."""
-    things = live(read(arguments.state))
-    left = unpublished(things)
-    published = len(things) - len(left)
+    """`python -m lab ledger`; 1 when something is left unpublished, or published and forgotten."""
+    found = live(read(arguments.state))
+    record = json.loads(arguments.record.read_text()) if arguments.record else None
+    problems = forgotten(found, record) if record is not None else []
+    # What was withdrawn is not published, and is no leak.
+    kept = {each for row in record or () for each in (row["ami"], row["snapshot"])}
+    left = [thing for thing in unpublished(found) if thing.id not in kept]
+    published = sum(thing.public for thing in found)
     print(f"{published} public AMIs and snapshots, {len(left)} things that are not published")
-    for thing in left:
-        print(thing)
-    return 1 if left else 0
+    for line in (*left, *problems):
+        print(line)
+    return 1 if left or problems else 0

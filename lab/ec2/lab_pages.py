@@ -63,9 +63,8 @@ def live(world: World) -> list[dict[str, Any]]:
                 tags = world.tags(thing.owner, thing.region, thing.id)
                 # A public instance is one with a public address, which is nothing to leak.
                 public = kind in ("snapshot", "image") and thing.public
-                rows.append(
-                    _row(kind, thing.id, thing.region, thing.owner, tags, public, thing.state)
-                )
+                told = _row(kind, thing.id, thing.region, thing.owner, tags, public, thing.state)
+                rows.append(told | {"shared": _shared(thing)})
     for account, backends in list(ec2_backends.items()):
         for region, moto in list(backends.items()):
             for groups in list(moto.groups.values()):
@@ -77,6 +76,11 @@ def live(world: World) -> list[dict[str, Any]]:
                 tags = world.tags(account, region, pair.id)
                 rows.append(_row("key-pair", pair.id, region, account, tags))
     return rows
+
+
+def _shared(thing: Any) -> bool:
+    """Return whether named accounts or organizations may use an image or a snapshot."""
+    return bool(getattr(thing, "users", ()) or getattr(thing, "organizations", ()))
 
 
 def _row(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import boto3
 
+from lab import leaks
 from tests.plans import ask
 from tests.system.deployment import Deployment
 
@@ -32,7 +33,14 @@ def judge(deployment: Deployment, images: Iterable[str], planned: Counter[Kind])
     amis = _amis(deployment, planned, verdict)
     _messages(deployment, amis, verdict)
     _leaks(deployment, verdict)
+    verdict.problems += forgotten(deployment)
     return verdict
+
+
+def forgotten(deployment: Deployment) -> list[str]:
+    """Return in words where EC2's ledger and the record of what is public contradict each other."""
+    record = [asdict(row) for row in deployment.store().amis()]
+    return leaks.forgotten(leaks.things(deployment.live()), record)
 
 
 def amis_of(deployment: Deployment) -> dict[str, list[dict[str, Any]]]:

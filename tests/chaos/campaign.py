@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.site import Site
-from tests.chaos.account import Kind, Verdict, amis_of, judge, kinds
+from tests.chaos.account import Kind, Verdict, amis_of, forgotten, judge, kinds
 from tests.chaos.builds import Builds
 from tests.chaos.strikes import WORKFLOWS, Database, Strike, Striker
 from tests.plans import ask, follow
@@ -35,6 +35,9 @@ _LIVE = 3
 _STRIKE_SECONDS = 180.0
 _FEED_SECONDS = 1.0
 _INTAKE = "fedimg.intake"
+#: Steps of a withdrawal and of a restoration, which go on region by region.
+WITHDRAW_STEPS = ("record", "mark", "hide", "end")
+RESTORE_STEPS = ("enable", "mark", "share", "end")
 
 
 @dataclass
@@ -163,6 +166,38 @@ class Campaign:
         self.report.verdict = judge(self._deployment, self._builds.images, self._planned)
         self.report.verdict.problems += self._problems
 
+    def take_back(self, strikes: list[Strike]) -> None:
+        """Withdraw an image, restore it, and so on; the worker is killed at each strike.
+
+        A strike is at a step of a withdrawal, of a restoration, and so on by turns.
+        """
+        (name, *_) = sorted(self._builds.images)
+        for number, strike in enumerate(strikes):
+            self._deployment.kill("worker")
+            if number % 2:
+                self._deployment.fedimg("restore", name, "--yes")
+            else:
+                self._deployment.fedimg("withdraw", name, "--reason", "chaos", "--yes")
+            wanted = "public" if number % 2 else "withdrawn"
+            struck = self._striker.strike(
+                strike,
+                self._deployment.start_worker,
+                self._kill_worker,
+                self._patience(feed=False),
+            )
+            (self.report.kills if struck else self.report.missed)[str(strike)] += 1
+            _say(f"{wanted} {number + 1}/{len(strikes)} {strike}: {struck}")
+            self._deployment.start_worker()
+            self._deployment.until(
+                lambda wanted=wanted: self._all_are(name, wanted) or None,  # type: ignore[misc]
+                f"{name} to be {wanted}",
+            )
+            self.report.verdict.problems += forgotten(self._deployment)
+
+    def _all_are(self, name: str, state: str) -> bool:
+        rows = [row for row in self._deployment.store().amis() if row.image == name]
+        return {row.state for row in rows} == {state}
+
     def go_wrong(self, faults: Path) -> None:
         """From now on EC2 misbehaves as a plan of the lab says, too."""
         plan = tomllib.loads(faults.read_text())
@@ -227,6 +262,14 @@ def run(state: Path, orders: Orders) -> Report:
         one.kill_worker(strikes[: orders.sample])
         one.kill_hub(orders.hub_kills)
         one.end()
+        one.take_back(
+            [
+                Strike(kind, f"{step}:*")
+                for kind in ("unrecorded", "recorded")
+                for steps in zip(WITHDRAW_STEPS, RESTORE_STEPS, strict=True)
+                for step in steps
+            ]
+        )
         one.report.seconds = time.monotonic() - started
         return one.report
 

@@ -20,6 +20,13 @@ STRIKES = [
     Strike("unrecorded", "end"),
 ]
 
+#: At a withdrawal, a restoration, and the next withdrawal.
+TAKEN_BACK = [
+    Strike("unrecorded", "hide:*"),
+    Strike("unrecorded", "share:*"),
+    Strike("recorded", "record:*"),
+]
+
 
 # A minute alone, and one kill more costs seconds.
 @pytest.mark.long
@@ -30,10 +37,11 @@ def test_whatever_is_killed_nothing_is_lost_made_twice_or_left(tmp_path: Path) -
         chaos.kill_worker(STRIKES)
         chaos.kill_hub(1)
         chaos.end()
+        chaos.take_back(TAKEN_BACK)
     report = chaos.report
     assert report.verdict.problems == []
     assert report.verdict.figures["jobs"] >= 4
     # Each came to where it was meant to.
     assert not report.missed
-    assert report.kills.total() == len(STRIKES)
+    assert report.kills.total() == len(STRIKES) + len(TAKEN_BACK)
     assert report.hub_kills.total() == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from fedimg.store import rows
 from fedimg.store.tables import changes
 from fedimg.store.twins import ImageWithdrawn
 from fedimg.store.withdrawals import RESTORE, WITHDRAW, Withdrawals
+from lab import leaks
 from tests.lifecycle import stranger
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
 from tests.lifecycle.stranger import STRANGER
@@ -112,13 +114,21 @@ def test_other_account_sees_nothing_of_a_withdrawn_image_and_all_of_a_restored_o
     assert told[0]["extra"]["reason"] == "a bad kernel"
     assert told[0]["extra"]["replacement"] == other.name
     assert differences(site) == []
+    assert forgotten(site) == []
 
     assert restore(site, image.name) == []
     carry_out(site)
     assert states(site, image.name) == {rows.PUBLIC}
     assert seen(image) == everything
+    assert forgotten(site) == []
     assert len(messages(site, "image.restore")) == 2
     assert differences(site) == []
+
+
+def forgotten(site: Site) -> list[str]:
+    """Return where the lab's ledger and the record of what is public contradict each other."""
+    things = leaks.things(site.account.live(site.settings.site))
+    return leaks.forgotten(things, [asdict(row) for row in site.store.amis()])
 
 
 def differences(site: Site) -> list[str]:

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedimg.store.rows import CLEANING, ENDED, JobRow
 from fedimg.store.store import Store
-from lab import disk
+from lab import disk, leaks
 from lab.bus import Heard
 from lab.processes import Process
 from lab.site import Site
@@ -227,6 +228,8 @@ class Deployment:
         assert all(row["public"] for row in snapshots)
         rest = [row for row in live if row["kind"] not in ("image", "snapshot")]
         assert rest == []
+        record = [asdict(row) for row in self.store().amis()]
+        assert leaks.forgotten(leaks.things(live), record) == []
 
 
 @contextmanager
