@@ -214,9 +214,7 @@ class _Demo:
             raise DemoError(f"EC2 still holds {len(left)} unpublished things: {left[0]}, …")
         if problems := forgotten(live(read(site.state)), amis):
             raise DemoError(f"EC2 and fedimg's record contradict each other: {problems[0]}")
-        say(
-            "EC2's ledger holds what was published and nothing else, and fedimg has recorded all of it."
-        )
+        say("EC2's ledger holds what was published and nothing else, and the record names it all.")
         fedimg = f"{PROGRAMS / 'fedimg'} --config {site.fedimg_config}"
         for line in (
             "",

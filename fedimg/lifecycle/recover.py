@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from fedimg.aws import inventory, tags
+from fedimg.aws import amis, inventory, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
@@ -23,6 +23,7 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RAW_SUFFIX, Architecture, Disk, RawImage, in_url
 from fedimg.lifecycle.comparison import chosen_deprecation
 from fedimg.parallel import run_parallel
+from fedimg.records import as_record
 from fedimg.store import rows
 from fedimg.store.recovered import NO_RUN, RecoveredJob, RecoveredTest
 from fedimg.store.rows import CLEANING, LIVE, AMIRow, JobRow
@@ -92,7 +93,7 @@ def search(clients: Clients, waiter: Waiter, site: str, regions: Collection[str]
         left: list[str] = []
         for image in seen.images.values():
             try:
-                found.append(_found(image, seen))
+                found.append(_found(image, seen, clients.partition(region)))
             except ValueError as error:
                 left.append(f"AMI {image['ImageId']} in {region} is not recorded: {error}")
         return Search(found, left, searched=[region])
@@ -205,7 +206,7 @@ def _job(
     )
 
 
-def _found(image: Mapping[str, Any], seen: Inventory) -> Found:
+def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
     """Return an AMI that EC2 describes. Raises ValueError for one that no job can have made."""
     values = tags.read(image.get("Tags"))
     job, name = values.get(tags.JOB, ""), values.get(tags.IMAGE, "")
@@ -233,6 +234,7 @@ def _found(image: Mapping[str, Any], seen: Inventory) -> Found:
         state=rows.PUBLIC if public else rows.UNKNOWN,
         published_at=tags.published_at(values),
         deprecate_at=chosen_deprecation(image),
+        attributes=as_record(amis.attributes(image, partition)),
     )
     held = tags.read(seen.snapshots.get(snapshot, {}).get("Tags"))
     return Found(
