@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from fedimg.config import Rule
 from fedimg.config.retention import DEPRECATION_DAYS
-from fedimg.lifecycle.editions import Edition, belongs_to_no_release, edition
+from fedimg.editions import Edition, belongs_to_no_release, edition
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -327,6 +328,86 @@ def test_deprecated_image_shows_its_date(ec2: Any, snapshot: Snap) -> None:
     assert shown["DeprecationTime"] == "2031-01-01T00:00:00.000Z"
     client.disable_image_deprecation(ImageId=image)
     assert "DeprecationTime" not in client.describe_images(ImageIds=[image])["Images"][0]
+
+
+def published(ec2: Any, snapshot: Snap) -> tuple[Any, str]:
+    """Return a client and the id of a public image."""
+    client = ec2.client()
+    image = client.register_image(**hvm(snapshot()))["ImageId"]
+    waiter = client.get_waiter("image_available")
+    waiter.config.delay = 0.05
+    waiter.wait(ImageIds=[image])
+    client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"Group": "all"}]})
+    return client, image
+
+
+def test_time_of_deprecation_has_limits(ec2: Any, snapshot: Snap) -> None:
+    client = ec2.client()
+    image = client.register_image(**hvm(snapshot()))["ImageId"]
+    now = datetime.now(UTC)
+    for wrong in (now - timedelta(minutes=1), now + timedelta(days=3660)):
+        refused = refusal(client.enable_image_deprecation, ImageId=image, DeprecateAt=wrong)
+        assert refused == "InvalidParameterValue"
+    client.enable_image_deprecation(ImageId=image, DeprecateAt="2031-01-01T00:00:31Z")
+    shown = client.describe_images(ImageIds=[image])["Images"][0]
+    assert shown["DeprecationTime"] == "2031-01-01T00:01:00.000Z"
+
+
+def test_public_image_is_deprecated_within_two_years(ec2: Any, snapshot: Snap) -> None:
+    client, image = published(ec2, snapshot)
+
+    def shown() -> datetime:
+        (row,) = client.describe_images(ImageIds=[image])["Images"]
+        return datetime.fromisoformat(row["DeprecationTime"])
+
+    first = shown()
+    assert timedelta(days=729) < first - datetime.now(UTC) < timedelta(days=732)
+    late = first + timedelta(days=2)
+    refused = refusal(client.enable_image_deprecation, ImageId=image, DeprecateAt=late)
+    assert refused == "InvalidParameterValue"
+    assert refusal(client.disable_image_deprecation, ImageId=image) == "OperationNotPermitted"
+    client.enable_image_deprecation(ImageId=image, DeprecateAt=first - timedelta(days=30))
+    assert shown() == first - timedelta(days=30)
+    # What is private again may have any date, or none.
+    client.reset_image_attribute(ImageId=image, Attribute="launchPermission")
+    client.enable_image_deprecation(ImageId=image, DeprecateAt=late)
+    client.disable_image_deprecation(ImageId=image)
+
+
+def test_disabled_image_is_neither_launched_nor_shared(ec2: Any, snapshot: Snap) -> None:
+    client, image = published(ec2, snapshot)
+    client.disable_image(ImageId=image)
+    shared = {"Add": [{"Group": "all"}]}
+    for call, params in (
+        (client.modify_image_attribute, {"ImageId": image, "LaunchPermission": shared}),
+        (
+            client.run_instances,
+            {"ImageId": image, "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1},
+        ),
+    ):
+        assert refusal(call, **params) == "InvalidAMIID.Unavailable"
+
+
+def test_cooldown_follows_the_protection(ec2: Any, snapshot: Snap) -> None:
+    client = ec2.client()
+    image = client.register_image(**hvm(snapshot()))["ImageId"]
+    client.enable_image_deregistration_protection(ImageId=image, WithCooldown=True)
+    assert refusal(client.deregister_image, ImageId=image) == "OperationNotPermitted"
+    client.disable_image_deregistration_protection(ImageId=image)
+    assert refusal(client.deregister_image, ImageId=image) == "OperationNotPermitted"
+    assert client.describe_images(ImageIds=[image])["Images"]
+
+
+def test_snapshot_goes_with_its_last_image(ec2: Any, snapshot: Snap) -> None:
+    client, snap = ec2.client(), snapshot()
+    images = [client.register_image(**hvm(snap, Name=f"fed{n}"))["ImageId"] for n in range(2)]
+    codes = []
+    for image in images:
+        answer = client.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+        codes += [each["ReturnCode"] for each in answer["DeleteSnapshotResults"]]
+    assert codes == ["skipped", "success"]
+    found = client.describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert snap not in [each["SnapshotId"] for each in found]
 
 
 def test_copied_image_has_a_snapshot_of_its_own(ec2: Any, snapshot: Snap) -> None:

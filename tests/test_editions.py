@@ -1,10 +1,10 @@
-"""Releases and orders of images: fedimg.lifecycle.editions."""
+"""Releases and orders of images: fedimg.editions."""
 
 from __future__ import annotations
 
 import pytest
 
-from fedimg.lifecycle.editions import Edition, belongs_to_no_release, edition
+from fedimg.editions import Edition, belongs_to_no_release, edition
 
 
 @pytest.mark.parametrize(
@@ -14,39 +14,41 @@ from fedimg.lifecycle.editions import Edition, belongs_to_no_release, edition
             "Fedora-Cloud-Base-43-1.6.x86_64",
             "build-71",
             "Fedora-Cloud-Base-43-1.6",
-            Edition(("build", "Fedora-Cloud-Base-43.x86_64"), (71,)),
+            Edition(("build", "Fedora-Cloud-Base-43.x86_64"), (71,), "43"),
         ),
         # kiwi's own names have the architecture in front of the version.
         (
             "Fedora-Cloud-Base-AmazonEC2.x86_64-43-20261101.n.0",
             "build-72",
             "Fedora-Cloud-Base-AmazonEC2-43-20261101.n.0",
-            Edition(("build", "Fedora-Cloud-Base-AmazonEC2.x86_64-43"), (72,)),
+            Edition(("build", "Fedora-Cloud-Base-AmazonEC2.x86_64-43"), (72,), "43"),
         ),
         (
             "Fedora-Cloud-Base-AmazonEC2-Rawhide-20261101.n.1.aarch64",
             "compose-Fedora-Rawhide-20261101.n.1",
             "Fedora-Rawhide-20261101.n.1",
-            Edition(("compose", "Fedora-Cloud-Base-AmazonEC2-Rawhide.aarch64"), (20261101, 1)),
+            Edition(
+                ("compose", "Fedora-Cloud-Base-AmazonEC2-Rawhide.aarch64"), (20261101, 1), "Rawhide"
+            ),
         ),
         # A labelled compose names its images by the label.
         (
             "Fedora-Cloud-Base-43-1.6.x86_64",
             "compose-Fedora-43-20261020.0",
             "Fedora-43-20261020.0",
-            Edition(("compose", "Fedora-Cloud-Base-43.x86_64"), (20261020, 0)),
+            Edition(("compose", "Fedora-Cloud-Base-43.x86_64"), (20261020, 0), "43"),
         ),
         (
             "Fedora-Cloud-Base-43-20261101.0.x86_64",
             "compose-Fedora-Cloud-43-20261101.0",
             "Fedora-Cloud-43-20261101.0",
-            Edition(("compose", "Fedora-Cloud-Base-43.x86_64"), (20261101, 0)),
+            Edition(("compose", "Fedora-Cloud-Base-43.x86_64"), (20261101, 0), "43"),
         ),
         (
             "Fedora-Cloud-Base-43-20261101.0.x86_64",
             "compose-Fedora-43-updates-20261101.0",
             "Fedora-43-updates-20261101.0",
-            Edition(("compose", "Fedora-Cloud-Base-43.x86_64"), (20261101, 0)),
+            Edition(("compose", "Fedora-Cloud-Base-43.x86_64"), (20261101, 0), "43"),
         ),
         # What belongs to no release, and what the record does not tell.
         ("Fedora-Cloud-Base-43-1.6.x86_64", "task-71", "Fedora-Cloud-Base-43-1.6", None),
