@@ -43,6 +43,11 @@ COMMON = [
     "pydantic>=2.14.3,<3",
     "typer>=0.29.2,<0.30",
     "rich>=15.0.0,<16",
+    # The pages and metrics of `fedimg web`.
+    "starlette>=1.10.0,<2",
+    "uvicorn>=0.54.0,<0.55",
+    "Jinja2>=3.1.6,<4",
+    "prometheus-client>=0.26.0,<0.27",
 ]
 
 EXTRAS = {
@@ -92,7 +97,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["fedimg", "fedimg.*"]),
-    package_data={"fedimg.aws.write": ["*.sh"], "fedimg.aws.boot": ["check_scripts/*.sh"]},
+    package_data={
+        "fedimg.aws.write": ["*.sh"],
+        "fedimg.aws.boot": ["check_scripts/*.sh"],
+        "fedimg.web": ["templates/*.html", "static/*"],
+    },
     install_requires=FEDMSG + COMMON,
     extras_require=EXTRAS,
     options={"build": {"build_base": BUILD}, "egg_info": {"egg_base": BUILD}},

@@ -61,6 +61,7 @@ class Callback:
         self._jobs: JobQueue | None = None
         self._store: Store | None = None
         self._failures = 0
+        self._heard: float | None = None
         self._unheard = WaitLog(_log)
         try:
             # Otherwise loaded at the first message, and a failure would drop all messages.
@@ -79,6 +80,7 @@ class Callback:
 
     def __call__(self, message: Message) -> None:
         """Store what a message announces. Raises Nack when the database cannot be used."""
+        self._heard = time.time()
         entry = announcement.entry(self._topic(message.topic), message.body, self._settings)
         if entry is None:
             _log.info("dropped %s: it announces no image", _quoted(message))
@@ -99,11 +101,11 @@ class Callback:
         _log.info("%s is stored; earlier state: %s", entry, earlier_state)
 
     def _say_it_works(self) -> None:
-        """Record for `fedimg check` that the broker delivers to this consumer."""
+        """Record that the broker delivers to this consumer, and when it last did so."""
         # A store of its own, as the thread that stores entries may close the other at any time.
         try:
             with closing(Store(self._settings.state_directory, self._settings.database)) as store:
-                store.beat(CONSUMER)
+                store.beat(CONSUMER, heard=self._heard)
         except Exception as error:
             # Errors of any kind, as with entries: those are what counts.
             self._unheard.waiting("beat", f"cannot record that the consumer works: {error}")

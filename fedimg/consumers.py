@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import Counter
 from itertools import count
 from typing import Any
@@ -69,6 +70,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         self._signatures = Signatures(moksha_hub.config)
         self._rejected: Counter[str] = Counter()
         self._counting = threading.Lock()
+        self._heard: float | None = None
         super().__init__(moksha_hub)
         if self.validate_signatures:
             threading.Thread(
@@ -96,6 +98,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         self._in_progress.discard(entry)
 
     def _consume(self, message: dict[str, Any]) -> Any:
+        self._heard = time.time()
         # fedmsg would validate the signature of every message here, though most are not for fedimg:
         # skip those. A message that names two topics goes on, to be rejected.
         body = message["body"]
@@ -169,9 +172,9 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         return bool(self._in_progress) or self.incoming.empty() or self._done_before != before
 
     def _say_it_works(self) -> None:
-        """Record for `fedimg check` that the hub works."""
+        """Record that the hub works, and when it last received a message of any sender."""
         try:
-            self._store.beat(HUB)
+            self._store.beat(HUB, heard=self._heard)
         except Exception as error:
             # Errors of any kind, as with entries: those are what counts.
             self._unheard.waiting("beat", f"cannot record that the hub works: {error}")

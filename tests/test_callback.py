@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from koji_fedoramessaging_messages.task import TaskStateChangeV1
 
 from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources.identifiers import METHODS
+from fedimg.store import heartbeats
 from fedimg.store.store import Store
 from lab.koji import Koji
 
@@ -56,6 +58,16 @@ thread = threading.Thread(target=fail)
 thread.start()
 thread.join()
 fail()
+"""
+#: Receives one message that announces nothing, and then says twice that it works.
+WORKING = """
+from fedora_messaging.message import Message
+from fedimg.callback import Callback
+
+callback = Callback()
+callback._say_it_works()
+callback(Message(topic="org.fedoraproject.prod.buildsys.other", body={}))
+callback._say_it_works()
 """
 ROOT = Path(__file__).parent.parent
 
@@ -140,6 +152,18 @@ def test_message_that_cannot_be_stored_is_returned_until_it_can(
     consumer.state.unlink()
     assert consumer.given(*given) == "acknowledged"
     assert consumer.known(f"build:{build.id}") is EntryState.QUEUED
+
+
+def test_consumer_records_when_it_last_received_a_message(tmp_path: Path) -> None:
+    file = tmp_path / "fedimg.toml"
+    file.write_text('state_directory = "state"\n')
+    before = time.time()
+    environment = os.environ | {"FEDIMG_CONFIG": str(file), "FEDORA_MESSAGING_CONF": ""}
+    subprocess.run([sys.executable, "-c", WORKING], env=environment, check=True, timeout=60)
+    with closing(Store(tmp_path / "state")) as store:
+        (beat,) = store.heartbeats(heartbeats.CONSUMER)
+    assert beat.heard is not None
+    assert before <= beat.heard <= beat.at <= time.time()
 
 
 def test_consumer_logs_one_line_an_event_whatever_a_message_holds(

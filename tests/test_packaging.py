@@ -239,6 +239,7 @@ def every(name: str, key: str) -> list[str]:
 
 
 WORKER, CONSUMER = "fedimg-worker.service", "fedimg-consumer.service"
+WEB = "fedimg-web.service"
 HUB = "fedmsg-hub.service.d/fedimg.conf"
 
 
@@ -273,12 +274,12 @@ def test_hub_gets_no_environment_variable_with_aws_credentials() -> None:
     secret = re.compile(r"KEY|TOKEN|PROFILE$|CREDENTIALS_(FULL|RELATIVE|FILE)|CREDENTIALS_FILE")
     of_keys = {name for name in known if secret.search(name)}
     assert "AWS_SESSION_TOKEN" in of_keys
-    for name in (HUB, CONSUMER):
+    for name in (HUB, CONSUMER, WEB):
         assert of_keys <= set(every(name, "UnsetEnvironment")), name
 
 
 def test_units_leave_no_core_and_have_a_limit_of_memory() -> None:
-    for name in (WORKER, HUB, CONSUMER):
+    for name in (WORKER, HUB, CONSUMER, WEB):
         service = unit(name)["Service"]
         assert service["LimitCORE"] == "0", name
         assert re.fullmatch(r"\dG", service["MemoryMax"]), name
@@ -288,10 +289,10 @@ def test_units_leave_no_core_and_have_a_limit_of_memory() -> None:
 
 
 def test_units_have_no_privileges() -> None:
-    for name in (WORKER, HUB, CONSUMER):
+    for name in (WORKER, HUB, CONSUMER, WEB):
         service = unit(name)["Service"]
+        assert service["User"] == ("fedimg-web" if name == WEB else "fedimg"), name
         for key, value in {
-            "User": "fedimg",
             "AmbientCapabilities": "",
             "CapabilityBoundingSet": "",
             "NoNewPrivileges": "yes",
@@ -308,7 +309,21 @@ def test_units_have_no_privileges() -> None:
         # Nothing but the state directory is writable, and the worker's catalogue.
         catalogue = "-/srv/fedimg" if name == "fedimg-worker.service" else None
         assert service.get("ReadWritePaths") == catalogue, name
-        assert service["StateDirectory"] == "fedimg", name
+        assert service.get("StateDirectory") == (None if name == WEB else "fedimg"), name
+
+
+def test_web_unit_has_a_user_of_its_own_and_no_keys() -> None:
+    web = unit(WEB)["Service"]
+    assert (web["User"], web["Group"]) == ("fedimg-web", "fedimg-web")
+    # By which it may read the configuration and the state directory.
+    assert web["SupplementaryGroups"] == unit(WORKER)["Service"]["Group"]
+    own, keys = "-/etc/fedimg/web.env", {"-/etc/fedimg/aws.env", "-/var/lib/fedimg/.aws"}
+    assert every(WEB, "EnvironmentFile") == [own]
+    assert {own, "-/etc/fedimg/environment", *keys} <= set(every(WEB, "InaccessiblePaths"))
+    assert "169.254.169.254" in every(WEB, "IPAddressDeny")
+    assert every(WEB, "Environment") == [f"{config.PATH_VARIABLE}={config.DEFAULT_PATH}"]
+    assert (web["Type"], web["Restart"]) == ("notify", "always")
+    assert web["ExecStart"] == "/usr/bin/fedimg web"
 
 
 def test_documented_command_runs_as_the_workers_user_with_its_environment() -> None:

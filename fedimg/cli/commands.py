@@ -21,6 +21,7 @@ from fedimg.cli import prune_command  # noqa: F401
 from fedimg.cli import database_commands  # noqa: F401
 from fedimg.cli import recover_command  # noqa: F401
 from fedimg.cli import hold_commands  # noqa: F401
+from fedimg.cli import web_command  # noqa: F401
 # isort: on
 
 

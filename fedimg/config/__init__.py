@@ -17,6 +17,7 @@ from fedimg.config.retention import Retention, Rule
 from fedimg.config.section import Section
 from fedimg.config.settings import Settings
 from fedimg.config.sources import CatchUp, Composes, Intake, Koji
+from fedimg.config.web import Web
 from fedimg.config.worker import Verify, Worker
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Settings",
     "ShippedCheck",
     "Verify",
+    "Web",
     "Worker",
     "X86Machine",
     "load",

@@ -14,6 +14,7 @@ from fedimg.config.retention import Retention
 from fedimg.config.section import Section
 from fedimg.config.sources import CatchUp, Composes, Intake, Koji
 from fedimg.config.value_types import DatabaseAddress
+from fedimg.config.web import Web
 from fedimg.config.worker import Verify, Worker
 
 
@@ -76,3 +77,4 @@ class Settings(Section):
         return self
 
     worker: Worker = Worker()
+    web: Web = Web()

@@ -19,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fedimg.process import permissions
-from fedimg.store import schema, tables
+from fedimg.store import read_only_file, schema, tables
 from fedimg.store.group_commit import GroupCommit
 from fedimg.store.url import postgresql_url
 from fedimg.untrusted.quoting import QuotedError
@@ -38,6 +38,8 @@ _UNACKNOWLEDGED_MS = 15000
 
 #: The server ends a transaction that is idle for so many seconds: `worker.lease_seconds`' default.
 _IDLE_SECONDS = 15.0
+#: The server ends a statement of a read-only database after so many seconds.
+_READ_SECONDS = 30
 #: How many missing tables, columns and indexes an error names; a new database lacks all.
 _NAMED = 5
 
@@ -55,7 +57,8 @@ class Database:
 
     A missing file is created with its tables; a file of an older version is upgraded. In a
     PostgreSQL, where a worker's role may not be allowed to create tables, both happen only with
-    `migrate`. The server ends a transaction that is idle for `idle_seconds`.
+    `migrate`. The server ends a transaction that is idle for `idle_seconds`. With `read_only`
+    nothing is created, upgraded or written, and each connection refuses to write.
     Raises StoreError when the database cannot be used, Unreachable when a PostgreSQL does not
     answer.
     """
@@ -66,16 +69,22 @@ class Database:
         url: str = "",
         *,
         migrate: bool = False,
+        read_only: bool = False,
         idle_seconds: float = _IDLE_SECONDS,
     ) -> None:
         self.directory = directory
         self.path = directory / permissions.DATABASE
         self.shared = bool(url)
-        self.engine = _postgresql(url, idle_seconds) if url else _sqlite(self.path)
+        if url:
+            self.engine = _postgresql(url, idle_seconds, read_only=read_only)
+        else:
+            self.engine = read_only_file.engine(self.path) if read_only else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
         #: The database's URL without its password, or its path, for messages.
         self.address = _shown(self.engine.url) if url else str(self.path)
-        if not self.shared:
+        if read_only:
+            self._find_tables()
+        elif not self.shared:
             self._open_file()
         elif migrate:
             self._migrate()
@@ -164,10 +173,14 @@ class Database:
             raise self._unusable(error) from error
         if lacks:
             self.close()
+            advice = (
+                "run 'fedimg store migrate' as a role that may create tables there"
+                if self.shared
+                else "start the worker of this version, which adds it"
+            )
             raise StoreError(
                 f"the database {self.address} is not prepared for this version of fedimg: it lacks "
-                f"{_first(lacks)}; run 'fedimg store migrate' as a role that may create tables "
-                "there"
+                f"{_first(lacks)}; {advice}"
             )
 
     def _lacks(self) -> list[str]:
@@ -231,7 +244,7 @@ def _fatal(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and not state.startswith(_CONFLICTS)
 
 
-def _postgresql(text: str, idle_seconds: float) -> sa.Engine:
+def _postgresql(text: str, idle_seconds: float, *, read_only: bool) -> sa.Engine:
     engine = sa.create_engine(
         postgresql_url(text),
         # Each region of each job writes in a thread of its own, and a server limits the number of
@@ -252,6 +265,9 @@ def _postgresql(text: str, idle_seconds: float) -> sa.Engine:
         connection.execute(
             "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", [milliseconds]
         )
+        if read_only:
+            connection.execute("SET default_transaction_read_only = on")
+            connection.execute(f"SET statement_timeout = '{_READ_SECONDS}s'")
         connection.commit()
 
     return engine

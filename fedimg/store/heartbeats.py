@@ -26,7 +26,8 @@ _KEPT_SECONDS = 30 * 86400.0
 class Heartbeat:
     """The time at which a process last said that it works: epoch seconds by its own clock.
 
-    `name` tells the processes of one kind apart: a worker's name, or a host's.
+    `name` tells the processes of one kind apart: a worker's name, or a host's. `heard` is when a
+    hub or consumer last received a message of its bus, of any content; None if it never has.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Heartbeat:
     host: str
     pid: int
     at: float
+    heard: float | None = None
 
     @property
     def fresh(self) -> bool:
@@ -44,10 +46,15 @@ class Heartbeat:
 class Heartbeats(Database):
     """The last heartbeat of each process."""
 
-    def beat(self, kind: str, name: str = "") -> None:
-        """Record that this process works; `name` is by default the host's."""
+    def beat(self, kind: str, name: str = "", *, heard: float | None = None) -> None:
+        """Record that this process works; `name` is by default the host's.
+
+        `heard` is when this process last received a message, None if it has received none yet.
+        """
         host, now = socket.gethostname(), time.time()
-        values = {"host": host, "pid": os.getpid(), "at": now}
+        values: dict[str, object] = {"host": host, "pid": os.getpid(), "at": now}
+        if heard is not None:
+            values["heard"] = heard
         with self.engine.begin() as connection:
             connection.execute(
                 self.insert(heartbeats)

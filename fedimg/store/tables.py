@@ -116,6 +116,8 @@ amis = sa.Table(
     # The catalogue's file with the facts of the AMI's publication, once the file may be written.
     sa.Column("publication", sa.String),
 )
+# The metrics ask for the last publication of each job, and a job may have hundreds of AMIs.
+sa.Index("fedimg_amis_published", amis.c.job, amis.c.published_at)
 #: AMIs and snapshots that are public, may be public, or once were.
 offered = sa.Table(
     "fedimg_offered",
@@ -301,6 +303,8 @@ heartbeats = sa.Table(
     sa.Column("host", sa.String, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    # When a hub or consumer last received a message.
+    sa.Column("heard", sa.Float),
 )
 #: The table of fedimg.jobs.holds; at most one row is not `released`.
 holds = sa.Table(

@@ -179,7 +179,13 @@ def units(processes: None, tmp_path: Path) -> Path:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "unit", ["fedimg-worker.service", "fedimg-consumer.service", "fedmsg-hub.service"]
+    "unit",
+    [
+        "fedimg-worker.service",
+        "fedimg-consumer.service",
+        "fedimg-web.service",
+        "fedmsg-hub.service",
+    ],
 )
 def test_units_are_valid_and_hardened(units: Path, unit: str) -> None:
     def analyze(*arguments: str) -> str:

@@ -1,0 +1,16 @@
+"""Define the command that serves pages and metrics."""
+
+from __future__ import annotations
+
+from fedimg.cli.app import Call, command
+
+
+@command
+def web(call: Call) -> int:
+    """Serve jobs, metrics and the catalogue over HTTP until SIGTERM or SIGINT; changes nothing."""
+    from fedimg.process import logs
+    from fedimg.web.server import run_web
+
+    settings = call.settings
+    logs.to_standard_error()
+    return run_web(settings)

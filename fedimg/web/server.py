@@ -1,0 +1,129 @@
+"""Run the web process: one HTTP server for each listen address, until a signal."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import closing
+
+import uvicorn
+
+from fedimg.config import ConfigError, Settings
+from fedimg.config.web import split_address
+from fedimg.process import systemd
+from fedimg.process.signals import stop_requested
+from fedimg.store.reader import Reader
+from fedimg.web.guard import Guard
+from fedimg.web.operations import operations
+
+#: Seconds that requests in progress have to end when the process is stopped.
+_STOP_SECONDS = 5
+#: Seconds for which an idle connection stays open.
+_IDLE_SECONDS = 15
+#: Most connections and requests at once of one server; it answers 503 to more.
+_AT_ONCE = 100
+#: Interval of the looks whether the servers have started and run, in seconds.
+_LOOK_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+def run_web(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status: 1 if a server has ended by itself.
+
+    Raises ConfigError if nothing is to be served, or an address cannot be listened at.
+    """
+    stopping = stop_requested()
+    reader = Reader(settings.state_directory, settings.web.database or settings.database)
+    with closing(reader):
+        servers = [
+            _Server(name, address, app) for name, (address, app) in _sites(settings, reader).items()
+        ]
+        for server in servers:
+            server.start()
+        running = True
+        ready = False
+        while running and not stopping.wait(_LOOK_SECONDS):
+            running = all(server.running for server in servers)
+            if not ready and all(server.ready for server in servers):
+                ready = True
+                systemd.notify("READY=1")
+        systemd.notify("STOPPING=1")
+        for server in servers:
+            server.stop()
+    return 0 if running else 1
+
+
+def _sites(settings: Settings, reader: Reader) -> Mapping[str, tuple[str, Guard]]:
+    """Return what is served: a name for the log, the address and the application."""
+    web = settings.web
+    sites: dict[str, tuple[str, Guard]] = {}
+    if web.operations:
+        sites["operations"] = (web.operations, operations(settings, reader))
+    if not sites:
+        raise ConfigError("nothing to serve: web.operations in fedimg.toml is empty")
+    return sites
+
+
+class _Server:
+    """An HTTP server in a thread of its own. Raises ConfigError if the address cannot be used."""
+
+    def __init__(self, name: str, address: str, app: Guard) -> None:
+        self._name = name
+        self._socket = _listen(name, address)
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            # The log has what happens, and a proxy has who asked for what.
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # No page tells a client's address, so that no proxy has to be believed.
+            proxy_headers=False,
+            limit_concurrency=_AT_ONCE,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+        # uvicorn leaves signals alone in any thread but the main one.
+        self._thread = threading.Thread(target=self._run, name=f"web {name}", daemon=True)
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether the server answers."""
+        return self._server.started
+
+    @property
+    def running(self) -> bool:
+        """Tell whether the server's thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the server."""
+        host, port = self._socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        _log.info("serving %s at http://%s:%d/", self._name, shown, port)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the server after the requests in progress."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_SECONDS + 1)
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+
+def _listen(name: str, address: str) -> socket.socket:
+    host, port = split_address(address)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at web.{name} = {address}: {error.strerror or error}; another program "
+            "may use the port, or this machine may not have the address"
+        ) from error
