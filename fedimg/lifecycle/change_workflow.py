@@ -134,8 +134,8 @@ class ChangeWorkflow:
         """Return whether an AMI that is not `hidden`, of any job, needs the snapshot public."""
         return any(
             row.state in (rows.PUBLIC, rows.RESTORING)
-            for row in self._store.amis()
-            if row.region == region and row.snapshot == snapshot and row.ami not in hidden
+            for row in self._store.amis(region)
+            if row.snapshot == snapshot and row.ami not in hidden
         )
 
     def _are_hidden(self, ec2: RetryingClient, ids: list[str]) -> bool:

@@ -80,12 +80,12 @@ def decisions(
     return Decisions(made, errors)
 
 
-def recorded_amis(store: Store) -> list[AMIRow]:
-    """Return the recorded AMIs, each with what Koji or a compose calls its image.
+def recorded_amis(store: Store, region: str | None = None) -> list[AMIRow]:
+    """Return the recorded AMIs of a region or of all, with what Koji or a compose calls the image.
 
     An older version recorded that with the job alone.
     """
-    recorded = store.amis()
+    recorded = store.amis(region)
     if all(row.source and row.build for row in recorded):
         return recorded
     images = {job.job: job.image for job in store.jobs()}

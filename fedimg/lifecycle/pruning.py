@@ -72,8 +72,7 @@ class Pruning(ChangeWorkflow):
         before = _STATES[what][1]
         here = [
             replace(row, state=before, public=before == rows.PUBLIC) if row.ami in to_do else row
-            for row in observation.recorded_amis(self._store)
-            if row.region == region
+            for row in observation.recorded_amis(self._store, region)
         ]
         facts = observation.observe(self._ec2(region), self._settings.site, region, here)
         unlaunched = any(each.unlaunched for each in asked.values())
@@ -161,7 +160,7 @@ class Pruning(ChangeWorkflow):
         _log.info("job %s: %d AMIs in %s are %s", job, len(changed), region, _WORDS[what])
 
     def _rows(self, what: str, job: str, region: str) -> list[AMIRow]:
-        own = [row for row in self._store.amis() if (row.job, row.region) == (job, region)]
+        own = [row for row in self._store.amis(region) if row.job == job]
         state = _STATES[what][0]
         if what == DEPRECATE:
             asked = {each.ami for each in Prunings(self._store).open(what, job, region)}

@@ -175,7 +175,7 @@ class WithdrawAndRestore(ChangeWorkflow):
         return by_snapshot(self._rows(job, region, RESTORE))
 
     def _rows(self, job: str, region: str, what: str) -> list[AMIRow]:
-        own = [row for row in self._store.amis() if (row.job, row.region) == (job, region)]
+        own = [row for row in self._store.amis(region) if row.job == job]
         if what == RESTORE:
             return [row for row in own if row.state == rows.RESTORING]
         return [row for row in own if row.state == rows.WITHDRAWING or row.public]

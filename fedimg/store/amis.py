@@ -122,13 +122,21 @@ class AMIs(Database):
             connection.execute(sa.delete(amis).where(amis.c.ami == ami, amis.c.region == region))
         self.unmark(region, [ami])
 
-    def amis(self) -> list[AMIRow]:
-        """Return every recorded AMI that is not deleted, ordered by image, region and name."""
-        return [row for row in self.all_amis() if row.state != DELETED]
+    def amis(self, region: str | None = None) -> list[AMIRow]:
+        """Return every recorded AMI that is not deleted, of one region or of all.
 
-    def all_amis(self) -> list[AMIRow]:
-        """Return every recorded AMI, also the deleted ones, ordered by image, region and name."""
-        order = (amis.c.image, amis.c.region, amis.c.name)
+        They are ordered by image, region and name.
+        """
+        return [row for row in self.all_amis(region) if row.state != DELETED]
+
+    def all_amis(self, region: str | None = None) -> list[AMIRow]:
+        """Return every recorded AMI of one region or of all, also the deleted ones.
+
+        They are ordered by image, region and name.
+        """
+        query = sa.select(amis).order_by(amis.c.image, amis.c.region, amis.c.name)
+        if region is not None:
+            query = query.where(amis.c.region == region)
         with self.engine.connect() as connection:
-            rows = connection.execute(sa.select(amis).order_by(*order)).mappings().all()
+            rows = connection.execute(query).mappings().all()
         return [AMIRow(**{**row, "state": row["state"] or ""}) for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import tags
+from fedimg.aws import cleanup, tags
 from fedimg.config import Retention, Rule, Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
@@ -30,6 +31,7 @@ from fedimg.store.prunings import Prunings
 from fedimg.store.rows import AMIRow
 from fedimg.store.tables import amis, changes
 from fedimg.store.withdrawals import Withdrawals
+from lab import leaks
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
 
@@ -139,6 +141,12 @@ def differences(site: Site) -> list[str]:
     return [verify.text_of(each) for result in results for each in result.differences]
 
 
+def forgotten(site: Site) -> list[str]:
+    """Return where the lab's ledger and the record contradict each other."""
+    things = leaks.things(site.account.live(site.settings.site))
+    return leaks.forgotten(things, [asdict(row) for row in site.rows()])
+
+
 def snapshots(site: Site, region: str, ids: Sequence[str]) -> list[str]:
     filters = [{"Name": "snapshot-id", "Values": list(ids)}]
     shown = site.ec2(region).describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
@@ -174,6 +182,11 @@ def test_ami_is_deprecated_disabled_and_removed(pruned: Pruned) -> None:
         assert not site.snapshot_is_public(row.region, row.snapshot)
     assert len(messages(site, "image.withdraw")) == 4
     assert differences(site) == []
+    # A clean-up knows that they were public, and so does the ledger's comparison with the record.
+    survey = cleanup.survey(site.clients, site.settings.site, REGIONS)
+    assert survey.left == []
+    assert {row.ami for row in site.rows(image)} <= {each.id for each in survey.once_public}
+    assert forgotten(site) == []
     # The days of the grace count from the disabling.
     pruned.age(image, 300)
     assert pruned.ask() == 0
@@ -188,6 +201,7 @@ def test_ami_is_deprecated_disabled_and_removed(pruned: Pruned) -> None:
     assert differences(site) == []
     assert {row["tags"][tags.JOB] for row in site.account.live(site.settings.site)} == {kept.job}
     assert states(site, kept) == {rows.PUBLIC}
+    assert forgotten(site) == []
     # What is gone is still known as once public.
     assert {id for _, id in gone} <= site.store.ever_public()
     assert all(each.ended and not each.kept for each in Prunings(site.store).all())

@@ -198,7 +198,7 @@ def test_retention_goes_on_after_a_kill_at_each_step(
     site.publish()
     launched_long_ago(site, ec2)
     ask(site, DEPRECATE)
-    for deadly in ("_check", "_deprecate", "_end"):
+    for deadly in ("_deprecate", "_end"):
         assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
     last = workers.start()
     until(lambda: all(row.deprecate_at for row in site.rows()), workers)
@@ -219,7 +219,7 @@ def test_retention_goes_on_after_a_kill_at_each_step(
     assert all((row.permissions or {})["launch"] == [{"Group": "all"}] for row in site.rows())
 
     ask(site, DELETE)
-    for deadly in ("_check", "_remove", "_end"):
+    for deadly in ("_remove", "_end"):
         assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
     workers.start()
     until(lambda: site.rows() == [], workers)
