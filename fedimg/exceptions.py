@@ -24,11 +24,17 @@ class EC2ServiceException(Exception):
         later: whether a later try may succeed without a person's intervention.
         unknown: EC2's error code, if it is unknown whether a later try may succeed.
         away: whether the whole region does not answer; the job retries it automatically.
+        no_room: how many AMIs cannot become public in the region, because its quota has no room
+            for them; the job continues there by itself when there is room.
+        over_quota: whether EC2 refused to make an AMI public because of a quota that seemed to have
+            room, or whose figures are unknown; the job tries again by itself, at intervals.
     """
 
     #: Class attributes, because exceptions that an older version recorded lack the fields.
     unknown = ""
     away = False
+    no_room = 0
+    over_quota = False
 
     def __init__(
         self,
@@ -42,6 +48,8 @@ class EC2ServiceException(Exception):
         later: bool = False,
         unknown: str = "",
         away: bool = False,
+        no_room: int = 0,
+        over_quota: bool = False,
     ) -> None:
         # The text quotes AWS, servers and libraries: it is untrusted, and may hold a proxy's
         # password.
@@ -55,6 +63,8 @@ class EC2ServiceException(Exception):
         self.later = later
         self.unknown = unknown
         self.away = away
+        self.no_room = no_room
+        self.over_quota = over_quota
         # A character that the cut splits is dropped; one that cannot be encoded becomes a question
         # mark.
         tail = output[-OUTPUT_TAIL:].encode(errors="replace")[-OUTPUT_TAIL:]

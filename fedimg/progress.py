@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Disk
 
 #: The last steps of a region that ended.
@@ -16,8 +17,22 @@ PUBLIC, FAILED = "public", "failed"
 AWAY = "away"
 #: The last step of a region that does not answer, and where the site no longer publishes.
 LEFT_OUT = "left out"
+#: The last step of a region whose quota has no room for the job's public AMIs, by its figures or by
+#: EC2's word alone; what is copied is kept, and the job continues there.
+NO_ROOM, OVER_QUOTA = "no room", "over quota"
+#: The last steps of a region in which the job continues by itself.
+CONTINUED = (AWAY, NO_ROOM, OVER_QUOTA)
 #: The step of a region that would be published but for the operator's hold.
 HELD = "held"
+
+
+def last_step(error: EC2ServiceException) -> str:
+    """Return the last step of a region that failed with this error."""
+    if error.away:
+        return AWAY
+    if error.no_room:
+        return NO_ROOM
+    return OVER_QUOTA if error.over_quota else FAILED
 
 
 class CheckState(StrEnum):
@@ -88,5 +103,10 @@ class Observer(Protocol):
     def published(self, ami: AMI) -> None:
         """Note that an AMI and its snapshot are public."""
 
-    def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
-        """Note the step of the job in a region; with `error`, why the job failed there."""
+    def progress(
+        self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0
+    ) -> None:
+        """Note the step of the job in a region; with `error`, why the job failed there.
+
+        `needs` is how many public AMIs the region has no room for.
+        """

@@ -73,11 +73,21 @@ class Survey:
     public: list[Leftover]
     once_public: list[Leftover]
 
-    def without(self, jobs: Collection[str]) -> Survey:
-        """Return the survey without the resources of certain jobs."""
+    def without(self, jobs: Collection[str], kept: Collection[tuple[str, str]] = ()) -> Survey:
+        """Return the survey without the resources of certain jobs, and of those `kept` in a region.
+
+        A region's images and snapshots are kept alone.
+        """
 
         def others(items: list[Leftover]) -> list[Leftover]:
-            return [item for item in items if item.job not in jobs]
+            return [
+                item
+                for item in items
+                if item.job not in jobs
+                and not (
+                    (item.job, item.region) in kept and item.resource_type in (IMAGE, SNAPSHOT)
+                )
+            ]
 
         return Survey(others(self.left), others(self.public), others(self.once_public))
 

@@ -15,6 +15,7 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, UNSUPPORTED, code, meaning_of
 from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, InstanceTypeName
+from fedimg.aws.public_access import UNBLOCK_AMIS, UNBLOCK_SNAPSHOTS, UNBLOCKED, UNENCRYPT
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization
@@ -239,14 +240,14 @@ class Preflight:
             *_state(
                 "public AMIs",
                 lambda: ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"],
-                "unblocked",
-                "run 'aws ec2 disable-image-block-public-access'; it takes some minutes",
+                UNBLOCKED,
+                f"run '{UNBLOCK_AMIS}'; it takes some minutes",
             ),
             *_state(
                 "public snapshots",
                 lambda: ec2.get_snapshot_block_public_access_state()["State"],
-                "unblocked",
-                "run 'aws ec2 disable-snapshot-block-public-access'",
+                UNBLOCKED,
+                f"run '{UNBLOCK_SNAPSHOTS}'",
             ),
             *_state(
                 "encryption by default",
@@ -254,7 +255,7 @@ class Preflight:
                     ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
                 ],
                 "off",
-                "encrypted data cannot be public: run 'aws ec2 disable-ebs-encryption-by-default'",
+                f"encrypted data cannot be public: run '{UNENCRYPT}'",
             ),
             *self._quota(region),
             *self._kernel(region),

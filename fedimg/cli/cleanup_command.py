@@ -101,7 +101,7 @@ def _search(call: Call, store: Store, clients: Clients) -> _Search:
     unavailable = availability.probed(clients, enabled)
     errors: list[Exception] = []
     # Read before the survey and after it: a job may begin or end meanwhile.
-    spared = active_jobs()
+    spared, kept = active_jobs(), store.kept()
     survey = aws_cleanup.survey(
         clients,
         settings.site,
@@ -111,7 +111,8 @@ def _search(call: Call, store: Store, clients: Clients) -> _Search:
         published=store.ever_public(),
         unseen=errors.append,
     )
-    return _Search(survey.without(active_jobs()), enabled, unavailable, errors)
+    found = survey.without(active_jobs(), kept | store.kept())
+    return _Search(found, enabled, unavailable, errors)
 
 
 def _remove(

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fedimg.cli.app import Call, CommandRefused, ExitCode, command
 from fedimg.cli.job_lookup import JobArgument, find, note_idle_reasons
 
+if TYPE_CHECKING:
+    from fedimg.store.store import Store
+
+
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        help="Publish the image of a complete job in this region, too, from the tested snapshot.",
+    ),
+]
+
 
 @command
-def retry(call: Call, job: JobArgument) -> ExitCode:
-    """Queue the next run of an incomplete, failed or cancelled job; it keeps published AMIs."""
+def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode:
+    """Queue the next run of an incomplete, failed or cancelled job; it keeps published AMIs.
+
+    With --region, a complete job publishes its image in a region that its plan did not have, such
+    as one that appeared since: copied from the snapshot that was tested, once, and announced.
+    """
     from fedimg.cli import output
+    from fedimg.cli.person import person
     from fedimg.jobs.queue import JobQueue
 
     store = call.store()
     name = find(store, job).job
+    if region is not None:
+        _refuse_region(call, store, name, region)
     with closing(JobQueue(store)) as jobs:
-        queued = jobs.retry(name) is not None
-    row = find(store, name)
+        run = jobs.add_region(name, region, person()) if region else jobs.retry(name)
+    queued, row = run is not None, find(store, name)
     if queued:
         note_idle_reasons(call)
     elif withdrawn := store.withdrawn(row.image):
@@ -26,6 +48,12 @@ def retry(call: Call, job: JobArgument) -> ExitCode:
             ExitCode.NOT_NOW,
             f"cannot retry job {name}: the image of job {withdrawn} is withdrawn; 'fedimg restore "
             f"{withdrawn}' comes first",
+        )
+    elif region and row.state in ("incomplete", "failed", "cancelled"):
+        raise CommandRefused(
+            ExitCode.NOT_NOW,
+            f"cannot add {region} to job {name}: it is {row.state}; 'fedimg retry {name}' comes "
+            "first",
         )
     elif row.state == "complete":
         call.output.note(f"job {name} is complete: nothing is left to do")
@@ -39,6 +67,29 @@ def retry(call: Call, job: JobArgument) -> ExitCode:
         )
     call.output.answer(output.job(row))
     return ExitCode.OK
+
+
+def _refuse_region(call: Call, store: Store, job: str, region: str) -> None:
+    """Raise CommandRefused if a job cannot be published in a region, or is already."""
+    from fedimg.aws import regions
+
+    ec2 = call.settings.ec2
+    if not regions.is_selected(region, ec2):
+        raise CommandRefused(
+            ExitCode.UNUSABLE,
+            f"--region: the site does not publish in {region}; change ec2.regions or "
+            "ec2.exclude_regions in fedimg.toml first",
+        )
+    if any(row.public for row in store.amis() if (row.job, row.region) == (job, region)):
+        raise CommandRefused(
+            ExitCode.NOT_NOW, f"nothing is left to do: job {job} is public in {region}"
+        )
+    if not any(row.public for row in store.amis() if (row.job, row.region) == (job, ec2.origin)):
+        raise CommandRefused(
+            ExitCode.NOT_NOW,
+            f"cannot add {region} to job {job}: it has no public AMI in {ec2.origin}, from whose "
+            "snapshot the copy would be made",
+        )
 
 
 @command

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.diagnostics import Finding, Status
-from fedimg.progress import AWAY, HELD, PUBLIC, CheckState
+from fedimg.progress import AWAY, HELD, NO_ROOM, PUBLIC, CheckState
 from fedimg.records import as_record
 from fedimg.untrusted.failures import reason
 from fedimg.untrusted.quoting import plain, plain_values
@@ -260,11 +260,12 @@ def job_line(row: JobRow) -> list[str]:
 
 def _reason(row: JobRow) -> str:
     """Return a job's error, what it waits for and when it is retried, separated by semicolons."""
-    unavailable = [region.region for region in row.regions if region.step == AWAY]
     retry = None
     if row.next is not None:
-        early = f", or when {' or '.join(unavailable)} is available again" if unavailable else ""
-        retry = f"retries at {when(row.next)}{early}"
+        retry = f"retries at {when(row.next)}"
+        for step, what in ((AWAY, "is available again"), (NO_ROOM, "has room for public AMIs")):
+            if missing := [region.region for region in row.regions if region.step == step]:
+                retry += f", or when {' or '.join(missing)} {what}"
     return "; ".join(filter(None, (row.error, waits_for(row), retry)))
 
 

@@ -15,6 +15,7 @@ from fedimg.jobs.age_exemptions import AgeExemptions
 from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.retries import RetryKind, RetrySchedule, ScheduledRetry
 from fedimg.jobs.serialization import SERIALIZER
+from fedimg.store.added_regions import AddedRegions
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
 
@@ -63,6 +64,7 @@ class JobQueue:
         self._retries = RetrySchedule(store)
         self._age_exemptions = AgeExemptions(store)
         self._images = EntryImages(store)
+        self._added = AddedRegions(store)
         self._client = DBOSClient(
             system_database_engine=store.engine,
             serializer=SERIALIZER,
@@ -139,6 +141,21 @@ class JobQueue:
             self._retries.forget(job)
         return run
 
+    def add_region(self, job: str, region: str, by: str) -> int | None:
+        """Queue the run of a complete job that publishes its image in a further region.
+
+        Return its number, or None when none can be queued. `by` is the person who asked for it.
+        """
+
+        def queue(connection: sa.Connection, run: int) -> None:
+            self._added.add(connection, job, region, run, by)
+            self._publish(connection, job, run)
+
+        run = self._store.next_run(job, queue=queue, complete=True)
+        if run is not None:
+            self._retries.forget(job)
+        return run
+
     def begin_due(self) -> None:
         """Queue the scheduled retries that are due."""
         self._retries.wake()
@@ -176,7 +193,12 @@ class JobQueue:
             queue=lambda connection, run: self._clean(connection, job, run, "cancelled", None),
         )
         if run is None:
-            return self._retries.give_up(job)
+            row = self._store.job(job)
+            if row is None or not self._retries.give_up(job):
+                return False
+            self._retries.remove_kept(job, row.run)
+            self._added.give_up(job)
+            return True
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True
 
@@ -299,6 +321,7 @@ class JobQueue:
 
     def _publish(self, connection: sa.Connection, job: str, run: int) -> object:
         name = workflow_id(PUBLISH, job, run)
+        self._added.next_run(connection, job, run)
         return self._queue(connection, JOBS_QUEUE, PUBLISH, name, job, run)
 
     def _clean(

@@ -132,9 +132,16 @@ class Recorder:
         self._store.publish_ami(ami)
         self._announce(messages.PUBLISH, ami.id, messages.image_publish(self._image, ami))
 
-    def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
-        """Record the job's step in a region; `error` is the reason when the region failed."""
-        self._store.set_region(self._image.job, region, step=step, detail=detail, error=error)
+    def progress(
+        self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0
+    ) -> None:
+        """Record the job's step in a region; `error` is the reason when the region failed.
+
+        `needs` is how many public AMIs the region has no room for.
+        """
+        self._store.set_region(
+            self._image.job, region, step=step, detail=detail, error=error, needs=needs
+        )
         if region == self._origin:
             self._store.set_step(self._image.job, step)
 

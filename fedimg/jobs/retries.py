@@ -14,15 +14,17 @@ import sqlalchemy as sa
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.config import Limits
 from fedimg.process.backoff import Backoff
-from fedimg.progress import AWAY
+from fedimg.progress import AWAY, NO_ROOM, OVER_QUOTA
 from fedimg.store.database import Database
-from fedimg.store.tables import outages, regions, retries
+from fedimg.store.tables import jobs, outages, regions, retries
 
 #: The longest pause between two clean-ups, in seconds: resources that are left over cost money.
 _LONGEST_CLEAN_UP_PAUSE = 4 * 3600.0
 
 #: A run that waits for a region begins after so many seconds even if the region is still away.
 _LONGEST_OUTAGE_PAUSE = 86400.0
+#: The longest pause between two runs of a job that EC2 refuses for a quota, in seconds.
+_LONGEST_QUOTA_PAUSE = 4 * 3600.0
 
 
 class RetryKind(StrEnum):
@@ -77,17 +79,24 @@ class RetrySchedule:
             ScheduledRetry(job, run, RetryKind.RUN, count, time.time() + pause, unknown=of_unknown)
         )
 
-    def run_when_back(self, job: str, run: int) -> ScheduledRetry:
-        """Schedule another run after this one for when a region that is away is back (`wake`).
+    def run_when_back(
+        self, job: str, run: int, limits: Limits, *, refused: bool = False
+    ) -> ScheduledRetry:
+        """Schedule another run after this one for when a region is back or has room (`wake`).
 
-        The run does not count as a retry: nothing but the region failed.
+        The run does not count as a retry: nothing but the region failed. EC2 may have `refused`
+        where its figures showed room, so that only a try can tell: each pause is then as long as
+        the job is old, from `retry_after` seconds to four hours.
         """
         before = self.of(job)
         if before and before.run == run:
             return before
         automatic = before and before.what is RetryKind.RUN and before.run == run - 1
         count, unknown = (before.count, before.unknown) if before and automatic else (0, 0)
-        due = time.time() + _LONGEST_OUTAGE_PAUSE
+        pause = _LONGEST_OUTAGE_PAUSE
+        if refused:
+            pause = max(limits.retry_after, min(self._age(job), _LONGEST_QUOTA_PAUSE))
+        due = time.time() + pause
         return self._schedule(ScheduledRetry(job, run, RetryKind.RUN, count, due, unknown=unknown))
 
     def wake(self) -> None:
@@ -116,6 +125,22 @@ class RetrySchedule:
         pause = Backoff(limits.retry_after).pause(count) if count else limits.settle
         due = time.time() + min(pause, _LONGEST_CLEAN_UP_PAUSE)
         return self._schedule(ScheduledRetry(job, run, RetryKind.CLEAN_UP, count + 1, due))
+
+    def remove_kept(self, job: str, run: int) -> None:
+        """Schedule a clean-up now if a job that is not to run again waited for room somewhere."""
+        kept = sa.select(regions.c.region).where(
+            regions.c.job == job, regions.c.step.in_((NO_ROOM, OVER_QUOTA))
+        )
+        with self._database.engine.connect() as connection:
+            if connection.execute(kept).first() is None:
+                return
+        self._schedule(ScheduledRetry(job, run, RetryKind.CLEAN_UP, 1, time.time()))
+
+    def _age(self, job: str) -> float:
+        query = sa.select(jobs.c.created).where(jobs.c.job == job)
+        with self._database.engine.connect() as connection:
+            created = connection.execute(query).scalar()
+        return time.time() - created if created else 0.0
 
     def of(self, job: str) -> ScheduledRetry | None:
         """Return a job's retry, begun or not, or None."""

@@ -64,6 +64,11 @@ class BootChecks:
 
         return Branch([name], body)
 
+    def tested_before(self) -> None:
+        """Let the origin's AMIs pass, since an earlier run tested and published them."""
+        for verdict in self._verdicts.values():
+            verdict.set_result(True)
+
     def passed(self) -> set[Virtualization]:
         """Wait for the origin's verdicts, and return the virtualizations that have passed.
 

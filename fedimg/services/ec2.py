@@ -22,7 +22,7 @@ from fedimg.exceptions import (
 )
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.process.log_context import log_fields
-from fedimg.progress import AWAY, FAILED, Observer
+from fedimg.progress import Observer, last_step
 from fedimg.services.boot_checks import BootChecks
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps, recorded
@@ -127,7 +127,7 @@ class EC2Service:
         job = JobContext(
             self.site, self.shared, image, observer, self._watch, self.stop, rerun=rerun
         )
-        upload = _Upload(job, planned, steps, self.site.checks, self.doubted)
+        upload = Upload(job, planned, steps, self.site.checks, self.doubted)
 
         network = upload.open_network()
         snapshot = upload.write(network)
@@ -177,7 +177,7 @@ class _Branch:
     branch: Branch[_Outcome | None]
 
 
-class _Upload:
+class Upload:
     """The steps of one upload, in the order in which they happen."""
 
     def __init__(
@@ -198,7 +198,11 @@ class _Upload:
 
     @recorded("security-group")
     def open_network(self) -> JobNetwork:
-        """Return where the job's instances live in the origin; its security group is made."""
+        """Return where the job's instances live in the origin; its security group is made.
+
+        Raises EC2ServiceException when the image can become public nowhere.
+        """
+        self._region.check_any_room()
         return self._region.open_network(self._plan.origin)
 
     @recorded("write")
@@ -237,6 +241,10 @@ class _Upload:
             return _Outcome(self._plan.origin, [], error) if error else None
 
         return _Branch(f"boot-check:{ami_type}", Branch(check.names, body))
+
+    def tested_before(self) -> None:
+        """Take the image as tested: an earlier run of the job published it."""
+        self._boot_checks.tested_before()
 
     def publish_originals(self, snapshot: str, originals: Sequence[AMI]) -> _Branch:
         """Make the origin's AMIs public when the boot checks have passed."""
@@ -283,7 +291,7 @@ class _Upload:
         published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
         failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
         if not published:
-            raise failed[self._plan.origin]
+            raise failed.get(self._plan.origin) or next(iter(failed.values()))
         return Result(
             published,
             {region: str(error) for region, error in failed.items()},
@@ -300,8 +308,9 @@ class _Upload:
                 with log_fields(region=region):
                     return _Outcome(region, body(RecordedSteps(steps)))
             except EC2ServiceException as error:
-                state = AWAY if error.away else FAILED
-                self._job.observer.progress(region, state, error=str(error))
+                self._job.observer.progress(
+                    region, last_step(error), error=str(error), needs=error.no_room
+                )
                 return _Outcome(region, [], error)
 
         return _Branch(region, Branch(names, ends))

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from fedimg.aws import tags
+from fedimg.aws import public_access, tags
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.batched_polling import BatchedPolling
@@ -20,6 +20,7 @@ from fedimg.aws.client.retrying import Current, RetryingClient
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
+from fedimg.aws.public_access import Answers
 from fedimg.aws.tags import Labels
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
@@ -61,6 +62,7 @@ class JobContext:
         self.labels = Labels.of(site.name, image)
         self.rerun = rerun
         self.clients = site.clients
+        self.public_access = site.public_access
         self.stop = stop
         #: The branches of steps that run side by side.
         self.branches = RunningBranches()
@@ -100,6 +102,11 @@ class JobContext:
             told = self._told_of(region)
             self._waiters[region] = Waiter(self.settings.limits, self.stop, told, watch, region)
         return self._waiters[region]
+
+    def answers(self, region: str) -> Answers:
+        """Return what a region says of AMIs becoming public; nothing there waits for long."""
+        ec2 = retrying.briefly(self.clients, region, self._watch(region))
+        return public_access.ask(ec2, self.clients, region)
 
     def polling(self, region: str) -> BatchedPolling:
         """Return the polling that all jobs share in a region."""

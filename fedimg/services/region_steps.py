@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from fedimg.aws import amis, copies, publish
+from fedimg.aws.client.errors import quota_met
 from fedimg.aws.instance import network
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Virtualization
-from fedimg.progress import PUBLIC
+from fedimg.parallel import run_parallel
+from fedimg.progress import PUBLIC, last_step
 from fedimg.services.job_context import JobContext
 
 #: What is counted across workers, for each region.
@@ -38,10 +41,52 @@ class RegionSteps:
                 lambda: network.prepare(job.ec2(region), waiter, job.labels, settings)
             )
 
+    def check_any_room(self) -> None:
+        """Raise EC2ServiceException when the image can become public in no planned region.
+
+        Each region's reason is reported. The further regions are asked only if the origin cannot
+        have public AMIs.
+        """
+        job, origin = self._job, self._plan.origin
+        if (problem := self._room_problem(origin)) is None:
+            return
+        if job.public_access.encrypts(origin):
+            # So are the copies of what is written there.
+            raise problem
+        further = self._plan.further
+        asked = {region: partial(self._room_problem, region) for region in further}
+        problems = {origin: problem, **run_parallel(asked, job.settings.limits.regions)}
+        reasons = {region: each for region, each in problems.items() if each is not None}
+        if len(reasons) < len(problems):
+            return
+        for region, each in reasons.items():
+            step = last_step(each)
+            job.observer.progress(region, step, error=str(each), needs=each.no_room)
+        # Where a quota alone is in the way, the job continues by itself.
+        raise next((each for each in reasons.values() if each.no_room), problem)
+
+    def _room_problem(self, region: str) -> EC2ServiceException | None:
+        """Return why a region cannot have the public AMIs; None if their room is reserved."""
+        try:
+            self._reserve_room(region)
+        except EC2ServiceException as error:
+            return error
+        return None
+
+    def _reserve_room(self, region: str) -> None:
+        """Reserve the room for a region's public AMIs. Raises EC2ServiceException without it."""
+        job, amis = self._job, len(self._plan.types[region])
+        with job.explained(region, "copy"):
+            job.public_access.reserve(region, job.labels.job, amis, lambda: job.answers(region))
+
     def copy(self, region: str, snapshot: str) -> str:
-        """Copy the origin's snapshot to a region, wait until that is complete, return its id."""
+        """Copy the origin's snapshot to a region, wait until that is complete, return its id.
+
+        Raises EC2ServiceException, before anything is copied, when no AMI can become public there.
+        """
         job = self._job
         job.report(region, "copy")
+        self._reserve_room(region)
         with job.explained(region, "copy"):
             job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
             copied = copies.copied(
@@ -119,10 +164,34 @@ class RegionSteps:
                 amis.deregister(job.ec2(region), ami)
                 job.observer.dropped(ami, "its virtualization type failed the boot check")
             if good:
-                facts = job.facts(self._plan.origin)
-                publish.publish_all(
-                    job.ec2(region), job.waiter(region), snapshot, good, job.observer, facts
-                )
+                self._publish(region, snapshot, good)
         types = ", ".join(sorted({str(ami.type) for ami in dropped}))
         job.report(region, PUBLIC, f"without {types}: not booted" if types else "")
         return good
+
+    def _publish(self, region: str, snapshot: str, good: Sequence[AMI]) -> None:
+        """Make a snapshot and AMIs public; say so where a quota keeps some of them private."""
+        job = self._job
+        facts = job.facts(self._plan.origin)
+        if region == self._plan.origin:
+            self._reserve_room(region)
+        try:
+            publish.publish_all(
+                job.ec2(region), job.waiter(region), snapshot, good, job.observer, facts
+            )
+        except Exception as error:
+            if not quota_met(error):
+                raise
+            # The answers are asked for anew, with what has become public meanwhile.
+            known = job.public_access.refused(
+                region, job.labels.job, len(good), lambda: job.answers(region)
+            )
+            if known is not None:
+                raise known from error
+            try:
+                with job.explained(region, "publish"):
+                    raise
+            except EC2ServiceException as failure:
+                failure.over_quota = True
+                raise
+        job.public_access.published(region, job.labels.job, [ami.id for ami in good])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fedimg.aws.client.availability import Outages
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.public_access import PublicAccess
 from fedimg.config import EC2, Check
 
 
@@ -37,13 +38,15 @@ class Site:
     """The site that publishes.
 
     `settings` are its [ec2] settings, and `checks` its own commands for the boot check. Every
-    resource is tagged with its `name`. `clients` are the AWS clients of the process.
+    resource is tagged with its `name`. `clients` are the AWS clients of the process, and
+    `public_access` is what it knows of the regions' quotas and blocks.
     """
 
     settings: EC2
     name: str
     checks: Sequence[Check]
     clients: Clients
+    public_access: PublicAccess = field(default_factory=PublicAccess)
 
 
 @dataclass(frozen=True)

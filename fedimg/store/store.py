@@ -9,7 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.images import AMI, RawImage
-from fedimg.progress import AWAY, FAILED, LEFT_OUT, PUBLIC, CheckResult
+from fedimg.progress import (
+    CONTINUED,
+    FAILED,
+    LEFT_OUT,
+    NO_ROOM,
+    OVER_QUOTA,
+    PUBLIC,
+    CheckResult,
+)
 from fedimg.records import as_record, from_record
 from fedimg.store.amis import AMIs
 from fedimg.store.database import StoreError
@@ -24,7 +32,7 @@ __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 
 
 #: The steps after which nothing more happens in a region.
-_LAST_STEPS = (PUBLIC, FAILED, AWAY, LEFT_OUT)
+_LAST_STEPS = (PUBLIC, FAILED, LEFT_OUT, *CONTINUED)
 
 
 class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
@@ -150,10 +158,23 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         return True
 
     def set_region(
-        self, job: str, region: str, *, step: str, detail: str = "", error: str | None = None
+        self,
+        job: str,
+        region: str,
+        *,
+        step: str,
+        detail: str = "",
+        error: str | None = None,
+        needs: int = 0,
     ) -> None:
-        """Record a job's progress in one region."""
-        values = {"step": step, "detail": detail, "error": error, "updated": time.time()}
+        """Record a job's progress in one region, and how many AMIs it `needs` room for."""
+        values = {
+            "step": step,
+            "detail": detail,
+            "error": error,
+            "updated": time.time(),
+            "needs": needs,
+        }
         self.write(
             self.insert(regions)
             .values(job=job, region=region, **values)
@@ -183,6 +204,18 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
                 .values(**key, **values)
                 .on_conflict_do_update(index_elements=list(key), set_=values)
             )
+
+    def kept(self) -> set[tuple[str, str]]:
+        """Return the jobs and regions where what a job made is kept, as it waits there for room."""
+        query = (
+            sa.select(regions.c.job, regions.c.region)
+            .join(jobs, jobs.c.job == regions.c.job)
+            .join(retries, retries.c.job == regions.c.job)
+            .where(jobs.c.state == "incomplete", regions.c.step.in_((NO_ROOM, OVER_QUOTA)))
+            .where(retries.c.what == "run", ~retries.c.begun)
+        )
+        with self.engine.connect() as connection:
+            return {(row.job, row.region) for row in connection.execute(query)}
 
     def created_at(self) -> float | None:
         """Return when this database was created, in seconds since the epoch; no job is older.

@@ -75,6 +75,19 @@ regions = sa.Table(
     sa.Column("detail", Text, nullable=False),
     sa.Column("error", Text),
     sa.Column("updated", sa.Float, nullable=False),
+    # How many public AMIs the region has no room for.
+    sa.Column("needs", sa.Integer, nullable=False, server_default="0"),
+)
+#: The table of fedimg.store.added_regions.
+added = sa.Table(
+    "fedimg_added",
+    metadata,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("by", Text, nullable=False),
+    sa.Column("done", sa.Boolean, nullable=False),
 )
 amis = sa.Table(
     "fedimg_amis",

@@ -128,15 +128,18 @@ class Twins(Database):
         with self.engine.connect() as connection:
             return self._withdrawn(connection, Known(image), image.job)
 
-    def next_run(self, job: str, *, queue: Queue, behind: int | None = None) -> int | None:
+    def next_run(
+        self, job: str, *, queue: Queue, behind: int | None = None, complete: bool = False
+    ) -> int | None:
         """Queue an ended job's next run and return its number.
 
-        With `behind`, do so only when the job's last run is that one. Return None when this job, or
-        another source's job for the same image, is live or complete, while the image is withdrawn,
-        and until the clean-up of the job has ended: the next run must not overlap with it.
+        With `behind`, do so only when the job's last run is that one; with `complete`, only when
+        the job is complete. Return None otherwise when this job, or another source's job for the
+        same image, is live or complete; while the image is withdrawn; and until the clean-up of the
+        job has ended: the next run must not overlap with it.
         """
         condition = sa.and_(
-            jobs.c.state.in_(("incomplete", *_PUBLISHED_NOTHING)),
+            jobs.c.state.in_(("complete",) if complete else ("incomplete", *_PUBLISHED_NOTHING)),
             sa.true() if behind is None else jobs.c.run == behind,
         )
         with self.engine.begin() as connection:

@@ -6,7 +6,7 @@ import logging
 import threading
 from functools import partial
 
-from fedimg.aws import regions
+from fedimg.aws import public_access, regions
 from fedimg.aws.client import availability
 from fedimg.aws.client.clients import Clients
 from fedimg.config import Settings
@@ -16,6 +16,7 @@ from fedimg.jobs import retention
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
+from fedimg.jobs.room import RoomWaits
 from fedimg.lifecycle.prune import WorkerRetention
 from fedimg.lifecycle.verify import DailyVerification
 from fedimg.process.periodic import Periodic
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 _DUE_SECONDS = 2.0
 #: Interval at which old history is deleted.
 _HISTORY_SECONDS = 86400.0
+#: Interval of the looks for room for public AMIs, while jobs wait for it, in seconds.
+_ROOM_SECONDS = 60.0
 
 
 def background_tasks(
@@ -47,10 +50,10 @@ def background_tasks(
     """Return the periodic tasks of a worker, not yet started.
 
     They catch up with missed announcements, ask about deferred entries again, start due retries,
-    probe unavailable regions, delete old history, compare the record with EC2, apply the rules of
-    retention and write the catalogue. These run only in the worker whose `leads` is set; every
-    worker, by its `name`, says that it works, and logs the operator's hold. All end when `stop` is
-    set.
+    probe unavailable regions, look for room for public AMIs, delete old history, compare the record
+    with EC2, apply the rules of retention and write the catalogue. These run only in the worker
+    whose `leads` is set; every worker, by its `name`, says that it works, and logs the operator's
+    hold. All end when `stop` is set.
     """
     composes = settings.composes
     listings: list[Listing] = [KojiListing(settings.koji)]
@@ -88,6 +91,13 @@ def background_tasks(
             outages.probe_due(probe, partial(regions.deselected, clients, settings.ec2))
         return _DUE_SECONDS
 
+    room_waits = RoomWaits(store)
+
+    def look_for_room() -> float:
+        for wait in room_waits.wake(partial(public_access.room_left, clients)):
+            _log.info("job %s: %s has room again; the job continues there", wait.job, wait.region)
+        return min(_ROOM_SECONDS, settings.ec2.limits.retry_after)
+
     def delete_history() -> float:
         retention.forget(store, queue, settings.worker.history_days)
         return _HISTORY_SECONDS
@@ -118,6 +128,7 @@ def background_tasks(
         Periodic("requeueing deferred entries", requeue_deferred, stop, leads),
         Periodic("starting due retries", start_retries, stop, leads),
         Periodic("probing unavailable regions", probe_regions, stop, leads),
+        Periodic("looking for room for public AMIs", look_for_room, stop, leads),
         Periodic("deleting old history", delete_history, stop, leads),
         Periodic("comparing the record with EC2", verification.compare_if_due, stop, leads),
         Periodic("applying the rules of retention", rules.apply, stop, leads),

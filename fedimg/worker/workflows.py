@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
-from fedimg.images import RawImage
+from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.intake import image_selection
 from fedimg.intake.deferred import Defer, DeferredEntries, source_name
 from fedimg.intake.image_selection import Decisions, Sources
@@ -31,10 +31,14 @@ from fedimg.jobs.retries import RetrySchedule
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.process.abort import end_exhausted
 from fedimg.process.log_context import log_fields
-from fedimg.progress import AWAY, LEFT_OUT, PUBLIC
+from fedimg.progress import AWAY, CONTINUED, LEFT_OUT, NO_ROOM, OVER_QUOTA, PUBLIC
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
+from fedimg.services.region_addition import RegionAddition
 from fedimg.services.site import Coordination, Site
+from fedimg.store.added_regions import AddedRegions
+from fedimg.store.rows import PUBLIC as PUBLIC_AMI
+from fedimg.store.rows import RegionRow
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 from fedimg.worker.lease import ALONE
@@ -46,6 +50,8 @@ _LOGGED_LINES = 30
 _STOP_POLL_SECONDS = 0.5
 #: How the line about a failed clean-up begins in a job's error.
 _UNCLEAN = "clean-up failed: "
+#: What is kept of a job in a region where it waits for room.
+_KEPT = (cleanup.IMAGE, cleanup.SNAPSHOT)
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +91,7 @@ class Workflows:
         self._outages = Outages(store, settings.ec2.limits)
         self._name = name
         self._deferred = DeferredEntries(store)
+        self._added_regions = AddedRegions(store)
         self._age_exemptions = AgeExemptions(store)
         self._entry_images = EntryImages(store)
         self._active: dict[tuple[str, int], _ActiveRun] = {}
@@ -192,9 +199,15 @@ class Workflows:
                 return
             record = Recorder(self._store, row.image, run, self._settings.ec2.origin)
             doubted: set[str] = set()
-            service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
+            added = self._added_regions.of(job, run)
             try:
-                result = service.upload(row.image, record, self._steps, rerun=attempt > 1)
+                if added:
+                    addition = RegionAddition(self._site, self._shared, stop=stop, doubted=doubted)
+                    originals = self._originals(job)
+                    result = addition.add(row.image, added, originals, record, self._steps)
+                else:
+                    service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
+                    result = service.upload(row.image, record, self._steps, rerun=attempt > 1)
             except Cancelled:
                 _log.info("job %s: cancelled", job)
                 return
@@ -204,8 +217,16 @@ class Workflows:
                 state, reason = "failed", _told(error)
                 later = isinstance(error, EC2ServiceException) and error.later
                 unknown = isinstance(error, EC2ServiceException) and bool(error.unknown)
-                _log_failure(job, error)
-                self._steps.run("announce:failed", partial(record.failed, error))
+                waits = isinstance(error, EC2ServiceException) and (
+                    error.away or error.no_room > 0 or error.over_quota
+                )
+                if added or waits:
+                    # The image did not fail: it is public elsewhere, or waits.
+                    state, later = "incomplete", later or waits
+                    _log.warning("job %s: %s", job, reason)
+                else:
+                    _log_failure(job, error)
+                    self._steps.run("announce:failed", partial(record.failed, error))
             else:
                 reasons = [f"{region}: {why}" for region, why in result.failed.items()]
                 state, reason = ("incomplete", "\n".join(reasons)) if reasons else ("complete", "")
@@ -220,6 +241,20 @@ class Workflows:
                     job, run, state, reason or None, later=later, unknown=unknown
                 ),
             )
+
+    def _originals(self, job: str) -> list[AMI]:
+        """Return the job's public AMIs in the origin, by the record."""
+        return [
+            AMI(
+                row.ami,
+                row.name,
+                row.region,
+                AMIType(Virtualization(row.virt_type), row.volume_type),
+                row.snapshot,
+            )
+            for row in self._store.amis()
+            if (row.job, row.region) == (job, self._settings.ec2.origin) and row.state == PUBLIC_AMI
+        ]
 
     def _wait_while_held(self, stop: threading.Event) -> None:
         """Wait until the site is not held or the run is cancelled; never return while stopping."""
@@ -250,7 +285,7 @@ class Workflows:
         # This ends: no worker starts the run again, and failover removes the runs of a dead worker.
         while self._registry.stop_elsewhere(self._name, job, run):
             time.sleep(_STOP_POLL_SECONDS)
-        problem = self._steps.run("clean", lambda: self._clean_with_retries(job, state))
+        problem = self._steps.run("clean", lambda: self._clean_with_retries(job, state, count))
         self._undisturbed.pop(job, None)
         before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
         reason = "\n".join([*before, *([problem] if problem else [])])
@@ -259,6 +294,7 @@ class Workflows:
             self._store.end(job, run, state, reason or None)
             self._semaphores.release_all(job)
             self._skip_abandoned_regions(job)
+            self._added_regions.settle(job)
             # A repeated clean-up is not the end of a run.
             unknown = not (later or count) and self._store.failed_unknown(job, run)
             complete = state == "complete"
@@ -280,9 +316,11 @@ class Workflows:
         """Schedule the job's retry or its next clean-up, if it needs one."""
         limits = self._settings.ec2.limits
         unavailable = self._unavailable_regions(job)
-        if later and (missing := self._only_missing_regions(job)):
-            self._retries.run_when_back(job, run)
-            _log.info("job %s: retries when %s is available again", job, " or ".join(missing))
+        regions = row.regions if (row := self._store.job(job)) else []
+        continued = [each for each in regions if later and each.step in CONTINUED]
+        others = any(each.step not in (PUBLIC, LEFT_OUT, *CONTINUED) for each in regions)
+        if continued and not others:
+            self._continue(job, run, continued)
         elif (later or unknown) and (retry := self._retries.run(job, run, limits, unknown=unknown)):
             _log.info(
                 "job %s: retries in %.0f s (retry %d of %d)",
@@ -291,18 +329,27 @@ class Workflows:
                 retry.unknown if unknown else retry.count,
                 min(UNKNOWN_RUNS, limits.retries) if unknown else limits.retries,
             )
+        elif continued:
+            self._continue(job, run, continued)
         elif unavailable or not clean or not (complete or count):
             self._retries.clean_up(job, run, count, limits)
         else:
             self._retries.forget(job)
 
-    def _only_missing_regions(self, job: str) -> list[str]:
-        """Return the unavailable regions if only they keep the job from being complete."""
+    def _continue(self, job: str, run: int, regions: Sequence[RegionRow]) -> None:
+        """Schedule the run that continues the job in regions that are away or without room."""
+        refused = any(each.step == OVER_QUOTA for each in regions)
+        self._retries.run_when_back(job, run, self._settings.ec2.limits, refused=refused)
+        for each in regions:
+            what = "is available again" if each.step == AWAY else "has room for its AMIs"
+            _log.info("job %s: continues when %s %s", job, each.region, what)
+
+    def _keeps(self, job: str, state: str, count: int) -> set[str]:
+        """Return the regions where what a job made is kept, as it waits there for room."""
         row = self._store.job(job)
-        rows = row.regions if row else []
-        if any(each.step not in (PUBLIC, AWAY, LEFT_OUT) for each in rows):
-            return []
-        return [each.region for each in rows if each.step == AWAY]
+        if row is None or state != "incomplete" or count or self._store.withdrawn(row.image):
+            return set()
+        return {each.region for each in row.regions if each.step in (NO_ROOM, OVER_QUOTA)}
 
     def _unavailable_regions(self, job: str) -> list[str]:
         """Return the job's regions that can only be cleaned up after their outages."""
@@ -319,13 +366,13 @@ class Workflows:
                 detail = "'fedimg cleanup' lists what the job may have left there"
                 self._store.set_region(job, each.region, step=LEFT_OUT, detail=detail)
 
-    def _clean_with_retries(self, job: str, state: str) -> str | None:
+    def _clean_with_retries(self, job: str, state: str, count: int) -> str | None:
         """Clean up, repeatedly while that fails for `limits.settle` s; return the last error."""
         limits = _without_outage(self._settings.ec2.limits)
         problems: list[str] = []
 
         def clean() -> bool | None:
-            problem = self._clean(job, state)
+            problem = self._clean(job, state, self._keeps(job, state, count))
             problems[:] = [problem] if problem else []
             return None if problem else True
 
@@ -335,7 +382,11 @@ class Workflows:
             )
         return problems[0] if problems else None
 
-    def _clean(self, job: str, state: str) -> str | None:
+    def _clean(self, job: str, state: str, kept: Collection[str]) -> str | None:
+        """Remove what the job left, but for images and snapshots in the regions `kept`.
+
+        Return why that failed, or None.
+        """
         ec2 = self._settings.ec2
         row = self._store.job(job)
         steps = {region.region: region.step for region in (row.regions if row else ())}
@@ -375,7 +426,12 @@ class Workflows:
             cleanup.remove(
                 self._clients,
                 Waiter(_without_outage(ec2.limits), threading.Event()),
-                [item for item in leftovers if item.resource_type not in spared],
+                [
+                    item
+                    for item in leftovers
+                    if item.resource_type not in spared
+                    and not (item.region in kept and item.resource_type in _KEPT)
+                ],
                 limit=ec2.limits.instance_gone,
                 removed=self._removed,
             )
@@ -385,7 +441,7 @@ class Workflows:
             # Any error is recorded, as the job has to end, and its error has to tell the reason.
             problems.append(error)
         if not problems:
-            self._forget_removed(job, spared)
+            self._forget_removed(job, spared, kept)
             return None
         told = "; ".join(map(_told, problems)).replace("\n", " ")
         text = f"{_UNCLEAN}{told}; run 'fedimg cleanup'"
@@ -406,10 +462,12 @@ class Workflows:
         # In a region whose AMIs are public, only a second copy of the snapshot can be left.
         return (cleanup.SNAPSHOT,) if region in self._undisturbed[job] else ()
 
-    def _forget_removed(self, job: str, spared: set[str]) -> None:
+    def _forget_removed(self, job: str, spared: set[str], kept: Collection[str]) -> None:
         """Forget the job's AMIs that a clean-up removed, also before a crash."""
         published = self._store.ever_public(job)
         for ami in self._store.amis():
+            if ami.region in kept:
+                continue
             if self._outages.away(ami.region) or not regions.is_selected(
                 ami.region, self._settings.ec2
             ):
@@ -430,6 +488,7 @@ class Workflows:
         try:
             yield active.stop
         finally:
+            self._site.public_access.release(job)
             self._registry.end(self._name, job, run)
             del self._active[job, run]
             active.ended.set()

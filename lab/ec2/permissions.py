@@ -62,7 +62,7 @@ def _check_public(call: Call, image: Image) -> None:
             "InvalidParameter",
             f"The image {image.id} is backed by an encrypted snapshot and cannot be made public.",
         )
-    quota = call.world.quotas.public_images
+    quota = call.world.quotas.public(call.region)
     shared = sum(
         1
         for other in call.world.images.values()

@@ -28,7 +28,7 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
         return _json({"__type": "AccessDeniedException", "Message": refusal.message}, 400)
     if asked.get("ServiceCode") != "ec2":
         return None
-    applied = {PUBLIC_IMAGES: world.quotas.public_images}
+    applied = {PUBLIC_IMAGES: world.quotas.public(signer.region)}
     match action:
         case "GetServiceQuota" | "GetAWSDefaultServiceQuota":
             values = applied if action == "GetServiceQuota" else AWS_DEFAULT

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -154,6 +154,24 @@ class EC2:
         self._thread.join()
         self._server.server_close()
         self._server = None
+
+    def disable(self, region: str) -> None:
+        """Disable a region for the account: EC2 neither lists it nor takes a call there."""
+        self._world.regions = tuple(each for each in self._world.regions if each != region)
+
+    def enable(self, region: str) -> None:
+        """Enable a region for the account: a new one, or one that was disabled."""
+        if region not in self._world.regions:
+            self._world.regions = (*self._world.regions, region)
+
+    def quota(self, public_images: int, region: str = "") -> None:
+        """Let so many images be public in a region, or in each; those that are stay so."""
+        quotas = self._world.quotas
+        self._world.quotas = (
+            replace(quotas, public_images_in={**quotas.public_images_in, region: public_images})
+            if region
+            else replace(quotas, public_images=public_images, public_images_in={})
+        )
 
     def __enter__(self) -> "EC2":
         return self

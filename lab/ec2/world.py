@@ -203,6 +203,12 @@ class ImportTask:
 class Quotas:
     public_images: int = 1000
     copies_into_region: int = 20
+    #: Where another number of images may be public.
+    public_images_in: Mapping[str, int] = field(default_factory=dict)
+
+    def public(self, region: str) -> int:
+        """Return how many images of an account may be public in a region."""
+        return self.public_images_in.get(region, self.public_images)
 
 
 @dataclass

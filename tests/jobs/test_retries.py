@@ -201,7 +201,7 @@ def test_run_that_waits_for_a_region_begins_when_it_is_back_and_is_not_counted(
         outages.begin("eu-west-1", "no answer")
         store.set_region(JOB, "eu-west-1", step=AWAY, error="away")
         store.end(JOB, run, "incomplete", "eu-west-1: away")
-        assert retries.run_when_back(JOB, run).count == 0
+        assert retries.run_when_back(JOB, run, LIMITS).count == 0
         jobs.begin_due()
         assert workflow_id(PUBLISH, JOB, run + 1) not in queued(store)
         outages.end(outages.all()[0])
@@ -219,7 +219,19 @@ def test_run_begins_when_its_region_is_no_longer_waited_for(
     outages.begin("eu-west-1", "no answer")
     store.set_region(JOB, "eu-west-1", step=AWAY, error="away")
     store.end(JOB, 1, "incomplete", "eu-west-1: away")
-    retries.run_when_back(JOB, 1)
+    retries.run_when_back(JOB, 1, LIMITS)
     outages.stop_waiting(outages.all()[0], "excluded")
     jobs.begin_due()
     assert workflow_id(PUBLISH, JOB, 2) in queued(store)
+
+
+def test_run_that_ec2_refused_begins_when_the_job_is_twice_as_old(
+    store: Store, jobs: JobQueue, retries: RetrySchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = store.job(JOB)
+    assert row
+    first = LIMITS.retry_after
+    for run, (age, pause) in enumerate([(0, first), (7200, 7200), (864000, 14400)], 1):
+        monkeypatch.setattr(time, "time", lambda now=row.created + age: now)
+        retry = retries.run_when_back(JOB, run, LIMITS, refused=True)
+        assert (retry.count, round(retry.due - row.created - age)) == (0, pause)

@@ -141,7 +141,9 @@ class Recorder:
     def published(self, ami: AMI) -> None:
         self._note(Told("published", ami.region, ami))
 
-    def progress(self, region: str, step: str, detail: str = "", error: str | None = None) -> None:
+    def progress(
+        self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0
+    ) -> None:
         self._note(Told("progress", region, detail=f"{step} {detail} {error or ''}".strip()))
 
 
@@ -157,6 +159,7 @@ class Lab:
     utility: str
     ssh_port: int
     default_image: Callable[..., str]
+    quota: Callable[..., None]
     clients: Clients = field(default_factory=Clients)
     hands: Hands = field(default_factory=Hands)
     _made: dict[str, Path] = field(default_factory=dict)
@@ -381,6 +384,7 @@ def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                     utility,
                     ssh_port,
                     ec2.default_image,
+                    ec2.quota,
                 )
         finally:
             machines.close()
@@ -393,4 +397,5 @@ def lab(site: Lab) -> Iterator[Lab]:
     site.web.manner, site.web.times = "well", None
     site.web.asked.clear()
     site.refuse({})
+    site.quota(PUBLIC_AMIS)
     site.wipe()

@@ -724,8 +724,10 @@ def test_blocked_public_access_fails_its_region_alone(lab: Lab) -> None:
     assert set(result.published) == {ORIGIN}
     for region in ("eu-west-1", "us-east-2"):
         assert "block public access" in result.failed[region]
-        assert "'fedimg check'" in result.failed[region]
-        assert f"{region}, publish" in result.failed[region]
+        assert (
+            f"block-public-access --region {region}', then 'fedimg retry'" in result.failed[region]
+        )
+        assert f"{region}, copy" in result.failed[region]
     lab.clean(image)
     assert {row["region"] for row in lab.live()} == {ORIGIN}
 
@@ -741,7 +743,7 @@ def test_full_quota_of_public_amis_is_reported_and_a_later_run_publishes_the_res
 
     result = lab.upload(image, **two)
     assert len(result.published[ORIGIN]) == 2
-    assert "ResourceLimitExceeded" in result.failed["us-east-2"]
+    assert "has no room for 2 more public AMIs" in result.failed["us-east-2"]
     assert "higher quota" in result.failed["us-east-2"]
 
     for ami in older.published["us-east-2"]:

@@ -148,6 +148,10 @@ class Deployment:
         assert status is None or done.returncode == status, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout.strip() else None
 
+    def told(self, *arguments: str) -> str:
+        """Run a fedimg command; return its answer to a person."""
+        return self._command(*arguments).stdout
+
     def noted(self, *arguments: str) -> str:
         """Run a fedimg command; return its messages to a person beside the answer."""
         return self._command(*arguments).stderr

@@ -123,6 +123,13 @@ def later(error: Exception) -> bool:
     return passing(error) or meaning_of(error) in (Meaning.ELSEWHERE, Meaning.LATER)
 
 
+def quota_met(error: Exception) -> bool:
+    """Return whether EC2 refused a call because of a quota of the account."""
+    return meaning_of(error) is Meaning.LATER and any(
+        word in code(error) for word in ("LimitExceeded", "Quota")
+    )
+
+
 def unknown(error: Exception) -> str:
     """Return the error code if it is unknown whether the refusal passes; else empty."""
     return code(error) if meaning_of(error) in (Meaning.UNKNOWN, Meaning.SETTLE) else ""
@@ -159,6 +166,8 @@ def explained(
             later=error.later,
             unknown=error.unknown,
             away=error.away,
+            no_room=error.no_room,
+            over_quota=error.over_quota,
         ) from error
     except ClientError as error:
         message = one_line(str(error.response["Error"].get("Message", "")), AWS_MESSAGE_LENGTH)

@@ -1,0 +1,84 @@
+"""Publish a tested image in regions that its plan did not have, from the origin's public AMIs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedimg.aws import amis, plan
+from fedimg.aws.client.errors import explained
+from fedimg.aws.plan import Plan
+from fedimg.exceptions import EC2ServiceException
+from fedimg.images import AMI, RawImage
+from fedimg.progress import Observer
+from fedimg.services.ec2 import EC2Service, Result, Upload
+from fedimg.services.job_context import JobContext
+from fedimg.services.recorded import RecordedSteps
+from fedimg.steps import Steps
+
+
+@dataclass(frozen=True)
+class Addition:
+    """The plan of an addition, and the origin's AMIs, from whose snapshot the copies are made."""
+
+    plan: Plan
+    originals: Sequence[AMI]
+
+
+class RegionAddition(EC2Service):
+    """Publishes images in further regions, as EC2Service does, without writing or booting again."""
+
+    def add(
+        self,
+        image: RawImage,
+        regions: Sequence[str],
+        originals: Sequence[AMI],
+        observer: Observer,
+        steps: Steps,
+    ) -> Result:
+        """Make an image public in some regions; return where that succeeded.
+
+        `originals` are its AMIs in the origin, which have to be public: nothing is public that was
+        not tested. Raises EC2ServiceException when nothing can be made, or in all regions failed.
+        """
+        planned = RecordedSteps(steps).run("plan", self._plan_addition, image, regions, originals)
+        job = JobContext(
+            self.site, self.shared, image, observer, self._watch, self.stop, rerun=True
+        )
+        upload = Upload(job, planned.plan, steps, (), self.doubted)
+        upload.tested_before()
+        snapshot = planned.originals[0].snapshot
+        return upload.in_parallel(
+            boot_checks=[],
+            regions=[
+                upload.copy_and_publish(region, snapshot, planned.originals)
+                for region in planned.plan.further
+            ],
+        )
+
+    def _plan_addition(
+        self, image: RawImage, regions: Sequence[str], originals: Sequence[AMI]
+    ) -> Addition:
+        settings, origin = self.site.settings, self.site.settings.origin
+        chosen = settings.model_copy(
+            update={
+                "regions": [origin, *regions],
+                "exclude_regions": [],
+                "amis": settings.amis.model_copy(update={"types": [ami.type for ami in originals]}),
+                # The copies are of bytes that were tested.
+                "test": settings.test.model_copy(update={"regions": []}),
+            }
+        )
+        with explained("planning", image=image.name, region=origin, step="plan"):
+            ec2 = self.site.clients.ec2(origin)
+            if not originals or not amis.public(ec2, originals):
+                raise EC2ServiceException(
+                    "the image's AMIs in the origin are not all public, and what they are made "
+                    "from is not published elsewhere"
+                )
+            planned = plan.make(image, chosen, self.site.clients, self._watch)
+            if missing := sorted(set(regions) - set(planned.types)):
+                raise EC2ServiceException(
+                    f"none of the image's AMI types can be registered in {', '.join(missing)}"
+                )
+            return Addition(planned, originals)

@@ -1,0 +1,80 @@
+"""A region that appears later: new jobs go there, and `retry JOB --region` brings old ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.plans import ask, follow
+from tests.system.builds import announce_build, said
+from tests.system.deployment import AMIS, Deployment, deployed, impatient
+
+NEW = "eu-west-1"
+BEFORE = {region: count for region, count in AMIS.items() if region != NEW}
+
+
+def everywhere(settings: str) -> str:
+    """Publish in every region that the account has enabled, and try again soon."""
+    limits = "[ec2.limits]\nsettle = 3\nretry_after = 1\n"
+    settings = impatient(settings).replace("[ec2.limits]\n", limits)
+    return re.sub(r"(?m)^regions = .*\n", "", settings)
+
+
+def of_job(deployment: Deployment, job: str) -> list[dict[str, Any]]:
+    """Return what a job ever made in the new region."""
+    return [
+        row
+        for row in ask(deployment.site.ec2, "ledger")
+        if (row["event"], row["region"], row["tags"].get("fedimg:job")) == ("create", NEW, job)
+    ]
+
+
+def test_region_that_appears_gets_new_jobs_by_itself_and_old_ones_by_command(
+    tmp_path: Path,
+) -> None:
+    with deployed(tmp_path / "site", configure=everywhere) as deployment:
+        ec2 = deployment.site.ec2
+        ec2.disable(NEW)
+        announce_build(deployment)
+        (old,) = deployment.ended()
+        assert old["state"] == "complete"
+        deployment.nothing_but_published(BEFORE)
+
+        # It is not there yet; the job says so, and nothing that is public is harmed.
+        deployment.fedimg("retry", old["job"], "--region", NEW)
+        (row,) = deployment.ended()
+        assert row["state"] == "incomplete"
+        assert NEW in row["error"]
+        deployment.nothing_but_published(BEFORE)
+
+        # The worker is killed when the copy is made and not recorded.
+        ec2.enable(NEW)
+        follow(ec2, [{"fault": "slow", "seconds": 3, "action": "DescribeSnapshots", "region": NEW}])
+        deployment.fedimg("retry", old["job"], status=None)
+        deployment.until(lambda: of_job(deployment, old["job"]) or None, "the copy made")
+        deployment.kill("worker")
+        follow(ec2, [])
+        deployment.start_worker()
+        deployment.until(
+            lambda: deployment.store().job(old["job"]).state == "complete" or None, "complete"
+        )
+        (row,) = deployment.ended()
+        assert row["error"] is None
+        deployment.nothing_but_published(AMIS)
+        made = [each["kind"] for each in of_job(deployment, old["job"])]
+        assert sorted(made) == ["image"] * AMIS[NEW] + ["snapshot"]
+        instances = [each for each in ask(ec2, "ledger") if each["kind"] == "instance"]
+        deployment.heard.wait_for("image.publish", 60, count=sum(AMIS.values()))
+        published = [body["destination"] for body in said(deployment, "image.publish")]
+        assert published.count(NEW) == AMIS[NEW]
+
+        # Once: it is public there now.
+        assert deployment.fedimg("retry", old["job"], "--region", NEW, status=5) is None
+        announce_build(deployment, image={"random_mib": 2}, release="2.1")
+        rows = deployment.ended(2)
+        assert {each["state"] for each in rows} == {"complete"}
+        assert len([each for each in rows[1]["regions"] if each["step"] == "public"]) == len(AMIS)
+        # Only the new build was written and booted.
+        later = [each for each in ask(ec2, "ledger") if each["kind"] == "instance"]
+        assert {each["tags"]["fedimg:job"] for each in later[len(instances) :]} == {rows[1]["job"]}
