@@ -29,7 +29,7 @@ _VALID_SECONDS, _OBSTACLE_SECONDS = 600.0, 60.0
 
 @dataclass(frozen=True)
 class Answers:
-    """What EC2 and Service Quotas say of a region; None is unknown.
+    """The answers of EC2 and Service Quotas for a region; None is unknown.
 
     `public` are the account's public AMIs, each with its job's tag.
     """
@@ -113,7 +113,7 @@ def _public(ec2: EC2Client) -> dict[str, str]:
 
 @dataclass
 class _Region:
-    """What is known of a region; `reserved` is how many public AMIs each job may have there."""
+    """The answers of a region; `reserved` is how many public AMIs each job may have there."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     answers: Answers | None = None

@@ -1,4 +1,4 @@
-"""Whether AMIs can become public is asked before anything is copied; what waits for room is kept.
+"""Room for public AMIs is asked for before anything is copied; a copy that waits for it is kept.
 
 Follows fedimg/services/region_steps.py, fedimg/aws/public_access.py.
 """
