@@ -37,6 +37,9 @@ COMMON = [
     "requests>=2.34.2,<3",
     "urllib3>=2.8.0,<3",
     "python-xz>=0.7.0,<0.8",
+    # By which the catalogue's statements are signed.
+    "cryptography>=43.0.3",
+    "securesystemslib>=1.4.0,<2",
     "dbos>=3.4.0,<3.5",
     "SQLAlchemy>=2.1.9,<2.2",
     "psycopg[binary]>=3.3.9,<3.4",
@@ -68,6 +71,9 @@ EXTRAS = {
         "pytest-timeout>=2.4.0,<3",
         "pytest-xdist>=3.8.0,<4",
         "hypothesis>=6.170.15,<7",
+        # By which the catalogue's statements and documents are read.
+        "in-toto-attestation>=0.9.3,<0.10",
+        "jsonschema>=4.26.0,<5",
         # By which messages of Koji are what Koji's own are.
         "koji-fedoramessaging-messages>=1.3.0,<2",
     ],

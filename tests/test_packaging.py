@@ -261,7 +261,8 @@ def test_keys_are_given_to_the_worker_alone() -> None:
         unset = set(every(name, "UnsetEnvironment"))
         assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} <= unset
         hidden = every(name, "InaccessiblePaths")
-        assert {keys, database, "-/var/lib/fedimg/.aws"} <= set(hidden), name
+        signing = "-/etc/fedimg/catalogue.pem"
+        assert {keys, database, signing, "-/var/lib/fedimg/.aws"} <= set(hidden), name
         assert "169.254.169.254" in every(name, "IPAddressDeny"), name
 
 

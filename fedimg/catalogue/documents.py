@@ -222,12 +222,29 @@ class LatestAMIs:
     latest: Sequence[Latest]
 
 
+@dataclass(frozen=True)
+class PublicKey:
+    """A key that signs the statements since a time; `public` is its public half in PEM."""
+
+    keyid: str
+    public: str
+    since: str | None
+
+
+@dataclass(frozen=True)
+class PublicKeys:
+    """The keys that signed statements; the newest is the first, and the others are retired."""
+
+    keys: Sequence[PublicKey]
+
+
 #: The documents, by the names of their schemas.
 SCHEMAS: Mapping[str, type] = {
     "publication": Publication,
     "release": Release,
     "images": Images,
     "latest": LatestAMIs,
+    "keys": PublicKeys,
 }
 
 

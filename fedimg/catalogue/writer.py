@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedimg.catalogue import documents, record
+from securesystemslib.signer import CryptoSigner
+
+from fedimg.catalogue import documents, record, signing_key, statements
 from fedimg.catalogue.documents import (
     Images,
     LatestAMIs,
     Publication,
+    PublicKey,
+    PublicKeys,
     Release,
     ReleaseSummary,
 )
@@ -21,6 +25,7 @@ from fedimg.catalogue.feed import FeedEntry, feed
 from fedimg.catalogue.files import Directory
 from fedimg.catalogue.latest import LatestFinder, newest_first
 from fedimg.images import RawImage
+from fedimg.store.catalogue_keys import CatalogueKeys
 from fedimg.store.publications import Publications, PublishedJob
 from fedimg.store.rows import AMIRow, BootTestRow
 from fedimg.store.store import Store
@@ -44,26 +49,37 @@ class Written:
     amis: int
 
 
-def write(store: Store, root: Path, *, site: str, base_url: str) -> Written:
+def write(
+    store: Store,
+    root: Path,
+    *,
+    site: str,
+    base_url: str,
+    signer: CryptoSigner | None = None,
+) -> Written:
     """Write the catalogue; files that are as they should be stay untouched.
 
+    With a `signer`, each publication gets its statement where it has none yet.
     Raises CatalogueError when the directory cannot be written, StoreError for the database.
     """
     directory = Directory(root)
     with directory.locked():
-        return _Catalogue(Publications(store), directory, site, base_url).write()
+        return _Catalogue(store, directory, site, base_url, signer).write()
 
 
 class CatalogueTask:
     """The worker's writing of the catalogue: writes of 30 seconds are gathered into one."""
 
-    def __init__(self, store: Store, root: Path, *, site: str, base_url: str) -> None:
+    def __init__(
+        self, store: Store, root: Path, *, site: str, base_url: str, key: Path | None = None
+    ) -> None:
         self._store = store
         self._root = root
+        self._key = key
         self._site = site
         self._base_url = base_url
         self._written: tuple[object, ...] | None = None
-        self._failed = ""
+        self._problem = ""
 
     def write_if_changed(self) -> float:
         """Write the catalogue if the record has changed; return the seconds until the next call.
@@ -74,34 +90,57 @@ class CatalogueTask:
         if changed == self._written:
             return INTERVAL
         try:
-            written = write(self._store, self._root, site=self._site, base_url=self._base_url)
+            # Read each time: rotation replaces the file. Without it, the lists go on.
+            signer = signing_key.read(self._key) if self._key else None
+            problem = ""
         except CatalogueError as error:
-            if self._failed != str(error):
-                _log.warning("%s; it is tried again every %g s", error, INTERVAL)
-                self._failed = str(error)
+            signer, problem = None, str(error)
+        try:
+            written = write(
+                self._store,
+                self._root,
+                site=self._site,
+                base_url=self._base_url,
+                signer=signer,
+            )
+        except CatalogueError as error:
+            self._tell(str(error))
             return INTERVAL
-        if self._failed:
-            _log.warning("the catalogue in %s is written again", self._root)
-            self._failed = ""
-        # Writing records which file has which publication.
-        self._written = Publications(self._store).changed()
-        _log.info(
-            "wrote %d files of the catalogue in %s: %d images, %d AMIs",
-            written.files,
-            self._root,
-            written.images,
-            written.amis,
-        )
+        self._tell(problem)
+        # Writing records which file has which publication. Unsigned ones are tried again.
+        self._written = None if problem else Publications(self._store).changed()
+        if written.files:
+            _log.info(
+                "wrote %d files of the catalogue in %s: %d images, %d AMIs",
+                written.files,
+                self._root,
+                written.images,
+                written.amis,
+            )
         return INTERVAL
+
+    def _tell(self, problem: str) -> None:
+        if problem and problem != self._problem:
+            _log.warning("%s; it is tried again every %g s", problem, INTERVAL)
+        elif self._problem and not problem:
+            _log.warning("the catalogue in %s is written again, in full", self._root)
+        self._problem = problem
 
 
 class _Catalogue:
     """One writing of the catalogue; no more than one release's AMIs are in memory at once."""
 
     def __init__(
-        self, publications: Publications, directory: Directory, site: str, base_url: str
+        self,
+        store: Store,
+        directory: Directory,
+        site: str,
+        base_url: str,
+        signer: CryptoSigner | None,
     ) -> None:
-        self._publications = publications
+        self._publications = Publications(store)
+        self._keys = CatalogueKeys(store)
+        self._signer = signer
         self._directory = directory
         self._site = site
         self._base_url = f"{base_url}/" if base_url else ""
@@ -114,6 +153,8 @@ class _Catalogue:
     def write(self) -> Written:
         """Write everything; the lists come last, so that each file that they name exists."""
         self._publications.assign(publication_name)
+        # Before the first statement: a key that signed is published whatever happens.
+        self._write_keys()
         by_release = _by_release(self._publications.jobs())
         summaries = [
             self._write_release(release, by_release[release])
@@ -158,7 +199,9 @@ class _Catalogue:
                     published.setdefault(row.publication, _Published(row.publication)).add(job, row)
         self._published |= published
         for name, content in sorted(published.items()):
-            if self._directory.exists(name):
+            signed = name.removesuffix(".json") + statements.SUFFIX
+            unsigned = self._signer is not None and not self._directory.exists(signed)
+            if self._directory.exists(name) and not unsigned:
                 continue
             document = Publication(
                 source=content.source,
@@ -173,6 +216,20 @@ class _Catalogue:
                 ],
             )
             self._files += self._directory.create(name, documents.as_json(document))
+            statement = statements.statement(document)
+            if self._signer is not None and unsigned and statement:
+                line = statements.signed(statement, self._signer)
+                self._files += self._directory.create(signed, line)
+
+    def _write_keys(self) -> None:
+        if self._signer is not None:
+            public = statements.public_key(self._signer)
+            self._keys.record(self._signer.public_key.keyid, public)
+        keys = [
+            PublicKey(key.keyid, key.public, documents.time(key.since)) for key in self._keys.all()
+        ]
+        if keys:
+            self._replace("keys.json", documents.as_json(PublicKeys(keys)))
 
     def _replace(self, name: str, content: bytes) -> None:
         self._files += self._directory.replace(name, content)

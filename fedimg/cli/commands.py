@@ -18,6 +18,7 @@ from fedimg.cli import verify_command  # noqa: F401
 from fedimg.cli import withdraw_commands  # noqa: F401
 from fedimg.cli import catalogue_command  # noqa: F401
 from fedimg.cli import prune_command  # noqa: F401
+from fedimg.cli import keygen_command  # noqa: F401
 from fedimg.cli import database_commands  # noqa: F401
 from fedimg.cli import recover_command  # noqa: F401
 from fedimg.cli import hold_commands  # noqa: F401

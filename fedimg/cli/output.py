@@ -548,6 +548,14 @@ def catalogued(written: Written, directory: Path) -> Answer:
     return Answer({"directory": str(directory), **asdict(written)}, [[text]], [Text(text)])
 
 
+def key_made(path: Path, keyid: str, old: str | None) -> Answer:
+    """Render the answer of `keygen`: the id of the new key, and of the one that it replaces."""
+    text = f"{path} has the new key {keyid}"
+    if old:
+        text += f"; the key {old} is gone, and its public half stays published"
+    return Answer({"file": str(path), "keyid": keyid, "replaced": old}, [[text]], [Text(text)])
+
+
 def findings(found: Sequence[Finding]) -> Answer:
     """Render the findings of `check`: a mark, the name, the finding, and what to do about it."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()

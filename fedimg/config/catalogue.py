@@ -19,6 +19,11 @@ class Catalogue(Section):
         description="Directory into which the worker writes the catalogue, within half a minute of "
         "a change; empty: only `fedimg catalogue` writes one.",
     )
+    signing_key: Path | Literal[""] = Field(
+        "",
+        description="File of the Ed25519 key by which the worker signs a statement of each "
+        "publication; `fedimg keygen` makes it. Empty: nothing is signed.",
+    )
     base_url: OptionalAddress = Field(
         "",
         description="URL at which the directory is served, for the links of the feed; empty: the "

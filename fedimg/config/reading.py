@@ -43,10 +43,13 @@ def load(path: Path | None = None) -> Settings:
         ) from error
     beside = path.parent.absolute()
     catalogue = settings.catalogue
-    if catalogue.directory:
-        catalogue = catalogue.model_copy(update={"directory": beside / catalogue.directory})
+    given = {"directory": catalogue.directory, "signing_key": catalogue.signing_key}
+    paths = {key: beside / path for key, path in given.items() if path}
     return settings.model_copy(
-        update={"state_directory": beside / settings.state_directory, "catalogue": catalogue}
+        update={
+            "state_directory": beside / settings.state_directory,
+            "catalogue": catalogue.model_copy(update=paths),
+        }
     )
 
 

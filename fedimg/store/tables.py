@@ -197,6 +197,14 @@ verified = sa.Table(
     # How many of the public AMIs the rules of retention would disable now.
     sa.Column("would_free", sa.Integer),
 )
+#: The table of fedimg.store.catalogue_keys.
+catalogue_keys = sa.Table(
+    "fedimg_catalogue_keys",
+    metadata,
+    sa.Column("keyid", sa.String, primary_key=True),
+    sa.Column("public", sa.String, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+)
 #: One row, the time at which the database was created; empty when an older version created it.
 creation = sa.Table(
     "fedimg_made",

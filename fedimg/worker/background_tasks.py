@@ -145,5 +145,11 @@ def _catalogue(
         return []
     from fedimg.catalogue.writer import CatalogueTask
 
-    task = CatalogueTask(store, directory, site=settings.site, base_url=settings.catalogue.base_url)
+    task = CatalogueTask(
+        store,
+        directory,
+        site=settings.site,
+        base_url=settings.catalogue.base_url,
+        key=settings.catalogue.signing_key or None,
+    )
     return [Periodic("writing the catalogue", task.write_if_changed, stop, leads)]
