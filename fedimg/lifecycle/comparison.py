@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -58,19 +58,28 @@ class Difference:
     text: str
 
 
-def compare(recorded: Iterable[AMIRow], seen: Inventory) -> list[Difference]:
+def compare(
+    recorded: Iterable[AMIRow], seen: Inventory, deprecating: Collection[tuple[str, str]] = ()
+) -> list[Difference]:
     """Return the differences of some recorded AMIs of one region.
 
     The record has to be read before EC2, since an AMI is recorded as public after it became public.
+    `deprecating` are the jobs and regions in which the worker is giving EC2 a time of deprecation.
     """
     recorded = list(recorded)
     # A snapshot stays public as long as one of its AMIs is.
     sharing = (rows.PUBLIC, rows.RESTORING, rows.DISABLING)
     shared = {row.snapshot for row in recorded if row.state in sharing}
-    return [
+    found = [
         Difference(kind, row.region, id, row.job, row.image, text)
         for row in recorded
         for kind, id, text in _of_ami(row, seen, shared)
+    ]
+    return [
+        replace(each, kind=Kind.PENDING, text="its deprecation is not finished")
+        if each.kind is Kind.DEPRECATION and (each.job, each.region) in deprecating
+        else each
+        for each in found
     ]
 
 

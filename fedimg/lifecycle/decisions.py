@@ -47,9 +47,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts that EC2 shows of an AMI; times are in epoch seconds, None if EC2 tells none."""
+    """The facts that EC2 shows of an AMI; times are in epoch seconds, None if EC2 tells none.
+
+    `published_at` is the time in the tag that fedimg set before the AMI became public.
+    """
 
     state: str = "available"
+    published_at: float | None = None
     created: float | None = None
     deprecated_at: float | None = None
     last_launched: float | None = None
@@ -162,9 +166,9 @@ def _decide(
 
     if fact is None:
         return keep("EC2 does not show it")
-    since = _since(row)
+    since = _since(row, fact)
     if since is None:
-        return keep("the record does not tell when it became public")
+        return keep("neither the record nor its tags tell when it became public")
     verdict, why = _due(row, rule, since, now)
     if verdict is Verdict.KEEP:
         return keep(why)
@@ -181,12 +185,16 @@ def _decide(
     return Decision(row, verdict, each.number, why, deprecate_at=at)
 
 
-def _since(row: AMIRow) -> float | None:
-    """Return the time from which an AMI's age counts: since it became public or was restored."""
-    if row.published_at is None:
+def _since(row: AMIRow, fact: Facts) -> float | None:
+    """Return the time from which an AMI's age counts: since it became public or was restored.
+
+    Versions before 1.0 recorded the first of these times in a tag alone.
+    """
+    published = row.published_at or fact.published_at
+    if published is None:
         return None
     restored = row.changed_at if row.state == rows.PUBLIC else None
-    return max(row.published_at, restored or 0.0)
+    return max(published, restored or 0.0)
 
 
 def _due(row: AMIRow, rule: Rule, since: float, now: float) -> tuple[Verdict, str]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from fedimg.aws import inventory
+from fedimg.aws import inventory, tags
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
 from fedimg.config import Settings
@@ -131,6 +131,7 @@ def refuse_wrong_clock(date: str, now: float, region: str) -> None:
 def _facts(image: dict[str, Any]) -> Facts:
     return Facts(
         str(image.get("State", "")),
+        tags.published_at(tags.read(image.get("Tags"))),
         _time(image.get("CreationDate")),
         _time(image.get("DeprecationTime")),
         _time(image.get("LastLaunchedTime")),

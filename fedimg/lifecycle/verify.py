@@ -24,6 +24,7 @@ from fedimg.records import as_record
 from fedimg.store.rows import DELETED, LIVE, AMIRow
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
+from fedimg.store.withdrawals import DEPRECATE, Withdrawals
 from fedimg.untrusted.quoting import one_line
 
 #: For how many seconds a region that fails is asked again.
@@ -59,6 +60,12 @@ def verify_regions(
     `chosen` limits the comparison to some AMIs; without it, unrecorded resources of the site and
     block public access are reported, too. The record of the comparison is written to the store.
     """
+    # Read before the record, in which a change that has ended is the AMI's own state.
+    deprecating = {
+        (change.job, change.region)
+        for change in Withdrawals(store).changes()
+        if change.what == DEPRECATE
+    }
     # Read before EC2: an AMI is recorded as public only after it became public.
     recorded = store.all_amis()
     live = {job.job for job in store.jobs(LIVE)}
@@ -89,7 +96,7 @@ def verify_regions(
             why = one_line(str(error))
             verifications.record_failure(region, at, why)
             return RegionResult(region, len(compared), error=why)
-        differences = comparison.compare(compared, seen)
+        differences = comparison.compare(compared, seen, deprecating)
         if chosen is None:
             differences += comparison.blocked(seen)
             now_live = live | {job.job for job in store.jobs(LIVE)}

@@ -2,7 +2,9 @@
 
 import json
 
+import jsonschema
 import pytest
+from fedimg_messages import MESSAGES
 
 from fedimg.bus import messages
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
@@ -152,3 +154,16 @@ def test_image_deprecate_and_delete() -> None:
     deprecated = messages.image_deprecate(IMAGE, COPIED, 1_800_000_000.0)
     assert deprecated["extra"] == deleted["extra"] | {"deprecate_at": "2027-01-15T08:00:00Z"}
     assert deprecated | {"extra": None} == deleted | {"extra": None}
+
+
+def test_messages_of_an_amis_life_fit_their_schemas() -> None:
+    bodies = {
+        "image.withdraw": messages.image_withdraw(IMAGE, COPIED, "a bad kernel", None),
+        "image.restore": messages.image_restore(IMAGE, COPIED),
+        "image.deprecate": messages.image_deprecate(IMAGE, COPIED, 1_800_000_000.0),
+        "image.delete": messages.image_delete(IMAGE, COPIED),
+    }
+    for topic, body in bodies.items():
+        jsonschema.validate(body, MESSAGES[topic].body_schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(body | {"extra": {}}, MESSAGES[topic].body_schema)

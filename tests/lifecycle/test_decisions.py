@@ -112,6 +112,12 @@ def test_what_is_not_known_keeps(changes: dict[str, Any], facts: Facts | None, s
     assert said in decision.why
 
 
+def test_tag_tells_when_an_ami_of_an_older_version_became_public() -> None:
+    old = row(1, published_at=None)
+    assert verdict(old, facts=fact(published_at=NOW - 300 * DAY)) == Verdict.DISABLE
+    assert verdict(old, facts=fact(published_at=NOW - 3 * DAY)) == Verdict.KEEP
+
+
 def test_disabled_ami_of_unknown_time_is_kept() -> None:
     assert verdict(row(1, 900, rows.DISABLED, changed_at=None)) == Verdict.KEEP
 

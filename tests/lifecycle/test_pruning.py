@@ -372,6 +372,20 @@ def test_what_changed_since_the_decision_is_kept(pruned: Pruned) -> None:
     assert messages(site, "image.withdraw") == []
 
 
+def test_deprecation_that_is_not_finished_is_no_unknown_date(pruned: Pruned) -> None:
+    site = pruned.site
+    pruned.publish(150, regions=[ORIGIN])
+    pruned.ask()
+    (change,) = Withdrawals(site.store).changes()
+    stop = threading.Event()
+    workflow = Pruning(site.settings, site.store, site.clients, PlainSteps(), stop)
+    workflow._deprecate(change.job, change.region, change.at)
+    assert all("its deprecation is not finished" in text for text in differences(site))
+    assert len(differences(site)) == 2
+    carry_out(site)
+    assert differences(site) == []
+
+
 def test_throttled_calls_are_repeated(pruned: Pruned) -> None:
     site = pruned.site
     image = pruned.publish(300, regions=[ORIGIN])

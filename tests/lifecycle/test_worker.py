@@ -236,7 +236,10 @@ def test_another_worker_goes_on_with_a_dead_ones_removal(
     for _ in range(2):
         site.publish()
     launched_long_ago(site, ec2)
-    ask(site, DISABLE)
+    site.store.write(sa.update(amis).values(published_at=time.time() - 300 * 86400))
+    with workers.config.open("a") as config:
+        config.write("[retention]\nautomatic = true\n")
+    # The leader asks by itself.
     killed = workers.start("Pruning._disable")
     workers.start()
     until(lambda: all_are(site, rows.DISABLED), workers)
