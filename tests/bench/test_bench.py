@@ -30,8 +30,15 @@ KEYS = {
 }
 
 
+#: These take over a minute of a processor: each figure has a site or a worker of its own.
+LONG = {"away", "scale"}
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in BENCHMARKS],
+)
 def test_benchmark_prints_its_figures(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench", name, "--tiny", "--results", tmp_path],
