@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedimg.cli.app import CommandRefused, ExitCode
 from fedimg.store.rows import ENDED, LIVE
+from fedimg.untrusted.times import parse_time
 
 if TYPE_CHECKING:
     from fedimg.store.rows import JobRow
@@ -32,9 +33,6 @@ def beginning(since: str | None) -> float:
     """
     if since is None:
         return 0.0
-    # Imported here, as it loads the readers of Koji.
-    from fedimg.intake.catch_up import parse_time
-
     try:
         return parse_time(since, time.time())
     except ValueError as error:

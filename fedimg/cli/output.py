@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -21,8 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.diagnostics import Finding, Status
-from fedimg.progress import AWAY, HELD, NO_ROOM, PUBLIC, CheckState
+from fedimg.progress import AWAY, NO_ROOM, PUBLIC, CheckState
 from fedimg.records import as_record
+from fedimg.store.rows import waits_for
 from fedimg.untrusted.failures import reason
 from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
@@ -53,7 +53,6 @@ _CHECK_STYLES = {
     CheckState.FAILED: "red",
     CheckState.SKIPPED: "dim",
 }
-_SINCE = re.compile(r", since \d\d:\d\d:\d\d UTC")
 #: How many of the last lines that a test instance printed are shown; JSON has all stored lines.
 _SHOWN_LINES = 30
 #: How many resources of unknown jobs an error names; the answer lists all.
@@ -179,18 +178,6 @@ def job_value(row: JobRow) -> dict[str, Any]:
         **({} if row.next is None else {"next": when(row.next)}),
         **({"waits": waits} if (waits := waits_for(row)) else {}),
     }
-
-
-def waits_for(row: JobRow) -> str:
-    """Return what a running job waits for: EC2, a region, or the end of the hold; else empty."""
-    if row.state != "running":
-        return ""
-    waiting: dict[str, list[str]] = {}
-    for region in row.regions:
-        if region.detail.startswith("waiting") or region.step == HELD:
-            # Times differ by seconds from region to region; what is waited for does not.
-            waiting.setdefault(_SINCE.sub("", region.detail), []).append(region.region)
-    return "; ".join(f"{', '.join(regions)}: {text}" for text, regions in waiting.items())
 
 
 def test_value(test: BootTestRow) -> dict[str, Any]:

@@ -116,10 +116,11 @@ def replay(
     from fedimg.jobs.queue import JobQueue
     from fedimg.sources.compose_listing import ComposeListing
     from fedimg.sources.koji_listing import KojiListing
+    from fedimg.untrusted.times import parse_time
 
     koji, composes = KojiListing(call.settings.koji), call.settings.composes
     try:
-        begin = catch_up.parse_time(since, koji.now())
+        begin = parse_time(since, koji.now())
     except ValueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, f"--since: {error}") from error
     listings: list[catch_up.Listing] = [koji]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedimg.images import RawImage
-from fedimg.progress import CheckResult
+from fedimg.progress import HELD, CheckResult
 
 #: States in which a job still has work queued or running.
 LIVE = ("queued", "running")
@@ -94,6 +95,21 @@ class JobRow:
     regions: list[RegionRow] = field(default_factory=list)
     next: float | None = None
     tests: list[BootTestRow] = field(default_factory=list)
+
+
+_SINCE = re.compile(r", since \d\d:\d\d:\d\d UTC")
+
+
+def waits_for(row: JobRow) -> str:
+    """Return what a running job waits for: EC2, a region, or the end of the hold; else empty."""
+    if row.state != "running":
+        return ""
+    waiting: dict[str, list[str]] = {}
+    for region in row.regions:
+        if region.detail.startswith("waiting") or region.step == HELD:
+            # Times differ by seconds from region to region; what is waited for does not.
+            waiting.setdefault(_SINCE.sub("", region.detail), []).append(region.region)
+    return "; ".join(f"{', '.join(regions)}: {text}" for text, regions in waiting.items())
 
 
 @dataclass(frozen=True)

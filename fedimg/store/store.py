@@ -237,6 +237,26 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         """Return all jobs, or those in some states, with regions and boot checks; oldest first."""
         return self._read_jobs(sa.true() if states is None else jobs.c.state.in_(tuple(states)))
 
+    def newest_jobs(
+        self, limit: int, *, states: Iterable[str] = (), since: float = 0.0
+    ) -> tuple[list[JobRow], int]:
+        """Return the live jobs and then the others, the newest first, at most `limit` in all.
+
+        Only jobs in one of `states`, if there are any, and that changed after `since`, in seconds
+        since the epoch. Return also how many such jobs there are.
+        """
+        wanted = jobs.c.updated >= since
+        if states := tuple(states):
+            wanted &= jobs.c.state.in_(states)
+        order = (jobs.c.state.in_(LIVE).desc(), jobs.c.created.desc(), jobs.c.job)
+        query = sa.select(jobs.c.job).where(wanted).order_by(*order).limit(limit)
+        with self.engine.connect() as connection:
+            names = list(connection.execute(query).scalars())
+            count = connection.execute(sa.select(sa.func.count()).where(wanted)).scalar_one()
+        rows = {row.job: row for row in self._read_jobs(jobs.c.job.in_(names))}
+        # A job that was deleted in between, as by a recovery, has no row.
+        return [rows[name] for name in names if name in rows], int(count)
+
     def _read_jobs(self, condition: sa.ColumnElement[bool]) -> list[JobRow]:
         chosen = sa.select(jobs.c.job).where(condition)
         with self.engine.connect() as connection:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedimg import config
-from fedimg.intake.catch_up import CatchUp, parse_time, replay
+from fedimg.intake.catch_up import CatchUp, replay
 from fedimg.intake.watermarks import Watermarks
 from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources import koji_listing
@@ -416,28 +416,6 @@ def test_replay_of_too_many_entries_reports_where_to_go_on(
 
 
 NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("2026-11-23", NOON - 12 * HOUR),
-        ("2026-11-22T12:00", NOON - DAY),
-        ("2026-11-22T12:00:00Z", NOON - DAY),
-        ("2026-11-22T14:00:00+02:00", NOON - DAY),
-        ("36h", NOON - 36 * HOUR),
-        ("7d", NOON - WEEK),
-        ("2w", NOON - 2 * WEEK),
-    ],
-)
-def test_time_is_parsed(text: str, seconds: float) -> None:
-    assert parse_time(text, NOON) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "7", "-7d", "7 days", "2026-11-24", "9999999d"])
-def test_text_that_is_not_a_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a time|in the future"):
-        parse_time(text, NOON)
 
 
 def test_every_list_is_read(site: Site) -> None:

@@ -50,9 +50,13 @@ def ask(app, path: str, *, method: str = "GET", headers: dict[str, str] | None =
         "server": ("127.0.0.1", 8081),
     }
     sent: list[Message] = []
+    received: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not received:
+            # A client that waits for the answer says nothing more.
+            await asyncio.Event().wait()
+        return received.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
