@@ -274,8 +274,13 @@ def delays(scale: float, regions: Sequence[str]) -> Delays:
     everywhere.
     """
     short = Delays()
-    names = [field.name for field in dataclasses.fields(Delays) if field.type is float]
-    names.remove("instance_forgotten")
+    # How long EC2 tells of something, or does not, is the same everywhere.
+    unscaled = ("instance_forgotten", "launch_told")
+    names = [
+        field.name
+        for field in dataclasses.fields(Delays)
+        if field.type is float and field.name not in unscaled
+    ]
     return dataclasses.replace(
         short,
         **{name: getattr(short, name) * scale for name in names},
