@@ -15,6 +15,7 @@ from fedimg.config.web import split_address
 from fedimg.process import systemd
 from fedimg.process.signals import stop_requested
 from fedimg.store.reader import Reader
+from fedimg.web.catalogue_site import catalogue_site
 from fedimg.web.guard import Guard
 from fedimg.web.operations import operations
 
@@ -62,8 +63,13 @@ def _sites(settings: Settings, reader: Reader) -> Mapping[str, tuple[str, Guard]
     sites: dict[str, tuple[str, Guard]] = {}
     if web.operations:
         sites["operations"] = (web.operations, operations(settings, reader))
+    if web.catalogue and settings.catalogue.directory:
+        sites["catalogue"] = (web.catalogue, catalogue_site(settings))
     if not sites:
-        raise ConfigError("nothing to serve: web.operations in fedimg.toml is empty")
+        raise ConfigError(
+            "nothing to serve: in fedimg.toml web.operations is empty, and so is web.catalogue or "
+            "catalogue.directory"
+        )
     return sites
 
 
