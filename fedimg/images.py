@@ -142,15 +142,13 @@ class RawImage:
         )
 
     @classmethod
-    def at(
-        cls, url: str, architecture: Architecture, checksum: str | None, *, size: int | None = None
-    ) -> RawImage:
+    def at(cls, url: str, architecture: Architecture, checksum: str | None) -> RawImage:
         """Return the image at a URL that a person gave; the source is a hash of the URL."""
         # The only character of valid file names that a URL must not contain.
         url = url.replace("^", quote("^"))
         name = unquote(urlsplit(url).path.rsplit("/", 1)[-1]).removesuffix(RAW_SUFFIX)
         source = _URL_SOURCE + hashlib.sha256(url.encode()).hexdigest()[:10]
-        return cls(url, architecture, name, source, size, checksum)
+        return cls(url, architecture, name, source, None, checksum)
 
 
 @dataclass(frozen=True, order=True)

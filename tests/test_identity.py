@@ -18,7 +18,7 @@ THEN, LATER = "Sat, 28 Nov 2026 10:00:00 GMT", "Sat, 28 Nov 2026 11:00:00 GMT"
 def uploaded(
     url: str = URL, size: int | None = 5, checksum: str | None = None, *said: str | None
 ) -> Known:
-    image = RawImage.at(url, Architecture.X86_64, checksum, size=size)
+    image = replace(RawImage.at(url, Architecture.X86_64, checksum), size=size)
     return Known(image, Validator.of(*said) if said else Validator())
 
 

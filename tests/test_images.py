@@ -182,7 +182,10 @@ def test_ami_survives_json():
 
 
 def test_file_that_was_replaced_behind_an_upload_is_not_the_image_that_was_uploaded() -> None:
-    built, uploaded = replace(IMAGE, size=5), RawImage.at(URL, Architecture.X86_64, None, size=5)
+    built, uploaded = (
+        replace(IMAGE, size=5),
+        replace(RawImage.at(URL, Architecture.X86_64, None), size=5),
+    )
     assert [built.other_than(5), uploaded.other_than(5)] == [None, None]
     assert replace(IMAGE, size=None).other_than(7) is None
     assert "has 7 bytes, but Koji says 5: it is not the file" in str(built.other_than(7))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -50,13 +50,10 @@ def listed(ebs: Client, snapshot: str) -> Listing:
         more = {"NextToken": page["NextToken"]}
 
 
-def read(
-    ebs: Client, listing: Listing, length: int, on_bytes: Callable[[int], object] = lambda _: None
-) -> Disk:
+def read(ebs: Client, listing: Listing, length: int) -> Disk:
     """Return the SHA-256 of a snapshot's first `length` bytes.
 
-    `on_bytes` is called with the number of bytes read. Raises NotZero when anything but zeros
-    follows these bytes, and botocore's errors.
+    Raises NotZero when anything but zeros follows these bytes, and botocore's errors.
     """
     digest = hashlib.sha256()
     at = 0
@@ -74,7 +71,6 @@ def read(
                         f"snapshot {listing.snapshot} has other bytes than zeros behind byte "
                         f"{length}, in its block {index}"
                     )
-            on_bytes((start + len(window)) * BLOCK)
     _add_zeros(digest, at, length)
     return Disk(digest.hexdigest(), length)
 

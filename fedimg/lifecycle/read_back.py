@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fedimg.aws import read_back
@@ -43,15 +43,11 @@ def prepare(clients: Clients, recorded: Iterable[AMIRow]) -> list[Reading]:
     ]
 
 
-def compare(
-    clients: Clients, reading: Reading, on_bytes: Callable[[int], object] = lambda _: None
-) -> Difference | None:
+def compare(clients: Clients, reading: Reading) -> Difference | None:
     """Read a snapshot, and return how it differs from the disk. Raises botocore's errors."""
     row = reading.row
     try:
-        found = read_back.read(
-            _ebs(clients, row.region), reading.listing, reading.disk.length, on_bytes
-        )
+        found = read_back.read(_ebs(clients, row.region), reading.listing, reading.disk.length)
     except read_back.NotZero as error:
         text = str(error)
     else:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,7 @@ def test_older_version_goes_on_in_a_database_that_has_grown(store: Store, jobs: 
 
 
 def test_version_before_reads_the_images_of_uploads(store: Store, jobs: JobQueue) -> None:
-    given = RawImage.at("https://x.example/a.raw.xz", Architecture.X86_64, None, size=5)
+    given = replace(RawImage.at("https://x.example/a.raw.xz", Architecture.X86_64, None), size=5)
     jobs.upload(Known(given, Validator('"one"')))
     with store.engine.connect() as connection:
         row = connection.execute(sa.select(metadata.tables["fedimg_jobs"])).one()
@@ -133,7 +134,7 @@ def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: Job
     make_older(store.engine, *(f"ALTER TABLE fedimg_jobs DROP COLUMN {c}" for c in columns))
     with opened(store, migrate=store.shared) as grown:
         queue = JobQueue(grown)
-        again = RawImage.at(image(1).url, Architecture.X86_64, None, size=1)
+        again = replace(RawImage.at(image(1).url, Architecture.X86_64, None), size=1)
         assert queue.upload(Known(again, Validator('"one"'))).job == image(1).job
         queue.close()
 

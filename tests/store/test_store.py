@@ -353,8 +353,8 @@ def test_job_whose_twin_took_over_gets_no_next_run(store, job, queue):
 
 SAYS = Validator('"one"', "Sat, 28 Nov 2026 10:00:00 GMT")
 #: Uploads name an image by its URL alone, without a checksum unless one is given.
-UPLOADED = RawImage.at(URL, Architecture.X86_64, None, size=5)
-MIRRORED = RawImage.at(URL.replace("koji", "mirror"), Architecture.X86_64, None, size=5)
+UPLOADED = replace(RawImage.at(URL, Architecture.X86_64, None), size=5)
+MIRRORED = replace(RawImage.at(URL.replace("koji", "mirror"), Architecture.X86_64, None), size=5)
 
 
 class Upload:
