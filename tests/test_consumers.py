@@ -1,4 +1,7 @@
-"""KojiConsumer in real fedmsg-hub processes, on a bus with a real fedmsg-relay."""
+"""KojiConsumer in real fedmsg-hub processes, on a bus with a real fedmsg-relay.
+
+Follows fedimg/bus/hub.py.
+"""
 
 import signal
 import sqlite3

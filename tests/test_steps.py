@@ -1,4 +1,7 @@
-"""Plain steps, which record nothing: branches, their order and their failures."""
+"""Plain steps, which record nothing: branches, their order and their failures.
+
+Follows fedimg/parallel.py.
+"""
 
 import threading
 

@@ -1,6 +1,6 @@
 """Test the scripts of the shipped checks on files of a test, in a mount namespace.
 
-Follows fedimg/aws/boot/check_scripts/*.sh.
+Follows fedimg/aws/boot/check_scripts/*.sh, fedimg/aws/instance/scripts.py.
 """
 
 import os

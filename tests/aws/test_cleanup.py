@@ -1,3 +1,8 @@
+"""The resources that jobs leave behind are found and removed.
+
+Follows fedimg/aws/client/already_gone.py.
+"""
+
 from dataclasses import replace
 
 import boto3

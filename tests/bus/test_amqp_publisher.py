@@ -1,4 +1,7 @@
-"""The AMQP publisher's messages and errors, as far as no broker is needed to see them."""
+"""The AMQP publisher's messages and errors, as far as no broker is needed to see them.
+
+Follows fedimg/bus/amqp_login.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The outbox reaches the bus, through real fedmsg-relay processes that come and go."""
+"""The outbox reaches the bus, through real fedmsg-relay processes that come and go.
+
+Follows fedimg/bus/fedmsg_publisher.py, fedimg/bus/publisher.py, fedimg/bus/publishers.py.
+"""
 
 import json
 import logging

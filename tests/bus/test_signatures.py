@@ -1,4 +1,7 @@
-"""KojiConsumer believes signed messages only: a real fedmsg-hub, real certificates."""
+"""KojiConsumer believes signed messages only: a real fedmsg-hub, real certificates.
+
+Follows fedimg/bus/revocation.py, fedimg/store/rejections.py.
+"""
 
 import base64
 import copy

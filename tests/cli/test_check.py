@@ -1,3 +1,8 @@
+"""The findings of `fedimg check` about settings, account, Koji and buses.
+
+Follows fedimg/aws/preflight.py, fedimg/aws/ami_quota.py, fedimg/diagnostics.py.
+"""
+
 import contextlib
 import json
 import os

@@ -1,4 +1,7 @@
-"""The findings of `fedimg check` about hub, consumer, worker, database, outbox and jobs."""
+"""The findings of `fedimg check` about hub, consumer, worker, database, outbox and jobs.
+
+Follows fedimg/store/heartbeats.py.
+"""
 
 import time
 from contextlib import closing

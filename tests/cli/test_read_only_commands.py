@@ -1,13 +1,11 @@
-"""Filters of `status` and `amis`, narrow terminals, outputs that nobody reads, reasons of waits."""
+"""`status` and `amis` are filtered, and `plan` calls EC2.
+
+Follows fedimg/intake/backlog.py.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,12 +14,86 @@ import pytest
 import sqlalchemy as sa
 
 from fedimg.images import Architecture, RawImage
+from fedimg.intake.deferred import DeferReason, DeferredEntries
+from fedimg.intake.watermarks import Watermarks
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
 from fedimg.store.tables import jobs as jobs_table
-from tests.cli.conftest import X86, Run, finish, on_terminal, program
+from tests.cli.conftest import X86, X86_URL, Run, client, finish
 
-FEDIMG = Path(sys.executable).parent / "fedimg"
+
+@pytest.mark.usefixtures("four_amis")
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ([], 4),
+        (["--image", "28-1.1.x86"], 3),
+        (["--image", "Fedora-29"], 0),
+        (["--region", "us-east-1"], 3),
+        (["--arch", "aarch64"], 1),
+        (["--arch", "arm64"], 1),
+        (["--arch", "x86_64", "--region", "us-east-1"], 2),
+        (["--type", "hvm"], 3),
+        (["--type", "standard"], 2),
+        (["--type", "hvm-gp2"], 2),
+    ],
+)
+def test_amis_are_filtered(run: Run, filters: list[str], count: int) -> None:
+    assert len(json.loads(run("amis", "--json", *filters).stdout)) == count
+
+
+@pytest.mark.usefixtures("four_amis")
+def test_unknown_architecture_is_an_error(run: Run) -> None:
+    result = run("amis", "--arch", "ppc64le")
+    assert result.exit_code == 2
+    assert "ppc64le" in result.stderr
+
+
+def test_status_notes_unanswered_announcements(run: Run, store: Store, x86_job: str) -> None:
+    DeferredEntries(store).postpone(
+        "build:7", DeferReason.STUMBLES, "it refuses getBuild (1): KeyError"
+    )
+    Watermarks(store).record_reading(["builds", "image"], "it does not answer")
+    Watermarks(store).record_reading(["livemedia"])
+    result = run("status", "--json")
+    assert [row["job"] for row in json.loads(result.stdout)] == [x86_job]
+    assert "build:7 waits for Koji, retries at 20" in result.stderr
+    assert "refuses getBuild (1): KeyError" in result.stderr
+    assert "missed entries of builds, image: it does not answer" in result.stderr
+
+
+def everything() -> dict[str, set[str]]:
+    """Return the ids of the volumes and security groups of the account, by kind of resource."""
+    ec2 = client()
+    return {
+        "volumes": {v["VolumeId"] for v in ec2.describe_volumes()["Volumes"]},
+        "groups": {g["GroupId"] for g in ec2.describe_security_groups()["SecurityGroups"]},
+    }
+
+
+@pytest.mark.usefixtures("aws")
+def test_plan_lists_amis_by_region_and_what_is_left_out(config: Path, run: Run) -> None:
+    config.write_text('state_directory = "state"\n')
+    before = everything()
+    result = run("plan", X86_URL, "--json")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert {key: plan[key] for key in ("image", "job", "architecture", "origin")} == {
+        "image": X86.name,
+        "job": X86.job,
+        "architecture": "x86_64",
+        "origin": "us-east-1",
+    }
+    assert {
+        "region": "eu-west-1",
+        "name": f"{X86.name}-paravirtual-eu-west-1-gp2-0",
+        "virt_type": "paravirtual",
+        "volume_type": "gp2",
+    } in plan["amis"]
+    assert len(plan["amis"]) == 10
+    assert [row["region"] for row in plan["left_out"]] == ["us-east-2"]
+    assert everything() == before
+    assert not (config.parent / "state").exists()
 
 
 def submit(store: Store, count: int) -> list[str]:
@@ -49,23 +121,6 @@ def test_status_is_filtered_by_state_time_and_number(run: Run, store: Store) -> 
     assert listed(run, "--limit", "0") == listed(run) == [failed, complete, queued]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["status", "--state", "faild"], 'unknown state "faild": did you mean failed?'),
-        (["status", "--since", "yesterday"], "--since: "),
-        (["amis", "--region", "us-east1"], 'unknown region "us-east1": did you mean us-east-1?'),
-        (["amis", "--type", "hvm-gp9"], 'unknown AMI type "hvm-gp9"'),
-        (["amis", "--type", "gp9"], 'unknown AMI type "gp9"'),
-    ],
-)
-def test_filter_that_nothing_can_match_is_refused(
-    run: Run, x86_job: str, arguments: list[str], said: str
-) -> None:
-    refused = run(*arguments)
-    assert (refused.exit_code, said in refused.stderr) == (2, True), refused.stderr
-
-
 def test_list_for_people_has_the_active_and_the_last_ended_jobs(run: Run, store: Store) -> None:
     first, *_ = names = submit(store, 53)
     for name in names[:-1]:
@@ -91,88 +146,3 @@ def test_status_tells_what_a_running_job_waits_for(run: Run, store: Store, x86_j
     store.set_region(x86_job, "eu-west-1", step="write")
     (row,) = json.loads(run("status", "--json").stdout)
     assert "waits" not in row
-
-
-@pytest.mark.process
-def test_narrow_terminal_shows_each_job_and_step_whole(
-    config: Path, store: Store, x86_job: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.begin(x86_job, 1)
-    store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
-    ended: list[bool] = []
-
-    def seen(so_far: str) -> None:
-        if "write 40 %" in so_far and not ended:
-            ended.append(True)
-            finish(store, x86_job, "complete")
-
-    # It is as wide as a job's name is long, and 20 columns more.
-    shown = on_terminal(config, "status", "--watch", x86_job, seen=seen, columns=76)
-    assert ended, shown
-    listed = on_terminal(config, "status", columns=60)
-    assert x86_job in listed
-    assert "complete, 0 of 1 public" in re.sub(r"\x1b\[[\d;]*m", "", listed)
-
-
-@pytest.mark.process
-def test_watch_in_a_pipe_repeats_no_line(config: Path, store: Store, x86_job: str) -> None:
-    store.begin(x86_job, 1)
-    with subprocess.Popen(
-        [FEDIMG, "status", "--watch", x86_job],
-        env={**os.environ, "FEDIMG_CONFIG": str(config)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        first = process.stdout.readline()
-
-        def again() -> None:
-            # The same step, over seconds.
-            for _ in range(4):
-                store.set_region(x86_job, "us-east-1", step="write", detail="40 %")
-                time.sleep(0.6)
-            finish(store, x86_job, "complete")
-
-        thread = threading.Thread(target=again)
-        thread.start()
-        rest = process.stdout.readlines()
-        thread.join()
-    texts = [" ".join([*line.split()[:3], *line.split()[4:]]) for line in [first, *rest]]
-    assert len(texts) == len(set(texts)), texts
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("output", ["full", "closed", "nobody"])
-@pytest.mark.parametrize("option", [[], ["--json"]])
-def test_output_that_cannot_be_written_is_one_line_and_the_commands_own_status(
-    config: Path, store: Store, x86_job: str, output: str, option: list[str]
-) -> None:
-    command = f"{FEDIMG} cancel {x86_job} {' '.join(option)}"
-    redirected = {
-        "full": f"{command} > /dev/full",
-        "closed": f"{command} >&-",
-        # The shell's `true` has gone when the command comes to write.
-        "nobody": f"(sleep 0.1; {command}; echo status $? >&2) | true",
-    }[output]
-    done = subprocess.run(
-        ["bash", "-c", redirected],
-        env={**os.environ, "FEDIMG_CONFIG": str(config)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    about = [line for line in done.stderr.splitlines() if "standard output" in line]
-    assert len(about) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert (done.returncode == 0) if output != "nobody" else "status 0" in done.stderr
-    row = store.job(x86_job)
-    assert row
-    assert row.state == "cancelled"
-
-
-@pytest.mark.process
-def test_piped_rows_have_a_header(config: Path, store: Store, x86_job: str) -> None:
-    first, second = program(config, "status").stdout.splitlines()
-    assert first.split() == ["JOB", "STATE-OR-REGION", "STEP", "UPDATED", "REASON-OR-DETAIL"]
-    assert second.split()[:3] == [x86_job, "queued", "queued"]
-    assert program(config, "amis").stdout == ""

@@ -1,4 +1,7 @@
-"""Missed entries are listed by the lab's Koji, over HTTP, and put on a real queue, once."""
+"""Missed entries are listed by the lab's Koji, over HTTP, and put on a real queue, once.
+
+Follows fedimg/intake/watermarks.py.
+"""
 
 from __future__ import annotations
 

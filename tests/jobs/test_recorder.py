@@ -1,4 +1,7 @@
-"""The rows that a job's events leave in the store and the outbox."""
+"""The rows that a job's events leave in the store and the outbox.
+
+Follows fedimg/progress.py.
+"""
 
 import time
 from contextlib import closing

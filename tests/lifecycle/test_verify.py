@@ -1,4 +1,9 @@
-"""Record and EC2 are compared: fedimg.lifecycle.comparison, verify and repair, on the lab's EC2."""
+"""Record and EC2 are compared: fedimg.lifecycle.comparison, verify and repair, on the lab's EC2.
+
+Follows fedimg/aws/inventory.py, fedimg/aws/read_back.py, fedimg/lifecycle/comparison.py,
+fedimg/lifecycle/problems.py, fedimg/lifecycle/read_back.py, fedimg/lifecycle/repair.py,
+fedimg/store/verifications.py.
+"""
 
 from __future__ import annotations
 

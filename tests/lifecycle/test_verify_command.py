@@ -1,6 +1,6 @@
 """`fedimg verify`, as an operator runs it, against the lab's EC2.
 
-Follows fedimg/cli/verify_command.py.
+Follows fedimg/cli/verify_command.py, fedimg/cli/lifecycle_output.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""An image is withdrawn, restored and accepted as a person made it, on the lab."""
+"""An image is withdrawn, restored and accepted as a person made it, on the lab.
+
+Follows fedimg/aws/permissions.py, fedimg/lifecycle/accept.py, fedimg/lifecycle/targets.py,
+fedimg/store/withdrawals.py.
+"""
 
 from __future__ import annotations
 

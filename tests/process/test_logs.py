@@ -1,4 +1,7 @@
-"""Log records become lines with fields, or journal entries with priority and fields."""
+"""Log records become lines with fields, or journal entries with priority and fields.
+
+Follows fedimg/process/log_context.py.
+"""
 
 import logging
 import os

@@ -1,6 +1,7 @@
 """A further region that is gone, hangs or takes no call: the others never wait for it.
 
-Follows fedimg/services/ec2.py, fedimg/aws/client/availability.py.
+Follows fedimg/services/ec2.py, fedimg/aws/client/availability.py,
+fedimg/services/running_branches.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The checks that fedimg brings, on test instances that are confined processes.
 
-Follows fedimg/aws/boot/checks.py, fedimg/aws/boot/check_scripts/*.sh.
+Follows fedimg/aws/boot/checks.py, fedimg/aws/boot/check_scripts/*.sh,
+fedimg/aws/boot/boot_check.py, fedimg/aws/boot/reboot.py, fedimg/services/boot_checks.py.
 """
 
 from __future__ import annotations

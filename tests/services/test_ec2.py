@@ -1,4 +1,9 @@
-"""One image through EC2Service, on an EC2 whose instances run: what comes out, what goes wrong."""
+"""One image through EC2Service, on an EC2 whose instances run: what comes out, what goes wrong.
+
+Follows fedimg/aws/write/utility_instance.py, fedimg/services/job_context.py,
+fedimg/services/recorded.py, fedimg/services/region_steps.py, fedimg/services/site.py,
+fedimg/services/writing.py.
+"""
 
 from __future__ import annotations
 

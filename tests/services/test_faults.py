@@ -1,6 +1,6 @@
 """One image through EC2Service while EC2 goes wrong by a plan: nothing lost, double, or left.
 
-Follows fedimg/services/ec2.py, fedimg/aws/client/retrying.py.
+Follows fedimg/services/ec2.py, fedimg/aws/client/retrying.py, fedimg/aws/instance/attempts.py.
 """
 
 from __future__ import annotations

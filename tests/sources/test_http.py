@@ -1,4 +1,7 @@
-"""Small files read over HTTP from servers that send as they please: the limits hold."""
+"""Small files read over HTTP from servers that send as they please: the limits hold.
+
+Follows fedimg/sources/deadline.py.
+"""
 
 from __future__ import annotations
 

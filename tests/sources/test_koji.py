@@ -1,4 +1,7 @@
-"""The hub's word about tasks and builds, from the lab's Koji over real XML-RPC."""
+"""The hub's word about tasks and builds, from the lab's Koji over real XML-RPC.
+
+Follows fedimg/sources/xmlrpc.py.
+"""
 
 import hashlib
 import socket

@@ -1,4 +1,7 @@
-"""An image's size and version, as file servers give them, and answers that are not believed."""
+"""An image's size and version, as file servers give them, and answers that are not believed.
+
+Follows fedimg/sources/file_server.py.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Logins and commands over SSH, against real and misbehaving servers.
+
+Follows fedimg/ssh/output.py, fedimg/ssh/process.py, fedimg/ssh/protocol.py.
+"""
+
 import asyncio
 import logging
 import os

@@ -1,4 +1,7 @@
-"""Upgrades of databases that an older version created."""
+"""Upgrades of databases that an older version created.
+
+Follows fedimg/store/tables.py.
+"""
 
 from __future__ import annotations
 

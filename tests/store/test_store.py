@@ -1,3 +1,8 @@
+"""Jobs, AMIs and messages in the database.
+
+Follows fedimg/store/amis.py, fedimg/store/outbox.py, fedimg/store/rows.py.
+"""
+
 import json
 import os
 import sqlite3

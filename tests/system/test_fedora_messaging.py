@@ -1,4 +1,7 @@
-"""Through a real RabbitMQ and `fedora-messaging consume`: announcements in, messages out."""
+"""Through a real RabbitMQ and `fedora-messaging consume`: announcements in, messages out.
+
+Follows fedimg/bus/amqp_liveness.py.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""The leases of several workers on one PostgreSQL.
+
+Follows fedimg/store/url.py.
+"""
+
 from __future__ import annotations
 
 import signal

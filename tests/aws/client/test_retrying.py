@@ -1,4 +1,7 @@
-"""Test clients that wait while the lab's EC2 does not answer."""
+"""Test clients that wait while the lab's EC2 does not answer.
+
+Follows fedimg/aws/client/clients.py.
+"""
 
 import json
 import threading

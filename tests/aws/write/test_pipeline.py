@@ -1,4 +1,8 @@
-"""Test the pipeline with a web server and real threads, for files with all kinds of blocks."""
+"""Test the pipeline with a web server and real threads, for files with all kinds of blocks.
+
+Follows fedimg/aws/write/blocks.py, fedimg/aws/write/disk_hash.py, fedimg/aws/write/download.py,
+fedimg/aws/write/reassembly.py, fedimg/aws/write/thread_group.py.
+"""
 
 import hashlib
 import io

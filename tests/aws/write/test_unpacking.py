@@ -1,3 +1,8 @@
+"""Blocks of .xz files are unpacked.
+
+Follows fedimg/aws/write/xz_dictionary.py.
+"""
+
 import io
 import lzma
 import random

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fedimg.images import AMI, AMIType
+from fedimg.store.added_regions import AddedRegions
+from fedimg.store.store import Store
+from tests.cli.conftest import Run, finish, record_amis
+
+
+@pytest.mark.parametrize("state", ["failed", "incomplete", "cancelled"])
+def test_ended_job_is_retried(run: Run, store: Store, x86_job: str, state: str) -> None:
+    finish(store, x86_job, state)
+    result = run("retry", x86_job, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "queued")
+    row = store.job(x86_job)
+    assert row is not None
+    assert row.run == 2
+
+
+def test_active_job_is_not_retried(run: Run, x86_job: str) -> None:
+    result = run("retry", x86_job)
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "queued" in result.stderr
+
+
+def test_complete_job_has_nothing_to_retry(run: Run, store: Store, x86_job: str) -> None:
+    finish(store, x86_job, "complete")
+    result = run("retry", x86_job)
+    assert result.exit_code == 0
+    assert "nothing is left to do" in result.stderr
+
+
+def publish_amis(store: Store, region: str) -> None:
+    record_amis(store, X86, region, "hvm-gp2")
+    for row in store.amis():
+        if row.region == region:
+            kind = AMIType.parse("hvm-gp2")
+            store.publish_ami(AMI(row.ami, row.name, region, kind, row.snapshot))
+
+
+def test_complete_job_is_added_to_a_region_once(run: Run, store: Store, x86_job: str) -> None:
+    def answer() -> tuple[int, str]:
+        result = run("retry", x86_job, "--region", "eu-west-1")
+        return result.exit_code, result.stderr
+
+    finish(store, x86_job, "incomplete")
+    publish_amis(store, "us-east-1")
+    assert answer()[0] == 5
+    assert "comes first" in answer()[1]
+    finish(store, x86_job, "complete")
+    assert answer()[0] == 0
+    assert AddedRegions(store).of(x86_job, 2) == ["eu-west-1"]
+    assert answer()[0] == 5
+    assert "it is queued" in answer()[1]
+    finish(store, x86_job, "complete")
+    publish_amis(store, "eu-west-1")
+    assert answer()[0] == 5
+    assert "is public in eu-west-1" in answer()[1]
+
+
+def test_region_is_added_where_the_site_publishes_and_the_origin_has_the_image(
+    run: Run, store: Store, x86_job: str
+) -> None:
+    finish(store, x86_job, "complete")
+    result = run("retry", x86_job, "--region", "eu-west-1")
+    assert (result.exit_code, "no public AMI in us-east-1" in result.stderr) == (5, True)
+    result = run("retry", x86_job, "--region", "us-west-2")
+    assert (result.exit_code, "does not publish in us-west-2" in result.stderr) == (2, True)
+
+
+def test_cancelling_a_job_twice_is_no_error(run: Run, x86_job: str) -> None:
+    for _ in range(2):
+        result = run("cancel", x86_job, "--json")
+        assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "cancelled")
+
+
+def test_ended_job_is_not_cancelled(run: Run, store: Store, x86_job: str) -> None:
+    finish(store, x86_job, "complete")
+    assert run("cancel", x86_job).exit_code == 5
