@@ -1,3 +1,8 @@
+"""The newest public image of each edition.
+
+Follows fedimg/catalogue/documents.py, fedimg/catalogue/record.py, fedimg/store/publications.py.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Callable

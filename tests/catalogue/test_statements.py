@@ -1,4 +1,7 @@
-"""Statements are signed and can be checked by others: fedimg.catalogue.statements, signing_key."""
+"""Statements are signed and can be checked by others: fedimg.catalogue.statements, signing_key.
+
+Follows fedimg/catalogue/signing_key.py, fedimg/store/catalogue_keys.py.
+"""
 
 from __future__ import annotations
 

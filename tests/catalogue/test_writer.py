@@ -1,4 +1,7 @@
-"""The catalogue is written from the record: fedimg.catalogue.writer, record, files, documents."""
+"""The catalogue is written from the record: fedimg.catalogue.writer, record, files, documents.
+
+Follows fedimg/catalogue/files.py.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Jobs are retried, cancelled, and added to a region.
+
+Follows fedimg/store/added_regions.py.
+"""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +12,7 @@ import pytest
 from fedimg.images import AMI, AMIType
 from fedimg.store.added_regions import AddedRegions
 from fedimg.store.store import Store
-from tests.cli.conftest import Run, finish, record_amis
+from tests.cli.conftest import X86, Run, finish, record_amis
 
 
 @pytest.mark.parametrize("state", ["failed", "incomplete", "cancelled"])

@@ -1,4 +1,8 @@
-"""AMIs are deprecated, disabled and removed: fedimg.lifecycle.pruning and prune, on the lab."""
+"""AMIs are deprecated, disabled and removed: fedimg.lifecycle.pruning and prune, on the lab.
+
+Follows fedimg/aws/retirement.py, fedimg/lifecycle/observation.py, fedimg/lifecycle/prune.py,
+fedimg/store/prunings.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Whole workers change AMIs, and are killed at each step: SQLite and PostgreSQL.
 
-Follows fedimg/lifecycle/withdraw_and_restore.py and fedimg/lifecycle/pruning.py.
+Follows fedimg/lifecycle/withdraw_and_restore.py, fedimg/lifecycle/pruning.py,
+fedimg/lifecycle/change_workflow.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A region that appears later: new jobs go there, and `retry JOB --region` brings old ones."""
+"""A region that appears later: new jobs go there, and `retry JOB --region` brings old ones.
+
+Follows fedimg/services/region_addition.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Run `fedimg web` as a process.
 
-Follows fedimg/web/server.py.
+Follows fedimg/web/server.py, fedimg/cli/web_command.py.
 """
 
 from __future__ import annotations
