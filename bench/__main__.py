@@ -18,6 +18,7 @@ BENCHMARKS = {
     "queue": "waiting_jobs",
     "intake": "intake",
     "regions": "regions",
+    "verify": "verify",
     "away": "away",
     "scale": "several_workers",
 }

@@ -62,9 +62,10 @@ def verify(
 
     settings, store, clients = call.settings, call.store(), Clients()
     job_name = find(store, job).job if job else None
-    recorded = store.all_amis()
-    _refuse_unknown(recorded, amis or [])
     partly = bool(amis or image or job_name)
+    # All rows of a large site at once take hundreds of MiB.
+    recorded = store.all_amis() if partly or read_bytes else []
+    _refuse_unknown(recorded, amis or [])
 
     def chosen(row: AMIRow) -> bool:
         return (
@@ -73,8 +74,10 @@ def verify(
             and job_name in (None, row.job)
         )
 
-    where = {row.region for row in recorded if chosen(row)}
-    if not partly:
+    if partly:
+        where = {row.region for row in recorded if chosen(row)}
+    else:
+        where = store.ami_regions()
         enabled = settings.ec2.model_copy(update={"regions": [], "exclude_regions": []})
         where |= set(regions.selected(clients.ec2(settings.ec2.origin), enabled))
     if region is not None:

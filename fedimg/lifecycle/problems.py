@@ -77,17 +77,12 @@ def problems(store: Store) -> list[str]:
             texts.append(
                 f"{change.job}: {change.what} in {change.region} is not finished: {change.error}"
             )
-    undecided = sum(row.state == rows.UNKNOWN for row in store.all_amis())
-    if undecided:
+    if undecided := sum(store.count_amis([rows.UNKNOWN]).values()):
         texts.append(
             f"{undecided} AMIs were private when the database was rebuilt, and a person has to "
             "decide about them: 'fedimg amis --state unknown' lists them"
         )
-    unfinished: dict[tuple[str, str, str], int] = {}
-    for row in store.all_amis():
-        if row.state in _UNFINISHED:
-            key = (row.region, row.image, row.state)
-            unfinished[key] = unfinished.get(key, 0) + 1
+    unfinished = store.count_amis(list(_UNFINISHED))
     texts += [
         f"{image} in {region}: {_UNFINISHED[state]} is not finished for {count} AMIs"
         for (region, image, state), count in sorted(unfinished.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from fedimg.aws import permissions, publish, tags
 from fedimg.aws.client.clients import Clients
@@ -60,8 +61,15 @@ def plan(
         if each.kind in (Kind.OTHER_SNAPSHOT, Kind.MISSING, Kind.DISABLED)
     }
     private = {(each.region, each.id) for each in differences if each.kind is Kind.PRIVATE}
-    actions: list[Action] = []
+    unseen = private | hindered
+    job = cache(job)
+    # Each action once, as a snapshot's difference is told for each of its AMIs.
+    actions: dict[tuple[str, str, str], Action] = {}
     left: list[str] = []
+
+    def add(what: str, key: tuple[str, str], row: AMIRow) -> None:
+        actions.setdefault((what, *key), Action(what, *key, row))
+
     for each in differences:
         key = (each.region, each.id)
         if each.kind is Kind.PRIVATE:
@@ -71,28 +79,24 @@ def plan(
             ):
                 left.append(f"{each.id} in {each.region} stays private: {why}")
             else:
-                actions.append(Action("publish AMI", each.region, each.id, row))
+                add("publish AMI", key, row)
         elif each.kind is Kind.SNAPSHOT_PRIVATE:
             visible = [
                 row
                 for row in by_snapshot[key]
-                if row.state == rows.PUBLIC and (row.region, row.ami) not in private | hindered
+                if row.state == rows.PUBLIC and (row.region, row.ami) not in unseen
             ]
             if visible and not not_to_publish(
                 visible[0], job(visible[0].job), hindered=False, named=True
             ):
-                action = Action("publish snapshot", each.region, each.id, visible[0])
-                if action not in actions:
-                    actions.append(action)
+                add("publish snapshot", key, visible[0])
         elif each.kind is Kind.PUBLIC and by_ami[key].state != rows.DELETED:
-            actions.append(Action("hide AMI", each.region, each.id, by_ami[key]))
+            add("hide AMI", key, by_ami[key])
         elif each.kind is Kind.SNAPSHOT_PUBLIC:
-            action = Action("hide snapshot", each.region, each.id, by_snapshot[key][0])
-            if not any((one.what, one.id) == (action.what, action.id) for one in actions):
-                actions.append(action)
+            add("hide snapshot", key, by_snapshot[key][0])
         else:
             left.append(f"{each.id} in {each.region}: {each.text}: only reported")
-    return Plan(actions, left)
+    return Plan(list(actions.values()), left)
 
 
 def carry_out(

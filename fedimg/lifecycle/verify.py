@@ -29,6 +29,8 @@ from fedimg.untrusted.quoting import one_line
 
 #: For how many seconds a region that fails is asked again.
 _OUTAGE_SECONDS = 30.0
+#: A region with 4,000 AMIs takes 20 MiB while it is compared.
+_REGIONS_AT_ONCE = 10
 
 _log = logging.getLogger(__name__)
 
@@ -60,27 +62,24 @@ def verify_regions(
     `chosen` limits the comparison to some AMIs; without it, unrecorded resources of the site and
     block public access are reported, too. The record of the comparison is written to the store.
     """
-    # Read before the record, in which a change that has ended is the AMI's own state.
-    deprecating = {
-        (change.job, change.region)
-        for change in Withdrawals(store).changes()
-        if change.what == DEPRECATE
-    }
-    # Read before EC2: an AMI is recorded as public only after it became public.
-    recorded = store.all_amis()
-    live = {job.job for job in store.jobs(LIVE)}
-    by_region: dict[str, list[AMIRow]] = {region: [] for region in regions}
-    for row in recorded:
-        if row.region in by_region:
-            by_region[row.region].append(row)
+    live_before = _live(store)
     verifications = Verifications(store)
     stop = stop or threading.Event()
     limits = settings.ec2.limits
     limits = limits.model_copy(update={"outage": min(limits.outage, _OUTAGE_SECONDS)})
 
     def one(region: str) -> RegionResult:
-        rows = [row for row in by_region[region] if chosen is None or chosen(row)]
+        # Read before the record, in which a change that has ended is the AMI's own state.
+        deprecating = {
+            (change.job, change.region)
+            for change in Withdrawals(store).changes()
+            if change.what == DEPRECATE
+        }
+        # Read before EC2: an AMI is recorded as public only after it became public.
+        recorded = store.all_amis(region)
+        rows = [row for row in recorded if chosen is None or chosen(row)]
         # What a running job makes, and has not made public, changes all the time.
+        live = live_before | _live(store)
         compared = [row for row in rows if row.public or row.job not in live]
         ec2 = RetryingClient(clients, region, Waiter(limits, stop))
         at = time.time()
@@ -99,8 +98,7 @@ def verify_regions(
         differences = comparison.compare(compared, seen, deprecating)
         if chosen is None:
             differences += comparison.blocked(seen)
-            now_live = live | {job.job for job in store.jobs(LIVE)}
-            differences += comparison.unrecorded(by_region[region], seen, now_live)
+            differences += comparison.unrecorded(recorded, seen, live | _live(store))
             verifications.record_region(
                 region,
                 at,
@@ -118,10 +116,14 @@ def verify_regions(
         return RegionResult(region, len(compared), differences)
 
     results = run_parallel(
-        {region: (lambda region=region: one(region)) for region in by_region},  # type: ignore[misc]
-        max(1, len(by_region)),
+        {region: (lambda region=region: one(region)) for region in regions},  # type: ignore[misc]
+        _REGIONS_AT_ONCE,
     )
     return [results[region] for region in sorted(results)]
+
+
+def _live(store: Store) -> set[str]:
+    return {job.job for job in store.jobs(LIVE)}
 
 
 def text_of(difference: Difference) -> str:
@@ -156,7 +158,7 @@ class DailyVerification:
         due = self._last() + interval
         if (wait := due - time.time()) > 0:
             return min(wait, _IDLE_SECONDS)
-        recorded = {row.region for row in self._store.amis()}
+        recorded = self._store.ami_regions()
         if recorded:
             regions = recorded | set(self._regions())
             results = verify_regions(
@@ -207,12 +209,15 @@ def _new_attributes(
 
 def _by_ami(compared: Sequence[AMIRow], differences: Sequence[Difference]) -> dict[str, str]:
     """Return the texts of the differences by AMI; a snapshot's belong to each of its AMIs."""
+    of: dict[str, list[str]] = {}
+    for row in compared:
+        for id in (row.ami, row.snapshot):
+            of.setdefault(id, []).append(row.ami)
     texts: dict[str, list[str]] = {}
     for difference in differences:
         text = f"{difference.kind}: {difference.text}"
-        for row in compared:
-            if difference.id in (row.ami, row.snapshot):
-                found = texts.setdefault(row.ami, [])
-                if text not in found:
-                    found.append(text)
+        for ami in of.get(difference.id, ()):
+            found = texts.setdefault(ami, [])
+            if text not in found:
+                found.append(text)
     return {ami: "; ".join(found) for ami, found in texts.items()}

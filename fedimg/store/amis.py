@@ -138,5 +138,20 @@ class AMIs(Database):
         if region is not None:
             query = query.where(amis.c.region == region)
         with self.engine.connect() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [AMIRow(**{**row, "state": row["state"] or ""}) for row in rows]
+            return [
+                AMIRow(**{**row, "state": row["state"] or ""})
+                for row in connection.execute(query).mappings()
+            ]
+
+    def ami_regions(self) -> set[str]:
+        """Return the regions of the recorded AMIs that are not deleted."""
+        query = sa.select(amis.c.region).where(amis.c.state.is_distinct_from(DELETED)).distinct()
+        with self.engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
+    def count_amis(self, states: Collection[str]) -> dict[tuple[str, str, str], int]:
+        """Return how many AMIs are in some states, by region, image and state."""
+        key = (amis.c.region, amis.c.image, amis.c.state)
+        query = sa.select(*key, sa.func.count()).where(amis.c.state.in_(states)).group_by(*key)
+        with self.engine.connect() as connection:
+            return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}

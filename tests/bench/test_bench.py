@@ -27,6 +27,7 @@ KEYS = {
     "scale": {"jobs_an_hour_1", "takeover_seconds_2", "commits_a_job_2"},
     "away": {"in_a_row_over_without", "alone_over_without"},
     "regions": {"wall_seconds_2", "calls_per_ami_2"},
+    "verify": {"calls_a_region", "cpu_seconds", "peak_mib", "lab_cpu_seconds"},
 }
 
 

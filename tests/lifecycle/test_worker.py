@@ -252,7 +252,9 @@ def test_another_worker_goes_on_with_a_dead_ones_removal(
 
 
 @pytest.mark.parametrize("store", ["postgresql"], indirect=True)
-def test_another_worker_goes_on_with_a_dead_ones_withdrawal(site: Site, workers: Workers) -> None:
+def test_another_worker_goes_on_with_a_dead_ones_withdrawal_and_restoration(
+    site: Site, workers: Workers
+) -> None:
     images = [site.publish() for _ in range(2)]
     for image in images:
         withdraw(site, image.name)
@@ -262,3 +264,10 @@ def test_another_worker_goes_on_with_a_dead_ones_withdrawal(site: Site, workers:
     until(lambda: all_are(site, rows.WITHDRAWN), workers)
     assert differences(site) == []
     assert announced(site, "image.withdraw") == 8
+
+    for image in images:
+        Withdrawals(site.store).restore(targets.to_restore(site.store, image.name).amis, by="me")
+    workers.start("_share")
+    until(lambda: all_are(site, rows.PUBLIC), workers)
+    assert differences(site) == []
+    assert announced(site, "image.restore") == 8

@@ -1,0 +1,105 @@
+"""verify: what the comparison of a large record with EC2 costs, in calls, time and memory."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import many_amis
+from bench.deployment import PATIENCE
+from bench.processes import cpu_seconds
+from bench.results import Result
+from bench.site_process import READY
+from fedimg.store.store import Store
+from lab import running
+from lab.access_keys import AccessKey
+from lab.clients import aws_environment
+from lab.processes import Process
+
+_IMAGES, _REGIONS = 1000, 34
+#: The longest page that EC2 gives.
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """The seconds and memory of one command, and what it printed."""
+
+    wall: float
+    cpu: float
+    peak_mib: float
+    answer: Any
+
+
+def run(tiny: bool) -> Result:
+    """Compare 1,000 images of four types in 34 regions with an EC2 that has just these."""
+    images, regions = (3, 2) if tiny else (_IMAGES, _REGIONS)
+    told = json.dumps({"images": images, "regions": regions})
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(temporary)
+        command = [sys.executable, "-m", "bench.many_amis", str(folder), told]
+        with Process(command, Path.cwd(), {}, folder / "ec2.log") as ec2:
+            ec2.wait_for(READY, PATIENCE)
+            site = running.read(folder)
+            store = Store(folder / "state")
+            many_amis.record(store, images, site["regions"])
+            store.close()
+            environment = _environment(folder, site)
+            before, lab_cpu = _calls(site), cpu_seconds(ec2.pid)
+            cost = _measured(["verify", "--json"], environment)
+            calls = _calls(site) - before
+            lab_cpu = cpu_seconds(ec2.pid) - lab_cpu
+    amis = images * regions * len(many_amis.TYPES)
+    if cost.answer["amis"] != amis or cost.answer["differences"] or cost.answer["not_compared"]:
+        raise RuntimeError(
+            f"the record and EC2 are equal, and fedimg said {str(cost.answer)[:500]}"
+        )
+    of_regions = calls.total() - calls["DescribeRegions"]
+    pages = -(-amis // regions // _PAGE) + 2 * -(-images // _PAGE) + 2
+    figures = {
+        "amis": amis,
+        "regions": regions,
+        "calls_a_region": of_regions / regions,
+        **{f"calls_{name}": count for name, count in sorted(calls.items())},
+        "cpu_seconds": cost.cpu,
+        "cpu_microseconds_an_ami": 1e6 * cost.cpu / amis,
+        "peak_mib": cost.peak_mib,
+        "wall_seconds": cost.wall,
+        "lab_cpu_seconds": lab_cpu,
+    }
+    return Result("verify", figures, {"calls_a_region": pages})
+
+
+def _environment(folder: Path, site: dict[str, Any]) -> dict[str, str]:
+    config = folder / "fedimg.toml"
+    config.write_text(
+        f'site = "{many_amis.SITE}"\nstate_directory = "state"\n'
+        f'[ec2]\norigin = "{site["regions"][0]}"\n'
+    )
+    key = AccessKey(*site["account_key"])
+    aws = aws_environment(folder / "aws", site["ec2"], site["regions"][0], key)
+    return {**os.environ, **aws, "FEDIMG_CONFIG": str(config)}
+
+
+def _calls(site: dict[str, Any]) -> Counter[str]:
+    return Counter(running.ask(site, "calls").get("EC2", {}))
+
+
+def _measured(arguments: list[str], environment: dict[str, str]) -> _Cost:
+    """Run a command of fedimg's; its own processor time is what the kernel counted of it."""
+    program = str(Path(sys.executable).parent / "fedimg")
+    began = time.monotonic()
+    with subprocess.Popen([program, *arguments], env=environment, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        printed = run.stdout.read()
+        _, _, used = os.wait4(run.pid, 0)
+        run.returncode = 0
+    wall = time.monotonic() - began
+    cpu = used.ru_utime + used.ru_stime
+    return _Cost(wall, cpu, used.ru_maxrss / 1024, json.loads(printed))
