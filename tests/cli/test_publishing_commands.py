@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedimg.cli.output import Output
 from fedimg.store.store import Store
 from fedimg.worker.lease import FileLease
 from tests.cli.conftest import FOLDER, X86, X86_URL, Run, finish, program
@@ -47,15 +48,24 @@ def test_other_checksum_at_the_same_url_is_refused(run: Run, store: Store, x86_j
     ("state", "status"), [("complete", 0), ("incomplete", 4), ("failed", 1), ("cancelled", 1)]
 )
 def test_upload_with_wait_exits_by_the_state_of_the_job(
-    run: Run, store: Store, state: str, status: int
+    run: Run, store: Store, monkeypatch: pytest.MonkeyPatch, state: str, status: int
 ) -> None:
+    written, print_line = threading.Event(), Output.line
+
+    def line(output: Output, text: str) -> None:
+        print_line(output, text)
+        if " write " in text:
+            written.set()
+
     def work() -> None:
         while store.job(X86.job) is None:
             time.sleep(0.05)
         store.begin(X86.job, 1)
         store.set_region(X86.job, "us-east-1", step="write", detail="40 %")
-        time.sleep(0.8)
+        written.wait(60)
         store.end(X86.job, 1, state, "a reason" if status else None)
+
+    monkeypatch.setattr(Output, "line", line)
 
     worker = threading.Thread(target=work)
     worker.start()
