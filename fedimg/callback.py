@@ -29,6 +29,7 @@ from fedimg.process.backoff import Backoff
 from fedimg.process.wait_log import WaitLog
 from fedimg.store.heartbeats import CONSUMER
 from fedimg.store.store import Store
+from fedimg.untrusted.failures import reason
 
 #: Pauses, in seconds, before a message that could not be stored is returned to the broker, which
 #: delivers it again at once. SIGTERM takes effect after the pause.
@@ -150,7 +151,7 @@ def _validating(read: Callable[..., Message]) -> Callable[..., Message]:
             if exhausted(error):
                 # The process, not the message, is at fault: the broker has to keep the message.
                 raise
-            _log.warning("dropped a message that cannot be read: %.300r", error)
+            _log.warning("dropped a message that cannot be read: %s", reason(error))
             raise ValidationError(error) from error
 
     return get_message

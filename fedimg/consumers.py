@@ -23,6 +23,7 @@ from fedimg.process.backoff import Backoff
 from fedimg.process.wait_log import WaitLog
 from fedimg.store.heartbeats import HUB, INTERVAL
 from fedimg.store.store import Store, StoreError
+from fedimg.untrusted.quoting import quoted
 
 #: Pauses, in seconds, between two tries to store an entry.
 _BACKOFF = Backoff(0.5, 30.0)
@@ -122,7 +123,7 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
         except SignatureRefused as error:
             with self._counting:
                 self._rejected[error.fault] += 1
-            raise RuntimeWarning(f"rejected a message on {topic!a:.100}: {error}") from error
+            raise RuntimeWarning(f"rejected a message on {quoted(topic, 100)}: {error}") from error
 
     def unstored(self) -> list[str]:
         """Return the entries that were received and are not stored yet."""

@@ -11,6 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator
 
+from fedimg.untrusted.quoting import quoted
+
 #: Valid names of files, builds and sources: Koji's file names, and RPM's versions and releases. Any
 #: other name is rejected before it reaches a path, a tag or a shell.
 FILE_NAME = re.compile(r"[A-Za-z0-9._+-][A-Za-z0-9._+~^-]{0,199}")
@@ -78,22 +80,22 @@ class RawImage:
         parts = urlsplit(self.url)
         # parts.port raises ValueError for an invalid port.
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError(f"image URL {self.url!r} is not an http or https URL")
+            raise ValueError(f"image URL {quoted(self.url)} is not an http or https URL")
         if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
             raise ValueError(
-                f"image URL {self.url!r} contains characters that a URL must not contain"
+                f"image URL {quoted(self.url)} contains characters that a URL must not contain"
             )
         fits = FILE_NAME.fullmatch(self.file_name) and self.file_name.endswith(RAW_SUFFIX)
         if not fits or not self.name:
             raise ValueError(
-                f"image URL {self.url!r} does not end in a file name like NAME{RAW_SUFFIX}"
+                f"image URL {quoted(self.url)} does not end in a file name like NAME{RAW_SUFFIX}"
             )
         for what, value in (("build", self.build), ("source", self.source)):
             if not FILE_NAME.fullmatch(value):
-                raise ValueError(f"image {what} {value!r} is not a name that Koji makes")
+                raise ValueError(f"image {what} {quoted(value)} is not a name that Koji makes")
         if len(self.job) > _JOB_LENGTH:
             raise ValueError(
-                f"the job's name {self.job!r} has more than {_JOB_LENGTH} characters, "
+                f"the job's name {quoted(self.job)} has more than {_JOB_LENGTH} characters, "
                 "the most of an EC2 tag"
             )
         if self.size is not None and not 0 < self.size <= LARGEST:
@@ -103,8 +105,8 @@ class RawImage:
             length = CHECKSUM_DIGITS.get(algorithm)
             if not length or not re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
                 raise ValueError(
-                    f"checksum {self.checksum!r} is not of the form ALGORITHM:HEX, with ALGORITHM "
-                    "one of " + ", ".join(CHECKSUM_DIGITS)
+                    f"checksum {quoted(self.checksum)} is not of the form ALGORITHM:HEX, with "
+                    "ALGORITHM one of " + ", ".join(CHECKSUM_DIGITS)
                 )
 
     @property
@@ -177,7 +179,7 @@ class AMIType:
         """Parse a type such as `hvm-gp2`. Raises ValueError for an invalid one."""
         virtualization, _, volume_type = text.partition("-")
         if volume_type not in VOLUME_TYPES:
-            raise ValueError(f"AMI type {text!r} does not end in {' or '.join(VOLUME_TYPES)}")
+            raise ValueError(f"AMI type {quoted(text)} does not end in {' or '.join(VOLUME_TYPES)}")
         return cls(Virtualization(virtualization), volume_type)
 
 

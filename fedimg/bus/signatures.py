@@ -17,6 +17,7 @@ import fedmsg.crypto
 import fedmsg.crypto.utils
 
 from fedimg.bus import revocation
+from fedimg.untrusted.quoting import quoted
 
 #: Most characters of a reason; fedmsg's own reasons may quote the whole message.
 _LONGEST_REASON = 200
@@ -75,7 +76,7 @@ class Signatures:
         policy = self._config.get("routing_policy") or {}
         if not isinstance(topic, str) or not policy.get(topic):
             raise SignatureRefused(
-                Fault.NO_POLICY, f"routing_policy names no signer for {topic!r:.100}"
+                Fault.NO_POLICY, f"routing_policy names no signer for {quoted(topic, 100)}"
             )
         self._reload_files()
         self._check_revocation_lists()

@@ -138,7 +138,9 @@ def jobs(rows: list[JobRow]) -> Finding:
     named = ", ".join(f"{row.job} ({row.state})" for row in bad[-_NAMED:])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     hint = "'fedimg status JOB' has the reason; correct it, then 'fedimg retry JOB'"
-    return Finding("jobs", Status.WARNING, f"not well: {named}{more}", hint)
+    return Finding(
+        "jobs", Status.WARNING, f"failed, incomplete or not cleaned up: {named}{more}", hint
+    )
 
 
 def _silent(beat: Heartbeat) -> str:

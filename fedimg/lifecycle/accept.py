@@ -31,8 +31,11 @@ def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
     Raises CannotAccept, and EC2ServiceException when EC2 cannot be asked.
     """
     if row.state in (rows.WITHDRAWING, rows.RESTORING, rows.DISABLING, rows.DELETING):
-        raise CannotAccept(f"AMI {row.ami} is {row.state}: the worker has not finished that yet")
-    with explained("looking at the AMI", image=row.image, region=row.region, step="accept"):
+        raise CannotAccept(
+            f"AMI {row.ami} is {row.state}: the worker has not finished this change yet; repeat "
+            "the command later"
+        )
+    with explained("describing the AMI", image=row.image, region=row.region, step="accept"):
         image = permissions.existing(clients.ec2(row.region), [row.ami]).get(row.ami)
     if image is None:
         return Found(

@@ -28,7 +28,7 @@ from fedimg.sources.lookup import (
     SourceUnavailable,
 )
 from fedimg.untrusted import json_bounds
-from fedimg.untrusted.quoting import one_line
+from fedimg.untrusted.quoting import one_line, quoted
 
 #: Pungi's states of a compose that will never finish.
 _FAILED = ("DOOMED", "TERMINATED")
@@ -120,7 +120,7 @@ class Composes:
         """
         prefix, _, name = entry.partition(":")
         if prefix != "compose" or not COMPOSE_ID.fullmatch(name):
-            raise ComposeRefused(f"{entry!r:.200} is not of the form compose:ID")
+            raise ComposeRefused(f"{quoted(entry, 200)} is not of the form compose:ID")
         url, status = self._find_location(name)
         times = _times(name, status)
         info = self._read(ComposeInfo, f"{url}/compose/metadata/composeinfo.json", name)
@@ -193,7 +193,7 @@ class Composes:
             ) from error
         if metadata.compose.id != name:
             raise ComposeRefused(
-                f"{url} is the metadata of another compose: {metadata.compose.id!r:.200}"
+                f"{url} is the metadata of another compose: {quoted(metadata.compose.id, 200)}"
             )
         return metadata
 

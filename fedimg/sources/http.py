@@ -16,7 +16,7 @@ from fedimg import __version__
 from fedimg.exceptions import exhausted
 from fedimg.sources import deadline
 from fedimg.untrusted.failures import reason
-from fedimg.untrusted.quoting import QuotedError, one_line
+from fedimg.untrusted.quoting import QuotedError, one_line, quoted
 
 #: Headers of every request. A compressed answer would circumvent the size limit.
 HEADERS = {"User-Agent": f"fedimg/{__version__}", "Accept-Encoding": "identity"}
@@ -121,7 +121,7 @@ def seconds_of(date: str | None) -> float:
         # The library raises any kind of error for an invalid date.
         if exhausted(error):
             raise
-        raise ValueError(f"{date!r:.80} is not a date") from error
+        raise ValueError(f"{quoted(date, 80)} is not a date") from error
 
 
 def _check_status(response: requests.Response) -> None:

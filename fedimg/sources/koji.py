@@ -24,7 +24,7 @@ from fedimg.sources.lookup import (
     SourceUnavailable,
 )
 from fedimg.sources.xmlrpc import Garbled, XMLRPCClient
-from fedimg.untrusted.quoting import one_line
+from fedimg.untrusted.quoting import one_line, quoted
 
 # koji.TASK_STATES and koji.BUILD_STATES.
 _TASK_UNFINISHED, TASK_CLOSED = (0, 1, 4), 2
@@ -74,7 +74,7 @@ class KojiHub:
         """
         prefix, _, number = entry.partition(":")
         if prefix not in ("task", "build") or not (number.isascii() and number.isdecimal()):
-            raise KojiRefused(f"{entry!r} is neither of the form task:ID nor build:ID")
+            raise KojiRefused(f"{quoted(entry)} is neither of the form task:ID nor build:ID")
         return self._task(int(number)) if prefix == "task" else self._build(int(number))
 
     def _task(self, task: int) -> LookupResult:
@@ -84,7 +84,9 @@ class KojiHub:
         info = _row(info, f"task {task}")
         method = info.get("method")
         if not isinstance(method, str) or method not in METHODS:
-            raise KojiRefused(f"task {task} is of method {method!r:.80}, which makes no images")
+            raise KojiRefused(
+                f"task {task} is of method {quoted(method, 80)}, which makes no images"
+            )
         _finished(f"task {task}", info.get("state"), _TASK_UNFINISHED, TASK_CLOSED)
         if not is_scratch(info.get("request")):
             raise KojiRefused(
@@ -93,7 +95,9 @@ class KojiHub:
         tasks = _closed_children(task, children, METHODS[method]) or [task]
         owner = info.get("owner")
         if type(owner) is not int or not 0 < owner <= LARGEST_ID:
-            raise KojiRefused(f"the hub returned an invalid owner of task {task}: {owner!r:.80}")
+            raise KojiRefused(
+                f"the hub returned an invalid owner of task {task}: {quoted(owner, 80)}"
+            )
         left_out: list[LeftOut] = []
         (user, *results), now = self._dated_call(
             ("getUser", owner), *(("getTaskResult", each) for each in tasks)
@@ -227,7 +231,7 @@ def refusal(hub: str, method: str, code: object, text: object) -> Exception:
         error = KojiRefused
     elif code in _UNAVAILABLE:
         error = KojiUnavailable
-    return error(f"{hub} answers {method} with fault {code!r:.20}: {one_line(str(text))}")
+    return error(f"{hub} answers {method} with fault {quoted(code, 20)}: {one_line(str(text))}")
 
 
 def no_answer(error: NoAnswer) -> KojiUnavailable:
@@ -237,13 +241,13 @@ def no_answer(error: NoAnswer) -> KojiUnavailable:
 
 def _row(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise KojiRefused(f"the hub returned invalid data of {what}: {value!r:.80}")
+        raise KojiRefused(f"the hub returned invalid data of {what}: {quoted(value, 80)}")
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise KojiRefused(f"the hub returned an invalid {what}: {value!r:.80}")
+        raise KojiRefused(f"the hub returned an invalid {what}: {quoted(value, 80)}")
     return value
 
 
@@ -251,7 +255,7 @@ def _finished(what: str, state: Any, unfinished: tuple[int, ...], finished: int)
     # Python takes True for 1 and 2.0 for 2, which are no states of Koji's.
     if type(state) is not int or state not in (*unfinished, finished):
         raise KojiRefused(
-            f"{what} failed, was cancelled or was deleted: its state is {state!r:.80}"
+            f"{what} failed, was cancelled or was deleted: its state is {quoted(state, 80)}"
         )
     if state != finished:
         raise KojiNotFinished(f"{what} is not finished yet: its state is {state}")
@@ -279,12 +283,14 @@ def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
         if method is None or row.get("method") != method or type(number) is not int:
             continue
         if not 0 < number <= LARGEST_ID:
-            raise KojiRefused(f"a child of task {task} has the invalid id {number!r:.20}")
+            raise KojiRefused(f"a child of task {task} has the invalid id {quoted(number, 20)}")
         # An optional architecture may fail while the parent succeeds.
         if type(state) is int and state == TASK_CLOSED:
             closed.append(number)
         else:
-            _log.info("left out child %d of task %d: its state is %.80r", number, task, state)
+            _log.info(
+                "left out child %d of task %d: its state is %s", number, task, quoted(state, 80)
+            )
     return closed
 
 
@@ -297,7 +303,7 @@ def _time(value: Any) -> float | None:
 
 def _name(value: Any, what: str) -> str:
     if not isinstance(value, str) or not FILE_NAME.fullmatch(value) or not value.strip("."):
-        raise ValueError(f"{what} {value!r:.200} is not a name that Koji makes")
+        raise ValueError(f"{what} {quoted(value, 200)} is not a name that Koji makes")
     return value
 
 
@@ -309,13 +315,13 @@ def _not_raw(name: Any) -> LeftOut:
 
 def _architecture(value: Any) -> Architecture:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r:.80} is not an architecture")
+        raise ValueError(f"{quoted(value, 80)} is not an architecture")
     return Architecture.from_koji(value)
 
 
 def _size(value: Any) -> int | None:
     if value is not None and type(value) is not int:
-        raise ValueError(f"{value!r:.80} is not a size")
+        raise ValueError(f"{quoted(value, 80)} is not a size")
     return value
 
 
@@ -329,6 +335,7 @@ def _checksum(archive: dict[str, Any]) -> str | None:
         or not isinstance(digits, str)
     ):
         raise ValueError(
-            f"checksum {digits!r:.80} of type {checksum_type!r:.80} is not one that Koji makes"
+            f"checksum {quoted(digits, 80)} of type {quoted(checksum_type, 80)} is not one that "
+            "Koji makes"
         )
     return f"{_CHECKSUM_TYPES[checksum_type]}:{digits.lower()}"

@@ -26,7 +26,7 @@ from fedimg.sources.koji import (
     refusal,
 )
 from fedimg.sources.xmlrpc import XMLRPCClient
-from fedimg.untrusted.quoting import one_line
+from fedimg.untrusted.quoting import one_line, quoted
 
 #: A hub has a list of builds, and a list of tasks for each method: listTasks takes one method.
 BUILDS = "builds"
@@ -111,7 +111,7 @@ class KojiListing:
             for row in rows:
                 parsed = _row(name, row)
                 if parsed is None or parsed.completed <= after:
-                    _log.info("left out an invalid row of %s: %.200r", name, row)
+                    _log.info("left out an invalid row of %s: %s", name, quoted(row, 200))
                 elif parsed.number not in listed:
                     listed.add(parsed.number)
                     fresh.append(parsed)
@@ -150,7 +150,8 @@ class KojiListing:
                 return [_Unlisted()], True
             if not isinstance(rows, list):
                 raise KojiUnavailable(
-                    f"{self._hub} returned something other than a list of {name}: {rows!r:.80}"
+                    f"{self._hub} returned something other than a list of {name}: "
+                    f"{quoted(rows, 80)}"
                 )
             return rows, len(rows) >= limit
 

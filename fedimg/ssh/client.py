@@ -39,7 +39,7 @@ from fedimg.ssh.protocol import (
     Reply,
     encoded,
 )
-from fedimg.untrusted.quoting import QuotedError, plain, printable
+from fedimg.untrusted.quoting import QuotedError, plain, printable, quoted
 
 __all__ = [
     "Finished",
@@ -294,7 +294,7 @@ class _Process:
                 raise HostKeyMismatch(problem)
             raise SSHError(problem, _sanitized(reply.output), reply.reached, broke=reply.broke)
         if not isinstance(reply, expected):
-            raise self._failed(f"its SSH process sent the message {reply.kind!r} out of turn")
+            raise self._failed(f"its SSH process sent the message {quoted(reply.kind)} out of turn")
         return reply
 
     def _wait(self, pipe: IO[bytes], event: int, deadline: float) -> None:

@@ -24,7 +24,7 @@ from fedimg.exceptions import exhausted
 from fedimg.ssh.output import InstanceOutput
 from fedimg.ssh.protocol import Command, Failed, Finished, Reached
 from fedimg.untrusted import failures
-from fedimg.untrusted.quoting import printable
+from fedimg.untrusted.quoting import printable, quoted
 
 #: Timeout of one TCP connection, in seconds. A new try each second finds a booting machine sooner
 #: than the kernel's tries at growing intervals.
@@ -406,9 +406,9 @@ def _authenticate(
         if exhausted(reason):
             raise MemoryError
         raise _TryFailed(
-            f"the server ({_printed(transport.remote_version)}) rejected the key of user {user!r}: "
-            f"{_refusal(transport, key, reason)}; check that this is the image's default user, and "
-            "that cloud-init ended",
+            f"the server ({_printed(transport.remote_version)}) rejected the key of user "
+            f"{quoted(user)}: {_refusal(transport, key, reason)}; check that this is the image's "
+            "default user, and that cloud-init ended",
             Reached.SERVER,
         )
 

@@ -6,6 +6,7 @@ finds the secrets.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -53,6 +54,13 @@ def one_line(text: str, longest: int = QUOTED) -> str:
     whole = plain(text[: 4 * longest].replace("\r", "\n")).replace("\t", " ")
     line = " ".join(part for each in whole.split("\n") if (part := each.strip()))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def quoted(value: object, longest: int = QUOTED) -> str:
+    """Return untrusted data for a sentence: text in quotation marks, other data as JSON."""
+    if isinstance(value, str):
+        return f'"{one_line(value, longest)}"'
+    return one_line(json.dumps(value, default=str), longest)
 
 
 def plain_values(value: Any) -> Any:

@@ -246,7 +246,7 @@ def test_server_with_other_key_types_only_is_refused(
 
 def test_refused_key_is_retried_until_the_limit_and_reported(server: Server) -> None:
     server.authorized = []
-    with takes(1.5, 20), pytest.raises(client.SSHError, match="rejected the key of user 'fedora'"):
+    with takes(1.5, 20), pytest.raises(client.SSHError, match='rejected the key of user "fedora"'):
         connect(server.port, limit=3)
     assert server.logins >= 2
 

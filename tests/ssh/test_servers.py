@@ -81,7 +81,7 @@ def test_key_that_is_never_installed_is_reported_as_a_rejected_login(server: SSH
         connect(server, LATE)
     said = str(raised.value)
     assert raised.value.reached is client.Reached.SERVER
-    assert f"rejected the key of user '{server.user}'" in said
+    assert f'rejected the key of user "{server.user}"' in said
     assert "it offers public keys, and refused this ssh-ed25519 key" in said
     assert "None" not in said
     assert "SSH-2.0-" in said
@@ -92,4 +92,4 @@ def test_unknown_user_is_reported_as_a_rejected_login(server: SSHServer) -> None
     with pytest.raises(client.SSHError) as raised:
         connect(server, 6, user="nosuchuser")
     assert raised.value.reached is client.Reached.SERVER
-    assert "rejected the key of user 'nosuchuser'" in str(raised.value)
+    assert 'rejected the key of user "nosuchuser"' in str(raised.value)

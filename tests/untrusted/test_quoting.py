@@ -28,7 +28,7 @@ from fedimg.sources.koji import KojiHub, refusal
 from fedimg.sources.xmlrpc import XMLRPCClient
 from fedimg.ssh import client
 from fedimg.store.store import Store, StoreError
-from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values
+from fedimg.untrusted.quoting import LONGEST, QUOTED, one_line, plain, plain_values, quoted
 
 #: A colour, a second line with a priority of its own, a secret, and more than anybody reads.
 HOSTILE = (
@@ -278,3 +278,19 @@ def test_rows_and_messages_hold_no_secret(tmp_path: Path) -> None:
 def test_values_that_are_not_text_stay_unchanged() -> None:
     value = {"a": [1, 2.5, None, True, "b"], "c": {}}
     assert plain_values(value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\x1b[31m\nb", '"a b"'),
+        ("https://ann:secret@host/", '"https://[hidden]@host/"'),
+        (None, "null"),
+        (5, "5"),
+        ({"id": [1, "x"]}, '{"id": [1, "x"]}'),
+        ({"at": b"bytes"}, '{"at": "b\'bytes\'"}'),
+    ],
+)
+def test_data_is_quoted_as_text_or_json(value: object, text: str) -> None:
+    assert quoted(value) == text
+    assert len(quoted([value] * 200, 80)) == 80
