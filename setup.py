@@ -71,6 +71,8 @@ EXTRAS = {
         "pytest-timeout>=2.4.0,<3",
         "pytest-xdist>=3.8.0,<4",
         "hypothesis>=6.170.15,<7",
+        # By which a browser is driven.
+        "selenium>=4.51.0,<5",
         # By which the catalogue's statements and documents are read.
         "in-toto-attestation>=0.9.3,<0.10",
         "jsonschema>=4.26.0,<5",
@@ -106,6 +108,7 @@ setup(
     package_data={
         "fedimg.aws.write": ["*.sh"],
         "fedimg.aws.boot": ["check_scripts/*.sh"],
+        "fedimg.catalogue": ["page/*"],
         "fedimg.web": ["templates/*.html", "static/*"],
     },
     install_requires=FEDMSG + COMMON,

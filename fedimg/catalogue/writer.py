@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
@@ -34,6 +35,8 @@ from fedimg.store.store import Store
 _KINDS = {"build": "builds", "compose": "composes", "task": "tasks", "url": "uploads"}
 #: A release's name has no hyphen (fedimg.editions), so that this is the name of none.
 _NO_RELEASE = "no-release"
+#: The page by which people find an AMI, in fedimg/catalogue/page.
+PAGES = ("index.html", "catalogue.css", "catalogue.js")
 #: How often the record is compared with what was written last, in seconds.
 INTERVAL = 30.0
 
@@ -164,6 +167,9 @@ class _Catalogue:
         self._replace("latest.json", documents.as_json(LatestAMIs(self._finder.latest())))
         self._replace("images.json", documents.as_json(Images(summaries)))
         self._replace("feed.atom", feed(self._site, self._base_url, entries))
+        for page in PAGES:
+            content = resources.files("fedimg.catalogue").joinpath("page", page).read_bytes()
+            self._replace(page, content)
         for name, document in documents.SCHEMAS.items():
             schema = json.dumps(documents.schema(document), indent=1) + "\n"
             self._replace(f"schemas/{name}.json", schema.encode())
