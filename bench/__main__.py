@@ -20,6 +20,7 @@ BENCHMARKS = {
     "regions": "regions",
     "verify": "verify",
     "away": "away",
+    "outages": "outages",
     "scale": "several_workers",
 }
 

@@ -92,7 +92,7 @@ class Deployment:
         """Wait until `count` jobs and their clean-ups have ended in this state; return the jobs."""
 
         def look() -> list[JobRow] | None:
-            jobs = self._jobs()
+            jobs = self.jobs()
             over = [job for job in jobs if job.state in ENDED and job.step != CLEANING]
             return jobs if len(over) == count == len(jobs) else None
 
@@ -140,15 +140,21 @@ class Deployment:
         """Return the first answer of `look` that is not None."""
         return until(look, self.worker.check)
 
-    def _jobs(self) -> list[JobRow]:
+    def jobs(self) -> list[JobRow]:
+        """Return the jobs as the database has them; none while nothing has made it."""
+        store = self.store()
+        return [] if store is None else store.jobs()
+
+    def store(self) -> Store | None:
+        """Return the worker's database, or None while nothing has made it."""
         if self._store is None:
             with open(self.site["fedimg_config"], "rb") as file:
                 settings = tomllib.load(file)
             directory, url = Path(settings["state_directory"]), settings.get("database", "")
             if not url and not (directory / "fedimg.db").exists():
-                return []
+                return None
             self._store = Store(directory, url)
-        return self._store.jobs()
+        return self._store
 
 
 @contextmanager

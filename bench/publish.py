@@ -6,11 +6,15 @@ from bench import recording
 from bench.deployment import deployed, site
 from bench.results import Result
 
-BUDGET = {"calls_per_ami": 5.0, "wall_over_replay": 2.0}
+#: The first job also asks each region, by four calls, whether AMIs can become public there; jobs of
+#: the next ten minutes do not.
+BUDGET = {"calls_per_ami": 6.6, "calls_per_ami_next": 5.0, "wall_over_replay": 2.0}
 
 
 def run(tiny: bool) -> Result:
     """Publish one image with four AMI types; then make the same calls without fedimg.
+
+    Of a second image, published after that, only the calls are counted.
 
     What it counts are all calls from the worker's start to the end of the job's clean-up, also
     in the regions, and it is the worker's first job: nothing is known from an earlier one.
@@ -23,6 +27,9 @@ def run(tiny: bool) -> Result:
         cpu = fedimg.cpu_seconds() - before
         amis = fedimg.public_amis()
         calls = fedimg.ec2_calls()
+        fedimg.announce([fedimg.build()])
+        fedimg.public_at(2)
+        next_calls, next_amis = len(fedimg.ec2_calls()) - len(calls), fedimg.public_amis() - amis
         machines, replay = _machines(calls), recording.replayed(calls, told["environment"])
     return Result(
         "publish",
@@ -37,6 +44,7 @@ def run(tiny: bool) -> Result:
             "cpu_seconds": cpu,
             "ec2_calls": len(calls),
             "calls_per_ami": len(calls) / amis,
+            "calls_per_ami_next": next_calls / next_amis,
             **{f"calls_{name}": count for name, count in recording.counted(calls).items()},
         },
         BUDGET,

@@ -26,6 +26,7 @@ KEYS = {
     "intake": {"messages_a_second", "cpu_microseconds_a_message"},
     "scale": {"jobs_an_hour_1", "takeover_seconds_2", "commits_a_job_2"},
     "away": {"in_a_row_over_without", "alone_over_without"},
+    "outages": {"disabled_in_mid_job_back_seconds", "appears_old_job_seconds"},
     "regions": {"wall_seconds_2", "calls_per_ami_2"},
     "verify": {"calls_a_region", "cpu_seconds", "peak_mib", "lab_cpu_seconds"},
 }

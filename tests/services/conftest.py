@@ -159,7 +159,7 @@ class Lab:
     utility: str
     ssh_port: int
     default_image: Callable[..., str]
-    quota: Callable[..., None]
+    account: server.EC2
     clients: Clients = field(default_factory=Clients)
     hands: Hands = field(default_factory=Hands)
     _made: dict[str, Path] = field(default_factory=dict)
@@ -384,7 +384,7 @@ def site(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                     utility,
                     ssh_port,
                     ec2.default_image,
-                    ec2.quota,
+                    ec2,
                 )
         finally:
             machines.close()
@@ -397,5 +397,5 @@ def lab(site: Lab) -> Iterator[Lab]:
     site.web.manner, site.web.times = "well", None
     site.web.asked.clear()
     site.refuse({})
-    site.quota(PUBLIC_AMIS)
+    site.account.quota(PUBLIC_AMIS)
     site.wipe()

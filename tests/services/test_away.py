@@ -23,6 +23,7 @@ from fedimg.jobs.outages import Outages
 from fedimg.services.ec2 import EC2Service, Result
 from fedimg.services.site import Coordination, Site
 from fedimg.store.store import Store
+from lab.own_address import OwnAddress
 from tests.plans import follow, struck
 from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
 
@@ -209,3 +210,55 @@ def test_nothing_is_made_in_a_region_that_does_not_answer(lab: Lab, outages: Out
     copies, others = struck(lab)
     assert copies == 0
     assert others > 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        None,
+        {"fault": "refused", "code": "ServiceUnavailable", "region": GONE},
+        {"fault": "slow", "seconds": 30, "region": GONE},
+    ],
+    ids=["refuses connections", "answers 503", "answers after 30 s"],
+)
+def test_region_in_trouble_costs_itself_alone_and_is_completed_when_it_is_back(
+    lab: Lab,
+    outages: Outages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, Any] | None,
+) -> None:
+    image, limits = lab.image(), {**SETTINGS["limits"], "outage": 5}
+    with OwnAddress(tmp_path, GONE, lab.url) as own:
+        monkeypatch.setenv("AWS_DATA_PATH", own.environment["AWS_DATA_PATH"])
+        if fault:
+            own.open()
+            follow(lab, [fault])
+        result = publish(lab, outages, image, clients=Clients(), limits=limits)
+        assert set(result.published) == {ORIGIN, WELL}
+        assert result.away == [GONE]
+        (outage,) = outages.all()
+        assert outage.region == GONE
+        follow(lab, [])
+        own.open()
+        outages.end(outage)
+        assert publish(lab, outages, image, rerun=True, clients=Clients()).failed == {}
+    holds(lab, image, {ORIGIN, WELL, GONE})
+
+
+def test_region_that_is_disabled_in_mid_job_is_away_and_costs_itself_alone(
+    lab: Lab, outages: Outages
+) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when[f"progress {GONE} register"] = lambda: lab.account.disable(GONE)
+    try:
+        result = publish(lab, outages, image, observer)
+    finally:
+        lab.account.enable(GONE)
+    assert set(result.published) == {ORIGIN, WELL}
+    assert result.away == [GONE]
+    (outage,) = outages.all()
+    assert "AuthFailure" in outage.reason
+    outages.end(outage)
+    assert publish(lab, outages, image, rerun=True).failed == {}
+    holds(lab, image, {ORIGIN, WELL, GONE})

@@ -55,20 +55,20 @@ def encrypting(lab: Lab, region: str) -> Iterator[None]:
 
 def test_region_without_room_gets_no_copy_and_the_others_become_public(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
-    lab.quota(0, FURTHER)
+    lab.account.quota(0, FURTHER)
     result = lab.upload(image, observer, **SMALL)
     assert set(result.published) == {ORIGIN, OTHER}
     assert set(result.failed) == {FURTHER}
     assert "of 0, 0 are used" in result.failed[FURTHER]
     assert last(observer, FURTHER).startswith(NO_ROOM)
     assert not lab.made_for(image, "snapshot")[2:]
-    lab.quota(1, FURTHER)
+    lab.account.quota(1, FURTHER)
     assert set(lab.upload(image, rerun=True, **SMALL).published) == set(REGIONS)
 
 
 def test_nothing_is_written_where_no_region_has_room(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
-    lab.quota(0)
+    lab.account.quota(0)
     with pytest.raises(EC2ServiceException, match="no room") as failure:
         lab.upload(image, observer, **SMALL)
     assert failure.value.no_room == 1
@@ -82,12 +82,12 @@ def test_nothing_is_written_where_no_region_has_room(lab: Lab) -> None:
 
 def test_origin_without_room_keeps_its_snapshot_and_holds_up_no_other_region(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
-    lab.quota(0, ORIGIN)
+    lab.account.quota(0, ORIGIN)
     result = lab.upload(image, observer, **SMALL)
     assert set(result.published) == {FURTHER, OTHER}
     assert last(observer, ORIGIN).startswith(NO_ROOM)
     written = made(lab, ORIGIN)
-    lab.quota(1, ORIGIN)
+    lab.account.quota(1, ORIGIN)
     result = lab.upload(image, rerun=True, **SMALL)
     assert result.published[ORIGIN][0].snapshot in written
     assert made(lab, ORIGIN) == written
@@ -96,14 +96,14 @@ def test_origin_without_room_keeps_its_snapshot_and_holds_up_no_other_region(lab
 def test_copy_is_kept_for_the_quota_that_is_met_at_the_end(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     # Somebody else takes the room when the region has been asked already.
-    observer.when[f"progress {FURTHER} register"] = lambda: lab.quota(0, FURTHER)
+    observer.when[f"progress {FURTHER} register"] = lambda: lab.account.quota(0, FURTHER)
     result = lab.upload(image, observer, **SMALL)
     assert set(result.published) == {ORIGIN, OTHER}
     assert "no room for 1 more" in result.failed[FURTHER]
     assert last(observer, FURTHER).startswith(NO_ROOM)
     (copy,), (ami,) = made(lab, FURTHER), made(lab, FURTHER, "image")
     assert not {copy, ami} & set(lab.public())
-    lab.quota(1, FURTHER)
+    lab.account.quota(1, FURTHER)
     (published,) = lab.upload(image, rerun=True, **SMALL).published[FURTHER]
     assert (published.id, published.snapshot) == (ami, copy)
 

@@ -73,7 +73,8 @@ def test_region_that_appears_gets_new_jobs_by_itself_and_old_ones_by_command(
         assert published.count(NEW) == AMIS[NEW]
 
         # Once: it is public there now.
-        assert deployment.fedimg("retry", old["job"], "--region", NEW, status=5) is None
+        refused = deployment.fedimg("retry", old["job"], "--region", NEW, status=5)
+        assert "is public in eu-west-1" in refused["error"]
         announce_build(deployment, image={"random_mib": 2}, release="2.1")
         rows = deployment.ended(2)
         assert {each["state"] for each in rows} == {"complete"}

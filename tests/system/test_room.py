@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.plans import ask
 from tests.system.builds import announce_build
@@ -13,77 +16,72 @@ FULL = "eu-west-1"
 
 
 def often(settings: str) -> str:
-    """Look for room every second."""
+    """Look for room every second, and work on one job at a time."""
     limits = "jobs = 1\nsettle = 3\nretry_after = 1\n"
     return impatient(settings).replace("[ec2.limits]\n", f"[ec2.limits]\n{limits}")
 
 
-def waiting(deployment: Deployment, count: int) -> dict[str, Any]:
-    """Wait until the newest of so many jobs waits for room; return its row of `fedimg status`."""
+def made(deployment: Deployment, job: str, page: str = "ledger/live") -> list[dict[str, Any]]:
+    """Return what a job has in the region without room, or with `ledger` all that it ever made."""
+    rows = ask(deployment.site.ec2, page)
+    where = [r for r in rows if (r["region"], r["tags"].get("fedimg:job")) == (FULL, job)]
+    return [row for row in where if row.get("event", "create") == "create"]
+
+
+def waiting(deployment: Deployment, count: int) -> str:
+    """Wait until the newest of so many jobs waits for room; return its name."""
     rows = deployment.ended(count)
     job = rows[-1]
     assert job["state"] == "incomplete", rows
     (region,) = (each for each in job["regions"] if each["region"] == FULL)
     assert region["step"] == "no room"
     assert f"{FULL} has no room for 4 more public AMIs" in region["error"]
-    return dict(job)
+    return str(job["job"])
 
 
-def of_job(deployment: Deployment, job: str) -> list[dict[str, Any]]:
-    """Return what a job has in the region without room."""
-    return [
-        row
-        for row in deployment.live()
-        if (row["region"], row["tags"].get("fedimg:job")) == (FULL, job)
-    ]
-
-
-def copies(deployment: Deployment, job: str) -> int:
-    """Return how many snapshots were ever made for a job in the region without room."""
-    return sum(
-        (row["kind"], row["event"], row["region"], row["tags"].get("fedimg:job"))
-        == ("snapshot", "create", FULL, job)
-        for row in ask(deployment.site.ec2, "ledger")
-    )
-
-
-def test_what_is_copied_is_kept_for_the_quota_and_removed_when_the_job_is_cancelled(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Deployment, str]]:
+    """Run a site, and a job that has copied its image when somebody else takes the room."""
     with deployed(tmp_path / "site", configure=often) as deployment:
         announce_build(deployment)
-        deployment.ended(1)
-        # The worker has asked the region, and takes its word for some minutes.
-        deployment.site.ec2.quota(AMIS[FULL], FULL)
-
-        announce_build(deployment, image={"random_mib": 2}, release="2.1")
-        job = waiting(deployment, 2)["job"]
-        assert "has room for public AMIs" in deployment.told("status", job)
-        kept = of_job(deployment, job)
+        (queued,) = deployment.until(lambda: deployment.jobs() or None, "the job queued")
+        deployment.until(lambda: made(deployment, queued.job) or None, "the region's copy")
+        deployment.site.ec2.quota(0, FULL)
+        job = waiting(deployment, 1)
+        kept = made(deployment, job)
         assert sorted(row["kind"] for row in kept) == ["image"] * 4 + ["snapshot"]
         assert not any(row["public"] for row in kept)
         assert deployment.fedimg("cleanup", "--dry-run") == []
+        yield deployment, job
 
-        # It holds no place: with one place alone, another job ends, too; and it copies nothing.
-        announce_build(deployment, image={"random_mib": 3}, release="3.1")
-        other = waiting(deployment, 3)["job"]
-        assert of_job(deployment, other) == []
 
-        deployment.site.ec2.quota(2 * AMIS[FULL], FULL)
-        complete = lambda: deployment.store().job(job).state == "complete" or None  # noqa: E731
-        deployment.until(complete, "the job that waited longest complete")
-        assert copies(deployment, job) == 1
-        assert all(row["public"] for row in of_job(deployment, job))
-        assert waiting(deployment, 3)["job"] == other
+def test_what_is_copied_is_kept_and_the_job_goes_on_by_itself_when_there_is_room(
+    site: tuple[Deployment, str],
+) -> None:
+    deployment, job = site
+    assert "has room for public AMIs" in deployment.told("status", job)
+    # It holds no place: with one place alone another job ends, too; and that one copies nothing.
+    announce_build(deployment, image={"random_mib": 2}, release="2.1")
+    other = waiting(deployment, 2)
+    assert made(deployment, other) == []
 
-        deployment.site.ec2.quota(1000, FULL)
-        deployment.until(
-            lambda: all(row.state == "complete" for row in deployment.jobs()) or None, "all jobs"
-        )
-        deployment.site.ec2.quota(3 * AMIS[FULL], FULL)
-        announce_build(deployment, image={"random_mib": 4}, release="4.1")
-        last = waiting(deployment, 4)["job"]
-        assert of_job(deployment, last)
-        deployment.fedimg("cancel", last)
-        deployment.until(lambda: not of_job(deployment, last) or None, "the job's copy removed")
-        assert deployment.fedimg("cleanup", "--dry-run") == []
+    deployment.site.ec2.quota(AMIS[FULL], FULL)
+    complete = lambda: deployment.store().job(job).state == "complete" or None  # noqa: E731
+    deployment.until(complete, "the job that waited longest complete")
+    assert sorted(row["kind"] for row in made(deployment, job, "ledger")) == [
+        *["image"] * 4,
+        "snapshot",
+    ]
+    assert all(row["public"] for row in made(deployment, job))
+    assert waiting(deployment, 2) == other
+
+
+def test_what_is_kept_is_removed_when_the_job_is_cancelled(site: tuple[Deployment, str]) -> None:
+    deployment, job = site
+    deployment.fedimg("cancel", job)
+    deployment.until(lambda: not made(deployment, job) or None, "the job's copy removed")
+    rest = {region: count for region, count in AMIS.items() if region != FULL}
+    deployment.until(
+        lambda: deployment.store().job(job).step != "clean-up" or None, "the clean-up ended"
+    )
+    deployment.nothing_but_published(rest)
