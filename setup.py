@@ -50,6 +50,7 @@ COMMON = [
     "starlette>=1.10.0,<2",
     "uvicorn>=0.54.0,<0.55",
     "Jinja2>=3.1.6,<4",
+    "MarkupSafe>=3.0.3,<4",
     "prometheus-client>=0.26.0,<0.27",
 ]
 
