@@ -1,4 +1,4 @@
-"""Makes the Atom feed (RFC 4287) of what was published and withdrawn.
+"""Make the Atom feed (RFC 4287) of what was published and withdrawn.
 
 The standard library writes the XML: a feed has a dozen elements, and the libraries for feeds bring
 an XML library in C.

@@ -1,4 +1,4 @@
-"""Writes files that a web server may read at any moment: each is there whole, or not at all."""
+"""Write files that a web server may read at any moment: each is there whole, or not at all."""
 
 from __future__ import annotations
 

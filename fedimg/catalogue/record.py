@@ -1,4 +1,4 @@
-"""Makes the catalogue's documents from the rows of the database."""
+"""Make the catalogue's documents from the rows of the database."""
 
 from __future__ import annotations
 

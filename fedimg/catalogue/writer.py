@@ -1,4 +1,4 @@
-"""Writes the whole catalogue into a directory, and again when the record has changed."""
+"""Write the whole catalogue into a directory, and again when the record has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads from a message of either bus the id of a task, build or compose, and no more.
+"""Read from a message of either bus the id of a task, build or compose, and no more.
 
 This module runs inside the hub and the consumer, which make no requests. The worker looks the id up
 in fedimg.intake.image_selection.

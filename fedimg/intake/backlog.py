@@ -1,4 +1,4 @@
-"""Reports entries that wait for an answer of their source, and listings that failed."""
+"""Report entries that wait for an answer of their source, and listings that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds and queues entries whose announcements were missed, at the start and at intervals.
+"""Find and queue entries whose announcements were missed, at the start and at intervals.
 
 The bus repeats no message. A missed entry is queued as an announced one is, by
 fedimg.jobs.queue.JobQueue.enqueue_entry, and the worker looks it up at its source like any other.

@@ -1,4 +1,4 @@
-"""Keeps the entries whose source gave no answer, outside the queue, until their next retry.
+"""Keep the entries whose source gave no answer, outside the queue, until their next retry.
 
 They wait in a table and not as DBOS's delayed workflows: docs/architecture.md says why.
 """

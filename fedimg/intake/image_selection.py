@@ -1,4 +1,4 @@
-"""Looks up an announced task, build or compose at its source, and chooses the images to publish.
+"""Look up an announced task, build or compose at its source, and choose the images to publish.
 
 Only the id comes from the announcement (fedimg.intake.announcement).
 """

@@ -1,4 +1,4 @@
-"""Records how far each source's lists of finished entries were read.
+"""Record how far each source's lists of finished entries were read.
 
 Times are in seconds since the epoch, by the source's clock; `Reading` has the worker's.
 """

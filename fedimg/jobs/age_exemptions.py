@@ -1,4 +1,4 @@
-"""Keeps the entries that are exempt from `intake.max_age_days`."""
+"""Keep the entries that are exempt from `intake.max_age_days`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs effects as durable steps of a DBOS workflow: a restarted worker repeats no recorded one."""
+"""Run effects as durable steps of a DBOS workflow: a restarted worker repeats no recorded one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps which images of an entry were chosen, and which the site's settings left out."""
+"""Keep which images of an entry were chosen, and which the site's settings left out."""
 
 from __future__ import annotations
 

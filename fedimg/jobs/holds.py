@@ -1,4 +1,4 @@
-"""Keeps the hold of the site, in the database: while there is one, no worker publishes anything.
+"""Keep the hold of the site, in the database: while there is one, no worker publishes anything.
 
 Entries are still taken in and jobs are still queued. A queued job does not start; a running job
 goes on until it would make something public, and waits there. Holds that were released stay in the

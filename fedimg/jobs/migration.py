@@ -1,4 +1,4 @@
-"""Moves all records and queued work from the file in the state directory to a PostgreSQL."""
+"""Move all records and queued work from the file in the state directory to a PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the outages of further regions, for all jobs of all workers, and when to probe them next.
+"""Keep the outages of further regions, for all jobs of all workers, and when to probe them next.
 
 A region is away while it is unavailable: it does not answer, or rejects every call of the account.
 """

@@ -1,4 +1,4 @@
-"""Puts entries and runs on the queue, and cancels, retries and lists them; needs no worker."""
+"""Put entries and runs on the queue, and cancel, retry and list them; this needs no worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records a job's AMIs and progress in the store, and its announcements in the outbox.
+"""Record a job's AMIs and progress in the store, and its announcements in the outbox.
 
 fedimg.bus.messages defines the messages, and fedimg.bus.outbox_relay sends them.
 """

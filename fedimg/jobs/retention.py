@@ -1,4 +1,4 @@
-"""Deletes old recorded steps and message bodies, so that the database does not grow for ever.
+"""Delete old recorded steps and message bodies, so that the database does not grow for ever.
 
 Jobs, their AMIs and their boot checks stay, and so do the keys and times of announced messages.
 """

@@ -1,4 +1,4 @@
-"""Schedules the automatic retries of ended jobs: another run, or another clean-up.
+"""Schedule the automatic retries of ended jobs: another run, or another clean-up.
 
 They wait in a table and not as DBOS's delayed workflows: docs/architecture.md says why.
 """

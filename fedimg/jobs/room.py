@@ -1,4 +1,4 @@
-"""Continues the jobs that wait for room for public AMIs, when their regions have it."""
+"""Continue the jobs that wait for room for public AMIs, once their regions have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits how many jobs of all workers may use something at once, by semaphores in the database.
+"""Limit how many jobs of all workers may use something at once, by semaphores in the database.
 
 A job holds a semaphore, not a worker: a worker that takes the job over holds it too, and the job's
 clean-up releases all. Jobs that wait for a semaphore get it in the order in which they asked.

@@ -1,4 +1,4 @@
-"""Stores the queue's inputs, results and errors as JSON, so that reading a row executes nothing.
+"""Store the queue's inputs, results and errors as JSON, so that reading a row executes nothing.
 
 Importing this module makes DBOS read pickled rows of an earlier fedimg as data, too. Without this
 module, DBOS unpickles every row that is marked as pickled, whichever serializer it was given.

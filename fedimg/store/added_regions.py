@@ -1,4 +1,4 @@
-"""Records in which regions a complete job was asked to publish its image afterwards."""
+"""Record in which regions a complete job was asked to publish its image afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records the AMIs that fedimg made, with their states, and every id that was ever offered."""
+"""Record the AMIs that fedimg made, with their states, and every id that was ever offered."""
 
 from __future__ import annotations
 

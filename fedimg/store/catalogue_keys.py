@@ -1,4 +1,4 @@
-"""Records the public keys that signed the catalogue's statements; none is ever forgotten."""
+"""Record the public keys that signed the catalogue's statements; none is ever forgotten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens the database of queue and outbox: one SQLite file, or a PostgreSQL that workers share.
+"""Open the database of queue and outbox: one SQLite file, or a PostgreSQL that workers share.
 
 fedimg.store.store, and the modules that it imports, read and write the rows.
 """

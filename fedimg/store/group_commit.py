@@ -1,4 +1,4 @@
-"""Commits together the statements that many threads write at the same time."""
+"""Commit together the statements that many threads write at the same time."""
 
 from __future__ import annotations
 

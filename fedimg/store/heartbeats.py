@@ -1,4 +1,4 @@
-"""Keeps when each of the site's processes last said that it works: hub, consumer and workers."""
+"""Keep when each of the site's processes last said that it works: hub, consumer and workers."""
 
 from __future__ import annotations
 

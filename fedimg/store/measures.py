@@ -1,4 +1,4 @@
-"""Measures the state of a site in the database, for metrics and alerts: counts, times, durations.
+"""Measure the state of a site in the database, for metrics and alerts: counts, times, durations.
 
 What is measured is bounded, so that it costs little however long the site has run: steps of the
 last runs, and publications of the last half year.

@@ -1,4 +1,4 @@
-"""Keeps the messages of the outbox until each of the site's buses has confirmed them."""
+"""Keep the messages of the outbox until each of the site's buses has confirmed them."""
 
 from __future__ import annotations
 

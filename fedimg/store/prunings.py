@@ -1,4 +1,4 @@
-"""Records what the rules of retention do: asked for as a change, carried out by a worker, kept.
+"""Record the effects of the rules of retention: asked for as changes, carried out by a worker.
 
 The AMI's row has the state; a pruning has who asked for what, when, and by which rule and facts.
 """

@@ -1,4 +1,4 @@
-"""Reads what was ever published, and records in which file of the catalogue that is told."""
+"""Read what was ever published, and record which file of the catalogue tells it."""
 
 from __future__ import annotations
 

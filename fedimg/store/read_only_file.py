@@ -1,4 +1,4 @@
-"""Opens a database file for a process that must not, or cannot, change it or its directory.
+"""Open a database file for a process that must not, or cannot, change it or its directory.
 
 SQLite keeps what was written last in a -wal file, and an index of it in a -shm file. A process that
 may only read needs both while a worker runs, and after a worker was killed. A worker that stopped

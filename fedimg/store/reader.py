@@ -1,4 +1,4 @@
-"""Reads a site's database in a process that must not write to it, such as `fedimg web`."""
+"""Read a site's database in a process that must not write to it, such as `fedimg web`."""
 
 from __future__ import annotations
 

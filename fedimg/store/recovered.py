@@ -1,4 +1,4 @@
-"""Records jobs and AMIs that were found on EC2 after the database was lost."""
+"""Record jobs and AMIs that were found on EC2 after the database was lost."""
 
 from __future__ import annotations
 

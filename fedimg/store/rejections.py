@@ -1,4 +1,4 @@
-"""Counts the bus messages that were rejected because no trusted certificate signed them."""
+"""Count the bus messages that were rejected because no trusted certificate signed them."""
 
 from __future__ import annotations
 

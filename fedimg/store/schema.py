@@ -1,4 +1,4 @@
-"""Upgrades a database of an older version to the tables of fedimg.store.tables.
+"""Upgrade a database of an older version to the tables of fedimg.store.tables.
 
 The database is compared with fedimg.store.tables; it holds no schema version. A version number can
 contradict the tables that exist, and the migrations behind it would repeat fedimg.store.tables.

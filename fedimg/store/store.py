@@ -1,4 +1,4 @@
-"""Reads and writes fedimg's records: jobs and progress here, the others through base classes."""
+"""Read and write fedimg's records: jobs and progress here, the others through base classes."""
 
 from __future__ import annotations
 

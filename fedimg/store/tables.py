@@ -1,4 +1,4 @@
-"""Defines fedimg's tables; the database holds DBOS's own as well.
+"""Define fedimg's tables; the database holds DBOS's own as well.
 
 The tables only grow, by tables, by indexes, and by columns that may be NULL or have a
 `server_default`: so fedimg.store.schema can upgrade a database of an older version.

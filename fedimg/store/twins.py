@@ -1,4 +1,4 @@
-"""Finds or creates the job for an image: the same image from two sources has one job.
+"""Find or create the job for an image: the same image from two sources has one job.
 
 The jobs of one image are its twins; only one of them publishes it.
 """

@@ -1,4 +1,4 @@
-"""Reads the URL of a PostgreSQL, as the configuration has it."""
+"""Read the URL of a PostgreSQL, as the configuration has it."""
 
 from __future__ import annotations
 

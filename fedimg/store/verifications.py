@@ -1,4 +1,4 @@
-"""Records the comparisons of the recorded AMIs with EC2: the last one of each region."""
+"""Record the comparisons of the recorded AMIs with EC2: the last one of each region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records which images are withdrawn, and the changes of AMIs that a worker has to carry out."""
+"""Record which images are withdrawn, and the changes of AMIs that a worker has to carry out."""
 
 from __future__ import annotations
 
