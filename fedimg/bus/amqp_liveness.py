@@ -16,10 +16,10 @@ from fedimg.bus.amqp_login import connected
 from fedimg.bus.publisher import BusError
 from fedimg.process.periodic import Periodic
 
-#: Seconds between two looks: a consumer reconnects within 30 s, so that it is back by the next
+#: Seconds between two polls: a consumer reconnects within 30 s, so that it is back by the next
 #: one.
 _INTERVAL = 45.0
-#: Seconds from the start to the first look.
+#: Seconds from the start to the first poll.
 _START_SECONDS = 5.0
 #: Timeout of each step of connecting to the broker, in seconds.
 _CONNECT_SECONDS = 10.0
@@ -32,7 +32,7 @@ def watch(settings: Mapping[str, Any], works: Callable[[], object]) -> None:
 
     `settings` are fedora-messaging's. The thread asks the broker every 45 seconds, and a queue has
     to be without a consumer twice in a row. A queue that several consumers share counts only when
-    all of them have lost it. `works` is called after each look in which every queue has one.
+    all of them have lost it. `works` is called after each poll in which every queue has one.
     """
     # pika logs a dozen lines for each connection, and a traceback for each that fails.
     logging.getLogger("pika").setLevel(logging.WARNING)
@@ -44,7 +44,7 @@ def watch(settings: Mapping[str, Any], works: Callable[[], object]) -> None:
 
 
 class _Watch:
-    """The looks at the queues; it remembers which queues had no consumer at the last look."""
+    """The polls of the queues; it remembers which queues had no consumer at the last poll."""
 
     def __init__(self, settings: Mapping[str, Any], works: Callable[[], object]) -> None:
         self._settings = settings
@@ -53,7 +53,7 @@ class _Watch:
         self._deserted: set[str] = set()
 
     def check_queues(self) -> float:
-        """Look at all queues once; return the seconds until the next look."""
+        """Poll all queues once; return the seconds until the next poll."""
         settings = self._settings
         if self._starting:
             # The consumer subscribes only after this thread has started.
@@ -61,7 +61,7 @@ class _Watch:
             return _START_SECONDS
         states = {queue: _is_deserted(settings, queue) for queue in settings["queues"]}
         deserted = {queue for queue, state in states.items() if state}
-        # One look alone may fall into the middle of a new subscription.
+        # One poll alone may fall into the middle of a new subscription.
         if twice := self._deserted & deserted:
             _log.critical(
                 "the broker delivers queue %s to no consumer: this process ends with status 1, to "

@@ -28,7 +28,7 @@ WINDOW = 200
 _BATCH = 1000
 #: Seconds between two reads of the outbox.
 _POLL_SECONDS = 0.25
-#: Interval of the looks into an empty outbox, in seconds.
+#: Polling interval of an empty outbox, in seconds.
 _REST_SECONDS = 1.0
 #: Longest pause, in seconds, between two tries of a message that the bus does not confirm while it
 #: confirms others.

@@ -347,7 +347,7 @@ def bindings(topics: Sequence[str]) -> list[Finding]:
     if missing := unbound(topics, prefix, config["bindings"]):
         text = (
             f"no binding of fedora-messaging's configuration delivers {', '.join(missing)}: builds "
-            "announced there are found only by the worker's look at what was missed"
+            "announced there are found only when the worker catches up"
         )
         hint = "make routing_keys of [[bindings]] fit topic_prefix, then restart fedimg-consumer"
         return [Finding(name, Status.PROBLEM, text, hint)]

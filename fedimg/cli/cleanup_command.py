@@ -140,7 +140,7 @@ def _remove(
 
 
 def _note_unseen(call: Call, store: Store, found: _Search) -> None:
-    """Print which regions the search could not look at, and what may be left in them."""
+    """Print which regions could not be searched, and what may be left in them."""
     from fedimg.store.uncleaned import may_be_left
 
     for error in found.errors:

@@ -13,7 +13,7 @@ from fedimg.cli.person import person
 @command
 def hold(
     call: Call,
-    reason: Annotated[str, typer.Option(help="Why, for those who look at the site later.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; 'fedimg status' shows it.")] = "",
 ) -> ExitCode:
     """Publish nothing until 'fedimg release', on all workers; announcements are still queued.
 

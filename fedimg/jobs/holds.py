@@ -21,7 +21,7 @@ from fedimg.untrusted.quoting import one_line
 
 #: How long a row is cached for the jobs that wait, in seconds: each of their regions waits.
 _CACHE_SECONDS = 1.0
-#: Interval of the looks whether a waiting job has to stop, in seconds.
+#: Polling interval for a request to stop a waiting job, in seconds.
 _POLL_SECONDS = 0.25
 
 

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-#: Interval of the looks whether `enabled` or `stop` is set.
+#: Polling interval of `stop` before `enabled` is set, in seconds.
 _ENABLED_SECONDS = 0.5
 #: Pause after an unexpected error, in seconds.
 _ERROR_PAUSE = 60.0

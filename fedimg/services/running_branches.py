@@ -11,7 +11,7 @@ from fedimg.steps import Branch, Steps
 
 T = TypeVar("T")
 
-#: How often a branch that waits looks whether its region is back or the job is stopped, in seconds.
+#: Polling interval of a branch that waits for its region or for a request to stop, in seconds.
 _POLL_SECONDS = 1.0
 
 

@@ -55,7 +55,7 @@ __all__ = [
 #: Memory limit of a process, in bytes: it needs 23 MB for itself, and holds at most
 #: fedimg.ssh.connection.LARGEST_OUTPUT of an instance's output.
 MEMORY = 256 * 1024 * 1024
-#: Seconds between two looks for cancellation.
+#: Polling interval for a cancellation, in seconds.
 POLL_SECONDS = 0.2
 #: Timeout for a process to start, in seconds; 0.2 s is usual.
 _START_SECONDS = 60.0

@@ -50,7 +50,7 @@ _SHUT_OUT = ("Not allowed at this time", "Exceeded MaxStartups")
 _QUOTED = 200
 #: The stages of a try, from the first to the last.
 _STAGES = (Reached.NOTHING, Reached.CLOSED, Reached.PORT, Reached.SERVER)
-#: Seconds between two looks of the limits.
+#: Interval at which the limits are checked, in seconds.
 POLL_SECONDS = 0.2
 #: Most bytes that a machine may send up to the login, and while one command runs. A login takes
 #: some 5 KB, and hours of progress 10 MB.

@@ -1,6 +1,6 @@
 """Tells, by one query for all who ask, which tables hold rows that wait for a time or an operator.
 
-An idle worker would otherwise look into each of these tables every two seconds.
+An idle worker would otherwise query each of these tables every two seconds.
 """
 
 from __future__ import annotations

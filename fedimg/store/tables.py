@@ -263,7 +263,7 @@ retries = sa.Table(
     # How many of the runs followed an error of which it is not known whether it is transient.
     sa.Column("unknown", sa.Integer, nullable=False, server_default="0"),
 )
-# The outbox's relay looks several times a second for the few rows that no bus has confirmed.
+# The outbox relay polls several times a second for the few rows that no bus has confirmed.
 sa.Index(
     "fedimg_outbox_waiting",
     outbox.c.id,

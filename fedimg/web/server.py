@@ -25,7 +25,7 @@ _STOP_SECONDS = 5
 _IDLE_SECONDS = 15
 #: Most connections and requests at once of one server; it answers 503 to more.
 _AT_ONCE = 100
-#: Interval of the looks whether the servers have started and run, in seconds.
+#: Polling interval of the servers' state, in seconds.
 _LOOK_SECONDS = 0.2
 
 _log = logging.getLogger(__name__)

@@ -30,11 +30,11 @@ from fedimg.untrusted.failures import of_endpoint
 
 _log = logging.getLogger(__name__)
 
-#: Interval of the looks for entries, jobs and regions that are due.
+#: Polling interval of entries, jobs and regions that may be due, in seconds.
 _DUE_SECONDS = 2.0
 #: Interval at which old history is deleted.
 _HISTORY_SECONDS = 86400.0
-#: Interval of the looks for room for public AMIs, while jobs wait for it, in seconds.
+#: Polling interval of the room for public AMIs, while jobs wait for it, in seconds.
 _ROOM_SECONDS = 60.0
 
 
@@ -60,7 +60,7 @@ def background_tasks(
     listings += [ComposeListing(composes, location) for location in composes.locations]
     deferred = DeferredEntries(store)
     outages = Outages(store, settings.ec2.limits)
-    # Asked for a little more often than the tasks look, as they begin at different times.
+    # Read a little more often than the tasks poll, as they begin at different times.
     pending = PendingRows(store, _DUE_SECONDS * 0.9)
 
     def catch_up_task(listing: Listing) -> Periodic:

@@ -18,7 +18,7 @@ from fedimg.worker.orphans import orphaned_runs, orphans_text
 from fedimg.worker.registry import RegisteredWorker, Registry
 from fedimg.worker.shared_lease import alive_in, connect, try_lock, worker_key
 
-#: Interval of the looks, in seconds; each is one transaction.
+#: Polling interval of the registry, in seconds; each poll is one transaction.
 _PAUSE = 1.0
 #: Interval of the claims of new runs while the same workers run, in seconds: a worker registers its
 #: version a moment after itself.
@@ -64,7 +64,7 @@ class Failover:
         self._living: list[RegisteredWorker] | None = None
 
     def check_workers(self) -> float:
-        """Look once, and act; return the seconds until the next look."""
+        """Check all workers once, and act; return the seconds until the next call."""
         workers, living = self._read()
         for own in workers:
             if own.name == self._lease.name:

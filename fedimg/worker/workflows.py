@@ -46,7 +46,7 @@ from fedimg.worker.registry import Registry
 
 #: How many of the last lines that an instance printed are logged; the message on the bus has more.
 _LOGGED_LINES = 30
-#: Interval of the looks whether another worker has stopped a run, in seconds.
+#: Polling interval for a run that another worker has stopped, in seconds.
 _STOP_POLL_SECONDS = 0.5
 #: How the line about a failed clean-up begins in a job's error.
 _UNCLEAN = "clean-up failed: "
