@@ -421,9 +421,10 @@ def unknown_jobs(items: Sequence[Leftover], database: str) -> str:
     return (
         f"nothing was removed: the database {database} is younger than some of this site's "
         f"resources in EC2 and has no record of the jobs of {named}{more}, so fedimg cannot tell "
-        "whether these were public. Restore the former database; or, if it is lost, remove the "
-        "resources that nobody needs with 'fedimg cleanup --remove ID'. If another fedimg "
-        "deployment made them, give each deployment its own `site`"
+        "whether these were public. Restore the former database; or, if it is lost, rebuild it "
+        "with 'fedimg store recover', and remove the resources that nobody needs with 'fedimg "
+        "cleanup --remove ID'. If another fedimg deployment made them, give each deployment its "
+        "own `site`"
     )
 
 
