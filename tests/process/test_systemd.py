@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -205,3 +206,26 @@ def test_units_are_valid_and_hardened(units: Path, unit: str) -> None:
     assert exposure, report
     assert float(exposure[1]) < MOST_EXPOSURE
     assert "RestrictNamespaces=~user" in report
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "unit", ["fedimg-check.service", "fedimg-check.timer", "fedimg-failure@fedimg-check.service"]
+)
+def test_example_units_of_a_check_by_a_timer_are_valid(tmp_path: Path, unit: str) -> None:
+    units = tmp_path / "units"
+    subprocess.run(["cp", "-r", ROOT / "docs/units", units], check=True)
+    check = units / "fedimg-check.service"
+    check.write_text(check.read_text().replace("/usr/bin/fedimg", "/bin/true"))
+    template = units / "fedimg-failure@.service"
+    shutil.copy(template, units / "fedimg-failure@fedimg-check.service")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(units / unit)],
+        env={"SYSTEMD_UNIT_PATH": f"{units}:", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fedimg-" not in done.stderr
+    assert "OnFailure=fedimg-failure@%n.service" in check.read_text()
