@@ -26,7 +26,7 @@ def due_retry(store: Store) -> None:
 
 def run_of_away_region(store: Store) -> None:
     store.set_region("job", "eu-west-1", step=AWAY)
-    RetrySchedule(store).run_when_back("job", 1)
+    RetrySchedule(store).run_when_back("job", 1, Limits())
 
 
 def outage(store: Store) -> None:

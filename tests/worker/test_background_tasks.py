@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from fedimg.aws.client.clients import Clients
-from fedimg.config import Settings
+from fedimg.config import Limits, Settings
 from fedimg.images import Architecture, RawImage
 from fedimg.intake.deferred import DeferReason, DeferredEntries
 from fedimg.jobs.holds import Holds
@@ -79,7 +79,7 @@ def test_due_retry_is_begun_by_the_leader(tasks: Tasks) -> None:
     tasks.jobs.submit(IMAGE)
     tasks.store.begin(IMAGE.job, 1)
     tasks.store.end(IMAGE.job, 1, "failed", "EC2 is away")
-    RetrySchedule(tasks.store).run_when_back(IMAGE.job, 1)
+    RetrySchedule(tasks.store).run_when_back(IMAGE.job, 1, Limits())
     with tasks.store.engine.begin() as connection:
         connection.execute(sa.update(retries).values(due=0.0))
     tasks.leads.set()
