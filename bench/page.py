@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.results import RESULTS, Result
 
 _DOCS = Path(__file__).parent.parent / "docs"
-PAGES = (_DOCS / "performance.md", _DOCS / "scaling.md", _DOCS / "reliability.md")
+PAGES = (_DOCS / "performance.md", _DOCS / "scaling.md")
 #: Between these two, NAME's table; what stands around them is a person's.
 _PLACE = "(<!-- bench {name} -->\n).*?(<!-- end -->)"
 
