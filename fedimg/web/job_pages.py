@@ -113,4 +113,4 @@ _templates = Environment(
     lstrip_blocks=True,
     finalize=_shown,
 )
-_templates.filters |= {"when": _when, "end": _end, "waits": waits_for}
+_templates.filters |= {"when": _when, "end": _end, "waits": waits_for, "line": one_line}

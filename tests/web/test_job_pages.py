@@ -182,6 +182,17 @@ def test_running_job_tells_what_it_waits_for(store: Store, jobs: JobQueue, get: 
     assert 'data-live="no"' in get(f"/jobs/{job}").text
 
 
+def test_long_error_is_one_line_in_the_list_and_whole_on_the_jobs_page(
+    store: Store, jobs: JobQueue, get: Get
+) -> None:
+    (job,) = submit(jobs, 1)
+    error = "\n".join(f"line {n} of the error" for n in range(100))
+    finish(store, job, "failed", error)
+    assert "line 1 of the error line 2" in Page(get("/jobs").text).text
+    assert "line 99" not in get("/jobs").text
+    assert error in Page(get(f"/jobs/{job}").text).text
+
+
 @pytest.mark.parametrize("name", ["nothing", "%3Cscript%3Ealert(1)%3C/script%3E", "..%2f", "%00"])
 def test_unknown_job_is_404_and_its_name_is_not_shown(get: Get, name: str) -> None:
     answer = get(f"/jobs/{name}")
