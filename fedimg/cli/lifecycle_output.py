@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -83,9 +83,7 @@ def verification(results: Sequence[RegionResult], differences: Sequence[Differen
     return Answer(value, lines, [table], nothing)
 
 
-def recovery(
-    found: Search, jobs: Sequence[RecoveredJob], missed: Mapping[str, str], *, dry_run: bool
-) -> Answer:
+def recovery(found: Search, jobs: Sequence[RecoveredJob], *, dry_run: bool) -> Answer:
     """Render what was found on EC2: a row for each region with unrecorded AMIs, by their state."""
     new = [row for job in jobs for row in job.amis]
     shown = (ami_rows.PUBLIC, ami_rows.WITHDRAWN, ami_rows.WITHDRAWING, ami_rows.UNKNOWN)
@@ -108,7 +106,7 @@ def recovery(
         ],
         "amis": [asdict(row) for row in new],
         "not_recoverable": list(found.left),
-        "not_searched": dict(missed),
+        "not_searched": dict(found.errors),
     }
     nothing = (
         f"all {len(found.found)} AMIs of this site that {len(found.searched)} regions have are "

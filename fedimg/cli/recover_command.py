@@ -34,7 +34,6 @@ def recover(
     workers before it, so that no job begins for an image that has one.
     """
     from fedimg.aws import regions
-    from fedimg.aws.client import availability
     from fedimg.aws.client.clients import Clients
     from fedimg.aws.client.waiter import Waiter
     from fedimg.cli import lifecycle_output
@@ -46,17 +45,12 @@ def recover(
     # A region that the configuration excludes today may have AMIs of earlier jobs.
     unbounded = settings.ec2.model_copy(update={"regions": [], "exclude_regions": []})
     enabled = regions.selected(clients.ec2(settings.ec2.origin), unbounded)
-    unavailable = availability.probed(clients, enabled)
     limits = settings.ec2.limits
     limits = limits.model_copy(update={"outage": min(limits.outage, _OUTAGE_SECONDS)})
     # Read before EC2: a job that runs meanwhile records its own AMIs.
     before = _recorded(store)
-    found = lifecycle.search(
-        clients,
-        Waiter(limits, threading.Event()),
-        settings.site,
-        [region for region in enabled if region not in unavailable],
-    )
+    waiter = Waiter(limits, threading.Event())
+    found = lifecycle.search(clients, waiter, settings.site, enabled)
     selected = [region for region in enabled if regions.is_selected(region, settings.ec2)]
     jobs = lifecycle.jobs(found, before, selected)
     if store is not None and not dry_run:
@@ -65,19 +59,18 @@ def recover(
         jobs = [job for job in jobs if job.image.job not in busy]
         for job in jobs:
             recovered.record(job)
-    missed = {**unavailable, **found.errors}
-    call.output.answer(lifecycle_output.recovery(found, jobs, missed, dry_run=dry_run))
+    call.output.answer(lifecycle_output.recovery(found, jobs, dry_run=dry_run))
     for text in found.left[:_NAMED]:
         call.output.note(text)
     if len(found.left) > _NAMED:
         call.output.note(f"{len(found.left) - _NAMED} more AMIs are not recorded; --json has all")
     for text in lifecycle_output.recovery_notes(jobs):
         call.output.note(text)
-    for region, why in sorted(missed.items()):
+    for region, why in sorted(found.errors.items()):
         call.output.note(
             f"region {region} was not searched: {why}; run the command again when it answers"
         )
-    return ExitCode.FAILED if missed else ExitCode.OK
+    return ExitCode.FAILED if found.errors else ExitCode.OK
 
 
 def _recorded(store: Store | None) -> Recorded:
