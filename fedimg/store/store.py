@@ -25,7 +25,7 @@ from fedimg.store.heartbeats import Heartbeats
 from fedimg.store.outbox import Outbox
 from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
-from fedimg.store.tables import creation, jobs, regions, retries, tests
+from fedimg.store.tables import added, creation, jobs, regions, retries, tests
 from fedimg.store.twins import Queue, Twins
 
 __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
@@ -108,13 +108,26 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         return True
 
     def end(self, job: str, run: int, state: str, error: str | None) -> None:
-        """Record the state and error of a run whose clean-up is done; cancelled runs stay so."""
+        """Record the state and error of a run whose clean-up is done; cancelled runs stay so.
+
+        A cancelled run that published in added regions leaves its job complete, as it was before.
+        """
         with self.engine.begin() as connection:
+            of_run = (added.c.job == job) & (added.c.run == run) & ~added.c.done
+            given_up = (
+                state == "cancelled"
+                and connection.execute(sa.update(added).where(of_run).values(done=True)).rowcount
+            )
             ended = connection.execute(
                 sa.update(jobs)
                 .where(jobs.c.job == job, jobs.c.run == run)
                 .where((jobs.c.state != "cancelled") | (state == "cancelled"))
-                .values(state=state, step=state, error=error, updated=time.time())
+                .values(
+                    state="complete" if given_up else state,
+                    step="complete" if given_up else state,
+                    error=error,
+                    updated=time.time(),
+                )
             )
             if ended.rowcount:
                 # In regions without a last step, the run was interrupted.

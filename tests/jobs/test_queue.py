@@ -13,6 +13,7 @@ from fedimg.jobs.queue import (
     JobQueue,
     workflow_id,
 )
+from fedimg.store.added_regions import AddedRegions
 from fedimg.store.store import Store
 from tests.jobs.queue_rows import queued
 
@@ -159,3 +160,17 @@ def test_submitted_jobs_survive_a_restart(store, jobs):
     assert set(queued(again)) == {"task:7", workflow_id(PUBLISH, IMAGE.job, 1)}
     other.close()
     again.close()
+
+
+def test_job_whose_added_region_is_cancelled_is_complete_as_before(store, jobs):
+    jobs.submit(IMAGE)
+    store.begin(IMAGE.job, 1)
+    store.end(IMAGE.job, 1, "complete", None)
+    assert jobs.add_region(IMAGE.job, "eu-west-1", "ann") == 2
+    assert AddedRegions(store).of(IMAGE.job, 2) == ["eu-west-1"]
+    assert jobs.cancel(IMAGE.job)
+    store.end(IMAGE.job, 2, "cancelled", None)
+    assert store.job(IMAGE.job).state == "complete"
+    # No later run of the job goes there, and a person may ask for it again.
+    assert jobs.add_region(IMAGE.job, "eu-west-1", "ann") == 3
+    assert AddedRegions(store).of(IMAGE.job, 2) == []
