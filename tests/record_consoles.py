@@ -33,7 +33,10 @@ _SSH_PORT = 22600
 _ROOT_MIB = 1024
 #: What a console says at the end of a boot, good or bad.
 _END = re.compile(
-    r"login: *$|end Kernel panic|can't access tty|running \(.*no limit\)", re.MULTILINE
+    r"login: *$|end Kernel panic|can't access tty"
+    # A wait without an end, as the last line: a starved boot counts seconds, too, and goes on.
+    r"|running \(.*no limit\)(?:\s|\x1bM|\x1b\[K)*\Z",
+    re.MULTILINE,
 )
 #: A console has come to its end when it has said nothing new for so many seconds: behind such
 #: words, and without them, where a busy machine may leave a boot alone for a while.
