@@ -22,6 +22,8 @@ LEFT_OUT = "left out"
 NO_ROOM, OVER_QUOTA = "no room", "over quota"
 #: The last steps of a region in which the job continues by itself.
 CONTINUED = (AWAY, NO_ROOM, OVER_QUOTA)
+#: The last step of a rehearsal, after which nothing is public.
+REHEARSED = "rehearsed"
 #: The step of a region that would be published but for the operator's hold.
 HELD = "held"
 

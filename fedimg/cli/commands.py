@@ -13,6 +13,7 @@ from fedimg.process.hardening import hide_memory
 # isort: off
 from fedimg.cli import publishing_commands  # noqa: F401
 from fedimg.cli import read_only_commands  # noqa: F401
+from fedimg.cli import rehearse_command  # noqa: F401
 from fedimg.cli import job_commands  # noqa: F401
 from fedimg.cli import cleanup_command  # noqa: F401
 from fedimg.cli import verify_command  # noqa: F401

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fedimg.intake.catch_up import Replayed
     from fedimg.jobs.holds import Hold
     from fedimg.jobs.migration import Moved
+    from fedimg.services.rehearsal import Rehearsal
     from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
     from fedimg.worker.registry import RegisteredWorker
 
@@ -371,6 +372,35 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
         types = ", ".join(map(str, plan.types.get(region, ())))
         table.add_row(region, types, plan.left_out.get(region, ""))
     page: list[RenderableType] = [Text(image.job, style="bold"), table]
+    return Answer(value, lines, [*page, *([Text(f"cost: {cost}")] if cost else [])])
+
+
+def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
+    """Render what a rehearsal did: a row for each step with its seconds, and the cost if known."""
+    total = sum(seconds for _, seconds in done.steps)
+    rows = [*done.steps, ("in all", total)]
+    value = {
+        "job": done.job,
+        "region": done.plan.origin,
+        "amis": [as_record(ami) for ami in done.amis],
+        "booted": [
+            {"ami": each.ami.id, "checks": [as_record(check) for check in each.checks]}
+            for each in done.booted
+        ],
+        "steps": [{"step": step, "seconds": round(seconds, 1)} for step, seconds in done.steps],
+        "seconds": round(total, 1),
+        "removed": done.removed,
+        **({"cost": asdict(cost)} if cost else {}),
+    }
+    lines = [[step, f"{seconds:.1f} s"] for step, seconds in rows]
+    table = _table("Step", "Seconds")
+    for step, seconds in rows:
+        table.add_row(step, f"{seconds:.1f}")
+    words = (
+        f"{len(done.amis)} AMIs would be public in {done.plan.origin}; "
+        f"{done.removed} resources are removed"
+    )
+    page: list[RenderableType] = [Text(words), table]
     return Answer(value, lines, [*page, *([Text(f"cost: {cost}")] if cost else [])])
 
 

@@ -63,6 +63,7 @@ class JobContext:
         self.rerun = rerun
         self.clients = site.clients
         self.public_access = site.public_access
+        self.publishes = site.publish
         self.stop = stop
         #: The branches of steps that run side by side.
         self.branches = RunningBranches()

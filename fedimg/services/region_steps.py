@@ -13,7 +13,7 @@ from fedimg.aws.plan import Plan
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Virtualization
 from fedimg.parallel import run_parallel
-from fedimg.progress import PUBLIC, last_step
+from fedimg.progress import PUBLIC, REHEARSED, last_step
 from fedimg.services.job_context import JobContext
 
 #: What is counted across workers, for each region.
@@ -163,10 +163,11 @@ class RegionSteps:
             for ami in dropped:
                 amis.deregister(job.ec2(region), ami)
                 job.observer.dropped(ami, "its virtualization type failed the boot check")
-            if good:
+            if good and job.publishes:
                 self._publish(region, snapshot, good)
         types = ", ".join(sorted({str(ami.type) for ami in dropped}))
-        job.report(region, PUBLIC, f"without {types}: not booted" if types else "")
+        last = PUBLIC if job.publishes else REHEARSED
+        job.report(region, last, f"without {types}: not booted" if types else "")
         return good
 
     def _publish(self, region: str, snapshot: str, good: Sequence[AMI]) -> None:

@@ -39,7 +39,8 @@ class Site:
 
     `settings` are its [ec2] settings, and `checks` its own commands for the boot check. Every
     resource is tagged with its `name`. `clients` are the AWS clients of the process, and
-    `public_access` is what it knows of the regions' quotas and blocks.
+    `public_access` is what it knows of the regions' quotas and blocks. A site that does not
+    `publish` keeps all AMIs private, for a rehearsal.
     """
 
     settings: EC2
@@ -47,6 +48,7 @@ class Site:
     checks: Sequence[Check]
     clients: Clients
     public_access: PublicAccess = field(default_factory=PublicAccess)
+    publish: bool = True
 
 
 @dataclass(frozen=True)
