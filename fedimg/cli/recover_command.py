@@ -26,7 +26,7 @@ def recover(
         bool, typer.Option("--dry-run", help="Only print what was found; record nothing.")
     ] = False,
 ) -> ExitCode:
-    """Rebuild a lost database from the tags of this site's AMIs on EC2, in all regions at once.
+    """Rebuild a lost database from the tags of this site's AMIs on EC2, in all regions.
 
     Only what is unrecorded is recorded; nothing on EC2 changes. A private AMI that nobody withdrew
     becomes `unknown`: nothing publishes or removes it before 'fedimg accept', 'fedimg withdraw' or

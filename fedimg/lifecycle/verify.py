@@ -1,4 +1,4 @@
-"""Compare the record with EC2, in all regions at once, and record the result."""
+"""Compare the record with EC2, in all regions, and record the result."""
 
 from __future__ import annotations
 
