@@ -19,6 +19,7 @@ BENCHMARKS = {
     "intake": "intake",
     "regions": "regions",
     "verify": "verify",
+    "catalogue": "catalogue",
     "away": "away",
     "outages": "outages",
     "scale": "several_workers",

@@ -2,16 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import many_amis
+from bench.command import measured
 from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds
 from bench.results import Result
@@ -25,16 +23,6 @@ from lab.processes import Process
 _IMAGES, _REGIONS = 1000, 34
 #: The longest page that EC2 gives.
 _PAGE = 1000
-
-
-@dataclass(frozen=True)
-class _Cost:
-    """The seconds and memory of one command, and what it printed."""
-
-    wall: float
-    cpu: float
-    peak_mib: float
-    answer: Any
 
 
 def run(tiny: bool) -> Result:
@@ -52,7 +40,7 @@ def run(tiny: bool) -> Result:
             store.close()
             environment = _environment(folder, site)
             before, lab_cpu = _calls(site), cpu_seconds(ec2.pid)
-            cost = _measured(["verify", "--json"], environment)
+            cost = measured(["verify", "--json"], environment)
             calls = _calls(site) - before
             lab_cpu = cpu_seconds(ec2.pid) - lab_cpu
     amis = images * regions * len(many_amis.TYPES)
@@ -89,17 +77,3 @@ def _environment(folder: Path, site: dict[str, Any]) -> dict[str, str]:
 
 def _calls(site: dict[str, Any]) -> Counter[str]:
     return Counter(running.ask(site, "calls").get("EC2", {}))
-
-
-def _measured(arguments: list[str], environment: dict[str, str]) -> _Cost:
-    """Run a command of fedimg's; its own processor time is what the kernel counted of it."""
-    program = str(Path(sys.executable).parent / "fedimg")
-    began = time.monotonic()
-    with subprocess.Popen([program, *arguments], env=environment, stdout=subprocess.PIPE) as run:
-        assert run.stdout is not None
-        printed = run.stdout.read()
-        _, _, used = os.wait4(run.pid, 0)
-        run.returncode = 0
-    wall = time.monotonic() - began
-    cpu = used.ru_utime + used.ru_stime
-    return _Cost(wall, cpu, used.ru_maxrss / 1024, json.loads(printed))

@@ -28,6 +28,7 @@ KEYS = {
     "away": {"in_a_row_over_without", "alone_over_without"},
     "outages": {"disabled_in_mid_job_back_seconds", "appears_old_job_seconds"},
     "regions": {"wall_seconds_2", "calls_per_ami_2"},
+    "catalogue": {"cpu_seconds", "wall_seconds", "unchanged_cpu_seconds", "peak_mib"},
     "verify": {"calls_a_region", "cpu_seconds", "peak_mib", "lab_cpu_seconds"},
 }
 
