@@ -17,7 +17,9 @@ from fedimg.process.log_context import fields_of
 from fedimg.untrusted.quoting import plain
 
 #: Libraries that log each call, or a traceback for each retry; fedimg logs the outcome itself.
-_VERBOSE = ("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3")
+_VERBOSE = (
+    *("boto3", "botocore", "dbos", "paramiko", "s3transfer", "sqlalchemy", "urllib3", "uvicorn"),
+)
 
 #: Separates the lines of a traceback, or of an instance's output.
 _JOIN = " | "

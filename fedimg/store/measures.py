@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from fedimg.editions import edition
-from fedimg.images import RawImage
-from fedimg.records import from_record
 from fedimg.store.database import Database
 from fedimg.store.rows import ENDED, LIVE
 from fedimg.store.tables import (
@@ -239,13 +237,13 @@ def _published(connection: sa.Connection, now: float) -> dict[tuple[str, str], f
         .where(amis.c.job == jobs.c.job)
         .scalar_subquery()
     )
-    query = sa.select(jobs.c.raw_image, last).where(
+    # A row of ten thousand: reading each as a RawImage would check its URL again.
+    query = sa.select(jobs.c.image, jobs.c.raw_image, last).where(
         jobs.c.updated > now - PUBLISHED_DAYS * 86400, last.is_not(None)
     )
     found: dict[tuple[str, str], float] = {}
-    for raw_image, at in connection.execute(query):
-        image = from_record(RawImage, raw_image)
-        if found_edition := edition(image.name, image.source, image.build):
-            key = (found_edition.release, str(image.architecture))
+    for image, raw_image, at in connection.execute(query):
+        if of := edition(image, raw_image["source"], raw_image["build"]):
+            key = (of.release, raw_image["architecture"])
             found[key] = max(found.get(key, 0.0), float(at))
     return found
