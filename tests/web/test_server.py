@@ -83,6 +83,28 @@ def test_process_loads_no_client_and_stops_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_catalogue_and_operators_pages_have_an_address_each(tmp_path: Path) -> None:
+    config = tmp_path / "fedimg.toml"
+    operations, catalogue = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "catalogue" / "latest.json").write_text("{}")
+    config.write_text(
+        'state_directory = "state"\n[catalogue]\ndirectory = "catalogue"\n'
+        f'[web]\noperations = "{operations}"\ncatalogue = "{catalogue}"\n'
+    )
+    with serving(config, operations):
+        for address, path, status in (
+            (catalogue, "latest.json", 200),
+            (catalogue, "jobs", 404),
+            (operations, "latest.json", 404),
+            # There is no database yet.
+            (operations, "jobs", 503),
+        ):
+            answer = requests.get(f"http://{address}/{path}", timeout=20)
+            assert answer.status_code == status, (address, path)
+
+
+@pytest.mark.process
 def test_systemd_is_told_when_the_process_is_ready_and_stops(tmp_path: Path) -> None:
     config = tmp_path / "fedimg.toml"
     address = f"127.0.0.1:{free_port()}"
