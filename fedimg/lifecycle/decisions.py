@@ -49,15 +49,23 @@ class Verdict(StrEnum):
 class Facts:
     """The facts that EC2 shows of an AMI; times are in epoch seconds, None if EC2 tells none.
 
-    `published_at` is the time in the tag that fedimg set before the AMI became public.
+    `state` is `available`, `disabled` or another of EC2's words; `public` says that every account
+    may launch it. `published_at` is the time in the tag that fedimg set before the AMI became
+    public.
     """
 
-    state: str = "available"
+    state: str
+    public: bool
     published_at: float | None = None
     created: float | None = None
     deprecated_at: float | None = None
     last_launched: float | None = None
     protection: str = "disabled"
+
+    @property
+    def usable(self) -> bool:
+        """Return whether every account may launch the AMI."""
+        return self.public and self.state == "available"
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def decide(
         else:
             known = edition(row.image, row.source, row.build)
             candidates.append(_Candidate(row, number, rules[number - 1], known))
-    public = _public(decided.values())
+    public = _public(decided.values(), facts)
     # The newest first: what is about to be disabled keeps no older AMI from being the newest.
     candidates.sort(key=lambda each: each.edition.order if each.edition else (), reverse=True)
     for each in candidates:
@@ -121,7 +129,7 @@ def decide(
         decision = _decide(each, fact, newer, now, unlaunched=unlaunched)
         decided[each.row.region, each.row.ami] = decision
         stays = decision.verdict in (Verdict.KEEP, Verdict.DEPRECATE)
-        if each.edition and place and each.row.state == rows.PUBLIC and stays:
+        if each.edition and place and stays and _is_usable(each.row, fact):
             public.setdefault(place, set()).add(each.edition.order)
     return [decided[row.region, row.ami] for row in recorded]
 
@@ -142,12 +150,22 @@ def _kept_by_state(row: AMIRow, changing: Collection[tuple[str, str]]) -> str:
 _Place = tuple[tuple[str, str], str, str, str, str]
 
 
-def _public(decisions: Iterable[Decision]) -> dict[_Place, set[tuple[int, ...]]]:
-    """Return the orders of the public AMIs among these, by place."""
+def _is_usable(row: AMIRow, fact: Facts | None) -> bool:
+    """Return whether an AMI is public by the record and by EC2: only such an AMI is a newest one.
+
+    What a person hid or removed by hand must not make an older one go.
+    """
+    return row.state == rows.PUBLIC and fact is not None and fact.usable
+
+
+def _public(
+    decisions: Iterable[Decision], facts: Mapping[tuple[str, str], Facts]
+) -> dict[_Place, set[tuple[int, ...]]]:
+    """Return the orders of the usable AMIs among these, by place."""
     found: dict[_Place, set[tuple[int, ...]]] = {}
     for each in decisions:
         known = edition(each.row.image, each.row.source, each.row.build)
-        if known and each.row.state == rows.PUBLIC:
+        if known and _is_usable(each.row, facts.get((each.row.region, each.row.ami))):
             found.setdefault(_place(each.row, known), set()).add(known.order)
     return found
 
@@ -166,6 +184,8 @@ def _decide(
 
     if fact is None:
         return keep("EC2 does not show it")
+    if differs := differs_from_record(row.state, fact):
+        return keep(differs)
     since = _since(row, fact)
     if since is None:
         return keep("neither the record nor its tags tell when it became public")
@@ -183,6 +203,22 @@ def _decide(
     if fact.created is None or at > fact.created + DEPRECATION_DAYS * _DAY:
         return keep(f"{why}, but EC2 deprecates no public AMI over two years after its creation")
     return Decision(row, verdict, each.number, why, deprecate_at=at)
+
+
+def differs_from_record(state: str, fact: Facts) -> str:
+    """Return, as a clause, how EC2 shows a public or disabled AMI otherwise than recorded, or "".
+
+    `state` is the recorded one. Somebody changed such an AMI by hand, and a person decides about
+    it: nothing is taken away that others may use by now.
+    """
+    if fact.usable if state == rows.PUBLIC else fact.state == "disabled" and not fact.public:
+        return ""
+    shown = "public" if fact.public else "private"
+    if fact.state != "available":
+        shown = f"{shown} and {fact.state}"
+    elif state == rows.DISABLED:
+        shown = f"{shown} and enabled"
+    return f"it is recorded as {state}, and EC2 shows it {shown}: a person has to decide about it"
 
 
 def _since(row: AMIRow, fact: Facts) -> float | None:

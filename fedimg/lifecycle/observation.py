@@ -6,7 +6,7 @@ Nothing is decided by a clock that differs from EC2's: ages and times of depreca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -106,7 +106,7 @@ def observe(
     """
     found, date = inventory.images(ec2, site, [row.ami for row in recorded])
     refuse_wrong_clock(date, time.time(), region)
-    return {(region, id): _facts(image) for id, image in found.items()}
+    return {(region, id): facts_of(image) for id, image in found.items()}
 
 
 def refuse_wrong_clock(date: str, now: float, region: str) -> None:
@@ -128,9 +128,11 @@ def refuse_wrong_clock(date: str, now: float, region: str) -> None:
         )
 
 
-def _facts(image: dict[str, Any]) -> Facts:
+def facts_of(image: Mapping[str, Any]) -> Facts:
+    """Return the facts of an AMI that EC2 described."""
     return Facts(
         str(image.get("State", "")),
+        bool(image.get("Public")),
         tags.published_at(tags.read(image.get("Tags"))),
         _time(image.get("CreationDate")),
         _time(image.get("DeprecationTime")),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +15,7 @@ from fedimg.aws import permissions, retirement
 from fedimg.bus import messages
 from fedimg.lifecycle import observation
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
-from fedimg.lifecycle.decisions import Facts, Verdict, decide
+from fedimg.lifecycle.decisions import Facts, Verdict, decide, differs_from_record
 from fedimg.lifecycle.repair import ami_of
 from fedimg.store import rows
 from fedimg.store.prunings import Pruning as Requested
@@ -30,6 +31,8 @@ _STATES = {
     DISABLE: (rows.DISABLING, rows.PUBLIC),
     DELETE: (rows.DELETING, rows.DISABLED),
 }
+#: EC2 may show this state of an AMI for a short time after its deregistration.
+_DEREGISTERED = "deregistered"
 _WORDS = {DEPRECATE: "deprecated", DISABLE: "disabled", DELETE: "removed"}
 
 
@@ -83,14 +86,21 @@ class Pruning(ChangeWorkflow):
             ami = decision.row.ami
             if ami not in to_do:
                 continue
-            if _has_begun(what, facts.get((region, ami)), asked.get(ami)):
+            if _has_begun(what, to_do[ami], facts.get((region, ami)), asked.get(ami)):
                 continue
             if decision.verdict != what:
                 kept[ami] = decision.why
-                _log.info("AMI %s in %s is not %s: %s", ami, region, _WORDS[what], decision.why)
             elif decision.verdict is Verdict.DEPRECATE and decision.deprecate_at is not None:
                 prunings.postpone_deprecation(decision.row, decision.deprecate_at)
-        prunings.keep(what, kept, list(to_do.values()))
+        self._keep(what, kept, list(to_do.values()), region)
+
+    def _keep(
+        self, what: str, kept: Mapping[str, str], its_amis: Sequence[AMIRow], region: str
+    ) -> None:
+        """Give up what was asked for about some AMIs; `kept` has the reasons, by AMI."""
+        for ami, why in sorted(kept.items()):
+            _log.info("AMI %s in %s is not %s: %s", ami, region, _WORDS[what], why)
+        Prunings(self._store).keep(what, kept, its_amis)
 
     def _deprecate(self, job: str, region: str, at: float) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)
@@ -110,9 +120,20 @@ class Pruning(ChangeWorkflow):
         ec2, waiter = self._ec2(region), self._waiter(region)
         limit = self._settings.ec2.limits.settle
         for snapshot, its_amis in by_snapshot(self._rows(DELETE, job, region)).items():
-            ids = [row.ami for row in its_amis]
-            for ami in sorted(permissions.existing(ec2, ids)):
+            # A person may have made an AMI public since the decision: this cannot be undone.
+            shown = {
+                ami: observation.facts_of(image)
+                for ami, image in permissions.existing(ec2, [row.ami for row in its_amis]).items()
+            }
+            kept = {
+                ami: why
+                for ami, fact in shown.items()
+                if fact.state != _DEREGISTERED and (why := differs_from_record(rows.DISABLED, fact))
+            }
+            for ami in sorted(set(shown) - set(kept)):
                 retirement.deregister(ec2, ami)
+            self._keep(DELETE, kept, its_amis, region)
+            ids = [row.ami for row in its_amis if row.ami not in kept]
             waiter.until(
                 lambda ids=ids: None if permissions.existing(ec2, ids) else True,  # type: ignore[misc]
                 what=f"AMIs {', '.join(ids)} to be gone",
@@ -127,8 +148,8 @@ class Pruning(ChangeWorkflow):
                 )
                 continue
             retirement.delete_snapshot(ec2, waiter, snapshot, limit)
-            if kept := retirement.in_recycle_bin(ec2, self._clients, region, snapshot):
-                _log.info("job %s in %s: %s", job, region, kept)
+            if binned := retirement.in_recycle_bin(ec2, self._clients, region, snapshot):
+                _log.info("job %s in %s: %s", job, region, binned)
 
     def _end(self, what: str, job: str, region: str, at: float) -> None:
         """Announce and record that a change was made."""
@@ -168,14 +189,16 @@ class Pruning(ChangeWorkflow):
         return [row for row in own if row.state == state]
 
 
-def _has_begun(what: str, fact: Facts | None, asked: Requested | None) -> bool:
+def _has_begun(what: str, row: AMIRow, fact: Facts | None, asked: Requested | None) -> bool:
     """Return whether EC2 shows that an earlier try has changed an AMI already."""
     if what == DELETE:
-        return fact is None
+        return fact is None or fact.state == _DEREGISTERED
     if fact is None:
         return False
     if what == DISABLE:
-        return fact.state == "disabled"
+        # Where EC2 cannot disable AMIs, it shows a private one, after its permissions were
+        # recorded.
+        return fact.state == "disabled" or (row.permissions is not None and not fact.public)
     return (
         asked is not None
         and asked.deprecate_at is not None

@@ -154,11 +154,17 @@ class Prunings:
         return self._read()
 
     def keep(self, what: str, kept: Mapping[str, str], its_amis: Sequence[AMIRow]) -> None:
-        """Give up what was asked for about some AMIs; `kept` has the reasons, by AMI."""
+        """Give up what was asked for about some AMIs; `kept` has the reasons, by AMI.
+
+        The permissions of what stays public are recorded anew by the next request.
+        """
+        values: dict[str, Any] = {"state": _FROM[what]}
+        if what == DISABLE:
+            values["permissions"] = sa.null()
         with self._store.engine.begin() as connection:
             for row in its_amis:
                 if row.ami in kept:
-                    self._set(connection, row, state=_FROM[what])
+                    self._set(connection, row, **values)
                     self._end(connection, what, row, kept=kept[row.ami])
 
     def postpone_deprecation(self, ami: AMIRow, at: float) -> None:

@@ -44,6 +44,8 @@ def row(number: int = 1, age: float = 0, state: str = rows.PUBLIC, **changes: An
 
 def fact(**changes: Any) -> Facts:
     values: dict[str, Any] = {
+        "state": "available",
+        "public": True,
         "created": CREATED,
         "deprecated_at": CREATED + 730 * DAY,
         "last_launched": NOW - 50 * DAY,
@@ -52,11 +54,18 @@ def fact(**changes: Any) -> Facts:
     return Facts(**values)
 
 
+def as_recorded(recorded: AMIRow, facts: Facts) -> Facts:
+    """Return the facts with the state of the record."""
+    if recorded.state == rows.DISABLED:
+        return replace(facts, state="disabled", public=False)
+    return replace(facts, public=recorded.public)
+
+
 def decided(
     recorded: AMIRow | list[AMIRow], *rules: Rule, facts: Facts | None = None, **options: Any
 ) -> list[Decision]:
     recorded = recorded if isinstance(recorded, list) else [recorded]
-    shown = {(each.region, each.ami): facts or fact() for each in recorded}
+    shown = {(each.region, each.ami): as_recorded(each, facts or fact()) for each in recorded}
     return decide(rules or (RULE,), recorded, shown, NOW, **options)
 
 
@@ -184,6 +193,45 @@ def test_only_public_amis_of_the_same_place_are_newer(changes: dict[str, Any]) -
     assert first.verdict == Verdict.DISABLE
 
 
+@pytest.mark.parametrize(
+    "newer", [None, fact(public=False), fact(public=False, state="disabled"), fact(state="pending")]
+)
+def test_newer_ami_counts_only_while_ec2_shows_it_public_and_available(
+    newer: Facts | None,
+) -> None:
+    recorded = [row(1, 300), row(2, 10)]
+    shown = {("us-east-1", recorded[0].ami): fact()}
+    if newer:
+        shown["us-east-1", recorded[1].ami] = newer
+    first, second = decide([newest(1)], recorded, shown, NOW)
+    assert (first.verdict, second.verdict) == (Verdict.KEEP, Verdict.KEEP)
+    assert "keep_newest" in first.why
+    # Neither does an AMI that a rule keeps for ever.
+    other = Rule(patterns=["-43-2[.]"])
+    first, second = decide([other, newest(1)], recorded, shown, NOW)
+    assert first.verdict == Verdict.KEEP
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        (rows.PUBLIC, {"public": False}),
+        (rows.PUBLIC, {"public": False, "state": "disabled"}),
+        (rows.PUBLIC, {"state": "pending"}),
+        (rows.DISABLED, {"public": True}),
+        (rows.DISABLED, {"public": False}),
+        (rows.DISABLED, {"public": True, "state": "disabled"}),
+    ],
+)
+def test_ami_that_ec2_shows_otherwise_than_recorded_is_kept(
+    state: str, shown: dict[str, Any]
+) -> None:
+    old = row(1, 900, state, changed_at=None if state == rows.PUBLIC else NOW - 40 * DAY)
+    (decision,) = decide([RULE], [old], {("us-east-1", old.ami): fact(**shown)}, NOW)
+    assert decision.verdict == Verdict.KEEP
+    assert f"recorded as {state}, and EC2 shows it" in decision.why
+
+
 def test_newer_ami_that_is_about_to_go_keeps_no_older_one_from_being_the_newest() -> None:
     going = Rule(patterns=["-43-2[.]"], disable_after=1, keep_newest=0)
     old, newer = decided([row(1, 300), row(2, 10)], going, newest(1))
@@ -242,7 +290,9 @@ def test_properties_of_the_decisions_hold_for_any_record() -> None:
     for _ in range(1000):
         recorded = [_anything(chance, number) for number in range(1, chance.randrange(2, 12))]
         shown = {
-            (each.region, each.ami): _any_fact(chance) for each in recorded if chance.random() < 0.9
+            (each.region, each.ami): _any_fact(chance, each)
+            for each in recorded
+            if chance.random() < 0.9
         }
         rule = Rule(
             deprecate_after=chance.choice([0, 50]),
@@ -268,7 +318,7 @@ def test_properties_of_the_decisions_hold_for_any_record() -> None:
             for each in decide([rule], recorded, fewer, NOW)
             if each.verdict is not Verdict.KEEP
         }
-        assert rule.keep_newest or less <= going
+        assert less <= going
 
 
 def _anything(chance: random.Random, number: int) -> AMIRow:
@@ -284,11 +334,14 @@ def _anything(chance: random.Random, number: int) -> AMIRow:
     )
 
 
-def _any_fact(chance: random.Random) -> Facts:
-    return fact(
+def _any_fact(chance: random.Random, recorded: AMIRow) -> Facts:
+    shown = fact(
+        public=chance.choice([True, False]),
+        state=chance.choice(["available", "disabled"]),
         last_launched=chance.choice([None, NOW - 3600, NOW - 5 * DAY]),
         protection=chance.choice(["disabled", "disabled", "enabled-with-cooldown"]),
     )
+    return as_recorded(recorded, shown) if chance.random() < 0.8 else shown
 
 
 def _check(
@@ -305,8 +358,10 @@ def _check(
         assert ami.changed_at is not None
         assert NOW - ami.changed_at >= 14 * DAY
         assert facts.protection == "disabled"
+        assert (facts.state, facts.public) == ("disabled", False)
     else:
         assert ami.state == rows.PUBLIC
+        assert (facts.state, facts.public) == ("available", True)
     if decision.verdict is not Verdict.DEPRECATE:
         assert facts.last_launched is not None
         assert NOW - facts.last_launched >= DAY
@@ -315,9 +370,14 @@ def _check(
             each
             for each in made
             if each.row.state == rows.PUBLIC
+            and _usable(shown.get((each.row.region, each.row.ami)))
             and each.verdict in (Verdict.KEEP, Verdict.DEPRECATE)
             and each.row.region == ami.region
             and str(each.row.source).startswith("build-")
             and int(str(each.row.source)[6:]) > int(ami.source[6:])
         ]
         assert len(left) >= rule.keep_newest
+
+
+def _usable(facts: Facts | None) -> bool:
+    return facts is not None and facts.public and facts.state == "available"

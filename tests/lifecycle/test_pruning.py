@@ -376,6 +376,87 @@ def test_what_changed_since_the_decision_is_kept(pruned: Pruned) -> None:
     assert messages(site, "image.withdraw") == []
 
 
+def everybody(site: Site, row: AMIRow) -> None:
+    """Enable and publish an AMI, as a person does."""
+    site.ec2(row.region).enable_image(ImageId=row.ami)
+    site.ec2(row.region).modify_image_attribute(
+        ImageId=row.ami, LaunchPermission={"Add": [{"Group": "all"}]}
+    )
+
+
+def test_disabled_ami_that_a_person_made_public_is_not_removed(pruned: Pruned) -> None:
+    site = pruned.site
+    image = pruned.publish(300, regions=[ORIGIN])
+    pruned.prune()
+    pruned.disabled_since(image, 40)
+    before, meanwhile = site.rows(image)
+    everybody(site, before)
+    assert pruned.ask() == 1
+    everybody(site, meanwhile)
+    carry_out(site)
+    assert states(site, image) == {rows.DISABLED}
+    assert all(site.shown(row)["Public"] for row in (before, meanwhile))
+    assert Withdrawals(site.store).changes() == []
+    assert messages(site, "image.delete") == []
+    (kept,) = [each.kept for each in Prunings(site.store).all() if each.what == "delete"]
+    assert "EC2 shows it public and enabled" in str(kept)
+
+
+def test_ami_is_looked_at_once_more_before_it_is_deregistered(pruned: Pruned) -> None:
+    site = pruned.site
+    image = pruned.publish(300, regions=[ORIGIN])
+    pruned.prune()
+    pruned.disabled_since(image, 40)
+    pruned.ask()
+    (change,) = Withdrawals(site.store).changes()
+    public, gone = site.rows(image)
+    workflow = Pruning(site.settings, site.store, site.clients, PlainSteps(), threading.Event())
+    workflow._check("delete", change.job, change.region, change.at)
+    everybody(site, public)
+    workflow._remove(change.job, change.region, change.at)
+    workflow._end("delete", change.job, change.region, change.at)
+    assert site.shown(public)["Public"]
+    assert {row.ami: row.state for row in site.store.all_amis()} == {
+        public.ami: rows.DISABLED,
+        gone.ami: rows.DELETED,
+    }
+    assert len(messages(site, "image.delete")) == 1
+    assert snapshots(site, ORIGIN, [public.snapshot]) == [public.snapshot]
+
+
+def test_public_ami_that_a_person_hid_is_neither_disabled_nor_a_newest_one(
+    pruned: Pruned,
+) -> None:
+    site = pruned.site
+    old, newer = pruned.publish(300, regions=[ORIGIN]), pruned.publish(250, regions=[ORIGIN])
+    pruned.rules(RULE.model_copy(update={"keep_newest": 1}))
+    pruned.ask()
+    for row in site.rows(newer):
+        site.hide(row)
+    # The older one was asked for while the newer one was public.
+    assert (states(site, old), states(site, newer)) == ({rows.DISABLING}, {rows.PUBLIC})
+    carry_out(site)
+    assert pruned.ask() == 0
+    assert (states(site, old), states(site, newer)) == ({rows.PUBLIC}, {rows.PUBLIC})
+    assert all(site.shown(row)["Public"] for row in site.rows(old))
+
+
+def test_disabling_goes_on_where_ec2_cannot_disable(pruned: Pruned) -> None:
+    site = pruned.site
+    image = pruned.publish(300, regions=[ORIGIN], types=TYPES[:1])
+    pruned.ask()
+    (change,) = Withdrawals(site.store).changes()
+    (row,) = site.rows(image)
+    site.account.refuse(ORIGIN, DisableImage="InvalidAction")
+    workflow = Pruning(site.settings, site.store, site.clients, PlainSteps(), threading.Event())
+    workflow._record_permissions(change.job, change.region, change.at)
+    workflow._disable(change.job, change.region, change.at)
+    assert not site.shown(row)["Public"]
+    # The process was killed here.
+    carry_out(site)
+    assert states(site, image) == {rows.DISABLED}
+
+
 def test_deprecation_that_is_not_finished_is_no_unknown_date(pruned: Pruned) -> None:
     site = pruned.site
     pruned.publish(150, regions=[ORIGIN])
