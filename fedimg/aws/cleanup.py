@@ -354,7 +354,9 @@ def _standing(id: str, described: Mapping[str, Any], published: Collection[str])
     """Return the standing of an AMI or a snapshot by its own attributes."""
     if described.get("Public"):
         return Standing.PUBLIC
-    once = id in published or tags.ever_published(tags.read(described.get("Tags")))
+    values = tags.read(described.get("Tags"))
+    # Former versions published without a tag of it; a withdrawal's tag has the same meaning.
+    once = id in published or tags.ever_published(values) or tags.WITHDRAWN in values
     return Standing.ONCE_PUBLIC if once else Standing.LEFT
 
 
@@ -427,7 +429,7 @@ def _instance_gone(ec2: EC2Client, instance: str) -> bool | None:
 
 def _check_still_private(ec2: EC2Client, item: Leftover, once_public: bool) -> None:
     # A person or another run may have made it public since the survey.
-    for image in ec2.describe_images(ImageIds=[item.id])["Images"]:
+    for image in ec2.describe_images(ImageIds=[item.id], IncludeDisabled=True)["Images"]:
         standing = _standing(item.id, image, ())
         if standing is Standing.PUBLIC or (standing is Standing.ONCE_PUBLIC and not once_public):
             raise EC2ServiceException(

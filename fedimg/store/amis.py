@@ -105,9 +105,12 @@ class AMIs(Database):
     def ever_public(self, job: str | None = None) -> set[str]:
         """Return the ids of AMIs and snapshots, of one job or of all, that are or were public.
 
-        An id that was about to become public when a worker died counts as public.
+        An id that was about to become public when a worker died counts as public. So does that of
+        an AMI in any state but private, as former versions recorded no offers.
         """
-        public = sa.select(amis.c.ami, amis.c.snapshot).where(amis.c.public)
+        public = sa.select(amis.c.ami, amis.c.snapshot).where(
+            sa.or_(amis.c.public, amis.c.published_at.is_not(None), amis.c.state != PRIVATE)
+        )
         ids_offered = sa.select(offered.c.id)
         if job is not None:
             public = public.where(amis.c.job == job)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.tables import amis, changes, withdrawals
+from fedimg.store.tables import amis, changes, offered, withdrawals
 from fedimg.store.twins import TWINS
 
 #: What a change does with the AMIs of a job in a region.
@@ -91,6 +91,7 @@ class Withdrawals:
                     .on_conflict_do_update(index_elements=["job"], set_=values)
                 )
                 self._set_amis(connection, its_amis, state=rows.WITHDRAWING, **changed)
+                self._record_offers(connection, its_amis, at)
                 self._add_changes(connection, WITHDRAW, job, regions[job], at)
         return at
 
@@ -162,6 +163,8 @@ class Withdrawals:
         """Record that a change was made, with the AMIs by their new state."""
         with self._store.engine.begin() as connection:
             for state, its_amis in by_state.items():
+                # A run may have made them public after the command.
+                self._record_offers(connection, [ami for ami in its_amis if ami.public], at)
                 self._set_amis(connection, its_amis, state=state, public=state == rows.PUBLIC)
             connection.execute(sa.delete(changes).where(_of(job, region, at)))
             deleting = sa.select(amis.c.ami).where(
@@ -181,19 +184,37 @@ class Withdrawals:
         )
 
     def accept(self, ami: AMIRow, state: str, by: str, reason: str) -> None:
-        """Record an AMI's state as a person made it on EC2."""
-        self._store.write(
-            sa.update(amis)
-            .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
-            .values(
-                state=state,
-                public=state == rows.PUBLIC,
-                changed_by=by,
-                changed_at=time.time(),
-                reason=reason,
-                difference="",
+        """Record an AMI's state as a person made it on EC2; a clean-up never removes it."""
+        now = time.time()
+        with self._store.engine.begin() as connection:
+            self._record_offers(connection, [ami], now)
+            connection.execute(
+                sa.update(amis)
+                .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+                .values(
+                    state=state,
+                    public=state == rows.PUBLIC,
+                    changed_by=by,
+                    changed_at=now,
+                    reason=reason,
+                    difference="",
+                )
             )
-        )
+
+    def _record_offers(
+        self, connection: sa.Connection, its_amis: Iterable[AMIRow], at: float
+    ) -> None:
+        """Record that others may have used some AMIs and their snapshots.
+
+        `public` is about to change, and AMIs that former versions made public have no other mark.
+        """
+        for ami in its_amis:
+            for id in (ami.ami, ami.snapshot):
+                connection.execute(
+                    self._store.insert(offered)
+                    .values(id=id, region=ami.region, job=ami.job, at=at)
+                    .on_conflict_do_nothing()
+                )
 
     def _set_amis(
         self, connection: sa.Connection, its_amis: Iterable[AMIRow], **values: object

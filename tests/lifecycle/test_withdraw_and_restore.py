@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import tags
+from fedimg.aws import cleanup, tags
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.jobs.holds import Holds
@@ -24,7 +24,7 @@ from fedimg.lifecycle.problems import problems
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
-from fedimg.store.tables import changes
+from fedimg.store.tables import amis, changes, offered
 from fedimg.store.twins import ImageWithdrawn
 from fedimg.store.withdrawals import RESTORE, WITHDRAW, Withdrawals
 from lab import leaks
@@ -384,3 +384,42 @@ def test_untested_public_ami_is_not_accepted(site: Site) -> None:
     site.ec2().modify_image_attribute(ImageId=row.ami, LaunchPermission={"Add": [{"Group": "all"}]})
     with pytest.raises(accept.CannotAccept, match="fedimg restore"):
         accepted(site, row.ami)
+
+
+@pytest.mark.parametrize(
+    ("done", "known_by"), [("withdrawn", "record"), ("withdrawn", "tag"), ("hidden", "record")]
+)
+def test_clean_up_keeps_what_was_public_before_offers_were_recorded(
+    site: Site, done: str, known_by: str
+) -> None:
+    """Former versions neither recorded an offer nor set the tag `fedimg:published`."""
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1])
+    row = site.row(image)
+    site.store.write(sa.delete(offered))
+    site.ec2().delete_tags(Resources=[row.ami, row.snapshot], Tags=[{"Key": tags.PUBLISHED}])
+    if done == "hidden":
+        site.hide(row)
+        accepted(site, row.ami)
+    else:
+        withdraw(site, image.job)
+        carry_out(site)
+    published = site.store.ever_public() if known_by == "record" else ()
+    seen = cleanup.survey(site.clients, site.settings.site, REGIONS, published=published)
+    assert seen.left == []
+    assert {item.id for item in seen.once_public} == {row.ami, row.snapshot}
+
+
+def test_clean_up_keeps_an_ami_that_was_withdrawn_after_a_person_had_made_it_public(
+    site: Site,
+) -> None:
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1])
+    row = site.row(image)
+    site.store.write(sa.delete(offered))
+    site.store.write(sa.update(amis).values(public=False, state=rows.PRIVATE, published_at=None))
+    assert site.store.ever_public() == set()
+    assert accepted(site, row.ami).state == rows.PUBLIC
+    withdraw(site, row.ami)
+    carry_out(site)
+    # Its state may become private again, so that the offer is recorded.
+    site.store.write(sa.update(amis).values(state=rows.PRIVATE, published_at=None))
+    assert site.store.ever_public() == {row.ami, row.snapshot}
