@@ -95,12 +95,16 @@ def blocked(seen: Inventory) -> Iterator[Difference]:
 
 
 def unrecorded(
-    recorded: Iterable[AMIRow], seen: Inventory, live: Collection[str]
+    recorded: Iterable[AMIRow],
+    seen: Inventory,
+    live: Collection[str],
+    kept: Collection[tuple[str, str]],
 ) -> Iterator[Difference]:
     """Yield a difference for what carries the site's tag and is unrecorded.
 
     `recorded` are all AMIs of the region, also the deleted ones; resources of the `live` jobs are
-    left out, as these jobs are still making them.
+    left out, as these jobs are still making them, and so are those of the jobs that have them
+    `kept` in a region, as they wait there for room.
     """
     known: set[str] = set()
     for row in recorded:
@@ -112,7 +116,7 @@ def unrecorded(
     for id, resource in described:
         values = tags.read(resource.get("Tags"))
         job, image = values.get(tags.JOB, ""), values.get(tags.IMAGE, "")
-        if id in known or job in live:
+        if id in known or job in live or (job, seen.region) in kept:
             continue
         public = bool(resource.get("Public")) or id in seen.public_snapshots
         text = f"it carries this site's tag and is in no record; it is {_words(public)}"

@@ -60,7 +60,7 @@ def verify_regions(
     """Compare the recorded AMIs of some regions with EC2; return a result for each region.
 
     `chosen` limits the comparison to some AMIs; without it, unrecorded resources of the site and
-    block public access are reported, too. The record of the comparison is written to the store.
+    block public access are reported, too, and the comparison is recorded as that of the region.
     """
     live_before = _live(store)
     verifications = Verifications(store)
@@ -80,6 +80,7 @@ def verify_regions(
         rows = [row for row in recorded if chosen is None or chosen(row)]
         # What a running job makes, and has not made public, changes all the time.
         live = live_before | _live(store)
+        kept = store.kept()
         compared = [row for row in rows if row.public or row.job not in live]
         ec2 = RetryingClient(clients, region, Waiter(limits, stop))
         at = time.time()
@@ -93,12 +94,15 @@ def verify_regions(
             )
         except (*FAILURES, EC2ServiceException) as error:
             why = one_line(str(error))
-            verifications.record_failure(region, at, why)
+            if chosen is None:
+                verifications.record_failure(region, at, why)
             return RegionResult(region, len(compared), error=why)
         differences = comparison.compare(compared, seen, deprecating)
         if chosen is None:
             differences += comparison.blocked(seen)
-            differences += comparison.unrecorded(recorded, seen, live | _live(store))
+            # Of a job that began to wait for room, or continues after that, one of the two tells.
+            spared = live | _live(store), kept | store.kept()
+            differences += comparison.unrecorded(recorded, seen, *spared)
             verifications.record_region(
                 region,
                 at,
@@ -134,7 +138,7 @@ def text_of(difference: Difference) -> str:
 
 
 class DailyVerification:
-    """The worker's comparison, every `verify.interval` seconds; it only reports."""
+    """The worker's comparison, of each region every `verify.interval` seconds; it only reports."""
 
     def __init__(
         self,
@@ -151,26 +155,29 @@ class DailyVerification:
         self._stop = stop
 
     def compare_if_due(self) -> float:
-        """Compare if that is due; return the seconds until the next call."""
+        """Compare the regions where that is due; return the seconds until the next call."""
         interval = self._settings.verify.interval
         if not interval:
             return _IDLE_SECONDS
-        due = self._last() + interval
-        if (wait := due - time.time()) > 0:
-            return min(wait, _IDLE_SECONDS)
+        verifications = Verifications(self._store)
+        last = {each.region: each.at for each in verifications.all()}
+        # A person may have compared some regions, and a region is compared first when the record
+        # is as old as the interval: each region has its own time.
+        began = self._store.created_at() or time.time()
+        now = time.time()
         recorded = self._store.ami_regions()
-        if recorded:
-            regions = recorded | set(self._regions())
+        regions = recorded | set(self._regions()) if recorded else set()
+        due = {region for region in regions if last.get(region, began) + interval <= now}
+        if due:
             results = verify_regions(
-                self._settings, self._store, self._clients, regions, stop=self._stop
+                self._settings, self._store, self._clients, due, stop=self._stop
             )
             _report(results)
+        # Nobody compares these any more, so that what their last comparison found is outdated.
+        verifications.forget(
+            {region for region in set(last) - regions if last[region] + interval <= now}
+        )
         return min(interval, _IDLE_SECONDS)
-
-    def _last(self) -> float:
-        """Return when the last comparison was, or when the record began."""
-        times = [each.at for each in Verifications(self._store).all()]
-        return max(times) if times else (self._store.created_at() or time.time())
 
 
 #: How often it is looked whether a comparison is due, in seconds.

@@ -95,6 +95,11 @@ class Verifications:
         """Record that a region could not be compared."""
         self._set(region, at=at, error=error)
 
+    def forget(self, regions: Collection[str]) -> None:
+        """Forget the comparisons of regions that are compared no more."""
+        if regions:
+            self._store.write(sa.delete(verified).where(verified.c.region.in_(regions)))
+
     def record_would_free(self, region: str, count: int) -> None:
         """Record how many public AMIs of a compared region the rules of retention would disable."""
         self._store.write(

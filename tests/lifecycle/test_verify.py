@@ -18,12 +18,14 @@ import sqlalchemy as sa
 
 from fedimg.aws import tags
 from fedimg.config import Verify
+from fedimg.jobs.retries import RetrySchedule
 from fedimg.lifecycle import read_back, repair, verify
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.lifecycle.problems import problems, room
 from fedimg.lifecycle.verify import DailyVerification, RegionResult
+from fedimg.progress import NO_ROOM
 from fedimg.store import tables
-from fedimg.store.verifications import Verifications
+from fedimg.store.verifications import RegionVerification, Verifications
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, RAW, REGIONS, Site
 
 
@@ -307,10 +309,83 @@ def test_room_for_public_amis_is_reported_by_region(site: Site) -> None:
     site.publish()
     site.publish(regions=[ORIGIN])
     compared(site)
-    told = {each.region: each for each in Verifications(site.store).all()}
-    assert told[FURTHER].quota is not None
-    quota = told[FURTHER].quota or 0.0
-    assert (told[ORIGIN].public_amis, told[FURTHER].public_amis) == (4, 2)
+    assert told(site)[FURTHER].quota is not None
+    quota = told(site)[FURTHER].quota or 0.0
+    assert (told(site)[ORIGIN].public_amis, told(site)[FURTHER].public_amis) == (4, 2)
     said = room(site.store, 4)
     assert f"{ORIGIN}: {max(quota - 4, 0):g} of {quota:g} left" in str(said)
     assert f"{FURTHER}: {max(quota - 2, 0):g} of {quota:g} left" in str(said)
+
+
+def test_each_region_is_compared_an_interval_after_its_own_last_comparison(site: Site) -> None:
+    row = site.row(site.publish(), FURTHER)
+    compared(site)
+    age(site, ORIGIN, 7200)
+    age(site, FURTHER, 7200)
+    site.hide(row)
+    verify.verify_regions(site.settings, site.store, site.clients, [ORIGIN])
+    assert told(site)[FURTHER].differences == []
+    of_person = told(site)[ORIGIN].at
+    daily(site, 3600).compare_if_due()
+    assert len(told(site)[FURTHER].differences) == 1
+    assert told(site)[ORIGIN].at == of_person
+
+
+def test_region_that_fails_delays_no_other(site: Site) -> None:
+    site.publish()
+    compared(site)
+    age(site, ORIGIN, 7200)
+    Verifications(site.store).record_failure(FURTHER, time.time(), "it does not answer")
+    daily(site, 3600).compare_if_due()
+    assert time.time() - told(site)[ORIGIN].at < 3600
+    assert told(site)[FURTHER].error == "it does not answer"
+
+
+def test_comparison_of_a_region_that_is_compared_no_more_is_forgotten(site: Site) -> None:
+    site.publish(regions=[ORIGIN])
+    compared(site)
+    Verifications(site.store).record_failure("mars-1", time.time(), "no such host")
+    daily(site, 3600).compare_if_due()
+    # A person may have compared it a moment ago.
+    assert set(told(site)) == {*REGIONS, "mars-1"}
+    age(site, "mars-1", 7200)
+    daily(site, 3600).compare_if_due()
+    assert set(told(site)) == set(REGIONS)
+
+
+def test_comparison_of_some_amis_is_none_of_their_region(site: Site) -> None:
+    row = site.row(site.publish())
+    compared(site)
+    before = told(site)
+    site.account.refuse(ORIGIN, DescribeImages="UnauthorizedOperation")
+    (result,) = verify.verify_regions(
+        site.settings, site.store, site.clients, [ORIGIN], chosen=lambda each: each.ami == row.ami
+    )
+    assert result.error
+    assert told(site) == before
+
+
+def test_what_a_job_keeps_until_there_is_room_is_not_unrecorded(site: Site) -> None:
+    image = site.image()
+    assert site.queue.submit(image)
+    site.store.begin(image.job, 1)
+    site.register(image, FURTHER)
+    site.store.set_region(image.job, FURTHER, step=NO_ROOM, error="no room", needs=2)
+    site.store.end(image.job, 1, "incomplete", "no room")
+    RetrySchedule(site.store).run_when_back(image.job, 1, site.settings.ec2.limits)
+    assert differences(site) == []
+    # It waits no more.
+    RetrySchedule(site.store).forget(image.job)
+    assert {each.kind for each in differences(site)} == {Kind.UNRECORDED}
+
+
+def age(site: Site, region: str, seconds: float) -> None:
+    """Let a region's last comparison be so many seconds old."""
+    column = tables.verified.c
+    site.store.write(
+        sa.update(tables.verified).where(column.region == region).values(at=column.at - seconds)
+    )
+
+
+def told(site: Site) -> dict[str, RegionVerification]:
+    return {each.region: each for each in Verifications(site.store).all()}
