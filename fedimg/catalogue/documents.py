@@ -5,7 +5,7 @@ Times are strings of RFC 3339, in UTC. A value that is not known is null.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -249,10 +249,19 @@ SCHEMAS: Mapping[str, type] = {
 
 
 def as_json(document: object) -> bytes:
-    """Return a document as JSON on one line: a release has tens of thousands of AMIs."""
+    """Return a document as JSON on one line."""
     of: Any = type(document)
     text: bytes = adapter(of).dump_json(document)
     return text + b"\n"
+
+
+def release_parts(release: str | None, images: Iterable[ImageState]) -> Iterator[bytes]:
+    """Yield a Release as JSON, an image at a time: a release may have tens of thousands of AMIs."""
+    begin, end = as_json(Release(release, [])).split(b"[]")
+    yield begin + b"["
+    for number, image in enumerate(images):
+        yield (b",\n" if number else b"") + as_json(image).rstrip()
+    yield b"]" + end
 
 
 def schema(document: type) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Directory:
     def locked(self) -> Iterator[None]:
         """Keep other processes on this host from writing to the directory meanwhile."""
         with self._told(self.root):
-            self.root.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+            _make(self.root)
             lock = os.open(self.root / _LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -37,20 +38,25 @@ class Directory:
         """Return whether there is a file of this name, such as releases/43.json."""
         return (self.root / name).exists()
 
-    def replace(self, name: str, content: bytes) -> bool:
-        """Write a file, unless it has this content already; return whether it was written."""
+    def replace(self, name: str, parts: Iterable[bytes]) -> bool:
+        """Write a file, unless it has this content already; return whether it was written.
+
+        The content is written part by part, so that it need not be in memory as a whole.
+        """
         path = self.root / name
         with self._told(path):
-            if path.exists() and path.read_bytes() == content:
+            temporary = self._prepare(path, parts)
+            if path.exists() and filecmp.cmp(temporary, path, shallow=False):
+                temporary.unlink()
                 return False
-            self._prepare(path, content).replace(path)
+            temporary.replace(path)
         return True
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file that never changes; return whether it was written, and not there before."""
         path = self.root / name
         with self._told(path):
-            temporary = self._prepare(path, content)
+            temporary = self._prepare(path, [content])
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -59,13 +65,14 @@ class Directory:
                 temporary.unlink()
         return True
 
-    def _prepare(self, path: Path, content: bytes) -> Path:
-        path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    def _prepare(self, path: Path, parts: Iterable[bytes]) -> Path:
+        if path.parent != self.root:
+            _make(path.parent)
         # The same name each time, so that a crash leaves one such file at most.
         temporary = path.with_name(f".{path.name}.new")
         temporary.unlink(missing_ok=True)
         with temporary.open("xb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), _FILE_MODE)
@@ -80,3 +87,10 @@ class Directory:
                 f"cannot write the catalogue's file {path}: {error.strerror or error}; "
                 "free space, or let fedimg's user write there"
             ) from error
+
+
+def _make(directory: Path) -> None:
+    """Make a directory that everybody may read, whatever the process's umask is."""
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        directory.chmod(_DIRECTORY_MODE)

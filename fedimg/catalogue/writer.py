@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,11 +14,12 @@ from securesystemslib.signer import CryptoSigner
 from fedimg.catalogue import documents, record, signing_key, statements
 from fedimg.catalogue.documents import (
     Images,
+    ImageState,
+    ImageSummary,
     LatestAMIs,
     Publication,
     PublicKey,
     PublicKeys,
-    Release,
     ReleaseSummary,
 )
 from fedimg.catalogue.errors import CatalogueError
@@ -27,9 +28,10 @@ from fedimg.catalogue.files import Directory
 from fedimg.catalogue.latest import LatestFinder, newest_first
 from fedimg.images import RawImage
 from fedimg.store.catalogue_keys import CatalogueKeys
-from fedimg.store.publications import Publications, PublishedJob
+from fedimg.store.publications import Publications, PublishedJob, Withdrawn
 from fedimg.store.rows import AMIRow, BootTestRow
 from fedimg.store.store import Store
+from fedimg.untrusted.quoting import one_line
 
 #: The directory of publications for each kind of source.
 _KINDS = {"build": "builds", "compose": "composes", "task": "tasks", "url": "uploads"}
@@ -37,6 +39,8 @@ _KINDS = {"build": "builds", "compose": "composes", "task": "tasks", "url": "upl
 _NO_RELEASE = "no-release"
 #: The page by which people find an AMI, in fedimg/catalogue/page.
 PAGES = ("index.html", "catalogue.css", "catalogue.js")
+#: How many images are read at once; each has over a hundred AMIs.
+_JOBS_AT_ONCE = 50
 #: How often the record is compared with what was written last, in seconds.
 INTERVAL = 30.0
 
@@ -82,6 +86,7 @@ class CatalogueTask:
         self._site = site
         self._base_url = base_url
         self._written: tuple[object, ...] | None = None
+        self._unsigned = False
         self._problem = ""
 
     def write_if_changed(self) -> float:
@@ -89,15 +94,15 @@ class CatalogueTask:
 
         A failure is logged at its beginning and at its end.
         """
-        changed = Publications(self._store).changed()
-        if changed == self._written:
+        publications = Publications(self._store)
+        publications.assign(publication_name)
+        # Taken before anything is read: what changes during the writing is written next time.
+        changed = publications.changed()
+        signer, problem = self._read_key()
+        unchanged = changed == self._written
+        if unchanged and not (self._unsigned and signer):
+            self._tell(problem)
             return INTERVAL
-        try:
-            # Read each time: rotation replaces the file. Without it, the lists go on.
-            signer = signing_key.read(self._key) if self._key else None
-            problem = ""
-        except CatalogueError as error:
-            signer, problem = None, str(error)
         try:
             written = write(
                 self._store,
@@ -110,8 +115,7 @@ class CatalogueTask:
             self._tell(str(error))
             return INTERVAL
         self._tell(problem)
-        # Writing records which file has which publication. Unsigned ones are tried again.
-        self._written = None if problem else Publications(self._store).changed()
+        self._written, self._unsigned = changed, bool(problem)
         if written.files:
             _log.info(
                 "wrote %d files of the catalogue in %s: %d images, %d AMIs",
@@ -122,6 +126,18 @@ class CatalogueTask:
             )
         return INTERVAL
 
+    def _read_key(self) -> tuple[CryptoSigner | None, str]:
+        """Return the signer and why there is none; it is read each time, as rotation replaces it.
+
+        Without it, the catalogue is written nevertheless, and the statements follow.
+        """
+        if self._key is None:
+            return None, ""
+        try:
+            return signing_key.read(self._key), ""
+        except CatalogueError as error:
+            return None, str(error)
+
     def _tell(self, problem: str) -> None:
         if problem and problem != self._problem:
             _log.warning("%s; it is tried again every %g s", problem, INTERVAL)
@@ -131,7 +147,7 @@ class CatalogueTask:
 
 
 class _Catalogue:
-    """One writing of the catalogue; no more than one release's AMIs are in memory at once."""
+    """One writing of the catalogue; the AMIs of some sources are in memory at once."""
 
     def __init__(
         self,
@@ -150,8 +166,8 @@ class _Catalogue:
         self._files = 0
         self._amis = 0
         self._finder = LatestFinder()
-        self._published: dict[str, _Published] = {}
-        self._withdrawn: list[FeedEntry] = []
+        self._withdrawn = self._publications.withdrawn()
+        self._entries: list[FeedEntry] = []
 
     def write(self) -> Written:
         """Write everything; the lists come last, so that each file that they name exists."""
@@ -163,10 +179,9 @@ class _Catalogue:
             self._write_release(release, by_release[release])
             for release in sorted(by_release, key=newest_first)
         ]
-        entries = [each.entry() for each in self._published.values()] + self._withdrawn
         self._replace("latest.json", documents.as_json(LatestAMIs(self._finder.latest())))
         self._replace("images.json", documents.as_json(Images(summaries)))
-        self._replace("feed.atom", feed(self._site, self._base_url, entries))
+        self._replace("feed.atom", feed(self._site, self._base_url, self._entries))
         for page in PAGES:
             content = resources.files("fedimg.catalogue").joinpath("page", page).read_bytes()
             self._replace(page, content)
@@ -177,19 +192,31 @@ class _Catalogue:
         return Written(self._files, images, self._amis)
 
     def _write_release(self, release: str | None, jobs: Sequence[PublishedJob]) -> ReleaseSummary:
-        ids = [job.job for job in jobs]
-        amis, checks = self._publications.amis(ids), self._publications.boot_checks(ids)
-        ordered = sorted(jobs, key=_order, reverse=True)
         file = f"releases/{release or _NO_RELEASE}.json"
-        for job in ordered:
-            self._amis += len(amis[job.job])
-            self._finder.add(job, amis[job.job])
-            self._withdrawn += _withdrawn(job, amis[job.job], file)
-        self._write_publications(ordered, amis, checks)
-        images = [record.image_state(job, checks[job.job], amis[job.job]) for job in ordered]
-        self._replace(file, documents.as_json(Release(release, images)))
-        summaries = [record.summary(job, amis[job.job]) for job in ordered]
+        summaries: list[ImageSummary] = []
+        images = self._images(jobs, file, summaries)
+        self._files += self._directory.replace(file, documents.release_parts(release, images))
         return ReleaseSummary(release, file, summaries)
+
+    def _images(
+        self, jobs: Sequence[PublishedJob], file: str, summaries: list[ImageSummary]
+    ) -> Iterator[ImageState]:
+        """Yield a release's images, the newest first, and note what the lists of all tell of them.
+
+        The publications of each source are written before its images are yielded.
+        """
+        for some in _batches(jobs):
+            ids = [job.job for job in some]
+            amis, checks = self._publications.amis(ids), self._publications.boot_checks(ids)
+            self._write_publications(some, amis, checks)
+            for job in some:
+                rows = amis[job.job]
+                self._amis += len(rows)
+                self._finder.add(job, rows)
+                if withdrawn := self._withdrawn.get(job.job):
+                    self._entries.append(_withdrawn(job, withdrawn, file))
+                summaries.append(record.summary(job, rows))
+                yield record.image_state(job, checks[job.job], rows)
 
     def _write_publications(
         self,
@@ -203,10 +230,12 @@ class _Catalogue:
             for row in amis[job.job]:
                 if row.publication:
                     published.setdefault(row.publication, _Published(row.publication)).add(job, row)
-        self._published |= published
         for name, content in sorted(published.items()):
+            self._entries.append(content.entry())
             signed = name.removesuffix(".json") + statements.SUFFIX
-            unsigned = self._signer is not None and not self._directory.exists(signed)
+            unsigned = (
+                self._signer is not None and content.has_disk and not self._directory.exists(signed)
+            )
             if self._directory.exists(name) and not unsigned:
                 continue
             document = Publication(
@@ -221,7 +250,8 @@ class _Catalogue:
                     for job in sorted(content.jobs, key=lambda job: job.job)
                 ],
             )
-            self._files += self._directory.create(name, documents.as_json(document))
+            if not self._directory.exists(name):
+                self._files += self._directory.create(name, documents.as_json(document))
             statement = statements.statement(document)
             if self._signer is not None and unsigned and statement:
                 line = statements.signed(statement, self._signer)
@@ -238,7 +268,7 @@ class _Catalogue:
             self._replace("keys.json", documents.as_json(PublicKeys(keys)))
 
     def _replace(self, name: str, content: bytes) -> None:
-        self._files += self._directory.replace(name, content)
+        self._files += self._directory.replace(name, [content])
 
 
 @dataclass
@@ -260,6 +290,11 @@ class _Published:
         self.amis += 1
         if row.published_at is not None:
             self.at = max(self.at or 0.0, row.published_at)
+
+    @property
+    def has_disk(self) -> bool:
+        """Return whether a statement can be made: the disk of one of the images is known."""
+        return any(job.disk_sha256 for job in self.jobs)
 
     def entry(self) -> FeedEntry:
         """Return the file's entry in the feed."""
@@ -293,28 +328,37 @@ def _by_release(jobs: Sequence[PublishedJob]) -> dict[str | None, list[Published
     return by_release
 
 
-def _order(job: PublishedJob) -> tuple[bool, tuple[int, ...], float, str]:
-    found = record.edition_of(job)
-    order = found.order if found else ()
-    return found is not None, order, job.published or 0.0, job.job
+def _batches(jobs: Sequence[PublishedJob]) -> Iterator[list[PublishedJob]]:
+    """Yield the jobs of a release, the newest first: some sources at a time, each as a whole."""
+    by_source: dict[str, list[PublishedJob]] = {}
+    for job in jobs:
+        by_source.setdefault(job.image.source, []).append(job)
+    batch: list[PublishedJob] = []
+    for source in sorted(by_source, key=lambda each: _order(by_source[each]), reverse=True):
+        batch += sorted(by_source[source], key=lambda job: job.job)
+        if len(batch) >= _JOBS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _withdrawn(job: PublishedJob, amis: Sequence[AMIRow], file: str) -> list[FeedEntry]:
-    rows = [row for row in amis if record.state_of(row) == documents.WITHDRAWN]
-    if not rows:
-        return []
-    at = max(row.changed_at or 0.0 for row in rows)
-    row = rows[0]
-    instead = f"; use {row.replacement} instead" if row.replacement else ""
-    return [
-        FeedEntry(
-            key=f"withdrawn:{job.job}:{documents.time(at)}",
-            title=f"Withdrawn: {job.image.name}",
-            text=f"{row.reason or 'no reason is recorded'}{instead}",
-            at=at,
-            link=file,
-        )
-    ]
+def _order(jobs: Sequence[PublishedJob]) -> tuple[bool, tuple[int, ...], float, str]:
+    """Return a key by which sources are sorted: what has no edition goes by its publication."""
+    orders = [found.order for job in jobs if (found := record.edition_of(job))]
+    first = min(job.published or 0.0 for job in jobs)
+    return bool(orders), max(orders, default=()), first, jobs[0].image.source
+
+
+def _withdrawn(job: PublishedJob, withdrawn: Withdrawn, file: str) -> FeedEntry:
+    instead = f"; use {withdrawn.replacement} instead" if withdrawn.replacement else ""
+    return FeedEntry(
+        key=f"withdrawn:{job.job}:{documents.time(withdrawn.at)}",
+        title=f"Withdrawn: {job.image.name}",
+        text=one_line(f"{withdrawn.reason}{instead}"),
+        at=withdrawn.at,
+        link=file,
+    )
 
 
 def _count(number: int, name: str) -> str:

@@ -375,6 +375,10 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
     return Answer(value, lines, [*page, *([Text(f"cost: {cost}")] if cost else [])])
 
 
+#: What of an estimate is a rehearsal's: it copies nothing and keeps nothing.
+_REHEARSED_COST = ("instance_hours", "blocks", "once", "currency")
+
+
 def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
     """Render what a rehearsal did: a row for each step with its seconds, and the cost if known."""
     total = sum(seconds for _, seconds in done.steps)
@@ -390,18 +394,27 @@ def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
         "steps": [{"step": step, "seconds": round(seconds, 1)} for step, seconds in done.steps],
         "seconds": round(total, 1),
         "removed": done.removed,
-        **({"cost": asdict(cost)} if cost else {}),
+        # Nothing stays, so that there is no monthly cost.
+        **({"cost": {each: getattr(cost, each) for each in _REHEARSED_COST}} if cost else {}),
     }
     lines = [[step, f"{seconds:.1f} s"] for step, seconds in rows]
+    words = _rehearsal_cost(cost) if cost else ""
+    lines += [["cost", words]] if words else []
     table = _table("Step", "Seconds")
     for step, seconds in rows:
         table.add_row(step, f"{seconds:.1f}")
-    words = (
+    summary = (
         f"{len(done.amis)} AMIs would be public in {done.plan.origin}; "
         f"{done.removed} resources are removed"
     )
-    page: list[RenderableType] = [Text(words), table]
-    return Answer(value, lines, [*page, *([Text(f"cost: {cost}")] if cost else [])])
+    page: list[RenderableType] = [Text(summary), table]
+    return Answer(value, lines, [*page, *([Text(f"cost: {words}")] if words else [])])
+
+
+def _rehearsal_cost(cost: Cost) -> str:
+    """Return what a rehearsal costs at most, or its quantities where no price is set."""
+    quantities = f"{cost.instance_hours:g} h of instances, {cost.blocks} blocks"
+    return f"at most {cost.once:.2f} {cost.currency} ({quantities})" if cost.once else quantities
 
 
 def leftovers(

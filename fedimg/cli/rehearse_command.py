@@ -52,8 +52,8 @@ def rehearse(
     except Cancelled:
         call.output.error("the rehearsal was interrupted; its resources are removed")
         return _INTERRUPTED
-    cost = None
-    if settings.ec2.prices.known and done.disk:
-        cost = estimate(done.disk.length, done.plan, settings.ec2)
+    cost = estimate(done.disk.length, done.plan, settings.ec2) if done.disk else None
+    if cost and not settings.ec2.prices.known:
+        call.output.note("what the quantities cost is unknown: set prices in [ec2.prices]")
     call.output.answer(output.rehearsed(done, cost))
     return ExitCode.OK

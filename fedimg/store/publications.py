@@ -13,7 +13,7 @@ from fedimg.records import from_record
 from fedimg.store import rows
 from fedimg.store.rows import LIVE, AMIRow, BootTestRow
 from fedimg.store.store import Store
-from fedimg.store.tables import amis, jobs, tests
+from fedimg.store.tables import amis, jobs, tests, withdrawals
 
 #: The advisory lock under which files are numbered.
 _LOCK = "catalogue"
@@ -37,6 +37,8 @@ _AMI_COLUMNS = [
     else amis.c[field.name]
     for field in fields(AMIRow)
 ]
+#: An AMI of an older version waits for the comparison that reads its attributes from EC2.
+_DESCRIBED = sa.or_(amis.c.attributes.is_not(None), amis.c.verified_at.is_not(None))
 _PUBLISHED = sa.or_(amis.c.public, amis.c.published_at.is_not(None), amis.c.state.in_(_ONCE_PUBLIC))
 
 
@@ -49,6 +51,15 @@ class PublishedJob:
     disk_sha256: str | None
     disk_length: int | None
     published: float | None
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """When, in seconds since the epoch, and why an image was withdrawn, and what to use instead."""
+
+    at: float
+    reason: str
+    replacement: str | None
 
 
 class Publications:
@@ -134,6 +145,14 @@ class Publications:
                     found[job].append(BootTestRow(checks=results, **values))
         return found
 
+    def withdrawn(self) -> dict[str, Withdrawn]:
+        """Return the jobs whose images are withdrawn, with when and why."""
+        query = sa.select(
+            withdrawals.c.job, withdrawals.c.at, withdrawals.c.reason, withdrawals.c.replacement
+        ).where(withdrawals.c.restored_at.is_(None))
+        with self._store.engine.connect() as connection:
+            return {row.job: Withdrawn(*row[1:]) for row in connection.execute(query)}
+
     def assign(self, path: Callable[[RawImage, int], str]) -> None:
         """Record in which file each AMI's publication is, where that is not recorded yet.
 
@@ -141,35 +160,45 @@ class Publications:
         images and a number, from 1. While a job of the source still runs, there is no file; AMIs
         that follow later get the next number.
         """
+        with self._store.engine.connect() as connection:
+            if not _settled(connection):
+                return
         with self._store.engine.begin() as connection:
             self._store.lock(connection, _LOCK)
-            without = sa.select(amis.c.job).where(_PUBLISHED, amis.c.publication.is_(None))
-            images = {
-                row.job: (from_record(RawImage, row.raw_image), row.state)
-                for row in connection.execute(
-                    sa.select(jobs.c.job, jobs.c.raw_image, jobs.c.state).where(
-                        sa.or_(jobs.c.job.in_(without), jobs.c.state.in_(LIVE))
-                    )
-                )
-            }
-            live = {image.source for image, state in images.values() if state in LIVE}
             used = set(connection.execute(sa.select(amis.c.publication).distinct()).scalars())
-            waiting: dict[str, list[str]] = {}
-            for job, (image, _) in sorted(images.items()):
-                if image.source not in live:
-                    waiting.setdefault(image.source, []).append(job)
-            for of_source in waiting.values():
-                image, _ = images[of_source[0]]
+            for of_source in _settled(connection).values():
                 number = 1
-                while (file := path(image, number)) in used:
+                while (file := path(next(iter(of_source.values())), number)) in used:
                     number += 1
                 used.add(file)
-                for some in _chunks(of_source):
+                for some in _chunks(list(of_source)):
                     connection.execute(
                         sa.update(amis)
-                        .where(_PUBLISHED, amis.c.publication.is_(None), amis.c.job.in_(some))
+                        .where(_PUBLISHED, _DESCRIBED, amis.c.publication.is_(None))
+                        .where(amis.c.job.in_(some))
                         .values(publication=file)
                     )
+
+
+def _settled(connection: sa.Connection) -> dict[str, dict[str, RawImage]]:
+    """Return by source the jobs with AMIs that are in no file, where no job of the source runs."""
+    without = sa.select(amis.c.job).where(_PUBLISHED, _DESCRIBED, amis.c.publication.is_(None))
+    waiting = set(connection.execute(without.distinct()).scalars())
+    if not waiting:
+        return {}
+    query = sa.select(jobs.c.job, jobs.c.raw_image, jobs.c.state).where(
+        sa.or_(jobs.c.job.in_(without), jobs.c.state.in_(LIVE))
+    )
+    found = [
+        (row.job, from_record(RawImage, row.raw_image), row.state)
+        for row in connection.execute(query.order_by(jobs.c.job))
+    ]
+    running = {image.source for _, image, state in found if state in LIVE}
+    settled: dict[str, dict[str, RawImage]] = {}
+    for job, image, _ in found:
+        if job in waiting and image.source not in running:
+            settled.setdefault(image.source, {})[job] = image
+    return settled
 
 
 def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:

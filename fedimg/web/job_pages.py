@@ -18,6 +18,8 @@ from fedimg.untrusted.times import parse_time
 
 #: How many jobs a list has, and at most.
 SHOWN_JOBS, MOST_JOBS = 50, 1000
+#: Most digits of a number that is read.
+_LIMIT_DIGITS = 9
 #: How many of the last lines that a test instance printed are shown.
 SHOWN_LINES = 100
 #: Most characters of one shown text.
@@ -56,7 +58,8 @@ class Filter:
         except ValueError as error:
             raise InvalidFilter(f"since: {one_line(str(error), 200)}") from error
         limit = query.get("limit", "") or str(SHOWN_JOBS)
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= MOST_JOBS):
+        short = limit.isascii() and limit.isdecimal() and len(limit) <= _LIMIT_DIGITS
+        if not (short and 1 <= int(limit) <= MOST_JOBS):
             raise InvalidFilter(f"limit: give a number from 1 to {MOST_JOBS}")
         return cls(states, since, begin, int(limit))
 

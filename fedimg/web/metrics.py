@@ -35,7 +35,11 @@ def exposition(reader: Reader, accept: str) -> tuple[bytes, str]:
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Site(reader))
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # A version that is no number: the library raises where it could ignore it.
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
@@ -89,14 +93,12 @@ def _families(measures: Measures) -> Iterator[Metric]:
             if each.heard is not None
         },
     )
-    fresh = [
-        each
-        for each in measures.processes
-        if each.kind == WORKER and measures.now - each.at < SILENT_SECONDS
-    ]
-    yield _gauge(
-        "workers", f"Workers that said in the last {SILENT_SECONDS:g} s that they work.", len(fresh)
-    )
+    fresh = [each for each in measures.processes if measures.now - each.at < SILENT_SECONDS]
+    workers = sum(each.kind == WORKER for each in fresh)
+    lately = f"that said in the last {SILENT_SECONDS:g} s that they work."
+    yield _gauge("workers", f"Workers {lately}", workers)
+    # Always there, unlike the time of a process that was silent for a day, or that never ran.
+    yield _gauge("listeners", f"Hubs and consumers {lately}", len(fresh) - workers)
     yield _by(
         "last_listing_timestamp_seconds",
         "When a list of Koji or of a location of composes was last read to its end.",

@@ -21,7 +21,7 @@ from fedimg.web.operations import operations
 
 #: Seconds that requests in progress have to end when the process is stopped.
 _STOP_SECONDS = 5
-#: Seconds for which an idle connection stays open.
+#: Seconds for which a connection stays open after an answer; uvicorn has no limit before the first.
 _IDLE_SECONDS = 15
 #: Most connections and requests at once of one server; it answers 503 to more.
 _AT_ONCE = 100

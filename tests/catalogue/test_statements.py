@@ -201,6 +201,18 @@ def test_worker_tells_once_that_its_key_is_refused_and_signs_when_it_is_not(
     assert "is written again, in full" in caplog.text
 
 
+def test_refused_key_makes_the_worker_write_the_catalogue_once(
+    site: Site, store: Store, root: Path, key: Path
+) -> None:
+    site.publish(site.build(7))
+    key.chmod(0o644)
+    task = CatalogueTask(store, root, site="prod", base_url="", key=key)
+    task.write_if_changed()
+    (root / "latest.json").unlink()
+    task.write_if_changed()
+    assert not (root / "latest.json").exists()
+
+
 def test_private_key_is_in_no_file_of_the_catalogue(
     site: Site, store: Store, root: Path, key: Path
 ) -> None:

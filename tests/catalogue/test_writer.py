@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -247,6 +248,91 @@ def test_private_amis_of_a_published_image_are_left_out(
     assert [each["ami"] for each in shown["amis"]] == [public.id]
 
 
+def test_publication_of_an_older_version_waits_until_ec2_has_told_its_attributes(
+    site: Site, store: Store, write: Callable[[], Written], root: Path
+) -> None:
+    site.publish(site.build(1))
+    attributes = {row.ami: row.attributes for row in store.amis()}
+    store.write(sa.update(tables.amis).values(attributes=None))
+    write()
+    file = root / "builds/Fedora-Cloud-Base-43-1.1.json"
+    assert not file.exists()
+    for ami, each in attributes.items():
+        store.write(
+            sa.update(tables.amis)
+            .where(tables.amis.c.ami == ami)
+            .values(attributes=each, verified_at=1.0)
+        )
+    write()
+    assert {each["owner"] for each in read(file)["images"][0]["amis"]} == {OWNER}
+
+
+def test_withdrawal_is_in_the_feed_until_it_is_restored(
+    site: Site,
+    store: Store,
+    write: Callable[[], Written],
+    root: Path,
+    withdraw: Callable[..., None],
+) -> None:
+    image = site.build(1)
+    site.publish(image)
+    # Control characters are allowed in no XML.
+    withdraw(image.job, reason="it\x0b does\x00 not boot", replacement=None)
+    write()
+
+    def titles() -> list[str | None]:
+        feed = ElementTree.parse(root / "feed.atom")
+        name = "{http://www.w3.org/2005/Atom}entry/{http://www.w3.org/2005/Atom}title"
+        return [each.text for each in feed.iterfind(name)]
+
+    assert f"Withdrawn: {image.name}" in titles()
+    # Restoring, which may take days where a region is away, is no withdrawal.
+    store.write(sa.update(tables.amis).values(state="restoring", changed_at=2e9))
+    store.write(sa.update(tables.withdrawals).values(restored_at=2e9, restored_by="ann@host"))
+    write()
+    assert titles() == [f"Published: {image.name}"]
+
+
+def test_worker_writes_the_publication_when_the_last_job_of_its_source_has_ended(
+    site: Site, store: Store, root: Path
+) -> None:
+    task = CatalogueTask(store, root, site="prod", base_url="")
+    image = site.build(1)
+    site.publish(image, ends=False)
+    task.write_if_changed()
+    assert not (root / "builds").exists()
+    # The end of a job changes no AMI.
+    site.end(image)
+    task.write_if_changed()
+    assert (root / "builds/Fedora-Cloud-Base-43-1.1.json").exists()
+
+
+def test_what_changes_while_the_worker_writes_is_written_next_time(
+    site: Site,
+    store: Store,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    withdraw: Callable[..., None],
+) -> None:
+    image = site.build(1)
+    site.publish(image)
+    really = writer.write
+
+    def slowly(*arguments: Any, **options: Any) -> Written:
+        written = really(*arguments, **options)
+        if not withdrawn:
+            withdrawn.append(image.job)
+            withdraw(image.job, reason="it does not boot", replacement=None)
+        return written
+
+    withdrawn: list[str] = []
+    monkeypatch.setattr(writer, "write", slowly)
+    task = CatalogueTask(store, root, site="prod", base_url="")
+    task.write_if_changed()
+    task.write_if_changed()
+    assert read(root / "latest.json") == {"latest": []}
+
+
 def test_amis_of_an_older_version_are_told_as_far_as_known(
     site: Site, store: Store, write: Callable[[], Written], root: Path
 ) -> None:
@@ -276,6 +362,9 @@ def test_files_are_for_everybody_and_leave_nothing_unfinished(
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in root.rglob("*.json")} == {0o644}
+    folders = [path for path in root.rglob("*") if path.is_dir()]
+    assert len(folders) > 1
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o755}
     assert list(root.rglob("*.new")) == []
 
 

@@ -124,6 +124,11 @@ def test_filters_and_search_narrow_the_list_and_stay_in_the_address(
     browser.refresh()
     wait(browser, lambda: status(browser) == "1 AMI")
     assert rows(browser)[0][4] == ami
+    # A filter is taken back, too, whatever the address said.
+    choose(browser, "region", "")
+    wait(browser, lambda: status(browser) == "2 AMIs")
+    choose(browser, "architecture", "")
+    wait(browser, lambda: status(browser) == "6 AMIs")
     browser.find_element(By.ID, "search").send_keys("no such image")
     wait(browser, lambda: status(browser) == "0 AMIs")
     assert console(browser) == []
@@ -167,8 +172,53 @@ def test_id_command_and_launch_link_are_those_of_the_row(
     assert copied["AWS CLI"] == (
         f"aws ec2 run-instances --region {FURTHER} --image-id {ami} --instance-type t3.micro"
     )
-    assert f'ami = "{ami}"' in copied["Terraform"]
+    assert copied["Terraform"].splitlines() == [
+        'resource "aws_instance" "this" {',
+        f'  region        = "{FURTHER}"',
+        f'  ami           = "{ami}"',
+        '  instance_type = "t3.micro"',
+        "}",
+    ]
     assert console(browser) == []
+
+
+def test_copied_id_is_in_the_clipboard(
+    browser: Chrome,  # noqa: F811
+    page: str,
+) -> None:
+    permissions = {"origin": page.rstrip("/"), "permissions": ["clipboardReadWrite"]}
+    browser.execute_cdp_cmd("Browser.grantPermissions", permissions)
+    row = browser.find_element(By.CSS_SELECTOR, "#rows tr")
+    ami = row.find_element(By.TAG_NAME, "code").text
+    row.find_element(By.TAG_NAME, "button").click()
+    wait(browser, lambda: status(browser) == f"Copied: {ami}")
+    # Where a page has no clipboard, as without https, the text is selected and copied.
+    pasted = browser.execute_async_script(
+        "navigator.clipboard.readText().then(arguments[0], error => arguments[0](String(error)))"
+    )
+    assert pasted == ami
+    browser.execute_script(
+        "document.execCommand = () => false; navigator.clipboard.writeText = null"
+    )
+    row.find_element(By.TAG_NAME, "button").click()
+    wait(browser, lambda: "does not let the page copy" in status(browser))
+    assert ami in status(browser)
+
+
+def test_release_of_the_address_is_chosen_though_it_has_no_newest_ami(
+    browser: Chrome,  # noqa: F811
+    page: str,
+    store: Store,
+    tmp_path: Path,
+    withdraw: Callable[..., None],  # noqa: F811
+) -> None:
+    for job in [job for job in store.jobs() if "-44-" in job.image.name]:
+        withdraw(job.job, reason="it does not boot", replacement=None)
+    writer.write(store, tmp_path / "catalogue", site="prod", base_url="")
+    browser.get("about:blank")
+    browser.get(f"{page}#release=44&all=1")
+    wait(browser, lambda: status(browser) == "4 AMIs")
+    assert {row[0].split("\n")[0] for row in rows(browser)} == {"Fedora-Cloud-Base-44-1.3.x86_64"}
 
 
 def test_keyboard_alone_reaches_and_copies_an_id(

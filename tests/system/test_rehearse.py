@@ -45,6 +45,10 @@ def test_rehearsal_tells_steps_and_seconds_and_leaves_no_trace(
     assert {"write", "register", "rehearsed", "clean-up"} <= set(steps)
     assert answer["seconds"] >= sum(each["seconds"] for each in answer["steps"]) - 1
     assert answer["amis"]
+    # The demo's configuration has no prices: the quantities are told.
+    assert answer["cost"]["instance_hours"] > 0
+    assert set(answer["cost"]) == {"instance_hours", "blocks", "once", "currency"}
+    assert "set prices in [ec2.prices]" in err
     assert answer["booted"]
     assert deployment.live() == []
     assert deployment.fedimg("amis") == []

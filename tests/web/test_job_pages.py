@@ -138,6 +138,8 @@ def test_jobs_are_filtered_by_state_and_time(store: Store, jobs: JobQueue, get: 
         ("limit=x", "limit: "),
         ("limit=99999999999999999999", "limit: "),
         ("limit=%C2%B2", "limit: "),
+        ("limit=0000000019999999", "limit: "),
+        ("limit=1" + 5000 * "0", "limit: "),
     ],
 )
 def test_filter_that_nothing_can_match_is_refused_in_words(get: Get, query: str, said: str) -> None:

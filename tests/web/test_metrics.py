@@ -37,6 +37,9 @@ def test_metrics_are_in_prometheus_formats(get: Get) -> None:
     openmetrics = get("/metrics", headers={"accept": accept})
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     assert openmetrics.text.endswith("# EOF\n")
+    odd = get("/metrics", headers={"accept": "application/openmetrics-text; version=x.y"})
+    assert odd.status == 200
+    assert odd.headers["content-type"].startswith("text/plain")
 
 
 def test_every_metric_is_this_packages_and_has_a_help_text(get: Get) -> None:
@@ -51,8 +54,11 @@ def test_workers_are_counted_by_their_signs_of_life(store: Store, get: Get) -> N
     with store.engine.begin() as connection:
         dead = sa.update(heartbeats).where(heartbeats.c.name == "dead")
         connection.execute(dead.values(at=time.time() - 121))
+    assert samples(get("/metrics").text)["fedimg_listeners",] == 0
+    store.beat("hub", "one")
     found = samples(get("/metrics").text)
     assert found["fedimg_workers",] == 2
+    assert found["fedimg_listeners",] == 1
     assert found["fedimg_heartbeat_timestamp_seconds", "worker", "dead"] < time.time() - 120
 
 

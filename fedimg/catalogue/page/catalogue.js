@@ -59,8 +59,11 @@ function rowsOfRelease(document) {
   );
 }
 
+// What the address asks for, until the selects have it as an option; then the selects alone decide.
+const asked = new URLSearchParams(location.hash.slice(1));
+
 function fill(select, values, all) {
-  const chosen = select.value || new URLSearchParams(location.hash.slice(1)).get(select.id) || "";
+  const chosen = asked.get(select.id) ?? select.value;
   const options = [[all, ""], ...values.map((value) => [value, value])];
   if (all === null) {
     options.shift();
@@ -75,6 +78,7 @@ function fill(select, values, all) {
   );
   if (options.some(([, value]) => value === chosen)) {
     select.value = chosen;
+    asked.delete(select.id);
   }
 }
 
@@ -113,23 +117,26 @@ function copyButton(label, what, text) {
   // The name begins with the text, so that speech input finds the button by it.
   button.setAttribute("aria-label", `${label}: copy ${what}`);
   button.addEventListener("click", async () => {
-    await copy(text);
-    tell(`Copied: ${text}`);
+    const done = await copied(text);
+    tell(done ? `Copied: ${text}` : `The browser does not let the page copy. The text is: ${text}`);
+    button.focus();
   });
   return button;
 }
 
-async function copy(text) {
+async function copied(text) {
   try {
     await navigator.clipboard.writeText(text);
+    return true;
   } catch {
     // Without https the browser has no clipboard for pages: select the text and copy that.
     const field = document.createElement("textarea");
     field.value = text;
     document.body.append(field);
     field.select();
-    document.execCommand("copy");
+    const done = document.execCommand("copy");
     field.remove();
+    return done;
   }
 }
 
@@ -182,7 +189,13 @@ function draw(row) {
       copyButton(
         "Terraform",
         `a Terraform resource for ${row.ami}`,
-        `resource "aws_instance" "this" { region = "${row.region}", ami = "${row.ami}", instance_type = "${size}" }`,
+        [
+          'resource "aws_instance" "this" {',
+          `  region        = "${row.region}"`,
+          `  ami           = "${row.ami}"`,
+          `  instance_type = "${size}"`,
+          "}",
+        ].join("\n"),
       ),
     );
   }
@@ -245,8 +258,8 @@ async function update() {
 }
 
 function remember() {
-  const choice = new URLSearchParams();
-  for (const id of ["release", "architecture", "region", "type", "search"]) {
+  const choice = new URLSearchParams({ release: element("release").value });
+  for (const id of ["architecture", "region", "type", "search"]) {
     if (element(id).value) {
       choice.set(id, element(id).value);
     }
@@ -258,9 +271,8 @@ function remember() {
 }
 
 async function begin() {
-  const choice = new URLSearchParams(location.hash.slice(1));
-  element("search").value = choice.get("search") ?? "";
-  element("all").checked = choice.has("all");
+  element("search").value = asked.get("search") ?? "";
+  element("all").checked = asked.has("all");
   try {
     latest = rowsOfLatest(await read("latest.json"));
   } catch (error) {
@@ -268,7 +280,8 @@ async function begin() {
     return;
   }
   fillReleases();
-  const choose = () => {
+  const choose = (event) => {
+    asked.delete(event.target.id); // a person's choice comes before the address's
     shown = ROWS_AT_ONCE;
     if (!element("all").checked) {
       fillReleases();
