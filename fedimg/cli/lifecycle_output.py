@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -63,8 +63,15 @@ def decisions(made: Sequence[Decision], nothing: str) -> Answer:
     return Answer(value, lines, [table], nothing)
 
 
-def verification(results: Sequence[RegionResult], differences: Sequence[Difference]) -> Answer:
-    """Render a comparison with EC2: a row for each difference, and for each region not compared."""
+def verification(
+    results: Sequence[RegionResult],
+    differences: Sequence[Difference],
+    unread: Mapping[str, str],
+) -> Answer:
+    """Render a comparison with EC2: a row for each difference, and for each region not compared.
+
+    `unread` tells, by snapshot, why its bytes were not compared, for programs alone.
+    """
     failed = [result for result in results if result.error]
     lines = [[each.region, each.kind, each.id, each.job or "-", each.text] for each in differences]
     lines += [[each.region, "not compared", "-", "-", each.error or ""] for each in failed]
@@ -77,6 +84,7 @@ def verification(results: Sequence[RegionResult], differences: Sequence[Differen
         "amis": count,
         "regions": [result.region for result in compared],
         "not_compared": {result.region: result.error for result in failed},
+        "not_read": dict(unread),
         "differences": [asdict(each) for each in differences],
     }
     nothing = f"{count} AMIs in {len(compared)} regions are as recorded"

@@ -88,15 +88,32 @@ def verify(
             )
     results = verify_regions(settings, store, clients, where, chosen=chosen if partly else None)
     differences = [each for result in results for each in result.differences]
+    failed = {result.region for result in results if result.error}
+    found: list[Difference] = []
+    unread: dict[str, str] = {}
     if read_bytes:
         rows = [row for row in recorded if row.public and row.region in where and chosen(row)]
-        differences += _compare_bytes(call, clients, rows, yes=yes)
-    call.output.answer(lifecycle_output.verification(results, differences))
-    failed = any(result.error for result in results)
-    if repair and differences:
-        _repair(call, store, clients, differences, amis or [], yes=yes)
-        return verify_again(call, where, chosen if partly else None)
-    return ExitCode.FAILED if differences or failed else ExitCode.OK
+        rows = [row for row in rows if row.region not in failed]
+        if not call.output.as_json:
+            # The reading takes hours, and may be declined or interrupted.
+            call.output.answer(lifecycle_output.verification(results, differences, {}))
+        try:
+            _compare_bytes(call, clients, rows, found, unread, yes=yes)
+        finally:
+            if call.output.as_json:
+                every = [*differences, *found]
+                call.output.answer(lifecycle_output.verification(results, every, unread))
+            elif found:
+                call.output.answer(lifecycle_output.verification([], found, {}))
+    else:
+        call.output.answer(lifecycle_output.verification(results, differences, {}))
+    if repair and (differences or found):
+        _repair(call, store, clients, [*differences, *found], amis or [], yes=yes)
+        left = verify_again(call, where, chosen if partly else None)
+    else:
+        left = ExitCode.FAILED if differences or failed else ExitCode.OK
+    # No repair changes bytes.
+    return ExitCode.FAILED if found or unread else left
 
 
 def verify_again(call: Call, where: set[str], chosen: Callable[[AMIRow], bool] | None) -> ExitCode:
@@ -122,25 +139,44 @@ def _refuse_unknown(recorded: Sequence[AMIRow], ids: Sequence[str]) -> None:
 
 
 def _compare_bytes(
-    call: Call, clients: Clients, rows: Sequence[AMIRow], *, yes: bool
-) -> list[Difference]:
+    call: Call,
+    clients: Clients,
+    rows: Sequence[AMIRow],
+    found: list[Difference],
+    unread: dict[str, str],
+    *,
+    yes: bool,
+) -> None:
+    """Add to `found` how snapshots differ, and to `unread` why others were not compared."""
+    from fedimg.aws.client.errors import FAILURES
     from fedimg.lifecycle import read_back
+    from fedimg.untrusted.quoting import one_line
 
-    readings = read_back.prepare(clients, rows)
-    known = {(each.row.region, each.row.snapshot) for each in readings}
-    for region, snapshot in sorted({(row.region, row.snapshot) for row in rows} - known):
-        call.output.note(f"{snapshot} in {region}: the SHA-256 of its disk was never recorded")
+    prepared = read_back.prepare(clients, rows)
+    for snapshot, why in prepared.unread.items():
+        call.output.note(f"{snapshot} in {why}")
+    unread.update(prepared.unread)
+    readings = prepared.readings
     size = sum(each.listing.size for each in readings)
     call.output.note(f"{size / _GIB:.1f} GiB of {len(readings)} snapshots have to be read")
-    if not readings or not confirmed("Read them?", yes=yes):
-        return []
-    found = []
+    if not readings:
+        return
+    # Until it is read: a person declines, or interrupts the command.
+    unread.update({each.row.snapshot: f"{each.row.region}: it was not read" for each in readings})
+    if not confirmed("Read them?", yes=yes):
+        return
     for reading in readings:
-        difference = read_back.compare(clients, reading)
+        region, snapshot = reading.row.region, reading.row.snapshot
+        try:
+            difference = read_back.compare(clients, reading)
+        except FAILURES as error:
+            unread[snapshot] = f"{region}: it cannot be read: {one_line(str(error))}"
+            call.output.note(f"{snapshot} in {unread[snapshot]}")
+            continue
+        del unread[snapshot]
         state = difference.text if difference else "it is what Koji built"
-        call.output.note(f"{reading.row.snapshot} in {reading.row.region}: {state}")
+        call.output.note(f"{snapshot} in {region}: {state}")
         found += [difference] if difference else []
-    return found
 
 
 def _repair(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedimg.aws import read_back
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.types import Client
 from fedimg.aws.read_back import CONNECTIONS, Listing
 from fedimg.images import Disk
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.store.rows import AMIRow
+from fedimg.untrusted.quoting import one_line
 
 
 @dataclass(frozen=True)
@@ -23,24 +25,33 @@ class Reading:
     listing: Listing
 
 
-def prepare(clients: Clients, recorded: Iterable[AMIRow]) -> list[Reading]:
-    """Return one reading for each snapshot of some AMIs whose disk is recorded.
+@dataclass(frozen=True)
+class Prepared:
+    """The readings of some snapshots; `unread` tells, by snapshot, why another cannot be read."""
 
-    Raises botocore's errors.
-    """
-    rows = {
-        (row.region, row.snapshot): row
-        for row in recorded
-        if row.disk_sha256 is not None and row.disk_length is not None
-    }
-    return [
-        Reading(
-            row,
-            Disk(row.disk_sha256 or "", row.disk_length or 0),
-            read_back.listed(_ebs(clients, row.region), row.snapshot),
-        )
-        for _, row in sorted(rows.items())
-    ]
+    readings: Sequence[Reading]
+    unread: dict[str, str]
+
+
+def prepare(clients: Clients, recorded: Iterable[AMIRow]) -> Prepared:
+    """Return one reading for each snapshot of some AMIs whose disk is recorded."""
+    rows: dict[tuple[str, str], AMIRow] = {}
+    for row in recorded:
+        if (row.region, row.snapshot) not in rows or row.disk_sha256 is not None:
+            rows[row.region, row.snapshot] = row
+    readings: list[Reading] = []
+    unread: dict[str, str] = {}
+    for (region, snapshot), row in sorted(rows.items()):
+        if row.disk_sha256 is None or row.disk_length is None:
+            unread[snapshot] = f"{region}: the SHA-256 of its disk was never recorded"
+            continue
+        try:
+            listing = read_back.listed(_ebs(clients, region), snapshot)
+        except FAILURES as error:
+            unread[snapshot] = f"{region}: its blocks cannot be listed: {one_line(str(error))}"
+            continue
+        readings.append(Reading(row, Disk(row.disk_sha256, row.disk_length), listing))
+    return Prepared(readings, unread)
 
 
 def compare(clients: Clients, reading: Reading) -> Difference | None:

@@ -60,6 +60,13 @@ def plan(
         for each in differences
         if each.kind in (Kind.OTHER_SNAPSHOT, Kind.MISSING, Kind.DISABLED)
     }
+    # Other bytes than those that were tested: none of the snapshot's AMIs is published.
+    hindered |= {
+        (row.region, row.ami)
+        for each in differences
+        if each.kind is Kind.BYTES
+        for row in by_snapshot.get((each.region, each.id), ())
+    }
     private = {(each.region, each.id) for each in differences if each.kind is Kind.PRIVATE}
     unseen = private | hindered
     job = cache(job)
@@ -142,7 +149,7 @@ def ami_of(row: AMIRow) -> AMI:
 def not_to_publish(row: AMIRow, job: JobRow | None, *, hindered: bool, named: bool) -> str:
     """Return why a repair does not make an AMI public; an empty text if it does."""
     if hindered:
-        return "EC2 shows it on another snapshot, disabled or not at all"
+        return "EC2 shows it on another snapshot, with other bytes, disabled or not at all"
     if job is None:
         return f"its job {row.job} is not recorded"
     checks = [test for test in job.tests if test.virt_type == row.virt_type]

@@ -255,7 +255,7 @@ def test_public_ami_recorded_as_private_is_hidden_by_a_repair(site: Site) -> Non
 
 def test_bytes_of_a_snapshot_are_those_that_koji_built(site: Site) -> None:
     image = site.publish()
-    readings = read_back.prepare(site.clients, site.rows(image))
+    readings = read_back.prepare(site.clients, site.rows(image)).readings
     assert [reading.row.region for reading in readings] == sorted(REGIONS)
     assert {reading.disk for reading in readings} == {DISK}
     # The block of zeros is left out.
@@ -274,7 +274,7 @@ def test_snapshot_with_other_bytes_is_reported(site: Site, where: str) -> None:
         connection.exec_driver_sql(
             f"UPDATE fedimg_amis SET disk_sha256 = '{sha256}', disk_length = {length}"
         )
-    (reading,) = read_back.prepare(site.clients, site.rows(image))
+    (reading,) = read_back.prepare(site.clients, site.rows(image)).readings
     difference = read_back.compare(site.clients, reading)
     assert difference is not None
     assert (difference.kind, difference.id) == (Kind.BYTES, row.snapshot)
