@@ -26,8 +26,16 @@ Queue = Callable[[sa.Connection, int], object]
 QueueJob = Callable[[sa.Connection, str, int], object]
 #: The lock of transactions that look for an image's jobs and add one.
 TWINS = "twins"
-#: States in which a job has published nothing and is not going to.
-_PUBLISHED_NOTHING = ("failed", "cancelled")
+#: States in which nothing more becomes public; what did before, the records of the AMIs tell.
+_GIVEN_UP = ("failed", "cancelled")
+#: Whether an AMI of a job is or was public. An AMI that was offered before a crash may be public
+#: although its row does not say so.
+_EVER_PUBLIC = sa.or_(
+    sa.exists().where(
+        amis.c.job == jobs.c.job, sa.or_(amis.c.public, amis.c.published_at.is_not(None))
+    ),
+    sa.exists().where(offered.c.job == jobs.c.job),
+)
 
 
 class ImageWithdrawn(QuotedError):
@@ -55,14 +63,16 @@ class _Row:
 
     job: str
     known: Known
-    state: str
+    #: Whether it has published nothing and is not going to.
+    published_nothing: bool
     on_purpose: bool
 
     @classmethod
     def of(cls, row: Any) -> _Row:
         image = from_record(RawImage, row.raw_image)
         validator = Validator.of(row.etag, row.last_modified)
-        return cls(row.job, Known(image, validator), row.state, bool(row.on_purpose))
+        nothing = row.state in _GIVEN_UP and not row.ever_public
+        return cls(row.job, Known(image, validator), nothing, bool(row.on_purpose))
 
     def at_url_of(self, known: Known) -> bool:
         """Return whether an operator uploaded this job's image from the same URL."""
@@ -76,7 +86,8 @@ class Twins(Database):
         """Add an image's job, queue its first run and return the job.
 
         Return None when the image has a job already. The same image from a second source gets a job
-        of its own only when the first source's job failed or was cancelled.
+        of its own only when the first source's job failed or was cancelled before it was public
+        anywhere.
         """
         with self.engine.begin() as connection:
             self.lock(connection, TWINS)
@@ -139,7 +150,7 @@ class Twins(Database):
         job has ended: the next run must not overlap with it.
         """
         condition = sa.and_(
-            jobs.c.state.in_(("complete",) if complete else ("incomplete", *_PUBLISHED_NOTHING)),
+            jobs.c.state.in_(("complete",) if complete else ("incomplete", *_GIVEN_UP)),
             sa.true() if behind is None else jobs.c.run == behind,
         )
         with self.engine.begin() as connection:
@@ -157,18 +168,14 @@ class Twins(Database):
     def _job_of(self, connection: sa.Connection, known: Known) -> Submission | None:
         """Return the job that has an image, maybe with a next run queued, or None."""
         rows = self._rows(connection, known)
-        publishing = [row for row in rows if row.state not in _PUBLISHED_NOTHING]
+        publishing = [row for row in rows if not row.published_nothing]
         for sure in (True, False):
             for row in publishing:
                 common = same(known, row.known)
                 if common and sure == (compare(known, row.known)[0] is Likeness.SAME):
                     return Submission(row.job, None, common, sure)
         # Newest first: the operator knows the newest job of a URL.
-        ended = [
-            row
-            for row in reversed(rows)
-            if row.state in _PUBLISHED_NOTHING and row.at_url_of(known)
-        ]
+        ended = [row for row in reversed(rows) if row.published_nothing and row.at_url_of(known)]
         for row in ended:
             if common := same(known, row.known):
                 differs = _described_differently(known.image, row.known.image)
@@ -181,7 +188,7 @@ class Twins(Database):
 
     def _twin(self, connection: sa.Connection, job: str, known: Known) -> str | None:
         for row in self._rows(connection, known):
-            if row.job == job or row.state in _PUBLISHED_NOTHING:
+            if row.job == job or row.published_nothing:
                 continue
             if same(known, row.known):
                 return row.job
@@ -210,11 +217,11 @@ class Twins(Database):
         similar = jobs.c.image == known.image.name
         if known.image.checksum is not None:
             similar |= jobs.c.checksum == known.image.checksum
-        query = sa.select(jobs).where(similar).order_by(jobs.c.created, jobs.c.job)
+        query = _described().where(similar).order_by(jobs.c.created, jobs.c.job)
         return [_Row.of(row) for row in connection.execute(query)]
 
     def _row(self, connection: sa.Connection, job: str) -> _Row | None:
-        row = connection.execute(sa.select(jobs).where(jobs.c.job == job)).first()
+        row = connection.execute(_described().where(jobs.c.job == job)).first()
         return None if row is None else _Row.of(row)
 
     def _named(self, connection: sa.Connection, known: Known) -> Known:
@@ -255,10 +262,7 @@ class Twins(Database):
         own = self._row(connection, job)
         assert own is not None
         image = replace(known.image, source=own.known.image.source)
-        public = sa.exists().where(amis.c.job == job, amis.c.public)
-        # After a crash, an AMI may be public although its row does not say so.
-        ever_offered = sa.exists().where(offered.c.job == job)
-        condition = jobs.c.state.in_(_PUBLISHED_NOTHING) & ~public & ~ever_offered
+        condition = jobs.c.state.in_(_GIVEN_UP) & ~_EVER_PUBLIC
         return self._run_again(connection, job, condition, _columns(replace(known, image=image)))
 
     def _run_again(
@@ -282,6 +286,11 @@ class Twins(Database):
             .returning(jobs.c.run)
         ).first()
         return None if changed is None else int(changed.run)
+
+
+def _described() -> sa.Select[Any]:
+    """Return the query of jobs with what _Row needs."""
+    return sa.select(jobs, _EVER_PUBLIC.label("ever_public"))
 
 
 def _columns(known: Known) -> dict[str, Any]:

@@ -220,10 +220,11 @@ class Workflows:
                 waits = isinstance(error, EC2ServiceException) and (
                     error.away or error.no_room > 0 or error.over_quota
                 )
-                if added or waits:
+                if added or waits or self._store.ever_public(job):
                     # The image did not fail: it is public elsewhere, or waits.
                     state, later = "incomplete", later or waits
-                    _log.warning("job %s: %s", job, reason)
+                    unforeseen = not isinstance(error, EC2ServiceException)
+                    _log.warning("job %s: %s", job, reason, exc_info=unforeseen)
                 else:
                     _log_failure(job, error)
                     self._steps.run("announce:failed", partial(record.failed, error))

@@ -19,6 +19,7 @@ from fedimg.config import FEDMSG
 from fedimg.identity import Known, Validator
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.records import as_record
+from fedimg.store import tables
 from fedimg.store.rows import CLEANING
 from fedimg.store.store import Store, StoreError
 from fedimg.store.twins import Submission
@@ -145,6 +146,27 @@ def test_failed_or_cancelled_twin_does_not_block(store, queue, ended):
     store.add_job(IMAGE, queue=queue)
     store.end(IMAGE.job, 1, ended, "reason")
     assert store.add_job(TWIN, queue=queue) == TWIN.job
+
+
+@pytest.mark.parametrize("ended", ["failed", "cancelled"])
+@pytest.mark.parametrize("recorded", ["public", "offered", "once public"])
+def test_failed_or_cancelled_twin_that_is_public_somewhere_blocks(
+    store, queue, upload, ended, recorded
+):
+    store.add_job(IMAGE, queue=queue)
+    store.record_ami(IMAGE, AMI_0)
+    if recorded == "offered":
+        store.offer(IMAGE.job, AMI_0.region, [AMI_0.id])
+    else:
+        store.publish_ami(AMI_0)
+    if recorded == "once public":
+        store.write(sa.update(tables.amis).values(public=False))
+    store.end(IMAGE.job, 1, ended, "reason")
+    assert store.add_job(TWIN, queue=queue) is None
+    assert store.twin(TWIN) == IMAGE.job
+    assert upload(replace(MIRRORED, checksum=IMAGE.checksum)).job == IMAGE.job
+    # The job itself goes on.
+    assert store.next_run(IMAGE.job, queue=queue) == 2
 
 
 @pytest.mark.parametrize("ended", ["complete", "incomplete"])

@@ -26,6 +26,20 @@ def test_job_that_failed_because_of_ec2_is_retried(site: Site) -> None:
     assert site.row(job).next is None
 
 
+def test_job_that_is_public_somewhere_stays_incomplete_whatever_its_next_run_ends_with(
+    site: Site,
+) -> None:
+    (job,) = site.submit("half")
+    site.start()
+    until(lambda: site.row(job).error == "eu-west-1: not yet", "the first run over")
+    (site.state / "go").touch()
+    until(lambda: "the plan is refused" in (site.row(job).error or ""), "a later run over")
+    assert site.ended(job).state == "incomplete"
+    assert site.row(job).next is None
+    # Nobody hears that an image failed that is public.
+    assert not [row for row in site.store.unannounced() if row.body.get("status") == "failed"]
+
+
 def test_job_with_an_unknown_error_code_gets_two_retries(site: Site) -> None:
     (job,) = site.submit("strange")
     site.start()
