@@ -113,7 +113,8 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         A cancelled run that published in added regions leaves its job complete, as it was before.
         """
         with self.engine.begin() as connection:
-            of_run = (added.c.job == job) & (added.c.run == run) & ~added.c.done
+            of_run = (added.c.job == job) & (added.c.run == run)
+            # Counted whether done or not, as a worker that is killed may call this again.
             given_up = (
                 state == "cancelled"
                 and connection.execute(sa.update(added).where(of_run).values(done=True)).rowcount
