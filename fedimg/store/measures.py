@@ -80,8 +80,9 @@ class Measures:
 
     `jobs` counts the jobs of each state. `steps` has the durations of each step, without its
     region, in the last RUNS runs. `listed` has the time at which each list was last read to its
-    end. `waits` counts the jobs that wait for EC2, by region. `published` has the time of the last
-    publication by release and architecture.
+    end. `waits` counts the jobs that wait for EC2, by region, and `changes` the unfinished changes
+    of AMIs, by region and by what they do. `published` has the time of the last publication by
+    release and architecture.
     """
 
     now: float
@@ -95,7 +96,7 @@ class Measures:
     away: Mapping[str, float]
     waits: Mapping[str, int]
     regions: list[RegionRecord]
-    changes: int
+    changes: Mapping[tuple[str, str], int]
     published: Mapping[tuple[str, str], float]
 
 
@@ -123,7 +124,7 @@ def measure(database: Database) -> Measures:
             },
             waits=_waits(connection),
             regions=_regions(connection),
-            changes=_waiting(connection, changes.c.at, sa.true()).count,
+            changes=_changes(connection),
             published=_published(connection, now),
         )
 
@@ -210,6 +211,12 @@ def _waits(connection: sa.Connection) -> dict[str, int]:
         .group_by(regions.c.region)
     )
     return {region: int(count) for region, count in connection.execute(query)}
+
+
+def _changes(connection: sa.Connection) -> dict[tuple[str, str], int]:
+    key = (changes.c.region, changes.c.what)
+    query = sa.select(*key, sa.func.count()).group_by(*key)
+    return {(region, what): int(count) for region, what, count in connection.execute(query)}
 
 
 def _regions(connection: sa.Connection) -> list[RegionRecord]:

@@ -119,7 +119,12 @@ def _families(measures: Measures) -> Iterator[Metric]:
         "ec2_waits", "Live jobs that wait for EC2 in a region.", ("region",), _one(measures.waits)
     )
     yield from _record(measures)
-    yield _gauge("changes_pending", "Changes of AMIs that are not finished.", measures.changes)
+    yield _by(
+        "changes_pending",
+        "Changes of AMIs that are not finished: jobs whose AMIs a region has still to change.",
+        ("region", "change"),
+        measures.changes,
+    )
     yield _by(
         "last_publication_timestamp_seconds",
         "When an image of a release and architecture last became public in a region.",

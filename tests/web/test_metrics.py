@@ -87,6 +87,29 @@ def test_the_state_of_regions_is_told(store: Store, get: Get) -> None:
     assert found["fedimg_verification_failed", "us-east-1"] == 0
 
 
+def test_unfinished_changes_are_told_by_region_and_by_what_they_do(store: Store, get: Get) -> None:
+    every = [
+        ("one", "us-east-1", "withdraw"),
+        ("two", "us-east-1", "withdraw"),
+        ("two", "eu-west-1", "withdraw"),
+        ("three", "us-east-1", "delete"),
+    ]
+    with store.engine.begin() as connection:
+        connection.execute(
+            sa.insert(tables.changes),
+            [
+                {"job": job, "region": region, "what": what, "at": 1.0, "tries": 0, "due": 1.0}
+                for job, region, what in every
+            ],
+        )
+    found = samples(get("/metrics").text)
+    assert {key: value for key, value in found.items() if "changes" in key[0]} == {
+        ("fedimg_changes_pending", "withdraw", "us-east-1"): 2,
+        ("fedimg_changes_pending", "withdraw", "eu-west-1"): 1,
+        ("fedimg_changes_pending", "delete", "us-east-1"): 1,
+    }
+
+
 def test_no_label_has_an_images_name(store: Store, jobs: JobQueue, get: Get) -> None:
     image = RawImage(
         "https://koji.example.org/Very-Special-28-1.raw.xz",
