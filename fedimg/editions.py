@@ -18,6 +18,10 @@ _COMPOSE = re.compile(
 _SOURCE = re.compile(r"(?P<kind>build|compose|task|url)-(?P<id>.+)")
 #: What may follow an image's version and release in its name.
 _ARCHITECTURE = r"(?:\.(?:x86_64|aarch64|arm64|noarch))?"
+#: An image's name as Koji makes it: what it is, a version, a release, an architecture.
+_NAMED = re.compile(
+    rf"(?P<stem>.+)-(?P<version>[0-9][0-9.]*|Rawhide)-[^-]+?(?P<architecture>{_ARCHITECTURE})"
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,20 @@ def edition(image: str, source: str | None, build: str | None) -> Edition | None
     stem, places = numbered.subn(f"-{version}", image)
     # The name does not have the version where the record says that it is.
     return Edition((found["kind"], stem), order, version) if places == 1 else None
+
+
+def edition_by_name(image: str, source: str, order: float) -> Edition | None:
+    """Return the edition that an image of no release has by its name alone; None if it tells none.
+
+    `source` is task-<id> or url-<hash>; of two images, the one with the greater `order`, a time in
+    seconds, is the newer one.
+    """
+    found = _SOURCE.fullmatch(source)
+    named = _NAMED.fullmatch(image)
+    if not found or not named:
+        return None
+    stem = f"{named['stem']}-{named['version']}{named['architecture']}"
+    return Edition((found["kind"], stem), (int(order * 1e6),), named["version"])
 
 
 def belongs_to_no_release(source: str | None) -> bool:

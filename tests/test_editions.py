@@ -4,7 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from fedimg.editions import Edition, belongs_to_no_release, edition
+from fedimg.editions import Edition, belongs_to_no_release, edition, edition_by_name
+
+
+@pytest.mark.parametrize(
+    ("image", "series", "release"),
+    [
+        ("Fedora-Cloud-Base-43-1.6.x86_64", "Fedora-Cloud-Base-43.x86_64", "43"),
+        (
+            "Fedora-Cloud-Base-Rawhide-20261101.n.0.aarch64",
+            "Fedora-Cloud-Base-Rawhide.aarch64",
+            "Rawhide",
+        ),
+        (
+            "Fedora-Cloud-Base-AmazonEC2.x86_64-43-1.6",
+            "Fedora-Cloud-Base-AmazonEC2.x86_64-43",
+            "43",
+        ),
+    ],
+)
+def test_name_alone_tells_an_edition(image: str, series: str, release: str) -> None:
+    found = edition_by_name(image, "task-7", 1.5)
+    assert found == Edition(("task", series), (1_500_000,), release)
+
+
+@pytest.mark.parametrize("image", ["disk", "my-image", "Fedora-43"])
+def test_name_without_a_version_and_a_release_tells_none(image: str) -> None:
+    assert edition_by_name(image, "url-0123456789", 1.0) is None
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from fedimg.catalogue import documents
 from fedimg.catalogue.documents import PUBLIC, Latest, LatestAMI
 from fedimg.catalogue.record import edition_of, kind, state_of
-from fedimg.editions import Edition
+from fedimg.editions import Edition, edition_by_name
 from fedimg.store.publications import PublishedJob
 from fedimg.store.rows import AMIRow
 
@@ -25,14 +25,20 @@ class _Candidate:
 
 
 class LatestFinder:
-    """Finds the newest public AMIs among those of many jobs, which are added one by one."""
+    """Finds the newest public AMIs among those of many jobs, which are added one by one.
 
-    def __init__(self) -> None:
+    `kinds` are the kinds of sources whose images may be the newest: build, compose, task, url.
+    """
+
+    def __init__(self, kinds: Collection[str] = ("build", "compose")) -> None:
+        self._kinds = kinds
         self._newest: dict[tuple[str, ...], dict[str, _Candidate]] = {}
 
     def add(self, job: PublishedJob, amis: Iterable[AMIRow]) -> None:
-        """Add the AMIs of a job; those of scratch builds and uploads are never the newest."""
-        found = edition_of(job)
+        """Add the AMIs of a job."""
+        if kind(job) not in self._kinds:
+            return
+        found = edition_of(job) or _by_name(job)
         if found is None:
             return
         for row in amis:
@@ -71,6 +77,13 @@ def newest_first(release: str | None) -> tuple[int, list[int], str]:
     numbers = [int(number) for number in re.findall(r"[0-9]+", release)]
     # Behind a common beginning, 10.1 is newer than 10.
     return (1, [*(-number for number in numbers), 1], release) if numbers else (0, [], release)
+
+
+def _by_name(job: PublishedJob) -> Edition | None:
+    """Return the edition of a scratch build or upload: the last published one is the newest."""
+    if kind(job) not in ("task", "url"):
+        return None
+    return edition_by_name(job.image.name, job.image.source, job.published or 0.0)
 
 
 def _order(candidate: _Candidate) -> tuple[tuple[int, ...], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -39,6 +39,8 @@ _KINDS = {"build": "builds", "compose": "composes", "task": "tasks", "url": "upl
 _NO_RELEASE = "no-release"
 #: The page by which people find an AMI, in fedimg/catalogue/page.
 PAGES = ("index.html", "catalogue.css", "catalogue.js")
+#: The kinds of sources whose images may be the newest, unless the site says otherwise.
+LATEST = ("build", "compose")
 #: How many images are read at once; each has over a hundred AMIs.
 _JOBS_AT_ONCE = 50
 #: How often the record is compared with what was written last, in seconds.
@@ -62,29 +64,39 @@ def write(
     *,
     site: str,
     base_url: str,
+    latest: Collection[str] = LATEST,
     signer: CryptoSigner | None = None,
 ) -> Written:
     """Write the catalogue; files that are as they should be stay untouched.
 
-    With a `signer`, each publication gets its statement where it has none yet.
+    `latest` are the kinds of sources whose images may be the newest. With a `signer`, each
+    publication gets its statement where it has none yet.
     Raises CatalogueError when the directory cannot be written, StoreError for the database.
     """
     directory = Directory(root)
     with directory.locked():
-        return _Catalogue(store, directory, site, base_url, signer).write()
+        return _Catalogue(store, directory, site, base_url, latest, signer).write()
 
 
 class CatalogueTask:
     """The worker's writing of the catalogue: writes of 30 seconds are gathered into one."""
 
     def __init__(
-        self, store: Store, root: Path, *, site: str, base_url: str, key: Path | None = None
+        self,
+        store: Store,
+        root: Path,
+        *,
+        site: str,
+        base_url: str,
+        latest: Collection[str] = LATEST,
+        key: Path | None = None,
     ) -> None:
         self._store = store
         self._root = root
         self._key = key
         self._site = site
         self._base_url = base_url
+        self._latest = latest
         self._written: tuple[object, ...] | None = None
         self._unsigned = False
         self._problem = ""
@@ -109,6 +121,7 @@ class CatalogueTask:
                 self._root,
                 site=self._site,
                 base_url=self._base_url,
+                latest=self._latest,
                 signer=signer,
             )
         except CatalogueError as error:
@@ -155,6 +168,7 @@ class _Catalogue:
         directory: Directory,
         site: str,
         base_url: str,
+        latest: Collection[str],
         signer: CryptoSigner | None,
     ) -> None:
         self._publications = Publications(store)
@@ -165,7 +179,7 @@ class _Catalogue:
         self._base_url = f"{base_url}/" if base_url else ""
         self._files = 0
         self._amis = 0
-        self._finder = LatestFinder()
+        self._finder = LatestFinder(latest)
         self._withdrawn = self._publications.withdrawn()
         self._entries: list[FeedEntry] = []
 

@@ -40,7 +40,11 @@ def catalogue(
         )
     try:
         written = writer.write(
-            call.store(), root, site=call.settings.site, base_url=settings.base_url
+            call.store(),
+            root,
+            site=call.settings.site,
+            base_url=settings.base_url,
+            latest=settings.latest,
         )
     except CatalogueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, str(error)) from error

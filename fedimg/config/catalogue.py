@@ -24,6 +24,11 @@ class Catalogue(Section):
         description="File of the Ed25519 key by which the worker signs a statement of each "
         "publication; `fedimg keygen` makes it. Empty: nothing is signed.",
     )
+    latest: list[Literal["build", "compose", "task", "url"]] = Field(
+        ["build", "compose"],
+        description="Sources of the images that may be the newest of their release: Koji's builds, "
+        "composes, scratch tasks, URLs that a person uploaded.",
+    )
     base_url: OptionalAddress = Field(
         "",
         description="URL at which the directory is served, for the links of the feed; empty: the "

@@ -150,6 +150,7 @@ def _catalogue(
         directory,
         site=settings.site,
         base_url=settings.catalogue.base_url,
+        latest=settings.catalogue.latest,
         key=settings.catalogue.signing_key or None,
     )
     return [Periodic("writing the catalogue", task.write_if_changed, stop, leads)]

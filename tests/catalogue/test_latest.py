@@ -61,6 +61,21 @@ def test_scratch_builds_are_never_the_newest(site: Site) -> None:
     assert {each.build for each in latest(site)} == {"Fedora-Cloud-Base-43-1.1"}
 
 
+def test_scratch_builds_have_lines_of_their_own_where_the_site_says_so(site: Site) -> None:
+    site.publish(site.build(1))
+    site.publish(site.scratch(99))
+    site.publish(site.scratch(7))
+    publications = Publications(site.store)
+    finder = LatestFinder(("build", "compose", "task", "url"))
+    for job in publications.jobs():
+        finder.add(job, publications.amis([job.job])[job.job])
+    by_kind = {each.kind: each for each in finder.latest()}
+    assert by_kind["build"].image == "Fedora-Cloud-Base-43-1.1.x86_64"
+    # The last published one, as tasks have no order that means anything.
+    assert by_kind["task"].image == "Fedora-Cloud-Base-43-1.7.x86_64"
+    assert (by_kind["task"].release, by_kind["task"].series) == ("43", "Fedora-Cloud-Base-43")
+
+
 def test_withdrawn_image_gives_its_place_to_the_one_before(
     site: Site, withdraw: Callable[..., None]
 ) -> None:
