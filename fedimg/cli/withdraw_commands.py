@@ -14,6 +14,7 @@ from fedimg.cli.verify_command import YesOption
 
 if TYPE_CHECKING:
     from fedimg.lifecycle.targets import Target
+    from fedimg.store.rows import AMIRow
 
 TargetArgument = Annotated[
     str,
@@ -46,7 +47,6 @@ def withdraw(
     from fedimg.cli import lifecycle_output
     from fedimg.jobs.queue import JobQueue
     from fedimg.lifecycle import targets
-    from fedimg.store.withdrawals import Withdrawals
 
     store = call.store()
     if not reason.strip():
@@ -57,19 +57,17 @@ def withdraw(
         )
     found = targets.to_withdraw(store, target)
     _refuse_unknown(found, target)
-    amis = [ami for its_amis in found.amis.values() for ami in its_amis]
-    call.output.note(
-        f"to withdraw: {len(amis)} AMIs of {', '.join(row.job for row in found.jobs)} in "
-        f"{len({ami.region for ami in amis})} regions"
-    )
+    amis = _amis_of(found)
+    call.output.note(_to_withdraw(found))
     if dry_run:
         call.output.answer(lifecycle_output.amis(amis, "nothing would be withdrawn"))
         return ExitCode.OK
     if not confirmed("Withdraw them?", yes=yes):
         return ExitCode.NOT_NOW
-    Withdrawals(store).withdraw(
-        found.amis, found.regions, by=person(), reason=reason, replacement=replacement
-    )
+    # What has become public while the person was asked is withdrawn, too.
+    found = targets.withdraw(store, target, by=person(), reason=reason, replacement=replacement)
+    if {ami.ami for ami in _amis_of(found)} != {ami.ami for ami in amis}:
+        call.output.note(f"changed meanwhile; {_to_withdraw(found)}")
     with closing(JobQueue(store)) as jobs:
         for row in found.jobs:
             jobs.cancel(row.job)
@@ -105,14 +103,18 @@ def restore(
         raise CommandRefused(ExitCode.NOT_NOW, f"{target} is neither withdrawn nor disabled")
     for text in found.left:
         call.output.note(text)
-    amis = [ami for its_amis in found.amis.values() for ami in its_amis]
+    amis = _amis_of(found)
     call.output.note(f"to restore: {len(amis)} AMIs")
     if dry_run:
         call.output.answer(lifecycle_output.amis(amis, "nothing would be restored"))
         return ExitCode.OK
     if not confirmed("Restore them?", yes=yes):
         return ExitCode.NOT_NOW
-    withdrawals.restore(found.amis, by=person())
+    found = targets.restore(store, target, by=person())
+    if {ami.ami for ami in _amis_of(found)} != {ami.ami for ami in amis}:
+        call.output.note(f"changed meanwhile; to restore: {len(_amis_of(found))} AMIs")
+        for text in found.left:
+            call.output.note(text)
     note_idle_reasons(call)
     call.output.answer(
         lifecycle_output.amis(
@@ -151,11 +153,27 @@ def accept(
     if found.state != row.state:
         if not confirmed("Record that?", yes=yes):
             return ExitCode.NOT_NOW
-        Withdrawals(store).accept(row, found.state, person(), reason)
+        if not Withdrawals(store).accept(row, found.state, person(), reason):
+            raise CommandRefused(
+                ExitCode.NOT_NOW,
+                f"nothing is recorded: AMI {ami} is no longer {row.state}; repeat the command",
+            )
     call.output.answer(
         lifecycle_output.amis([each for each in store.all_amis() if each.ami == ami], "")
     )
     return ExitCode.OK
+
+
+def _amis_of(found: Target) -> list[AMIRow]:
+    return [ami for its_amis in found.amis.values() for ami in its_amis]
+
+
+def _to_withdraw(found: Target) -> str:
+    amis = _amis_of(found)
+    return (
+        f"to withdraw: {len(amis)} AMIs of {', '.join(row.job for row in found.jobs)} in "
+        f"{len({ami.region for ami in amis})} regions"
+    )
 
 
 def _refuse_unknown(found: Target, name: str) -> None:

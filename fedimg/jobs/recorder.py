@@ -16,6 +16,7 @@ from fedimg.images import AMI, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.store import rows
 from fedimg.store.store import Store
+from fedimg.store.twins import ImageWithdrawn
 from fedimg.untrusted.failures import of_endpoint
 
 #: How many lines of a test instance's output are logged; the message on the bus holds more.
@@ -111,7 +112,7 @@ class Recorder:
         """Record that AMIs and a snapshot of a region are about to become public.
 
         Return the ids for which this was not recorded before. Raises EC2ServiceException if a
-        person took one of the AMIs out of others' reach.
+        person took one of the AMIs out of others' reach, or withdrew the image.
         """
         for ami, state in sorted(self._store.states(region, ids).items()):
             if state not in _MAY_BECOME_PUBLIC:
@@ -121,7 +122,12 @@ class Recorder:
                     region=region,
                     step="publish",
                 )
-        return self._store.offer(self._image.job, region, ids)
+        try:
+            return self._store.offer(self._image.job, region, ids)
+        except ImageWithdrawn as error:
+            raise EC2ServiceException(
+                str(error), image=self._image.name, region=region, step="publish"
+            ) from error
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
         """Record that AMIs and a snapshot of a region did not become public."""

@@ -1,4 +1,4 @@
-"""Find the jobs and AMIs that a withdrawal, a restoration or an acceptance is about."""
+"""Find the jobs and AMIs that a withdrawal or a restoration is about, and record it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from fedimg.identity import Known, same
 from fedimg.lifecycle import repair
 from fedimg.store import rows
-from fedimg.store.rows import LIVE, AMIRow, JobRow
+from fedimg.store.rows import CLEANING, LIVE, AMIRow, JobRow
 from fedimg.store.store import Store
+from fedimg.store.withdrawals import Withdrawals
 
 #: The states of AMIs that a withdrawal takes along.
 _WITHDRAWN_FROM = (rows.PUBLIC, rows.RESTORING, rows.UNKNOWN, rows.DISABLING, rows.DISABLED)
@@ -55,7 +56,7 @@ def to_withdraw(store: Store, name: str) -> Target:
             found[ami.job].append(ami)
     regions = {job: {ami.region for ami in its_amis} for job, its_amis in found.items()}
     for row in jobs:
-        if row.state in LIVE:
+        if row.state in LIVE or row.step == CLEANING:
             # The run may be making something public at this moment.
             regions[row.job] |= {each.region for each in row.regions}
     return Target(jobs, found, regions)
@@ -75,3 +76,33 @@ def to_restore(store: Store, name: str) -> Target:
         else:
             found[ami.job].append(ami)
     return Target(jobs, found, {}, left)
+
+
+def withdraw(
+    store: Store, name: str, *, by: str, reason: str, replacement: str | None = None
+) -> Target:
+    """Record the withdrawal of an image, a job or an AMI; return what it is about.
+
+    What was found before a person was asked may have changed since.
+    """
+    withdrawals = Withdrawals(store)
+    with withdrawals.locked() as connection:
+        found = to_withdraw(store, name)
+        withdrawals.withdraw(
+            found.amis,
+            found.regions,
+            by=by,
+            reason=reason,
+            replacement=replacement,
+            connection=connection,
+        )
+    return found
+
+
+def restore(store: Store, name: str, *, by: str) -> Target:
+    """Record the restoration of an image, a job or an AMI; return what it is about."""
+    withdrawals = Withdrawals(store)
+    with withdrawals.locked() as connection:
+        found = to_restore(store, name)
+        withdrawals.restore(found.amis, by=by, connection=connection)
+    return found

@@ -11,7 +11,8 @@ from fedimg.images import AMI, Disk, RawImage
 from fedimg.records import as_record
 from fedimg.store.database import Database
 from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, AMIRow
-from fedimg.store.tables import amis, jobs, offered
+from fedimg.store.tables import amis, jobs, offered, withdrawals
+from fedimg.store.twins import TWINS, ImageWithdrawn
 
 
 class AMIs(Database):
@@ -76,13 +77,23 @@ class AMIs(Database):
     def offer(self, job: str, region: str, ids: Collection[str]) -> set[str]:
         """Record that AMIs and a snapshot of a job are about to become public.
 
-        Return the ids that were not recorded as public or offered before.
+        Return the ids that were not recorded as public or offered before. Raises ImageWithdrawn if
+        the job's image is withdrawn: a withdrawal that is recorded later takes them along.
         """
         new = set(ids) - self.ever_public(job)
         now = time.time()
-        if new:
-            rows = [{"id": id, "region": region, "job": job, "at": now} for id in sorted(new)]
-            self.write(self.insert(offered).values(rows).on_conflict_do_nothing())
+        withdrawn = sa.select(withdrawals.c.job).where(
+            withdrawals.c.job == job, withdrawals.c.restored_at.is_(None)
+        )
+        with self.engine.begin() as connection:
+            self.lock(connection, TWINS)
+            if connection.execute(withdrawn).first():
+                raise ImageWithdrawn(
+                    f"the image of job {job} is withdrawn: 'fedimg restore {job}' comes first"
+                )
+            if new:
+                rows = [{"id": id, "region": region, "job": job, "at": now} for id in sorted(new)]
+                connection.execute(self.insert(offered).values(rows).on_conflict_do_nothing())
         return new
 
     def states(self, region: str, ids: Collection[str]) -> dict[str, str]:

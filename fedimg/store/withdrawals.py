@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,19 @@ class Withdrawals:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @contextmanager
+    def locked(self) -> Iterator[sa.Connection]:
+        """Begin a transaction in which no job is added, and none begins to publish.
+
+        A job of the same image is either added before, and withdrawn, or never.
+        """
+        with self._store.engine.begin() as connection:
+            self._store.lock(connection, TWINS)
+            yield connection
+
+    def _within(self, connection: sa.Connection | None) -> AbstractContextManager[sa.Connection]:
+        return self.locked() if connection is None else nullcontext(connection)
+
     def withdraw(
         self,
         affected: Mapping[str, Collection[AMIRow]],
@@ -65,11 +79,13 @@ class Withdrawals:
         by: str,
         reason: str,
         replacement: str | None,
+        connection: sa.Connection | None = None,
     ) -> float:
         """Record the withdrawal of some jobs; return its time, which identifies the changes.
 
         `affected` has each job's AMIs that others may have used, `regions` those where a change has
-        to be made. From now on no job of the same image is queued.
+        to be made. From now on no job of the same image is queued or publishes. `connection` is
+        that of `locked`, in which they were found.
         """
         at = time.time()
         values = {
@@ -81,9 +97,7 @@ class Withdrawals:
             "restored_by": None,
         }
         changed = {"changed_by": by, "changed_at": at, "reason": reason, "replacement": replacement}
-        with self._store.engine.begin() as connection:
-            # A job of the same image is either added before, and withdrawn, or never.
-            self._store.lock(connection, TWINS)
+        with self._within(connection) as connection:
             for job, its_amis in affected.items():
                 connection.execute(
                     self._store.insert(withdrawals)
@@ -95,11 +109,19 @@ class Withdrawals:
                 self._add_changes(connection, WITHDRAW, job, regions[job], at)
         return at
 
-    def restore(self, affected: Mapping[str, Collection[AMIRow]], *, by: str) -> float:
-        """Record that some jobs' AMIs become available again; return the time of that."""
+    def restore(
+        self,
+        affected: Mapping[str, Collection[AMIRow]],
+        *,
+        by: str,
+        connection: sa.Connection | None = None,
+    ) -> float:
+        """Record that some jobs' AMIs become available again; return the time of that.
+
+        `connection` is that of `locked`, in which the AMIs were found.
+        """
         at = time.time()
-        with self._store.engine.begin() as connection:
-            self._store.lock(connection, TWINS)
+        with self._within(connection) as connection:
             for job, its_amis in affected.items():
                 connection.execute(
                     sa.update(withdrawals)
@@ -183,14 +205,17 @@ class Withdrawals:
             .values(permissions=dict(permissions))
         )
 
-    def accept(self, ami: AMIRow, state: str, by: str, reason: str) -> None:
-        """Record an AMI's state as a person made it on EC2; a clean-up never removes it."""
+    def accept(self, ami: AMIRow, state: str, by: str, reason: str) -> bool:
+        """Record an AMI's state as a person made it on EC2; a clean-up never removes it.
+
+        Return False, and record nothing, if its recorded state is not that of `ami` any more.
+        """
         now = time.time()
-        with self._store.engine.begin() as connection:
-            self._record_offers(connection, [ami], now)
-            connection.execute(
+        with self.locked() as connection:
+            changed = connection.execute(
                 sa.update(amis)
                 .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+                .where(sa.func.coalesce(amis.c.state, ami.state) == ami.state)
                 .values(
                     state=state,
                     public=state == rows.PUBLIC,
@@ -200,6 +225,9 @@ class Withdrawals:
                     difference="",
                 )
             )
+            if changed.rowcount:
+                self._record_offers(connection, [ami], now)
+        return bool(changed.rowcount)
 
     def _record_offers(
         self, connection: sa.Connection, its_amis: Iterable[AMIRow], at: float

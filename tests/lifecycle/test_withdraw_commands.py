@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from fedimg.exceptions import EC2ServiceException
+from fedimg.jobs.recorder import Recorder
 from fedimg.store import rows
 from fedimg.store.withdrawals import Withdrawals
-from tests.lifecycle.conftest import ORIGIN, Run, Site
+from tests.lifecycle.conftest import FURTHER, ORIGIN, Run, Site
 
 
 def test_withdrawal_and_restoration_are_recorded_for_the_worker(
@@ -70,3 +74,56 @@ def test_acceptance_explains_its_effect(run: Run, site: Site) -> None:
     assert (shown["state"], shown["reason"]) == (rows.HIDDEN, "a wrong name")
     assert run("verify").exit_code == 0
     assert run("accept", "ami-00000000000000000").exit_code == 3
+
+
+def test_withdrawal_takes_along_what_becomes_public_while_the_question_waits(
+    run: Run, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = site.publish(regions=[ORIGIN])
+
+    def person(question: str, *, yes: bool) -> bool:
+        for ami in site.register(image, FURTHER):
+            site.store.record_ami(image, ami)
+            site.store.publish_ami(ami)
+        return True
+
+    monkeypatch.setattr("fedimg.cli.withdraw_commands.confirmed", person)
+    done = run("withdraw", image.name, "--reason", "bad")
+    assert done.exit_code == 0, done.stderr
+    assert "4 AMIs" in done.stderr
+    assert {row.state for row in site.rows(image)} == {rows.WITHDRAWING}
+    changes = Withdrawals(site.store).changes()
+    assert {change.region for change in changes} == {ORIGIN, FURTHER}
+
+
+def test_run_publishes_nothing_more_after_the_withdrawal_of_its_image(run: Run, site: Site) -> None:
+    """A run that began while the command was at work is stopped a moment later."""
+    image = site.image()
+    assert site.queue.submit(image)
+    assert run("withdraw", image.name, "--reason", "bad", "--yes").exit_code == 0
+    recorder = Recorder(site.store, image, 1, ORIGIN)
+    with pytest.raises(EC2ServiceException, match=f"'fedimg restore {image.job}'"):
+        recorder.publishing(ORIGIN, ["snap-1", "ami-1"])
+    assert site.store.ever_public(image.job) == set()
+    assert run("restore", image.name, "--yes").exit_code == 0
+    assert set(recorder.publishing(ORIGIN, ["snap-1", "ami-1"])) == {"snap-1", "ami-1"}
+
+
+def test_restoration_leaves_what_a_person_hides_while_the_question_waits(
+    run: Run, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = site.publish(regions=[ORIGIN])
+    assert run("withdraw", image.name, "--reason", "bad", "--yes").exit_code == 0
+    hidden, other = site.rows(image)
+
+    def person(question: str, *, yes: bool) -> bool:
+        Withdrawals(site.store).accept(hidden, rows.HIDDEN, "me", "a bad kernel")
+        return True
+
+    monkeypatch.setattr("fedimg.cli.withdraw_commands.confirmed", person)
+    done = run("restore", image.name)
+    assert done.exit_code == 0, done.stderr
+    assert {row.ami: row.state for row in site.rows(image)} == {
+        hidden.ami: rows.HIDDEN,
+        other.ami: rows.RESTORING,
+    }
