@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.retrying import RetryingClient
@@ -62,8 +62,10 @@ class WorkerRetention:
         """Decide, and ask for what is due; return the seconds until the next time."""
         retention = self._settings.retention
         if not retention.changes_anything:
+            self._forget_room(set())
             return _IDLE_SECONDS
         regions = {row.region for row in self._store.amis()}
+        self._forget_room(regions)
         found = observation.decisions(
             self._settings,
             self._store,
@@ -104,6 +106,13 @@ class WorkerRetention:
             freed[each.row.region] += each.verdict is Verdict.DISABLE
         for region, count in freed.items():
             verifications.record_would_free(region, count)
+
+    def _forget_room(self, decided: Collection[str]) -> None:
+        """Forget what the rules would free in regions about which they no longer decide."""
+        verifications = Verifications(self._store)
+        for each in verifications.all():
+            if each.would_free is not None and each.region not in decided:
+                verifications.record_would_free(each.region, None)
 
     def _client(self, region: str) -> RetryingClient:
         limits = self._settings.ec2.limits

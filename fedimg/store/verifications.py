@@ -100,8 +100,11 @@ class Verifications:
         if regions:
             self._store.write(sa.delete(verified).where(verified.c.region.in_(regions)))
 
-    def record_would_free(self, region: str, count: int) -> None:
-        """Record how many public AMIs of a compared region the rules of retention would disable."""
+    def record_would_free(self, region: str, count: int | None) -> None:
+        """Record how many public AMIs of a compared region the rules of retention would disable.
+
+        None: no rule decides about any AMI there.
+        """
         self._store.write(
             sa.update(verified).where(verified.c.region == region).values(would_free=count)
         )

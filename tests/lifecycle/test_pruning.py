@@ -554,6 +554,15 @@ def test_status_tells_what_the_rules_would_free(pruned: Pruned) -> None:
     assert text is not None
     assert f"{FURTHER}, {ORIGIN}: 2" in text
     assert "'fedimg prune'" in text
+    # The AMIs of a region are gone, and then the rules.
+    further = amis.c.region == FURTHER
+    site.store.write(sa.update(amis).where(further).values(state=rows.DELETED, public=False))
+    worker(pruned).apply()
+    assert f"{ORIGIN}: 2" in str(freed(site.store, automatic=False))
+    assert FURTHER not in str(freed(site.store, automatic=False))
+    pruned.rules()
+    worker(pruned).apply()
+    assert freed(site.store, automatic=False) is None
 
 
 def test_recycle_bin_is_named(pruned: Pruned, caplog: pytest.LogCaptureFixture) -> None:
