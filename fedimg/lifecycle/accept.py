@@ -69,6 +69,6 @@ def _public(row: AMIRow, job: JobRow | None, made_from: set[str]) -> Found:
     if why := repair.not_to_publish(row, job, hindered=hindered, named=True):
         raise CannotAccept(
             f"AMI {row.ami} is public, and cannot be recorded as such: {why}; 'fedimg verify "
-            "--repair' makes it private"
+            f"--repair {row.ami}' makes it private"
         )
     return Found("is public", rows.PUBLIC, "it is recorded as public, as if fedimg had done it")

@@ -135,7 +135,8 @@ def _of_ami(
         return
     if row.state == rows.DELETING:
         return
-    if image is None:
+    # About an unknown one a person has to decide; what matters before that is who may use it.
+    if image is None and row.state != rows.UNKNOWN:
         yield Kind.MISSING, row.ami, "it is recorded and no longer exists"
     public = bool(image and image.get("Public"))
     if row.state == rows.PUBLIC:
@@ -146,7 +147,7 @@ def _of_ami(
         if row.snapshot in seen.public_snapshots - set(shared):
             text = f"it is public, and its AMI {row.ami} is recorded as {row.state}"
             yield Kind.SNAPSHOT_PUBLIC, row.snapshot, text
-    if image is not None:
+    if image is not None and row.state != rows.UNKNOWN:
         yield from _of_attributes(row, image)
 
 

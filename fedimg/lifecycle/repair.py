@@ -98,9 +98,15 @@ def plan(
             ):
                 add("publish snapshot", key, visible[0])
         elif each.kind is Kind.PUBLIC and by_ami[key].state != rows.DELETED:
-            add("hide AMI", key, by_ami[key])
+            if undecided := _undecided([by_ami[key]], named):
+                left.append(f"{each.id} in {each.region} stays public: {undecided}")
+            else:
+                add("hide AMI", key, by_ami[key])
         elif each.kind is Kind.SNAPSHOT_PUBLIC:
-            add("hide snapshot", key, by_snapshot[key][0])
+            if undecided := _undecided(by_snapshot[key], named):
+                left.append(f"{each.id} in {each.region} stays public: {undecided}")
+            else:
+                add("hide snapshot", key, by_snapshot[key][0])
         else:
             left.append(f"{each.id} in {each.region}: {each.text}: only reported")
     return Plan(list(actions.values()), left)
@@ -144,6 +150,18 @@ def ami_of(row: AMIRow) -> AMI:
     """Return the AMI of a row."""
     ami_type = AMIType(Virtualization(row.virt_type), row.volume_type)
     return AMI(row.ami, row.name, row.region, ami_type, row.snapshot)
+
+
+def _undecided(its_amis: Iterable[AMIRow], named: Collection[str]) -> str:
+    """Return why a repair hides nothing, as a person has to decide about one of the AMIs, or ""."""
+    for row in its_amis:
+        if row.state == rows.UNKNOWN and row.ami not in named:
+            return (
+                f"a person has to decide about AMI {row.ami}, which is recorded as unknown: "
+                f"'fedimg accept {row.ami}', or 'fedimg verify --repair {row.ami}' to make it "
+                "private"
+            )
+    return ""
 
 
 def not_to_publish(row: AMIRow, job: JobRow | None, *, hindered: bool, named: bool) -> str:

@@ -65,7 +65,8 @@ class Prunings:
         """Record what a worker has to do; return the requests that were recorded.
 
         A job has one change in a region at a time, and an AMI may have changed since the decision:
-        other requests are for the next time.
+        other requests are for the next time. Earlier requests end that a withdrawal or a
+        restoration replaced: nobody carries them out any more.
         """
         grouped: dict[tuple[str, str], list[Request]] = {}
         for request in requests:
@@ -75,6 +76,11 @@ class Prunings:
         with self._store.engine.begin() as connection:
             # No withdrawal and no restoration changes the same AMIs meanwhile.
             self._store.lock(connection, TWINS)
+            connection.execute(
+                sa.update(prunings)
+                .where(prunings.c.ended.is_(None), _replaced())
+                .values(ended=at, kept="a later command replaced it")
+            )
             for (job, region), group in sorted(grouped.items()):
                 what = next(
                     each
@@ -223,6 +229,19 @@ class Prunings:
         query = sa.select(*columns).where(*conditions).order_by(prunings.c.id)
         with self._store.engine.connect() as connection:
             return [Pruning(**row) for row in connection.execute(query).mappings()]
+
+
+def _replaced() -> sa.ColumnElement[bool]:
+    """Return the condition that no change is left that carries out a request.
+
+    A withdrawal or restoration only goes before a removal (fedimg.store.withdrawals).
+    """
+    carried_out = sa.exists().where(
+        changes.c.job == prunings.c.job,
+        changes.c.region == prunings.c.region,
+        (changes.c.what == prunings.c.what) | (prunings.c.what == DELETE),
+    )
+    return ~carried_out
 
 
 def _open(what: str, row: AMIRow) -> sa.ColumnElement[bool]:

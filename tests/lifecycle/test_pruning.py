@@ -457,6 +457,30 @@ def test_disabling_goes_on_where_ec2_cannot_disable(pruned: Pruned) -> None:
     assert states(site, image) == {rows.DISABLED}
 
 
+def test_request_that_a_withdrawal_replaced_says_nothing_about_later_ones(pruned: Pruned) -> None:
+    site = pruned.site
+    image = pruned.publish(300, launched=None, regions=[ORIGIN])
+    pruned.ask(unlaunched=True)
+    found = targets.to_withdraw(site.store, image.name)
+    Withdrawals(site.store).withdraw(
+        found.amis, found.regions, by="me", reason="bad", replacement=None
+    )
+    carry_out(site)
+    Withdrawals(site.store).restore(targets.to_restore(site.store, image.name).amis, by="me")
+    carry_out(site)
+    assert states(site, image) == {rows.PUBLIC}
+    pruned.disabled_since(image, 300)
+    # Nobody is known to have used the first one, and a worker by itself disables it not.
+    _, used = site.rows(image)
+    pruned.launch(used, 50)
+    assert pruned.ask() == 1
+    pruned.launch(used, None)
+    carry_out(site)
+    assert states(site, image) == {rows.PUBLIC}
+    replaced = [each.kept for each in Prunings(site.store).all() if each.unlaunched]
+    assert replaced == ["a later command replaced it"] * 2
+
+
 def test_deprecation_that_is_not_finished_is_no_unknown_date(pruned: Pruned) -> None:
     site = pruned.site
     pruned.publish(150, regions=[ORIGIN])

@@ -231,6 +231,23 @@ def test_ami_that_a_person_made_public_is_accepted_if_it_was_tested(site: Site) 
     ]
     found = accept.inspect(unknown, site.clients, site.store.job(unknown.job))
     assert found.state == rows.PUBLIC
+    # Until then nobody hides it who did not name it.
+    results = verify.verify_regions(site.settings, site.store, site.clients, [ORIGIN])
+    every = [each for result in results for each in result.differences]
+    plan = repair.plan(every, site.store.all_amis(), site.store.job)
+    assert plan.actions == []
+    assert any(f"'fedimg accept {row.ami}'" in text for text in plan.left)
+    named = repair.plan(every, site.store.all_amis(), site.store.job, [row.ami])
+    assert [each.what for each in named.actions] == ["hide AMI"]
+
+
+def test_unknown_ami_that_is_gone_is_no_difference(site: Site) -> None:
+    image, registered = unfinished(site)
+    lose(site)
+    recovered(site)
+    site.ec2().deregister_image(ImageId=registered[0].id)
+    assert differences(site) == []
+    assert {row.state for row in site.rows(image)} == {rows.UNKNOWN}
 
 
 def test_withdrawn_image_stays_withdrawn_and_can_be_restored(site: Site) -> None:
