@@ -81,7 +81,10 @@ class WithdrawAndRestore(ChangeWorkflow):
         self._carry_out(RESTORE, job, region, at, effects, partial(self._end, RESTORE))
 
     def _stop_run(self, job: str) -> bool:
-        """Stop a job's run, and its scheduled ones; return whether it had a run."""
+        """Stop a withdrawn job's run, and its scheduled ones; return whether it had a run."""
+        if self._withdrawals.of(job) is None:
+            # It was restored since, and may run again.
+            return False
         row = self._store.job(job)
         live = row is not None and (row.state in LIVE or row.step == CLEANING)
         self._queue.cancel(job)
@@ -178,7 +181,9 @@ class WithdrawAndRestore(ChangeWorkflow):
         own = [row for row in self._store.amis(region) if row.job == job]
         if what == RESTORE:
             return [row for row in own if row.state == rows.RESTORING]
-        return [row for row in own if row.state == rows.WITHDRAWING or row.public]
+        # What a run has published since the command is withdrawn too, unless the job was restored.
+        withdrawn = self._withdrawals.of(job) is not None
+        return [row for row in own if row.state == rows.WITHDRAWING or (withdrawn and row.public)]
 
 
 def _launch_permissions(row: AMIRow) -> list[dict[str, Any]]:

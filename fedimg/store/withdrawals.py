@@ -20,6 +20,13 @@ from fedimg.store.twins import TWINS
 WITHDRAW, RESTORE = "withdraw", "restore"
 #: … and by the rules of retention.
 DEPRECATE, DISABLE, DELETE = "deprecate", "disable", "delete"
+#: The change that carries on with AMIs in a state, the most urgent first.
+_NEXT = {
+    rows.WITHDRAWING: WITHDRAW,
+    rows.RESTORING: RESTORE,
+    rows.DISABLING: DISABLE,
+    rows.DELETING: DELETE,
+}
 #: For so many seconds a change that was queued is not queued again.
 _QUEUED_SECONDS = 60.0
 
@@ -128,14 +135,22 @@ class Withdrawals:
                     .where(withdrawals.c.job == job)
                     .values(restored_at=at, restored_by=by)
                 )
-                # Regions that were away are not withdrawn or disabled any more.
-                connection.execute(
-                    sa.delete(changes).where(changes.c.job == job, changes.c.what != DELETE)
-                )
                 self._set_amis(
                     connection, its_amis, state=rows.RESTORING, changed_by=by, changed_at=at
                 )
-                self._add_changes(connection, RESTORE, job, {ami.region for ami in its_amis}, at)
+                # Regions that were away are not withdrawn or disabled any more, except for AMIs
+                # that are not restored: these are withdrawn first.
+                withdrawing = self._regions(connection, job, rows.WITHDRAWING)
+                disabling = self._regions(connection, job, rows.DISABLING)
+                goes_on = sa.or_(
+                    changes.c.what == DELETE,
+                    (changes.c.what == WITHDRAW) & changes.c.region.in_(withdrawing),
+                    (changes.c.what == DISABLE) & changes.c.region.in_(disabling),
+                )
+                connection.execute(sa.delete(changes).where(changes.c.job == job, ~goes_on))
+                self._add_changes(connection, WITHDRAW, job, withdrawing, at, replace=False)
+                restored = {ami.region for ami in its_amis} - withdrawing
+                self._add_changes(connection, RESTORE, job, restored, at)
         return at
 
     def of(self, job: str) -> Withdrawal | None:
@@ -189,12 +204,11 @@ class Withdrawals:
                 self._record_offers(connection, [ami for ami in its_amis if ami.public], at)
                 self._set_amis(connection, its_amis, state=state, public=state == rows.PUBLIC)
             connection.execute(sa.delete(changes).where(_of(job, region, at)))
-            deleting = sa.select(amis.c.ami).where(
-                amis.c.job == job, amis.c.region == region, amis.c.state == rows.DELETING
-            )
-            if connection.execute(deleting.limit(1)).first():
-                # This change replaced that of a removal, which goes on.
-                self._add_changes(connection, DELETE, job, [region], time.time())
+            # This change may have replaced another one of AMIs that it did not have, which goes on.
+            for state, what in _NEXT.items():
+                if region in self._regions(connection, job, state):
+                    self._add_changes(connection, what, job, [region], time.time())
+                    break
 
     def record_permissions(self, ami: AMIRow, permissions: Mapping[str, Any]) -> None:
         """Record who might use an AMI and its snapshot, unless that is recorded already."""
@@ -257,15 +271,29 @@ class Withdrawals:
                 .values(**values)
             )
 
+    def _regions(self, connection: sa.Connection, job: str, state: str) -> set[str]:
+        """Return the regions where a job has an AMI in a state."""
+        query = sa.select(amis.c.region).where(amis.c.job == job, amis.c.state == state)
+        return set(connection.execute(query.distinct()).scalars())
+
     def _add_changes(
-        self, connection: sa.Connection, what: str, job: str, regions: Iterable[str], at: float
+        self,
+        connection: sa.Connection,
+        what: str,
+        job: str,
+        regions: Iterable[str],
+        at: float,
+        *,
+        replace: bool = True,
     ) -> None:
+        """Add a change in some regions, which replaces the one there unless `replace` is False."""
         values = {"what": what, "at": at, "tries": 0, "due": at, "error": None}
         for region in sorted(set(regions)):
+            added = self._store.insert(changes).values(job=job, region=region, **values)
             connection.execute(
-                self._store.insert(changes)
-                .values(job=job, region=region, **values)
-                .on_conflict_do_update(index_elements=["job", "region"], set_=values)
+                added.on_conflict_do_update(index_elements=["job", "region"], set_=values)
+                if replace
+                else added.on_conflict_do_nothing()
             )
 
     def _read(self, condition: sa.ColumnElement[bool]) -> list[Withdrawal]:

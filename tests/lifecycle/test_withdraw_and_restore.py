@@ -19,9 +19,12 @@ from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
+from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle import accept, targets, verify
 from fedimg.lifecycle.problems import problems
+from fedimg.lifecycle.repair import ami_of
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
+from fedimg.progress import CheckResult, CheckState
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
 from fedimg.store.tables import amis, changes, offered
@@ -330,6 +333,35 @@ def test_untested_amis_are_never_restored(site: Site) -> None:
     carry_out(site)
     assert states(site, image.job) == {rows.WITHDRAWN}
     assert not site.shown(site.row(image))["Public"]
+
+
+def test_restoration_ends_the_withdrawal_of_an_untested_ami_in_a_region_that_was_away(
+    site: Site,
+) -> None:
+    image = site.publish()
+    untested, tested = (row for row in site.rows(image) if row.region == FURTHER)
+    recorder = Recorder(site.store, image, 1, ORIGIN)
+    recorder.test_failed(ami_of(untested), [CheckResult("boots", CheckState.FAILED, 1.0)], "")
+    outages = Outages(site.store, site.settings.ec2.limits)
+    outages.begin(FURTHER, "it does not answer")
+    withdraw(site, image.name)
+    carry_out(site)
+    assert site.shown(untested)["Public"]
+    (left,) = restore(site, image.name)
+    assert untested.ami in left
+    (outage,) = outages.all()
+    outages.end(outage)
+    site.store.write(_due())
+    carry_out(site)
+    assert not site.shown(untested)["Public"]
+    carry_out(site)
+    assert {row.ami: row.state for row in site.rows(image) if row.region == FURTHER} == {
+        untested.ami: rows.WITHDRAWN,
+        tested.ami: rows.PUBLIC,
+    }
+    assert {row.state for row in site.rows(image) if row.region == ORIGIN} == {rows.PUBLIC}
+    assert Withdrawals(site.store).changes() == []
+    assert differences(site) == []
 
 
 def test_nothing_is_restored_while_the_site_is_held(site: Site) -> None:
