@@ -136,6 +136,7 @@ def accept(
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import lifecycle_output
     from fedimg.lifecycle.accept import CannotAccept, inspect
+    from fedimg.store.prunings import Prunings
     from fedimg.store.withdrawals import Withdrawals
 
     store = call.store()
@@ -150,10 +151,14 @@ def accept(
     except CannotAccept as error:
         raise CommandRefused(ExitCode.NOT_NOW, str(error)) from error
     call.output.note(f"{ami} in {row.region} {found.shown}: {found.meaning}")
-    if found.state != row.state:
+    if found.state != row.state or found.other_deprecation:
         if not confirmed("Record that?", yes=yes):
             return ExitCode.NOT_NOW
-        if not Withdrawals(store).accept(row, found.state, person(), reason):
+        if found.other_deprecation:
+            Prunings(store).accept_deprecation(row, found.deprecate_at, person(), reason)
+        if found.state != row.state and not Withdrawals(store).accept(
+            row, found.state, person(), reason
+        ):
             raise CommandRefused(
                 ExitCode.NOT_NOW,
                 f"nothing is recorded: AMI {ami} is no longer {row.state}; repeat the command",

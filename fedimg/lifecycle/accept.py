@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fedimg.aws import amis, permissions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
-from fedimg.lifecycle import repair
+from fedimg.lifecycle import comparison, repair
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow, JobRow
 
@@ -18,11 +18,17 @@ class CannotAccept(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """An AMI's state on EC2, in words; the state to record, and what recording it will mean."""
+    """An AMI's state on EC2, in words; the state to record, and what recording it will mean.
+
+    `other_deprecation` says that EC2 deprecates the AMI at another time than recorded, and
+    `deprecate_at` when, in seconds since the epoch; None is EC2's own date, or none.
+    """
 
     shown: str
     state: str
     meaning: str
+    other_deprecation: bool = False
+    deprecate_at: float | None = None
 
 
 def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
@@ -45,7 +51,10 @@ def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
             "stays, and 'fedimg cleanup' keeps it if it was public",
         )
     if image["Public"]:
-        return _public(row, job, amis.snapshots_of(image))
+        found = _public(row, job, amis.snapshots_of(image))
+        if different := comparison.deprecation_difference(row, image):
+            return _deprecated(row, found, different, comparison.chosen_deprecation(image))
+        return found
     if row.state in (rows.WITHDRAWN, rows.HIDDEN, rows.DISABLED, rows.PRIVATE):
         return Found("is private", row.state, "that is what is recorded; nothing changes")
     shown = "is disabled" if image["State"] == "disabled" else "is private"
@@ -55,6 +64,15 @@ def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
         "it is recorded as hidden by hand: no comparison reports it, no repair or restoration "
         "publishes it, and 'fedimg cleanup' keeps it; 'fedimg cleanup --remove' removes it",
     )
+
+
+def _deprecated(row: AMIRow, found: Found, different: str, at: float | None) -> Found:
+    meaning = "this time is recorded as that of its deprecation, which somebody chose by hand"
+    if at is None:
+        meaning = "it is recorded that neither a rule nor a person chose a time of deprecation"
+    if found.state != row.state:
+        meaning = f"{found.meaning}; {meaning}"
+    return Found(f"{found.shown}, and {different}", found.state, meaning, True, at)
 
 
 def _public(row: AMIRow, job: JobRow | None, made_from: set[str]) -> Found:

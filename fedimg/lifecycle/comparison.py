@@ -159,7 +159,7 @@ def _of_public(
             yield Kind.DISABLED, row.ami, "it is recorded as public and is disabled"
         elif not image.get("Public"):
             yield Kind.PRIVATE, row.ami, "it is recorded as public and is private"
-        if different := _deprecation(row, image):
+        if different := deprecation_difference(row, image):
             yield Kind.DEPRECATION, row.ami, different
     if row.snapshot not in seen.snapshots:
         yield Kind.SNAPSHOT_MISSING, row.snapshot, f"the snapshot of AMI {row.ami} no longer exists"
@@ -189,7 +189,8 @@ def _of_attributes(row: AMIRow, image: Mapping[str, Any]) -> Iterator[tuple[Kind
             yield Kind.ATTRIBUTES, row.ami, text
 
 
-def _deprecation(row: AMIRow, image: Mapping[str, Any]) -> str | None:
+def deprecation_difference(row: AMIRow, image: Mapping[str, Any]) -> str | None:
+    """Return how EC2's time of deprecation of an AMI differs from the recorded one, or None."""
     shown = _time(image.get("DeprecationTime"))
     if row.deprecate_at is not None:
         if shown is None or abs(shown.timestamp() - row.deprecate_at) > _ROUNDED_SECONDS:

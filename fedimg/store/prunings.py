@@ -145,6 +145,28 @@ class Prunings:
             prunings.c.ended.is_(None),
         )
 
+    def accept_deprecation(self, row: AMIRow, at: float | None, by: str, reason: str) -> None:
+        """Record a time of deprecation that a person gave an AMI on EC2, and who accepted it.
+
+        The AMI's own row has no such change, as the days of a rule would count from there.
+        """
+        now = time.time()
+        with self._store.engine.begin() as connection:
+            self._set(connection, row, deprecate_at=at, difference="")
+            connection.execute(
+                sa.insert(prunings).values(
+                    ami=row.ami,
+                    region=row.region,
+                    job=row.job,
+                    what=DEPRECATE,
+                    at=now,
+                    by=by,
+                    reason=f"done by hand and accepted: {reason}",
+                    deprecate_at=at,
+                    ended=now,
+                )
+            )
+
     def count(self, by: str, since: float) -> int:
         """Return how many AMIs `by` has changed since a time, or still has to change."""
         query = (

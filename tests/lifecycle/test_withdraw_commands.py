@@ -6,12 +6,14 @@ Follows fedimg/cli/withdraw_commands.py.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.recorder import Recorder
 from fedimg.store import rows
+from fedimg.store.prunings import Prunings
 from fedimg.store.withdrawals import Withdrawals
 from tests.lifecycle.conftest import FURTHER, ORIGIN, Run, Site
 
@@ -74,6 +76,29 @@ def test_acceptance_explains_its_effect(run: Run, site: Site) -> None:
     assert (shown["state"], shown["reason"]) == (rows.HIDDEN, "a wrong name")
     assert run("verify").exit_code == 0
     assert run("accept", "ami-00000000000000000").exit_code == 3
+
+
+def test_time_of_deprecation_that_a_person_chose_can_be_accepted(run: Run, site: Site) -> None:
+    row = site.row(site.publish(regions=[ORIGIN]))
+    soon = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(days=90)
+    site.ec2().enable_image_deprecation(ImageId=row.ami, DeprecateAt=soon)
+    assert run("verify").exit_code == 1
+    asked = run("accept", row.ami)
+    assert asked.exit_code == 5
+    assert f"EC2 deprecates it {soon:%Y-%m-%dT%H:%M}" in asked.stderr
+    done = run("accept", row.ami, "--yes", "--reason", "end of life")
+    assert done.exit_code == 0, done.stderr
+    assert run("verify").exit_code == 0
+    (recorded,) = Prunings(site.store).all()
+    assert (recorded.ami, "end of life" in recorded.reason) == (row.ami, True)
+    # The days of the rules count as before.
+    (now,) = (each for each in site.rows() if each.ami == row.ami)
+    assert (now.state, now.changed_at) == (rows.PUBLIC, None)
+    sooner = soon - timedelta(days=10)
+    site.ec2().enable_image_deprecation(ImageId=row.ami, DeprecateAt=sooner)
+    assert run("verify").exit_code == 1
+    assert run("accept", row.ami, "--yes").exit_code == 0
+    assert run("verify").exit_code == 0
 
 
 def test_withdrawal_takes_along_what_becomes_public_while_the_question_waits(
