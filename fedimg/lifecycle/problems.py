@@ -20,7 +20,8 @@ _UNFINISHED = {
 def room(store: Store, needed: int) -> str | None:
     """Return, as one line, how many more AMIs may be public by region, or None if it is not known.
 
-    Regions without room for an image, which needs up to `needed` AMIs, are named first.
+    Regions without room for an image, which needs up to `needed` AMIs, are named first. The quota
+    is the account's, and the comparison sees this site's AMIs alone.
     """
     by_room: dict[tuple[float, float], list[str]] = {}
     for each in Verifications(store).all():
@@ -34,8 +35,11 @@ def room(store: Store, needed: int) -> str | None:
         where = (
             ", ".join(regions) if left < needed or len(regions) < 3 else f"{len(regions)} regions"
         )
-        parts.append(f"{where}: {max(left, 0):g} of {quota:g} left")
-    return f"room for public AMIs at the last comparison: {'; '.join(parts)}"
+        parts.append(f"{where}: {quota - left:g} of {quota:g} used, {max(left, 0):g} left")
+    return (
+        "this site's public AMIs at the last comparison, of the account's quota; other public AMIs "
+        f"of the account leave less ('fedimg check' counts them): {'; '.join(parts)}"
+    )
 
 
 def freed(store: Store, *, automatic: bool) -> str | None:

@@ -313,8 +313,10 @@ def test_room_for_public_amis_is_reported_by_region(site: Site) -> None:
     quota = told(site)[FURTHER].quota or 0.0
     assert (told(site)[ORIGIN].public_amis, told(site)[FURTHER].public_amis) == (4, 2)
     said = room(site.store, 4)
-    assert f"{ORIGIN}: {max(quota - 4, 0):g} of {quota:g} left" in str(said)
-    assert f"{FURTHER}: {max(quota - 2, 0):g} of {quota:g} left" in str(said)
+    assert f"{ORIGIN}: 4 of {quota:g} used, {max(quota - 4, 0):g} left" in str(said)
+    assert f"{FURTHER}: 2 of {quota:g} used, {max(quota - 2, 0):g} left" in str(said)
+    # The quota is that of the account.
+    assert "other public AMIs of the account leave less" in str(said)
 
 
 def test_each_region_is_compared_an_interval_after_its_own_last_comparison(site: Site) -> None:
