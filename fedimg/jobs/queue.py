@@ -18,6 +18,7 @@ from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.added_regions import AddedRegions
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
+from fedimg.store.withdrawals import CHANGES
 
 #: The queues and workflows that fedimg.worker.executor serves. Workflows wait in the database under
 #: these names, so no worker would find them after a change.
@@ -32,6 +33,10 @@ PUBLISH = "fedimg.publish"
 CLEAN = "fedimg.clean"
 #: The workflow of a change, by what it does: `fedimg.withdraw` and its like.
 CHANGE = "fedimg."
+#: The lock of transactions that queue a change.
+_CHANGES_LOCK = "changes"
+#: DBOS's states of workflows that wait or run.
+_ACTIVE = ("ENQUEUED", "PENDING")
 #: How many workflows one statement deletes: other writers wait for it.
 _DELETED_AT_ONCE = 100
 
@@ -50,6 +55,15 @@ class EntryState(StrEnum):
     PARTLY = "partly"
     #: The entry failed, or has no image that the site publishes, or none yet.
     EMPTY = "empty"
+
+
+class ChangeTry(StrEnum):
+    """The state of a try of a change of AMIs."""
+
+    QUEUED = "queued"
+    #: Not queued: another change of the same AMIs is queued or running.
+    BUSY = "busy"
+    ENDED = "ended"
 
 
 #: The states in which an entry is queued when it is announced or found.
@@ -202,27 +216,33 @@ class JobQueue:
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True
 
-    def change(self, what: str, job: str, region: str, at: float, tries: int) -> bool:
+    def change(self, what: str, job: str, region: str, at: float, tries: int) -> ChangeTry:
         """Queue a try of a change of a job's AMIs in a region, unless it is queued already.
 
-        Return whether this very try has ended.
+        It has to wait for any other change of them that is queued or running, also on a worker that
+        was killed: a command replaces changes whose calls to EC2 may still be on their way.
         """
-        name = f"{CHANGE}{what}:{job}:{region}:{at}:{tries}"
-        for row in self._client.list_workflows(
-            workflow_ids=[name], load_input=False, load_output=False
-        ):
-            return row.status not in ("ENQUEUED", "PENDING")
-        self._client.enqueue(
-            {
-                "queue_name": LIFE_QUEUE,
-                "workflow_name": f"{CHANGE}{what}",
-                "workflow_id": name,
-            },
-            job,
-            region,
-            at,
-        )
-        return False
+        place = f":{job}:{region}:"
+        name = f"{CHANGE}{what}{place}{at}:{tries}"
+        with self._store.engine.begin() as connection:
+            # Another worker may have become the leader meanwhile.
+            self._store.lock(connection, _CHANGES_LOCK)
+            for row in self._client.list_workflows(
+                workflow_ids=[name], load_input=False, load_output=False
+            ):
+                return ChangeTry.QUEUED if row.status in _ACTIVE else ChangeTry.ENDED
+            prefixes = [f"{CHANGE}{each}{place}" for each in CHANGES]
+            active = self._client.list_workflows(
+                workflow_id_prefix=prefixes,
+                status=list(_ACTIVE),
+                load_input=False,
+                load_output=False,
+            )
+            # A prefix may hold wildcards of SQL.
+            if any(row.workflow_id.startswith(tuple(prefixes)) for row in active):
+                return ChangeTry.BUSY
+            self._queue(connection, LIFE_QUEUE, f"{CHANGE}{what}", name, job, region, at)
+        return ChangeTry.QUEUED
 
     def finish(
         self,

@@ -14,7 +14,7 @@ from fedimg.bus import messages
 from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.holds import Holds
-from fedimg.jobs.queue import JobQueue
+from fedimg.jobs.queue import ChangeTry, JobQueue
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
 from fedimg.lifecycle.repair import ami_of
 from fedimg.steps import Steps
@@ -49,12 +49,12 @@ class WithdrawAndRestore(ChangeWorkflow):
                 self._begin(change)
 
     def _begin(self, change: Change) -> None:
-        ended = self._queue.change(change.what, change.job, change.region, change.at, change.tries)
-        if ended:
+        state = self._queue.change(change.what, change.job, change.region, change.at, change.tries)
+        if state is ChangeTry.ENDED:
             # Its error is in the log; the change itself is still to be made.
             problem = "the worker failed at it; its log has the error"
             self._postpone(change.what, change.job, change.region, change.at, problem)
-        else:
+        elif state is ChangeTry.QUEUED:
             self._withdrawals.queued(change)
 
     def withdraw(self, job: str, region: str, at: float) -> None:
@@ -91,8 +91,13 @@ class WithdrawAndRestore(ChangeWorkflow):
         return live
 
     def _wait_until_run_ended(self, job: str, region: str, at: float) -> None:
+        def ended() -> bool | None:
+            # A later command waits for this one.
+            replaced = not self._withdrawals.is_pending(WITHDRAW, job, region, at)
+            return replaced or self._run_has_ended(job) or None
+
         self._waiter(region).until(
-            lambda: self._run_has_ended(job) or None,
+            ended,
             what=f"the run of job {job} to end",
             limit=self._settings.ec2.limits.instance_gone,
         )
@@ -143,9 +148,7 @@ class WithdrawAndRestore(ChangeWorkflow):
                     permissions.share_ami(ec2, waiter, row.ami, users)
 
     def _end(self, what: str, job: str, region: str, at: float) -> None:
-        """Announce and record that a change was made."""
-        if not self._withdrawals.is_pending(what, job, region, at):
-            return
+        """Announce and record that a change was made, unless a later command replaced it."""
         row = self._store.job(job)
         assert row is not None
         changed = self._rows(job, region, what)
@@ -158,6 +161,7 @@ class WithdrawAndRestore(ChangeWorkflow):
                 rows.PRIVATE: [ami for ami in changed if ami not in shared],
             }
             changed = shared
+        told: list[tuple[str, str, dict[str, Any]]] = []
         for ami in changed:
             if what == WITHDRAW:
                 topic = messages.WITHDRAW
@@ -166,8 +170,9 @@ class WithdrawAndRestore(ChangeWorkflow):
                 )
             else:
                 topic, body = messages.RESTORE, messages.image_restore(row.image, ami_of(ami))
-            self._store.announce(f"{topic}:{ami.ami}:{at}", topic, body)
-        self._withdrawals.done(job, region, at, by_state)
+            told.append((f"{topic}:{ami.ami}:{at}", topic, body))
+        if not self._withdrawals.done(what, job, region, at, by_state, told):
+            return
         done = "withdrawn" if what == WITHDRAW else "restored"
         _log.info("job %s: %d AMIs in %s are %s", job, len(changed), region, done)
 

@@ -19,13 +19,26 @@ class Outbox(Database):
     #: How many messages this process has announced: a relay that sees no new one may rest.
     announcements = 0
 
-    def announce(self, key: str, topic: str, body: dict[str, Any]) -> None:
-        """Put a message in the outbox, unless one with the same key was put there before."""
-        self.write(
+    def announce(
+        self,
+        key: str,
+        topic: str,
+        body: dict[str, Any],
+        connection: sa.Connection | None = None,
+    ) -> None:
+        """Put a message in the outbox, unless one with the same key was put there before.
+
+        With `connection`, this is a part of its transaction.
+        """
+        added = (
             self.insert(outbox)
             .values(key=key, topic=topic, body=body, created=time.time())
             .on_conflict_do_nothing()
         )
+        if connection is None:
+            self.write(added)
+        else:
+            connection.execute(added)
         self.announcements += 1
 
     def unannounced(self, limit: int = 100, bus: str = "") -> list[Announcement]:

@@ -20,6 +20,7 @@ from fedimg.store.twins import TWINS
 WITHDRAW, RESTORE = "withdraw", "restore"
 #: … and by the rules of retention.
 DEPRECATE, DISABLE, DELETE = "deprecate", "disable", "delete"
+CHANGES = (WITHDRAW, RESTORE, DEPRECATE, DISABLE, DELETE)
 #: The change that carries on with AMIs in a state, the most urgent first.
 _NEXT = {
     rows.WITHDRAWING: WITHDRAW,
@@ -195,20 +196,35 @@ class Withdrawals:
         )
 
     def done(
-        self, job: str, region: str, at: float, by_state: Mapping[str, Iterable[AMIRow]]
-    ) -> None:
-        """Record that a change was made, with the AMIs by their new state."""
-        with self._store.engine.begin() as connection:
+        self,
+        what: str,
+        job: str,
+        region: str,
+        at: float,
+        by_state: Mapping[str, Iterable[AMIRow]],
+        messages: Iterable[tuple[str, str, dict[str, Any]]] = (),
+    ) -> bool:
+        """Record that a change was made, with the AMIs by their new state, and announce it.
+
+        `messages` are the arguments of `announce`. Return False, and do neither, if a later command
+        replaced the change.
+        """
+        with self.locked() as connection:
+            this = _of(job, region, at) & (changes.c.what == what)
+            if not connection.execute(sa.delete(changes).where(this)).rowcount:
+                return False
+            for key, topic, body in messages:
+                self._store.announce(key, topic, body, connection)
             for state, its_amis in by_state.items():
                 # A run may have made them public after the command.
                 self._record_offers(connection, [ami for ami in its_amis if ami.public], at)
                 self._set_amis(connection, its_amis, state=state, public=state == rows.PUBLIC)
-            connection.execute(sa.delete(changes).where(_of(job, region, at)))
             # This change may have replaced another one of AMIs that it did not have, which goes on.
-            for state, what in _NEXT.items():
+            for state, next_change in _NEXT.items():
                 if region in self._regions(connection, job, state):
-                    self._add_changes(connection, what, job, [region], time.time())
+                    self._add_changes(connection, next_change, job, [region], time.time())
                     break
+        return True
 
     def record_permissions(self, ami: AMIRow, permissions: Mapping[str, Any]) -> None:
         """Record who might use an AMI and its snapshot, unless that is recorded already."""

@@ -10,11 +10,13 @@ from fedimg.jobs.queue import (
     INTAKE_QUEUE,
     JOBS_QUEUE,
     PUBLISH,
+    ChangeTry,
     JobQueue,
     workflow_id,
 )
 from fedimg.store.added_regions import AddedRegions
 from fedimg.store.store import Store
+from fedimg.store.withdrawals import RESTORE, WITHDRAW
 from tests.jobs.queue_rows import queued
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
@@ -50,6 +52,25 @@ def test_entry_without_images_is_queued_again(store, jobs, ended):
         connection.exec_driver_sql(f"UPDATE workflow_status SET status = '{ended}'")
     jobs.enqueue_entry("task:7")
     assert queued(store) == {"task:7": (INTAKE_QUEUE, "ENQUEUED")}
+
+
+def test_changes_of_a_job_in_a_region_run_one_after_the_other(store, jobs):
+    """An older change may still be at work, also after a kill, when another command replaces it."""
+    job, other = IMAGE.job, f"{IMAGE.job}_2"
+    assert jobs.change(WITHDRAW, job, "eu-west-1", 1.5, 0) is ChangeTry.QUEUED
+    assert jobs.change(WITHDRAW, job, "eu-west-1", 1.5, 0) is ChangeTry.QUEUED
+    (first,) = queued(store)
+    for status in ("ENQUEUED", "PENDING"):
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE workflow_status SET status = '{status}'")
+        assert jobs.change(RESTORE, job, "eu-west-1", 2.5, 0) is ChangeTry.BUSY
+        assert set(queued(store)) == {first}
+    assert jobs.change(RESTORE, job, "eu-west-2", 2.5, 0) is ChangeTry.QUEUED
+    assert jobs.change(RESTORE, other, "eu-west-1", 2.5, 0) is ChangeTry.QUEUED
+    with store.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE workflow_status SET status = 'SUCCESS'")
+    assert jobs.change(WITHDRAW, job, "eu-west-1", 1.5, 0) is ChangeTry.ENDED
+    assert jobs.change(RESTORE, job, "eu-west-1", 2.5, 0) is ChangeTry.QUEUED
 
 
 def test_task_and_build_of_one_number_are_two_intakes(store, jobs):

@@ -247,6 +247,42 @@ def test_restoration_replaces_a_withdrawal_that_is_not_finished(site: Site) -> N
     assert differences(site) == []
 
 
+def test_change_waits_until_the_one_that_it_replaces_has_ended(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    withdraw(site, image.name)
+    (old,) = Withdrawals(site.store).changes()
+    workflow = changes_of(site)
+    workflow.begin_due()
+    assert Withdrawals(site.store).due() == []
+    restore(site, image.name)
+    (new,) = Withdrawals(site.store).changes()
+    # The queue has the withdrawal, which a worker may be carrying out.
+    workflow.begin_due()
+    assert Withdrawals(site.store).due() == [new]
+    workflow.withdraw(old.job, old.region, old.at)
+    with site.store.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE workflow_status SET status = 'SUCCESS' WHERE name = 'fedimg.withdraw'"
+        )
+    workflow.begin_due()
+    assert Withdrawals(site.store).due() == []
+
+
+def test_end_of_a_change_that_was_replaced_records_and_announces_nothing(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN])
+    withdraw(site, image.name)
+    (old,) = Withdrawals(site.store).changes()
+    its_rows = site.rows(image)
+    restore(site, image.name)
+    told = [("key", "image.withdraw", {"extra": {}})]
+    withdrawals = Withdrawals(site.store)
+    its_end = (old.what, old.job, old.region, old.at, {rows.WITHDRAWN: its_rows}, told)
+    assert not withdrawals.done(*its_end)
+    assert states(site, image.name) == {rows.RESTORING}
+    assert messages(site, "image.withdraw") == []
+    assert [change.what for change in withdrawals.changes()] == [RESTORE]
+
+
 def test_no_source_publishes_the_bytes_of_a_withdrawn_image(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     twin = site.image()

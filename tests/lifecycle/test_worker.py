@@ -271,3 +271,18 @@ def test_another_worker_goes_on_with_a_dead_ones_withdrawal_and_restoration(
     until(lambda: all_are(site, rows.PUBLIC), workers)
     assert differences(site) == []
     assert announced(site, "image.restore") == 8
+
+
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_restoration_begins_after_the_withdrawal_that_a_killed_worker_left(
+    site: Site, workers: Workers
+) -> None:
+    image = site.publish()
+    withdraw(site, image.name)
+    assert workers.start("_hide").wait(PATIENCE) == -9
+    Withdrawals(site.store).restore(targets.to_restore(site.store, image.name).amis, by="me")
+    workers.start()
+    until(lambda: all_are(site, rows.PUBLIC), workers)
+    assert differences(site) == []
+    assert announced(site, "image.withdraw") == 0
+    assert announced(site, "image.restore") == 4
