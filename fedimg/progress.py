@@ -110,5 +110,5 @@ class Observer(Protocol):
     ) -> None:
         """Note the step of the job in a region; with `error`, why the job failed there.
 
-        `needs` is how many public AMIs the region has no room for.
+        `needs` is how many AMIs are to become public in the region, or have no room there.
         """

@@ -143,7 +143,7 @@ class Recorder:
     ) -> None:
         """Record the job's step in a region; `error` is the reason when the region failed.
 
-        `needs` is how many public AMIs the region has no room for.
+        `needs` is how many AMIs are to become public in the region, or have no room there.
         """
         self._store.set_region(
             self._image.job, region, step=step, detail=detail, error=error, needs=needs

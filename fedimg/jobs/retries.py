@@ -16,7 +16,7 @@ from fedimg.config import Limits
 from fedimg.process.backoff import Backoff
 from fedimg.progress import AWAY, NO_ROOM, OVER_QUOTA
 from fedimg.store.database import Database
-from fedimg.store.tables import jobs, outages, regions, retries
+from fedimg.store.tables import jobs, of_run, outages, regions, retries
 
 #: The longest pause between two clean-ups, in seconds: resources that are left over cost money.
 _LONGEST_CLEAN_UP_PAUSE = 4 * 3600.0
@@ -105,7 +105,10 @@ class RetrySchedule:
             outages.c.back.is_(None), outages.c.due.is_not(None)
         )
         back = sa.exists().where(
-            regions.c.job == retries.c.job, regions.c.step == AWAY, regions.c.region.not_in(away)
+            regions.c.job == retries.c.job,
+            regions.c.step == AWAY,
+            regions.c.region.not_in(away),
+            of_run(retries.c.run),
         )
         now = time.time()
         waiting = (retries.c.what == RetryKind.RUN) & ~retries.c.begun & (retries.c.due > now)

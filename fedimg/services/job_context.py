@@ -138,10 +138,10 @@ class JobContext:
         """Return whether an earlier run, or an earlier try of this one, may have made things."""
         return self.rerun or region in self._resumed
 
-    def report(self, region: str, step: str, detail: str = "") -> None:
-        """Tell the observer which step a region is at, and what of it."""
+    def report(self, region: str, step: str, detail: str = "", needs: int = 0) -> None:
+        """Tell the observer which step a region is at, what of it, and what room it `needs`."""
         self._step[region] = step
-        self.observer.progress(region, step, detail)
+        self.observer.progress(region, step, detail, needs=needs)
 
     def explained(
         self, region: str, step: str, kind: type[EC2ServiceException] = EC2ServiceException

@@ -85,7 +85,7 @@ class RegionSteps:
         Raises EC2ServiceException, before anything is copied, when no AMI can become public there.
         """
         job = self._job
-        job.report(region, "copy")
+        job.report(region, "copy", needs=len(self._plan.types[region]))
         self._reserve_room(region)
         with job.explained(region, "copy"):
             job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)

@@ -25,7 +25,7 @@ from fedimg.store.heartbeats import Heartbeats
 from fedimg.store.outbox import Outbox
 from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
-from fedimg.store.tables import added, creation, jobs, regions, retries, tests
+from fedimg.store.tables import added, creation, jobs, of_run, regions, retries, tests
 from fedimg.store.twins import Queue, Twins
 
 __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
@@ -113,11 +113,13 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         A cancelled run that published in added regions leaves its job complete, as it was before.
         """
         with self.engine.begin() as connection:
-            of_run = (added.c.job == job) & (added.c.run == run)
+            its_regions = (added.c.job == job) & (added.c.run == run)
             # Counted whether done or not, as a worker that is killed may call this again.
             given_up = (
                 state == "cancelled"
-                and connection.execute(sa.update(added).where(of_run).values(done=True)).rowcount
+                and connection.execute(
+                    sa.update(added).where(its_regions).values(done=True)
+                ).rowcount
             )
             ended = connection.execute(
                 sa.update(jobs)
@@ -181,19 +183,31 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
         error: str | None = None,
         needs: int = 0,
     ) -> None:
-        """Record a job's progress in one region, and how many AMIs it `needs` room for."""
+        """Record a job's progress in one region, and how many AMIs it `needs` room for.
+
+        That number stays until it is another, or the job's last step in the region.
+        """
+        run = sa.select(jobs.c.run).where(jobs.c.job == job).scalar_subquery()
         values = {
             "step": step,
             "detail": detail,
             "error": error,
             "updated": time.time(),
-            "needs": needs,
+            "run": run,
         }
+        if needs or step in _LAST_STEPS:
+            values["needs"] = needs
         self.write(
             self.insert(regions)
             .values(job=job, region=region, **values)
             .on_conflict_do_update(index_elements=["job", "region"], set_=values)
         )
+
+    def regions_of_run(self, job: str, run: int) -> set[str]:
+        """Return the regions whose step a run of a job recorded, or an older version of fedimg."""
+        query = sa.select(regions.c.region).where(regions.c.job == job, of_run(run))
+        with self.engine.connect() as connection:
+            return set(connection.execute(query).scalars())
 
     def set_test(
         self, job: str, ami: AMI, status: str, checks: Iterable[CheckResult], output: str
@@ -225,7 +239,8 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
             sa.select(regions.c.job, regions.c.region)
             .join(jobs, jobs.c.job == regions.c.job)
             .join(retries, retries.c.job == regions.c.job)
-            .where(jobs.c.state == "incomplete", regions.c.step.in_((NO_ROOM, OVER_QUOTA)))
+            .where(jobs.c.state.in_(("incomplete", "failed")))
+            .where(regions.c.step.in_((NO_ROOM, OVER_QUOTA)))
             .where(retries.c.what == "run", ~retries.c.begun)
         )
         with self.engine.connect() as connection:

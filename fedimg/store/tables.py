@@ -75,9 +75,21 @@ regions = sa.Table(
     sa.Column("detail", Text, nullable=False),
     sa.Column("error", Text),
     sa.Column("updated", sa.Float, nullable=False),
-    # How many public AMIs the region has no room for.
+    # How many AMIs are to become public in the region, or have no room there.
     sa.Column("needs", sa.Integer, nullable=False, server_default="0"),
+    # The job's run that was at this step; NULL where an older version recorded the step.
+    sa.Column("run", sa.Integer),
 )
+
+
+def of_run(run: int | sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Return the condition that a region's row is of this run of its job.
+
+    A run that fails early leaves the rows of the run before. Rows of an older version count.
+    """
+    return sa.or_(regions.c.run.is_(None), regions.c.run == run)
+
+
 #: The table of fedimg.store.added_regions.
 added = sa.Table(
     "fedimg_added",

@@ -286,7 +286,10 @@ class Workflows:
         # This ends: no worker starts the run again, and failover removes the runs of a dead worker.
         while self._registry.stop_elsewhere(self._name, job, run):
             time.sleep(_STOP_POLL_SECONDS)
-        problem = self._steps.run("clean", lambda: self._clean_with_retries(job, state, count))
+        again = later or self._store.failed_unknown(job, run)
+        problem = self._steps.run(
+            "clean", lambda: self._clean_with_retries(job, state, count, again)
+        )
         self._undisturbed.pop(job, None)
         before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
         reason = "\n".join([*before, *([problem] if problem else [])])
@@ -318,7 +321,9 @@ class Workflows:
         limits = self._settings.ec2.limits
         unavailable = self._unavailable_regions(job)
         regions = row.regions if (row := self._store.job(job)) else []
-        continued = [each for each in regions if later and each.step in CONTINUED]
+        # A run that failed before it came to a region does not wait for that region.
+        current = self._store.regions_of_run(job, run) if later else set()
+        continued = [each for each in regions if each.step in CONTINUED and each.region in current]
         others = any(each.step not in (PUBLIC, LEFT_OUT, *CONTINUED) for each in regions)
         if continued and not others:
             self._continue(job, run, continued)
@@ -345,10 +350,14 @@ class Workflows:
             what = "is available again" if each.step == AWAY else "has room for its AMIs"
             _log.info("job %s: continues when %s %s", job, each.region, what)
 
-    def _keeps(self, job: str, state: str, count: int) -> set[str]:
-        """Return the regions where what a job made is kept, as it waits there for room."""
+    def _keeps(self, job: str, state: str, count: int, again: bool) -> set[str]:
+        """Return the regions where what a job made is kept, as it waits there for room.
+
+        A failed run keeps it if the job is retried `again`.
+        """
         row = self._store.job(job)
-        if row is None or state != "incomplete" or count or self._store.withdrawn(row.image):
+        waits = state == "incomplete" or (state == "failed" and again)
+        if row is None or not waits or count or self._store.withdrawn(row.image):
             return set()
         return {each.region for each in row.regions if each.step in (NO_ROOM, OVER_QUOTA)}
 
@@ -367,13 +376,13 @@ class Workflows:
                 detail = "'fedimg cleanup' lists what the job may have left there"
                 self._store.set_region(job, each.region, step=LEFT_OUT, detail=detail)
 
-    def _clean_with_retries(self, job: str, state: str, count: int) -> str | None:
+    def _clean_with_retries(self, job: str, state: str, count: int, again: bool) -> str | None:
         """Clean up, repeatedly while that fails for `limits.settle` s; return the last error."""
         limits = _without_outage(self._settings.ec2.limits)
         problems: list[str] = []
 
         def clean() -> bool | None:
-            problem = self._clean(job, state, self._keeps(job, state, count))
+            problem = self._clean(job, state, self._keeps(job, state, count, again))
             problems[:] = [problem] if problem else []
             return None if problem else True
 

@@ -212,6 +212,23 @@ def test_run_that_waits_for_a_region_begins_when_it_is_back_and_is_not_counted(
     assert retry.count == 1
 
 
+def test_retry_of_a_run_that_never_came_to_the_region_is_not_begun_for_it(
+    store: Store, jobs: JobQueue, retries: RetrySchedule
+) -> None:
+    outages = Outages(store, LIMITS)
+    outages.begin("eu-west-1", "no answer")
+    store.set_region(JOB, "eu-west-1", step=AWAY, error="away")
+    store.end(JOB, 1, "incomplete", "eu-west-1: away")
+    retries.run_when_back(JOB, 1, LIMITS)
+    outages.end(outages.all()[0])
+    jobs.begin_due()
+    store.begin(JOB, 2)
+    retry = end(store, retries, 2, "failed")
+    jobs.begin_due()
+    assert retries.of(JOB) == retry
+    assert workflow_id(PUBLISH, JOB, 3) not in queued(store)
+
+
 def test_run_begins_when_its_region_is_no_longer_waited_for(
     store: Store, jobs: JobQueue, retries: RetrySchedule
 ) -> None:

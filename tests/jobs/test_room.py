@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fedimg.config import Limits
-from fedimg.images import Architecture, RawImage
+from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.retries import RetryKind, RetrySchedule
 from fedimg.jobs.room import RoomWait, RoomWaits
@@ -52,7 +52,43 @@ def test_oldest_job_goes_first_and_no_younger_one_overtakes_it(
     assert waits.wake(lambda region: 4.0) == [RoomWait(old, FULL, 4)]
     jobs.begin_due()
     assert [row.job for row in store.jobs(["queued"])] == [old]
+    # The room is the older job's until its AMIs are public, and those take room themselves.
+    assert waits.wake(lambda region: 4.0) == []
+    store.begin(old, 2)
+    store.set_region(old, FULL, step="copy")
+    assert waits.wake(lambda region: 4.0) == []
+    store.set_region(old, FULL, step=PUBLIC)
     assert waits.wake(lambda region: 1.0) == [RoomWait(young, FULL, 1)]
+
+
+def test_room_of_a_running_job_is_what_is_not_public_yet(store: Store, jobs: JobQueue) -> None:
+    old, young = waiting(store, jobs, 1, 2), waiting(store, jobs, 2, 1)
+    RoomWaits(store).wake(lambda region: 2.0)
+    jobs.begin_due()
+    row = store.job(old)
+    assert row
+    kind = AMIType(Virtualization.HVM, "gp2")
+    ami = AMI("ami-00000000000000000", "Fedora-0", FULL, kind, "snap-00000000000000000")
+    store.record_ami(row.image, ami)
+    store.publish_ami(ami)
+    assert RoomWaits(store).wake(lambda region: 1.0) == []
+    assert RoomWaits(store).wake(lambda region: 2.0) == [RoomWait(young, FULL, 1)]
+
+
+def test_job_whose_next_run_failed_before_it_came_to_the_region_waits_for_its_retry(
+    store: Store, jobs: JobQueue
+) -> None:
+    job = waiting(store, jobs, 1, 2)
+    waits, retries = RoomWaits(store), RetrySchedule(store)
+    assert waits.wake(lambda region: 2.0)
+    jobs.begin_due()
+    store.begin(job, 2)
+    store.end(job, 2, "failed", "no plan")
+    retry = retries.run(job, 2, LIMITS)
+    assert waits.wake(lambda region: 2.0) == []
+    assert retries.of(job) == retry
+    # What it has copied is still kept.
+    assert store.kept() == {(job, FULL)}
 
 
 def test_regions_are_looked_at_each_by_itself(store: Store, jobs: JobQueue) -> None:

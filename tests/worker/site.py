@@ -67,6 +67,13 @@ class Service:
             observer.registered(ami)
             observer.published(ami)
             return Result(failed={"eu-west-1": "not yet"})
+        if image.build == "full":
+            if (state / "go").exists():
+                raise EC2ServiceException("no plan for now", later=True)
+            ami = AMI("ami-1", "full", "eu-west-1", AMIType(Virtualization.HVM, "gp2"), "snap-1")
+            observer.registered(ami)
+            observer.progress("eu-west-1", "no room", error="no room", needs=1)
+            raise EC2ServiceException("no room", later=True, no_room=1)
         steps.run("write", write)
         steps.run("register", lambda: print("registered", file=(state / "begun").open("a")))
         return Result()

@@ -40,6 +40,19 @@ def test_job_that_is_public_somewhere_stays_incomplete_whatever_its_next_run_end
     assert not [row for row in site.store.unannounced() if row.body.get("status") == "failed"]
 
 
+def test_job_that_waits_for_room_and_fails_elsewhere_is_retried_and_keeps_what_it_copied(
+    site: Site,
+) -> None:
+    (job,) = site.submit("full")
+    site.start()
+    until(lambda: "continues when eu-west-1 has room" in site.log(), "the job waits for room")
+    (site.state / "go").touch()
+    until(lambda: site.jobs.retry(job), "the next run queued")
+    until(lambda: "retry 2 of 60" in site.log(), "two runs failed, the second after a pause")
+    assert site.log().count("continues when") == 1
+    assert [row.ami for row in site.store.amis()] == ["ami-1"]
+
+
 def test_job_with_an_unknown_error_code_gets_two_retries(site: Site) -> None:
     (job,) = site.submit("strange")
     site.start()
