@@ -23,7 +23,8 @@ UNBLOCK_AMIS = "aws ec2 disable-image-block-public-access"
 UNBLOCK_SNAPSHOTS = "aws ec2 disable-snapshot-block-public-access"
 UNENCRYPT = "aws ec2 disable-ebs-encryption-by-default"
 UNBLOCKED = "unblocked"
-#: How long answers stay valid, in seconds; those that keep AMIs private, as a person may change it.
+#: How long answers stay valid, in seconds; the second is for those that keep AMIs private, as a
+#: person may change that, and for those that lack one, as a single call may have failed.
 _VALID_SECONDS, _OBSTACLE_SECONDS = 600.0, 60.0
 
 
@@ -39,6 +40,11 @@ class Answers:
     image_block: str | None
     snapshot_block: str | None
     encrypted: bool | None
+
+    @property
+    def known(self) -> bool:
+        """Return whether every question was answered."""
+        return None not in (self.quota, self.image_block, self.snapshot_block, self.encrypted)
 
     def obstacle(self, region: str) -> str:
         """Return what keeps every AMI private, and how a person changes that; empty if nothing."""
@@ -147,7 +153,7 @@ class PublicAccess:
     """The answers of all regions, for all jobs and threads of a process.
 
     They are asked for once in ten minutes, and count down by what the process publishes; while they
-    keep AMIs private, once a minute.
+    keep AMIs private, or one of them is unknown, once a minute.
     """
 
     def __init__(self) -> None:
@@ -207,7 +213,8 @@ class PublicAccess:
     def _problem(
         self, state: _Region, region: str, job: str, amis: int, ask: Callable[[], Answers]
     ) -> EC2ServiceException | None:
-        if state.answers is None or state.age >= _VALID_SECONDS:
+        known = state.answers is not None and state.answers.known
+        if state.answers is None or state.age >= (_VALID_SECONDS if known else _OBSTACLE_SECONDS):
             state.renew(ask)
         problem = _judge(state, region, job, amis)
         if problem is not None and state.age >= _OBSTACLE_SECONDS:

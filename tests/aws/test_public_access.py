@@ -101,6 +101,21 @@ def test_unknown_quota_is_no_obstacle() -> None:
     PublicAccess().reserve(REGION, "a", 9, Region(None))
 
 
+@pytest.mark.parametrize("unknown", ["quota", "image_block", "snapshot_block", "encrypted"])
+def test_unknown_answer_is_asked_for_again_after_a_minute(
+    later: Callable[[float], None], unknown: str
+) -> None:
+    access, region = PublicAccess(), Region(**{"quota": 5, unknown: None})  # type: ignore[arg-type]
+    access.reserve(REGION, "a", 1, region)
+    later(59)
+    access.reserve(REGION, "a", 1, region)
+    assert region.asked == 1
+    later(1)
+    region.quota = 0
+    assert refused(access, region, "a", 1).no_room
+    assert region.asked == 2
+
+
 @pytest.mark.parametrize(
     ("states", "said"),
     [
