@@ -18,7 +18,7 @@ from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Attributes
 from fedimg.lifecycle import comparison
-from fedimg.lifecycle.comparison import Difference
+from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
 from fedimg.store.rows import DELETED, LIVE, AMIRow
@@ -106,7 +106,9 @@ def verify_regions(
             verifications.record_region(
                 region,
                 at,
-                [text_of(each) for each in differences],
+                # What the worker has not finished is told by the changes, and is over long before
+                # the next comparison.
+                [text_of(each) for each in differences if each.kind is not Kind.PENDING],
                 public_amis=sum(bool(image.get("Public")) for image in seen.images.values()),
                 quota=ami_quota.public_amis(clients, region),
             )

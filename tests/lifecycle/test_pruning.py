@@ -34,6 +34,7 @@ from fedimg.store import rows
 from fedimg.store.prunings import Prunings
 from fedimg.store.rows import AMIRow
 from fedimg.store.tables import amis, changes
+from fedimg.store.verifications import Verifications
 from fedimg.store.withdrawals import Withdrawals
 from lab import leaks
 from lab.ec2.server import EC2
@@ -354,6 +355,8 @@ def test_region_that_is_away_neither_blocks_nor_is_forgotten(pruned: Pruned) -> 
     assert by_region == {ORIGIN: rows.DISABLED, FURTHER: rows.DISABLING}
     assert any(FURTHER in text and "disabl" in text for text in problems(site.store))
     assert all("not disabled yet" in text for text in differences(site))
+    # The change itself is told; it is nothing that a person has to look at.
+    assert [each.differences for each in Verifications(site.store).all()] == [[], []]
     (outage,) = outages.all()
     outages.end(outage)
     due_now(site)
