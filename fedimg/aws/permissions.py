@@ -7,7 +7,7 @@ from typing import Any
 
 from fedimg.aws import tags
 from fedimg.aws.client.errors import UNSUPPORTED, code
-from fedimg.aws.client.types import EC2Client
+from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 
@@ -117,3 +117,9 @@ def existing(ec2: EC2Client, amis: Collection[str]) -> dict[str, dict[str, Any]]
         IncludeDisabled=True,
     )["Images"]
     return {str(image["ImageId"]): dict(image) for image in shown}
+
+
+def snapshot_exists(ec2: EC2Client, snapshot: str) -> bool:
+    """Return whether a snapshot of this account exists."""
+    by_id: list[Filter] = [{"Name": "snapshot-id", "Values": [snapshot]}]
+    return bool(ec2.describe_snapshots(OwnerIds=["self"], Filters=by_id)["Snapshots"])

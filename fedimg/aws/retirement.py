@@ -82,12 +82,7 @@ def amis_of(ec2: EC2Client, snapshot: str) -> list[str]:
 
 def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float) -> None:
     """Delete a snapshot of which no AMI is made, and wait until EC2 shows it no more."""
-
-    def exists() -> bool:
-        filters: Any = [{"Name": "snapshot-id", "Values": [snapshot]}]
-        return bool(ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"])
-
-    if not exists():
+    if not permissions.snapshot_exists(ec2, snapshot):
         return
     try:
         ec2.delete_snapshot(SnapshotId=snapshot)
@@ -95,7 +90,9 @@ def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float)
         if not already_gone(ec2, snapshot, error):
             raise
     waiter.until(
-        lambda: None if exists() else True, what=f"snapshot {snapshot} to be gone", limit=limit
+        lambda: None if permissions.snapshot_exists(ec2, snapshot) else True,
+        what=f"snapshot {snapshot} to be gone",
+        limit=limit,
     )
 
 

@@ -106,14 +106,23 @@ class ChangeWorkflow:
         """Record who may use AMIs and snapshots, as disabling an AMI removes all permissions."""
         ec2 = self._ec2(region)
         for snapshot, group in by_snapshot(its_amis).items():
-            of_snapshot = permissions.volume_permissions(ec2, snapshot)
             there = permissions.existing(ec2, [row.ami for row in group])
             for row in group:
-                if row.ami in there and row.permissions is None:
-                    launch = permissions.launch_permissions(ec2, row.ami)
-                    self._withdrawals.record_permissions(
-                        row, {"launch": launch, "snapshot": of_snapshot}
+                if row.ami not in there:
+                    _log.warning(
+                        "AMI %s of job %s in %s no longer exists: somebody removed it",
+                        row.ami,
+                        row.job,
+                        region,
                     )
+            unknown = [row for row in group if row.ami in there and row.permissions is None]
+            # The snapshot of an AMI exists; one without any may be gone, too.
+            of_snapshot = permissions.volume_permissions(ec2, snapshot) if unknown else []
+            for row in unknown:
+                launch = permissions.launch_permissions(ec2, row.ami)
+                self._withdrawals.record_permissions(
+                    row, {"launch": launch, "snapshot": of_snapshot}
+                )
 
     def _hide_amis(self, its_amis: Sequence[AMIRow], region: str) -> None:
         """Disable AMIs, and make a snapshot private with the last public AMI that is made of it."""
@@ -122,7 +131,8 @@ class ChangeWorkflow:
             there = permissions.existing(ec2, [row.ami for row in group])
             for ami in sorted(there):
                 permissions.disable_ami(ec2, waiter, ami)
-            if not self._is_shared(snapshot, region, {row.ami for row in group}):
+            shared = self._is_shared(snapshot, region, {row.ami for row in group})
+            if not shared and (there or permissions.snapshot_exists(ec2, snapshot)):
                 permissions.hide_snapshot(ec2, waiter, snapshot)
             waiter.until(
                 lambda there=there: self._are_hidden(ec2, list(there)) or None,  # type: ignore[misc]

@@ -119,7 +119,9 @@ class WithdrawAndRestore(ChangeWorkflow):
         ec2, waiter = self._ec2(region), self._waiter(region)
         for snapshot, its_amis in by_snapshot.items():
             there = permissions.existing(ec2, [row.ami for row in its_amis])
-            permissions.mark(ec2, waiter, [snapshot, *there], value)
+            # A person may have removed the AMIs, and then the snapshot.
+            if there or permissions.snapshot_exists(ec2, snapshot):
+                permissions.mark(ec2, waiter, [snapshot, *there], value)
 
     def _hide(self, job: str, region: str, at: float) -> None:
         self._hide_amis(self._rows(job, region, WITHDRAW), region)
@@ -129,7 +131,18 @@ class WithdrawAndRestore(ChangeWorkflow):
         if hold := self._holds.current():
             raise EC2ServiceException(f"{hold}; 'fedimg release' ends the hold")
         for snapshot, its_amis in self._to_restore(job, region).items():
-            shown = permissions.described(ec2, [row.ami for row in its_amis])
+            shown = permissions.existing(ec2, [row.ami for row in its_amis])
+            gone = [row for row in its_amis if row.ami not in shown]
+            self._withdrawals.not_restored(gone)
+            for row in gone:
+                _log.warning(
+                    "AMI %s of job %s in %s no longer exists and cannot be restored: it stays "
+                    "withdrawn; 'fedimg accept %s' records that it is gone",
+                    row.ami,
+                    job,
+                    region,
+                    row.ami,
+                )
             for id, image in sorted(shown.items()):
                 if amis.snapshots_of(image) != {snapshot}:
                     raise EC2ServiceException(

@@ -226,6 +226,16 @@ class Withdrawals:
                     break
         return True
 
+    def not_restored(self, its_amis: Iterable[AMIRow]) -> None:
+        """Record that some AMIs cannot be restored, as they are gone: they stay withdrawn."""
+        for ami in its_amis:
+            self._store.write(
+                sa.update(amis)
+                .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+                .where(amis.c.state == rows.RESTORING)
+                .values(state=rows.WITHDRAWN, public=False)
+            )
+
     def record_permissions(self, ami: AMIRow, permissions: Mapping[str, Any]) -> None:
         """Record who might use an AMI and its snapshot, unless that is recorded already."""
         self._store.write(

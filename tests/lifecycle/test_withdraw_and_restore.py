@@ -283,6 +283,57 @@ def test_end_of_a_change_that_was_replaced_records_and_announces_nothing(site: S
     assert [change.what for change in withdrawals.changes()] == [RESTORE]
 
 
+@pytest.mark.parametrize("snapshot", ["gone", "left"])
+def test_withdrawal_ends_where_a_person_has_removed_the_amis(
+    site: Site, snapshot: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = site.publish()
+    removed = [row for row in site.rows(image) if row.region == ORIGIN]
+    for row in removed:
+        site.ec2().deregister_image(ImageId=row.ami)
+    if snapshot == "gone":
+        site.ec2().delete_snapshot(SnapshotId=removed[0].snapshot)
+    withdraw(site, image.name)
+    carry_out(site)
+    assert [change.error for change in Withdrawals(site.store).changes()] == []
+    assert states(site, image.name) == {rows.WITHDRAWN}
+    assert all(row.ami in caplog.text for row in removed)
+    if snapshot == "left":
+        assert not site.snapshot_is_public(ORIGIN, removed[0].snapshot)
+    # The comparison names them until a person accepts that they are gone.
+    assert ["missing" in text for text in differences(site)] == [True, True]
+    # Nobody can bring them back; the others are.
+    restore(site, image.name)
+    carry_out(site)
+    assert [change.error for change in Withdrawals(site.store).changes()] == []
+    assert {(row.region, row.state) for row in site.rows(image)} == {
+        (ORIGIN, rows.WITHDRAWN),
+        (FURTHER, rows.PUBLIC),
+    }
+
+
+def test_restoration_brings_back_the_others_where_a_person_has_removed_an_ami(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = site.publish(regions=[ORIGIN])
+    withdraw(site, image.name)
+    carry_out(site)
+    removed, other = site.rows(image)
+    site.ec2().deregister_image(ImageId=removed.ami)
+    restore(site, image.name)
+    carry_out(site)
+    assert Withdrawals(site.store).changes() == []
+    assert {row.ami: row.state for row in site.rows(image)} == {
+        removed.ami: rows.WITHDRAWN,
+        other.ami: rows.PUBLIC,
+    }
+    assert site.shown(other)["Public"]
+    assert f"'fedimg accept {removed.ami}'" in caplog.text
+    assert [row["extra"]["id"] for row in messages(site, "image.restore")] == [other.ami]
+    assert accepted(site, removed.ami).state == rows.DELETED
+    assert differences(site) == []
+
+
 def test_no_source_publishes_the_bytes_of_a_withdrawn_image(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     twin = site.image()
