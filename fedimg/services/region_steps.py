@@ -62,8 +62,10 @@ class RegionSteps:
         for region, each in reasons.items():
             step = last_step(each)
             job.observer.progress(region, step, error=str(each), needs=each.no_room)
-        # Where a quota alone is in the way, the job continues by itself.
-        raise next((each for each in reasons.values() if each.no_room), problem)
+        # Where a quota or an outage alone is in the way, the job continues by itself.
+        found = list(reasons.values())
+        away = next((each for each in found if each.away), problem)
+        raise next((each for each in found if each.no_room), away)
 
     def _room_problem(self, region: str) -> EC2ServiceException | None:
         """Return why a region cannot have the public AMIs; None if their room is reserved."""

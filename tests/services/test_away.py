@@ -18,6 +18,7 @@ from fedimg.aws.client import availability
 from fedimg.aws.client import clients as clients_module
 from fedimg.aws.client.clients import Clients
 from fedimg.config import Limits
+from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
 from fedimg.jobs.outages import Outages
 from fedimg.services.ec2 import EC2Service, Result
@@ -262,3 +263,25 @@ def test_region_that_is_disabled_in_mid_job_is_away_and_costs_itself_alone(
     outages.end(outage)
     assert publish(lab, outages, image, rerun=True).failed == {}
     holds(lab, image, {ORIGIN, WELL, GONE})
+
+
+@pytest.fixture
+def blocked(lab: Lab) -> Iterator[None]:
+    """Block public access in the regions that answer."""
+    for region in (ORIGIN, WELL):
+        lab.ec2(region).enable_image_block_public_access(
+            ImageBlockPublicAccessState="block-new-sharing"
+        )
+    yield
+    for region in (ORIGIN, WELL):
+        lab.ec2(region).disable_image_block_public_access()
+
+
+@pytest.mark.usefixtures("blocked")
+def test_job_that_only_a_region_that_is_away_can_take_waits_for_it(
+    lab: Lab, outages: Outages
+) -> None:
+    outages.begin(GONE, "no answer")
+    with pytest.raises(EC2ServiceException) as failure:
+        publish(lab, outages, lab.image())
+    assert (failure.value.region, failure.value.away) == (GONE, True)
