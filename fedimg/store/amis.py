@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from fedimg.images import AMI, Disk, RawImage
 from fedimg.records import as_record
 from fedimg.store.database import Database
-from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, AMIRow
+from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, WITHDRAWING, WITHDRAWN, AMIRow
 from fedimg.store.tables import amis, jobs, offered, withdrawals
 from fedimg.store.twins import TWINS, ImageWithdrawn
 
@@ -63,13 +63,20 @@ class AMIs(Database):
         self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing())
 
     def publish_ami(self, ami: AMI) -> None:
-        """Record that an AMI is public."""
+        """Record that an AMI is public.
+
+        Who could use it before an earlier withdrawal tells nothing any more.
+        """
+        kept = sa.case(
+            (amis.c.state.in_((WITHDRAWING, WITHDRAWN)), amis.c.permissions), else_=sa.null()
+        )
         self.write(
             sa.update(amis)
             .where(amis.c.ami == ami.id, amis.c.region == ami.region)
             .values(
                 public=True,
                 state=PUBLIC,
+                permissions=kept,
                 published_at=sa.func.coalesce(amis.c.published_at, time.time()),
             )
         )

@@ -259,6 +259,8 @@ class Withdrawals:
                 .values(
                     state=state,
                     public=state == rows.PUBLIC,
+                    # Recorded anew when it is withdrawn.
+                    **({"permissions": sa.null()} if state == rows.PUBLIC else {}),
                     changed_by=by,
                     changed_at=now,
                     reason=reason,
@@ -288,7 +290,7 @@ class Withdrawals:
         self, connection: sa.Connection, its_amis: Iterable[AMIRow], **values: object
     ) -> None:
         for ami in its_amis:
-            if values["state"] == rows.PUBLIC:
+            if values["state"] in (rows.PUBLIC, rows.PRIVATE):
                 # Recorded anew when it is withdrawn the next time.
                 values["permissions"] = sa.null()
             connection.execute(

@@ -174,6 +174,38 @@ def test_restoration_brings_back_the_former_permissions(site: Site) -> None:
         assert held() == before
 
 
+@pytest.mark.parametrize("by", ["run", "person"])
+def test_ami_that_was_withdrawn_while_it_was_private_is_restored_to_its_later_users(
+    site: Site, by: str
+) -> None:
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1])
+    row = site.row(image)
+    # A run had offered it, and ended before EC2 made it public.
+    site.hide(row)
+    site.store.write(sa.update(amis).values(public=False, state=rows.PRIVATE, published_at=None))
+    withdraw(site, image.name)
+    carry_out(site)
+    restore(site, image.name)
+    carry_out(site)
+    assert states(site, image.name) == {rows.PRIVATE}
+    assert not site.shown(row)["Public"]
+    # Another run publishes it, or a person does.
+    everybody = {"Add": [{"Group": "all"}]}
+    site.ec2().modify_image_attribute(ImageId=row.ami, LaunchPermission=everybody)
+    if by == "run":
+        Recorder(site.store, image, 2, ORIGIN).published(ami_of(row))
+    else:
+        assert accepted(site, row.ami).state == rows.PUBLIC
+    for _ in range(2):
+        withdraw(site, image.name)
+        carry_out(site)
+        assert not site.shown(row)["Public"]
+        restore(site, image.name)
+        carry_out(site)
+        assert states(site, image.name) == {rows.PUBLIC}
+        assert site.shown(row)["Public"]
+
+
 def test_mark_is_set_before_the_permission_is_removed(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     row = site.row(image)
