@@ -139,6 +139,14 @@ class Withdrawals:
                 self._set_amis(
                     connection, its_amis, state=rows.RESTORING, changed_by=by, changed_at=at
                 )
+                # No worker has recorded who may use these, and nobody could: without a record,
+                # everybody would.
+                never_public = [
+                    ami
+                    for ami in its_amis
+                    if ami.state == rows.WITHDRAWING and not ami.public and ami.published_at is None
+                ]
+                self._record_nobody(connection, never_public)
                 # Regions that were away are not withdrawn or disabled any more, except for AMIs
                 # that are not restored: these are withdrawn first.
                 withdrawing = self._regions(connection, job, rows.WITHDRAWING)
@@ -270,6 +278,15 @@ class Withdrawals:
             if changed.rowcount:
                 self._record_offers(connection, [ami], now)
         return bool(changed.rowcount)
+
+    def _record_nobody(self, connection: sa.Connection, its_amis: Iterable[AMIRow]) -> None:
+        for ami in its_amis:
+            connection.execute(
+                sa.update(amis)
+                .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
+                .where(amis.c.permissions.is_(None))
+                .values(permissions={"launch": [], "snapshot": []})
+            )
 
     def _record_offers(
         self, connection: sa.Connection, its_amis: Iterable[AMIRow], at: float

@@ -206,6 +206,22 @@ def test_ami_that_was_withdrawn_while_it_was_private_is_restored_to_its_later_us
         assert site.shown(row)["Public"]
 
 
+def test_ami_that_was_private_stays_so_when_its_withdrawal_is_taken_back_at_once(
+    site: Site,
+) -> None:
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1])
+    row = site.row(image)
+    site.hide(row)
+    site.store.write(sa.update(amis).values(public=False, state=rows.PRIVATE, published_at=None))
+    withdraw(site, image.name)
+    # No worker has looked at its permissions yet.
+    restore(site, image.name)
+    carry_out(site)
+    assert states(site, image.name) == {rows.PRIVATE}
+    assert not site.shown(row)["Public"]
+    assert messages(site, "image.restore") == []
+
+
 def test_mark_is_set_before_the_permission_is_removed(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     row = site.row(image)
