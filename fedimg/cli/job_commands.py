@@ -103,7 +103,11 @@ def cancel(call: Call, job: JobArgument) -> ExitCode:
     with closing(JobQueue(store)) as jobs:
         cancelled = jobs.cancel(name)
     row = find(store, name)
-    if cancelled and row.state != "cancelled":
+    if cancelled and row.state == "complete":
+        call.output.note(
+            f"job {name} is complete, without the added regions where it is not public"
+        )
+    elif cancelled and row.state != "cancelled":
         call.output.note(
             f"the scheduled retry of job {name} is cancelled; 'fedimg retry {name}' still runs it"
         )

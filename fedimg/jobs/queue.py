@@ -198,7 +198,9 @@ class JobQueue:
         return self._store.clean_again(retry.job, retry.run, queue=queue)
 
     def cancel(self, job: str) -> bool:
-        """End a live job and queue its clean-up, or drop an ended job's scheduled run.
+        """End a live job and queue its clean-up, or give up what an ended job was still to do.
+
+        That is its scheduled run, and its added regions.
 
         Return False when there is nothing to cancel.
         """
@@ -208,10 +210,10 @@ class JobQueue:
         )
         if run is None:
             row = self._store.job(job)
-            if row is None or not self._retries.give_up(job):
+            scheduled, added = self._retries.give_up(job), self._added.give_up(job)
+            if row is None or not (scheduled or added):
                 return False
             self._retries.remove_kept(job, row.run)
-            self._added.give_up(job)
             return True
         self._client.cancel_workflow(workflow_id(PUBLISH, job, run))
         return True

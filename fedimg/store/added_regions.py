@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from fedimg.progress import PUBLIC
 from fedimg.store.database import Database
-from fedimg.store.tables import added, regions
+from fedimg.store.rows import CLEANING
+from fedimg.store.tables import added, jobs, regions
 
 
 class AddedRegions:
@@ -47,8 +48,20 @@ class AddedRegions:
             .values(done=True)
         )
 
-    def give_up(self, job: str) -> None:
-        """Record that the job publishes in none of its added regions any more."""
-        self._database.write(
-            sa.update(added).where(added.c.job == job, ~added.c.done).values(done=True)
-        )
+    def give_up(self, job: str) -> bool:
+        """Record that an ended job publishes in none of its added regions any more.
+
+        It is complete then, as it was before. Return False when no addition waits for a run, or the
+        job is not incomplete or is being cleaned up.
+        """
+        pending = sa.and_(added.c.job == job, ~added.c.done)
+        with self._database.engine.begin() as connection:
+            restored = connection.execute(
+                sa.update(jobs)
+                .where(jobs.c.job == job, jobs.c.state == "incomplete", jobs.c.step != CLEANING)
+                .where(sa.exists().where(pending))
+                .values(state="complete", step="complete", error=None, updated=time.time())
+            ).rowcount
+            if restored:
+                connection.execute(sa.update(added).where(pending).values(done=True))
+        return bool(restored)

@@ -76,6 +76,16 @@ def test_region_is_added_where_the_site_publishes_and_the_origin_has_the_image(
     assert (result.exit_code, "does not publish in us-west-2" in result.stderr) == (2, True)
 
 
+def test_addition_that_failed_is_given_up(run: Run, store: Store, x86_job: str) -> None:
+    finish(store, x86_job, "complete")
+    publish_amis(store, "us-east-1")
+    run("retry", x86_job, "--region", "eu-west-1")
+    finish(store, x86_job, "incomplete")
+    result = run("cancel", x86_job, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["state"]) == (0, "complete")
+    assert "is complete, without the added regions" in result.stderr
+
+
 def test_cancelling_a_job_twice_is_no_error(run: Run, x86_job: str) -> None:
     for _ in range(2):
         result = run("cancel", x86_job, "--json")

@@ -3,6 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
+from fedimg.config import Limits
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import (
     CLEAN,
@@ -14,6 +15,7 @@ from fedimg.jobs.queue import (
     JobQueue,
     workflow_id,
 )
+from fedimg.jobs.retries import RetrySchedule
 from fedimg.store.added_regions import AddedRegions
 from fedimg.store.store import Store
 from fedimg.store.withdrawals import RESTORE, WITHDRAW
@@ -181,6 +183,27 @@ def test_submitted_jobs_survive_a_restart(store, jobs):
     assert set(queued(again)) == {"task:7", workflow_id(PUBLISH, IMAGE.job, 1)}
     other.close()
     again.close()
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_addition_that_failed_is_given_up_and_the_job_complete_as_before(store, jobs, scheduled):
+    jobs.submit(IMAGE)
+    store.begin(IMAGE.job, 1)
+    store.end(IMAGE.job, 1, "complete", None)
+    assert not jobs.cancel(IMAGE.job)
+    jobs.add_region(IMAGE.job, "eu-wset-9", "ann")
+    store.begin(IMAGE.job, 2)
+    store.finish(IMAGE.job, 2, queue=lambda *_: None)
+    assert not jobs.cancel(IMAGE.job)
+    store.end(IMAGE.job, 2, "incomplete", "eu-wset-9: no such region")
+    if scheduled:
+        RetrySchedule(store).run(IMAGE.job, 2, Limits())
+    assert jobs.cancel(IMAGE.job)
+    row = store.job(IMAGE.job)
+    assert (row.state, row.step, row.error, row.next) == ("complete", "complete", None, None)
+    assert not jobs.cancel(IMAGE.job)
+    assert jobs.add_region(IMAGE.job, "eu-west-1", "ann") == 3
+    assert AddedRegions(store).of(IMAGE.job, 3) == ["eu-west-1"]
 
 
 def test_job_whose_added_region_is_cancelled_is_complete_as_before(store, jobs):
