@@ -84,7 +84,7 @@ in_turns(lambda: once(work).get_result())
 def test_failure_of_a_branch_is_recorded_with_all_fields(tmp_path):
     told = run(tmp_path, FAILING, "in end")
     where = {"image": "i", "region": "b", "step": "copy", "request_id": ""}
-    kind = {"later": False, "away": False, "unknown": ""}
+    kind = {"later": False, "away": False, "unknown": "", "no_room": 0, "over_quota": False}
     assert told == {"problem": "refused", "output": "o", **kind, **where}
     counts = Counter(line for line in happened(tmp_path) if not line.startswith("recorded "))
     assert counts == {"copy:a": 1, "copy:b": 1, "copy:c": 1, "end": 2}
