@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from fedimg.aws import permissions, retirement
 from fedimg.bus import messages
@@ -152,14 +153,13 @@ class Pruning(ChangeWorkflow):
                 _log.info("job %s in %s: %s", job, region, binned)
 
     def _end(self, what: str, job: str, region: str, at: float) -> None:
-        """Announce and record that a change was made."""
-        if not self._withdrawals.is_pending(what, job, region, at):
-            return
+        """Announce and record that a change was made, unless a later command replaced it."""
         prunings = Prunings(self._store)
         asked = {each.ami: each for each in prunings.open(what, job, region)}
         row = self._store.job(job)
         changed = self._rows(what, job, region)
         deprecated: dict[str, float] = {}
+        told: list[tuple[str, str, dict[str, Any]]] = []
         for ami in changed:
             each = asked.get(ami.ami)
             if what == DEPRECATE and each and each.deprecate_at is not None:
@@ -176,8 +176,9 @@ class Pruning(ChangeWorkflow):
             else:
                 topic = messages.DEPRECATE
                 body = messages.image_deprecate(row.image, ami_of(ami), deprecated[ami.ami])
-            self._store.announce(f"{topic}:{ami.ami}:{at}", topic, body)
-        prunings.done(what, job, region, at, changed, deprecated)
+            told.append((f"{topic}:{ami.ami}:{at}", topic, body))
+        if not prunings.done(what, job, region, at, changed, deprecated, told):
+            return
         _log.info("job %s: %d AMIs in %s are %s", job, len(changed), region, _WORDS[what])
 
     def _rows(self, what: str, job: str, region: str) -> list[AMIRow]:

@@ -207,14 +207,28 @@ class Prunings:
         at: float,
         its_amis: Collection[AMIRow],
         deprecated: Mapping[str, float],
-    ) -> None:
+        messages: Iterable[tuple[str, str, dict[str, Any]]] = (),
+    ) -> bool:
         """Record that a change was made; `deprecated` has the times of deprecation by AMI.
 
         What is gone stays marked as once public: no source publishes the same bytes again.
+        `messages` are the arguments of `announce`. Return False, and record and announce nothing,
+        if a later command replaced the change.
         """
         now = time.time()
         opened = {each.ami: each for each in self.open(what, job, region)}
+        this = sa.and_(
+            changes.c.job == job,
+            changes.c.region == region,
+            changes.c.at == at,
+            changes.c.what == what,
+        )
         with self._store.engine.begin() as connection:
+            self._store.lock(connection, TWINS)
+            if not connection.execute(sa.delete(changes).where(this)).rowcount:
+                return False
+            for key, topic, body in messages:
+                self._store.announce(key, topic, body, connection)
             for row in its_amis:
                 values: dict[str, Any] = {"state": _DONE[what], "public": what == DEPRECATE}
                 asked = opened.get(row.ami)
@@ -226,11 +240,7 @@ class Prunings:
                     values["deprecate_at"] = deprecated[row.ami]
                 self._set(connection, row, **values)
                 self._end(connection, what, row)
-            connection.execute(
-                sa.delete(changes).where(
-                    changes.c.job == job, changes.c.region == region, changes.c.at == at
-                )
-            )
+        return True
 
     def _set(self, connection: sa.Connection, row: AMIRow, **values: object) -> None:
         connection.execute(

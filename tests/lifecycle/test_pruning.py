@@ -484,6 +484,33 @@ def test_request_that_a_withdrawal_replaced_says_nothing_about_later_ones(pruned
     assert replaced == ["a later command replaced it"] * 2
 
 
+def test_end_of_a_request_that_a_withdrawal_replaced_records_and_announces_nothing(
+    pruned: Pruned,
+) -> None:
+    """The withdrawal may come between the last effect of a workflow and its end."""
+    site = pruned.site
+    image = pruned.publish(300)
+    assert pruned.ask() > 0
+    old = Withdrawals(site.store).changes()
+    found = targets.to_withdraw(site.store, image.name)
+    Withdrawals(site.store).withdraw(
+        found.amis, found.regions, by="me", reason="bad", replacement=None
+    )
+    for each in old:
+        assert not Prunings(site.store).done(
+            each.what,
+            each.job,
+            each.region,
+            each.at,
+            site.rows(image),
+            {},
+            [("key", "image.withdraw", {})],
+        )
+    assert states(site, image) == {rows.WITHDRAWING}
+    assert messages(site, "image.withdraw") == []
+    assert {change.what for change in Withdrawals(site.store).changes()} == {"withdraw"}
+
+
 def test_deprecation_that_is_not_finished_is_no_unknown_date(pruned: Pruned) -> None:
     site = pruned.site
     pruned.publish(150, regions=[ORIGIN])
