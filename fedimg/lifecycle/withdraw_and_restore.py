@@ -133,7 +133,7 @@ class WithdrawAndRestore(ChangeWorkflow):
         for snapshot, its_amis in self._to_restore(job, region).items():
             shown = permissions.existing(ec2, [row.ami for row in its_amis])
             gone = [row for row in its_amis if row.ami not in shown]
-            self._withdrawals.not_restored(gone)
+            self._withdrawals.not_restored(gone, rows.WITHDRAWN)
             for row in gone:
                 _log.warning(
                     "AMI %s of job %s in %s no longer exists and cannot be restored: it stays "
@@ -143,13 +143,22 @@ class WithdrawAndRestore(ChangeWorkflow):
                     region,
                     row.ami,
                 )
-            for id, image in sorted(shown.items()):
-                if amis.snapshots_of(image) != {snapshot}:
-                    raise EC2ServiceException(
-                        f"AMI {id} is not made from the recorded snapshot {snapshot}: it is not "
-                        "what was tested, and stays withdrawn"
-                    )
-                permissions.enable_ami(ec2, waiter, id, self._settings.ec2.limits.image)
+            others = [row for row in its_amis if row.ami in shown]
+            wrong = [row for row in others if amis.snapshots_of(shown[row.ami]) != {snapshot}]
+            # Its withdrawal may not have come to its end: it follows this change.
+            self._withdrawals.not_restored(wrong, rows.WITHDRAWING)
+            for row in wrong:
+                _log.warning(
+                    "AMI %s is not made from the recorded snapshot %s: it is not what was tested, "
+                    "and stays withdrawn (job %s in %s)",
+                    row.ami,
+                    snapshot,
+                    job,
+                    region,
+                )
+            for row in others:
+                if row not in wrong:
+                    permissions.enable_ami(ec2, waiter, row.ami, self._settings.ec2.limits.image)
 
     def _share(self, job: str, region: str, at: float) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)

@@ -234,14 +234,16 @@ class Withdrawals:
                     break
         return True
 
-    def not_restored(self, its_amis: Iterable[AMIRow]) -> None:
-        """Record that some AMIs cannot be restored, as they are gone: they stay withdrawn."""
+    def not_restored(self, its_amis: Iterable[AMIRow], state: str) -> None:
+        """Record that some AMIs cannot be restored: they stay withdrawn, or are withdrawn again."""
+        # One that is withdrawn again may be public until then.
+        values = {"state": state} | ({"public": False} if state == rows.WITHDRAWN else {})
         for ami in its_amis:
             self._store.write(
                 sa.update(amis)
                 .where(amis.c.ami == ami.ami, amis.c.region == ami.region)
                 .where(amis.c.state == rows.RESTORING)
-                .values(state=rows.WITHDRAWN, public=False)
+                .values(**values)
             )
 
     def record_permissions(self, ami: AMIRow, permissions: Mapping[str, Any]) -> None:

@@ -382,6 +382,30 @@ def test_restoration_brings_back_the_others_where_a_person_has_removed_an_ami(
     assert differences(site) == []
 
 
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_ami_of_another_snapshot_stays_withdrawn_and_holds_up_no_other(
+    site: Site, withdrawn: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, another = site.publish(regions=[ORIGIN]), site.publish(regions=[ORIGIN])
+    wrong, right = site.rows(image)
+    snapshot = site.row(another).snapshot
+    site.store.write(sa.update(amis).where(amis.c.ami == wrong.ami).values(snapshot=snapshot))
+    withdraw(site, image.name)
+    if withdrawn:
+        carry_out(site)
+    restore(site, image.name)
+    for _ in range(2):
+        carry_out(site)
+    assert Withdrawals(site.store).changes() == []
+    assert {row.ami: row.state for row in site.rows(image)} == {
+        wrong.ami: rows.WITHDRAWN,
+        right.ami: rows.PUBLIC,
+    }
+    assert (site.shown(wrong)["Public"], site.shown(right)["Public"]) == (False, True)
+    assert f"AMI {wrong.ami} is not made from the recorded snapshot" in caplog.text
+    assert site.snapshot_is_public(ORIGIN, snapshot)
+
+
 def test_no_source_publishes_the_bytes_of_a_withdrawn_image(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     twin = site.image()
