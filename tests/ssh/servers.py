@@ -82,6 +82,11 @@ def openssh(suite: str, host_key: Identity) -> Iterator[SSHServer]:
 
 def _openssh(root: Path, suite: str, folder: Path, host_key: Identity) -> Iterator[SSHServer]:
     user = _NOBODY if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    unpacked = root
+    if user == _NOBODY:
+        # It may not enter the checkout, as below a home directory: the root is mounted beside.
+        root = folder / "root"
+        root.mkdir()
     key, authorized, log = folder / "host_key", folder / "authorized_keys", folder / "log"
     key.write_text(host_key.private_text)
     key.chmod(0o600)
@@ -118,7 +123,10 @@ def _openssh(root: Path, suite: str, folder: Path, host_key: Identity) -> Iterat
         # The account of `nobody` is locked, but in a namespace whose /etc/shadow says otherwise.
         shadow = folder / "shadow"
         shadow.write_text(f"{_NOBODY}:x:1::::::\n")
-        mounted = f'mount --bind {shadow} /etc/shadow && exec setpriv --reuid={_NOBODY} "$@"'
+        mounted = (
+            f"mount --bind {unpacked} {root} && mount --bind {shadow} /etc/shadow && "
+            f'exec setpriv --reuid={_NOBODY} "$@"'
+        )
         command = ["unshare", "--mount", "sh", "-c", mounted, "sh", "--clear-groups", *command]
     with _running(command, port, log):
         yield SSHServer(port, user, authorized, log)
