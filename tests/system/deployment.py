@@ -178,10 +178,10 @@ class Deployment:
         return self.store().jobs()
 
     def until(self, look: Callable[[], T | None], what: str, patience: float | None = None) -> T:
-        """Return the first answer of `look` that is not None."""
+        """Return the first answer of `look` that is neither None nor False."""
         patience = patience or self.patience
         deadline = time.monotonic() + patience
-        while (answer := look()) is None:
+        while (answer := look()) is None or answer is False:
             # A copy: what strikes in the middle of a call does so in a thread of its own.
             processes = dict(self._processes)
             dead = {n: p.status for n, p in processes.items() if not p.running}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +13,27 @@ import pytest
 from lab.koji.builds import METHODS
 from lab.site import shipped_policy
 from tests.system.builds import IMAGE, NAME, RELEASE, STEM, VERSION, announce_build, said
-from tests.system.deployment import AMIS, Deployment, deployed
+from tests.system.deployment import AMIS, Deployment, deployed, impatient
 
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
-    """Like the others', and with no more permissions in AWS than an operator is told to give."""
-    with deployed(tmp_path / "site", policy=shipped_policy()) as running:
+    """Like the others', and with no more permissions in AWS than an operator is told to give.
+
+    Its worker writes and signs a catalogue.
+    """
+    catalogue = '\n[catalogue]\ndirectory = "catalogue"\nsigning_key = "catalogue.pem"\n'
+
+    def configure(settings: str) -> str:
+        return impatient(settings) + catalogue
+
+    with deployed(tmp_path / "site", configure=configure, policy=shipped_policy()) as running:
         yield running
 
 
 def test_build_on_the_bus_becomes_public_amis_in_every_region(deployment: Deployment) -> None:
     tail(deployment)
+    key = deployment.fedimg("keygen")["keyid"]
     announce_build(deployment)
     (job,) = deployment.ended()
     assert (job["state"], job["error"]) == ("complete", None)
@@ -38,6 +48,7 @@ def test_build_on_the_bus_becomes_public_amis_in_every_region(deployment: Deploy
         ("hvm", "gp2"),
     }
     check_messages(deployment, amis)
+    check_catalogue(deployment, amis, key)
     for topic in ("image.upload", "image.test", "image.copy", "image.publish"):
         full = f"org.fedoraproject.dev.fedimg.{topic}"
         deployment.until(lambda full=full: full in deployment.log("tail"), f"{full} in the tail")
@@ -53,6 +64,27 @@ def tail(deployment: Deployment) -> None:
         return "tail.hello" in deployment.log("tail")
 
     deployment.until(hears, "fedmsg-tail listening")
+
+
+def check_catalogue(deployment: Deployment, amis: list[dict[str, Any]], key: str) -> None:
+    """Expect what the worker wrote by itself to be what EC2 shows, signed."""
+    folder = deployment.site.fedimg_config.parent / "catalogue"
+    signed = folder / f"builds/{STEM}.intoto.jsonl"
+    deployment.until(signed.exists, "the catalogue, signed", patience=90)
+    envelope = json.loads(signed.read_text())
+    assert [each["keyid"] for each in envelope["signatures"]] == [key]
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    assert {each["name"] for each in statement["subject"]} == {ami["name"] for ami in amis}
+    (image,) = json.loads((folder / f"builds/{STEM}.json").read_text())["images"]
+    listed = {(each["region"], each["ami"]): each for each in image["amis"]}
+    assert set(listed) == {(ami["region"], ami["ami"]) for ami in amis}
+    for live in deployment.live():
+        if live["kind"] == "image":
+            ami = listed[live["region"], live["id"]]
+            assert ami["partition"] == "aws"
+            assert ami["owner"].isdecimal()
+            assert ami["ena"] == (ami["virtualization"] == "hvm")
+            assert ami["imds"] == ("v2.0" if ami["virtualization"] == "hvm" else None)
 
 
 def check_messages(deployment: Deployment, amis: list[dict[str, Any]]) -> None:
