@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,7 +119,7 @@ def _without() -> float:
 def _with(trouble: Trouble) -> dict[str, float]:
     with site(regions=_REGIONS) as (folder, told):
         region = told["regions"][-1]
-        with OwnAddress(folder, region, told["ec2"]) as own:
+        with closing(OwnAddress(folder, region, told["ec2"])) as own:
             own.open()
             environment = {**told["environment"], **own.environment}
             told = {**told, "environment": environment}

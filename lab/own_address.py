@@ -9,7 +9,6 @@ import selectors
 import socket
 import threading
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 _CHUNK = 65536
@@ -29,17 +28,6 @@ class OwnAddress:
         rules.write_text(json.dumps(_rules(region, f"http://127.0.0.1:{self._port}")))
         #: What a client needs besides the site's environment.
         self.environment = {"AWS_DATA_PATH": str(folder / "data")}
-
-    def __enter__(self) -> "OwnAddress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def open(self) -> None:
         """Take connections, and pass them on to the lab's EC2."""

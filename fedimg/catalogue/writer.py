@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
-from fedimg.catalogue import documents, record, signing_key, statements
+from fedimg.catalogue import documents, record, statements
 from fedimg.catalogue.documents import (
     Images,
     ImageState,
@@ -22,7 +21,6 @@ from fedimg.catalogue.documents import (
     PublicKeys,
     ReleaseSummary,
 )
-from fedimg.catalogue.errors import CatalogueError
 from fedimg.catalogue.feed import FeedEntry, feed
 from fedimg.catalogue.files import Directory
 from fedimg.catalogue.latest import LatestFinder, newest_first
@@ -43,10 +41,6 @@ PAGES = ("index.html", "catalogue.css", "catalogue.js")
 LATEST = ("build", "compose")
 #: How many images are read at once; each has over a hundred AMIs.
 _JOBS_AT_ONCE = 50
-#: How often the record is compared with what was written last, in seconds.
-INTERVAL = 30.0
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,28 +52,16 @@ class Written:
     amis: int
 
 
-def write(
-    store: Store,
-    root: Path,
-    *,
-    site: str,
-    base_url: str,
-    latest: Collection[str] = LATEST,
-    signer: CryptoSigner | None = None,
-) -> Written:
-    """Write the catalogue; files that are as they should be stay untouched.
+class CatalogueWriter:
+    """Writes a site's catalogue into a directory.
 
-    `latest` are the kinds of sources whose images may be the newest. With a `signer`, each
-    publication gets its statement where it has none yet.
-    Raises CatalogueError when the directory cannot be written, StoreError for the database.
+    Args:
+        store: the record.
+        root: the directory, which is made if it is missing.
+        site: the site's name, for the feed.
+        base_url: the URL at which the directory is served, or "".
+        latest: the kinds of sources whose images may be the newest.
     """
-    directory = Directory(root)
-    with directory.locked():
-        return _Catalogue(store, directory, site, base_url, latest, signer).write()
-
-
-class CatalogueTask:
-    """The worker's writing of the catalogue: writes of 30 seconds are gathered into one."""
 
     def __init__(
         self,
@@ -89,77 +71,33 @@ class CatalogueTask:
         site: str,
         base_url: str,
         latest: Collection[str] = LATEST,
-        key: Path | None = None,
     ) -> None:
+        self.root = root
         self._store = store
-        self._root = root
-        self._key = key
         self._site = site
-        self._base_url = base_url
+        self._base_url = f"{base_url}/" if base_url else ""
         self._latest = latest
-        self._written: tuple[object, ...] | None = None
-        self._unsigned = False
-        self._problem = ""
 
-    def write_if_changed(self) -> float:
-        """Write the catalogue if the record has changed; return the seconds until the next call.
-
-        A failure is logged at its beginning and at its end.
-        """
+    def changed(self) -> tuple[object, ...]:
+        """Return values that differ from those of before when the catalogue would be another."""
         publications = Publications(self._store)
         publications.assign(publication_name)
-        # Taken before anything is read: what changes during the writing is written next time.
-        changed = publications.changed()
-        signer, problem = self._read_key()
-        unchanged = changed == self._written
-        if unchanged and not (self._unsigned and signer):
-            self._tell(problem)
-            return INTERVAL
-        try:
-            written = write(
-                self._store,
-                self._root,
-                site=self._site,
-                base_url=self._base_url,
-                latest=self._latest,
-                signer=signer,
-            )
-        except CatalogueError as error:
-            self._tell(str(error))
-            return INTERVAL
-        self._tell(problem)
-        self._written, self._unsigned = changed, bool(problem)
-        if written.files:
-            _log.info(
-                "wrote %d files of the catalogue in %s: %d images, %d AMIs",
-                written.files,
-                self._root,
-                written.images,
-                written.amis,
-            )
-        return INTERVAL
+        return publications.changed()
 
-    def _read_key(self) -> tuple[CryptoSigner | None, str]:
-        """Return the signer and why there is none; it is read each time, as rotation replaces it.
+    def write(self, signer: CryptoSigner | None = None) -> Written:
+        """Write the catalogue; files that are as they should be stay untouched.
 
-        Without it, the catalogue is written nevertheless, and the statements follow.
+        With a `signer`, each publication gets its statement where it has none yet.
+        Raises CatalogueError when the directory cannot be written, StoreError for the database.
         """
-        if self._key is None:
-            return None, ""
-        try:
-            return signing_key.read(self._key), ""
-        except CatalogueError as error:
-            return None, str(error)
-
-    def _tell(self, problem: str) -> None:
-        if problem and problem != self._problem:
-            _log.warning("%s; it is tried again every %g s", problem, INTERVAL)
-        elif self._problem and not problem:
-            _log.warning("the catalogue in %s is written again, in full", self._root)
-        self._problem = problem
+        directory = Directory(self.root)
+        with directory.locked():
+            return _Writing(
+                self._store, directory, self._site, self._base_url, self._latest, signer
+            ).write()
 
 
-class _Catalogue:
+class _Writing:
     """One writing of the catalogue; the AMIs of some sources are in memory at once."""
 
     def __init__(
@@ -176,7 +114,7 @@ class _Catalogue:
         self._signer = signer
         self._directory = directory
         self._site = site
-        self._base_url = f"{base_url}/" if base_url else ""
+        self._base_url = base_url
         self._files = 0
         self._amis = 0
         self._finder = LatestFinder(latest)

@@ -26,8 +26,8 @@ def catalogue(
 
     The worker writes it by itself where catalogue.directory is set.
     """
-    from fedimg.catalogue import writer
     from fedimg.catalogue.errors import CatalogueError
+    from fedimg.catalogue.writer import CatalogueWriter
     from fedimg.cli import output
 
     settings = call.settings.catalogue
@@ -39,13 +39,13 @@ def catalogue(
             "catalogue.directory in the configuration",
         )
     try:
-        written = writer.write(
+        written = CatalogueWriter(
             call.store(),
             root,
             site=call.settings.site,
             base_url=settings.base_url,
             latest=settings.latest,
-        )
+        ).write()
     except CatalogueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, str(error)) from error
     call.output.answer(output.catalogued(written, root))

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from fedimg.cli.output import Output, fields, job_line, job_value, region_line
+from fedimg.cli.job_output import job_line, job_value, region_line
+from fedimg.cli.output import Output, fields
 from fedimg.progress import PUBLIC
 from fedimg.store.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.store.store import Store

@@ -30,7 +30,7 @@ def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode
     With --region, a complete job publishes its image in a region that its plan did not have, such
     as one that appeared since: copied from the snapshot that was tested, once, and announced.
     """
-    from fedimg.cli import output
+    from fedimg.cli import job_output
     from fedimg.cli.person import person
     from fedimg.jobs.queue import JobQueue
 
@@ -65,7 +65,7 @@ def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode
             f"cannot retry job {name}: it is {row.state} ({row.step}); wait until it has ended, or "
             f"end it with 'fedimg cancel {name}'",
         )
-    call.output.answer(output.job(row))
+    call.output.answer(job_output.job(row))
     return ExitCode.OK
 
 
@@ -95,7 +95,7 @@ def _refuse_region(call: Call, store: Store, job: str, region: str) -> None:
 @command
 def cancel(call: Call, job: JobArgument) -> ExitCode:
     """End a queued or running job; the worker then removes its resources that are not public."""
-    from fedimg.cli import output
+    from fedimg.cli import job_output
     from fedimg.jobs.queue import JobQueue
 
     store = call.store()
@@ -120,5 +120,5 @@ def cancel(call: Call, job: JobArgument) -> ExitCode:
             ExitCode.NOT_NOW,
             f"cannot cancel job {name}: it is {row.state} ({row.step}) and has ended",
         )
-    call.output.answer(output.job(row))
+    call.output.answer(job_output.job(row))
     return ExitCode.OK

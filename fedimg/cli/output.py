@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -15,14 +14,12 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from fedimg.diagnostics import Finding, Status
-from fedimg.progress import AWAY, NO_ROOM, PUBLIC, CheckState
 from fedimg.records import as_record
-from fedimg.store.rows import waits_for
 from fedimg.untrusted.failures import reason
 from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
@@ -39,23 +36,9 @@ if TYPE_CHECKING:
     from fedimg.jobs.holds import Hold
     from fedimg.jobs.migration import Moved
     from fedimg.services.rehearsal import Rehearsal
-    from fedimg.store.rows import AMIRow, BootTestRow, JobRow, RegionRow
+    from fedimg.store.rows import AMIRow
     from fedimg.worker.registry import RegisteredWorker
 
-_STATE_STYLES = {
-    "running": "cyan",
-    "complete": "green",
-    "incomplete": "yellow",
-    "failed": "red",
-    "cancelled": "dim",
-}
-_CHECK_STYLES = {
-    CheckState.PASSED: "green",
-    CheckState.FAILED: "red",
-    CheckState.SKIPPED: "dim",
-}
-#: How many of the last lines that a test instance printed are shown; JSON has all stored lines.
-_SHOWN_LINES = 30
 #: How many resources of unknown jobs an error names; the answer lists all.
 _NAMED = 5
 _MARKS = {
@@ -158,156 +141,9 @@ def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def job_value(row: JobRow) -> dict[str, Any]:
-    """Return a job as a JSON object; `image` is the image's name, times are ISO-8601 in UTC.
-
-    `next`, the time of the next retry, is present only when a retry is scheduled, and `waits` only
-    when the job waits for something that it names.
-    """
-    return {
-        "job": row.job,
-        "image": row.image.name,
-        "state": row.state,
-        "step": row.step,
-        "error": row.error,
-        "created": when(row.created),
-        "updated": when(row.updated),
-        "regions": [
-            {**asdict(region), "updated": when(region.updated)}
-            for region in sorted(row.regions, key=lambda region: region.region)
-        ],
-        **({} if row.next is None else {"next": when(row.next)}),
-        **({"waits": waits} if (waits := waits_for(row)) else {}),
-    }
-
-
-def test_value(test: BootTestRow) -> dict[str, Any]:
-    """Return a boot check as a JSON object; `checks` has the form of the message image.test."""
-    checks = [{**as_record(check), "passed": check.passed} for check in test.checks]
-    return {**vars(test), "checks": checks, "updated": when(test.updated)}
-
-
-def submitted(row: JobRow, *, new: bool) -> Answer:
-    """Render the job of an uploaded image: a JSON object, or only its name.
-
-    `new` tells whether this upload queued a run of the job.
-    """
-    return Answer(job_value(row) | {"new": new}, [[row.job]], [Text(row.job)])
-
-
-def job(row: JobRow) -> Answer:
-    """Render one job without its regions: a JSON object, or a line."""
-    return Answer(job_value(row), [job_line(row)], [_jobs_table([row])])
-
-
-def jobs(
-    rows: Sequence[JobRow], *, details: bool, nothing: str = "there are no jobs yet"
-) -> Answer:
-    """Render jobs in the given order; with `details`, also their regions and boot checks."""
-    lines: list[Sequence[str]] = []
-    page: list[RenderableType] = [_jobs_table(rows)]
-    for row in rows:
-        lines.append(job_line(row))
-        if _reason(row):
-            page.append(Text(f"{row.job}: {_reason(row)}", style=_STATE_STYLES.get(row.state, "")))
-        if details:
-            lines += [region_line(row, region) for region in row.regions]
-            page += [Text(), _regions_table(row)]
-            for test in row.tests:
-                lines += test_lines(row, test)
-                page += _test_page(test)
-    tests = [{"tests": [test_value(test) for test in row.tests]} if details else {} for row in rows]
-    values = [job_value(row) | more for row, more in zip(rows, tests, strict=True)]
-    header = ["JOB", "STATE-OR-REGION", "STEP", "UPDATED", "REASON-OR-DETAIL"]
-    return Answer(values, lines, page, nothing, header)
-
-
-def region_line(row: JobRow, region: RegionRow) -> list[str]:
-    """Return a job's progress in one region as the fields of a plain line."""
-    text = region.error or region.detail
-    return [row.job, region.region, region.step, when(region.updated), _one_line(text)]
-
-
-def test_lines(row: JobRow, test: BootTestRow) -> list[list[str]]:
-    """Return a boot check as plain lines: its checks, then the last lines of the console."""
-    ami_type = f"{test.virt_type}-{test.volume_type}"
-    about = [row.job, test.region, f"test:{ami_type}", when(test.updated)]
-    checks = [
-        [*about, f"{check.name}: {check.state} ({check.seconds:g} s) {_one_line(check.output)}"]
-        for check in test.checks
-    ]
-    return [[*about, f"{test.ami} {test.status}"], *checks] + [
-        [*about, f"| {line}"] for line in _last_lines(test.output)
-    ]
-
-
-def job_line(row: JobRow) -> list[str]:
-    """Return a job's state as the fields of a plain line."""
-    return [row.job, row.state, row.step, when(row.updated), _one_line(_reason(row))]
-
-
-def _reason(row: JobRow) -> str:
-    """Return a job's error, what it waits for and when it is retried, separated by semicolons."""
-    retry = None
-    if row.next is not None:
-        retry = f"retries at {when(row.next)}"
-        for step, what in ((AWAY, "is available again"), (NO_ROOM, "has room for public AMIs")):
-            if missing := [region.region for region in row.regions if region.step == step]:
-                retry += f", or when {' or '.join(missing)} {what}"
-    return "; ".join(filter(None, (row.error, waits_for(row), retry)))
-
-
 def fields(row: Sequence[str]) -> list[str]:
     """Replace blanks in all fields but the last, so that awk and cut find each field."""
     return [*("-".join(field.split()) or "-" for field in row[:-1]), row[-1]]
-
-
-def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:
-    """Return a table of jobs, or two lines for each where the terminal is narrower than the table.
-
-    A name is never folded, as it is copied from here into other commands.
-    """
-    cells = []
-    for row in rows:
-        state = row.state if row.step == row.state else f"{row.state}: {row.step}"
-        public = sum(region.step == PUBLIC for region in row.regions)
-        style = _STATE_STYLES.get(row.state, "")
-        of_all = f"{public} of {len(row.regions)}"
-        cells.append((row.job, Text(state, style=style), of_all, ago(row.updated)))
-    wide = sum(max((len(each[n]) for each in cells), default=0) + 2 for n in range(4))
-    if wide > shutil.get_terminal_size().columns:
-        return Group(
-            *(
-                Text.assemble((job, "bold"), "\n  ", state, f", {public} public, {updated}")
-                for job, state, public, updated in cells
-            )
-        )
-    table = _table("Job", "State", "Public", "Updated")
-    for each in cells:
-        table.add_row(*each)
-    return table
-
-
-def _regions_table(row: JobRow) -> Table:
-    table = _table("Region", "Step", "")
-    for region in row.regions:
-        text = Text(region.error or region.detail, style="red" if region.error else "")
-        table.add_row(region.region, region.step, text)
-    return table
-
-
-def _test_page(test: BootTestRow) -> list[RenderableType]:
-    title = f"{test.virt_type}-{test.volume_type} in {test.region}, {test.ami}: {test.status}"
-    table = _table("Check", "", "Seconds", "")
-    for check in test.checks:
-        state = Text(check.state, style=_CHECK_STYLES[check.state])
-        table.add_row(check.name, state, f"{check.seconds:g}", _one_line(check.output))
-    console = [Text(f"  | {line}", style="dim") for line in _last_lines(test.output)]
-    return [Text(), Text(title, style="bold"), *([table] if test.checks else []), *console]
-
-
-def _last_lines(output: str) -> list[str]:
-    return output.splitlines()[-_SHOWN_LINES:]
 
 
 def amis(rows: Sequence[AMIRow]) -> Answer:
@@ -329,7 +165,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
     ]
     page: list[RenderableType] = []
     for job_name, group in groupby(rows, key=lambda row: row.job):
-        table = _table("Region", "AMI", "Arch", "Virtual", "Volume", "State")
+        table = table_of("Region", "AMI", "Arch", "Virtual", "Volume", "State")
         for row in group:
             table.add_row(
                 row.region,
@@ -367,7 +203,7 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
     }
     lines = [[row["region"], row["virt_type"], row["volume_type"], row["name"]] for row in rows]
     lines += [[region, "-", "-", reason] for region, reason in plan.left_out.items()]
-    table = _table("Region", "AMI types", "Left out")
+    table = table_of("Region", "AMI types", "Left out")
     for region in {**plan.types, **plan.left_out}:
         types = ", ".join(map(str, plan.types.get(region, ())))
         table.add_row(region, types, plan.left_out.get(region, ""))
@@ -400,7 +236,7 @@ def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
     lines = [[step, f"{seconds:.1f} s"] for step, seconds in rows]
     words = _rehearsal_cost(cost) if cost else ""
     lines += [["cost", words]] if words else []
-    table = _table("Step", "Seconds")
+    table = table_of("Step", "Seconds")
     for step, seconds in rows:
         table.add_row(step, f"{seconds:.1f}")
     summary = (
@@ -422,7 +258,7 @@ def leftovers(
 ) -> Answer:
     """Render leftover resources; JSON also has those of `once_public`, with `was_public`."""
     lines = [[item.region, item.resource_type, item.id, item.job, item.name] for item in items]
-    table = _table("Region", "Resource", "Id", "Job")
+    table = table_of("Region", "Resource", "Id", "Job")
     for item in items:
         table.add_row(item.region, item.resource_type, item.id, item.job)
     value = [{**_leftover_value(item), "removed": removed} for item in items]
@@ -486,7 +322,7 @@ def replayed(entries: Sequence[Replayed]) -> Answer:
     ]
     columns = ("entry", "before", "completed", "owner", "name")
     lines = [[str(row[column]) for column in columns] for row in rows]
-    table = _table("Entry", "Before", "Finished", "Owner", "Name")
+    table = table_of("Entry", "Before", "Finished", "Owner", "Name")
     for line in lines:
         table.add_row(*line)
     return Answer(rows, lines, [table], "no build, task or compose has finished since then")
@@ -509,7 +345,7 @@ def workers(members: Sequence[RegisteredWorker], living: Collection[str]) -> Ans
         }
         for each in members
     ]
-    table = _table("worker", "host", "process", "version", "state", "started", "jobs")
+    table = table_of("worker", "host", "process", "version", "state", "started", "jobs")
     rows = []
     for each, value in zip(members, values, strict=True):
         columns = [str(text) for key, text in value.items() if key != "jobs"]
@@ -600,7 +436,8 @@ def findings(found: Sequence[Finding]) -> Answer:
     return Answer([asdict(finding) for finding in found], lines, [table])
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """Return an empty table with these columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
     for column in columns:
         # Folded, never cut: names and ids are copied from here into other commands.
@@ -615,10 +452,6 @@ def ago(seconds: float) -> str:
         if age >= unit:
             return f"{age // unit} {name} ago"
     return f"{age} s ago"
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:

@@ -52,7 +52,7 @@ def prune(
     """
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import lifecycle_output
-    from fedimg.lifecycle import prune as lifecycle
+    from fedimg.lifecycle import retention
     from fedimg.lifecycle.decisions import Verdict
     from fedimg.store.prunings import Prunings
 
@@ -81,7 +81,7 @@ def prune(
         return code
     if not confirmed(f"Do that with these {len(going)} AMIs?", yes=yes):
         return ExitCode.NOT_NOW
-    asked = Prunings(store).ask(lifecycle.requests(going), by=person(), unlaunched=unlaunched)
+    asked = Prunings(store).ask(retention.requests(going), by=person(), unlaunched=unlaunched)
     call.output.note(f"the worker deprecates, disables and removes {len(asked)} AMIs")
     if left := len(going) - len(asked):
         call.output.note(

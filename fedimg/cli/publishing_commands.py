@@ -58,7 +58,7 @@ def upload(
     are, and the file still has the same size, ETag and Last-Modified; otherwise if their file names
     and sizes are. A failed or cancelled job runs again if the file at its URL has changed.
     """
-    from fedimg.cli import output
+    from fedimg.cli import job_output
     from fedimg.cli.follow import follow, is_active
     from fedimg.jobs.queue import JobQueue
 
@@ -75,7 +75,7 @@ def upload(
         note_idle_reasons(call)
         if wait:
             return exit_code(follow(store, [row.job], call.output)[0])
-    call.output.answer(output.submitted(row, new=submission.run is not None))
+    call.output.answer(job_output.submitted(row, new=submission.run is not None))
     return exit_code(row)
 
 

@@ -53,7 +53,7 @@ def status(
 
     Without a limit, a list for people has all active jobs and the last 50 others.
     """
-    from fedimg.cli import output
+    from fedimg.cli import job_output
     from fedimg.cli.follow import follow, is_active
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
@@ -91,7 +91,7 @@ def status(
     else:
         filtered = states or since
         nothing = "no job matches" if filtered else "there are no jobs yet"
-        call.output.answer(output.jobs(rows, details=job is not None, nothing=nothing))
+        call.output.answer(job_output.jobs(rows, details=job is not None, nothing=nothing))
     return exit_code(rows[0]) if watch and job else ExitCode.OK
 
 

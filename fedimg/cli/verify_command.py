@@ -149,10 +149,10 @@ def _compare_bytes(
 ) -> None:
     """Add to `found` how snapshots differ, and to `unread` why others were not compared."""
     from fedimg.aws.client.errors import FAILURES
-    from fedimg.lifecycle import read_back
+    from fedimg.lifecycle import disk_comparison
     from fedimg.untrusted.quoting import one_line
 
-    prepared = read_back.prepare(clients, rows)
+    prepared = disk_comparison.prepare(clients, rows)
     for snapshot, why in prepared.unread.items():
         call.output.note(f"{snapshot} in {why}")
     unread.update(prepared.unread)
@@ -168,7 +168,7 @@ def _compare_bytes(
     for reading in readings:
         region, snapshot = reading.row.region, reading.row.snapshot
         try:
-            difference = read_back.compare(clients, reading)
+            difference = disk_comparison.compare(clients, reading)
         except FAILURES as error:
             unread[snapshot] = f"{region}: it cannot be read: {one_line(str(error))}"
             call.output.note(f"{snapshot} in {unread[snapshot]}")

@@ -17,7 +17,7 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.room import RoomWaits
-from fedimg.lifecycle.prune import WorkerRetention
+from fedimg.lifecycle.retention import WorkerRetention
 from fedimg.lifecycle.verify import DailyVerification
 from fedimg.process.periodic import Periodic
 from fedimg.process.wait_log import WaitLog
@@ -143,14 +143,16 @@ def _catalogue(
     directory = settings.catalogue.directory
     if not directory:
         return []
-    from fedimg.catalogue.writer import CatalogueTask
+    from fedimg.catalogue.task import CatalogueTask
+    from fedimg.catalogue.writer import CatalogueWriter
 
-    task = CatalogueTask(
+    catalogue = settings.catalogue
+    writer = CatalogueWriter(
         store,
         directory,
         site=settings.site,
-        base_url=settings.catalogue.base_url,
-        latest=settings.catalogue.latest,
-        key=settings.catalogue.signing_key or None,
+        base_url=catalogue.base_url,
+        latest=catalogue.latest,
     )
+    task = CatalogueTask(writer, catalogue.signing_key or None)
     return [Periodic("writing the catalogue", task.write_if_changed, stop, leads)]

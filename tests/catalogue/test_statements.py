@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.catalogue import signing_key, statements, writer
-from fedimg.catalogue.writer import CatalogueTask
+from fedimg.catalogue import signing_key, statements
+from fedimg.catalogue.task import CatalogueTask
+from fedimg.catalogue.writer import CatalogueWriter
 from fedimg.store import tables
 from fedimg.store.store import Store
 from tests.catalogue.conftest import DISK, FURTHER, ORIGIN, Site
@@ -42,7 +43,7 @@ def key(tmp_path: Path) -> Path:
 
 def write(store: Store, root: Path, key: Path | None) -> None:
     signer = signing_key.read(key) if key else None
-    writer.write(store, root, site="prod", base_url="", signer=signer)
+    CatalogueWriter(store, root, site="prod", base_url="").write(signer)
 
 
 def payload(root: Path, name: str = FILE) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def test_worker_tells_once_that_its_key_is_refused_and_signs_when_it_is_not(
     caplog.set_level(logging.INFO)
     site.publish(site.build(7))
     key.chmod(0o644)
-    task = CatalogueTask(store, root, site="prod", base_url="", key=key)
+    task = CatalogueTask(CatalogueWriter(store, root, site="prod", base_url=""), key)
     task.write_if_changed()
     task.write_if_changed()
     assert caplog.text.count("others may know it") == 1
@@ -206,7 +207,7 @@ def test_refused_key_makes_the_worker_write_the_catalogue_once(
 ) -> None:
     site.publish(site.build(7))
     key.chmod(0o644)
-    task = CatalogueTask(store, root, site="prod", base_url="", key=key)
+    task = CatalogueTask(CatalogueWriter(store, root, site="prod", base_url=""), key)
     task.write_if_changed()
     (root / "latest.json").unlink()
     task.write_if_changed()

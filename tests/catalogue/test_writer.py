@@ -1,6 +1,6 @@
-"""The catalogue is written from the record: fedimg.catalogue.writer, record, files, documents.
+"""The catalogue is written from the record.
 
-Follows fedimg/catalogue/files.py.
+Follows fedimg/catalogue/files.py, fedimg/catalogue/task.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import pytest
 import sqlalchemy as sa
 from securesystemslib.signer import CryptoSigner
 
-from fedimg.catalogue import documents, writer
+from fedimg.catalogue import documents
 from fedimg.catalogue.errors import CatalogueError
-from fedimg.catalogue.writer import CatalogueTask, Written
+from fedimg.catalogue.task import INTERVAL, CatalogueTask
+from fedimg.catalogue.writer import CatalogueWriter, Written
 from fedimg.store import tables
 from fedimg.store.store import Store
 from tests.catalogue.conftest import DISK, FURTHER, ORIGIN, OWNER, Site
@@ -35,7 +36,9 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write(store: Store, root: Path) -> Callable[[], Written]:
-    return lambda: writer.write(store, root, site="prod", base_url="https://amis.example.org")
+    return lambda: CatalogueWriter(
+        store, root, site="prod", base_url="https://amis.example.org"
+    ).write()
 
 
 def read(path: Path) -> Any:
@@ -102,7 +105,7 @@ def test_every_document_fits_its_schema(
     site.publish(withdrawn)
     withdraw(withdrawn.job, reason="it does not boot", replacement=None)
     signer = CryptoSigner.generate_ed25519()
-    writer.write(store, root, site="prod", base_url="", signer=signer)
+    CatalogueWriter(store, root, site="prod", base_url="").write(signer)
     checked = []
     for name, content in files(root).items():
         if name.startswith("schemas/") or not name.endswith(".json"):
@@ -187,7 +190,7 @@ def test_another_directory_gets_the_same_files(
     site.follow(image, FURTHER)
     write()
     elsewhere = tmp_path / "elsewhere"
-    writer.write(store, elsewhere, site="prod", base_url="https://amis.example.org")
+    CatalogueWriter(store, elsewhere, site="prod", base_url="https://amis.example.org").write()
     assert files(elsewhere) == files(root)
 
 
@@ -296,7 +299,7 @@ def test_withdrawal_is_in_the_feed_until_it_is_restored(
 def test_worker_writes_the_publication_when_the_last_job_of_its_source_has_ended(
     site: Site, store: Store, root: Path
 ) -> None:
-    task = CatalogueTask(store, root, site="prod", base_url="")
+    task = CatalogueTask(CatalogueWriter(store, root, site="prod", base_url=""))
     image = site.build(1)
     site.publish(image, ends=False)
     task.write_if_changed()
@@ -316,18 +319,18 @@ def test_what_changes_while_the_worker_writes_is_written_next_time(
 ) -> None:
     image = site.build(1)
     site.publish(image)
-    really = writer.write
+    really = CatalogueWriter.write
 
-    def slowly(*arguments: Any, **options: Any) -> Written:
-        written = really(*arguments, **options)
+    def slowly(self: CatalogueWriter, *arguments: Any) -> Written:
+        written = really(self, *arguments)
         if not withdrawn:
             withdrawn.append(image.job)
             withdraw(image.job, reason="it does not boot", replacement=None)
         return written
 
     withdrawn: list[str] = []
-    monkeypatch.setattr(writer, "write", slowly)
-    task = CatalogueTask(store, root, site="prod", base_url="")
+    monkeypatch.setattr(CatalogueWriter, "write", slowly)
+    task = CatalogueTask(CatalogueWriter(store, root, site="prod", base_url=""))
     task.write_if_changed()
     task.write_if_changed()
     assert read(root / "latest.json") == {"latest": []}
@@ -374,7 +377,7 @@ def test_directory_that_cannot_be_written_is_told_with_what_to_do(
     site.publish(site.build(1))
     (tmp_path / "file").write_text("")
     with pytest.raises(CatalogueError, match=r"cannot write the catalogue.*file.*Not a directory"):
-        writer.write(store, tmp_path / "file/catalogue", site="prod", base_url="")
+        CatalogueWriter(store, tmp_path / "file/catalogue", site="prod", base_url="").write()
 
 
 def test_worker_writes_when_the_record_changed_and_tells_a_failure_once(
@@ -385,11 +388,11 @@ def test_worker_writes_when_the_record_changed_and_tells_a_failure_once(
     withdraw: Callable[..., None],
 ) -> None:
     caplog.set_level(logging.INFO)
-    task = CatalogueTask(store, root, site="prod", base_url="")
+    task = CatalogueTask(CatalogueWriter(store, root, site="prod", base_url=""))
     image = site.build(1)
     site.publish(image)
     root.write_text("in the way")
-    assert task.write_if_changed() == writer.INTERVAL
+    assert task.write_if_changed() == INTERVAL
     task.write_if_changed()
     assert caplog.text.count("cannot write the catalogue") == 1
     root.unlink()

@@ -1,3 +1,8 @@
+"""Answers as rows, tables and JSON, on terminals and pipes.
+
+Follows fedimg/cli/job_output.py.
+"""
+
 from __future__ import annotations
 
 import json

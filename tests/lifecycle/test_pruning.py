@@ -1,6 +1,6 @@
 """AMIs are deprecated, disabled and removed: fedimg.lifecycle.pruning and prune, on the lab.
 
-Follows fedimg/aws/retirement.py, fedimg/lifecycle/observation.py, fedimg/lifecycle/prune.py,
+Follows fedimg/aws/retirement.py, fedimg/lifecycle/observation.py, fedimg/lifecycle/retention.py,
 fedimg/store/prunings.py.
 """
 
@@ -23,11 +23,11 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
-from fedimg.lifecycle import observation, prune, targets, verify
+from fedimg.lifecycle import observation, retention, targets, verify
 from fedimg.lifecycle.decisions import Verdict
 from fedimg.lifecycle.problems import freed, problems
-from fedimg.lifecycle.prune import WorkerRetention
 from fedimg.lifecycle.pruning import Pruning
+from fedimg.lifecycle.retention import WorkerRetention
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
@@ -102,7 +102,7 @@ class Pruned:
     def ask(self, **options: Any) -> int:
         made = self.decisions(**options).made
         store = Prunings(self.site.store)
-        return len(store.ask(prune.requests(made), by="me", **options))
+        return len(store.ask(retention.requests(made), by="me", **options))
 
     def carry_out(self) -> None:
         carry_out(self.site)
@@ -594,7 +594,7 @@ def test_worker_by_itself_changes_at_most_so_many_a_day(pruned: Pruned) -> None:
     by_state = [row.state for row in site.rows(older)]
     assert sorted(by_state) == [rows.DISABLED] * 3 + [rows.PUBLIC]
     assert states(site, old) == {rows.PUBLIC}
-    assert {each.by for each in Prunings(site.store).all()} == {prune.BY_ITSELF}
+    assert {each.by for each in Prunings(site.store).all()} == {retention.BY_ITSELF}
 
 
 def test_status_tells_what_the_rules_would_free(pruned: Pruned) -> None:

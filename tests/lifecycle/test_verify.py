@@ -1,7 +1,7 @@
 """Record and EC2 are compared: fedimg.lifecycle.comparison, verify and repair, on the lab's EC2.
 
 Follows fedimg/aws/inventory.py, fedimg/aws/read_back.py, fedimg/lifecycle/comparison.py,
-fedimg/lifecycle/problems.py, fedimg/lifecycle/read_back.py, fedimg/lifecycle/repair.py,
+fedimg/lifecycle/problems.py, fedimg/lifecycle/disk_comparison.py, fedimg/lifecycle/repair.py,
 fedimg/store/verifications.py.
 """
 
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from fedimg.aws import tags
 from fedimg.config import Verify
 from fedimg.jobs.retries import RetrySchedule
-from fedimg.lifecycle import read_back, repair, verify
+from fedimg.lifecycle import disk_comparison, repair, verify
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.lifecycle.problems import problems, room
 from fedimg.lifecycle.verify import DailyVerification, RegionResult
@@ -255,12 +255,12 @@ def test_public_ami_recorded_as_private_is_hidden_by_a_repair(site: Site) -> Non
 
 def test_bytes_of_a_snapshot_are_those_that_koji_built(site: Site) -> None:
     image = site.publish()
-    readings = read_back.prepare(site.clients, site.rows(image)).readings
+    readings = disk_comparison.prepare(site.clients, site.rows(image)).readings
     assert [reading.row.region for reading in readings] == sorted(REGIONS)
     assert {reading.disk for reading in readings} == {DISK}
     # The block of zeros is left out.
     assert {len(reading.listing.blocks) for reading in readings} == {2}
-    assert [read_back.compare(site.clients, reading) for reading in readings] == [None, None]
+    assert [disk_comparison.compare(site.clients, reading) for reading in readings] == [None, None]
 
 
 @pytest.mark.parametrize("where", ["inside", "behind"])
@@ -274,8 +274,8 @@ def test_snapshot_with_other_bytes_is_reported(site: Site, where: str) -> None:
         connection.exec_driver_sql(
             f"UPDATE fedimg_amis SET disk_sha256 = '{sha256}', disk_length = {length}"
         )
-    (reading,) = read_back.prepare(site.clients, site.rows(image)).readings
-    difference = read_back.compare(site.clients, reading)
+    (reading,) = disk_comparison.prepare(site.clients, site.rows(image)).readings
+    difference = disk_comparison.compare(site.clients, reading)
     assert difference is not None
     assert (difference.kind, difference.id) == (Kind.BYTES, row.snapshot)
     assert ("behind byte" in difference.text) == (where == "behind")

@@ -7,6 +7,7 @@ fedimg/services/running_branches.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def test_region_in_trouble_costs_itself_alone_and_is_completed_when_it_is_back(
     fault: dict[str, Any] | None,
 ) -> None:
     image, limits = lab.image(), {**SETTINGS["limits"], "outage": 5}
-    with OwnAddress(tmp_path, GONE, lab.url) as own:
+    with closing(OwnAddress(tmp_path, GONE, lab.url)) as own:
         monkeypatch.setenv("AWS_DATA_PATH", own.environment["AWS_DATA_PATH"])
         if fault:
             own.open()

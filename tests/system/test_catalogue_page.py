@@ -65,7 +65,7 @@ def page(
     bad = site.build(4)
     site.publish(bad)
     withdraw(bad.job, reason=HOSTILE, replacement="Fedora-Cloud-Base-43-1.1.x86_64")
-    writer.write(store, tmp_path / "catalogue", site="prod", base_url="")
+    writer.CatalogueWriter(store, tmp_path / "catalogue", site="prod", base_url="").write()
     with served(tmp_path / "catalogue") as url:
         browser.get(url)
         wait(browser, lambda: status(browser).endswith("AMIs"))
@@ -214,7 +214,7 @@ def test_release_of_the_address_is_chosen_though_it_has_no_newest_ami(
 ) -> None:
     for job in [job for job in store.jobs() if "-44-" in job.image.name]:
         withdraw(job.job, reason="it does not boot", replacement=None)
-    writer.write(store, tmp_path / "catalogue", site="prod", base_url="")
+    writer.CatalogueWriter(store, tmp_path / "catalogue", site="prod", base_url="").write()
     browser.get("about:blank")
     browser.get(f"{page}#release=44&all=1")
     wait(browser, lambda: status(browser) == "4 AMIs")
