@@ -217,8 +217,7 @@ _REHEARSED_COST = ("instance_hours", "blocks", "once", "currency")
 
 def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
     """Render what a rehearsal did: a row for each step with its seconds, and the cost if known."""
-    total = sum(seconds for _, seconds in done.steps)
-    rows = [*done.steps, ("in all", total)]
+    rows = [*done.steps, ("in all", done.seconds)]
     value = {
         "job": done.job,
         "region": done.plan.origin,
@@ -228,7 +227,7 @@ def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
             for each in done.booted
         ],
         "steps": [{"step": step, "seconds": round(seconds, 1)} for step, seconds in done.steps],
-        "seconds": round(total, 1),
+        "seconds": round(done.seconds, 1),
         "removed": done.removed,
         # Nothing stays, so that there is no monthly cost.
         **({"cost": {each: getattr(cost, each) for each in _REHEARSED_COST}} if cost else {}),

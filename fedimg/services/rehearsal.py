@@ -14,12 +14,16 @@ from fedimg.aws.plan import Plan
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Disk, RawImage
-from fedimg.progress import CheckResult
+from fedimg.progress import REHEARSED, CheckResult
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.site import Site
 
 #: The source of a rehearsed image: no job has it, so that nobody takes the one for the other.
 _SOURCE = "url-rehearsal"
+#: How the steps of boot checks begin.
+_BOOT_CHECK = "boot-check"
+#: The steps in which a job would publish.
+_NOT_DONE = ("publish", REHEARSED)
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,17 @@ class BootedAMI:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The result of a rehearsal. `steps` are the seconds that each step took, in their order."""
+    """The result of a rehearsal. `steps` are the seconds that each step took, as they ended.
+
+    The boot checks, one for each virtualization type, run beside each other.
+    """
 
     plan: Plan
     job: str
     amis: Sequence[AMI]
     booted: Sequence[BootedAMI]
     steps: Sequence[tuple[str, float]]
+    seconds: float
     disk: Disk | None
     removed: int
 
@@ -58,6 +66,7 @@ def rehearse(
     Raises EC2ServiceException, EC2UtilityException or EC2TestException as an upload does, and
     Cancelled when `stop` is set.
     """
+    began = time.monotonic()
     rehearsed = replace(image, source=f"{_SOURCE}-{secrets.token_hex(5)}")
     private = replace(site, settings=_in_region(site.settings, region), publish=False)
     observer = _Observer(tell)
@@ -75,6 +84,7 @@ def rehearse(
         [ami for amis in result.published.values() for ami in amis],
         observer.booted,
         observer.steps,
+        time.monotonic() - began,
         observer.disk(),
         removed,
     )
@@ -127,6 +137,7 @@ class _Observer:
     steps: list[tuple[str, float]] = field(default_factory=list)
     booted: list[BootedAMI] = field(default_factory=list)
     _disk: Disk | None = None
+    _boots: dict[str, float] = field(default_factory=dict)
     _step: str = ""
     _since: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -167,10 +178,14 @@ class _Observer:
 
     def test_started(self, ami: AMI) -> None:
         """Tell that an AMI boots."""
+        self._boots[ami.id] = time.monotonic()
         self.tell(f"booting {ami.id} ({ami.type})")
 
     def test_completed(self, ami: AMI, checks: Sequence[CheckResult]) -> None:
         """Tell what the checks found."""
+        seconds = time.monotonic() - self._boots[ami.id]
+        with self._lock:
+            self.steps.append((f"boot check of {ami.type}", seconds))
         self.booted.append(BootedAMI(ami, checks))
         for check in checks:
             self.tell(f"check {check.name}: {check.state} after {check.seconds:.1f} s")
@@ -198,7 +213,11 @@ class _Observer:
         error: str | None = None,
         needs: int = 0,
     ) -> None:
-        """Note the step, and tell what it waits for."""
-        self.step(step)
+        """Note the step, and tell what it waits for.
+
+        The boot checks, which go on beside the others, are timed one by one.
+        """
+        if not step.startswith(_BOOT_CHECK):
+            self.step("" if step in _NOT_DONE else step)
         if error or detail:
             self.tell(f"{step}: {error or detail}")

@@ -42,8 +42,8 @@ def test_rehearsal_tells_steps_and_seconds_and_leaves_no_trace(
     assert process.returncode == 0, err
     answer = json.loads(out)
     steps = [each["step"] for each in answer["steps"]]
-    assert {"write", "register", "rehearsed", "clean-up"} <= set(steps)
-    assert answer["seconds"] >= sum(each["seconds"] for each in answer["steps"]) - 1
+    assert {"write", "register", "waiting for the boot check", "clean-up"} <= set(steps)
+    assert answer["seconds"] >= max(each["seconds"] for each in answer["steps"])
     assert answer["amis"]
     # The demo's configuration has no prices: the quantities are told.
     assert answer["cost"]["instance_hours"] > 0
