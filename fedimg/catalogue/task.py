@@ -50,11 +50,10 @@ class CatalogueTask:
         self._written, self._unsigned = changed, bool(problem)
         if written.files:
             _log.info(
-                "wrote %d files of the catalogue in %s: %d images, %d AMIs",
+                "wrote %d files of the catalogue in %s, which tells of %s",
                 written.files,
                 self._writer.root,
-                written.images,
-                written.amis,
+                written,
             )
         return INTERVAL
 

@@ -51,6 +51,9 @@ class Written:
     images: int
     amis: int
 
+    def __str__(self) -> str:
+        return f"{_count(self.images, 'image')} and {_count(self.amis, 'AMI')}"
+
 
 class CatalogueWriter:
     """Writes a site's catalogue into a directory.

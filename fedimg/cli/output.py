@@ -402,15 +402,9 @@ def moved(counts: Moved, database: str) -> Answer:
 
 def catalogued(written: Written, directory: Path) -> Answer:
     """Render the answer of `catalogue`: how many files were written, and what they tell of."""
-    text = (
-        f"wrote {written.files} files in {directory}, which tell of {written.images} images and "
-        f"{written.amis} AMIs"
-    )
+    text = f"wrote {written.files} files of the catalogue in {directory}, which tells of {written}"
     if not written.files:
-        text = (
-            f"the catalogue in {directory} tells of {written.images} images and {written.amis} "
-            "AMIs already"
-        )
+        text = f"the catalogue in {directory} tells of {written} already"
     return Answer({"directory": str(directory), **asdict(written)}, [[text]], [Text(text)])
 
 

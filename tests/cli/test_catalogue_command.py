@@ -20,7 +20,7 @@ def test_catalogue_is_written_where_the_option_says(
     publish(store)
     result = run("catalogue", "--out", str(tmp_path / "out"))
     assert result.exit_code == 0
-    assert f" files in {tmp_path / 'out'}, which tell of 1 images and 1 AMIs" in result.stdout
+    assert f" in {tmp_path / 'out'}, which tells of 1 image and 1 AMI\n" in result.stdout
     again = run("--json", "catalogue", "--out", str(tmp_path / "out"))
     assert json.loads(again.stdout) == {
         "directory": str(tmp_path / "out"),
