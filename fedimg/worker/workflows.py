@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from fedimg.aws import cleanup, regions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS
-from fedimg.aws.client.waiter import Waiter
-from fedimg.config import Limits, Settings
+from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
 from fedimg.images import AMI, AMIType, RawImage, Virtualization
 from fedimg.intake import image_selection
@@ -31,7 +29,7 @@ from fedimg.jobs.retries import RetrySchedule
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.process.abort import end_exhausted
 from fedimg.process.log_context import log_fields
-from fedimg.progress import AWAY, CONTINUED, LEFT_OUT, NO_ROOM, OVER_QUOTA, PUBLIC
+from fedimg.progress import AWAY, CONTINUED, LEFT_OUT, OVER_QUOTA, PUBLIC
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
 from fedimg.services.region_addition import RegionAddition
@@ -41,6 +39,7 @@ from fedimg.store.rows import PUBLIC as PUBLIC_AMI
 from fedimg.store.rows import RegionRow
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
+from fedimg.worker.job_cleanup import UNCLEAN, JobCleanup
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Registry
 
@@ -48,10 +47,6 @@ from fedimg.worker.registry import Registry
 _LOGGED_LINES = 30
 #: Polling interval for a run that another worker has stopped, in seconds.
 _STOP_POLL_SECONDS = 0.5
-#: How the line about a failed clean-up begins in a job's error.
-_UNCLEAN = "clean-up failed: "
-#: What is kept of a job in a region where it waits for room.
-_KEPT = (cleanup.IMAGE, cleanup.SNAPSHOT)
 
 _log = logging.getLogger(__name__)
 
@@ -95,9 +90,7 @@ class Workflows:
         self._age_exemptions = AgeExemptions(store)
         self._entry_images = EntryImages(store)
         self._active: dict[tuple[str, int], _ActiveRun] = {}
-        # Jobs whose first run this process has done from its start to its end, and the regions
-        # where their snapshot may have been copied twice.
-        self._undisturbed: dict[str, set[str]] = {}
+        self._cleanup = JobCleanup(settings, store, clients, self._outages)
         self._steps = DurableSteps(gate)
         #: When set, intake stops to wait for Koji and for composes, and jobs for the hold's end.
         self.stopping = threading.Event()
@@ -235,7 +228,7 @@ class Workflows:
                 later, unknown = bool(reasons), False
                 _log.info("job %s: %s", job, state)
             if run == attempt == 1:
-                self._undisturbed[job] = doubted
+                self._cleanup.undisturbed[job] = doubted
             self._steps.run(
                 "finish",
                 lambda: self._queue.finish(
@@ -288,10 +281,10 @@ class Workflows:
             time.sleep(_STOP_POLL_SECONDS)
         again = later or self._store.failed_unknown(job, run)
         problem = self._steps.run(
-            "clean", lambda: self._clean_with_retries(job, state, count, again)
+            "clean", lambda: self._cleanup.run(job, state, count=count, again=again)
         )
-        self._undisturbed.pop(job, None)
-        before = [line for line in (error or "").splitlines() if not line.startswith(_UNCLEAN)]
+        self._cleanup.undisturbed.pop(job, None)
+        before = [line for line in (error or "").splitlines() if not line.startswith(UNCLEAN)]
         reason = "\n".join([*before, *([problem] if problem else [])])
 
         def end() -> None:
@@ -350,17 +343,6 @@ class Workflows:
             what = "is available again" if each.step == AWAY else "has room for its AMIs"
             _log.info("job %s: continues when %s %s", job, each.region, what)
 
-    def _keeps(self, job: str, state: str, count: int, again: bool) -> set[str]:
-        """Return the regions where what a job made is kept, as it waits there for room.
-
-        A failed run keeps it if the job is retried `again`.
-        """
-        row = self._store.job(job)
-        waits = state == "incomplete" or (state == "failed" and again)
-        if row is None or not waits or count or self._store.withdrawn(row.image):
-            return set()
-        return {each.region for each in row.regions if each.step in (NO_ROOM, OVER_QUOTA)}
-
     def _unavailable_regions(self, job: str) -> list[str]:
         """Return the job's regions that can only be cleaned up after their outages."""
         row = self._store.job(job)
@@ -376,121 +358,6 @@ class Workflows:
                 detail = "'fedimg cleanup' lists what the job may have left there"
                 self._store.set_region(job, each.region, step=LEFT_OUT, detail=detail)
 
-    def _clean_with_retries(self, job: str, state: str, count: int, again: bool) -> str | None:
-        """Clean up, repeatedly while that fails for `limits.settle` s; return the last error."""
-        limits = _without_outage(self._settings.ec2.limits)
-        problems: list[str] = []
-
-        def clean() -> bool | None:
-            problem = self._clean(job, state, self._keeps(job, state, count, again))
-            problems[:] = [problem] if problem else []
-            return None if problem else True
-
-        with suppress(EC2ServiceException):
-            Waiter(limits, threading.Event()).until(
-                clean, what="the job's clean-up", limit=limits.settle
-            )
-        return problems[0] if problems else None
-
-    def _clean(self, job: str, state: str, kept: Collection[str]) -> str | None:
-        """Remove what the job left, but for images and snapshots in the regions `kept`.
-
-        Return why that failed, or None.
-        """
-        ec2 = self._settings.ec2
-        row = self._store.job(job)
-        steps = {region.region: region.step for region in (row.regions if row else ())}
-        spared: set[str] = set()
-        if state == "failed" and ec2.keep_failed_amis:
-            spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
-        if state == "failed" and ec2.keep_failed_instances:
-            spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
-        private = [ami for ami in self._store.amis() if ami.job == job and not ami.public]
-        problems: list[Exception] = []
-
-        def unseen(error: EC2ServiceException) -> None:
-            # Collected, as an error in one region must not keep resources alive in another.
-            if regions.is_selected(error.region, ec2):
-                problems.append(error)
-            else:
-                _log.warning(
-                    "job %s: cannot clean up in a region where fedimg no longer publishes; 'fedimg "
-                    "cleanup' lists what may be left there: %s",
-                    job,
-                    error,
-                )
-
-        try:
-            leftovers = cleanup.leftovers(
-                self._clients,
-                self._settings.site,
-                # An unavailable region is cleaned up after its outage.
-                sorted(name for name in {ec2.origin, *steps} if not self._outages.away(name)),
-                job=job,
-                resource_types=lambda region: self._may_hold(job, region, steps.get(region)),
-                recorded=cleanup.recorded(private),
-                # EC2 may still show a resource as private that became public a moment ago.
-                published=self._store.ever_public(job),
-                unseen=unseen,
-            )
-            cleanup.remove(
-                self._clients,
-                Waiter(_without_outage(ec2.limits), threading.Event()),
-                [
-                    item
-                    for item in leftovers
-                    if item.resource_type not in spared
-                    and not (item.region in kept and item.resource_type in _KEPT)
-                ],
-                limit=ec2.limits.instance_gone,
-                removed=self._removed,
-            )
-        except Exception as error:
-            if exhausted(error):
-                raise
-            # Any error is recorded, as the job has to end, and its error has to tell the reason.
-            problems.append(error)
-        if not problems:
-            self._forget_removed(job, spared, kept)
-            return None
-        told = "; ".join(map(_told, problems)).replace("\n", " ")
-        text = f"{_UNCLEAN}{told}; run 'fedimg cleanup'"
-        _log.error("job %s: %s", job, text)
-        return text
-
-    def _may_hold(self, job: str, region: str, step: str | None) -> Collection[str]:
-        """Return the types of the resources that the job can have left in a region at this step.
-
-        After a crash, a retry, or a change of the origin between two runs these are all types;
-        otherwise the fewest, to save calls to EC2.
-        """
-        ec2 = self._settings.ec2
-        if job not in self._undisturbed or region in (ec2.origin, *ec2.test.regions):
-            return cleanup.RESOURCE_TYPES
-        if step != PUBLIC:
-            return (cleanup.IMAGE, cleanup.SNAPSHOT)
-        # In a region whose AMIs are public, only a second copy of the snapshot can be left.
-        return (cleanup.SNAPSHOT,) if region in self._undisturbed[job] else ()
-
-    def _forget_removed(self, job: str, spared: set[str], kept: Collection[str]) -> None:
-        """Forget the job's AMIs that a clean-up removed, also before a crash."""
-        published = self._store.ever_public(job)
-        for ami in self._store.amis():
-            if ami.region in kept:
-                continue
-            if self._outages.away(ami.region) or not regions.is_selected(
-                ami.region, self._settings.ec2
-            ):
-                # The clean-up may have skipped this region.
-                continue
-            if ami.job == job and ami.ami not in published and cleanup.IMAGE not in spared:
-                self._store.forget_ami(ami.ami, ami.region)
-
-    def _removed(self, item: cleanup.Leftover) -> None:
-        _log.info("job %s: removed %s %s in %s", item.job, item.resource_type, item.id, item.region)
-        if item.resource_type == cleanup.IMAGE:
-            self._store.forget_ami(item.id, item.region)
-
     @contextmanager
     def _working_on(self, job: str, run: int) -> Iterator[threading.Event]:
         active = self._active[job, run] = _ActiveRun()
@@ -502,11 +369,6 @@ class Workflows:
             self._registry.end(self._name, job, run)
             del self._active[job, run]
             active.ended.set()
-
-
-def _without_outage(limits: Limits) -> Limits:
-    """Shorten the wait for an unavailable region: a clean-up is repeated after the outage."""
-    return limits.model_copy(update={"outage": limits.settle})
 
 
 def _told(error: Exception) -> str:

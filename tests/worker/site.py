@@ -33,7 +33,7 @@ from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI, AMIType, Virtualization
 from fedimg.services.ec2 import Result
-from fedimg.worker import process, workflows
+from fedimg.worker import job_cleanup, process, workflows
 
 state = Path(sys.argv[1])
 
@@ -104,7 +104,7 @@ def leftovers(clients, site, regions, *, job, **more):
     return []
 
 
-workflows.cleanup.leftovers = leftovers
+job_cleanup.cleanup.leftovers = leftovers
 settings = Settings.model_validate(
     {
         "state_directory": state,

@@ -1,4 +1,7 @@
-"""Runs, retries, clean-ups and holds in whole workers; a stand-in replaces EC2Service."""
+"""Runs, retries, clean-ups and holds in whole workers; a stand-in replaces EC2Service.
+
+Follows fedimg/worker/workflows.py, fedimg/worker/job_cleanup.py.
+"""
 
 import signal
 
