@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 #: Memory limit of a process, in bytes: it needs 23 MB for itself, and holds at most
-#: fedimg.ssh.connection.LARGEST_OUTPUT of an instance's output.
+#: fedimg.ssh.session.LARGEST_OUTPUT of an instance's output.
 MEMORY = 256 * 1024 * 1024
 #: Polling interval for a cancellation, in seconds.
 POLL_SECONDS = 0.2

@@ -22,6 +22,7 @@ from fedimg.ssh.protocol import (
     GRACE,
     OUT_OF_MEMORY,
     Command,
+    GaveUp,
     Lines,
     LoggedIn,
     Login,
@@ -45,7 +46,7 @@ def main() -> None:
     # paramiko imports invoke, if it is installed, for commands of SSH configuration files: that
     # takes half of this process's start time, and a quarter of its memory.
     sys.modules["invoke"] = None  # type: ignore[assignment]
-    from fedimg.ssh import connection
+    from fedimg.ssh import connection, keys
 
     requests = sys.stdin.buffer
     _send(Ready())
@@ -54,8 +55,8 @@ def main() -> None:
     _limit(resource.RLIMIT_DATA, login.memory)
     try:
         _end_after(login.limit)
-        keys = connection.keys(login.host_key, login.client_key)
-        session = connection.connect(login.address, login.port, login.user, keys, login.limit)
+        pair = keys.parse(login.host_key, login.client_key)
+        session = connection.connect(login.address, login.port, login.user, pair, login.limit)
         signal.alarm(0)
         _send(LoggedIn())
         while message := requests.readline():
@@ -65,7 +66,7 @@ def main() -> None:
             finished = session.run(command, stdin, lambda lines: _send(Lines(lines)))
             signal.alarm(0)
             _send(finished)
-    except connection.GaveUp as gave_up:
+    except GaveUp as gave_up:
         _send(gave_up.failed)
     except MemoryError:
         # Exit at once: a message, or an orderly end of the threads, would take memory.

@@ -106,6 +106,14 @@ class Failed:
     kind: Literal["failed"] = "failed"
 
 
+class GaveUp(Exception):
+    """The login failed, or a command did not end by itself; `failed` says why."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.problem)
+        self.failed = failed
+
+
 Reply = Ready | LoggedIn | Lines | Finished | Failed
 
 

@@ -1,6 +1,7 @@
 """Logins and commands over SSH, against real and misbehaving servers.
 
-Follows fedimg/ssh/output.py, fedimg/ssh/process.py, fedimg/ssh/protocol.py.
+Follows fedimg/ssh/bounded_socket.py, fedimg/ssh/output.py, fedimg/ssh/process.py,
+fedimg/ssh/protocol.py, fedimg/ssh/session.py.
 """
 
 import asyncio

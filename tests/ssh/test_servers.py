@@ -3,7 +3,7 @@
 The key is there from the start, comes late, or never comes; OpenSSH 10.0 shuts out who is refused
 too often.
 
-Follows fedimg/ssh/connection.py.
+Follows fedimg/ssh/connection.py, fedimg/ssh/keys.py, fedimg/ssh/login.py.
 """
 
 from __future__ import annotations
