@@ -6,7 +6,6 @@ It is an Ed25519 key, in an unencrypted PKCS #8 file that only its owner can rea
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner
 
 from fedimg.catalogue.errors import CatalogueError
+from fedimg.process import private_file
+from fedimg.process.private_file import NotPrivate
 
 _MODE = 0o600
 #: The longest file that is read, in bytes; a key has about 120.
@@ -35,23 +36,12 @@ def read(path: Path) -> CryptoSigner:
     holds no Ed25519 key.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
+        content = private_file.read(path, "the catalogue's signing key", most=_MOST_BYTES)
+    except NotPrivate as error:
         raise CatalogueError(
-            f"cannot read the catalogue's signing key {path}: {error.strerror}; "
-            "'fedimg keygen' makes one"
+            f"{error}; 'fedimg keygen' makes one, and 'fedimg keygen --rotate' replaces one that "
+            "others could read"
         ) from error
-    with os.fdopen(file, "rb") as opened:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise CatalogueError(f"the catalogue's signing key {path} is not a file")
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & ~_MODE:
-            raise CatalogueError(
-                f"the catalogue's signing key {path} is not read, since others may know it: make "
-                f"it the worker's user's own (chown), with chmod 600; replace it with 'fedimg "
-                "keygen --rotate' if others could read it"
-            )
-        content = opened.read(_MOST_BYTES)
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
