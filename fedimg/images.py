@@ -21,6 +21,8 @@ RAW_SUFFIX = ".raw.xz"
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 #: Types of root volumes, by EC2's names.
 VOLUME_TYPES = ("standard", "gp2", "gp3")
+#: The end of an AMI type's text, if its snapshot is encrypted with a key of the site's.
+ENCRYPTED = "encrypted"
 #: Largest size of a file, in bytes: EC2's largest volume, 64 TiB.
 LARGEST = 2**46
 # Most characters of a job's name: resources are tagged with it, and EC2 limits a tag's value.
@@ -51,6 +53,10 @@ class Virtualization(StrEnum):
 
     HVM = "hvm"
     PARAVIRTUAL = "paravirtual"
+
+
+#: The parts of AMI types' texts, each of which stands for all types that have it.
+TYPE_PARTS = (*map(str, Virtualization), *VOLUME_TYPES, ENCRYPTED)
 
 
 @dataclass(frozen=True)
@@ -155,13 +161,28 @@ class RawImage:
 
 @dataclass(frozen=True, order=True)
 class AMIType:
-    """A virtualization type and a volume type, such as `hvm-gp2`."""
+    """A virtualization type and a volume type, such as `hvm-gp2` or `hvm-gp2-encrypted`.
+
+    AMIs of an encrypted type are made from an encrypted snapshot, and are never public.
+    """
 
     virtualization: Virtualization
     volume_type: str
+    encrypted: bool = False
 
     def __str__(self) -> str:
-        return f"{self.virtualization}-{self.volume_type}"
+        return f"{self.virtualization}-{self.storage}"
+
+    @property
+    def storage(self) -> str:
+        """Return the type's text behind the virtualization, such as `gp2` or `gp2-encrypted`."""
+        return f"{self.volume_type}-{ENCRYPTED}" if self.encrypted else self.volume_type
+
+    @property
+    def names(self) -> set[str]:
+        """Return the type's text, and the parts of it that stand for all types that have them."""
+        parts = {str(self), str(self.virtualization), self.volume_type}
+        return parts | ({ENCRYPTED} if self.encrypted else set())
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, handler: GetCoreSchemaHandler) -> Any:
@@ -177,10 +198,14 @@ class AMIType:
     @classmethod
     def parse(cls, text: str) -> AMIType:
         """Parse a type such as `hvm-gp2`. Raises ValueError for an invalid one."""
-        virtualization, _, volume_type = text.partition("-")
+        virtualization, _, storage = text.partition("-")
+        volume_type = storage.removesuffix(f"-{ENCRYPTED}")
         if volume_type not in VOLUME_TYPES:
-            raise ValueError(f"AMI type {quoted(text)} does not end in {' or '.join(VOLUME_TYPES)}")
-        return cls(Virtualization(virtualization), volume_type)
+            raise ValueError(
+                f"AMI type {quoted(text)} does not end in {' or '.join(VOLUME_TYPES)}, or in one "
+                f"of them and -{ENCRYPTED}"
+            )
+        return cls(Virtualization(virtualization), volume_type, storage != volume_type)
 
 
 @dataclass(frozen=True)

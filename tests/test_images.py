@@ -164,19 +164,31 @@ def test_architecture_that_ec2_cannot_run_is_refused(name):
 
 @pytest.mark.parametrize("virtualization", Virtualization)
 @pytest.mark.parametrize("volume_type", ["standard", "gp2", "gp3"])
-def test_ami_type_is_read_as_it_is_written(virtualization, volume_type):
-    kind = AMIType(virtualization, volume_type)
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_ami_type_is_read_as_it_is_written(virtualization, volume_type, encrypted):
+    kind = AMIType(virtualization, volume_type, encrypted)
     assert AMIType.parse(str(kind)) == kind
 
 
-@pytest.mark.parametrize("text", ["", "hvm", "hvm-", "xen-gp2", "gp2", "hvm-io1", "hvm-gp2-0"])
+def test_parts_of_an_ami_type_stand_for_all_types_that_have_them():
+    kind = AMIType(Virtualization.HVM, "gp3", encrypted=True)
+    assert str(kind) == "hvm-gp3-encrypted"
+    assert kind.names == {"hvm-gp3-encrypted", "hvm", "gp3", "encrypted"}
+    assert AMIType(Virtualization.HVM, "gp3").names == {"hvm-gp3", "hvm", "gp3"}
+    assert sorted([kind, AMIType(Virtualization.HVM, "gp3")])[1] == kind
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hvm", "hvm-", "xen-gp2", "gp2", "hvm-io1", "hvm-gp2-0", "hvm-encrypted"]
+)
 def test_unknown_ami_type_is_refused(text):
     with pytest.raises(ValueError):
         AMIType.parse(text)
 
 
-def test_ami_survives_json():
-    kind = AMIType(Virtualization.HVM, "gp3")
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_ami_survives_json(encrypted):
+    kind = AMIType(Virtualization.HVM, "gp3", encrypted)
     ami = AMI("ami-0123456789abcdef0", "Fedora", "us-east-1", kind, "snap-0123456789abcdef0")
     assert from_record(AMI, as_record(ami)) == ami
 

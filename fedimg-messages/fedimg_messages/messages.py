@@ -73,10 +73,10 @@ class FedimgMessage(Message):
                 lines.append(f"{name}: {self.body[key]}")
         extra = self.body["extra"]
         if self.ami is not None:
-            lines.append(
-                f"AMI: {self.ami} ({extra.get('virt_type')}, {extra.get('vol_type')}) "
-                f"in {self.region}"
-            )
+            kind = f"{extra.get('virt_type')}, {extra.get('vol_type')}"
+            if extra.get("encrypted"):
+                kind += ", encrypted"
+            lines.append(f"AMI: {self.ami} ({kind}) in {self.region}")
         for check in extra.get("checks", ()):
             lines.append(f"Check {check['name']}: {'passed' if check['passed'] else 'failed'}")
         if "data" in extra:

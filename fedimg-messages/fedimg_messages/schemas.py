@@ -29,6 +29,13 @@ _AMI: dict[str, Schema] = {
     "virt_type": {"type": "string", "enum": ["hvm", "paravirtual"]},
     "vol_type": _text("The type of the root volume, such as gp2"),
 }
+#: Where it is not there, the AMI's snapshot is not encrypted.
+_ENCRYPTED: dict[str, Schema] = {
+    "encrypted": {
+        "type": "boolean",
+        "description": "Whether the AMI's snapshot is encrypted with a key of the site's",
+    }
+}
 _DATA = {"data": _text("The end of the output of a failure, at most 32 KiB")}
 _CHECK: Schema = {
     "type": "object",
@@ -54,7 +61,11 @@ def _body(topic: str, description: str, destination: Schema, extra: Schema, *key
 
 
 def _extra(properties: dict[str, Schema], *required: str) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(required)}
+    return {
+        "type": "object",
+        "properties": properties | _ENCRYPTED,
+        "required": list(required),
+    }
 
 
 UPLOAD = _body(

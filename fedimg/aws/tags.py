@@ -152,11 +152,11 @@ def _seconds(text: str) -> float | None:
 
 
 def ami_name(image: str, ami_type: AMIType, region: str, number: int) -> str:
-    """Return `<image>-<virt>-<region>-<volume type>-<n>`, shortened to EC2's limit.
+    """Return `<image>-<virt>-<region>-<volume type>[-encrypted]-<n>`, shortened to EC2's limit.
 
     An example is `Fedora-Cloud-Base-28-1.1.x86_64-hvm-us-east-2-standard-0`.
     """
-    end = f"-{ami_type.virtualization}-{region}-{ami_type.volume_type}-{number}"
+    end = f"-{ami_type.virtualization}-{region}-{ami_type.storage}-{number}"
     start = _NOT_IN_A_NAME.sub("-", image)
     room = _NAME_LENGTH - len(end)
     if len(start) > room:

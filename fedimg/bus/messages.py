@@ -100,12 +100,13 @@ def image_delete(image: RawImage, ami: AMI) -> Message:
 
 
 def of_ami(ami: AMI) -> Message:
-    """Return the fields of `extra` that describe an AMI."""
-    return {
+    """Return the fields of `extra` that describe an AMI; `encrypted` is there if it is true."""
+    fields: Message = {
         "id": ami.id,
         "virt_type": str(ami.type.virtualization),
         "vol_type": ami.type.volume_type,
     }
+    return fields | ({"encrypted": True} if ami.type.encrypted else {})
 
 
 def of_check(check: CheckResult) -> Message:

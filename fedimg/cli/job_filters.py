@@ -53,16 +53,15 @@ def refuse_unknown_region(region: str, known: Collection[str]) -> None:
 
 
 def refuse_unknown_type(name: str) -> None:
-    """Raise CommandRefused if a name is no AMI type, nor half of one."""
-    from fedimg.images import VOLUME_TYPES, AMIType, Virtualization
+    """Raise CommandRefused if a name is no AMI type, nor a part of one."""
+    from fedimg.images import TYPE_PARTS, AMIType
 
-    halves = [*map(str, Virtualization), *VOLUME_TYPES]
-    if name in halves:
+    if name in TYPE_PARTS:
         return
     try:
         AMIType.parse(name)
     except ValueError:
-        _refuse("AMI type", name, halves)
+        _refuse("AMI type", name, TYPE_PARTS)
 
 
 def refuse_unknown_ami_state(state: str) -> None:

@@ -154,7 +154,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
             row.ami,
             row.architecture,
             row.virt_type,
-            row.volume_type,
+            row.type.storage,
             row.state,
             row.snapshot,
             row.name,
@@ -172,7 +172,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
                 row.ami,
                 row.architecture,
                 row.virt_type,
-                row.volume_type,
+                row.type.storage,
                 Text(row.state, style="green" if row.public else "dim"),
             )
         page += [Text(job_name, style="bold"), table]
@@ -188,7 +188,7 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
     """
     rows = [
         {"region": region, "name": name, "virt_type": ami_type.virtualization}
-        | {"volume_type": ami_type.volume_type}
+        | {"volume_type": ami_type.volume_type, "encrypted": ami_type.encrypted}
         for region, names in plan.names(image).items()
         for name, ami_type in zip(names, plan.types[region], strict=True)
     ]
@@ -201,7 +201,11 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
         "left_out": [{"region": name, "reason": why} for name, why in plan.left_out.items()],
         **({"cost": asdict(cost)} if cost else {}),
     }
-    lines = [[row["region"], row["virt_type"], row["volume_type"], row["name"]] for row in rows]
+    lines = [
+        [region, str(ami_type.virtualization), ami_type.storage, name]
+        for region, names in plan.names(image).items()
+        for name, ami_type in zip(names, plan.types[region], strict=True)
+    ]
     lines += [[region, "-", "-", reason] for region, reason in plan.left_out.items()]
     table = table_of("Region", "AMI types", "Left out")
     for region in {**plan.types, **plan.left_out}:

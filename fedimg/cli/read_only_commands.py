@@ -103,7 +103,9 @@ def amis(
     arch: Annotated[str | None, typer.Option(help="x86_64 or aarch64.")] = None,
     ami_type: Annotated[
         str | None,
-        typer.Option("--type", help="An AMI type, such as hvm-gp2, or half of one: hvm or gp2."),
+        typer.Option(
+            "--type", help="An AMI type, such as hvm-gp2, or part of one: hvm, gp2 or encrypted."
+        ),
     ] = None,
     state: Annotated[
         str | None, typer.Option(help="A state of AMIs, such as public, withdrawn or unknown.")
@@ -129,7 +131,7 @@ def amis(
         and region in (None, row.region)
         and architecture in (None, row.architecture)
         and state in (None, row.state)
-        and ami_type in (None, row.virt_type, row.volume_type, f"{row.virt_type}-{row.volume_type}")
+        and (ami_type is None or ami_type in row.type.names)
     ]
     call.output.answer(output.amis(rows))
     return ExitCode.OK

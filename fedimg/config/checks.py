@@ -77,8 +77,7 @@ class Check(Section):
 
     def applies(self, ami_type: AMIType, architecture: Architecture) -> bool:
         """Return whether the check is for AMIs of this type and architecture."""
-        names = {str(ami_type), str(ami_type.virtualization), ami_type.volume_type}
         architectures = [Architecture.from_koji(name) for name in self.architectures]
-        return (not self.types or bool(names & set(self.types))) and (
+        return (not self.types or bool(ami_type.names & set(self.types))) and (
             not architectures or architecture in architectures
         )

@@ -36,6 +36,12 @@ class AMIs(Section):
     )
 
     @model_validator(mode="after")
+    def _no_encrypted_types(self) -> AMIs:
+        if encrypted := [str(each) for each in self.types if each.encrypted]:
+            raise ValueError(f"AMIs of the type {encrypted[0]} cannot be made: name no such type")
+        return self
+
+    @model_validator(mode="after")
     def _tpm_needs_uefi(self) -> AMIs:
         if self.tpm and self.boot_mode != "uefi":
             raise ValueError('tpm = true needs boot_mode = "uefi": EC2 rejects any other boot mode')

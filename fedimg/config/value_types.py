@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
-from fedimg.images import VOLUME_TYPES, AMIType, Virtualization
+from fedimg.images import TYPE_PARTS, AMIType
 from fedimg.untrusted import patterns
 
 
@@ -55,7 +55,7 @@ def _source_range(text: str) -> str:
 
 
 def _checked_type(text: str) -> str:
-    if text not in (*map(str, Virtualization), *VOLUME_TYPES):
+    if text not in TYPE_PARTS:
         AMIType.parse(text)
     return text
 

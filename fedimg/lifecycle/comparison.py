@@ -25,6 +25,7 @@ _PENDING = {
     rows.DISABLING: "it is not disabled yet",
     rows.DELETING: "it is not removed yet",
 }
+_ENCRYPTION = {True: "encrypted", False: "not encrypted"}
 
 
 class Kind(StrEnum):
@@ -173,16 +174,15 @@ def _of_attributes(row: AMIRow, image: Mapping[str, Any]) -> Iterator[tuple[Kind
     if made_from != {row.snapshot}:
         others = ", ".join(sorted(made_from)) or "no snapshot"
         yield Kind.OTHER_SNAPSHOT, row.ami, f"it is made from {others}, recorded is {row.snapshot}"
-    types = {
-        str(mapping["Ebs"].get("VolumeType", ""))
-        for mapping in image.get("BlockDeviceMappings", ())
-        if "Ebs" in mapping
-    }
+    disks = [each["Ebs"] for each in image.get("BlockDeviceMappings", ()) if "Ebs" in each]
+    types = {str(disk.get("VolumeType", "")) for disk in disks}
+    encrypted = {_ENCRYPTION[bool(disk.get("Encrypted"))] for disk in disks}
     for what, shown, recorded in (
         ("name", image.get("Name", ""), row.name),
         ("architecture", image.get("Architecture", ""), row.architecture),
         ("virtualization type", image.get("VirtualizationType", ""), row.virt_type),
         ("volume type", ", ".join(sorted(types)), row.volume_type),
+        ("snapshot", ", ".join(sorted(encrypted)), _ENCRYPTION[row.encrypted]),
     ):
         if shown != recorded:
             text = f'its {what} is "{shown}", recorded is "{recorded}"'

@@ -171,7 +171,7 @@ def _public(
 
 
 def _place(row: AMIRow, known: Edition) -> _Place:
-    return known.series, row.architecture, row.virt_type, row.volume_type, row.region
+    return known.series, row.architecture, row.virt_type, row.type.storage, row.region
 
 
 def _decide(

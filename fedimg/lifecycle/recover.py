@@ -20,7 +20,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.inventory import Inventory
 from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import RAW_SUFFIX, Architecture, Disk, RawImage, in_url
+from fedimg.images import RAW_SUFFIX, Architecture, Disk, RawImage, Virtualization, in_url
 from fedimg.lifecycle.comparison import chosen_deprecation
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
@@ -216,7 +216,7 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
         raise ValueError(f"its tags {tags.JOB} and {tags.IMAGE} do not name a job and its image")
     if image.get("State") not in _USABLE:
         raise ValueError(f"it is {image.get('State')}; 'fedimg cleanup' lists it")
-    (volume_type, snapshot) = _root(image)
+    volume_type, snapshot, encrypted = _root(image)
     public = bool(image.get("Public"))
     disk = tags.disk_of(values)
     row = AMIRow(
@@ -226,7 +226,7 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
         ami=str(image["ImageId"]),
         name=str(image.get("Name", "")),
         architecture=str(Architecture(image.get("Architecture", ""))),
-        virt_type=str(image.get("VirtualizationType", "")),
+        virt_type=str(Virtualization(image.get("VirtualizationType", ""))),
         volume_type=volume_type,
         snapshot=snapshot,
         public=public,
@@ -237,6 +237,7 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
         published_at=tags.published_at(values),
         deprecate_at=chosen_deprecation(image),
         attributes=as_record(amis.attributes(image, partition)),
+        encrypted=encrypted,
     )
     held = tags.read(seen.snapshots.get(snapshot, {}).get("Tags"))
     return Found(
@@ -249,12 +250,14 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
     )
 
 
-def _root(image: Mapping[str, Any]) -> tuple[str, str]:
+def _root(image: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """Return the volume type and snapshot of an AMI's root, and whether that is encrypted."""
     for mapping in image.get("BlockDeviceMappings", ()):
         if mapping.get("DeviceName") == image.get("RootDeviceName") and "Ebs" in mapping:
             ebs = mapping["Ebs"]
             if ebs.get("SnapshotId"):
-                return str(ebs.get("VolumeType", "")), str(ebs["SnapshotId"])
+                volume_type, snapshot = str(ebs.get("VolumeType", "")), str(ebs["SnapshotId"])
+                return volume_type, snapshot, bool(ebs.get("Encrypted"))
     raise ValueError("its root device has no snapshot")
 
 
@@ -373,7 +376,7 @@ def _tests(its: Iterable[Found]) -> Iterator[RecoveredTest]:
     told.sort(key=lambda each: each[0].region != each[1])
     seen = set()
     for row, region in told:
-        key = (region, row.virt_type, row.volume_type)
+        key = (region, row.virt_type, row.type.storage)
         if key not in seen:
             seen.add(key)
             yield RecoveredTest(*key, row.ami)

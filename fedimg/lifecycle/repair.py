@@ -14,7 +14,7 @@ from fedimg.aws import permissions, publish, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.retrying import RetryingClient
 from fedimg.aws.client.waiter import Waiter
-from fedimg.images import AMI, AMIType, Virtualization
+from fedimg.images import AMI
 from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.store import rows
@@ -148,8 +148,7 @@ def _publish(row: AMIRow, store: Store, ec2: RetryingClient, waiter: Waiter, ori
 
 def ami_of(row: AMIRow) -> AMI:
     """Return the AMI of a row."""
-    ami_type = AMIType(Virtualization(row.virt_type), row.volume_type)
-    return AMI(row.ami, row.name, row.region, ami_type, row.snapshot)
+    return AMI(row.ami, row.name, row.region, row.type, row.snapshot)
 
 
 def _undecided(its_amis: Iterable[AMIRow], named: Collection[str]) -> str:

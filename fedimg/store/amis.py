@@ -50,6 +50,7 @@ class AMIs(Database):
             architecture=image.architecture,
             virt_type=ami.type.virtualization,
             volume_type=ami.type.volume_type,
+            encrypted=ami.type.encrypted,
             snapshot=ami.snapshot,
             public=False,
             source=image.source,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedimg.images import RawImage
+from fedimg.images import AMIType, RawImage, Virtualization
 from fedimg.progress import HELD, CheckResult
 
 #: States in which a job still has work queued or running.
@@ -63,8 +63,9 @@ class RegionRow:
 class BootTestRow:
     """The latest boot check of a job's AMIs of one type in one region.
 
-    `status` is started, completed or failed; `output` is the end of the console output of a failed
-    check's instance. `updated` is in seconds since the epoch.
+    `volume_type` is gp2-encrypted, for example, where the AMI's snapshot is encrypted. `status` is
+    started, completed or failed; `output` is the end of the console output of a failed check's
+    instance. `updated` is in seconds since the epoch.
     """
 
     region: str
@@ -147,6 +148,12 @@ class AMIRow:
     difference: str | None = None
     attributes: dict[str, Any] | None = None
     publication: str | None = None
+    encrypted: bool = False
+
+    @property
+    def type(self) -> AMIType:
+        """Return the AMI's type."""
+        return AMIType(Virtualization(self.virt_type), self.volume_type, self.encrypted)
 
     def __post_init__(self) -> None:
         if not self.state:

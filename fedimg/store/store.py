@@ -217,7 +217,7 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
             "job": job,
             "region": ami.region,
             "virt_type": str(ami.type.virtualization),
-            "volume_type": ami.type.volume_type,
+            "volume_type": ami.type.storage,
         }
         values = {
             "ami": ami.id,

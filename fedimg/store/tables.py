@@ -140,6 +140,8 @@ amis = sa.Table(
     sa.Column("attributes", sa.JSON(none_as_null=True)),
     # The catalogue's file with the facts of the AMI's publication, once the file may be written.
     sa.Column("publication", sa.String),
+    # Whether the snapshot is encrypted with a key of the site's; the AMI is then never public.
+    sa.Column("encrypted", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 # The metrics ask for the last publication of each job, and a job may have hundreds of AMIs.
 sa.Index("fedimg_amis_published", amis.c.job, amis.c.published_at)
@@ -229,6 +231,7 @@ tests = sa.Table(
     sa.Column("job", sa.String, primary_key=True),
     sa.Column("region", sa.String, primary_key=True),
     sa.Column("virt_type", sa.String, primary_key=True),
+    # What the type's text has behind the virtualization, such as gp2 or gp2-encrypted.
     sa.Column("volume_type", sa.String, primary_key=True),
     sa.Column("ami", sa.String, nullable=False),
     sa.Column("status", sa.String, nullable=False),

@@ -14,7 +14,7 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
-from fedimg.images import AMI, AMIType, RawImage, Virtualization
+from fedimg.images import AMI, RawImage
 from fedimg.intake import image_selection
 from fedimg.intake.deferred import Defer, DeferredEntries, source_name
 from fedimg.intake.image_selection import Decisions, Sources
@@ -239,13 +239,7 @@ class Workflows:
     def _originals(self, job: str) -> list[AMI]:
         """Return the job's public AMIs in the origin, by the record."""
         return [
-            AMI(
-                row.ami,
-                row.name,
-                row.region,
-                AMIType(Virtualization(row.virt_type), row.volume_type),
-                row.snapshot,
-            )
+            AMI(row.ami, row.name, row.region, row.type, row.snapshot)
             for row in self._store.amis()
             if (row.job, row.region) == (job, self._settings.ec2.origin) and row.state == PUBLIC_AMI
         ]

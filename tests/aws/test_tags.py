@@ -14,7 +14,9 @@ LEGAL = re.compile(r"[A-Za-z0-9()\[\] ./'@_-]{3,128}")
 LABELS = Labels("prod", "build-7-Fedora", "Fedora")
 
 images = st.from_regex(r"[A-Za-z0-9._+-]{1,193}", fullmatch=True)
-kinds = st.builds(AMIType, st.sampled_from(Virtualization), st.sampled_from(["standard", "gp3"]))
+kinds = st.builds(
+    AMIType, st.sampled_from(Virtualization), st.sampled_from(["standard", "gp3"]), st.booleans()
+)
 regions = st.sampled_from(["us-east-1", "ap-southeast-2", "us-gov-east-1", "ap-northeast-3"])
 numbers = st.integers(0, 99)
 
@@ -25,6 +27,10 @@ def test_name_is_made_of_image_type_region_and_number():
         ami_name("Fedora-Cloud-Base-28-1.1.x86_64", kind, "us-east-2", 0)
         == "Fedora-Cloud-Base-28-1.1.x86_64-hvm-us-east-2-standard-0"
     )
+    encrypted = AMIType(Virtualization.PARAVIRTUAL, "gp3", encrypted=True)
+    assert ami_name("Fedora-28", encrypted, "us-east-2", 1) == (
+        "Fedora-28-paravirtual-us-east-2-gp3-encrypted-1"
+    )
 
 
 @given(images, kinds, regions, numbers)
@@ -34,7 +40,7 @@ def test_every_name_is_valid_for_ec2(image, kind, region, number):
 
 @given(images, kinds, regions, numbers)
 def test_end_of_a_name_is_never_cut(image, kind, region, number):
-    end = f"-{kind.virtualization}-{region}-{kind.volume_type}-{number}"
+    end = f"-{kind.virtualization}-{region}-{kind.storage}-{number}"
     assert ami_name(image, kind, region, number).endswith(end)
 
 

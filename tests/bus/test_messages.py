@@ -1,6 +1,7 @@
 """The contract's fields, to the letter, and what never leaves with them."""
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -90,6 +91,17 @@ def test_image_publish() -> None:
         "compose": "Fedora-28",
         "architecture": "arm64",
         "extra": {"id": "ami-5678", "virt_type": "hvm", "vol_type": "gp2"},
+    }
+
+
+def test_message_tells_that_an_ami_is_encrypted() -> None:
+    ami = replace(COPIED, type=AMIType(Virtualization.HVM, "gp2", encrypted=True))
+    assert messages.image_copy(IMAGE, ami, HVM)["extra"] == {
+        "id": "ami-5678",
+        "virt_type": "hvm",
+        "vol_type": "gp2",
+        "encrypted": True,
+        "source_image_id": "ami-1234fda",
     }
 
 

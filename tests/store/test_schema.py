@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from fedimg.identity import Known, Validator
-from fedimg.images import Architecture, RawImage
+from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.jobs.queue import JobQueue
 from fedimg.store import schema
 from fedimg.store.database import Database
@@ -140,6 +140,14 @@ def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: Job
         again = replace(RawImage.at(image(1).url, Architecture.X86_64, None), size=1)
         assert queue.upload(Known(again, Validator('"one"'))).job == image(1).job
         queue.close()
+
+
+def test_ami_that_the_version_before_recorded_is_not_encrypted(store: Store) -> None:
+    kind = AMIType(Virtualization.HVM, "gp3")
+    store.record_ami(image(1), AMI("ami-1", "a name", "us-east-1", kind, "snap-1"))
+    make_older(store.engine, "ALTER TABLE fedimg_amis DROP COLUMN encrypted")
+    with opened(store, migrate=store.shared) as grown:
+        assert [row.type for row in grown.amis()] == [kind]
 
 
 def test_upgrade_does_not_deadlock_with_a_reader_of_two_tables(

@@ -693,6 +693,23 @@ def test_ami_is_private_until_it_is_published_and_gone_when_forgotten(store):
     assert store.amis() == []
 
 
+def test_encrypted_ami_and_its_boot_check_are_beside_the_plain_ones(store, queue):
+    store.add_job(IMAGE, queue=queue)
+    kind = AMIType(Virtualization.HVM, "gp2", encrypted=True)
+    encrypted = replace(AMI_0, id="ami-00000000000000001", type=kind)
+    for ami in (AMI_0, encrypted):
+        store.record_ami(IMAGE, ami)
+        store.set_test(IMAGE.job, ami, "completed", [], "")
+    assert {row.ami: row.type for row in store.amis()} == {
+        ami.id: ami.type for ami in (AMI_0, encrypted)
+    }
+    (job,) = store.jobs()
+    assert {test.ami: test.volume_type for test in job.tests} == {
+        AMI_0.id: "gp2",
+        encrypted.id: "gp2-encrypted",
+    }
+
+
 # Outbox
 
 
