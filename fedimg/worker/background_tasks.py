@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fedimg.aws import public_access, regions
 from fedimg.aws.client import availability
@@ -28,6 +30,9 @@ from fedimg.store.pending import PendingRows
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 
+if TYPE_CHECKING:
+    from fedimg.catalogue.task import CatalogueTask
+
 _log = logging.getLogger(__name__)
 
 #: Polling interval of entries, jobs and regions that may be due, in seconds.
@@ -38,107 +43,137 @@ _HISTORY_SECONDS = 86400.0
 _ROOM_SECONDS = 60.0
 
 
-def background_tasks(
-    settings: Settings,
-    store: Store,
-    queue: JobQueue,
-    clients: Clients,
-    stop: threading.Event,
-    leads: threading.Event,
-    name: str,
-) -> list[Periodic]:
-    """Return the periodic tasks of a worker, not yet started.
+class BackgroundTasks:
+    """The periodic tasks of one worker.
 
-    They catch up with missed announcements, ask about deferred entries again, start due retries,
-    probe unavailable regions, look for room for public AMIs, delete old history, compare the record
-    with EC2, apply the rules of retention and write the catalogue. These run only in the worker
-    whose `leads` is set; every worker, by its `name`, says that it works, and logs the operator's
-    hold. All end when `stop` is set.
+    A method of a task does one turn, and returns the seconds until the next.
+
+    Args:
+        settings: those of the site.
+        store: the site's database.
+        queue: starts what is due.
+        clients: reach EC2.
+        stop: ends every task when it is set.
+        name: the worker's, under which it says that it works.
     """
-    composes = settings.composes
-    listings: list[Listing] = [KojiListing(settings.koji)]
-    listings += [ComposeListing(composes, location) for location in composes.locations]
-    deferred = DeferredEntries(store)
-    outages = Outages(store, settings.ec2.limits)
-    # Read a little more often than the tasks poll, as they begin at different times.
-    pending = PendingRows(store, _DUE_SECONDS * 0.9)
 
-    def catch_up_task(listing: Listing) -> Periodic:
-        catch_up = CatchUp(store, queue, listing, settings.catch_up, stop)
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: JobQueue,
+        clients: Clients,
+        stop: threading.Event,
+        name: str,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._queue = queue
+        self._clients = clients
+        self._stop = stop
+        self._name = name
+        # Read a little more often than the tasks poll, as they begin at different times.
+        self._pending = PendingRows(store, _DUE_SECONDS * 0.9)
+        self._deferred = DeferredEntries(store)
+        self._outages = Outages(store, settings.ec2.limits)
+        self._room_waits = RoomWaits(store)
+        self._holds = Holds(store)
+        self._hold_log = WaitLog(_log)
+
+    def periodic(self, leads: threading.Event) -> list[Periodic]:
+        """Return the tasks, not yet started.
+
+        Those of the whole site run only while `leads` is set: in one of the workers.
+        """
+        regions_of_site = partial(regions.expected, self._clients, self._settings.ec2)
+        verification = DailyVerification(
+            self._settings, self._store, self._clients, regions_of_site, self._stop
+        )
+        rules = WorkerRetention(self._settings, self._store, self._clients, self._stop)
+
+        def leading(what: str, turn: Callable[[], float]) -> Periodic:
+            return Periodic(what, turn, self._stop, leads)
+
+        return [
+            Periodic("saying that the worker works", self._beat, self._stop),
+            Periodic("watching the hold", self._log_hold, self._stop),
+            # A task for each listing, so that a server that hangs delays no other listing.
+            *(
+                leading(f"catching up with {', '.join(each.kinds)}", self._catching_up(each))
+                for each in self._listings()
+            ),
+            leading("requeueing deferred entries", self._requeue_deferred),
+            leading("starting due retries", self._start_retries),
+            leading("probing unavailable regions", self._probe_regions),
+            leading("looking for room for public AMIs", self._look_for_room),
+            leading("deleting old history", self._delete_history),
+            leading("comparing the record with EC2", verification.compare_if_due),
+            leading("applying the rules of retention", rules.apply),
+            *(
+                leading("writing the catalogue", task.write_if_changed)
+                for task in _catalogue(self._settings, self._store)
+            ),
+        ]
+
+    def _beat(self) -> float:
+        self._store.beat(WORKER, self._name)
+        return INTERVAL
+
+    def _log_hold(self) -> float:
+        if self._pending.current().hold and (hold := self._holds.current()):
+            self._hold_log.waiting("hold", f"{hold}; 'fedimg release' ends the hold")
+        else:
+            self._hold_log.over("hold", "publishing is no longer held")
+        return _DUE_SECONDS
+
+    def _listings(self) -> list[Listing]:
+        composes = self._settings.composes
+        return [
+            KojiListing(self._settings.koji),
+            *(ComposeListing(composes, location) for location in composes.locations),
+        ]
+
+    def _catching_up(self, listing: Listing) -> Callable[[], float]:
+        settings = self._settings
+        catch_up = CatchUp(self._store, self._queue, listing, settings.catch_up, self._stop)
 
         def read_listing() -> float:
             complete = catch_up.read_listing()
             return settings.catch_up.interval if complete else settings.koji.retry_seconds
 
-        return Periodic(f"catching up with {', '.join(listing.kinds)}", read_listing, stop, leads)
+        return read_listing
 
-    def requeue_deferred() -> float:
-        if pending.current().entries:
-            deferred.requeue_due(queue.enqueue_entry)
+    def _requeue_deferred(self) -> float:
+        if self._pending.current().entries:
+            self._deferred.requeue_due(self._queue.enqueue_entry)
         return _DUE_SECONDS
 
-    def start_retries() -> float:
-        if pending.current().retries:
-            queue.begin_due()
+    def _start_retries(self) -> float:
+        if self._pending.current().retries:
+            self._queue.begin_due()
         return _DUE_SECONDS
 
-    def probe(region: str) -> str:
-        error = availability.probe(clients, region)
+    def _probe_regions(self) -> float:
+        if self._pending.current().outages:
+            deselected = partial(regions.deselected, self._clients, self._settings.ec2)
+            self._outages.probe_due(self._problem_of, deselected)
+        return _DUE_SECONDS
+
+    def _problem_of(self, region: str) -> str:
+        error = availability.probe(self._clients, region)
         return of_endpoint(error) if error else ""
 
-    def probe_regions() -> float:
-        if pending.current().outages:
-            outages.probe_due(probe, partial(regions.deselected, clients, settings.ec2))
-        return _DUE_SECONDS
-
-    room_waits = RoomWaits(store)
-
-    def look_for_room() -> float:
-        for wait in room_waits.wake(partial(public_access.room_left, clients)):
+    def _look_for_room(self) -> float:
+        for wait in self._room_waits.wake(partial(public_access.room_left, self._clients)):
             _log.info("job %s: %s has room again; the job continues there", wait.job, wait.region)
-        return min(_ROOM_SECONDS, settings.ec2.limits.retry_after)
+        return min(_ROOM_SECONDS, self._settings.ec2.limits.retry_after)
 
-    def delete_history() -> float:
-        retention.forget(store, queue, settings.worker.history_days)
+    def _delete_history(self) -> float:
+        retention.forget(self._store, self._queue, self._settings.worker.history_days)
         return _HISTORY_SECONDS
 
-    holds, hold_log = Holds(store), WaitLog(_log)
 
-    def log_hold() -> float:
-        if pending.current().hold and (hold := holds.current()):
-            hold_log.waiting("hold", f"{hold}; 'fedimg release' ends the hold")
-        else:
-            hold_log.over("hold", "publishing is no longer held")
-        return _DUE_SECONDS
-
-    def beat() -> float:
-        store.beat(WORKER, name)
-        return INTERVAL
-
-    verification = DailyVerification(
-        settings, store, clients, partial(regions.expected, clients, settings.ec2), stop
-    )
-    rules = WorkerRetention(settings, store, clients, stop)
-
-    return [
-        Periodic("saying that the worker works", beat, stop),
-        Periodic("watching the hold", log_hold, stop),
-        # A task for each listing, so that a server that hangs delays no other listing.
-        *map(catch_up_task, listings),
-        Periodic("requeueing deferred entries", requeue_deferred, stop, leads),
-        Periodic("starting due retries", start_retries, stop, leads),
-        Periodic("probing unavailable regions", probe_regions, stop, leads),
-        Periodic("looking for room for public AMIs", look_for_room, stop, leads),
-        Periodic("deleting old history", delete_history, stop, leads),
-        Periodic("comparing the record with EC2", verification.compare_if_due, stop, leads),
-        Periodic("applying the rules of retention", rules.apply, stop, leads),
-        *_catalogue(settings, store, stop, leads),
-    ]
-
-
-def _catalogue(
-    settings: Settings, store: Store, stop: threading.Event, leads: threading.Event
-) -> list[Periodic]:
+def _catalogue(settings: Settings, store: Store) -> list[CatalogueTask]:
     """Return the task that writes the catalogue, if the site has one."""
     directory = settings.catalogue.directory
     if not directory:
@@ -154,5 +189,4 @@ def _catalogue(
         base_url=catalogue.base_url,
         latest=catalogue.latest,
     )
-    task = CatalogueTask(writer, catalogue.signing_key or None)
-    return [Periodic("writing the catalogue", task.write_if_changed, stop, leads)]
+    return [CatalogueTask(writer, catalogue.signing_key or None)]

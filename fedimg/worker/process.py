@@ -30,7 +30,7 @@ from fedimg.process.signals import stop_requested
 from fedimg.store.database import Unreachable
 from fedimg.store.store import Store, StoreError
 from fedimg.worker import executor
-from fedimg.worker.background_tasks import background_tasks
+from fedimg.worker.background_tasks import BackgroundTasks
 from fedimg.worker.failover import Failover
 from fedimg.worker.lease import FileLease, Lease
 from fedimg.worker.registry import Registry
@@ -136,9 +136,9 @@ class _Worker:
             claim_new_runs=executor.claim_new_runs,
         )
         self._background = [
-            *background_tasks(
-                settings, store, self._queue, self._clients, stopping, lease.leads, lease.name
-            ),
+            *BackgroundTasks(
+                settings, store, self._queue, self._clients, stopping, lease.name
+            ).periodic(lease.leads),
             Periodic("starting due changes", self._begin_changes, stopping, lease.leads),
             Periodic("watching the other workers", failover.check_workers, stopping),
         ]

@@ -23,7 +23,7 @@ from fedimg.jobs.retries import RetrySchedule
 from fedimg.store.heartbeats import WORKER
 from fedimg.store.store import Store
 from fedimg.store.tables import deferred_entries, retries
-from fedimg.worker.background_tasks import background_tasks
+from fedimg.worker.background_tasks import BackgroundTasks
 
 IMAGE = RawImage.at("https://koji.example/a.x86_64.raw.xz", Architecture.X86_64, None)
 PATIENCE = 30.0
@@ -44,7 +44,7 @@ def tasks(store: Store, jobs: JobQueue) -> Iterator[Tasks]:
     settings = Settings.model_validate({"koji": {"hub": "http://127.0.0.1:9/kojihub"}})
     stop = threading.Event()
     tasks = Tasks(store, jobs)
-    started = background_tasks(settings, store, jobs, Clients(), stop, tasks.leads, "one")
+    started = BackgroundTasks(settings, store, jobs, Clients(), stop, "one").periodic(tasks.leads)
     for task in started:
         task.start()
     yield tasks
