@@ -1,5 +1,6 @@
 import json
 import os
+import string
 import subprocess
 import sys
 import time
@@ -67,6 +68,15 @@ def test_keys_and_tokens_are_hidden_in_every_shape(text: str) -> None:
     assert SECRET[-10:] not in shown
     assert KEY_ID[4:] not in shown
     assert HIDDEN in shown
+
+
+@pytest.mark.parametrize("beginning", ["IQoJb3JpZ2lu", "FQoGZXIvYXdz", "FwoGZXIvYXdz"])
+@pytest.mark.parametrize("end", [SECRET, SECRET[:7]], ids=["long", "short"])
+def test_session_token_is_hidden_whatever_follows_its_beginning(beginning: str, end: str) -> None:
+    # Twelve letters of Base64 are nine whole bytes: any letter may be the next.
+    for letter in f"{string.ascii_letters}{string.digits}+/-_":
+        shown = hide(f"a token, {beginning}{letter}{end}, by itself")
+        assert shown == f"a token, {HIDDEN}, by itself"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,6 @@ def test_failed_command_prints_no_password(tmp_path: Path) -> None:
         env={**os.environ, "FEDIMG_CONFIG": str(tmp_path / "fedimg.toml")},
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert ran.returncode == 2
     assert "credentials" in json.loads(ran.stdout)["error"]
