@@ -14,7 +14,7 @@ from lab.bus import Bus
 #: fedimg's part of the fedmsg configuration, as it is installed.
 INSTALLED = Path(__file__).parent.parent / "fedmsg.d" / "fedimg.py"
 #: Timeout for a hub to start, in seconds.
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 #: The build that is announced until a hub hears it.
 PROBE = 2_000_000_000
 

@@ -1,10 +1,12 @@
-"""Tell how long a process takes to stop, the waits for a busy machine's processors left out."""
+"""Tell how long a process takes to end, the waits for a busy machine's processors left out."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,27 +16,54 @@ _SECOND = 1e9
 def stop(
     process: subprocess.Popen[bytes],
     number: signal.Signals = signal.SIGTERM,
-    patience: float = 60,
+    patience: float = 240,
 ) -> tuple[int, float]:
     """Send a signal to a process; return its exit status and for how many seconds it then slept.
+
+    Fails after `patience` seconds.
+    """
+    process.send_signal(number)
+    slept = slept_until_end(process.pid, lambda: process.poll() is not None, patience)
+    assert process.returncode is not None
+    return process.returncode, slept
+
+
+def slept_until_end(pid: int, ended: Callable[[], bool], patience: float = 240) -> float:
+    """Return for how many seconds a process slept until it has `ended`.
 
     It slept while none of its threads ran or waited for a processor (schedstat of proc(5)): that is
     what it takes on an idle machine beyond its own work. Fails after `patience` seconds.
     """
     ours, began = _scheduled(Path("/proc/thread-self/schedstat")), time.monotonic()
-    before = _threads(process.pid)
+    before = _threads(pid)
     latest = dict(before)
-    process.send_signal(number)
-    while (status := process.poll()) is None:
-        assert time.monotonic() - began < patience, f"it runs {patience} s after {number.name}"
+    while not ended():
+        assert time.monotonic() - began < patience, f"it still runs after {patience} s"
         # A thread that ended is counted as it was last seen.
-        latest |= _threads(process.pid)
+        latest |= _threads(pid)
         time.sleep(0.005)
     took = time.monotonic() - began
     # We see the end only when a processor is ours.
     took -= _scheduled(Path("/proc/thread-self/schedstat")) - ours
     busy = sum(latest.values()) - sum(before.values())
-    return status, max(0.0, took - busy)
+    return max(0.0, took - busy)
+
+
+class Asleep:
+    """For how long this process has slept since this was made, as `slept_until_end` tells it.
+
+    It counts as awake while any of its threads runs or waits for a processor: on a busy machine a
+    test learns too little, never that it was slow.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._before = _threads(os.getpid())
+
+    def seconds(self) -> float:
+        now = _threads(os.getpid())
+        awake = sum(seconds - self._before.get(name, 0.0) for name, seconds in now.items())
+        return max(0.0, time.monotonic() - self._began - awake)
 
 
 def _threads(pid: int) -> dict[str, float]:

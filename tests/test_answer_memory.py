@@ -115,7 +115,6 @@ def asked(server: Server, what: str, answer: str, times: int = 1) -> tuple[float
         [sys.executable, "-c", ASK, what, server.url, str(times)],
         capture_output=True,
         text=True,
-        timeout=240,
         check=True,
         cwd=Path(__file__).parents[1],
     )

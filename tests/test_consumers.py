@@ -104,7 +104,7 @@ def test_message_sent_three_times_is_one_entry_and_sigterm_ends_the_hub(
     publisher.publish("fedimg.task.state.change", task_message(9))
     publisher.publish(TASK_TOPIC, task_message(10291407), times=3)
     publisher.publish(BUILD_TOPIC, build_message(77), times=3)
-    wait_until(lambda: len(hub.entries()) >= 2, 60)
+    wait_until(lambda: len(hub.entries()) >= 2, 240)
     assert hub.entries() == [
         ("build:77", INTAKE, INTAKE_QUEUE),
         ("task:10291407", INTAKE, INTAKE_QUEUE),
@@ -132,12 +132,12 @@ def test_announcement_is_kept_while_the_database_fails(
     )
     publisher.publish(TASK_TOPIC, task_message(1))
     publisher.publish(TASK_TOPIC, task_message(2))
-    wait_until(lambda: "cannot store task:1" in hub.log, 60)
+    wait_until(lambda: "cannot store task:1" in hub.log, 240)
     assert hub.entries() == []
     hub.execute("DROP TRIGGER trouble")
-    wait_until(lambda: len(hub.entries()) == 2, 60)
+    wait_until(lambda: len(hub.entries()) == 2, 240)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(240) == 0
 
 
 def test_hub_logs_one_line_an_event_whatever_a_message_holds(
@@ -150,7 +150,7 @@ def test_hub_logs_one_line_an_event_whatever_a_message_holds(
         "BEGIN SELECT RAISE(ABORT, 'no room\n<3>forged: all is well\npassword=hunter2'); END"
     )
     publisher.publish(TASK_TOPIC, task_message(1))
-    wait_until(lambda: "cannot store task:1" in hub.log, 60)
+    wait_until(lambda: "cannot store task:1" in hub.log, 240)
     # What a line of the log has in front by the bus's own configuration, fedmsg's.
     lines = hub.log[began:].splitlines()
     assert [line for line in lines if not line.startswith("[")] == []
@@ -158,7 +158,7 @@ def test_hub_logs_one_line_an_event_whatever_a_message_holds(
     assert "no room | <3>forged: all is well" in told
     assert "hunter2" not in hub.log
     process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    process.wait(240)
 
 
 def test_stopping_hub_names_the_entries_that_it_could_not_store(
@@ -166,12 +166,12 @@ def test_stopping_hub_names_the_entries_that_it_could_not_store(
 ) -> None:
     process = hub.start_listening(publisher.probe)
     publisher.publish(TASK_TOPIC, task_message(99))
-    wait_until(hub.entries, 60)
+    wait_until(hub.entries, 240)
     with closing(sqlite3.connect(hub.database)) as connection, hub.bus.listen() as heard:
         connection.execute("BEGIN EXCLUSIVE")
         publisher.publish(TASK_TOPIC, task_message(1))
         publisher.publish(BUILD_TOPIC, build_message(2))
-        heard.wait_for(BUILD_TOPIC, 60)
+        heard.wait_for(BUILD_TOPIC, 240)
         # What we have heard from the relay, the hub hears at the same time; it says nothing of what
         # waits behind the first.
         time.sleep(1.0)
@@ -228,7 +228,5 @@ def test_hub_in_which_we_are_not_enabled_ends_with_an_error(
 
 
 def test_other_fedmsg_programs_read_the_configuration_without_fedimg(bus: Bus) -> None:
-    shown = subprocess.run(
-        bus.command("fedmsg-config"), capture_output=True, text=True, timeout=60, check=True
-    )
+    shown = subprocess.run(bus.command("fedmsg-config"), capture_output=True, text=True, check=True)
     assert '"fedimg.consumers.KojiConsumer.enabled": true' in shown.stdout

@@ -66,7 +66,6 @@ def test_https_is_pythons_own_ssl() -> None:
         [sys.executable, "-W", "ignore", "-c", loaded],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     assert done.stdout.split() == ["True", "False"]

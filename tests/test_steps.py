@@ -46,7 +46,7 @@ def test_other_branches_end_before_a_failure_is_raised():
     failed = threading.Event()
     lines = {
         "a": line("a", lambda: (failed.set(), fail(EC2ServiceException("refused")))),
-        "b": line("b", lambda: (failed.wait(10), ended.append("b"))),
+        "b": line("b", lambda: (failed.wait(240), ended.append("b"))),
     }
     with pytest.raises(EC2ServiceException, match="refused"):
         PlainSteps().fan_out(lines, 2)

@@ -185,7 +185,7 @@ def state_of(describe: Callable[..., Any], by: str, identity: str) -> str:
     return str(thing["State"])
 
 
-def wait_until(so: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(so: Callable[[], bool], seconds: float = 240) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not so():

@@ -55,7 +55,6 @@ def run(machine: Path) -> Run:
             env={"PATH": f"{machine}/tools:/usr/sbin:/usr/bin:/sbin:/bin"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=60,
         )
         return done.returncode, done.stdout.decode()
 

@@ -150,7 +150,7 @@ def test_copy_that_fails_is_removed_and_made_again(account, copy, far, labels, w
     account.refuse(FURTHER, SnapshotCompletion="Out of cheese")
     mended = threading.Timer(0.3, account.refuse_nothing)
     mended.start()
-    made = copy(limits=Limits(attempts=20))
+    made = copy(limits=LIMITS.model_copy(update={"attempts": 20}))
     mended.join()
     assert [shown["SnapshotId"] for shown in of(far, labels)] == [made]
 
@@ -159,7 +159,7 @@ def test_last_failure_is_raised_and_leaves_nothing(account, copy, far, labels):
     account.refuse(FURTHER, SnapshotCompletion="Out of cheese")
     before = account.calls().get("CopySnapshot", 0)
     with pytest.raises(snapshots.SnapshotFailed, match="Out of cheese"):
-        copy(limits=Limits(attempts=2))
+        copy(limits=LIMITS.model_copy(update={"attempts": 2}))
     assert account.calls()["CopySnapshot"] - before == 2
     assert of(far, labels) == []
 

@@ -244,11 +244,11 @@ def test_hub_accepts_only_signed_messages_and_counts_the_others(
         # Signed for one topic, sent on the other.
         send(sign("koji", 6), topic=PREFIX + TASK_TOPIC)
         send(sign("koji-old", 10))
-        wait_until(hub.entries, 30)
+        wait_until(hub.entries, 240)
         bus.authority.revoke("koji-old")
         send(sign("koji-old", 11))
         send(sign("koji", 12))
-        wait_until(lambda: len(hub.entries()) > 1, 30)
+        wait_until(lambda: len(hub.entries()) > 1, 240)
         time.sleep(0.5)
         assert [entry for entry, *_ in hub.entries()] == ["build:10", "build:12"]
     finally:
@@ -256,7 +256,7 @@ def test_hub_accepts_only_signed_messages_and_counts_the_others(
 
     store = Store(hub.database.parent)
     try:
-        wait_until(lambda: sum(row.count for row in store.rejected(0)) == 6, 30)
+        wait_until(lambda: sum(row.count for row in store.rejected(0)) == 6, 240)
         assert {row.fault: row.count for row in store.rejected(0)} == {
             Fault.UNSIGNED: 1,
             Fault.TAMPERED: 1,

@@ -80,7 +80,6 @@ def program(config: Path, *arguments: str, **given: Any) -> "subprocess.Complete
         env={**os.environ, "FEDIMG_CONFIG": str(config)},
         capture_output=True,
         text=True,
-        timeout=30,
         **given,
     )
 
@@ -107,7 +106,7 @@ def on_terminal(
             shown += chunk
             seen(shown.decode(errors="replace"))
     os.close(ours)
-    process.wait(timeout=60)
+    process.wait()
     return shown.decode()
 
 

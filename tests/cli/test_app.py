@@ -89,7 +89,7 @@ def test_interrupted_command_exits_with_130(config: Path, store: Store, x86_job:
             assert process.stdout is not None
             assert x86_job in process.stdout.readline()
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate()
         finally:
             process.kill()
     assert process.returncode == 130

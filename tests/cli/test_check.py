@@ -84,7 +84,6 @@ def command(site: Site, *arguments: str, **environment: str) -> "subprocess.Comp
         env={**os.environ, **site.environment, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

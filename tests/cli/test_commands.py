@@ -36,6 +36,5 @@ def test_status_loads_neither_boto3_nor_fedmsg(config: Path, store: Store) -> No
         env={**os.environ, "FEDIMG_CONFIG": str(config)},
         capture_output=True,
         text=True,
-        timeout=30,
     )
     assert (done.returncode, done.stdout.split()) == (0, ["[]"]), done.stderr

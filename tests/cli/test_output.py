@@ -187,7 +187,6 @@ def test_output_that_cannot_be_written_is_one_line_and_the_commands_own_status(
         env={**os.environ, "FEDIMG_CONFIG": str(config)},
         capture_output=True,
         text=True,
-        timeout=60,
     )
     about = [line for line in done.stderr.splitlines() if "standard output" in line]
     assert len(about) == 1, done.stderr

@@ -62,7 +62,7 @@ def test_upload_with_wait_exits_by_the_state_of_the_job(
             time.sleep(0.05)
         store.begin(X86.job, 1)
         store.set_region(X86.job, "us-east-1", step="write", detail="40 %")
-        written.wait(60)
+        written.wait(240)
         store.end(X86.job, 1, state, "a reason" if status else None)
 
     monkeypatch.setattr(Output, "line", line)

@@ -109,9 +109,7 @@ def run(folder: Path, script: str, *points: str, pickling: str = "", exits: int 
     """
     path = folder / "worker.py"
     path.write_text(WORKER.replace("PICKLING", repr(pickling)) + script)
-    done = subprocess.run(
-        [sys.executable, path, folder, *points], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, path, folder, *points], capture_output=True, text=True)
     assert done.returncode == exits, done.stderr
     return None if exits else json.loads(done.stdout)
 

@@ -105,7 +105,6 @@ def fedimg(config: Path, *arguments: str, status: int = 0) -> Any:
         [FEDIMG, *arguments, "--json", "--config", config],
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout)

@@ -79,7 +79,7 @@ def test_steps_of_ended_workflows_are_deleted_and_of_live_ones_kept(
         queue.enqueue_entry(entry)
     job = queue.submit(IMAGE)
     assert job
-    subprocess.run([sys.executable, "-c", WORKER, store.directory], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", WORKER, store.directory], check=True)
     assert rows(store, "operation_outputs") == 2
 
     forget(store, queue, 1)

@@ -20,7 +20,7 @@ from lab.machines.process import ProcessMachines
 
 SSH_PORT = 22400
 BOOT_SECONDS = 0.1
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 240
 MIB = 1024 * 1024
 
 # Ids that no other run of these tests has: what is left behind is looked for on the whole host.

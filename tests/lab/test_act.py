@@ -27,7 +27,6 @@ def act(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
         env={**os.environ},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

@@ -472,7 +472,7 @@ def test_ambiguous_request_is_refused(ec2: Site, query: str, body: str, content_
     url = f"{ec2.ec2.url}/?{query}".rstrip("?")
     asked = AWSRequest("POST", url, {"Content-Type": content_type}, body)
     SigV4Auth(Credentials(mine.key, mine.secret), "iam", "us-east-1").add_auth(asked)
-    answer = requests.post(url, body, headers=dict(asked.headers.items()), timeout=10)
+    answer = requests.post(url, body, headers=dict(asked.headers.items()), timeout=60)
     assert answer.status_code == 403
     assert "<Code>AccessDenied</Code>" in answer.text
 
@@ -485,7 +485,7 @@ def test_call_is_judged_by_the_action_that_it_performs(ec2: Site) -> None:
     body = "Action=DescribeSecurityGroups&Version=2016-11-15"
     asked = AWSRequest("POST", url, {"Content-Type": FORM}, body)
     SigV4Auth(Credentials(mine.key, mine.secret), "ec2", "us-east-1").add_auth(asked)
-    answer = requests.post(url, body, headers=dict(asked.headers.items()), timeout=10)
+    answer = requests.post(url, body, headers=dict(asked.headers.items()), timeout=60)
     assert "<Code>MalformedQueryString</Code>" in answer.text
     assert ec2.client().describe_security_groups(GroupIds=[made])["SecurityGroups"]
 

@@ -16,7 +16,7 @@ from tests.lab.conftest import SESSION, Site
 from tests.plans import follow, struck
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "faults.toml.example"
-PATIENCE = 30.0
+PATIENCE = 240.0
 
 
 def code_of(call: Callable[[], object]) -> str:

@@ -283,7 +283,7 @@ def test_an_instance_that_does_not_answer_is_impaired_after_a_while(ec2: Any, ut
     ec2.machines.silent.add(id)
     wait(client, "instance_running", id)
     seen = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 240
     while "impaired" not in seen and time.monotonic() < deadline:
         (row,) = client.describe_instance_status(InstanceIds=[id])["InstanceStatuses"]
         seen.append(row["InstanceStatus"]["Status"])

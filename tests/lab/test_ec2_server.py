@@ -23,7 +23,7 @@ def raw(ec2: Any, body: str) -> tuple[int, str]:
     """Send a signed request without botocore, and return the answer."""
     asked = AWSRequest("POST", ec2.ec2.url + "/", {"Content-Type": FORM}, body)
     SigV4Auth(Credentials(*KEY), "ec2", "us-east-1").add_auth(asked)
-    answer = requests.post(asked.url, body, headers=dict(asked.headers.items()), timeout=10)
+    answer = requests.post(asked.url, body, headers=dict(asked.headers.items()), timeout=60)
     return answer.status_code, answer.text
 
 

@@ -265,7 +265,7 @@ def test_each_service_refuses_with_its_own_error(
 
     def said(given: dict[str, str]) -> tuple[int, str]:
         ask = requests.post if body else requests.get
-        return code(ask(url, data=body, headers=given, timeout=10))
+        return code(ask(url, data=body, headers=given, timeout=60))
 
     assert said(plain) == unsigned
     assert said(signed(url, service, body, ANOTHER, **headers)) == unknown
@@ -278,9 +278,9 @@ def test_each_service_refuses_with_its_own_error(
 def test_body_that_was_changed_on_its_way_is_refused(ec2: Site) -> None:
     url = f"{ec2.ec2.url}/"
     given = signed(url, "ec2", DESCRIBE.encode(), Content_Type=FORM)
-    assert requests.post(url, DESCRIBE, headers=given, timeout=10).status_code == 200
+    assert requests.post(url, DESCRIBE, headers=given, timeout=60).status_code == 200
     other = DESCRIBE.replace("Regions", "Volumes")
-    assert code(requests.post(url, other, headers=given, timeout=10))[1] == "AuthFailure"
+    assert code(requests.post(url, other, headers=given, timeout=60))[1] == "AuthFailure"
 
 
 def test_signed_url_works_until_it_expires(ec2: Site) -> None:
@@ -295,22 +295,22 @@ def test_signed_url_works_until_it_expires(ec2: Site) -> None:
         config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
     )
     url = signing.generate_presigned_url("get_object", Params=about, ExpiresIn=1)
-    assert requests.get(url, timeout=10).text == "text"
-    assert code(requests.get(url + "&versionId=x", timeout=10))[1] == "SignatureDoesNotMatch"
+    assert requests.get(url, timeout=60).text == "text"
+    assert code(requests.get(url + "&versionId=x", timeout=60))[1] == "SignatureDoesNotMatch"
     other = url.replace("/signed/", "/others/")
-    assert code(requests.get(other, timeout=10))[1] == "SignatureDoesNotMatch"
+    assert code(requests.get(other, timeout=60))[1] == "SignatureDoesNotMatch"
     old = ec2.client("s3").generate_presigned_url("get_object", Params=about)
     assert "X-Amz-Signature" not in old
-    assert code(requests.get(old, timeout=10)) == (400, "InvalidRequest")
+    assert code(requests.get(old, timeout=60)) == (400, "InvalidRequest")
     time.sleep(2.1)
-    assert code(requests.get(url, timeout=10))[1] == "RequestTimeTooSkewed"
+    assert code(requests.get(url, timeout=60))[1] == "RequestTimeTooSkewed"
 
 
 def test_signed_url_works_for_its_own_service_only(ec2: Site) -> None:
     asked = AWSRequest("POST", f"{ec2.ec2.url}/iam_us-east-1/", {}, b"")
     SigV4QueryAuth(Keys(*KEY), "s3", "us-east-1").add_auth(asked)
     body = "Action=ListUsers&Version=2010-05-08"
-    answer = requests.post(asked.url, body, headers={"Content-Type": FORM}, timeout=10)
+    answer = requests.post(asked.url, body, headers={"Content-Type": FORM}, timeout=60)
     assert "ListUsersResult" not in answer.text
 
 
@@ -325,7 +325,7 @@ def test_s3_accepts_the_body_hashes_that_aws_accepts(ec2: Site) -> None:
         asked.headers["X-Amz-Content-SHA256"] = sha256
         auth.add_auth(asked)
         headers = dict(asked.headers.items())
-        return code(requests.put(url, b"text", headers=headers, timeout=10))
+        return code(requests.put(url, b"text", headers=headers, timeout=60))
 
     assert put("UNSIGNED-PAYLOAD")[0] == 200
     assert put(hashlib.sha256(b"text").hexdigest())[0] == 200
@@ -418,7 +418,7 @@ def test_session_needs_its_token_and_ends(ec2: Site, monkeypatch: pytest.MonkeyP
 )
 def test_own_pages_of_moto_are_closed(ec2: Site, path: str) -> None:
     for ask in (requests.get, requests.post):
-        assert ask(ec2.ec2.url + path, timeout=10).status_code == 404
+        assert ask(ec2.ec2.url + path, timeout=60).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -434,11 +434,11 @@ def test_own_pages_of_moto_are_closed(ec2: Site, path: str) -> None:
 def test_pages_of_the_lab_ask_for_the_token(ec2: Site, method: str, path: str) -> None:
     url = f"{ec2.ec2.url}/lab/{path}"
     for given in ({}, {"Authorization": "Bearer guess"}, signed(url, "ec2")):
-        answer = requests.request(method, url, headers=given, timeout=10)
+        answer = requests.request(method, url, headers=given, timeout=60)
         assert answer.status_code == 403
         assert "control_token" in answer.json()["error"]
     given = {"Authorization": f"Bearer {ec2.ec2.token}"}
-    answer = requests.request(method, url, data=b'{"faults": []}', headers=given, timeout=10)
+    answer = requests.request(method, url, data=b'{"faults": []}', headers=given, timeout=60)
     assert answer.status_code == 200
 
 
@@ -446,6 +446,6 @@ def test_header_does_not_choose_another_account(ec2: Site) -> None:
     url = f"{ec2.ec2.url}/"
     given = signed(url, "sts", IDENTITY.encode(), Content_Type=FORM)
     given["X-Moto-Account-Id"] = "999999999999"
-    text = requests.post(url, IDENTITY, headers=given, timeout=10).text
+    text = requests.post(url, IDENTITY, headers=given, timeout=60).text
     assert "123456789012" in text
     assert "999999999999" not in text

@@ -14,7 +14,7 @@ from lab.machines import addresses
 from lab.machines.gateway import Gateway
 
 PORT = 22700
-PATIENCE = 60
+PATIENCE = 240
 
 
 class Machine:

@@ -212,7 +212,7 @@ def test_bytes_go_through_unchanged(shell: Shell, size: int, command: str) -> No
     thread.start()
     stdin.channel.sendall(given)
     stdin.channel.shutdown_write()
-    thread.join(20)
+    thread.join(240)
     assert reader == [given]
     assert stdout.channel.recv_exit_status() == 0
 
@@ -234,17 +234,20 @@ def test_a_command_that_reads_nothing_holds_nobody_up(shell: Shell) -> None:
 
 def test_many_commands_at_once(shell: Shell) -> None:
     answers: list[str] = []
+    # Each ends when all have begun.
+    command = (
+        "mkdir -p many; touch many/{0}; "
+        "until test $(ls many | wc -l) = 12; do sleep 0.05; done; echo {0}"
+    )
     threads = [
-        threading.Thread(target=lambda n=n: answers.append(shell(f"sleep 1; echo {n}").output))
+        threading.Thread(target=lambda n=n: answers.append(shell(command.format(n)).output))
         for n in range(12)
     ]
-    began = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(map(int, answers)) == list(range(12))
-    assert time.monotonic() - began < 12
 
 
 def test_exit_status_of_a_command_is_passed_on(shell: Shell) -> None:
@@ -273,7 +276,7 @@ def test_a_command_whose_client_is_gone_is_ended(site: Rig) -> None:
     while not processes_naming(f"sleep 7772{OWN}"):
         time.sleep(0.02)
     shell.client.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 240
     while processes_naming(f"sleep 7771{OWN}") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_naming(f"sleep 7771{OWN}") == processes_naming(f"sleep 7772{OWN}") == []
@@ -473,7 +476,7 @@ def test_machines_end_when_the_lab_is_killed(tmp_path: Path) -> None:
     assert processes_naming(f"sleep 6661{OWN}")
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 240
     while processes_naming(instance_id) + processes_naming(f"sleep 6661{OWN}"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -513,7 +516,6 @@ def test_machines_run_for_an_ordinary_user(tmp_path: Path) -> None:
         env=child_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ready")

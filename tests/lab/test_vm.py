@@ -303,10 +303,12 @@ def by_other_means(site: Site) -> Iterator[dict[str, Launch]]:
         site.machines.terminate(launch.instance_id)
 
 
+@pytest.mark.long
 def test_boots_by_uefi(site: Site, by_other_means: dict[str, Launch]) -> None:
     assert site.login(by_other_means["uefi"])("test -d /sys/firmware/efi").status == 0
 
 
+@pytest.mark.long
 def test_paravirtual_boots_the_kernel_that_menu_lst_names(
     site: Site, by_other_means: dict[str, Launch]
 ) -> None:

@@ -455,7 +455,7 @@ def test_job_that_runs_is_stopped_and_what_it_published_meanwhile_is_withdrawn(s
         site.store.publish_ami(ami)
     assert not ended.is_set()
     site.store.end(image.job, 1, "cancelled", None)
-    thread.join(20)
+    thread.join(240)
     assert ended.is_set()
     assert {each.state for each in site.rows(image) if each.region == FURTHER} == {rows.WITHDRAWN}
     assert not any(

@@ -27,7 +27,7 @@ from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 from tests.silent_relay import SILENT_RELAY
 
 #: In seconds; on an idle machine nothing here takes a tenth of it.
-PATIENCE = 60.0
+PATIENCE = 240.0
 #: A worker that dies after the effect that its argument names, before it is recorded.
 WORKER = """
 import logging, os, signal, sys

@@ -117,7 +117,6 @@ def test_closing_files_keeps_the_locks_of_the_same_process(tmp_path: Path) -> No
             [sys.executable, "-c", writing, str(state / "fedimg.db")],
             capture_output=True,
             text=True,
-            timeout=60,
         )
     assert "database is locked" in done.stderr
     assert mode(state / "fedimg.db") == 0o640

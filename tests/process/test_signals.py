@@ -14,7 +14,7 @@ from fedimg.process.signals import stop_requested
 stopping = stop_requested()
 print("ready", flush=True)
 {}
-print("stopping" if stopping.wait(30) else "no signal", flush=True)
+print("stopping" if stopping.wait(240) else "no signal", flush=True)
 time.sleep(60)
 """
 #: A thread that begins to wait for the event holds its lock for an instant, also the main thread.
@@ -46,5 +46,5 @@ def test_signal_sets_the_event_whatever_the_main_thread_does(code: str) -> None:
         assert [process.stdout.readline().strip() for _ in range(2)] == ["ready", "stopping"]
         # The second signal ends the process.
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(240) == 0
         killer.cancel()

@@ -149,7 +149,7 @@ def test_hub_and_worker_notify_that_they_are_ready_work_and_stop(
             while notification == "WATCHDOG=1":
                 notification = sockets[name].receive(20)
             assert notification == "STOPPING=1", name
-            assert process.wait(20) == 0, name
+            assert process.wait(240) == 0, name
     finally:
         for each in (hub, worker):
             if each.process is not None and each.process.poll() is None:
@@ -195,7 +195,6 @@ def test_units_are_valid_and_hardened(units: Path, unit: str) -> None:
             env={"SYSTEMD_UNIT_PATH": f"{units}:", "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
-            timeout=60,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -224,7 +223,6 @@ def test_example_units_of_a_check_by_a_timer_are_valid(tmp_path: Path, unit: str
         env={"SYSTEMD_UNIT_PATH": f"{units}:", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert "fedimg-" not in done.stderr

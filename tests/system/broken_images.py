@@ -83,7 +83,7 @@ def published(
             deployment.until(lambda: _damage_written(deployment), "the snapshot to be damaged")
         jobs = {job["image"]: job for job in deployment.ended(len(kinds))}
         # What was said of them is on its way until the outbox is empty.
-        deployment.heard.wait_for("image.upload", 60, count=len(kinds) * 3)
+        deployment.heard.wait_for("image.upload", 240, count=len(kinds) * 3)
         yield Ended(deployment, {kind: jobs[stem(kind)] for kind in kinds})
 
 

@@ -8,10 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +30,7 @@ BIN = Path(sys.executable).parent
 REGIONS = ("us-east-1", "us-east-2", "eu-west-1")
 AMIS = {"us-east-1": 4, "us-east-2": 2, "eu-west-1": 4}
 #: No wait of these tests takes a tenth of this on an idle machine.
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 T = TypeVar("T")
 
@@ -109,6 +111,10 @@ class Deployment:
             time.sleep(0.1)
         assert process.status is not None
         return process.status
+
+    def runs(self, name: str) -> bool:
+        """Return whether a process has not ended."""
+        return self._processes[name].running
 
     def pid(self, name: str) -> int:
         """Return the number of a running process."""
@@ -205,12 +211,12 @@ class Deployment:
     # Koji
 
     def image(self, name: str, **attributes: Any) -> Path:
-        """Return a raw image of the lab, compressed as Koji does."""
+        """Return a raw image of the lab, compressed as Koji does: a file of the test's own."""
         folder = self.site.state / "made"
         folder.mkdir(exist_ok=True)
-        streams = attributes.pop("streams", 1)
-        raw = disk.make_image(folder / f"{name}.raw", **attributes)
-        return disk.compress(raw, streams=streams)
+        packed = folder / f"{name}.raw.xz"
+        packed.write_bytes(_packed(**attributes))
+        return packed
 
     # EC2's own word
 
@@ -258,6 +264,14 @@ def deployed(
         deployment.start_worker()
         deployment.start_hub()
         yield deployment
+
+
+@lru_cache(maxsize=4)
+def _packed(**attributes: Any) -> bytes:
+    """Return a packed image: equal attributes give equal bytes, and xz takes seconds for them."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = disk.make_image(Path(folder, "image.raw"), **attributes)
+        return disk.compress(raw).read_bytes()
 
 
 def _catches(pid: int, number: signal.Signals) -> bool:

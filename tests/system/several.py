@@ -71,5 +71,5 @@ def all_well(deployment: Deployment) -> None:
     deployment.nothing_but_published(AMIS)
     amis = {ami["ami"] for ami in deployment.fedimg("amis")}
     assert len(amis) == sum(AMIS.values())
-    deployment.heard.wait_for("image.publish", 60, count=len(amis))
+    deployment.heard.wait_for("image.publish", 240, count=len(amis))
     assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == amis

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.plans import ask, follow
 from tests.system.builds import announce_build, said
 from tests.system.deployment import AMIS, Deployment, deployed, impatient
@@ -33,6 +35,7 @@ def of_job(deployment: Deployment, job: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.long
 def test_region_that_appears_gets_new_jobs_by_itself_and_old_ones_by_command(
     tmp_path: Path,
 ) -> None:
@@ -68,7 +71,7 @@ def test_region_that_appears_gets_new_jobs_by_itself_and_old_ones_by_command(
         made = [each["kind"] for each in of_job(deployment, old["job"])]
         assert sorted(made) == ["image"] * AMIS[NEW] + ["snapshot"]
         instances = [each for each in ask(ec2, "ledger") if each["kind"] == "instance"]
-        deployment.heard.wait_for("image.publish", 60, count=sum(AMIS.values()))
+        deployment.heard.wait_for("image.publish", 240, count=sum(AMIS.values()))
         published = [body["destination"] for body in said(deployment, "image.publish")]
         assert published.count(NEW) == AMIS[NEW]
 

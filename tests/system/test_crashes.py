@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,25 +46,30 @@ def crashing(state: Path, action: str, nth: int, *, acted: bool) -> None:
                 deployment.nothing_but_published(AMIS)
                 amis = {ami["ami"] for ami in deployment.fedimg("amis")}
                 assert len(amis) == sum(AMIS.values())
-                heard.wait_for("image.publish", 60, count=len(amis))
+                heard.wait_for("image.publish", 240, count=len(amis))
                 # A message may come twice after a crash; it then says the same.
                 assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == amis
             finally:
                 deployment.close()
 
 
+def moment(words: str, action: str, nth: int, *, acted: bool = True, long: bool = False) -> Any:
+    """Return the moment of the nth call of an action; `make test` has four, and all kinds."""
+    return pytest.param(action, nth, acted, id=words, marks=pytest.mark.long if long else ())
+
+
 @pytest.mark.parametrize(
     ("action", "nth", "acted"),
     [
-        pytest.param("RunInstances", 1, True, id="utility instance started, not recorded"),
-        pytest.param("CreateSnapshot", 1, False, id="image written, no snapshot yet"),
-        pytest.param("CreateSnapshot", 1, True, id="snapshot made, not recorded"),
-        pytest.param("RegisterImage", 2, True, id="half of the origin registered"),
-        pytest.param("RunInstances", 2, True, id="test instance started, not recorded"),
-        pytest.param("CopySnapshot", 2, True, id="both copies started, not recorded"),
-        pytest.param("ModifySnapshotAttribute", 1, True, id="first snapshot public"),
-        pytest.param("ModifyImageAttribute", 3, True, id="some AMIs public"),
-        pytest.param("DeleteSecurityGroup", 1, True, id="cleaned up, not recorded"),
+        moment("utility instance started, not recorded", "RunInstances", 1),
+        moment("image written, no snapshot yet", "CreateSnapshot", 1, acted=False, long=True),
+        moment("snapshot made, not recorded", "CreateSnapshot", 1),
+        moment("half of the origin registered", "RegisterImage", 2, long=True),
+        moment("test instance started, not recorded", "RunInstances", 2, long=True),
+        moment("both copies started, not recorded", "CopySnapshot", 2),
+        moment("first snapshot public", "ModifySnapshotAttribute", 1, long=True),
+        moment("some AMIs public", "ModifyImageAttribute", 3),
+        moment("cleaned up, not recorded", "DeleteSecurityGroup", 1, long=True),
     ],
 )
 def test_worker_killed_around_a_call_makes_nothing_twice(

@@ -51,7 +51,7 @@ def test_region_that_was_away_gets_its_amis_by_itself(site: Deployment) -> None:
     (job,) = site.ended()
     assert job["error"] is None
     site.nothing_but_published(AMIS)
-    site.heard.wait_for("image.publish", 60, count=sum(AMIS.values()))
+    site.heard.wait_for("image.publish", 240, count=sum(AMIS.values()))
     time.sleep(1)
     assert len(said(site, "image.publish")) == sum(AMIS.values())
 
@@ -84,6 +84,7 @@ def incomplete(site: Deployment, count: int) -> None:
     site.until(look, f"{count} jobs incomplete, and to run again")
 
 
+@pytest.mark.long
 def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
     site = patient
     ec2 = site.site.ec2
@@ -113,6 +114,7 @@ def test_region_that_hangs_holds_up_no_further_job(patient: Deployment) -> None:
     assert log.count(f"region {AWAY} answers again") == 1
 
 
+@pytest.mark.long
 def test_jobs_end_when_a_region_in_an_outage_is_excluded(patient: Deployment) -> None:
     site = patient
     denied = {"fault": "refused", "code": "AuthFailure", "region": AWAY, "action": "*"}

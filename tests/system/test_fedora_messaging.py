@@ -162,6 +162,7 @@ def test_schema_valid_messages_in_public_amis_and_schema_valid_messages_out(
         assert str(message)
 
 
+@pytest.mark.long
 def test_connection_by_tls_with_client_certificates_works(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "certificates", "bus")
     # By the bus's own authority, and nobody that the broker knows.
@@ -244,7 +245,7 @@ def test_same_image_by_task_build_and_compose_on_both_buses_is_one_job(
         assert job["state"] == "complete"
         deployment.until(lambda: announced(deployment), "everything announced")
         over_amqp = [message.body for message in said(broker)]
-        deployment.heard.wait_for("image.publish", 30)
+        deployment.heard.wait_for("image.publish", 240)
     over_fedmsg = [one["msg"] for one in deployment.heard.messages if ".fedimg." in one["topic"]]
     assert over_amqp
     assert all(body in over_fedmsg for body in over_amqp)
@@ -286,6 +287,7 @@ def test_broker_killed_midway_loses_no_message(broker: Broker, tmp_path: Path) -
         until_stored(deployment, "Fedora-Cloud-43-20261127.9")
 
 
+@pytest.mark.long
 def test_consumer_that_the_broker_has_forgotten_ends_to_be_started_again(
     broker: Broker, tmp_path: Path
 ) -> None:
@@ -368,6 +370,7 @@ def test_invalid_messages_are_dropped_and_the_consumer_goes_on(
         assert deployment.stop("consumer") == 0
 
 
+@pytest.mark.long
 def test_failed_job_is_announced_with_severity_error(broker: Broker, tmp_path: Path) -> None:
     with deployed(tmp_path / "site", broker) as deployment:
         build = make_build(deployment)

@@ -138,6 +138,7 @@ def test_readme_has_the_installation_commands() -> None:
     assert {"--no-deps", "--no-build-isolation"} <= set(own.split())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECONDS)
 def test_installation_commands_install_the_pinned_versions(installed: Installed) -> None:
     # A build in isolation takes whatever its index has newest.
@@ -159,12 +160,14 @@ def test_installation_commands_install_the_pinned_versions(installed: Installed)
         assert pinned[name].specifier.contains(version), f"{name} {version}"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECONDS)
 def test_installation_leaves_the_checkout_as_it_was(installed: Installed) -> None:
     # What an older build left there, a newer one would install again.
     assert files(installed.machine.checkout) == installed.before
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECONDS)
 def test_removed_module_is_not_installed_again(installed: Installed) -> None:
     checkout = installed.machine.checkout
@@ -185,6 +188,7 @@ def test_removed_module_is_not_installed_again(installed: Installed) -> None:
     assert "No module named" in installed.run(find).stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECONDS)
 def test_installed_commands_run_outside_of_the_checkout(installed: Installed) -> None:
     root = installed.machine.root
@@ -213,6 +217,7 @@ def test_installed_commands_run_outside_of_the_checkout(installed: Installed) ->
         assert installed.run(f"/opt/fedimg/bin/{program} --help").returncode == 0, program
 
 
+@pytest.mark.long
 @pytest.mark.timeout(SECONDS)
 def test_message_schemas_install_by_the_documented_command(installed: Installed) -> None:
     (line,) = re.findall(

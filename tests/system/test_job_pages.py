@@ -33,7 +33,7 @@ HOSTILE = (
     "</pre><img src=x onerror=\"document.title='hacked'\">\n"
     "\x1b[31mred\x1b[0m \x00nul user\u202egnp.exe\n"
 )
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 240.0
 
 
 class Pages:
@@ -93,7 +93,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
             yield made
         finally:
             web.terminate()
-            web.wait(30)
+            web.wait(240)
 
 
 def answers(url: str) -> bool:

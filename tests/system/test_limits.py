@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 
 from lab.ec2.states import Delays
 from tests.chaos.builds import Builds
@@ -111,6 +112,7 @@ def jobs(rows: list[dict[str, Any]]) -> list[Span]:
     return [(min(times), max(times)) for times in made.values()]
 
 
+@pytest.mark.long
 def test_jobs_instances_and_copies_are_never_more_than_allowed(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
@@ -162,6 +164,7 @@ class Counted:
             self.looks.append((before, time.monotonic(), calls))
 
 
+@pytest.mark.long
 def test_limit_of_calls_a_second_is_divided_among_the_workers(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:

@@ -56,7 +56,7 @@ def complete(deployment: Deployment) -> None:
     ("limit", "most"),
     [
         pytest.param(resource.RLIMIT_FSIZE, 4096, id="no file may grow"),
-        pytest.param(resource.RLIMIT_NOFILE, 3, id="no file may be opened"),
+        pytest.param(resource.RLIMIT_NOFILE, 3, id="no file may be opened", marks=pytest.mark.long),
     ],
 )
 def test_worker_that_runs_out_of_memory_or_files_ends_and_the_next_one_goes_on(
@@ -116,6 +116,7 @@ def test_full_disk_ends_the_worker_and_loses_no_announcement(tmp_path: Path) -> 
         deployment.heard.wait_for("image.publish", PATIENCE, count=2 * sum(AMIS.values()))
 
 
+@pytest.mark.long
 def test_jump_of_the_clock_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock = tmp_path / "clock"

@@ -88,7 +88,7 @@ def check_catalogue(deployment: Deployment, amis: list[dict[str, Any]], key: str
 
 
 def check_messages(deployment: Deployment, amis: list[dict[str, Any]]) -> None:
-    deployment.heard.wait_for("image.publish", 30, count=len(amis))
+    deployment.heard.wait_for("image.publish", 240, count=len(amis))
     origin = [ami for ami in amis if ami["region"] == "us-east-1"]
     copies = [ami for ami in amis if ami["region"] != "us-east-1"]
     common = {"image_name": IMAGE, "service": "EC2"}
@@ -194,14 +194,14 @@ def test_hub_stops_within_a_second(deployment: Deployment) -> None:
 
 def test_messages_wait_in_the_outbox_while_the_relay_is_down(deployment: Deployment) -> None:
     announce_build(deployment)
-    deployment.heard.wait_for("image.upload", 60)
+    deployment.heard.wait_for("image.upload", 240)
     deployment.site.bus.stop_relay()
     (job,) = deployment.ended()
     assert job["state"] == "complete"
     deployment.kill("worker")
     deployment.site.bus.start_relay()
     deployment.start_worker()
-    deployment.heard.wait_for("image.publish", 60, count=sum(AMIS.values()))
+    deployment.heard.wait_for("image.publish", 240, count=sum(AMIS.values()))
     published = [json.dumps(m, sort_keys=True) for m in said(deployment, "image.publish")]
     assert len(set(published)) == sum(AMIS.values())
 

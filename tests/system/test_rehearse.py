@@ -38,7 +38,7 @@ def test_rehearsal_tells_steps_and_seconds_and_leaves_no_trace(
     deployment: Deployment, url: str
 ) -> None:
     process = rehearsal(deployment, url)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     answer = json.loads(out)
     steps = [each["step"] for each in answer["steps"]]
@@ -56,6 +56,7 @@ def test_rehearsal_tells_steps_and_seconds_and_leaves_no_trace(
     assert deployment.store().waiting_messages() is None
 
 
+@pytest.mark.long
 def test_interrupted_rehearsal_exits_with_130_and_leaves_nothing(
     deployment: Deployment, url: str
 ) -> None:
@@ -65,7 +66,7 @@ def test_interrupted_rehearsal_exits_with_130_and_leaves_nothing(
         if line.startswith("booting"):
             break
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 130
     assert "interrupted; its resources are removed" in err
     assert deployment.live() == []

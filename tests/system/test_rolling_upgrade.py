@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 import fedimg
@@ -72,7 +73,7 @@ def all_well(deployment: Deployment, count: int) -> None:
     assert all(row["public"] for row in live)
     images = {row["id"] for row in live if row["kind"] == "image"}
     assert images == {ami["ami"] for ami in deployment.fedimg("amis")}
-    deployment.heard.wait_for("image.publish", 60, count=len(images))
+    deployment.heard.wait_for("image.publish", 240, count=len(images))
     assert {m["extra"]["id"] for m in said(deployment, "image.publish")} == images
 
 
@@ -104,6 +105,7 @@ def test_new_version_takes_what_is_new_and_leaves_the_old_ones_job_to_it(
         assert set(tries(deployment).values()) == {1}
 
 
+@pytest.mark.long
 def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
@@ -121,6 +123,7 @@ def test_job_of_a_killed_old_worker_is_named_and_waits_for_its_own_version(
         assert tries(deployment) == {job: 2}
 
 
+@pytest.mark.long
 def test_upgrade_can_be_taken_back(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
         assert deployment.stop(OLD) == 0

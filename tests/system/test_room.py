@@ -76,6 +76,7 @@ def test_what_is_copied_is_kept_and_the_job_goes_on_by_itself_when_there_is_room
     assert waiting(deployment, 2) == other
 
 
+@pytest.mark.long
 def test_what_is_kept_is_removed_when_the_job_is_cancelled(site: tuple[Deployment, str]) -> None:
     deployment, job = site
     deployment.fedimg("cancel", job)

@@ -133,7 +133,7 @@ def play(ran: Ran) -> Ran:
     secret = f"https://somebody:{SECRETS['URL password']}@images.example/a.raw.xz"
     for command in (["upload", secret], ["plan", secret], ["amis"], ["check"], ["cleanup"]):
         ran.said.append(json.dumps(deployment.fedimg(*command, status=None)))
-    deployment.heard.wait_for("image.publish", 60, count=sum(AMIS.values()))
+    deployment.heard.wait_for("image.publish", 240, count=sum(AMIS.values()))
     deployment.stop("worker")
     deployment.stop("hub")
     return ran

@@ -44,7 +44,7 @@ def test_what_becomes_public_has_booted_from_these_bytes(
         assert same_bytes(snapshot, cloud_image.raw)
 
         amis = deployment.fedimg("amis")
-        deployment.heard.wait_for("image.publish", 60, count=len(amis))
+        deployment.heard.wait_for("image.publish", 240, count=len(amis))
         passed = [m for m in said(deployment, "image.test") if m["status"] == "completed"]
         assert {m["extra"]["virt_type"] for m in passed} == {"hvm", "paravirtual"}
         for message in passed:

@@ -19,7 +19,7 @@ URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"
 
 
 #: In seconds; on an idle machine nothing here takes a tenth of it.
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 #: The build's name of an image says how its job fares; no job makes anything in EC2.

@@ -26,7 +26,7 @@ from fedimg.store.tables import deferred_entries, retries
 from fedimg.worker.background_tasks import BackgroundTasks
 
 IMAGE = RawImage.at("https://koji.example/a.x86_64.raw.xz", Architecture.X86_64, None)
-PATIENCE = 30.0
+PATIENCE = 240.0
 
 
 @dataclass

@@ -22,7 +22,7 @@ from tests.jobs.queue_rows import queued
 
 IMAGE = RawImage.at("https://koji.example/a.x86_64.raw.xz", Architecture.X86_64, None)
 RUN = f"fedimg.publish:{IMAGE.job}:1"
-PATIENCE = 30.0
+PATIENCE = 240.0
 
 
 @dataclass

@@ -26,7 +26,7 @@ from tests.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.process
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 REFUSED = "reached through a pooler that shares connections"
 SHARING = [
     {"pool_mode": "transaction"},

@@ -26,7 +26,7 @@ from tests.postgresql import PostgreSQL
 pytestmark = pytest.mark.process
 
 HOST = socket.gethostname()
-PATIENCE = 30.0
+PATIENCE = 240.0
 
 
 class Lost:
@@ -189,10 +189,10 @@ def test_idle_transaction_is_ended_after_its_seconds(tmp_path: Any, postgresql: 
         # The connection stays open, as that of a process that is frozen or cut off.
         still.lock(standing, "x")
         with other.engine.begin() as connection:
-            connection.exec_driver_sql("SET LOCAL lock_timeout = '20s'")
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '120s'")
             began = time.monotonic()
             other.lock(connection, "x")
-            assert 1 < time.monotonic() - began < 10
+            assert 1 < time.monotonic() - began < 60
         standing.invalidate()
     still.close()
     other.close()

@@ -153,7 +153,7 @@ def test_thread_that_waits_for_another_ones_answer_can_be_stopped() -> None:
     class Slow:
         def describe_snapshots(self, **given: Any) -> dict[str, Any]:
             asked.set()
-            assert answer.wait(60)
+            assert answer.wait(240)
             return {"Snapshots": [{"SnapshotId": "a", "State": "completed"}]}
 
     asking = threading.Thread(
@@ -161,7 +161,7 @@ def test_thread_that_waits_for_another_ones_answer_can_be_stopped() -> None:
     )
     asking.start()
     try:
-        assert asked.wait(60)
+        assert asked.wait(240)
         threading.Timer(0.1, stop.set).start()
         with pytest.raises(Cancelled):
             wait(Slow(), Waiter(limits, stop), "b", together)
