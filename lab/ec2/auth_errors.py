@@ -88,7 +88,7 @@ def answer(request: Request, refused: NotVerified) -> Answer:
         code, status, message = _said(_EC2, refused)
         return Answer(status, wire.error(request.id, EC2Error(code, message)))
     if service == "s3":
-        return _s3_error(request, *_said(_S3, refused))
+        return s3_error(request, *_said(_S3, refused))
     if service in ("iam", "sts") or _is_form(request):
         return _query_error(request, service, *_said(_QUERY, refused))
     return _json_error(*_said(_JSON, refused))
@@ -99,13 +99,14 @@ def denied(request: Request, service: str, message: str) -> Answer:
     EC2 and EBS.
     """
     if service == "s3":
-        return _s3_error(request, "AccessDenied", 403, message)
+        return s3_error(request, "AccessDenied", 403, message)
     if service in ("iam", "sts") or _is_form(request):
         return _query_error(request, service, "AccessDenied", 403, message)
     return _json_error("AccessDeniedException", 400, message)
 
 
-def _s3_error(request: Request, code: str, status: int, message: str) -> Answer:
+def s3_error(request: Request, code: str, status: int, message: str) -> Answer:
+    """Return an error in S3's form."""
     body = f"<Code>{code}</Code><Message>{escape(message)}</Message>"
     return Answer(status, _xml(f"<Error>{body}<RequestId>{request.id}</RequestId></Error>"))
 

@@ -1,5 +1,6 @@
 """CopyImage of another region's image, with its own snapshots, and CreateImage of an instance."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ def copy_image(call: Call) -> dict[str, Any]:
     def copy() -> str:
         with world.lock:
             source = _source(call)
+            if source.manifest:
+                raise EC2Error("UnsupportedOperation", "The lab copies no instance-store images.")
             name = check_name(call, params["Name"])
             id = new_id("ami")
             mappings = deepcopy(source.mappings)
@@ -109,6 +112,11 @@ def create_image(call: Call) -> dict[str, Any]:
             raise EC2Error(
                 "IncorrectInstanceState", f"Instance '{instance.id}' is {instance.state}."
             )
+        if instance.image.manifest:
+            raise EC2Error(
+                "InvalidParameterValue",
+                f"The instance ID '{instance.id}' does not have an EBS root device.",
+            )
         name = check_name(call, params["Name"])
         held = volumes.attached_to(world, instance.id)
     mappings = []
@@ -156,4 +164,7 @@ def create_image(call: Call) -> dict[str, Any]:
 
 
 # These make snapshots, or honour tokens, and take the lock themselves.
-UNLOCKED = {"CopyImage": copy_image, "CreateImage": create_image}
+UNLOCKED: dict[str, Callable[[Call], dict[str, Any]]] = {
+    "CopyImage": copy_image,
+    "CreateImage": create_image,
+}

@@ -37,7 +37,7 @@ def row(call: Call, image: Image) -> dict[str, Any]:
     """Return an image as DescribeImages shows it."""
     shown: dict[str, Any] = {
         "ImageId": image.id,
-        "ImageLocation": image.location or f"{image.owner}/{image.name}",
+        "ImageLocation": image.manifest or image.location or f"{image.owner}/{image.name}",
         "State": image.state,
         "OwnerId": image.owner,
         "CreationDate": iso(image.created.replace(microsecond=0)),
@@ -48,7 +48,7 @@ def row(call: Call, image: Image) -> dict[str, Any]:
         "UsageOperation": "RunInstances",
         "Name": image.name,
         "Description": image.description,
-        "RootDeviceType": "ebs" if image.mappings else "instance-store",
+        "RootDeviceType": image.root_device_type if image.type == "machine" else "instance-store",
         "RootDeviceName": image.root_device,
         "BlockDeviceMappings": image.mappings,
         "VirtualizationType": image.virtualization,

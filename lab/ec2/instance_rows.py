@@ -45,7 +45,7 @@ def row(call: Call, instance: Instance) -> dict[str, Any]:
         "RamdiskId": instance.ramdisk,
         "Monitoring": {"State": "enabled" if instance.monitoring else "disabled"},
         "Architecture": image.architecture,
-        "RootDeviceType": "ebs",
+        "RootDeviceType": image.root_device_type,
         "RootDeviceName": image.root_device,
         "BlockDeviceMappings": _devices(call.world, instance),
         "VirtualizationType": image.virtualization,

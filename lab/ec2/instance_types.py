@@ -55,6 +55,10 @@ def check(call: Call, name: str, image: Image) -> None:
     about = known(name)
     if image.type != "machine":
         raise EC2Error("InvalidParameterValue", f"The image {image.id} is not a machine image.")
+    if image.manifest and "instance-store" not in about["SupportedRootDeviceTypes"]:
+        raise combination(
+            f"Instance type '{name}' does not support root device type 'instance-store'."
+        )
     architectures = about["ProcessorInfo"]["SupportedArchitectures"]
     if image.architecture not in architectures:
         raise EC2Error(

@@ -4,6 +4,7 @@ import base64
 import threading
 from typing import Any
 
+from lab.ec2 import disks as files
 from lab.ec2 import network
 from lab.ec2.errors import EC2Error, missing
 from lab.ec2.faults import FAILED
@@ -39,7 +40,7 @@ def power_on(world: World, instance: Instance) -> None:
             return
         if fault := world.faults.completing("InstanceStart", instance.region):
             if fault.fault == FAILED:
-                _withdraw(world, instance, fault.message)
+                withdraw(world, instance, fault.message)
             return
         instance.state = "running"
         if instance.public:
@@ -48,7 +49,7 @@ def power_on(world: World, instance: Instance) -> None:
     world.timeline.after(world.delays.instance_start, running)
 
 
-def _withdraw(world: World, instance: Instance, message: str) -> None:
+def withdraw(world: World, instance: Instance, message: str) -> None:
     """End an instance by EC2's own fault. The caller holds the lock, the machine's end waits."""
     instance.state = "shutting-down"
     instance.generation += 1
@@ -67,6 +68,8 @@ def _withdraw(world: World, instance: Instance, message: str) -> None:
 def launch_of(world: World, instance: Instance) -> Launch:
     root = instance.image.root_device
     disks = []
+    if instance.root_disk and root:
+        disks.append(Disk(f"store-{instance.id[2:]}", instance.root_disk, root, True))
     for volume in attached_to(world, instance.id):
         assert volume.attachment
         device = volume.attachment.device
@@ -110,6 +113,12 @@ def stop_instances(call: Call) -> dict[str, Any]:
     with world.lock:
         chosen = _wanted(call)
         for instance in chosen:
+            if instance.image.manifest:
+                raise EC2Error(
+                    "UnsupportedOperation",
+                    f"The instance '{instance.id}' does not have an 'ebs' root device type and "
+                    "cannot be stopped",
+                )
             if instance.state not in ("running", "stopping", "stopped"):
                 raise _cannot(instance, "stopped")
             if instance.stop_protected:
@@ -187,6 +196,8 @@ def _later_terminated(world: World, instance: Instance) -> None:
         instance.state = "terminated"
         world.gone("instance", instance)
         network.unplug(world, instance)
+        if instance.root_disk:
+            files.remove(instance.root_disk)
         for volume in attached_to(world, instance.id):
             assert volume.attachment
             kept = not volume.attachment.delete_on_termination

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from moto.ec2.models import ec2_backends
+from moto.s3.models import s3_backends
 
 from lab.ec2.calls import Calls
 from lab.ec2.faults import Plan
@@ -65,6 +66,11 @@ def live(world: World) -> list[dict[str, Any]]:
                 public = kind in ("snapshot", "image") and thing.public
                 told = _row(kind, thing.id, thing.region, thing.owner, tags, public, thing.state)
                 rows.append(told | {"shared": _shared(thing)})
+    for account, partitions in list(s3_backends.items()):
+        for bucket in list(partitions["aws"].buckets.values()):
+            for key in list(bucket.keys):
+                id = f"s3://{bucket.name}/{key}"
+                rows.append(_row("object", id, bucket.region_name, account, {}))
     for account, backends in list(ec2_backends.items()):
         for region, moto in list(backends.items()):
             for groups in list(moto.groups.values()):

@@ -9,7 +9,15 @@ from typing import Any
 from moto.core.exceptions import ServiceException
 from moto.ec2.utils import filter_iam_instance_profiles
 
-from lab.ec2 import instance_rows, instance_types, instances, network, volume_types, volumes
+from lab.ec2 import (
+    bundles,
+    instance_rows,
+    instance_types,
+    instances,
+    network,
+    volume_types,
+    volumes,
+)
 from lab.ec2.errors import EC2Error, combination, invalid, missing
 from lab.ec2.tagging import given
 from lab.ec2.world import Attachment, Call, Image, Instance, Snapshot, Tags, Volume, new_id, now
@@ -94,6 +102,11 @@ def _plan(call: Call) -> _Plan:
         )
     kind = params.get("InstanceType", "m1.small")
     instance_types.check(call, kind, image)
+    if image.manifest and "InstanceInitiatedShutdownBehavior" in params:
+        raise combination(
+            "The attribute instanceInitiatedShutdownBehavior can only be used for EBS-backed "
+            "images."
+        )
     shutdown = params.get("InstanceInitiatedShutdownBehavior", "stop")
     if shutdown not in ("stop", "terminate"):
         raise invalid(shutdown, "instanceInitiatedShutdownBehavior")
@@ -165,7 +178,9 @@ def _devices(call: Call, image: Image) -> list[_Device]:
             merged[device] = _merged(device, merged.get(device), mapping["Ebs"])
         elif "VirtualName" not in mapping:
             raise EC2Error("MissingParameter", f"The mapping of {device} must contain ebs")
-    if image.root_device not in merged:
+    if image.manifest and image.root_device in merged:
+        raise EC2Error("InvalidBlockDeviceMapping", "The root device is no EBS volume.")
+    if image.root_device not in merged and not image.manifest:
         raise EC2Error(
             "InvalidBlockDeviceMapping", f"The root device '{image.root_device}' is not mapped"
         )
@@ -240,6 +255,19 @@ def _launch(call: Call, plan: _Plan, reservation: str, index: int) -> None:
                 if volume.attachment is None:
                     world.remove_volume(volume)
         raise
+    if plan.image.manifest:
+        try:
+            bundles.unbundle(
+                world.bundle_key,
+                plan.image.owner,
+                plan.image.region,
+                plan.image.manifest,
+                world.root_disk(instance.id),
+            )
+        except ValueError as error:
+            with world.lock:
+                instances.withdraw(world, instance, str(error))
+            return
     instances.power_on(world, instance)
 
 
@@ -270,7 +298,9 @@ def _bring_up(
         public_key=plan.public_key,
         user_data=plan.user_data,
         token=params.get("ClientToken", ""),
-        shutdown_behavior=params.get("InstanceInitiatedShutdownBehavior", "stop"),
+        shutdown_behavior=params.get(
+            "InstanceInitiatedShutdownBehavior", "terminate" if plan.image.manifest else "stop"
+        ),
         metadata={
             "State": "applied",
             # An image that says v2.0 makes its instances ask for tokens.
@@ -282,6 +312,7 @@ def _bring_up(
             **asked,
         },
         profile=plan.profile,
+        root_disk=world.root_disk(id) if plan.image.manifest else None,
         kernel=params.get("KernelId") or plan.image.kernel,
         ramdisk=params.get("RamdiskId") or plan.image.ramdisk,
         protected=bool(params.get("DisableApiTermination")),

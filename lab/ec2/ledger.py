@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-KINDS = ("instance", "volume", "snapshot", "image", "security-group", "key-pair")
+KINDS = ("instance", "volume", "snapshot", "image", "security-group", "key-pair", "object")
 
 
 class Ledger:

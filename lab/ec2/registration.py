@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from lab.ec2 import images, volume_types
+from lab.ec2 import bundles, images, volume_types
 from lab.ec2.errors import EC2Error, combination, invalid, missing
 from lab.ec2.tagging import given
 from lab.ec2.world import Call, Image, Tags, new_id
@@ -44,19 +44,21 @@ def add(call: Call, image: Image, tags: Tags, seconds: float) -> None:
 def register_image(call: Call) -> dict[str, Any]:
     params = call.params
     tags = given(call, "image")["image"]
-    if params.get("ImageLocation"):
-        raise EC2Error(
-            "UnsupportedOperation", "Images of type instance-store cannot be registered here."
-        )
+    location = params.get("ImageLocation")
+    bundle = bundles.manifest(call.account, call.region, location) if location else None
     name = check_name(call, params.get("Name"))
     virtualization = params.get("VirtualizationType", "paravirtual")
     if virtualization not in ("hvm", "paravirtual"):
         raise invalid(virtualization, "virtualizationType", "Valid values: hvm, paravirtual.")
-    architecture = params.get("Architecture", "i386")
+    architecture = params.get("Architecture", bundle.architecture if bundle else "i386")
+    if bundle and architecture != bundle.architecture:
+        raise combination(
+            f"The architecture {architecture} is not the manifest's, {bundle.architecture}."
+        )
     if architecture not in ARCHITECTURES:
         raise invalid(architecture, "architecture", f"Valid values: {', '.join(ARCHITECTURES)}.")
     root = params.get("RootDeviceName", "/dev/sda1")
-    mappings = _mappings(call, root)
+    mappings = _mappings(call, root, in_bundle=bundle is not None)
     _check_boot(params, architecture, virtualization)
     _check_network(params, virtualization)
     image = Image(
@@ -77,12 +79,13 @@ def register_image(call: Call) -> dict[str, Any]:
         tpm=params.get("TpmSupport"),
         imds=params.get("ImdsSupport"),
         uefi_data=params.get("UefiData"),
+        manifest=location,
     )
     add(call, image, tags, call.world.delays.image)
     return {"ImageId": image.id}
 
 
-def _mappings(call: Call, root: str) -> list[dict[str, Any]]:
+def _mappings(call: Call, root: str, *, in_bundle: bool) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     for mapping in call.params.get("BlockDeviceMappings", []):
         device = mapping.get("DeviceName")
@@ -101,8 +104,13 @@ def _mappings(call: Call, root: str) -> list[dict[str, Any]]:
         if "Ebs" not in mapping:
             raise EC2Error("MissingParameter", f"The mapping of {device} must contain ebs")
         shown.append({"DeviceName": device, "Ebs": _ebs(call, device, mapping["Ebs"])})
+    if in_bundle and any(m["DeviceName"] == root for m in shown):
+        raise EC2Error(
+            "InvalidBlockDeviceMapping",
+            f"The root device '{root}' is in the bundle, and can be mapped to nothing else",
+        )
     at_root = [m for m in shown if m["DeviceName"] == root and m.get("Ebs", {}).get("SnapshotId")]
-    if not at_root:
+    if not at_root and not in_bundle:
         raise EC2Error(
             "InvalidBlockDeviceMapping",
             f"The root device '{root}' must be mapped to a snapshot, and is not",

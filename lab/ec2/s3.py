@@ -1,4 +1,7 @@
-"""S3 is moto's, but for what it gets wrong for uploaders: checksums of parts, tags of objects."""
+"""S3 is moto's, but for what it gets wrong: checksums of parts, tags of objects, ACLs.
+
+Objects are in the ledger, as the other things are that cost money until somebody deletes them.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -11,14 +14,64 @@ from moto.s3.models import s3_backends
 from moto.s3.utils import compute_checksum
 from werkzeug.test import run_wsgi_app
 
+from lab.ec2 import auth_errors, s3_access
+from lab.ec2.ledger import Ledger
 from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
+
+_SET_BY_SERVER = ("Content-Length", "Content-Type", "Connection", "Date", "Server")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def answer(moto: Application, request: Request, signer: Signer) -> Answer | None:
+def answer(moto: Application, request: Request, signer: Signer, ledger: Ledger) -> Answer | None:
     """Return the answer, or None where moto's own is right."""
+    account = account_of(signer.access_key)
+    refused = s3_access.refused(account, request, signer)
+    if refused is not None:
+        return auth_errors.s3_error(request, refused.code, refused.status, refused.message)
+    names = _changed(request)
+    if not names:
+        return _answer(moto, request, signer)
+    before = {name for name in names if _exists(signer, name)}
+    answered = _answer(moto, request, signer) or _passed_on(moto, request)
+    for name in names:
+        id, there = f"s3://{name}", _exists(signer, name)
+        if there and name not in before:
+            ledger.created("object", id, signer.region, account, {})
+        elif not there and name in before:
+            ledger.deleted("object", id, signer.region, account, {})
+    return answered
+
+
+def _changed(request: Request) -> set[str]:
+    """Return the objects, each as BUCKET/KEY, that a request may make or delete."""
+    path = unquote(request.path).strip("/")
+    asked = parse_qs(request.query, keep_blank_values=True)
+    if "/" in path and request.method in ("PUT", "POST", "DELETE"):
+        return {path}
+    if request.method == "POST" and "delete" in asked:
+        try:
+            keys = ElementTree.fromstring(request.body).iterfind(".//{*}Key")
+        except ElementTree.ParseError:
+            return set()
+        return {f"{path}/{key.text}" for key in keys}
+    return set()
+
+
+def _exists(signer: Signer, name: str) -> bool:
+    bucket, _, key = name.partition("/")
+    return _object(signer, bucket, key) is not None
+
+
+def _passed_on(moto: Application, request: Request) -> Answer:
+    pieces, status, headers = run_wsgi_app(moto, request.environ)
+    kept = {name: value for name, value in headers.items() if name not in _SET_BY_SERVER}
+    content_type = headers.get("Content-Type", "application/xml")
+    return Answer(int(status.split()[0]), b"".join(pieces), content_type, kept)
+
+
+def _answer(moto: Application, request: Request, signer: Signer) -> Answer | None:
     asked = parse_qs(request.query, keep_blank_values=True)
     if request.method == "GET" and "uploadId" in asked:
         return _list_parts(moto, request, signer)

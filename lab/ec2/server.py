@@ -129,6 +129,12 @@ class EC2:
         self.up()
 
     @property
+    def certificate(self) -> bytes:
+        """The certificate of EC2's own key, in PEM, which bundles are encrypted for."""
+        pair = self._world.bundle_key
+        return pair.certificate()
+
+    @property
     def url(self) -> str:
         """The value for AWS_ENDPOINT_URL."""
         return f"http://127.0.0.1:{self._port}"
@@ -316,7 +322,9 @@ class EC2:
         refusal = account_calls.refusal(world, asked, signer)
         if refusal:
             return refusal
-        return s3.answer(self._moto, asked, signer) if signer.service == "s3" else None
+        if signer.service == "s3":
+            return s3.answer(self._moto, asked, signer, world.ledger)
+        return None
 
     def _credentials(self, access_key: str) -> signatures.Credentials | None:
         if access_key == self.key.id:

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moto.ec2.models import ec2_backends
 
 from lab.ec2 import disks
+from lab.ec2.bundle_key import Pair
 from lab.ec2.errors import EC2Error
 from lab.ec2.faults import Faults, Plan
 from lab.ec2.history import History
@@ -114,6 +116,8 @@ class Image:
     imds: str | None = None
     uefi_data: str | None = None
     location: str | None = None
+    # BUCKET/KEY of the manifest of an image whose root disk is no EBS volume.
+    manifest: str | None = None
     source_image: str | None = None
     source_region: str | None = None
     source_instance: str | None = None
@@ -131,6 +135,11 @@ class Image:
 
     def snapshot_ids(self) -> list[str]:
         return [m["Ebs"]["SnapshotId"] for m in self.mappings if m.get("Ebs", {}).get("SnapshotId")]
+
+    @property
+    def root_device_type(self) -> str:
+        """Return `ebs`, or `instance-store` for one whose root disk is in a bundle."""
+        return "instance-store" if self.manifest else "ebs"
 
     def last_launched(self, delay: float) -> datetime | None:
         """Return the last launch that EC2 tells, which it does so many seconds late."""
@@ -170,6 +179,8 @@ class Instance:
     ramdisk: str | None
     protected: bool = False
     stop_protected: bool = False
+    # The root disk of an instance that has no root volume.
+    root_disk: Path | None = None
     ebs_optimized: bool = False
     monitoring: bool = False
     source_dest_check: bool = True
@@ -251,8 +262,15 @@ class World:
         self._settings: dict[tuple[str, str], RegionSettings] = {}
         self._volume_files = _empty(state / "volumes")
         self._snapshot_files = _empty(state / "snapshots")
+        self._root_disks = _empty(state / "root-disks")
         self.ledger = Ledger(state / "ledger.jsonl")
         self.timeline = Timeline(self.lock)
+
+    @cached_property
+    def bundle_key(self) -> Pair:
+        """EC2's own key pair; it is made when it is first asked for, which takes a while."""
+        with self.lock:
+            return Pair()
 
     def settings(self, account: str, region: str) -> RegionSettings:
         return self._settings.setdefault((account, region), RegionSettings())
@@ -262,6 +280,9 @@ class World:
 
     def snapshot_file(self, snapshot_id: str) -> Path:
         return self._snapshot_files / snapshot_id
+
+    def root_disk(self, instance_id: str) -> Path:
+        return self._root_disks / instance_id
 
     def moto(self, account: str, region: str) -> Any:
         """One account's EC2 in one region as moto has it: networks, groups, key pairs, tags."""

@@ -45,22 +45,26 @@ _S3 = {
     ("bucket", "DELETE", ""): "DeleteBucket",
     ("bucket", "GET", ""): "ListBucket",
     ("bucket", "GET", "location"): "GetBucketLocation",
+    ("bucket", "GET", "ownershipControls"): "GetBucketOwnershipControls",
     ("bucket", "GET", "tagging"): "GetBucketTagging",
     ("bucket", "GET", "uploads"): "ListBucketMultipartUploads",
     ("bucket", "HEAD", ""): "ListBucket",
     ("bucket", "POST", "delete"): "DeleteObject",
     ("bucket", "PUT", ""): "CreateBucket",
+    ("bucket", "PUT", "ownershipControls"): "PutBucketOwnershipControls",
     ("bucket", "PUT", "tagging"): "PutBucketTagging",
     ("object", "DELETE", ""): "DeleteObject",
     ("object", "DELETE", "tagging"): "DeleteObjectTagging",
     ("object", "DELETE", "uploadId"): "AbortMultipartUpload",
     ("object", "GET", ""): "GetObject",
+    ("object", "GET", "acl"): "GetObjectAcl",
     ("object", "GET", "tagging"): "GetObjectTagging",
     ("object", "GET", "uploadId"): "ListMultipartUploadParts",
     ("object", "HEAD", ""): "GetObject",
     ("object", "POST", "uploadId"): "PutObject",
     ("object", "POST", "uploads"): "PutObject",
     ("object", "PUT", ""): "PutObject",
+    ("object", "PUT", "acl"): "PutObjectAcl",
     ("object", "PUT", "tagging"): "PutObjectTagging",
     ("object", "PUT", "uploadId"): "PutObject",
 }
@@ -208,6 +212,8 @@ def _of_s3(request: Request) -> Iterator[tuple[str, Resource]]:
     for each in names:
         arn = f"arn:aws:s3:::{bucket}/{each}" if each else f"arn:aws:s3:::{bucket}"
         yield f"s3:{action}", Resource("object" if each else "bucket", arn, {})
+        if request.header("x-amz-acl") and action == "PutObject":
+            yield "s3:PutObjectAcl", Resource("object", arn, {})
     source = request.header("X-Amz-Copy-Source")
     if source is not None:
         arn = f"arn:aws:s3:::{unquote(source).partition('?')[0].lstrip('/')}"

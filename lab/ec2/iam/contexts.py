@@ -153,7 +153,7 @@ def _instance_to_be(call: Call) -> dict[str, Any]:
         "ec2:MetadataHttpTokens": metadata.get(
             "HttpTokens", "required" if image and image.imds == "v2.0" else "optional"
         ),
-        "ec2:RootDeviceType": "ebs",
+        "ec2:RootDeviceType": image.root_device_type if image else "ebs",
         "ec2:Tenancy": params.get("Placement", {}).get("Tenancy", "default"),
     }
 
@@ -204,7 +204,7 @@ def _instance(call: Call, id: str) -> dict[str, Any]:
         "ec2:MetadataHttpEndpoint": found.metadata["HttpEndpoint"],
         "ec2:MetadataHttpPutResponseHopLimit": found.metadata["HttpPutResponseHopLimit"],
         "ec2:MetadataHttpTokens": found.metadata["HttpTokens"],
-        "ec2:RootDeviceType": "ebs",
+        "ec2:RootDeviceType": found.image.root_device_type,
         "ec2:Tenancy": found.tenancy,
     }
 
@@ -264,7 +264,7 @@ def _image(call: Call, id: str) -> dict[str, Any]:
         "ec2:ImageType": found.type,
         "ec2:Owner": _owner(found.owner),
         "ec2:Public": found.public,
-        "ec2:RootDeviceType": "ebs",
+        "ec2:RootDeviceType": found.root_device_type,
     }
 
 
