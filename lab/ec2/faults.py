@@ -23,7 +23,13 @@ ON_COMPLETIONS = (FAILED, UNFINISHED)
 #: … and to an instance that boots, or is logged into.
 ON_MACHINES = {FOREIGN: LOGIN, DROPPED: LOGIN, FROZEN: LOGIN, FULL: BOOT}
 #: The names that stand for the second kind where an action's would.
-COMPLETIONS = ("SnapshotCompletion", "ImageCompletion", "InstanceStart", "SnapshotDeletion")
+COMPLETIONS = (
+    "SnapshotCompletion",
+    "ImageCompletion",
+    "InstanceStart",
+    "SnapshotDeletion",
+    "ParameterValidation",
+)
 
 
 class PlanError(ValueError):

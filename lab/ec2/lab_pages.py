@@ -71,6 +71,13 @@ def live(world: World) -> list[dict[str, Any]]:
             for key in list(bucket.keys):
                 id = f"s3://{bucket.name}/{key}"
                 rows.append(_row("object", id, bucket.region_name, account, {}))
+    for of_region in world.parameters.values():
+        for each in of_region.values():
+            image = world.images.get(each.value)
+            # A parameter that names what nobody else may use is one that was left behind.
+            named = image is not None and image.public and image.region == each.region
+            told = _row("parameter", each.id, each.region, each.owner, {}, named)
+            rows.append(told | {"value": each.value, "tier": each.tier})
     for account, backends in list(ec2_backends.items()):
         for region, moto in list(backends.items()):
             for groups in list(moto.groups.values()):

@@ -8,7 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-KINDS = ("instance", "volume", "snapshot", "image", "security-group", "key-pair", "object")
+KINDS = (
+    "instance",
+    "volume",
+    "snapshot",
+    "image",
+    "security-group",
+    "key-pair",
+    "object",
+    "parameter",
+)
 
 
 class Ledger:

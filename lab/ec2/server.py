@@ -38,6 +38,7 @@ from lab.ec2 import (
     request,
     s3,
     signatures,
+    ssm,
     wire,
 )
 from lab.ec2.calls import Calls
@@ -318,6 +319,8 @@ class EC2:
                 return quotas.serve(world, calls, asked, signer)
             case "rbin":
                 return rbin.serve(world, calls, asked, signer)
+            case "ssm":
+                return ssm.serve(world, calls, asked, signer)
         calls.count(signer.service.upper(), _action(asked), signer.region)
         refusal = account_calls.refusal(world, asked, signer)
         if refusal:

@@ -23,6 +23,7 @@ class Delays:
     image: float = 0.2
     image_copy: float = 0.7
     volume: float = 0.2
+    parameter: float = 0.3  # until SSM has confirmed the AMI that a parameter is to name
     launch_told: float = 86400.0  # until EC2 tells that an image was launched
 
     def copy_into(self, region: str) -> float:

@@ -19,6 +19,7 @@ from lab.ec2.faults import Faults, Plan
 from lab.ec2.history import History
 from lab.ec2.iam.decisions import Decisions
 from lab.ec2.ledger import Ledger
+from lab.ec2.parameters import Parameter
 from lab.ec2.recycle_bin import RecycleBin
 from lab.ec2.states import Delays, Span, Timeline
 from lab.ec2.tokens import Tokens
@@ -259,6 +260,8 @@ class World:
         self.recycle_bin = RecycleBin()
         self.uploads: dict[str, Upload] = {}
         self.imports: dict[str, ImportTask] = {}
+        #: By account and region, the parameters of SSM by name.
+        self.parameters: dict[tuple[str, str], dict[str, Parameter]] = {}
         self._settings: dict[tuple[str, str], RegionSettings] = {}
         self._volume_files = _empty(state / "volumes")
         self._snapshot_files = _empty(state / "snapshots")
