@@ -312,3 +312,37 @@ def test_removal_follows_the_disabling_by_two_weeks(toml, text, told):
 def test_rules_of_retention_have_a_table_of_their_own(toml):
     said = complaint(toml("[[retention]]\ndisable_after = 5"))
     assert "write each rule as [[retention.rules]]" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/fedora/{release}/{type}", "lacks {arch}"),
+        (
+            "/fedora/{release}/{arch}/{type}/{build}",
+            "has the field {build}; known fields are arch,",
+        ),
+        ("/fedora/{release}/{arch}/{type!r}", "has a field with a format"),
+        ("/fedora/{release}/{arch}/{type", "has a brace"),
+        ("fedora/{release}/{arch}/{type}", "does not begin with a slash"),
+        ("/fedora/{release}/{arch}/{type}/", "does not begin with a slash, ends in one"),
+        ("/fedora//{release}/{arch}/{type}", "has two in a row"),
+        ("/fedora cloud/{release}/{arch}/{type}", "other than letters, digits"),
+        ("/AWS/{release}/{arch}/{type}", "AWS keeps to itself"),
+        ("/ssm-fedora/{release}/{arch}/{type}", "AWS keeps to itself"),
+        ("/a" * 13 + "/{release}/{arch}/{type}", "over 15 levels"),
+        ("/" + "a" * 860 + "/{release}/{arch}/{type}", "characters"),
+    ],
+)
+def test_path_of_parameters_that_ssm_would_refuse(toml, path: str, words: str) -> None:
+    text = complaint(toml(f'[ec2.ssm]\npath = "{path}"\n'))
+    assert "ec2.ssm.path: " in text
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/fedora/{release}/{arch}/{type}/latest", "/f/{kind}/{series}.{release}/{arch}-{type}"],
+)
+def test_path_of_parameters(toml, path: str) -> None:
+    assert load(toml(f'[ec2.ssm]\npath = "{path}"\n')).ec2.ssm.path == path

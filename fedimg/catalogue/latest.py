@@ -10,11 +10,14 @@ from fedimg.catalogue import documents
 from fedimg.catalogue.documents import PUBLIC, Latest, LatestAMI
 from fedimg.catalogue.record import edition_of, kind, state_of
 from fedimg.editions import Edition, edition_by_name
-from fedimg.store.publications import PublishedJob
+from fedimg.store.publications import Publications, PublishedJob
 from fedimg.store.rows import AMIRow
 
 #: Images that Koji and composes call by these are of the same architecture.
 _IN_NAME = re.compile(r"\.(?:x86_64|aarch64|arm64|noarch)\b")
+
+#: How many images are read at once; each has over a hundred AMIs.
+_JOBS_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,17 @@ class LatestFinder:
             )
         )
         return sorted(found, key=lambda each: newest_first(each.release))
+
+
+def newest(publications: Publications, kinds: Collection[str]) -> list[Latest]:
+    """Return the newest AMIs of all that were ever published, as the catalogue names them."""
+    finder, jobs = LatestFinder(kinds), publications.jobs()
+    for start in range(0, len(jobs), _JOBS_AT_ONCE):
+        some = jobs[start : start + _JOBS_AT_ONCE]
+        amis = publications.amis([job.job for job in some])
+        for job in some:
+            finder.add(job, amis[job.job])
+    return finder.latest()
 
 
 def newest_first(release: str | None) -> tuple[int, list[int], str]:

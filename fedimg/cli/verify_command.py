@@ -198,13 +198,13 @@ def _repair(
         call.output.note(f"to do: {action}")
     if not plan.actions or not confirmed(f"Do these {len(plan.actions)} actions?", yes=yes):
         return
-    settings = call.settings.ec2
-    waiter = Waiter(settings.limits, threading.Event())
+    settings = call.settings
+    waiter = Waiter(settings.ec2.limits, threading.Event())
     repair.carry_out(
         plan.actions,
         store,
         clients,
         waiter,
-        settings.origin,
+        settings,
         lambda action: call.output.note(f"done: {action}"),
     )

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fedimg.config.checks import Checking
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
+from fedimg.config.parameters import Parameters
 from fedimg.config.prices import Prices
 from fedimg.config.section import Section
 from fedimg.config.value_types import AMITypeName
@@ -95,6 +96,7 @@ class EC2(Section):
     aarch64: ArmMachine = ArmMachine()
     network: Network = Network()
     amis: AMIs = AMIs()
+    ssm: Parameters = Parameters()
     test: Checking = Checking()
     limits: Limits = Limits()
     prices: Prices = Prices()

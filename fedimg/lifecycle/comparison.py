@@ -45,11 +45,12 @@ class Kind(StrEnum):
     BLOCKED = "blocked"
     UNRECORDED = "unrecorded"
     BYTES = "bytes"
+    PARAMETER = "parameter"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference; `id` is that of the AMI or snapshot, or the region's name."""
+    """One difference; `id` is that of the AMI or snapshot, the parameter's or the region's name."""
 
     kind: Kind
     region: str

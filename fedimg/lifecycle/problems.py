@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fedimg.store import rows
+from fedimg.store.parameters import Parameters
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
 from fedimg.store.withdrawals import Withdrawals
@@ -62,7 +63,10 @@ def freed(store: Store, *, automatic: bool) -> str | None:
 
 
 def problems(store: Store) -> list[str]:
-    """Return a line for each region that differs from the record or has an unfinished change."""
+    """Return a line for each region that differs from the record or has an unfinished change.
+
+    Parameters of SSM that cannot be set have a line each, too.
+    """
     texts = []
     for each in Verifications(store).all():
         at = datetime.fromtimestamp(each.at, UTC)
@@ -81,6 +85,13 @@ def problems(store: Store) -> list[str]:
             texts.append(
                 f"{change.job}: {change.what} in {change.region} is not finished: {change.error}"
             )
+    for parameter in Parameters(store).all():
+        where = f"parameter {parameter.name} in {parameter.region}"
+        if parameter.error:
+            wanted = f"is to name {parameter.ami}" if parameter.ami else "is to be deleted"
+            texts.append(f"{where} {wanted}: {parameter.error}")
+        if parameter.note:
+            texts.append(f"{where}: {parameter.note}")
     if undecided := sum(store.count_amis([rows.UNKNOWN]).values()):
         texts.append(
             f"{undecided} AMIs were private when the database was rebuilt, and a person has to "

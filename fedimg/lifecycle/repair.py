@@ -7,6 +7,7 @@ snapshot. An AMI that a person may have made private on purpose is repaired only
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,25 +15,33 @@ from fedimg.aws import permissions, publish, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.retrying import RetryingClient
 from fedimg.aws.client.waiter import Waiter
+from fedimg.config import Settings
+from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI
 from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle.comparison import Difference, Kind
+from fedimg.lifecycle.parameters import ParameterSetter
 from fedimg.store import rows
+from fedimg.store.parameters import Parameters
 from fedimg.store.rows import AMIRow, JobRow
 from fedimg.store.store import Store
 
 
 @dataclass(frozen=True)
 class Action:
-    """One action of a repair: `publish AMI`, `publish snapshot`, `hide AMI` or `hide snapshot`."""
+    """One action of a repair: `publish AMI`, `publish snapshot`, `hide AMI` or `hide snapshot`.
+
+    Or `set parameter`, whose `id` is the parameter's name, and which is about no AMI's own `row`.
+    """
 
     what: str
     region: str
     id: str
-    row: AMIRow
+    row: AMIRow | None
 
     def __str__(self) -> str:
-        return f"{self.what} {self.id} in {self.region} (job {self.row.job})"
+        of = f" (job {self.row.job})" if self.row else ""
+        return f"{self.what} {self.id} in {self.region}{of}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ def plan(
     actions: dict[tuple[str, str, str], Action] = {}
     left: list[str] = []
 
-    def add(what: str, key: tuple[str, str], row: AMIRow) -> None:
+    def add(what: str, key: tuple[str, str], row: AMIRow | None) -> None:
         actions.setdefault((what, *key), Action(what, *key, row))
 
     for each in differences:
@@ -107,6 +116,8 @@ def plan(
                 left.append(f"{each.id} in {each.region} stays public: {undecided}")
             else:
                 add("hide snapshot", key, by_snapshot[key][0])
+        elif each.kind is Kind.PARAMETER and each.id != each.region:
+            add("set parameter", key, None)
         else:
             left.append(f"{each.id} in {each.region}: {each.text}: only reported")
     return Plan(list(actions.values()), left)
@@ -117,7 +128,7 @@ def carry_out(
     store: Store,
     clients: Clients,
     waiter: Waiter,
-    origin: str,
+    settings: Settings,
     done: Callable[[Action], None],
 ) -> None:
     """Carry out a repair's actions, in order; `done` is called after each.
@@ -132,9 +143,33 @@ def carry_out(
             permissions.hide_ami(ec2, waiter, action.id)
         elif action.what == "hide snapshot":
             permissions.hide_snapshot(ec2, waiter, action.id)
+        elif action.row is None:
+            _set_parameter(action, store, clients, waiter, settings)
         else:
-            _publish(action.row, store, ec2, waiter, origin)
+            _publish(action.row, store, ec2, waiter, settings.ec2.origin)
         done(action)
+
+
+def _set_parameter(
+    action: Action, store: Store, clients: Clients, waiter: Waiter, settings: Settings
+) -> None:
+    """Set a parameter as it is recorded; the worker goes on where SSM takes too long."""
+    place, parameters = (action.region, action.id), Parameters(store)
+    parameters.again([place])
+    setter = ParameterSetter(settings, store, clients, waiter.stop)
+
+    def right() -> bool | None:
+        found = (row for row in parameters.all(action.region) if row.name == action.id)
+        row = next(found, None)
+        if row is None or row.right or row.error:
+            return True
+        setter.bring([row])
+        return None
+
+    with suppress(EC2ServiceException):
+        waiter.until(
+            right, what=f"the parameter {action.id} to be right", limit=settings.ec2.limits.settle
+        )
 
 
 def _publish(row: AMIRow, store: Store, ec2: RetryingClient, waiter: Waiter, origin: str) -> None:

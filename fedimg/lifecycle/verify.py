@@ -17,7 +17,7 @@ from fedimg.aws.inventory import Inventory
 from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Attributes
-from fedimg.lifecycle import comparison
+from fedimg.lifecycle import comparison, parameter_comparison
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
@@ -59,8 +59,9 @@ def verify_regions(
 ) -> list[RegionResult]:
     """Compare the recorded AMIs of some regions with EC2; return a result for each region.
 
-    `chosen` limits the comparison to some AMIs; without it, unrecorded resources of the site and
-    block public access are reported, too, and the comparison is recorded as that of the region.
+    `chosen` limits the comparison to some AMIs; without it, unrecorded resources of the site, block
+    public access and the parameters of SSM are reported, too, and the comparison is recorded as
+    that of the region.
     """
     live_before = _live(store)
     verifications = Verifications(store)
@@ -103,6 +104,7 @@ def verify_regions(
             # Of a job that began to wait for room, or continues after that, one of the two tells.
             spared = live | _live(store), kept | store.kept()
             differences += comparison.unrecorded(recorded, seen, *spared)
+            differences += parameter_comparison.compare(store, clients, region, limits, stop)
             verifications.record_region(
                 region,
                 at,

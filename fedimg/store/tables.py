@@ -353,6 +353,25 @@ holds = sa.Table(
     sa.Column("released", sa.Float),
     sa.Column("released_by", Text),
 )
+#: The table of fedimg.store.parameters: one row for each parameter of SSM that fedimg has put or is
+#: to put, without an AMI where it is to be deleted.
+parameters = sa.Table(
+    "fedimg_parameters",
+    metadata,
+    sa.Column("region", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("ami", sa.String),
+    sa.Column("image", sa.String, nullable=False),
+    sa.Column("series", sa.String, nullable=False),
+    sa.Column("right", sa.Boolean, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("put_at", sa.Float),
+    sa.Column("doubt_until", sa.Float, nullable=False, server_default="0"),
+    sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("advanced", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("error", Text),
+    sa.Column("note", Text, nullable=False, server_default=""),
+)
 #: The table of fedimg.jobs.age_exemptions.
 age_exempt = sa.Table(
     "fedimg_age_exempt",

@@ -19,6 +19,7 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.room import RoomWaits
+from fedimg.lifecycle.parameters import ParameterTask
 from fedimg.lifecycle.retention import WorkerRetention
 from fedimg.lifecycle.verify import DailyVerification
 from fedimg.process.periodic import Periodic
@@ -90,6 +91,7 @@ class BackgroundTasks:
             self._settings, self._store, self._clients, regions_of_site, self._stop
         )
         rules = WorkerRetention(self._settings, self._store, self._clients, self._stop)
+        parameters = ParameterTask(self._settings, self._store, self._clients, self._stop)
 
         def leading(what: str, turn: Callable[[], float]) -> Periodic:
             return Periodic(what, turn, self._stop, leads)
@@ -109,6 +111,7 @@ class BackgroundTasks:
             leading("deleting old history", self._delete_history),
             leading("comparing the record with EC2", verification.compare_if_due),
             leading("applying the rules of retention", rules.apply),
+            leading("setting the parameters of the newest AMIs", parameters.apply),
             *(
                 leading("writing the catalogue", task.write_if_changed)
                 for task in _catalogue(self._settings, self._store)

@@ -216,7 +216,7 @@ def repaired(site: Site, *named: str) -> list[str]:
         site.store,
         site.clients,
         site.waiter,
-        ORIGIN,
+        site.settings,
         lambda action: done.append(action.what),
     )
     return done

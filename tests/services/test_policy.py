@@ -20,6 +20,7 @@ from fedimg.aws import cleanup, inventory, read_back, retirement
 from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import prepare
+from fedimg.aws.parameters import ParameterStore
 from fedimg.aws.preflight import Preflight
 from fedimg.aws.tags import Labels
 from fedimg.config import Network
@@ -149,6 +150,24 @@ def looked_after(lab: Lab, mine: Lab) -> str:
     return ""
 
 
+def named(lab: Lab, mine: Lab) -> str:
+    """Name the newest AMI by a parameter of SSM, and delete the parameter."""
+    image = lab.image()
+    changes = {"write_via": "direct", "regions": [ORIGIN], **HVM}
+    (ami,) = lab.upload(image, **changes).published[ORIGIN]
+    stop = threading.Event()
+    store = ParameterStore(mine.clients, ORIGIN, lab.settings().limits, stop)
+    name = "/fedora/43/x86_64/hvm-gp2/latest"
+    store.put(name, ami.id, "the newest", tier="Standard", exists=False)
+    waiter = Waiter(lab.settings().limits, stop)
+    waiter.until(
+        lambda: store.read([name]).get(name) == ami.id or None, what="the parameter", limit=30
+    )
+    store.delete(name)
+    assert store.read([name]) == {}
+    return ""
+
+
 #: Which of them fails without a statement.
 NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
     "Look": utility,
@@ -164,6 +183,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
     "TagWhatIsMade": utility,
     "TagFinishedSnapshots": direct,
     "MarkWhatIsPublished": direct,
+    "NameTheNewest": named,
     "UseWhatIsTheSites": utility,
 }
 
@@ -172,7 +192,7 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
 def decisions(site: Lab) -> list[dict[str, Any]]:
     """Do all that a worker does as a user with the whole policy; return IAM's decisions."""
     worker = user(site, policy())
-    for act in (utility, direct, unbootable, regrouped, tidied, checked, looked_after):
+    for act in (utility, direct, unbootable, regrouped, tidied, checked, looked_after, named):
         assert act(site, worker.lab) == "", act.__doc__
         site.wipe()
     return [row for row in site.ask("decisions") if row["caller"] == worker.arn]

@@ -39,6 +39,7 @@ _NAMES: dict[Meaning, str] = {
         RequestLimitExceeded Throttling ThrottlingException RequestThrottledException
         TooManyRequestsException SlowDown EC2ThrottledException
         ConcurrentLimitExceededException ConcurrentTagAccess ConcurrentSnapshotLimitExceeded
+        TooManyUpdates
         PendingSnapshotLimitExceeded SnapshotCreationPerVolumeRateExceeded
         InternalError InternalFailure InternalServerException ServiceUnavailable Unavailable
         RequestTimeout RequestTimeoutException

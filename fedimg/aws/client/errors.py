@@ -118,6 +118,13 @@ def passing(error: Exception) -> bool:
     return in_doubt(error) or expired(error)
 
 
+def surely_refused(error: Exception) -> bool:
+    """Return whether AWS refused the call, so that it had no effect."""
+    if not isinstance(error, ClientError):
+        return False
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) < 500
+
+
 def later(error: Exception) -> bool:
     """Return whether another run may pass, without a change of fedimg's configuration."""
     return passing(error) or meaning_of(error) in (Meaning.ELSEWHERE, Meaning.LATER)
