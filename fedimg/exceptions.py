@@ -76,6 +76,16 @@ class EC2ServiceException(Exception):
         return f"{text} (AWS request {self.request_id})" if self.request_id else text
 
     @property
+    def continues(self) -> bool:
+        """Return whether the job continues in the region by itself, without counting a retry."""
+        return self.away or self.no_room > 0 or self.over_quota
+
+    @property
+    def may_pass(self) -> bool:
+        """Return whether another run may succeed before a person has changed something."""
+        return self.later or self.continues or bool(self.unknown)
+
+    @property
     def data(self) -> dict[str, Any]:
         """Return all fields, as JSON values, which the queue records beside the class."""
         return dict(vars(self))

@@ -12,6 +12,8 @@ from fedimg.images import AMI, Disk
 
 #: The last steps of a region that ended.
 PUBLIC, FAILED = "public", "failed"
+#: The last step of a region that fails again until a person has corrected the cause.
+FAILED_FOR_GOOD = "failed for good"
 #: The last step of a region that did not answer when all others had ended; the job continues there
 #: when the region answers again.
 AWAY = "away"
@@ -34,7 +36,9 @@ def last_step(error: EC2ServiceException) -> str:
         return AWAY
     if error.no_room:
         return NO_ROOM
-    return OVER_QUOTA if error.over_quota else FAILED
+    if error.over_quota:
+        return OVER_QUOTA
+    return FAILED if error.may_pass else FAILED_FOR_GOOD
 
 
 class CheckState(StrEnum):

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab.access_keys import AccessKey
+from lab.machines.qemu import LAB_ADDRESS
 
 # Whose builds the site's fedimg takes; anybody else's are there to be refused.
 BUILD_OWNERS = ("releng",)
@@ -71,6 +72,17 @@ class Deployment:
     ssh_port: int
     vm: bool = False
 
+    @property
+    def files_for_instances(self) -> str:
+        """The address of the site's files for an instance of any image.
+
+        Of virtual machines, those of the lab's own image alone find the lab at 127.0.0.1.
+        """
+        if not self.vm:
+            return self.koji_files
+        parts = urlsplit(self.koji_files)
+        return parts._replace(netloc=f"{LAB_ADDRESS}:{parts.port or 80}").geturl()
+
 
 def fedimg_toml(deployment: Deployment) -> str:
     """Return the text of a fedimg.toml for this deployment: short limits, since nothing here is
@@ -124,9 +136,9 @@ wait_maximum = 1
 stop_seconds = 3
 
 [ec2.test]
-reach = [{_text(deployment.koji_files)}]
+reach = [{_text(deployment.files_for_instances)}]
 resolve = ["localhost"]
-clock = {_text(deployment.koji_files)}
+clock = {_text(deployment.files_for_instances)}
 
 [[checks]]
 name = "cloud-init made the user"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
 from fedimg.aws.client.clients import Clients
@@ -10,15 +11,28 @@ from fedimg.aws.client.types import EC2Client
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 
+#: As in eu-west-1, us-gov-east-1 or eusc-de-east-1.
+_NAME = re.compile(r"[a-z]{2,8}(-[a-z]{1,16}){1,3}-[1-9][0-9]?", re.ASCII)
+
+
+def well_named(region: str) -> bool:
+    """Return whether a text has the form of a region's name."""
+    return _NAME.fullmatch(region) is not None
+
+
+def enabled(ec2: EC2Client) -> set[str]:
+    """Return the regions that the account has enabled."""
+    return {str(region["RegionName"]) for region in ec2.describe_regions()["Regions"]}
+
 
 def selected(ec2: EC2Client, settings: EC2) -> list[str]:
     """Return the regions that the account has enabled and the settings choose, the origin first.
 
     Raises EC2ServiceException when the settings name a region that is not enabled.
     """
-    enabled = {region["RegionName"] for region in ec2.describe_regions()["Regions"]}
-    named = settings.regions or sorted(enabled)
-    unknown = sorted({settings.origin, *named} - enabled)
+    there = enabled(ec2)
+    named = settings.regions or sorted(there)
+    unknown = sorted({settings.origin, *named} - there)
     if unknown:
         raise EC2ServiceException(
             f"the account has not enabled {', '.join(unknown)}; enable it, or change ec2.origin "
@@ -41,13 +55,12 @@ def deselected(clients: Clients, settings: EC2, regions: Collection[str]) -> dic
     if set(regions) <= set(excluded):
         return excluded
     try:
-        described = clients.ec2_brief(settings.origin).describe_regions()["Regions"]
+        there = enabled(clients.ec2_brief(settings.origin))
     except FAILURES:
         # A later call will tell.
         return excluded
-    enabled = {str(region["RegionName"]) for region in described}
     disabled = {
-        each: "the account no longer has it enabled" for each in regions if each not in enabled
+        each: "the account no longer has it enabled" for each in regions if each not in there
     }
     return {**disabled, **excluded}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,11 @@ import typer
 
 from fedimg.cli.app import Call, CommandRefused, ExitCode, command
 from fedimg.cli.job_lookup import JobArgument, find, note_idle_reasons
+from fedimg.store.rows import CLEANING, LIVE
+from fedimg.untrusted.quoting import quoted
 
 if TYPE_CHECKING:
+    from fedimg.store.rows import JobRow
     from fedimg.store.store import Store
 
 
@@ -38,6 +42,7 @@ def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode
     name = find(store, job).job
     if region is not None:
         _refuse_region(call, store, name, region)
+        _refuse_missing_region(call, region)
     with closing(JobQueue(store)) as jobs:
         run = jobs.add_region(name, region, person()) if region else jobs.retry(name)
     queued, row = run is not None, find(store, name)
@@ -49,11 +54,10 @@ def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode
             f"cannot retry job {name}: the image of job {withdrawn} is withdrawn; 'fedimg restore "
             f"{withdrawn}' comes first",
         )
-    elif region and row.state in ("incomplete", "failed", "cancelled"):
+    elif region:
         raise CommandRefused(
             ExitCode.NOT_NOW,
-            f"cannot add {region} to job {name}: it is {row.state}; 'fedimg retry {name}' comes "
-            "first",
+            f"cannot add {region} to job {name}: {_obstacle(store, row, region)}",
         )
     elif row.state == "complete":
         call.output.note(f"job {name} is complete: nothing is left to do")
@@ -69,11 +73,32 @@ def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode
     return ExitCode.OK
 
 
+def _obstacle(store: Store, row: JobRow, region: str) -> str:
+    """Return why a region cannot be added to a job now, and what to do."""
+    if row.step == CLEANING:
+        return "its clean-up has not ended; repeat the command when it has"
+    if row.state in ("incomplete", "failed", "cancelled"):
+        return f"it is {row.state}; 'fedimg retry {row.job}' comes first"
+    if row.state in LIVE:
+        return f"it is {row.state} ({row.step}); repeat the command when it has ended"
+    if twin := store.twin(row.image):
+        return (
+            f"job {twin} publishes the same file; 'fedimg retry {twin} --region {region}' adds the "
+            "region to that one"
+        )
+    return "another command or a worker changed the job meanwhile; repeat the command"
+
+
 def _refuse_region(call: Call, store: Store, job: str, region: str) -> None:
     """Raise CommandRefused if a job cannot be published in a region, or is already."""
     from fedimg.aws import regions
 
     ec2 = call.settings.ec2
+    if not regions.well_named(region):
+        raise CommandRefused(
+            ExitCode.UNUSABLE,
+            f"--region: {quoted(region)} is no name of a region, such as {ec2.origin}",
+        )
     if not regions.is_selected(region, ec2):
         raise CommandRefused(
             ExitCode.UNUSABLE,
@@ -89,6 +114,32 @@ def _refuse_region(call: Call, store: Store, job: str, region: str) -> None:
             ExitCode.NOT_NOW,
             f"cannot add {region} to job {job}: it has no public AMI in {ec2.origin}, from whose "
             "snapshot the copy would be made",
+        )
+
+
+def _refuse_missing_region(call: Call, region: str) -> None:
+    """Raise CommandRefused if the account does not have a region; note if EC2 cannot be asked."""
+    from fedimg.aws import regions
+    from fedimg.aws.client.clients import Clients
+    from fedimg.aws.client.errors import FAILURES
+    from fedimg.untrusted.failures import of_endpoint
+
+    ec2 = call.settings.ec2
+    try:
+        enabled = regions.enabled(Clients().ec2_brief(ec2.origin))
+    except FAILURES as error:
+        call.output.note(
+            f"EC2 was not asked whether the account has {region} ({of_endpoint(error)}); the job "
+            "tells it"
+        )
+        return
+    if region not in enabled:
+        close = difflib.get_close_matches(region, enabled, 1)
+        hint = f"did you mean {close[0]}? Else enable" if close else "enable"
+        raise CommandRefused(
+            ExitCode.UNUSABLE,
+            f"--region: the account has not enabled a region {region}: {hint} it in the account "
+            "first",
         )
 
 

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.cli.output import Answer, ago, table_of, when
-from fedimg.progress import AWAY, NO_ROOM, PUBLIC, CheckState
+from fedimg.progress import AWAY, FAILED_FOR_GOOD, NO_ROOM, PUBLIC, CheckState
 from fedimg.records import as_record
-from fedimg.store.rows import waits_for
+from fedimg.store.rows import ENDED, waits_for
 
 if TYPE_CHECKING:
     from fedimg.store.rows import BootTestRow, JobRow, RegionRow
@@ -124,14 +124,25 @@ def job_line(row: JobRow) -> list[str]:
 
 
 def _reason(row: JobRow) -> str:
-    """Return a job's error, what it waits for and when it is retried, separated by semicolons."""
+    """Return a job's error, what it waits for, what a person has to do, and when it is retried."""
     retry = None
     if row.next is not None:
         retry = f"retries at {when(row.next)}"
         for step, what in ((AWAY, "is available again"), (NO_ROOM, "has room for public AMIs")):
             if missing := [region.region for region in row.regions if region.step == step]:
                 retry += f", or when {' or '.join(missing)} {what}"
-    return "; ".join(filter(None, (row.error, waits_for(row), retry)))
+    return "; ".join(filter(None, (row.error, waits_for(row), _needs_person(row), retry)))
+
+
+def _needs_person(row: JobRow) -> str:
+    """Return in which regions an ended job fails until a person acts, and how; else empty."""
+    final = [region.region for region in row.regions if region.step == FAILED_FOR_GOOD]
+    if not final or row.state not in ENDED:
+        return ""
+    return (
+        f"not retried because of {', '.join(final)}: correct the cause, then 'fedimg retry "
+        f"{row.job}'"
+    )
 
 
 def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:

@@ -39,14 +39,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result:
-    """The AMIs that are public now, by region, and the further regions that failed, with reasons.
+    """The AMIs that are public now, by region, and the regions that failed, with reasons.
 
-    `away` names those of the failed for which the job runs again when they answer.
+    Of the failed, `later` names those where a later run may succeed before a person has changed
+    something, and `unknown` those of which it is not known whether one may. The others are final.
     """
 
     published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
-    away: Sequence[str] = ()
+    later: Sequence[str] = ()
+    unknown: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ class Upload:
     def in_parallel(self, *, boot_checks: Iterable[_Branch], regions: Iterable[_Branch]) -> Result:
         """Run all branches at once, and return where the image is public when all have ended.
 
-        Raises the origin's failure when the image is public nowhere.
+        When the image is public nowhere, raises the failure that tells whether the job is retried.
         """
         branches = {each.name: each.branch for each in (*boot_checks, *regions)}
         at_once = self._job.settings.limits.regions
@@ -291,11 +293,13 @@ class Upload:
         published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
         failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
         if not published:
-            raise failed.get(self._plan.origin) or next(iter(failed.values()))
+            origin = failed.pop(self._plan.origin, None)
+            raise _most_hopeful([*([origin] if origin else []), *failed.values()])
         return Result(
             published,
             {region: str(error) for region, error in failed.items()},
-            [region for region, error in failed.items() if error.away],
+            [region for region, error in failed.items() if error.later or error.continues],
+            [region for region, error in failed.items() if error.unknown],
         )
 
     def _region_branch(
@@ -333,3 +337,15 @@ class Upload:
         passed = wait_for_verdict()
         publishing = self._resuming(region, "publish", self._region.make_public)
         return step.run(f"publish:{region}", publishing, region, snapshot, registered, passed)
+
+
+def _most_hopeful(errors: Sequence[EC2ServiceException]) -> EC2ServiceException:
+    """Return the failure of a job that failed everywhere: the first of those that may pass.
+
+    Where one region can have the image later, the job is retried for it, whatever the others say.
+    """
+
+    def hope(error: EC2ServiceException) -> tuple[bool, bool, bool]:
+        return (error.continues, error.later, bool(error.unknown))
+
+    return max(errors, key=hope)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fedimg.aws import amis, plan
 from fedimg.aws.client.errors import explained
 from fedimg.aws.plan import Plan
+from fedimg.aws.regions import deselected
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, RawImage
 from fedimg.progress import Observer
@@ -63,13 +64,13 @@ class RegionAddition(EC2Service):
         chosen = settings.model_copy(
             update={
                 "regions": [origin, *regions],
-                "exclude_regions": [],
                 "amis": settings.amis.model_copy(update={"types": [ami.type for ami in originals]}),
                 # The copies are of bytes that were tested.
                 "test": settings.test.model_copy(update={"regions": []}),
             }
         )
         with explained("planning", image=image.name, region=origin, step="plan"):
+            self._refuse_deselected(regions)
             ec2 = self.site.clients.ec2(origin)
             if not originals or not amis.public(ec2, originals):
                 raise EC2ServiceException(
@@ -82,3 +83,16 @@ class RegionAddition(EC2Service):
                     f"none of the image's AMI types can be registered in {', '.join(missing)}"
                 )
             return Addition(planned, originals)
+
+    def _refuse_deselected(self, regions: Sequence[str]) -> None:
+        """Raise EC2ServiceException for a region that was excluded or disabled after the command.
+
+        An operator's exclusion holds until it is taken back, whatever was asked for before.
+        """
+        gone = deselected(self.site.clients, self.site.settings, regions)
+        if gone:
+            reasons = "; ".join(f"{region}: {reason}" for region, reason in sorted(gone.items()))
+            raise EC2ServiceException(
+                f"cannot publish in an added region: {reasons}; undo that, then 'fedimg retry', or "
+                "give the addition up by 'fedimg cancel'"
+            )

@@ -12,6 +12,7 @@ from fedimg.images import AMI, RawImage
 from fedimg.progress import (
     CONTINUED,
     FAILED,
+    FAILED_FOR_GOOD,
     LEFT_OUT,
     NO_ROOM,
     OVER_QUOTA,
@@ -32,7 +33,7 @@ __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 
 
 #: The steps after which nothing more happens in a region.
-_LAST_STEPS = (PUBLIC, FAILED, LEFT_OUT, *CONTINUED)
+_LAST_STEPS = (PUBLIC, FAILED, FAILED_FOR_GOOD, LEFT_OUT, *CONTINUED)
 
 
 class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):

@@ -29,7 +29,14 @@ from fedimg.jobs.retries import RetrySchedule
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.process.abort import end_exhausted
 from fedimg.process.log_context import log_fields
-from fedimg.progress import AWAY, CONTINUED, LEFT_OUT, OVER_QUOTA, PUBLIC
+from fedimg.progress import (
+    AWAY,
+    CONTINUED,
+    FAILED_FOR_GOOD,
+    LEFT_OUT,
+    OVER_QUOTA,
+    PUBLIC,
+)
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
 from fedimg.services.region_addition import RegionAddition
@@ -47,6 +54,9 @@ from fedimg.worker.registry import Registry
 _LOGGED_LINES = 30
 #: Polling interval for a run that another worker has stopped, in seconds.
 _STOP_POLL_SECONDS = 0.5
+
+#: The last steps of regions because of which a job is not retried.
+_SETTLED = (PUBLIC, LEFT_OUT, FAILED_FOR_GOOD, *CONTINUED)
 
 _log = logging.getLogger(__name__)
 
@@ -210,9 +220,7 @@ class Workflows:
                 state, reason = "failed", _told(error)
                 later = isinstance(error, EC2ServiceException) and error.later
                 unknown = isinstance(error, EC2ServiceException) and bool(error.unknown)
-                waits = isinstance(error, EC2ServiceException) and (
-                    error.away or error.no_room > 0 or error.over_quota
-                )
+                waits = isinstance(error, EC2ServiceException) and error.continues
                 if added or waits or self._store.ever_public(job):
                     # The image did not fail: it is public elsewhere, or waits.
                     state, later = "incomplete", later or waits
@@ -224,8 +232,8 @@ class Workflows:
             else:
                 reasons = [f"{region}: {why}" for region, why in result.failed.items()]
                 state, reason = ("incomplete", "\n".join(reasons)) if reasons else ("complete", "")
-                # Some regions have published the image, so the others failed by no fault of it.
-                later, unknown = bool(reasons), False
+                # Where all failures are final, another run would fail like this one.
+                later, unknown = bool(result.later), bool(result.unknown)
                 _log.info("job %s: %s", job, state)
             if run == attempt == 1:
                 self._cleanup.undisturbed[job] = doubted
@@ -311,7 +319,7 @@ class Workflows:
         # A run that failed before it came to a region does not wait for that region.
         current = self._store.regions_of_run(job, run) if later else set()
         continued = [each for each in regions if each.step in CONTINUED and each.region in current]
-        others = any(each.step not in (PUBLIC, LEFT_OUT, *CONTINUED) for each in regions)
+        others = any(each.step not in _SETTLED for each in regions)
         if continued and not others:
             self._continue(job, run, continued)
         elif (later or unknown) and (retry := self._retries.run(job, run, limits, unknown=unknown)):

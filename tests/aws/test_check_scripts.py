@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -117,6 +118,126 @@ def test_status_of_cloud_init_decides(
     said = run("cloud_init.sh")
     assert said[0] == status
     assert words in said[1]
+
+
+#: What stands in for the disk of a machine's root; nobody opens it.
+_BLOCK_DEVICE = next((path for path in Path("/dev").glob("*") if path.is_block_device()), None)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block device of a machine, as Linux shows it: its size in MiB, and what it is made of."""
+
+    name: str
+    mib: int
+    on: tuple[str, ...] = ()
+    start_mib: int | None = None
+
+
+DISK = Block("vda", 2048)
+PARTITION = Block("vda2", 1948, ("vda",), 100)
+ROOT = Block("dm-0", 1600, ("vda2",))
+SWAP = Block("dm-1", 340, ("vda2",))
+
+
+def root_on(machine: Path, device: str, blocks: Sequence[Block], df_mib: int) -> tuple[int, str]:
+    """Run root_size.sh on a machine with such devices and a root file system of `df_mib` MiB."""
+    sys, dev, tools = machine / "sys", machine / "dev", machine / "tools"
+    for folder in (sys, dev, tools):
+        folder.mkdir()
+    for block in blocks:
+        partition = block.start_mib is not None
+        # A partition's folder is in its disk's.
+        home = sys / block.on[0] / block.name if partition else sys / block.name
+        home.mkdir()
+        if partition:
+            (sys / block.name).symlink_to(home.relative_to(sys))
+            (home / "partition").write_text("2\n")
+            (home / "start").write_text(f"{(block.start_mib or 0) * 2048}\n")
+        (home / "size").write_text(f"{block.mib * 2048}\n")
+        (home / "holders").mkdir()
+        if block.name.startswith("dm-"):
+            (home / "dm").mkdir()
+            (home / "slaves").mkdir()
+            for below in block.on:
+                (home / "slaves" / below).symlink_to(f"/sys/class/block/{below}")
+                (sys / below / "holders" / block.name).symlink_to(f"/sys/class/block/{block.name}")
+    for name in (device, "null"):
+        (dev / name).touch()
+    (dev / "root").symlink_to(device)
+    for name, words in (
+        ("findmnt", "/dev/root"),
+        ("df", f"Filesystem 1K-blocks Used\n/dev/root {df_mib * 1024} 0"),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\nprintf '%b\\n' '{words}'\n")
+        (tools / name).chmod(0o755)
+    mounts = (
+        f'mount --bind {_BLOCK_DEVICE} "$0/dev/{device}" && mount --bind /dev/null "$0/dev/null" '
+        '&& mount --bind "$0/sys" /sys/class/block && mount --rbind "$0/dev" /dev'
+    )
+    done = subprocess.run(
+        [*_NAMESPACE, f'{mounts} && exec sh -c "$1"', str(machine), scripts.text(_ROOT_SIZE)],
+        env={"PATH": f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+    )
+    return done.returncode, done.stdout.decode()
+
+
+_ROOT_SIZE = "boot/check_scripts/root_size.sh"
+
+
+@pytest.mark.skipif(_BLOCK_DEVICE is None, reason="this host has no block device")
+@pytest.mark.parametrize(
+    ("device", "blocks", "df_mib", "status", "words"),
+    [
+        ("vda2", [DISK, PARTITION], 1900, 0, "1900 MiB on vda2"),
+        ("vda2", [DISK, PARTITION], 1400, 1, "has 1400 MiB, but vda2 has 1948 MiB"),
+        ("vda2", [DISK, replace(PARTITION, mib=1400)], 1390, 1, "548 MiB are unused behind"),
+        ("dm-0", [DISK, PARTITION, ROOT, SWAP], 1590, 0, "1590 MiB on dm-0"),
+        ("dm-0", [DISK, PARTITION, ROOT], 1590, 1, "348 MiB of vda2 belong to no logical volume"),
+        ("dm-0", [DISK, PARTITION, ROOT, SWAP], 1200, 1, "has 1200 MiB, but dm-0 has 1600 MiB"),
+        (
+            "dm-0",
+            [DISK, replace(PARTITION, mib=1400), replace(ROOT, mib=1390)],
+            1380,
+            1,
+            "548 MiB are unused behind the root partition vda2",
+        ),
+        (
+            "dm-1",
+            [DISK, PARTITION, replace(ROOT, mib=1930), Block("dm-1", 1920, ("dm-0",))],
+            1900,
+            0,
+            "1900 MiB on dm-1",
+        ),
+        (
+            "dm-0",
+            [DISK, Block("vdb", 2048), replace(ROOT, on=("vda", "vdb"))],
+            1590,
+            77,
+            "is made of several devices",
+        ),
+    ],
+    ids=[
+        "grown",
+        "file system",
+        "partition",
+        "lvm",
+        "volume group",
+        "file system on lvm",
+        "partition of lvm",
+        "lvm on luks",
+        "several disks",
+    ],
+)
+def test_root_is_followed_from_its_file_system_to_the_end_of_the_volume(
+    machine: Path, device: str, blocks: list[Block], df_mib: int, status: int, words: str
+) -> None:
+    said = root_on(machine, device, blocks, df_mib)
+    assert (said[0], words in said[1]) == (status, True), said
 
 
 def test_selinux_has_to_enforce_where_the_image_has_it(machine: Path, run: Run) -> None:

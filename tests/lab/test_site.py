@@ -18,6 +18,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from lab.bus import Bus, Ports
+from lab.clients import Deployment, fedimg_toml
 from lab.running import SiteError, ask, call, read, remove
 from lab.site import Site
 
@@ -190,6 +191,23 @@ def test_fedimg_toml_fits_the_site(running: Running) -> None:
     assert settings["koji"]["hub"] == running.site["koji_hub"]
     assert settings["ec2"]["network"]["ssh_port"] == running.site["ssh_port"]
     assert settings["ec2"]["x86_64"]["utility_ami"].startswith("ami-")
+
+
+@pytest.mark.parametrize(
+    ("vm", "address"), [(True, "http://169.252.0.100:8088/x"), (False, "http://127.0.0.1:8088/x")]
+)
+def test_checks_name_an_address_that_a_machine_of_any_image_reaches(
+    tmp_path: Path, vm: bool, address: str
+) -> None:
+    files = "http://127.0.0.1:8088/x"
+    text = fedimg_toml(
+        Deployment(tmp_path, "http://127.0.0.1:8089", files, "us-east-1", {}, "fedora", 22, vm)
+    )
+    settings = tomllib.loads(text)
+    test = settings["ec2"]["test"]
+    assert (test["reach"], test["clock"]) == ([address], address)
+    # The worker's own downloads are from there.
+    assert settings["koji"]["topurl"] == files
 
 
 @pytest.mark.parametrize("kind", ["build", "task"])

@@ -90,14 +90,14 @@ def test_region_that_hangs_holds_up_no_job_and_gets_its_amis_when_it_is_back(
     follow(lab, [HANGS])
     result = publish(lab, outages, image)
     assert set(result.published) == {ORIGIN, WELL}
-    assert result.away == [GONE]
+    assert result.later == [GONE]
     assert "the job continues there when the region answers again" in result.failed[GONE]
     assert outages.away(GONE)
     follow(lab, [])
     (outage,) = outages.all()
     outages.end(outage)
     result = publish(lab, outages, image, rerun=True)
-    assert (result.failed, result.away) == ({}, [])
+    assert (result.failed, result.later) == ({}, [])
     holds(lab, image, {ORIGIN, WELL, GONE})
 
 
@@ -108,7 +108,7 @@ def test_region_that_is_known_to_be_away_is_asked_by_no_further_job(
     outages.begin(GONE, "no answer")
     for types in (["hvm-gp2"], ["hvm-gp2", "paravirtual-gp2"]):
         result = publish(lab, outages, lab.image(), clients=Clients(), amis={"types": types})
-        assert result.away == [GONE]
+        assert result.later == [GONE]
     assert struck(lab) == [0]
 
 
@@ -128,7 +128,7 @@ def test_region_that_refuses_every_call_is_away_and_the_keys_are_not_at_fault(
     clients = Clients()
     session = clients._session
     result = publish(lab, outages, lab.image(), clients=clients)
-    assert result.away == [GONE]
+    assert result.later == [GONE]
     assert set(result.published) == {ORIGIN, WELL}
     (outage,) = outages.all()
     assert code in outage.reason
@@ -141,7 +141,7 @@ def test_refusal_of_one_call_is_no_outage_of_the_region(lab: Lab, outages: Outag
     follow(lab, [{**refused, "action": "CopySnapshot"}])
     result = publish(lab, outages, lab.image())
     assert list(result.failed) == [GONE]
-    assert (result.away, outages.all()) == ([], [])
+    assert (result.later, outages.all()) == ([], [])
 
 
 def test_credentials_that_the_origin_refuses_too_are_at_fault(lab: Lab, outages: Outages) -> None:
@@ -180,7 +180,7 @@ def test_region_that_begins_to_hang_in_the_middle_is_left_for_later(
     image, observer = lab.image(), Recorder()
     follow(lab, [{**HANGS, "action": action}])
     result = publish(lab, outages, image, observer)
-    assert result.away == [GONE]
+    assert result.later == [GONE]
     assert set(result.published) == {ORIGIN, WELL}
     follow(lab, [])
     outages.end(outages.all()[0])
@@ -192,7 +192,7 @@ def test_branches_that_could_not_all_begin_wait_for_no_region(lab: Lab, outages:
     outages.begin(GONE, "no answer")
     limits = {**SETTINGS["limits"], "regions": 2}
     result = publish(lab, outages, lab.image(), limits=limits)
-    assert result.away == [GONE]
+    assert result.later == [GONE]
     assert set(result.published) == {ORIGIN, WELL}
 
 
@@ -201,7 +201,7 @@ def test_simultaneous_jobs_learn_of_an_outage_from_each_other(lab: Lab, outages:
     first = publish(lab, outages, lab.image())
     asked = struck(lab)
     second = publish(replace(lab, clients=Clients()), outages, lab.image())
-    assert first.away == second.away == [GONE]
+    assert first.later == second.later == [GONE]
     assert struck(lab) == asked
 
 
@@ -238,7 +238,7 @@ def test_region_in_trouble_costs_itself_alone_and_is_completed_when_it_is_back(
             follow(lab, [fault])
         result = publish(lab, outages, image, clients=Clients(), limits=limits)
         assert set(result.published) == {ORIGIN, WELL}
-        assert result.away == [GONE]
+        assert result.later == [GONE]
         (outage,) = outages.all()
         assert outage.region == GONE
         follow(lab, [])
@@ -258,7 +258,7 @@ def test_region_that_is_disabled_in_mid_job_is_away_and_costs_itself_alone(
     finally:
         lab.account.enable(GONE)
     assert set(result.published) == {ORIGIN, WELL}
-    assert result.away == [GONE]
+    assert result.later == [GONE]
     (outage,) = outages.all()
     assert "AuthFailure" in outage.reason
     outages.end(outage)

@@ -54,7 +54,7 @@ def test_checks_that_need_an_init_are_skipped_and_the_others_run(lab: Lab) -> No
 def test_image_without_login_after_a_reboot_fails(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     breaks = Check(name="breaks it", command="rm ~/.ssh/authorized_keys")
-    with pytest.raises(EC2TestException, match='check "reboot": timed out after'):
+    with pytest.raises(EC2TestException, match='check "reboot": timed out after 20 s'):
         lab.upload(
             image,
             observer,
@@ -70,17 +70,21 @@ def test_image_without_login_after_a_reboot_fails(lab: Lab) -> None:
         ("reboot", CheckState.FAILED),
     ]
     assert "rejected the key" in told.checks[-1].output
+    # One limit for all of it, not one for each login.
+    assert told.checks[-1].seconds < 20 + 5
     lab.leaves_nothing(image)
 
 
 def test_failed_check_spares_the_reboot(lab: Lab) -> None:
     image, observer = lab.image(), Recorder()
     test = {"shipped": ["network", "reboot"], "reach": ["http://127.0.0.1:1"]}
+    speaks = Check(name="speaks", command="printf out; printf err >&2; false")
     with pytest.raises(EC2TestException, match="failed checks on the test instance: network"):
-        lab.upload(image, observer, checks=[], test=test, **SMALL)
+        lab.upload(image, observer, checks=[speaks], test=test, **SMALL)
     (told,) = observer.of("test failed")
-    assert [check.name for check in told.checks] == ["login", "network"]
+    assert [check.name for check in told.checks] == ["login", "network", "speaks"]
     assert "127.0.0.1" in told.checks[1].output
+    assert told.checks[2].output == "out\nerr"
     lab.leaves_nothing(image)
 
 

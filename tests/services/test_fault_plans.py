@@ -78,5 +78,5 @@ def test_hanging_region_costs_its_region_alone_and_is_known_to_be_away(
     result = publish(lab, outages)
     assert set(result.published) == set(REGIONS) - {STRUCK}
     assert ORIGIN in result.published
-    assert result.away == [STRUCK]
+    assert result.later == [STRUCK]
     assert outages.away(STRUCK)

@@ -47,11 +47,20 @@ def test_region_that_appears_gets_new_jobs_by_itself_and_old_ones_by_command(
         assert old["state"] == "complete"
         deployment.nothing_but_published(BEFORE)
 
-        # It is not there yet; the job says so, and nothing that is public is harmed.
+        # It is not there yet; the command says so.
+        refused = deployment.fedimg("retry", old["job"], "--region", NEW, status=2)
+        assert f"the account has not enabled a region {NEW}" in refused["error"]
+
+        # It is gone again when the job begins, which harms nothing that is public.
+        deployment.kill("worker")
+        ec2.enable(NEW)
         deployment.fedimg("retry", old["job"], "--region", NEW)
+        ec2.disable(NEW)
+        deployment.start_worker()
         (row,) = deployment.ended()
         assert row["state"] == "incomplete"
         assert NEW in row["error"]
+        assert "next" not in row
         deployment.nothing_but_published(BEFORE)
 
         # The worker is killed when the copy is made and not recorded.

@@ -66,7 +66,21 @@ class Service:
             ami = AMI("ami-1", "half", "us-east-1", AMIType(Virtualization.HVM, "gp2"), "snap-1")
             observer.registered(ami)
             observer.published(ami)
-            return Result(failed={"eu-west-1": "not yet"})
+            return Result(failed={"eu-west-1": "not yet"}, later=["eu-west-1"])
+        if image.build == "final":
+            # The first region is only full; the others need a person.
+            full = (state / "full").exists()
+            with (state / "begun").open("a") as begun:
+                print(image.build, file=begun)
+            if full:
+                observer.progress("eu-west-1", "no room", error="no room", needs=1)
+            else:
+                observer.progress("eu-west-1", "public")
+            observer.progress("us-east-2", "failed for good", error="TagLimitExceeded")
+            if (state / "go").exists():
+                return Result()
+            failed = {"us-east-2": "TagLimitExceeded"} | ({"eu-west-1": "full"} if full else {})
+            return Result(failed=failed, later=["eu-west-1"] if full else [])
         if image.build == "full":
             if (state / "go").exists():
                 raise EC2ServiceException("no plan for now", later=True)

@@ -29,6 +29,30 @@ def test_job_that_failed_because_of_ec2_is_retried(site: Site) -> None:
     assert site.row(job).next is None
 
 
+def test_job_whose_regions_failed_for_good_is_not_retried_by_itself(site: Site) -> None:
+    (job,) = site.submit("final")
+    site.start()
+    row = site.ended(job)
+    assert (row.state, row.error) == ("incomplete", "us-east-2: TagLimitExceeded")
+    assert row.next is None
+    assert "retries in" not in site.log()
+    # A person has corrected the cause.
+    (site.state / "go").touch()
+    until(lambda: site.jobs.retry(job), "the next run queued")
+    until(lambda: site.row(job).state == "complete", "the job complete")
+    assert site.begun() == ["final"] * 2
+
+
+def test_wait_for_room_counts_no_retry_though_another_region_failed_for_good(site: Site) -> None:
+    (site.state / "full").touch()
+    (job,) = site.submit("final")
+    site.start()
+    assert site.ended(job).state == "incomplete"
+    until(lambda: "continues when eu-west-1 has room" in site.log(), "the job waits for room")
+    assert site.row(job).next
+    assert "retries in" not in site.log()
+
+
 def test_job_that_is_public_somewhere_stays_incomplete_whatever_its_next_run_ends_with(
     site: Site,
 ) -> None:

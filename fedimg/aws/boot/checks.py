@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ _FOLDER = "boot/check_scripts"
 _WAITING = ("units", "cloud-init")
 _BOOT_SECONDS = 600.0
 _SECONDS = 180.0
-#: How many characters of a check's output its result keeps.
+#: How many characters of a check's output its result keeps: its beginning and its end.
 SHORT = 500
+_GAP = " … "
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Probe:
             state = CheckState.SKIPPED
         else:
             state = CheckState.FAILED
-        text = f"{finished.output}{finished.errors}".strip()
+        # Either may lack its last line end.
+        text = "\n".join(filter(None, (finished.output.strip(), finished.errors.strip())))
         summary = f"[{self.name}: exit status {finished.status}, {state}]"
         return result(self.name, state, started, text), f"{text}\n{summary}".strip()
 
@@ -79,7 +82,18 @@ class Probe:
 def result(name: str, state: CheckState, started: float, output: str) -> CheckResult:
     """Return the result of a check that started at `started`, by time.monotonic()."""
     seconds = round(time.monotonic() - started, 3)
-    return CheckResult(name, state, seconds, output.strip()[-SHORT:])
+    return CheckResult(name, state, seconds, shortened(output.strip()))
+
+
+def shortened(text: str) -> str:
+    """Return a text with its middle left out, between words, where it is longer than SHORT."""
+    if len(text) <= SHORT:
+        return text
+    half = (SHORT - len(_GAP)) // 2
+    # A word longer than that is split all the same.
+    beginning = re.sub(r"\s\S{0,80}\Z", "", text[:half])
+    end = re.sub(r"\A\S{0,80}\s", "", text[-half:])
+    return f"{beginning}{_GAP}{end}"
 
 
 class BrokenOff(client.SSHError):

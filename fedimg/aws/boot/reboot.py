@@ -5,15 +5,26 @@ from __future__ import annotations
 import time
 
 from fedimg.aws.boot.checks import BrokenOff, result
+from fedimg.aws.boot.diagnosis import Evidence, diagnose, since_reboot
 from fedimg.aws.instance import scripts
 from fedimg.aws.instance.attempts import Attempts, Started
 from fedimg.exceptions import EC2ServiceException
 from fedimg.progress import CheckResult, CheckState
 from fedimg.ssh import client
+from fedimg.ssh.client import Reached
 
 NAME = "reboot"
 #: The pause between two login attempts, in seconds.
 _RETRY_SECONDS = 1.0
+#: The stages of a login, in their order: the try that came furthest tells the most.
+_STAGES = (
+    Reached.NOTHING,
+    Reached.CLOSED,
+    Reached.PORT,
+    Reached.HOST_KEY,
+    Reached.SERVER,
+    Reached.LOGIN,
+)
 #: The timeout of one command, in seconds.
 _COMMAND_SECONDS = 60.0
 
@@ -47,10 +58,11 @@ def survived(
     limits = attempts.settings.limits
     # As for a new instance: the time until it runs, and from there until a login.
     limit = limits.instance_running + limits.ssh_ready
-    reason = "the instance still runs the boot from before"
-    while time.monotonic() - began < limit:
+    deadline = began + limit
+    last: client.SSHError | None = None
+    while (left := deadline - time.monotonic()) > 0:
         try:
-            with attempts.login(started, user) as (_, fresh):
+            with attempts.login(started, user, within=left) as (_, fresh):
                 answer = fresh.run(
                     command, stdin=b"ask\n", limit=_COMMAND_SECONDS, idle=_COMMAND_SECONDS
                 )
@@ -58,11 +70,26 @@ def survived(
             raise failed(f"after the reboot: {error}") from error
         except client.SSHError as error:
             # The old boot was shutting down, or no login was possible yet.
-            reason = str(error)
+            if last is None or _STAGES.index(error.reached) >= _STAGES.index(last.reached):
+                last = error
         except EC2ServiceException as error:
             raise failed(f"after the reboot: {error.problem}") from error
         else:
             if answer.status == 0:
                 return result(NAME, CheckState.PASSED, began, "came back with the same host key")
         attempts.waiter.pause(_RETRY_SECONDS)
+    reason = _explained(attempts, started, last)
     raise failed(f"timed out after {limit:g} s waiting for a login after the reboot: {reason}")
+
+
+def _explained(attempts: Attempts, started: Started, error: client.SSHError | None) -> str:
+    """Return why nobody could log in after the reboot, with what the console says of that boot."""
+    if error is None:
+        return "the instance still runs the boot from before"
+    if error.reached is Reached.LOGIN:
+        return str(error)
+    second = since_reboot(attempts.console(started))
+    if not second:
+        return f"{error}; the console has nothing of the second boot"
+    evidence = Evidence(second, attempts.status(started), error.reached)
+    return f"{diagnose(evidence)}; {error}"

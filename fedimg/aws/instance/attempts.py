@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -141,11 +142,13 @@ class Attempts:
         return key_pairs.imported(self.ec2, self.waiter, self.labels, self.role, key)
 
     @contextmanager
-    def login(self, started: Started, user: str) -> Iterator[tuple[Instance, client.Session]]:
+    def login(
+        self, started: Started, user: str, *, within: float = math.inf
+    ) -> Iterator[tuple[Instance, client.Session]]:
         """Yield the instance once it runs, and a session on it.
 
         Raises EC2ServiceException when it does not run in time, SSHError when `user` cannot log in
-        in time.
+        in time, or `within` so many seconds.
         """
         limits = self.settings.limits
         instance = instances.running(
@@ -153,7 +156,7 @@ class Attempts:
             self.waiter,
             started.id,
             self.settings.network,
-            limit=limits.instance_running,
+            limit=min(limits.instance_running, within),
             polling=self.polling,
         )
         with client.connect(
@@ -162,7 +165,7 @@ class Attempts:
             user,
             host_key=started.host_key,
             client_key=started.client_key,
-            limit=limits.ssh_ready,
+            limit=min(limits.ssh_ready, within),
             stop=self.waiter.stop,
         ) as session:
             yield instance, session

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedimg.aws.boot.diagnosis import Evidence, diagnose
+from fedimg.aws.boot.diagnosis import Evidence, diagnose, since_reboot
 from fedimg.ssh.client import Reached
 
 SEABIOS = """\
@@ -151,6 +151,29 @@ def test_console_and_login_progress_give_the_diagnosis(
     console: str, reached: Reached, words: str
 ) -> None:
     assert words in diagnose(Evidence(console, "", reached))
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (f"[   40.1] reboot: Restarting system\n{GRUB}{PANIC}", "No working init found"),
+        (
+            "[   40.1] reboot: Restarting system\nLinux version 6.1\n"
+            "You are in emergency mode. After logging in, type journalctl\n",
+            "it ended in emergency mode",
+        ),
+        ("[   40.1] reboot: Restarting system\nShell>\n", "no boot loader for UEFI"),
+        # EC2 forced it.
+        ("Linux version 6.1\nKernel panic - not syncing: VFS\n", "its kernel panicked"),
+    ],
+)
+def test_boot_after_a_reboot_is_diagnosed_by_itself(second: str, words: str) -> None:
+    console = since_reboot(f"Linux version 6.1\n{LOGIN}{second}")
+    assert words in diagnose(Evidence(console, "", Reached.NOTHING))
+
+
+def test_console_of_the_first_boot_alone_says_nothing_of_the_second() -> None:
+    assert since_reboot(f"Linux version 6.1\n{LOGIN}") == ""
 
 
 def test_diagnosis_quotes_its_evidence_without_control_characters() -> None:

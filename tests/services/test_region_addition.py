@@ -1,0 +1,49 @@
+"""An image is added to a region from the tested snapshot, unless the region is excluded by then.
+
+Follows fedimg/services/region_addition.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedimg.aws.client.clients import Clients
+from fedimg.exceptions import EC2ServiceException
+from fedimg.services.ec2 import Result
+from fedimg.services.region_addition import RegionAddition
+from fedimg.services.site import Coordination, Site
+from fedimg.steps import PlainSteps
+from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
+
+NEW, OTHER = "eu-west-1", "us-east-2"
+SMALL: dict[str, Any] = {"amis": {"types": ["hvm-gp2"]}}
+
+
+def add(lab: Lab, **settings: Any) -> Result:
+    """Publish an image in the origin, then add it to a region under other settings."""
+    image = lab.image()
+    published = lab.upload(image, **SMALL, regions=[ORIGIN]).published[ORIGIN]
+    site = Site(lab.settings(**SMALL, **settings), SITE, (), Clients())
+    addition = RegionAddition(site, Coordination())
+    return addition.add(image, [NEW], published, Recorder(), PlainSteps())
+
+
+def test_image_is_added_to_a_region(lab: Lab) -> None:
+    result = add(lab, regions=[], exclude_regions=[OTHER])
+    assert set(result.published) == {NEW}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"regions": [], "exclude_regions": [NEW]}, {"regions": [ORIGIN, OTHER]}]
+)
+def test_exclusion_of_a_region_holds_against_an_addition_that_was_asked_for_before(
+    lab: Lab, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(EC2ServiceException) as failure:
+        add(lab, **settings)
+    assert f"{NEW}: the configuration excludes it" in failure.value.problem
+    assert "'fedimg cancel'" in failure.value.problem
+    assert not failure.value.may_pass
+    assert not [row for row in lab.live() if row["region"] == NEW]
