@@ -37,6 +37,8 @@ COMMON = [
     "requests>=2.34.2,<3",
     "urllib3>=2.8.0,<3",
     "python-xz>=0.7.0,<0.8",
+    # The standard library's own from Python 3.14 on.
+    "backports.zstd>=1.8.0,<2",
     # By which the catalogue's statements are signed.
     "cryptography>=43.0.3",
     "securesystemslib>=1.4.0,<2",

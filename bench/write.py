@@ -25,8 +25,10 @@ from fedimg.aws.instance import network
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.tags import Labels
 from fedimg.aws.write import utility_instance, write_script
-from fedimg.aws.write.image_size import OWN_HOST_ONLY, gib, image_size
+from fedimg.aws.write.image_size import OWN_HOST_ONLY, image_size
+from fedimg.aws.write.units import gib
 from fedimg.config import load
+from fedimg.formats import XZ
 from lab import running
 from lab.processes import Process
 
@@ -174,6 +176,7 @@ class _Instance:
             trusted=OWN_HOST_ONLY,
             volume=self._volume,
             checksum=None,
+            form=XZ,
             compressed_size=size.compressed_size,
             uncompressed_size=size.uncompressed_size,
             idle=PATIENCE,

@@ -11,12 +11,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator
 
+from fedimg.formats import SUFFIXES, Format, format_of, without_suffix
 from fedimg.untrusted.quoting import quoted
 
 #: Valid names of files, builds and sources: Koji's file names, and RPM's versions and releases. Any
 #: other name is rejected before it reaches a path, a tag or a shell.
 FILE_NAME = re.compile(r"[A-Za-z0-9._+-][A-Za-z0-9._+~^-]{0,199}")
-RAW_SUFFIX = ".raw.xz"
 #: A checksum is `<algorithm>:<hex digits>`; these are the algorithms that Koji and composes use.
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 #: Types of root volumes, by EC2's names.
@@ -91,10 +91,10 @@ class RawImage:
             raise ValueError(
                 f"image URL {quoted(self.url)} contains characters that a URL must not contain"
             )
-        fits = FILE_NAME.fullmatch(self.file_name) and self.file_name.endswith(RAW_SUFFIX)
+        fits = FILE_NAME.fullmatch(self.file_name) and format_of(self.file_name)
         if not fits or not self.name:
             raise ValueError(
-                f"image URL {quoted(self.url)} does not end in a file name like NAME{RAW_SUFFIX}"
+                f"image URL {quoted(self.url)} does not end in a file name: NAME and {SUFFIXES}"
             )
         for what, value in (("build", self.build), ("source", self.source)):
             if not FILE_NAME.fullmatch(value):
@@ -117,13 +117,20 @@ class RawImage:
 
     @property
     def file_name(self) -> str:
-        """Return the file's name, `NAME.raw.xz`."""
+        """Return the file's name, such as `NAME.raw.xz`."""
         return unquote(urlsplit(self.url).path.rsplit("/", 1)[-1])
 
     @property
     def name(self) -> str:
-        """Return the file's name without `.raw.xz`, which is the image's name in bus messages."""
-        return self.file_name.removesuffix(RAW_SUFFIX)
+        """Return the file's name without its format, which is the image's name in bus messages."""
+        return without_suffix(self.file_name)
+
+    @property
+    def format(self) -> Format:
+        """Return the format of the file."""
+        found = format_of(self.file_name)
+        assert found
+        return found
 
     @property
     def job(self) -> str:
@@ -154,7 +161,7 @@ class RawImage:
         """Return the image at a URL that a person gave; the source is a hash of the URL."""
         # The only character of valid file names that a URL must not contain.
         url = url.replace("^", quote("^"))
-        name = unquote(urlsplit(url).path.rsplit("/", 1)[-1]).removesuffix(RAW_SUFFIX)
+        name = without_suffix(unquote(urlsplit(url).path.rsplit("/", 1)[-1]))
         source = _URL_SOURCE + hashlib.sha256(url.encode()).hexdigest()[:10]
         return cls(url, architecture, name, source, None, checksum)
 

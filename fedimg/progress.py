@@ -73,6 +73,12 @@ class Observer(Protocol):
     def started(self) -> None:
         """Note that work on the image begins in the origin region."""
 
+    def lacks_tool(self, ami: str, tool: str) -> None:
+        """Note that a utility AMI lacks a tool, so that it can unpack no image of some format."""
+
+    def lacking_tools(self, ami: str) -> Collection[str]:
+        """Return the tools that a utility AMI is known to lack."""
+
     def written(self, disk: Disk) -> None:
         """Note which uncompressed bytes were written; their snapshot may not exist yet."""
 

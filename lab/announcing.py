@@ -23,12 +23,17 @@ IMAGE_MIB = 64
 
 
 def build_image(
-    folder: Path, stem: str, architecture: str = "x86_64", *, menu_lst: bool = True
+    folder: Path,
+    stem: str,
+    architecture: str = "x86_64",
+    *,
+    menu_lst: bool = True,
+    suffix: str = ".xz",
 ) -> Path:
     """Make `folder`/`stem`.raw.xz, a bootable disk; without `menu_lst` PV-GRUB finds no kernel.
 
-    An aarch64 one boots by UEFI, as they all do. Raises SiteError when this machine lacks what
-    making it takes.
+    `suffix` is one of disk.PACKED, of the format to pack it in. An aarch64 one boots by UEFI, as
+    they all do. Raises SiteError when this machine lacks what making it takes.
     """
     raw = folder / f"{stem}.raw"
     try:
@@ -41,11 +46,12 @@ def build_image(
             # Two builds never have the same bytes; the same one made again has.
             seed=crc32(stem.encode()),
         )
-        return disk.compress(raw)
+        return disk.packed_as(raw, suffix)
     except (disk.DiskNotMade, MissingProgram) as error:
         raise SiteError(str(error)) from error
     finally:
-        raw.unlink(missing_ok=True)
+        if suffix:
+            raw.unlink(missing_ok=True)
 
 
 def corrupt(path: Path) -> None:
@@ -65,6 +71,12 @@ def take_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--scratch", action="store_true", help="a scratch task, not a build")
     command.add_argument("--method", choices=METHODS, default="image")
     command.add_argument("--image", type=Path, help="a .raw.xz; default: a small one is made")
+    command.add_argument(
+        "--format",
+        choices=[f"raw{suffix}" for suffix in disk.PACKED],
+        default="raw.xz",
+        help="that of the image that is made",
+    )
     command.add_argument(
         "--broken", choices=BREAKS, help="the image of a site of virtual machines, broken"
     )
@@ -97,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
             files=files,
         )
     for path in map(Path, added["paths"]):
-        if arguments.corrupt and path.name.endswith(".raw.xz"):
+        if arguments.corrupt and ".raw" in path.name:
             corrupt(path)
     times = 0 if arguments.silent else arguments.repeat
     if times:
@@ -144,10 +156,18 @@ def _image(
             return packed.rename(folder / f"{stem}.raw.xz")
         except (disk.DiskNotMade, MissingProgram) as error:
             raise SiteError(str(error)) from error
-    if made is None and site["image"] and architecture == "x86_64" and arguments.pv:
+    packed_by_xz = arguments.format == "raw.xz"
+    if (
+        made is None
+        and site["image"]
+        and architecture == "x86_64"
+        and arguments.pv
+        and packed_by_xz
+    ):
         made = Path(site["image"])
     if made is None:
-        return build_image(folder, stem, architecture, menu_lst=arguments.pv)
+        suffix = arguments.format.removeprefix("raw")
+        return build_image(folder, stem, architecture, menu_lst=arguments.pv, suffix=suffix)
     return named(made, folder, stem)
 
 

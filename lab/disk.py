@@ -61,6 +61,10 @@ initrd /boot/initramfs-{release}.img
 """
 
 
+#: The programs that pack a raw image, by the suffix that its file's name then gets.
+PACKED = {".xz": "xz", ".zst": "zstd", ".gz": "gzip", "": "cat"}
+
+
 class DiskNotMade(Exception):
     """A program that makes or packs images failed."""
 
@@ -147,6 +151,24 @@ def compress(
     with path.open("rb") as source, packed.open("wb") as target:
         for _ in range(streams):
             _compress_stream(command, source, share, target)
+    return packed
+
+
+def packed_as(path: Path, suffix: str) -> Path:
+    """Pack `path` as `path`.xz, .zst or .gz by a suffix of `PACKED`; itself for "".
+
+    Raises DiskNotMade, or MissingProgram without the program.
+    """
+    if suffix == ".xz":
+        return compress(path)
+    if not suffix:
+        return path
+    packed = path.with_name(f"{path.name}{suffix}")
+    program = PACKED[suffix]
+    with path.open("rb") as source, packed.open("wb") as target:
+        done = subprocess.run([path_of(program), "-1", "--stdout"], stdin=source, stdout=target)
+    if done.returncode != 0:
+        raise DiskNotMade(f"{program} ended with status {done.returncode} while packing {path}")
     return packed
 
 

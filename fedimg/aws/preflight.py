@@ -168,7 +168,7 @@ class Preflight:
         return checks
 
     def _utility_ami(self, ami: str, architecture: Architecture, name: str) -> list[Finding]:
-        hint = f"set it to an AMI for {architecture} with cloud-init, curl and xz"
+        hint = f"set it to an AMI for {architecture} with cloud-init, curl, xz, zstd and gzip"
         images = self._ec2().describe_images(ImageIds=[ami])["Images"]
         if not images:
             return _problem(

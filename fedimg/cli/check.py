@@ -118,7 +118,8 @@ def configuration(settings: Settings) -> list[Finding]:
             add(
                 f"ec2.{name}.utility_ami",
                 "not set",
-                f"set it to an {name} cloud image in {ec2.origin} with cloud-init, curl and xz; or "
+                f"set it to an {name} cloud image in {ec2.origin} with cloud-init, curl, xz, "
+                f"zstd and gzip; or "
                 f"remove {name} from koji.architectures",
             )
     if "site" not in settings.model_fields_set:

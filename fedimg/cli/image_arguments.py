@@ -16,7 +16,12 @@ _ARCHITECTURE = re.compile(r"(?<![A-Za-z0-9_])(x86_64|aarch64|arm64)(?![A-Za-z0-
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 #: How many seconds an upload waits for the file server to tell the image's size.
 
-URLArgument = Annotated[str, typer.Argument(help="URL of a NAME.raw.xz that EC2 can download.")]
+URLArgument = Annotated[
+    str,
+    typer.Argument(
+        help="URL of a raw image that EC2 can download: NAME.raw.xz, .raw.zst, .raw.gz or .raw."
+    ),
+]
 ArchOption = Annotated[
     str | None,
     typer.Option(help="x86_64 or aarch64; by default as the file name says, otherwise x86_64."),

@@ -40,7 +40,7 @@ def upload(
     url: URLArgument,
     arch: ArchOption = None,
     checksum: Annotated[
-        str | None, typer.Option(help="Checksum of the .xz file: sha256:HEX, or a bare SHA-256.")
+        str | None, typer.Option(help="Checksum of the file: sha256:HEX, or a bare SHA-256.")
     ] = None,
     again: Annotated[
         bool,

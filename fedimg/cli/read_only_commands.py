@@ -156,8 +156,9 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
 def _cost(call: Call, image: RawImage, planned: Plan) -> Cost | None:
     """Return what a job would cost; None if no price is set, or the image's size is unknown."""
     from fedimg.aws.cost import estimate
-    from fedimg.aws.write.image_size import GIB, image_size
-    from fedimg.exceptions import EC2ServiceException
+    from fedimg.aws.write.image_errors import ImageUnusable
+    from fedimg.aws.write.image_size import image_size
+    from fedimg.aws.write.units import GIB
     from fedimg.sources.file_server import Trusted
 
     ec2 = call.settings.ec2
@@ -167,8 +168,13 @@ def _cost(call: Call, image: RawImage, planned: Plan) -> Cost | None:
         size = image_size(
             image.url, maximum=ec2.limits.image_gib * GIB, trusted=Trusted.of(ec2, image)
         )
-    except EC2ServiceException as error:
-        call.output.note(f"the cost is unknown: {error.problem}")
+    except ImageUnusable as error:
+        call.output.note(f"the cost is unknown: {error}")
+        return None
+    if not size.uncompressed_size:
+        call.output.note(
+            f"the cost is unknown: only the whole {image.format.suffix} file tells the image's size"
+        )
         return None
     return estimate(size.uncompressed_size, planned, ec2)
 

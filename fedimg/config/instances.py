@@ -17,7 +17,7 @@ class Machine(Section):
         "",
         pattern=r"^(ami-[0-9a-f]{8,17})?$",
         description="AMI of the utility instance, in the origin region: a cloud image with "
-        "cloud-init, curl and xz.",
+        "cloud-init, curl and xz; zstd and gzip for images in these formats.",
     )
     utility_type: str = Field(
         "",

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from fedimg.config import Koji, Settings
 from fedimg.exceptions import Cancelled
+from fedimg.formats import FORMATS
 from fedimg.images import Architecture, RawImage
 from fedimg.intake.deferred import Defer, DeferReason, source_name
 from fedimg.process.backoff import Backoff
@@ -68,9 +69,10 @@ class Decisions:
 
 
 def decide(result: LookupResult, koji: Koji) -> Decisions:
-    """Decide each image of an entry by itself.
+    """Decide each image of an entry by itself; of one in several formats, choose one.
 
     The owner is checked first: anyone who may build scratch images can name one Fedora-Cloud-Base.
+    The format is chosen last, so that a site's patterns can leave formats out.
     """
     owners = koji.scratch_owners if result.scratch else koji.build_owners
     owner = ""
@@ -83,7 +85,27 @@ def decide(result: LookupResult, koji: Koji) -> Decisions:
             decided.left_out.append(LeftOut(image.file_name, reason, by_setting=True))
         else:
             decided.chosen.append(image)
-    return decided
+    return _in_one_format(decided)
+
+
+def _in_one_format(decided: Decisions) -> Decisions:
+    """Leave out the images that are chosen in a preferred format, too, by the order of FORMATS."""
+    best: dict[str, RawImage] = {}
+    for image in sorted(decided.chosen, key=_preference):
+        best.setdefault(image.name, image)
+    one_format = Decisions([], decided.left_out)
+    for image in decided.chosen:
+        preferred = best[image.name]
+        if image.format is preferred.format:
+            one_format.chosen.append(image)
+        else:
+            reason = f"the same image is published from {preferred.file_name}"
+            one_format.left_out.append(LeftOut(image.file_name, reason))
+    return one_format
+
+
+def _preference(image: RawImage) -> int:
+    return FORMATS.index(image.format)
 
 
 def log_left_out(entry: str, decided: Decisions) -> None:

@@ -48,6 +48,14 @@ class Recorder:
         """Announce that the run begins in the origin."""
         self._upload("started", self._run, {})
 
+    def lacks_tool(self, ami: str, tool: str) -> None:
+        """Record that a utility AMI lacks a tool."""
+        self._store.record_lacking_tool(ami, tool)
+
+    def lacking_tools(self, ami: str) -> Collection[str]:
+        """Return the tools that a utility AMI is recorded to lack."""
+        return self._store.lacking_tools(ami)
+
     def written(self, disk: Disk) -> None:
         """Record the uncompressed bytes that the run wrote."""
         self._store.record_disk(self._image.job, disk)

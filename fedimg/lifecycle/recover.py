@@ -20,7 +20,8 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.inventory import Inventory
 from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import RAW_SUFFIX, Architecture, Disk, RawImage, Virtualization, in_url
+from fedimg.formats import PLAIN, XZ, format_of
+from fedimg.images import Architecture, Disk, RawImage, Virtualization, in_url
 from fedimg.lifecycle.comparison import chosen_deprecation
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
@@ -35,6 +36,8 @@ UNKNOWN_HOST = "unknown.invalid"
 _USABLE = ("available", "disabled", "pending")
 #: EC2's whole answer about a region is in memory until it has been read: 30 MiB for 4,000 AMIs.
 _REGIONS_AT_ONCE = 10
+#: EC2 stores no more characters of a description.
+_DESCRIPTION_LENGTH = 255
 _CHECKSUM = re.compile(r"(?:md5|sha1|sha256):[0-9a-f]+")
 
 
@@ -270,7 +273,7 @@ def _image(its: Sequence[Found]) -> RawImage:
         return next((fact[key] for fact in facts if fact.get(key)), None)
 
     size = any_of(tags.SIZE) or ""
-    unknown = f"https://{UNKNOWN_HOST}/{in_url(first.image)}{RAW_SUFFIX}"
+    unknown = f"https://{UNKNOWN_HOST}/{in_url(first.image)}{XZ.suffix}"
     urls = [fact[tags.URL] for fact in facts if tags.URL in fact]
     source = first.source or ""
     for url in (*dict.fromkeys(urls), unknown):
@@ -304,10 +307,12 @@ def _facts(one: Found) -> dict[str, str]:
     build, *others = one.description.split(" ")
     if others:
         told[tags.BUILD] = build
+    cut = len(one.description) >= _DESCRIPTION_LENGTH
     for word in others:
         if _CHECKSUM.fullmatch(word):
             told[tags.CHECKSUM] = word
-        elif word.endswith(RAW_SUFFIX):
+        # What is left of another format's suffix may be that of a plain image.
+        elif (found := format_of(word)) and not (cut and found is PLAIN):
             told[tags.URL] = word
     keys = (tags.URL, tags.BUILD, tags.CHECKSUM, tags.SIZE)
     return told | {key: one.values[key] for key in keys if one.values.get(key)}

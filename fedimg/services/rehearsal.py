@@ -157,6 +157,13 @@ class _Observer:
     def started(self) -> None:
         """Do nothing: the first step tells it."""
 
+    def lacks_tool(self, ami: str, tool: str) -> None:
+        """Do nothing: the error that follows tells it."""
+
+    def lacking_tools(self, ami: str) -> Collection[str]:
+        """Return none: a rehearsal asks the utility instance itself."""
+        return ()
+
     def written(self, disk: Disk) -> None:
         """Keep the uncompressed bytes."""
         self._disk = disk

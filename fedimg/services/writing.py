@@ -70,8 +70,7 @@ class Writing:
             job.report(origin, "write", words)
 
         if job.settings.write_via == "utility":
-            written = job.observer.written
-            return UtilityWriter(attempts, job.ec2_once(origin), on_progress, written)
+            return UtilityWriter(attempts, job.ec2_once(origin), on_progress, job.observer)
         return DirectWriter(
             job.ec2(origin),
             ebs_direct.client(job.clients, origin, jobs=job.settings.limits.jobs),

@@ -17,7 +17,8 @@ from productmd.images import Image, Images
 
 from fedimg import config
 from fedimg.exceptions import exhausted
-from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
+from fedimg.formats import FORMATS, XZ, format_of
+from fedimg.images import FILE_NAME, Architecture, RawImage, in_url
 from fedimg.sources import http
 from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
 from fedimg.sources.lookup import (
@@ -36,9 +37,12 @@ _FAILED = ("DOOMED", "TERMINATED")
 STATUS_LIMIT, _METADATA_LIMIT = 1024, 16 * 1024 * 1024
 #: Most parts of an image's path.
 _MOST_PATH_PARTS = 10
-_RAW_FORMATS = ("raw.xz", "raw-xz")
-#: The type under which productmd reads any raw image: what Pungi calls it does not matter.
-_RAW_TYPE = "raw-xz"
+#: The suffixes by what metadata calls a format: `raw.xz`, and `raw-xz` in a type of older composes.
+_SUFFIXES = {
+    name: each.suffix for each in FORMATS for name in (each.name, each.name.replace(".", "-"))
+}
+#: The type and the format under which productmd reads any raw image: its lists lack most of them.
+_AS_READ = {"type": "raw-xz", "format": XZ.name}
 #: Most raw images of a compose; a whole Fedora has some dozens.
 _MOST = 1000
 
@@ -71,15 +75,10 @@ class _RawImages(Images):  # type: ignore[misc]
         try:
             # Older composes say the format in the type.
             said = data.get("format", data["type"])
-            if said not in _RAW_FORMATS or not data["path"].endswith(RAW_SUFFIX):
-                reason = f"its format is {one_line(str(said), 80)}"
-                if said in _RAW_FORMATS:
-                    reason = f"its name does not end in {RAW_SUFFIX}"
-                elif data["path"].endswith(RAW_SUFFIX):
-                    reason += f", though its name ends in {RAW_SUFFIX}"
+            if reason := _not_raw(said, data["path"]):
                 self.left_out.append(LeftOut(_named(data), reason))
                 return None
-            image.deserialize({**data, "type": _RAW_TYPE})
+            image.deserialize({**data, **_AS_READ})
         except Exception as error:
             if exhausted(error):
                 raise
@@ -88,6 +87,18 @@ class _RawImages(Images):  # type: ignore[misc]
             self.left_out.append(LeftOut(_named(data), f"its metadata is invalid: {reason}"))
             return None
         return image
+
+
+def _not_raw(said: Any, path: str) -> str | None:
+    """Return why a file is not a raw image by its format in the metadata and its path, or None."""
+    suffix = _SUFFIXES.get(said) if isinstance(said, str) else None
+    found = format_of(path)
+    if suffix is None:
+        though = f", though its name ends in {found.suffix}" if found else ""
+        return f"its format is {one_line(str(said), 80)}{though}"
+    if found is None or found.suffix != suffix:
+        return f"its name does not end in {suffix}"
+    return None
 
 
 Metadata = TypeVar("Metadata", ComposeInfo, _RawImages)

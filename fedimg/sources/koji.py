@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedimg.config import Koji
-from fedimg.images import FILE_NAME, RAW_SUFFIX, Architecture, RawImage, in_url
+from fedimg.formats import SUFFIXES, format_of
+from fedimg.images import FILE_NAME, Architecture, RawImage, in_url
 from fedimg.sources.http import NoAnswer, TooLong
 from fedimg.sources.identifiers import LARGEST_ID, METHODS
 from fedimg.sources.lookup import (
@@ -126,7 +127,7 @@ class KojiHub:
         # As koji.pathinfo.taskrelpath does: the remainder has no leading zeros.
         folder = f"{self._settings.topurl}/work/tasks/{task % 10000}/{task}"
         for name in files:
-            if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
+            if not isinstance(name, str) or not format_of(name):
                 left_out.append(_not_raw(name))
                 continue
             try:
@@ -175,7 +176,7 @@ class KojiHub:
         folder = f"{self._settings.topurl}/packages/{'/'.join(map(in_url, parts))}/images"
         for archive in archives:
             name = archive.get("filename") if isinstance(archive, dict) else None
-            if not isinstance(name, str) or not name.endswith(RAW_SUFFIX):
+            if not isinstance(name, str) or not format_of(name):
                 left_out.append(_not_raw(name))
                 continue
             if archive.get("metadata_only"):
@@ -310,7 +311,7 @@ def _name(value: Any, what: str) -> str:
 def _not_raw(name: Any) -> LeftOut:
     if not isinstance(name, str):
         return LeftOut("a file without a name", "its name is no text")
-    return LeftOut(one_line(name, 200), f"its name does not end in {RAW_SUFFIX}")
+    return LeftOut(one_line(name, 200), f"its name does not end in {SUFFIXES}")
 
 
 def _architecture(value: Any) -> Architecture:

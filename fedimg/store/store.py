@@ -28,6 +28,7 @@ from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
 from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
 from fedimg.store.tables import added, creation, jobs, of_run, regions, retries, tests
 from fedimg.store.twins import Queue, Twins
+from fedimg.store.utility_tools import UtilityTools
 
 __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 
@@ -36,7 +37,7 @@ __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 _LAST_STEPS = (PUBLIC, FAILED, FAILED_FOR_GOOD, LEFT_OUT, *CONTINUED)
 
 
-class Store(Twins, Outbox, AMIs, Rejections, Heartbeats):
+class Store(Twins, Outbox, AMIs, Rejections, Heartbeats, UtilityTools):
     """All of fedimg's records, in one database (fedimg.store.database)."""
 
     def begin(self, job: str, run: int) -> int | None:

@@ -211,6 +211,14 @@ verified = sa.Table(
     # How many of the public AMIs the rules of retention would disable now.
     sa.Column("would_free", sa.Integer),
 )
+#: The table of fedimg.store.utility_tools.
+lacking_tools = sa.Table(
+    "fedimg_lacking_tools",
+    metadata,
+    sa.Column("ami", sa.String, primary_key=True),
+    sa.Column("tool", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
 #: The table of fedimg.store.catalogue_keys.
 catalogue_keys = sa.Table(
     "fedimg_catalogue_keys",

@@ -117,7 +117,13 @@ def by_products(image: Image, arch: str, task: int) -> dict[str, str]:
 
 def archive_type(filename: str) -> str:
     """Koji's archive type of a file name, by its extension."""
-    for ending, name in ((".raw.xz", "raw-xz"), (".qcow2", "qcow2"), (".raw", "raw")):
+    for ending, name in (
+        (".raw.xz", "raw-xz"),
+        (".raw.gz", "raw-gz"),
+        (".raw.zst", "raw-zst"),
+        (".qcow2", "qcow2"),
+        (".raw", "raw"),
+    ):
         if filename.endswith(ending):
             return name
     return {"ks": "ks", "xml": "xml", "iso": "iso"}.get(filename.rsplit(".", 1)[-1], "json")

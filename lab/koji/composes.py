@@ -1,6 +1,7 @@
 """Pungi's composes, beside Koji's files as on Fedora's server: status, metadata, and images."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def add_compose(
         for path in paths:
             images.add(VARIANT, arch, _image(images, folder, arch, path))
     info.dump(str(metadata / "composeinfo.json"))
-    images.dump(str(metadata / "images.json"))
+    _dump(images, metadata / "images.json")
     (folder / "STATUS").write_text(f"{status}\n")
     return folder
 
@@ -46,6 +47,16 @@ def add_compose(
 def compose_message(name: str, status: str = "FINISHED", location: str = "") -> dict[str, Any]:
     """Return the body of pungi.compose.status.change; its location is whatever its sender says."""
     return {"compose_id": name, "status": status, "location": location}
+
+
+def _dump(images: Images, path: Path) -> None:
+    """Write images.json; productmd writes no format but `raw.xz`, so the others are told after."""
+    images.dump(str(path))
+    metadata = json.loads(path.read_text())
+    for arches in metadata["payload"]["images"].values():
+        for image in (image for of_arch in arches.values() for image in of_arch):
+            image["format"] = "raw" + image["path"].rpartition(".raw")[2]
+    path.write_text(json.dumps(metadata))
 
 
 def _image(images: Images, folder: Path, arch: str, path: Path) -> Image:

@@ -12,6 +12,9 @@ ARCHIVE_TYPES = {
     "qcow2": (21, "QCOW2 image", "qcow2"),
     "ks": (24, "Kickstart", "ks"),
     "raw-xz": (45, "xz compressed raw disk image", "raw.xz"),
+    # Koji's schema has neither: a hub's administrators add them (addArchiveType).
+    "raw-gz": (47, "gzip compressed raw disk image", "raw.gz"),
+    "raw-zst": (48, "zstd compressed raw disk image", "raw.zst"),
     "json": (46, "JSON data", "json"),
 }
 

@@ -10,7 +10,7 @@ from lab.machines.namespace_machine import NamespaceMachine
 from lab.machines.programs import require, require_namespaces
 
 # Besides what confines them: what boot looks into disks with, and what every cloud image has.
-_PROGRAMS = (*PROGRAMS, "curl", "debugfs", "e2fsck", "xz")
+_PROGRAMS = (*PROGRAMS, "curl", "debugfs", "e2fsck", "gzip", "xz", "zstd")
 
 
 class NoExecution(Exception):

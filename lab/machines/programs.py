@@ -16,6 +16,7 @@ _PACKAGES = {
     "e2fsck": ("e2fsprogs", "e2fsprogs"),
     "env": ("coreutils", "coreutils"),
     "grub-mkimage": ("grub-common", "grub2-tools-minimal"),
+    "gzip": ("gzip", "gzip"),
     "mke2fs": ("e2fsprogs", "e2fsprogs"),
     "mmdebstrap": ("mmdebstrap", "mmdebstrap"),
     "mount": ("mount", "util-linux"),
@@ -30,6 +31,7 @@ _PACKAGES = {
     "umount": ("mount", "util-linux"),
     "unshare": ("util-linux", "util-linux"),
     "xz": ("xz-utils", "xz"),
+    "zstd": ("zstd", "zstd"),
 }
 
 

@@ -48,6 +48,26 @@ def test_images_that_the_default_policy_accepts(koji: Koji, tmp_path: Path) -> N
         assert bool(ask(koji, f"build:{build.id}")) is taken, name
 
 
+@pytest.mark.parametrize("scratch", [False, True])
+def test_image_in_several_formats_is_published_from_one(
+    koji: Koji, tmp_path: Path, caplog: pytest.LogCaptureFixture, scratch: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    stem = f"{NAME}-{VERSION}-{RELEASE}.x86_64"
+    paths = [tmp_path / f"{stem}{suffix}" for suffix in (".raw", ".raw.gz", ".raw.zst", ".raw.xz")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    add = koji.add_task if scratch else koji.add_build
+    entry = f"{'task' if scratch else 'build'}:{add(NAME, VERSION, RELEASE, {'x86_64': paths}).id}"
+    assert ask(koji, entry) == [f"{stem}.raw.xz"]
+    assert f"{stem}.raw.gz is left out: the same image is published from {stem}.raw.xz" in (
+        caplog.text
+    )
+    assert ask(koji, entry, exclude_patterns=[r"\.xz$"]) == [f"{stem}.raw.zst"]
+    assert ask(koji, entry, exclude_patterns=[r"\.(xz|zst)$"]) == [f"{stem}.raw.gz"]
+    assert ask(koji, entry, name_patterns=[r"\.raw$"]) == [f"{stem}.raw"]
+
+
 def test_scratch_task_needs_a_configured_owner(
     koji: Koji, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,6 +104,13 @@ class Recorder:
     def started(self) -> None:
         self._note(Told("started", ORIGIN))
 
+    def lacks_tool(self, ami: str, tool: str) -> None:
+        self._note(Told("lacks tool", ORIGIN, detail=f"{ami} {tool}"))
+
+    def lacking_tools(self, ami: str) -> Collection[str]:
+        details = [told.detail.split() for told in self.of("lacks tool")]
+        return [tool for lacking, tool in details if lacking == ami]
+
     def written(self, disk: Disk) -> None:
         self._note(Told("written", ORIGIN, detail=f"{disk.sha256} {disk.length}"))
 
@@ -192,6 +199,7 @@ class Lab:
         architecture: Architecture = Architecture.X86_64,
         checksum: str | None = "",
         size: int | None = None,
+        suffix: str = ".raw.xz",
         **attributes: Any,
     ) -> RawImage:
         """Put a new image on the web server, with its right checksum unless another is given.
@@ -201,7 +209,7 @@ class Lab:
         number = next(_numbers)
         name = f"Fedora-Cloud-Base-28-1.{number}.x86_64"
         served = self.packed(**attributes) if content is None else content
-        url = self.web.put(f"{name}.raw.xz", served)
+        url = self.web.put(f"{name}{suffix}", served)
         right = f"sha256:{hashlib.sha256(served).hexdigest()}"
         return RawImage(
             url,

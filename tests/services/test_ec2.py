@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from fedimg.aws import tags
+from fedimg.aws.instance import scripts
 from fedimg.config import Check
 from fedimg.exceptions import (
     Cancelled,
@@ -316,6 +317,37 @@ def test_architecture_without_a_utility_ami_is_named(lab: Lab) -> None:
     with pytest.raises(EC2UtilityException, match=r"no utility AMI for arm64 .* 'fedimg check'"):
         lab.upload(image, **SMALL)
     assert lab.made_for(image, "instance") == []
+    lab.leaves_nothing(image)
+
+
+@pytest.mark.parametrize("suffix", [".raw.zst", ".raw.gz", ".raw"])
+def test_image_in_another_format_becomes_public(lab: Lab, suffix: str) -> None:
+    raw = lab.raw()
+    content = disk.packed_as(raw, suffix.removeprefix(".raw")).read_bytes()
+    image = lab.image(content, suffix=suffix)
+    result = lab.upload(image, **SMALL)
+    ami = result.published[ORIGIN][0]
+    size = raw.stat().st_size
+    assert lab.bytes_of(ami.snapshot, size) == raw.read_bytes()
+    lab.clean(image)
+
+
+def test_utility_ami_without_the_tool_is_found_out_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk.packed_as(lab.raw(), ".zst").read_bytes()
+    image, observer = lab.image(content, suffix=".raw.zst"), Recorder()
+    text = scripts.text
+    # The function stands for an AMI without zstd.
+    lack = 'command() { case $2 in zstd) return 1 ;; *) builtin command "$@" ;; esac; }\n'
+    with monkeypatch.context() as patch:
+        patch.setattr(scripts, "text", lambda name: lack + text(name))
+        with pytest.raises(EC2UtilityException, match="the utility AMI has no zstd; install it"):
+            lab.upload(image, observer, **SMALL)
+    assert len(lab.made_for(image, "instance")) == 1
+    with pytest.raises(EC2UtilityException, match=r"ami-\w+ has no zstd, which unpacks \.raw\.zst"):
+        lab.upload(image, observer, rerun=True, **SMALL)
+    assert len(lab.made_for(image, "instance")) == 1
     lab.leaves_nothing(image)
 
 

@@ -50,6 +50,23 @@ def test_raw_images_come_with_size_checksum_and_the_composes_id(
     assert ask == [found]
 
 
+@pytest.mark.parametrize("suffix", [".raw.zst", ".raw.gz", ".raw"])
+def test_images_of_other_formats_are_found(
+    koji: Koji, composes: Composes, image: Path, suffix: str
+) -> None:
+    other = image.rename(image.with_name(FILE.replace(".raw.xz", suffix)))
+    folder = add_compose(koji.root, NAME, {"x86_64": [other]})
+    (found,) = composes.find(f"compose:{NAME}").images
+    assert (found.file_name, found.name) == (other.name, FILE.removesuffix(".raw.xz"))
+    path = folder / "compose/metadata/images.json"
+    metadata = json.loads(path.read_text())
+    metadata["payload"]["images"]["Cloud"]["x86_64"][0]["format"] = "raw.xz"
+    path.write_text(json.dumps(metadata))
+    result = composes.find(f"compose:{NAME}")
+    assert result.images == ()
+    assert [left.reason for left in result.left_out] == ["its name does not end in .raw.xz"]
+
+
 def test_incomplete_compose_has_the_images_that_it_names(
     koji: Koji, composes: Composes, image: Path
 ) -> None:

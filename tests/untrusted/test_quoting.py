@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedimg.aws.write.download import Download
-from fedimg.aws.write.image_size import ImageUnusable, image_size
+from fedimg.aws.write.image_errors import ImageUnusable
+from fedimg.aws.write.image_size import image_size
 from fedimg.bus.publisher import BusError
 from fedimg.cli.output import Output
 from fedimg.config import Koji

@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 import requests
 from urllib3.exceptions import HTTPError
 
-from fedimg.aws.write.image_size import TIMEOUTS, ImageUnreachable, ImageUnusable
+from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
+from fedimg.aws.write.remote_file import TIMEOUTS
 from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.untrusted.quoting import one_line
 

@@ -21,10 +21,12 @@ from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks, count
 from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.download import Download
-from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
+from fedimg.aws.write.image_size import ImageSize, measured
 from fedimg.aws.write.pipeline import Bounds, stream
 from fedimg.aws.write.progress import WriteProgress
 from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
+from fedimg.aws.write.units import gib
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import Disk, RawImage
@@ -36,6 +38,8 @@ UNFINISHED = "unfinished-snapshot"
 # When a block takes 0.1 s, as between continents, 8 connections take 1.5 times as long as
 # decompression alone, and 64 as long. Each connection holds a block in memory.
 _CONNECTIONS = 64
+# A file of one section is decompressed as it comes, by what may take the most memory of all.
+_ONE_SECTION = Bounds(waiting=2 * 1024 * 1024)
 # StartSnapshot's, in minutes.
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
 _PROGRESS_SECONDS = 2.0
@@ -80,7 +84,7 @@ class DirectWriter:
             raise EC2UtilityException(str(error), later=later) from error
 
     def _attempt(self, image: RawImage) -> str:
-        size = measured(image, self.settings, self.waiter.stop)
+        size = measured(image, self.settings, self.waiter.stop, self.on_progress)
         snapshot = self._start(size)
         try:
             try:
@@ -135,7 +139,7 @@ class DirectWriter:
                     partial(blocks.put, block_waiter),
                     connections=_CONNECTIONS,
                     on_poll=self._report_progress(size, blocks),
-                    bounds=Bounds(),
+                    bounds=Bounds() if len(size.blocks) > 1 else _ONE_SECTION,
                     disk_hash=disk_hash,
                 )
                 if missing := count(size.uncompressed_size) - blocks.done:

@@ -1,58 +1,42 @@
-"""Measure an .xz file at a URL, its image and its blocks, without downloading all of it."""
+"""Measure an image at a URL, and its file's parts, before anything is made in EC2 for it.
+
+An .xz file lists its image's size, and a plain image is as large as its file: a few bytes of these
+are read. The header of a .zst frame tells the size of that frame, the end of a .gz member that of
+the member modulo 4 GiB, and nothing tells whether another one follows: those are read to their end.
+"""
 
 from __future__ import annotations
 
-import io
-import re
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
+from urllib.parse import unquote
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
-from urllib3.util.retry import Retry
+from backports import zstd
 from xz import XZError
 
 from fedimg.aws.write import xz_blocks
+from fedimg.aws.write.download import Download
+from fedimg.aws.write.image_errors import ImageUnusable
+from fedimg.aws.write.remote_file import HEADER, RemoteFile
+from fedimg.aws.write.streamed_size import streamed_size, too_large
 from fedimg.aws.write.thread_group import ThreadGroup
-from fedimg.aws.write.xz_blocks import Block
+from fedimg.aws.write.units import GIB, gib
+from fedimg.aws.write.unpacking import Section, WholeFile
 from fedimg.aws.write.xz_dictionary import LARGEST, MIB
 from fedimg.config import EC2
+from fedimg.formats import GZIP, PLAIN, XZ, ZSTD, Format, format_of
 from fedimg.images import RawImage
-from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
-from fedimg.untrusted.quoting import QuotedError
+from fedimg.sources.file_server import Trusted
 
-GIB = 1024**3
-
-#: The bytes of one request: enough for the index of an image in xz's usual blocks of 24 MiB.
-WINDOW = 64 * 1024
-#: A file of one stream needs two or three requests; each further long stream needs one more, and so
-#: does each 256 KiB of padding.
-MOST_REQUESTS = 4096
-#: In bytes: the index of about 30,000 blocks.
-LARGEST_INDEX = 256 * 1024
-#: Connect and read timeouts, in seconds.
-TIMEOUTS = (10.0, 20.0)
-#: The timeout of a measurement, in seconds.
+#: The timeout of a measurement that does not read the whole file, in seconds.
 LIMIT = 120.0
-#: When a server ignores Range, files up to so many bytes are read from their start.
-LARGEST_UNRANGED = 32 * 1024 * 1024
 
-_MAGIC = b"\xfd7zXZ\x00"
-_HEADER = 12
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
-
-
-class ImageUnusable(QuotedError):
-    """The file cannot become an AMI; the text says why."""
-
-
-class ImageUnreachable(ImageUnusable):
-    """The file could not be read now; a later try may succeed."""
-
+_MAGICS = {XZ: b"\xfd7zXZ\x00", ZSTD: b"\x28\xb5\x2f\xfd", GZIP: b"\x1f\x8b"}
+# Frames that may be skipped have sixteen magic numbers, the first byte of which differs (RFC 8878,
+# section 3.1.2).
+_SKIPPABLE, _SKIPPABLE_FIRST = b"\x2a\x4d\x18", range(0x50, 0x60)
 
 #: Allows redirects only to the URL's own host.
 OWN_HOST_ONLY = Trusted()
@@ -60,25 +44,27 @@ OWN_HOST_ONLY = Trusted()
 
 @dataclass(frozen=True)
 class ImageSize:
-    """The size of an image's file, in bytes, and the blocks of the file."""
+    """The size of an image's file, in bytes, and the sections of the file.
+
+    There are no sections when only reading the whole file tells the size of its image.
+    """
 
     compressed_size: int
-    blocks: Sequence[Block] = field(repr=False)
+    blocks: Sequence[Section] = field(repr=False)
 
     @property
     def uncompressed_size(self) -> int:
-        """Return the size of the image, in bytes."""
+        """Return the size of the image, in bytes; 0 when it is not known."""
         return self.blocks[-1].at + self.blocks[-1].size if self.blocks else 0
 
 
 def image_size(
     url: str, *, maximum: int, limit: float = LIMIT, trusted: Trusted = OWN_HOST_ONLY
 ) -> ImageSize:
-    """Return the sizes of the .xz file at `url`, which may have several streams, blocks and
-    padding.
+    """Return the sizes of the file at `url` that a few ranged requests tell, by its name's suffix.
 
-    A few ranged requests read the indexes at the ends of its streams (The .xz File Format, section
-    4). Only decompression shows whether an index is right.
+    An .xz file may have several streams, blocks and padding; the indexes at the ends of its streams
+    are read (The .xz File Format, section 4). Only decompression shows whether an index is right.
 
     Args:
         url: an http or https address; so is each target of a redirect.
@@ -90,52 +76,44 @@ def image_size(
         ImageUnreachable: the server cannot be reached, refuses for now, is too slow, or does not
             serve ranges of the file.
         ImageUnusable: the address is not allowed, its server redirects to other hosts, or the file
-            is not .xz, not complete, or larger than `maximum`.
+            is of another format, not complete, or larger than `maximum`.
     """
-    with _RemoteFile(url, limit, trusted) as remote:
-        begin = remote.read(_HEADER)
-        if not begin.startswith(_MAGIC):
-            raise ImageUnusable(
-                f"{url} is not an .xz file: its first bytes are {begin[: len(_MAGIC)].hex(' ')}"
-            )
-        try:
-            blocks = xz_blocks.read(cast(BinaryIO, remote))
-        except xz_blocks.TooManyBlocks as error:
-            raise ImageUnusable(f"{url} has {error}: compress it with larger blocks") from error
-        except xz_blocks.DictionaryTooLarge as error:
-            raise ImageUnusable(
-                f"{url} was compressed with {error}, and decompressing it needs as much memory; "
-                f"the limit is {LARGEST // MIB} MiB; compress it with 'xz -9' or less"
-            ) from error
-        except XZError as error:
-            raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
-        size = ImageSize(remote.size, blocks)
-    if not size.uncompressed_size:
-        raise ImageUnusable(f"{url} is an .xz file without any data")
-    if size.uncompressed_size > maximum:
-        raise ImageUnusable(
-            f"{url} holds an image of {gib(size.uncompressed_size)} GiB, and the limit is "
-            f"{gib(maximum)} GiB (ec2.limits.image_gib in the configuration)"
-        )
-    # xz makes incompressible data larger by less than a thousandth.
+    form = format_of(unquote(url)) or PLAIN
+    with RemoteFile(url, limit, trusted) as remote:
+        begin = remote.read(HEADER)
+        _refuse_other_format(url, form, begin)
+        if form is XZ:
+            size = ImageSize(remote.size, _xz_blocks(url, remote))
+        elif form is PLAIN:
+            size = ImageSize(remote.size, [WholeFile(PLAIN, remote.size, remote.size)])
+        else:
+            size = ImageSize(remote.size, ())
+    claimed = _claimed(begin) if form is ZSTD else size.uncompressed_size
+    if claimed > maximum:
+        raise ImageUnusable(f"{url} {too_large('', claimed, maximum)}")
+    # A format makes incompressible data larger by less than a thousandth.
     if size.compressed_size > maximum + maximum // 100 + GIB // 1024:
+        image = f" of {gib(size.uncompressed_size)} GiB" if size.uncompressed_size else ""
         raise ImageUnusable(
-            f"{url} is larger than its image: {gib(size.compressed_size)} GiB for an image of "
-            f"{gib(size.uncompressed_size)} GiB; compress it again with xz"
+            f"{url} is larger than its image: {gib(size.compressed_size)} GiB for an image{image}, "
+            f"of which the limit is {gib(maximum)} GiB; compress it again"
         )
     return size
 
 
-def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize:
-    """Return the `image_size` of an image, whose file has the size that Koji lists.
+def measured(
+    image: RawImage, settings: EC2, stop: threading.Event, on_progress: Callable[[str], None]
+) -> ImageSize:
+    """Return the size of an image, whose file has the size that Koji lists, with all its sections.
 
-    Raises what `image_size` raises, and Cancelled at once when `stop` is set.
+    `on_progress` is told how much is read of a file that is read to its end. Raises what
+    `image_size` and `streamed_size` raise, and Cancelled at once when `stop` is set.
     """
+    maximum = settings.limits.image_gib * GIB
+    trusted = Trusted.of(settings, image)
     sizes: list[ImageSize] = []
 
     def measure() -> None:
-        maximum = settings.limits.image_gib * GIB
-        trusted = Trusted.of(settings, image)
         sizes.append(image_size(image.url, maximum=maximum, trusted=trusted))
 
     with ThreadGroup(stop, limit=2 * LIMIT) as threads:
@@ -144,181 +122,83 @@ def measured(image: RawImage, settings: EC2, stop: threading.Event) -> ImageSize
     (size,) = sizes
     if other := image.other_than(size.compressed_size):
         raise ImageUnusable(other)
-    return size
+    if size.blocks:
+        return size
+    download = Download(
+        image.url,
+        size=size.compressed_size,
+        checksum=image.checksum,
+        idle=settings.limits.write_idle,
+        trusted=trusted,
+    )
+    try:
+        length = streamed_size(
+            image.format,
+            download,
+            file_size=size.compressed_size,
+            maximum=maximum,
+            limit=settings.limits.write,
+            stop=stop,
+            on_progress=on_progress,
+        )
+    except ImageUnusable as error:
+        raise type(error)(f"{image.url}: {error}") from error
+    if not length:
+        raise ImageUnusable(f"{image.url} is {_ending(image.format)} file without any data")
+    whole = WholeFile(image.format, size.compressed_size, length)
+    return ImageSize(size.compressed_size, [whole])
 
 
-def gib(size: int) -> int:
-    """Return `size` bytes in whole GiB, rounded up, the unit of EC2 volumes."""
-    return -(-size // GIB)
+def _refuse_other_format(url: str, form: Format, begin: bytes) -> None:
+    skippable = begin[1:4] == _SKIPPABLE and begin[0] in _SKIPPABLE_FIRST
+    found = next((each for each, magic in _MAGICS.items() if begin.startswith(magic)), PLAIN)
+    found = ZSTD if skippable else found
+    if found is form:
+        return
+    if form is PLAIN:
+        raise ImageUnusable(
+            f"{url} is no image but {_ending(found)} file: its name has to end in {found.suffix}"
+        )
+    first = begin[: len(_MAGICS[form])].hex(" ")
+    raise ImageUnusable(f"{url} is not {_ending(form)} file: its first bytes are {first}")
+
+
+def _ending(form: Format) -> str:
+    """Return a format's last suffix with its article, such as `an .xz`."""
+    suffix = "." + form.suffix.rpartition(".")[2]
+    return f"an {suffix}" if form is XZ else f"a {suffix}"
+
+
+def _claimed(begin: bytes) -> int:
+    """Return the image's size in bytes that the header of a .zst file's first frame claims, or 0.
+
+    The image is as large, or larger, or the file is damaged.
+    """
+    try:
+        return zstd.get_frame_info(begin).decompressed_size or 0
+    except zstd.ZstdError:
+        # Too short, or damaged, which decompression tells better.
+        return 0
+
+
+def _xz_blocks(url: str, remote: RemoteFile) -> Sequence[Section]:
+    try:
+        blocks = xz_blocks.read(cast(BinaryIO, remote))
+    except xz_blocks.TooManyBlocks as error:
+        raise ImageUnusable(f"{url} has {error}: compress it with larger blocks") from error
+    except xz_blocks.DictionaryTooLarge as error:
+        raise ImageUnusable(
+            f"{url} was compressed with {error}, and decompressing it needs as much memory; "
+            f"the limit is {LARGEST // MIB} MiB; compress it with 'xz -9' or less"
+        ) from error
+    except XZError as error:
+        raise ImageUnusable(f"{url} is not a complete .xz file: {_plain(error)}") from error
+    if not sum(block.size for block in blocks):
+        raise ImageUnusable(f"{url} is an .xz file without any data")
+    return blocks
 
 
 def _plain(error: XZError) -> str:
     if str(error).startswith(("footer", "file: invalid size")):
         return f"its footer is missing, so it was truncated or overwritten ({error})"
     return f"it is damaged ({error})"
-
-
-class _RemoteFile(io.RawIOBase):
-    """A file at a URL as a seekable file for python-xz, with limits on requests and bytes."""
-
-    def __init__(self, url: str, limit: float, trusted: Trusted) -> None:
-        self.size = 0
-        self._url = url
-        # The target of the redirect, so that all ranges are of one file.
-        self._mirror = url
-        self._bypass_caches = False
-        self._deadline = time.monotonic() + limit
-        self._requests = 0
-        self._at = 0
-        self._window = b""
-        self._window_at = 0
-        try:
-            self._http = FileServer(url, trusted)
-        except RedirectRefused as error:
-            raise ImageUnusable(str(error)) from error
-        retries = Retry(
-            2,
-            backoff_factor=0.5,
-            status_forcelist=(502, 503, 504),
-            # The header may ask for an hour.
-            respect_retry_after_header=False,
-            raise_on_status=False,
-        )
-        adapter = HTTPAdapter(max_retries=retries)
-        for scheme in ("http://", "https://"):
-            self._http.mount(scheme, adapter)
-        try:
-            self._fetch(0, _HEADER)
-        except BaseException:
-            self._http.close()
-            raise
-
-    def close(self) -> None:
-        self._http.close()
-        super().close()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            # The sizes in an index add up to more than the file.
-            raise ImageUnusable(
-                f"{self._url} is not a complete .xz file: its beginning is missing or damaged"
-            )
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = min(self._at + size, self.size)
-        if not (self._window_at <= self._at and end <= self._window_at + len(self._window)):
-            if size > LARGEST_INDEX:
-                raise ImageUnusable(f"{self._url} has an index of {size} bytes: it is damaged")
-            # Indexes are read backwards, so the window extends to lower offsets.
-            self._fetch(max(0, min(self._at, end - WINDOW)), end)
-        start = self._at - self._window_at
-        self._at = end
-        return self._window[start : end - self._window_at]
-
-    def _fetch(self, start: int, end: int) -> None:
-        try:
-            self._window, total = self._range(start, end)
-        except RedirectRefused as error:
-            raise ImageUnusable(f"cannot read {self._url}: {error}") from error
-        except (requests.RequestException, HTTPError, OSError) as error:
-            raise ImageUnreachable(f"cannot read {self._url}: {reason(error)}") from error
-        if (self.size and total != self.size) or len(self._window) < min(end, total) - start:
-            raise self._changed()
-        self.size, self._window_at = total, start
-
-    def _range(self, start: int, end: int) -> tuple[bytes, int]:
-        """Return some bytes of the file, and the size of the whole file."""
-        headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        while True:
-            self._requests += 1
-            if self._requests > MOST_REQUESTS:
-                raise ImageUnusable(
-                    f"{self._url} has too many streams: {MOST_REQUESTS} requests did not find its "
-                    "size; compress it into one stream, as 'xz -T0' does"
-                )
-            if self._bypass_caches:
-                headers["Cache-Control"] = "no-cache"
-            with self._http.get(
-                self._mirror, headers=headers, timeout=TIMEOUTS, stream=True
-            ) as response:
-                status = response.status_code
-                if 400 <= status < 500 and self._mirror != self._url:
-                    # The target of the redirect may have expired.
-                    self._mirror = self._url
-                    continue
-                if status == requests.codes.ok:
-                    total = self._whole(response)
-                    if min(end, total) > LARGEST_UNRANGED:
-                        self._bypass_caches_or_fail()
-                        continue
-                    # Some caches send the whole file when they hold it.
-                    body = self._body(response, min(end, total))[start:]
-                else:
-                    total = self._part(response, start)
-                    body = self._body(response, min(end, total) - start)
-                self._mirror = response.url
-                return body, total
-
-    def _bypass_caches_or_fail(self) -> None:
-        """Bypass caches from now on. Raises ImageUnreachable when they are bypassed already."""
-        if self._bypass_caches:
-            raise ImageUnreachable(
-                f"the server of {self._url} ignores the Range header, even with Cache-Control: "
-                "no-cache, so that the image's size cannot be read from the end of the file; serve "
-                "the file from a server that supports ranges"
-            )
-        self._bypass_caches = True
-
-    def _whole(self, response: requests.Response) -> int:
-        """Return the size of the file from a response with the whole file."""
-        length = response.headers.get("Content-Length", "")
-        if not re.fullmatch(r"[0-9]{1,18}", length):
-            raise ImageUnusable(f"the server of {self._url} does not say how large the file is")
-        return int(length)
-
-    def _part(self, response: requests.Response, start: int) -> int:
-        """Return the size of the file from a response with a range that begins at `start`."""
-        status = response.status_code
-        if status == 416:
-            raise ImageUnusable(f"{self._url} is not an .xz file: it is too short")
-        if status != 206:
-            passing = status >= 500 or status in (408, 429)
-            raise (ImageUnreachable if passing else ImageUnusable)(
-                f"cannot read {self._url}: its server answers with status {status}"
-            )
-        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if not match:
-            raise ImageUnusable(f"the server of {self._url} does not say how large the file is")
-        if int(match[1]) != start:
-            raise self._changed()
-        return int(match[3])
-
-    def _changed(self) -> ImageUnreachable:
-        return ImageUnreachable(
-            f"{self._url} changed while it was read, or its server answers with wrong ranges; "
-            "retry when its upload is complete"
-        )
-
-    def _body(self, response: requests.Response, size: int) -> bytes:
-        """Return the first `size` bytes of the response. Raises ImageUnreachable when too slow."""
-        body = bytearray()
-        while len(body) < size:
-            if time.monotonic() > self._deadline:
-                raise ImageUnreachable(f"cannot read {self._url}: its server is too slow")
-            piece = response.raw.read1(min(size - len(body), WINDOW))
-            if not piece:
-                break
-            body += piece
-        return bytes(body)

@@ -13,8 +13,7 @@ from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_size import ImageSize
 from fedimg.aws.write.reassembly import Reassembly
 from fedimg.aws.write.thread_group import Bytes, MemoryBudget, Pipe, ThreadGroup
-from fedimg.aws.write.unpacking import MEMORY, Cut, unpacked
-from fedimg.aws.write.xz_blocks import Block
+from fedimg.aws.write.unpacking import MEMORY, Cut, Section, unpacked
 
 # The number of the image's blocks that may wait for a connection.
 _BLOCKS_WAITING = 16
@@ -52,7 +51,7 @@ def stream(
 ) -> None:
     """Download an image, and call `put` for each of its blocks, in any order.
 
-    One thread downloads and hashes, some decompress one block of the file each, and `connections`
+    One thread downloads and hashes, some decompress one section of the file each, and `connections`
     threads call `put`; their slow calls release Python's lock. `on_poll` is called several times a
     second. Returns when all blocks are sent and `disk_hash` has the whole image. Raises what
     `ThreadGroup.join` raises.
@@ -60,14 +59,14 @@ def stream(
     waiting = MemoryBudget(threads, bounds.waiting)
     # A decompressor takes the memory of its dictionary, as far as the block fills it.
     memory = MemoryBudget(threads, bounds.memory)
-    started: Pipe[tuple[Block, Bytes]] = Pipe(threads, 1)
+    started: Pipe[tuple[Section, Bytes]] = Pipe(threads, 1)
     filled: Pipe[tuple[int, bytearray]] = Pipe(threads, _BLOCKS_WAITING)
     reassembly = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
 
-    def needed(block: Block) -> int:
+    def needed(block: Section) -> int:
         return min(block.size, bounds.memory)
 
-    def begin(block: Block) -> Bytes:
+    def begin(block: Section) -> Bytes:
         # Blocks take memory in the order of the file. Otherwise a later block could hold memory and
         # wait for pieces, while pieces of an earlier block, which waits for memory, fill the queue.
         memory.take(needed(block))

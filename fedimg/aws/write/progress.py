@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from fedimg.aws.write.image_size import gib
+from fedimg.aws.write.units import gib
 
 #: The speed is the average of about the last so many seconds.
 _WINDOW_SECONDS = 20.0

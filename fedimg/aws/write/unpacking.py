@@ -1,17 +1,23 @@
-"""Decompress the blocks of an .xz file independently, while the file arrives in pieces."""
+"""Decompress the sections of a file independently, while the file arrives in pieces.
+
+An .xz file has a section for each block; a file of another format is one section.
+"""
 
 from __future__ import annotations
 
 import lzma
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 from xz.common import create_xz_header, create_xz_index_footer
 
 from fedimg.aws.write import xz_dictionary
-from fedimg.aws.write.image_size import ImageUnusable
+from fedimg.aws.write.image_errors import ImageUnusable
+from fedimg.aws.write.stream_decoders import decoded
 from fedimg.aws.write.thread_group import Bytes
 from fedimg.aws.write.xz_blocks import Block
+from fedimg.formats import Format
 
 #: In bytes: liblzma's memory for the largest dictionary.
 MEMORY = xz_dictionary.LARGEST + 1024 * 1024
@@ -19,10 +25,28 @@ MEMORY = xz_dictionary.LARGEST + 1024 * 1024
 _PART = 2 * 1024 * 1024
 
 
-class Cut:
-    """Splits a file into its blocks; `begin` returns a pipe for the pieces of each."""
+@dataclass(frozen=True)
+class WholeFile:
+    """The one section of a file of `end` bytes, of a format that is decompressed in one go.
 
-    def __init__(self, blocks: Iterable[Block], begin: Callable[[Block], Bytes]) -> None:
+    Its image has `size` bytes. The other fields are as in `Block`.
+    """
+
+    form: Format
+    end: int
+    size: int
+    start: int = 0
+    at: int = 0
+
+
+#: A part of a file that can be decompressed by itself.
+Section = Block | WholeFile
+
+
+class Cut:
+    """Splits a file into its sections; `begin` returns a pipe for the pieces of each."""
+
+    def __init__(self, blocks: Iterable[Section], begin: Callable[[Section], Bytes]) -> None:
         self._blocks = iter(blocks)
         self._block = next(self._blocks, None)
         self._begin = begin
@@ -43,12 +67,34 @@ class Cut:
         self._at = end
 
 
-def unpacked(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the decompressed parts of one block, each with its offset in the image.
+def unpacked(section: Section, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the decompressed parts of one section, each with its offset in the image.
 
-    All pieces are consumed. Raises ImageUnusable when the block is damaged, or has another size
-    than the file's index lists; some parts may have been yielded by then.
+    All pieces are consumed. Raises ImageUnusable when the section is damaged, or has another size
+    than was measured; some parts may have been yielded by then.
     """
+    if isinstance(section, Block):
+        return _xz_block(section, pieces)
+    return _whole(section, pieces)
+
+
+def _whole(file: WholeFile, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    for part in decoded(file.form, pieces):
+        if at + len(part) > file.size:
+            break
+        yield at, part
+        at += len(part)
+    else:
+        if at == file.size:
+            return
+    raise ImageUnusable(
+        f"decompression: the file does not hold the {file.size} bytes that were measured: it was "
+        "changed since"
+    )
+
+
+def _xz_block(block: Block, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     # Wrapped as a file, so that liblzma verifies the block and its entry in the index.
     begin = create_xz_header(block.check)
     end = create_xz_index_footer(block.check, [(block.packed, block.size)])

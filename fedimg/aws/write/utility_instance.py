@@ -11,10 +11,13 @@ from fedimg.aws.client.fresh_attempts import first_success
 from fedimg.aws.client.types import EBSVolume, EC2Client
 from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.aws.write import write_script
-from fedimg.aws.write.image_size import ImageSize, ImageUnreachable, ImageUnusable, gib, measured
+from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
+from fedimg.aws.write.image_size import ImageSize, measured
 from fedimg.aws.write.progress import WriteProgress
+from fedimg.aws.write.units import gib
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
-from fedimg.images import Disk, RawImage
+from fedimg.images import RawImage
+from fedimg.progress import Observer
 from fedimg.sources.file_server import Trusted
 from fedimg.ssh import client
 
@@ -38,14 +41,14 @@ class _Retryable(Exception):
 class UtilityWriter:
     """Writes one job's image.
 
-    `ec2_once` does not retry by itself; `on_progress` is called with progress texts, `on_written`
-    before a snapshot is created.
+    `ec2_once` does not retry by itself; `on_progress` is called with progress texts. The observer
+    is told of the bytes that were written before a snapshot is created.
     """
 
     attempts: Attempts
     ec2_once: EC2Client
     on_progress: Callable[[str], None]
-    on_written: Callable[[Disk], None]
+    observer: Observer
 
     def write(self, image: RawImage) -> str:
         """Write an image to a volume; return the id of its snapshot.
@@ -93,7 +96,9 @@ class UtilityWriter:
 
     def _measure(self, image: RawImage) -> ImageSize:
         try:
-            return measured(image, self.attempts.settings, self.attempts.waiter.stop)
+            return measured(
+                image, self.attempts.settings, self.attempts.waiter.stop, self.on_progress
+            )
         except ImageUnreachable as error:
             raise _Retryable(EC2UtilityException(str(error))) from error
         except ImageUnusable as error:
@@ -105,6 +110,12 @@ class UtilityWriter:
             raise EC2UtilityException(
                 f"no utility AMI for {image.architecture} images is set in fedimg.toml; "
                 "run 'fedimg check'"
+            )
+        if image.format.tool in self.observer.lacking_tools(machine.utility_ami):
+            raise EC2UtilityException(
+                f"utility AMI {machine.utility_ami} has no {image.format.tool}, which unpacks "
+                f"{image.format.suffix} images, as an instance of it reported: set another AMI in "
+                "fedimg.toml that has it"
             )
         blank = _blank(
             gib(size.uncompressed_size), throughput=self.attempts.settings.volume_throughput
@@ -129,6 +140,7 @@ class UtilityWriter:
                 trusted=Trusted.of(self.attempts.settings, image),
                 volume=volume,
                 checksum=image.checksum,
+                form=image.format,
                 compressed_size=size.compressed_size,
                 uncompressed_size=total,
                 idle=limits.write_idle,
@@ -140,13 +152,17 @@ class UtilityWriter:
         )
         verdict = write_script.verdict(finished.output)
         if isinstance(verdict, write_script.Written) and finished.status == 0:
-            self.on_written(verdict.disk)
+            self.observer.written(verdict.disk)
             return
         error = EC2UtilityException(
             f"the image was not written: {verdict or f'exit status {finished.status}'}",
             output=f"{finished.output}{finished.errors}",
         )
         if isinstance(verdict, write_script.Failure) and verdict.part in _FINAL_PARTS:
+            tool = image.format.tool
+            if tool and verdict.missing_tool == tool:
+                machine = self.attempts.settings.machine(image.architecture)
+                self.observer.lacks_tool(machine.utility_ami, tool)
             raise error
         raise _Retryable(error)
 

@@ -10,7 +10,7 @@
 #                                  decompression or volume; the exit status is 1
 set -u
 export LC_ALL=C
-unset XZ_OPT XZ_DEFAULTS
+unset XZ_OPT XZ_DEFAULTS GZIP ZSTD_CLEVEL ZSTD_NBTHREADS
 
 fail() {
     printf 'failed %s: %s\n' "$1" "$2"
@@ -21,7 +21,7 @@ declare -A given=()
 ended=
 while read -r name value; do
     case $name in
-        url | hosts | plain | alone | volume | checksum | compressed | uncompressed | idle | appear) given[$name]=$value ;;
+        url | hosts | plain | alone | volume | checksum | format | compressed | uncompressed | idle | appear) given[$name]=$value ;;
         end) ended=yes; break ;;
         *) fail input "unknown value name" ;;
     esac
@@ -38,6 +38,7 @@ value_of plain '[a-z0-9._: -]+' plain
 value_of alone '(yes|no)' alone
 value_of volume 'vol-[0-9a-f]{8,17}' volume
 value_of checksum '(none|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40}|sha256:[0-9a-f]{64})' checksum
+value_of format 'raw(\.(xz|zst|gz))?' format
 value_of compressed '[1-9][0-9]{0,14}' compressed
 value_of uncompressed '[1-9][0-9]{0,14}' uncompressed
 value_of idle '[1-9][0-9]{0,5}' idle
@@ -47,7 +48,16 @@ digests=(sha256)
 algorithm=${checksum%%:*}
 case $algorithm in none | sha256) ;; *) digests+=("$algorithm") ;; esac
 
-for tool in curl xz dd tee wc mkfifo mktemp head tail tr sleep "${digests[@]/%/sum}"; do
+# What is no .xz file is decompressed as a whole, with the same limits as in the worker: zstd accepts
+# windows of 128 MiB.
+case $format in
+    raw.xz) unpack=(xz --decompress --stdout --threads=0) ;;
+    raw.zst) unpack=(zstd --decompress --stdout --quiet) ;;
+    raw.gz) unpack=(gzip --decompress --stdout) ;;
+    raw) unpack=(cat) ;;
+esac
+
+for tool in "${unpack[0]}" curl dd tee wc mkfifo mktemp head tail tr sleep "${digests[@]/%/sum}"; do
     command -v "$tool" >/dev/null ||
         fail tools "the utility AMI has no $tool; install it there, or choose another AMI"
 done
@@ -238,11 +248,11 @@ disown "$reporter"
 
 # dd: nocache has the kernel write data out at once, so that the last fsync does not find gigabytes
 # of dirty pages. With oflag=direct dd would wait for each write, and xz for dd; blocks of 1 MiB
-# instead of 4 take two to three times as long. The count stops an image that is longer than its
-# index says.
+# instead of 4 take two to three times as long. The count stops an image that is longer than was
+# measured.
 fetch |
     tee "${pipes[@]}" 2>"$work/tee.errors" |
-    xz --decompress --stdout --threads=0 2>"$work/decompression.errors" |
+    "${unpack[@]}" 2>"$work/decompression.errors" |
     tee "$work/disk.pipe" 2>"$work/disk-tee.errors" |
     {
         echo "$BASHPID" >"$work/writer"
@@ -264,7 +274,7 @@ while read -r count unit _; do
     [[ $unit != bytes ]] || written=$count
 done <"$work/volume.errors"
 ((written <= uncompressed)) ||
-    fail decompression "the image has more than the $uncompressed bytes that the file's index lists"
+    fail decompression "the image has more than the $uncompressed bytes that were measured"
 # 23: curl could not write, because its reader failed.
 ((status[0] == 0 || status[0] == 23)) || fail download "$(last_errors download)"
 for reader in "${readers[@]}"; do

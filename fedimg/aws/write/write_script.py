@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fedimg.aws.instance import scripts
+from fedimg.formats import Format
 from fedimg.images import Disk
 from fedimg.sources.file_server import LONGEST_ADDRESS, Trusted
 
@@ -23,6 +24,7 @@ _WROTE = re.compile(r"wrote (\d{1,15})")
 _FAILED = re.compile(
     r"failed (input|tools|device|download|checksum|decompression|volume): (.{1,4096})"
 )
+_MISSING_TOOL = re.compile(r"the utility AMI has no ([a-z0-9]+);")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Failure:
     def __str__(self) -> str:
         return f"{self.part}: {self.reason}"
 
+    @property
+    def missing_tool(self) -> str | None:
+        """Return the tool that the utility AMI lacks; None when another part has failed."""
+        match = _MISSING_TOOL.match(self.reason) if self.part == "tools" else None
+        return match[1] if match else None
+
 
 def write_command() -> str:
     """Return the command that runs the script as root, the same for every image and volume."""
@@ -68,6 +76,7 @@ def script_input(
     trusted: Trusted,
     volume: str,
     checksum: str | None,
+    form: Format,
     compressed_size: int,
     uncompressed_size: int,
     idle: float,
@@ -76,11 +85,12 @@ def script_input(
     """Return the script's standard input.
 
     Args:
-        url: the address of the .xz file.
+        url: the address of the image's file.
         trusted: the hosts that its host may redirect to.
         volume: id of the volume to write; it is attached, and blank.
-        checksum: of the .xz file, `ALGORITHM:HEX`, or None.
-        compressed_size: of the .xz file, in bytes.
+        checksum: of the file, `ALGORITHM:HEX`, or None.
+        form: the file's format.
+        compressed_size: of the file, in bytes.
         uncompressed_size: of the image, in bytes.
         idle: seconds without data after which the download fails.
         appear: seconds to wait until the volume is a disk of the instance.
@@ -107,6 +117,7 @@ def script_input(
         "alone": "yes" if trusted.https_alone else "no",
         "volume": volume,
         "checksum": checksum or "none",
+        "format": form.name,
         "compressed": compressed_size,
         "uncompressed": uncompressed_size,
         "idle": math.ceil(idle),

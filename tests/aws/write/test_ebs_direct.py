@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup, snapshots
@@ -68,11 +70,16 @@ class Writer:
     labels: Labels = field(default_factory=lambda: Labels(f"direct-{next(_numbers)}", "job", "im"))
 
     def image(
-        self, packed: bytes = PACKED, *, checksum: str | None = "", size: int | None = None
+        self,
+        packed: bytes = PACKED,
+        *,
+        checksum: str | None = "",
+        size: int | None = None,
+        suffix: str = ".raw.xz",
     ) -> RawImage:
         """Return an image on the web server, with its right checksum unless another is given."""
         name = f"Fedora-{next(_numbers)}"
-        url = self.web.put(f"{name}.raw.xz", packed)
+        url = self.web.put(f"{name}{suffix}", packed)
         right = f"sha256:{hashlib.sha256(packed).hexdigest()}"
         return RawImage(
             url,
@@ -242,6 +249,54 @@ def test_image_without_a_checksum_is_written(writer: Writer) -> None:
     assert writer.started() == 0
     by_http = writer.direct(plain_http_hosts=["127.0.0.1"])
     assert writer.held(by_http.write(writer.image(checksum=None))) == blocks(RAW)
+
+
+IN_OTHER_FORMATS = {
+    ".raw.zst": zstd.compress(RAW[:BLOCK]) + zstd.compress(RAW[BLOCK:]),
+    ".raw.gz": gzip.compress(RAW[:BLOCK]) + gzip.compress(RAW[BLOCK:]),
+    ".raw": RAW,
+}
+
+
+@pytest.mark.parametrize("suffix", IN_OTHER_FORMATS)
+def test_image_in_another_format_is_written(writer: Writer, suffix: str) -> None:
+    image = writer.image(IN_OTHER_FORMATS[suffix], suffix=suffix)
+
+    def cut() -> None:
+        writer.web.manner, writer.web.times = "cut", 1
+
+    writer.when["started"] = cut
+    assert writer.held(writer.direct().write(image)) == blocks(RAW)
+    assert writer.written == [Disk(hashlib.sha256(RAW).hexdigest(), len(RAW))]
+    assert [line for line in writer.web.asked if line.endswith("-")]
+
+
+@pytest.mark.parametrize("suffix", [".raw.zst", ".raw.gz"])
+def test_damaged_file_of_another_format_makes_no_snapshot(writer: Writer, suffix: str) -> None:
+    image = writer.image(IN_OTHER_FORMATS[suffix][:-7], suffix=suffix)
+    with pytest.raises(EC2UtilityException, match="decompression: the file ends within a"):
+        writer.direct().write(image)
+    assert writer.started() == 0
+
+
+def test_file_that_was_changed_since_it_was_measured_is_not_written(writer: Writer) -> None:
+    size = len(zstd.compress(RAW)) + 10_000
+
+    def filled_up(raw: bytes) -> bytes:
+        """Return a file of `size` bytes, the last of which are a frame to skip."""
+        packed = zstd.compress(raw)
+        rest = size - len(packed) - 8
+        return packed + b"\x50\x2a\x4d\x18" + rest.to_bytes(4, "little") + bytes(rest)
+
+    image = writer.image(filled_up(RAW), checksum=None, suffix=".raw.zst")
+
+    def change() -> None:
+        writer.web.files[f"/{image.file_name}"] = filled_up(RAW + b"longer")
+
+    writer.when["started"] = change
+    with pytest.raises(EC2UtilityException, match="bytes that were measured: it was changed"):
+        writer.direct(plain_http_hosts=["127.0.0.1"]).write(image)
+    assert writer.snapshots() == []
 
 
 # What goes on where it was cut
@@ -591,7 +646,7 @@ def test_nothing_is_recovered_without_a_snapshot(writer: Writer) -> None:
 # Memory
 
 #: What a gibibyte takes has to do for an image of any size; a worker's own 70 MiB are among it.
-MOST_MIB = 256
+MOST_MIB = {".raw.xz": 256, ".raw.zst": 272}
 MEASURED = """
 import json, sys, threading
 from fedimg.aws.write import ebs_direct
@@ -617,12 +672,19 @@ print(json.dumps({"snapshot": written, "peak_mib": peak}))
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("suffix", MOST_MIB)
 def test_memory_is_bounded_whatever_the_images_size(
-    writer: Writer, tmp_path: Path, record_property: Callable[[str, object], None]
+    writer: Writer, suffix: str, record_property: Callable[[str, object], None]
 ) -> None:
-    # The largest dictionary that xz makes by a preset, filled; noise that no allocator shares.
-    stream = lzma.compress(bytes(60 << 20) + random.Random(7).randbytes(4 << 20), preset=9)
-    image = writer.image(stream * 16)
+    # The largest dictionary that xz makes by a preset, filled, and the largest accepted window of
+    # zstd; noise that no allocator shares.
+    part = bytes(60 << 20) + random.Random(7).randbytes(4 << 20)
+    if suffix == ".raw.xz":
+        image = writer.image(lzma.compress(part, preset=9) * 16)
+    else:
+        command = ["zstd", "--stdout", "-1", "--long=27"]
+        packed = subprocess.run(command, input=part * 4, capture_output=True, check=True).stdout
+        image = writer.image(packed * 2, suffix=suffix)
     ran = subprocess.run(
         [sys.executable, "-c", MEASURED, image.url, ORIGIN],
         capture_output=True,
@@ -633,5 +695,5 @@ def test_memory_is_bounded_whatever_the_images_size(
     measured = json.loads(ran.stdout.splitlines()[-1])
     print(ran.stdout)
     record_property("direct_peak_mib", measured["peak_mib"])
-    assert measured["peak_mib"] < MOST_MIB
+    assert measured["peak_mib"] < MOST_MIB[suffix]
     writer.clients.ec2(ORIGIN).delete_snapshot(SnapshotId=measured["snapshot"])

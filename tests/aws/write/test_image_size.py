@@ -1,3 +1,8 @@
+"""Test measuring .xz files at URLs.
+
+Follows fedimg/aws/write/remote_file.py, fedimg/aws/write/units.py.
+"""
+
 import lzma
 import os
 import random
@@ -12,16 +17,10 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws.write.image_size import (
-    GIB,
-    WINDOW,
-    ImageSize,
-    ImageUnreachable,
-    ImageUnusable,
-    gib,
-    image_size,
-    measured,
-)
+from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
+from fedimg.aws.write.image_size import ImageSize, image_size, measured
+from fedimg.aws.write.remote_file import WINDOW
+from fedimg.aws.write.units import GIB, gib
 from fedimg.aws.write.xz_dictionary import MIB
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled
@@ -127,7 +126,7 @@ def test_an_index_that_claims_to_be_huge_is_not_fetched(web: Web) -> None:
 
 
 def test_the_number_of_requests_is_bounded(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedimg.aws.write.image_size.MOST_REQUESTS", 20)
+    monkeypatch.setattr("fedimg.aws.write.remote_file.MOST_REQUESTS", 20)
     stream = compress(os.urandom(WINDOW), "-0")
     url = web.put("many.raw.xz", stream * 20)
     with pytest.raises(ImageUnusable, match="too many streams: 20 requests .* as 'xz -T0' does"):
@@ -176,7 +175,7 @@ def test_whole_file_in_place_of_its_end_is_read_where_it_is_small(web: Web) -> N
 def test_large_file_is_asked_for_past_a_cache_that_sends_it_whole(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.aws.write.image_size.LARGEST_UNRANGED", 1000)
+    monkeypatch.setattr("fedimg.aws.write.remote_file.LARGEST_UNRANGED", 1000)
     web.manner = "behind a cache"
     packed = compress(NOISE, "-0")
     assert image_size(web.put("one.raw.xz", packed), maximum=GIB).compressed_size == len(packed)
@@ -186,7 +185,7 @@ def test_large_file_is_asked_for_past_a_cache_that_sends_it_whole(
 def test_large_file_of_a_server_without_ranges_may_pass(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedimg.aws.write.image_size.LARGEST_UNRANGED", 1000)
+    monkeypatch.setattr("fedimg.aws.write.remote_file.LARGEST_UNRANGED", 1000)
     web.manner = "without Range"
     with pytest.raises(ImageUnreachable, match="ignores the Range header"):
         image_size(web.put("one.raw.xz", compress(NOISE, "-0")), maximum=GIB)
@@ -285,9 +284,9 @@ def test_redirect_to_a_very_long_url_is_refused(web: Web) -> None:
 def test_signature_of_some_thousand_characters_is_accepted(web: Web) -> None:
     packed = compress(NOISE, "-0")
     web.put("there.raw.xz", packed)
-    web.redirects["/here"] = f"/there.raw.xz?{'a' * 2500}"
+    web.redirects["/here.raw.xz"] = f"/there.raw.xz?{'a' * 2500}"
     web.signatures["a" * 2500] = 0
-    assert image_size(f"{web.address}/here", maximum=GIB).compressed_size == len(packed)
+    assert image_size(f"{web.address}/here.raw.xz", maximum=GIB).compressed_size == len(packed)
 
 
 HTTPS, HTTP = "https://koji.example/a", "http://koji.example/a"
@@ -324,12 +323,12 @@ def test_image_without_a_checksum_comes_over_https_alone(web: Web) -> None:
     url = web.put("scratch.raw.xz", compress(NOISE, "-0"))
     stop = threading.Event()
     with pytest.raises(ImageUnusable, match=r"no checksum.*ec2\.plain_http_hosts"):
-        measured(scratch(url), EC2(), stop)
+        measured(scratch(url), EC2(), stop, print)
     assert web.asked == []
-    measured(scratch(url), EC2(plain_http_hosts=["127.0.0.1"]), stop)
-    measured(scratch(url, source="build-5", checksum="md5:" + "0" * 32), EC2(), stop)
+    measured(scratch(url), EC2(plain_http_hosts=["127.0.0.1"]), stop, print)
+    measured(scratch(url, source="build-5", checksum="md5:" + "0" * 32), EC2(), stop, print)
     # By hand: whoever gave the address has seen it.
-    measured(RawImage.at(url, Architecture.X86_64, None), EC2(), stop)
+    measured(RawImage.at(url, Architecture.X86_64, None), EC2(), stop, print)
 
 
 def test_missing_file_is_refused(web: Web) -> None:
@@ -376,7 +375,7 @@ def test_silent_server_does_not_hold_up_a_job_that_is_cancelled(web: Web) -> Non
     stopping.start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
-        measured(hand(url), EC2(), stop)
+        measured(hand(url), EC2(), stop, print)
     # One answer alone would be waited for 20 s.
     assert time.monotonic() - began < 15
     stopping.join()
@@ -385,10 +384,10 @@ def test_silent_server_does_not_hold_up_a_job_that_is_cancelled(web: Web) -> Non
 def test_error_of_the_measuring_thread_is_raised_in_the_job(web: Web) -> None:
     url = web.put("sound.raw.xz", compress(NOISE))
     stop = threading.Event()
-    assert measured(hand(url), EC2(), stop) == image_size(url, maximum=GIB)
+    assert measured(hand(url), EC2(), stop, print) == image_size(url, maximum=GIB)
     web.files.clear()
     with pytest.raises(ImageUnusable, match="404"):
-        measured(hand(url), EC2(), stop)
+        measured(hand(url), EC2(), stop, print)
 
 
 def hand(url: str) -> RawImage:

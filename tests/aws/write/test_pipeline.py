@@ -22,7 +22,8 @@ from fedimg.aws.write import xz_blocks
 from fedimg.aws.write.blocks import BLOCK, count
 from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.download import Download
-from fedimg.aws.write.image_size import OWN_HOST_ONLY, ImageSize, ImageUnusable
+from fedimg.aws.write.image_errors import ImageUnusable
+from fedimg.aws.write.image_size import OWN_HOST_ONLY, ImageSize
 from fedimg.aws.write.pipeline import Bounds, stream
 from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.exceptions import Cancelled

@@ -16,7 +16,7 @@ import pytest
 
 from fedimg.aws.write import unpacking, xz_blocks
 from fedimg.aws.write.blocks import BLOCK
-from fedimg.aws.write.image_size import ImageUnusable
+from fedimg.aws.write.image_errors import ImageUnusable
 from fedimg.aws.write.reassembly import Reassembly
 from fedimg.aws.write.thread_group import Bytes, MemoryBudget, ThreadGroup
 from fedimg.aws.write.unpacking import Cut, unpacked

@@ -1,7 +1,9 @@
+import gzip
 import hashlib
 import itertools
 import os
 import random
+import shlex
 import subprocess
 import threading
 import time
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 
+from fedimg.aws.instance import scripts
 from fedimg.aws.instance.user_data import user_data
 from fedimg.aws.write.image_size import OWN_HOST_ONLY
 from fedimg.aws.write.write_script import (
@@ -23,6 +27,7 @@ from fedimg.aws.write.write_script import (
     verdict,
     write_command,
 )
+from fedimg.formats import GZIP, PLAIN, XZ, ZSTD, Format
 from fedimg.images import Disk
 from fedimg.sources.file_server import Trusted
 from fedimg.ssh.client import Session, SSHError, connect, new_identity
@@ -156,6 +161,7 @@ def order(disk: Volume | str, address: str, content: bytes = IMAGE, **values: An
         "trusted": OWN_HOST_ONLY,
         "volume": disk if isinstance(disk, str) else disk.id,
         "checksum": None,
+        "form": XZ,
         "compressed_size": len(PACKED),
         "uncompressed_size": len(content),
         "idle": 10,
@@ -187,6 +193,58 @@ def test_image_is_written_to_its_volume_and_to_no_other(
     assert instance.write(values) == Written(DISK, (sha256(packed),))
     assert volume.path.read_bytes() == IMAGE + bytes(4 * MIB - len(IMAGE))
     assert other.path.read_bytes() == another.path.read_bytes() == bytes(8 * MIB)
+
+
+FORMATS_PACKED = {
+    ZSTD: zstd.compress(IMAGE[:MIB]) + zstd.compress(IMAGE[MIB:]),
+    GZIP: gzip.compress(IMAGE[:MIB]) + gzip.compress(IMAGE[MIB:]),
+    PLAIN: IMAGE,
+}
+
+
+@pytest.mark.parametrize("form", FORMATS_PACKED, ids=str)
+def test_image_in_another_format_is_written(instance: Instance, web: Web, form: Format) -> None:
+    packed = FORMATS_PACKED[form]
+    volume = instance.volume(4 * MIB)
+    web.manner, web.times = "cut", 2
+    url = web.put(f"image{form.suffix}", packed)
+    values = order(volume, url, form=form, checksum=sha256(packed), compressed_size=len(packed))
+    assert instance.write(values) == Written(DISK, (sha256(packed),))
+    assert volume.path.read_bytes() == IMAGE + bytes(4 * MIB - len(IMAGE))
+    assert len(web.asked) == 3
+
+
+@pytest.mark.parametrize("form", [ZSTD, GZIP], ids=str)
+def test_damaged_file_of_another_format_fails(instance: Instance, web: Web, form: Format) -> None:
+    packed = FORMATS_PACKED[form][:-2000]
+    url = web.put(f"image{form.suffix}", packed)
+    values = order(instance.volume(4 * MIB), url, form=form, compressed_size=len(packed))
+    said = instance.write(values)
+    assert isinstance(said, Failure)
+    assert (said.part, said.missing_tool) == ("decompression", None)
+
+
+def test_utility_instance_without_the_tool_tells_which(instance: Instance, web: Web) -> None:
+    packed = FORMATS_PACKED[ZSTD]
+    values = order(
+        instance.volume(4 * MIB),
+        web.put("image.raw.zst", packed),
+        form=ZSTD,
+        compressed_size=len(packed),
+    )
+    # The function stands for an AMI without zstd, and comes before the script's own first line.
+    without = 'command() { case $2 in zstd) return 1 ;; *) builtin command "$@" ;; esac; }'
+    script = shlex.quote(f"{without}\n{scripts.text('write/write_image.sh')}")
+    done = instance.session.run(
+        f'exec $(test "$(id -u)" = 0 || echo sudo -n) bash -c {script}',
+        stdin=values,
+        limit=60,
+        idle=20,
+    )
+    said = verdict(done.output)
+    assert isinstance(said, Failure)
+    assert (said.part, said.missing_tool) == ("tools", "zstd")
+    assert web.asked == []
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1"])
