@@ -29,6 +29,8 @@ FEDMSG = [
 COMMON = [
     "fedora-messaging>=3.9.1,<4",
     "pika>=1.4.4,<2",
+    # By whose class the website's message is built and validated (announcing.also).
+    "fedora-image-uploader-messages>=1.2.0,<2",
     "boto3>=1.44.5,<1.45",
     "botocore>=1.44.5,<1.45",
     "paramiko>=5.1.0,<6",

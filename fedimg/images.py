@@ -25,6 +25,10 @@ VOLUME_TYPES = ("standard", "gp2", "gp3")
 ENCRYPTED = "encrypted"
 #: Largest size of a file, in bytes: EC2's largest volume, 64 TiB.
 LARGEST = 2**46
+#: Valid names of a compose's subvariants, such as Cloud_Base.
+SUBVARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,99}")
+#: Valid numbers of releases are below this one.
+RELEASES = 10_000
 # Most characters of a job's name: resources are tagged with it, and EC2 limits a tag's value.
 _JOB_LENGTH = 256
 # Prefix of the source of an image that a person uploaded by its URL.
@@ -47,6 +51,11 @@ class Architecture(StrEnum):
         """Return the architecture of Koji's `name`. Raises ValueError for one EC2 cannot run."""
         return cls({"aarch64": "arm64"}.get(name, name))
 
+    @property
+    def koji(self) -> str:
+        """Return Koji's name for the architecture."""
+        return "aarch64" if self is Architecture.ARM64 else self.value
+
 
 class Virtualization(StrEnum):
     """The virtualization type of an AMI."""
@@ -65,7 +74,9 @@ class RawImage:
 
     `source` is `build-<id>`, `task-<id>` or `compose-<id>`, or `url-<hash>` for an image that a
     person uploaded; `build` is the build's name-version-release, the compose's id, or the image's
-    name; `size` is that of the compressed file, in bytes. Raises ValueError for an invalid field.
+    name; `size` is that of the compressed file, in bytes. `release` and `subvariant` are what a
+    compose's metadata says, None where it does not, as for Rawhide's number, or where there is no
+    compose. Raises ValueError for an invalid field.
     """
 
     url: str
@@ -74,6 +85,9 @@ class RawImage:
     source: str
     size: int | None = None
     checksum: str | None = None
+    # Not compared: images that a version without them recorded are the same images.
+    release: int | None = field(default=None, compare=False)
+    subvariant: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         # Checked first, before another error quotes the URL: text before an @ may be a password.
@@ -106,6 +120,12 @@ class RawImage:
             )
         if self.size is not None and not 0 < self.size <= LARGEST:
             raise ValueError(f"image {self.file_name} has an invalid size of {self.size} bytes")
+        if self.release is not None and not 0 < self.release < RELEASES:
+            raise ValueError(f"image {self.file_name} has an invalid release, {self.release}")
+        if self.subvariant is not None and not SUBVARIANT.fullmatch(self.subvariant):
+            raise ValueError(
+                f"image {self.file_name} has an invalid subvariant, {quoted(self.subvariant)}"
+            )
         if self.checksum is not None:
             algorithm, _, digits = self.checksum.partition(":")
             length = CHECKSUM_DIGITS.get(algorithm)

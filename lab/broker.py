@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -158,6 +159,14 @@ class Broker:
                     headers=given if headers is None else dict(headers),
                 ),
             )
+
+    def limit_topics(self, pattern: str) -> None:
+        """Allow guest only the routing keys that match; ".*" allows all. Takes a few seconds."""
+        script = str(Path(self._script).with_name("rabbitmqctl"))
+        command = [script, "set_topic_permissions", "guest", EXCHANGE, pattern, ".*"]
+        subprocess.run(
+            command, env=os.environ | self._environment(), check=True, capture_output=True
+        )
 
     def waiting(self, queue: str) -> int:
         """Return how many messages of a queue have not been handed out."""

@@ -87,7 +87,31 @@ def test_credentials_are_refused_as_settings(toml, table: str, key: str) -> None
 
 def test_unknown_key_is_refused_with_the_known_keys(toml):
     said = complaint(toml("[announcing]\nzzz = 1"))
-    assert "unknown key announcing.zzz; known keys: confirm_seconds" in said
+    assert "unknown key announcing.zzz; known keys: also, confirm_seconds" in said
+
+
+def test_website_message_is_refused_with_fedmsg(toml):
+    also = '[announcing]\nalso = ["fedora-image-uploader"]'
+    assert load(toml(f'bus = "fedora-messaging"\n{also}')).announcing.also
+    for bus in ("", 'bus = ["fedmsg", "fedora-messaging"]\n'):
+        assert "has a schema on fedora-messaging alone" in complaint(toml(f"{bus}{also}"))
+
+
+@pytest.mark.parametrize(
+    "origin", ["cn-north-1", "us-gov-west-1", "eusc-de-east-1", "il-central-1"]
+)
+def test_origin_may_be_of_any_partition_on_the_internet(toml, origin):
+    assert load(toml(f"[ec2]\norigin = '{origin}'")).ec2.origin == origin
+
+
+@pytest.mark.parametrize("origin", ["us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1"])
+def test_origin_of_an_isolated_partition_is_refused(toml, origin):
+    assert "cut off from the internet" in complaint(toml(f"[ec2]\norigin = '{origin}'"))
+
+
+def test_name_pattern_without_its_groups_is_refused(toml):
+    said = complaint(toml("[announcing]\nname_pattern = '-(?P<release>[0-9]+)-'"))
+    assert "has no group (?P<subvariant>" in said
 
 
 def test_pv_test_type_is_no_key_of_arm(toml):

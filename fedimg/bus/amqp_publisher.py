@@ -13,10 +13,12 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 from fedora_messaging import config, exceptions
 from fedora_messaging.twisted.factory import FedoraMessagingFactoryV2
 
-from fedimg.bus.publisher import BusError, BusUnavailable
+from fedimg.bus.messages import AWS_PUBLISHED
+from fedimg.bus.publisher import BusError, BusUnavailable, MessageRefused, MessageReturned
 from fedimg.untrusted import failures
 
 if TYPE_CHECKING:
@@ -60,12 +62,19 @@ def configuration() -> dict[str, Any]:
 def message(topic: str, body: dict[str, Any], key: str) -> Message:
     """Return a message of fedimg's; `topic` is without prefix and modname, such as "image.upload".
 
+    The website's message is of its own package's class, and its topic has another modname.
+
     A message that is sent twice, because the broker's confirmation was lost, for example, has the
     same id both times, so that readers can drop the second. Raises KeyError for an unknown topic.
     """
     from fedimg_messages import MESSAGES
+    from fedora_image_uploader_messages import AwsPublishedV1
 
-    result: Message = MESSAGES[topic](topic=f"{_MODNAME}.{topic}", body=body)
+    result: Message
+    if topic == AWS_PUBLISHED:
+        result = AwsPublishedV1(topic=AWS_PUBLISHED, body=body)
+    else:
+        result = MESSAGES[topic](topic=f"{_MODNAME}.{topic}", body=body)
     result.id = str(uuid.uuid5(_ID_NAMESPACE, json.dumps([key, topic, body], sort_keys=True)))
     return result
 
@@ -93,16 +102,31 @@ class AMQPPublisher:
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
         """Send a message and return its id once the broker has confirmed it.
 
-        Raises BusUnavailable when the broker does not confirm it, and what validation by the schema
-        raises.
+        Raises MessageRefused when the schema or the broker forbids this message, MessageReturned
+        when the broker hands it back, BusUnavailable when the broker does not confirm it.
         """
         # This import installs Twisted's reactor, which fedmsg-hub chooses for itself.
         from fedora_messaging import api
 
         outgoing = message(topic, body, key)
-        outgoing.validate()
+        try:
+            outgoing.validate()
+        except jsonschema.ValidationError as error:
+            raise MessageRefused(
+                f"it does not fit the schema of its class: {error.message:.300}"
+            ) from error
         try:
             api.publish(outgoing, timeout=self._seconds)
+        except exceptions.PublishForbidden as error:
+            raise MessageRefused(
+                "the AMQP broker does not allow this user to publish it: "
+                f"{failures.reason(error):.300}"
+            ) from error
+        except exceptions.PublishReturned as error:
+            raise MessageReturned(
+                "the AMQP broker handed it back, as a queue is full or no queue takes it: "
+                f"{failures.reason(error):.300}"
+            ) from error
         except Exception as error:
             # The libraries below raise any kind of error when a connection ends.
             reason = failures.reason(error)

@@ -16,7 +16,8 @@ import fedmsg.config
 import fedmsg.core
 import zmq
 
-from fedimg.bus.publisher import BusError
+from fedimg.bus.messages import AWS_PUBLISHED
+from fedimg.bus.publisher import BusError, MessageRefused
 from fedimg.bus.signing import sign
 
 MODNAME = "fedimg"
@@ -102,9 +103,11 @@ class FedmsgPublisher:
         """Send a message to the relay and return its msg_id, which is new each time, whatever
         `key`.
 
-        fedmsg does not report whether the relay received the message. Raises what signing and
-        encoding raise.
+        fedmsg does not report whether the relay received the message. Raises MessageRefused for a
+        message of another bus, and what signing and encoding raise.
         """
+        if topic == AWS_PUBLISHED:
+            raise MessageRefused("it has a schema on fedora-messaging alone")
         ids: list[str] = []
 
         def complete(message: dict[str, Any]) -> None:

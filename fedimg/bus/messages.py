@@ -5,7 +5,7 @@ fedimg.jobs.recorder and fedimg.lifecycle decide when each is sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ WITHDRAW = "image.withdraw"
 RESTORE = "image.restore"
 DEPRECATE = "image.deprecate"
 DELETE = "image.delete"
+#: The whole topic, after topic_prefix, of the message by which Fedora's website lists AMIs.
+AWS_PUBLISHED = "fedora_image_uploader.published.v1.aws"
 
 SERVICE = "EC2"
 
@@ -97,6 +99,24 @@ def image_deprecate(image: RawImage, ami: AMI, at: float) -> Message:
 def image_delete(image: RawImage, ami: AMI) -> Message:
     """Return the body of image.delete."""
     return _of_life(image, ami, {})
+
+
+def aws_published(
+    image: RawImage, release: int, subvariant: str, regions: Mapping[str, str]
+) -> Message:
+    """Return the body of fedora-image-uploader's message; `regions` is the AMI by region.
+
+    `image_name` is the file's name without its suffix: the website looks for this very text. The
+    names of fedimg's AMIs begin with it, and go on with what differs from region to region.
+    """
+    return {
+        "architecture": image.architecture.koji,
+        "compose_id": image.build,
+        "image_name": image.name,
+        "regions": dict(sorted(regions.items())),
+        "release": release,
+        "subvariant": subvariant,
+    }
 
 
 def of_ami(ami: AMI) -> Message:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import sqlalchemy.exc
 
 from fedimg.bus import publishers
-from fedimg.bus.publisher import BusUnavailable, Publisher
+from fedimg.bus.publisher import BusUnavailable, MessageRefused, MessageReturned, Publisher
 from fedimg.config import FEDMSG
 from fedimg.process.backoff import Backoff
+from fedimg.store.parked import Parked
 from fedimg.store.rows import Announcement
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import reason
@@ -50,6 +51,10 @@ class _Sending:
     sent: float = -math.inf
     due: float = 0.0
     ids: set[str] = field(default_factory=set)
+    #: How often the bus handed it back, when first, and why at last.
+    returns: int = 0
+    returned: float = 0.0
+    problem: str = ""
 
 
 class OutboxRelay:
@@ -79,6 +84,7 @@ class OutboxRelay:
     ) -> None:
         self._store = store
         self._turn = turn
+        self._parked = Parked(store)
         self._confirm = confirm_seconds
         self._backoff = Backoff(self._confirm, max(_LONGEST_PAUSE, self._confirm))
         self._bus = bus
@@ -200,7 +206,8 @@ class OutboxRelay:
         if silent:
             self._note_unresponsive(
                 silent[0],
-                f"no confirmation within {self._confirm:g} s; check that fedmsg-relay runs, and "
+                silent[0].problem
+                or f"no confirmation within {self._confirm:g} s; check that fedmsg-relay runs, and "
                 "that relay_inbound and endpoints['relay_outbound'] are its addresses",
             )
 
@@ -233,6 +240,12 @@ class OutboxRelay:
             sending.sent, sending.due = now, time.monotonic() + _ERROR_PAUSE
             self._note_unresponsive(sending, str(error))
             return False
+        except MessageRefused as error:
+            self._park(sending, str(error))
+            return True
+        except MessageReturned as error:
+            self._postpone(sending, now, str(error))
+            return True
         except Exception as error:
             # Signing and encoding raise any kind of error; the other messages need not wait.
             _log.error(
@@ -251,6 +264,40 @@ class OutboxRelay:
                 sending.row.key,
             )
         return True
+
+    def _park(self, sending: _Sending, reason: str) -> None:
+        """Set aside a message that the bus refuses, until an operator decides about it."""
+        row = sending.row
+        self._parked.park(row.id, self._bus, reason)
+        del self._sendings[row.id]
+        _log.error(
+            "%s refuses %s of %s, message %d, which is parked: %s; 'fedimg outbox' shows it, "
+            "'fedimg outbox --resend %d' sends it again, and --drop gives it up",
+            self._bus,
+            row.topic,
+            row.key,
+            row.id,
+            reason,
+            row.id,
+        )
+        # A refusal is an answer, too.
+        self._last_confirmed = time.monotonic()
+        if self._unresponsive:
+            self._note_responsive()
+
+    def _postpone(self, sending: _Sending, now: float, reason: str) -> None:
+        """Note that the bus handed a message back: it is tried again, and parked at some time.
+
+        It is parked when the bus took others meanwhile. While the bus takes nothing, such as one
+        whose queues are full, every message waits.
+        """
+        sending.sent = now
+        sending.problem = reason
+        sending.returns += 1
+        if sending.returns == 1:
+            sending.returned = now
+        if sending.returns >= _WARN_TRIES and self._last_confirmed > sending.returned:
+            self._park(sending, reason)
 
     def _receive(self, connection: Publisher) -> None:
         """Note which messages the bus has confirmed."""

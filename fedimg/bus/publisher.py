@@ -18,13 +18,21 @@ class BusUnavailable(QuotedError):
     """The bus accepts no messages at the moment; the text says why."""
 
 
+class MessageRefused(QuotedError):
+    """The bus, or the message's schema, will not take this message; the text says why."""
+
+
+class MessageReturned(QuotedError):
+    """The bus works, and did not take this message at present; the text says why."""
+
+
 class Publisher(Protocol):
     """One connection to a bus, for the thread that opens it."""
 
     def send(self, topic: str, body: dict[str, Any], key: str) -> str:
         """Send a message and return its id, the same each time for one `key` if the bus allows.
 
-        Raises BusUnavailable, or what encoding raises.
+        Raises BusUnavailable, MessageRefused, MessageReturned, or what encoding raises.
         """
 
     def confirmed(self, seconds: float) -> list[tuple[str, str, Any]]:

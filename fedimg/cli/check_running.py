@@ -13,6 +13,7 @@ from fedimg.config import FEDMSG, FEDORA_MESSAGING, Settings
 from fedimg.diagnostics import Finding, Status
 from fedimg.process import permissions
 from fedimg.store.heartbeats import CONSUMER, HUB, WORKER, Heartbeat
+from fedimg.store.parked import Parked
 from fedimg.store.rows import JobRow
 from fedimg.store.store import Store, StoreError
 from fedimg.untrusted.quoting import one_line
@@ -112,6 +113,15 @@ def worker(store: Store) -> Finding:
 def outbox(store: Store) -> Finding:
     """Check that the buses take the messages of the outbox."""
     name = "outbox"
+    if parked := Parked(store).all():
+        first = parked[0]
+        return Finding(
+            name,
+            Status.WARNING,
+            f"{len(parked)} messages are refused and parked, the first since {ago(first.at)}: "
+            f"{first.bus} refuses {first.topic}: {one_line(first.reason)}",
+            "correct the reason, then 'fedimg outbox --resend all'; or give them up with --drop",
+        )
     waiting = store.waiting_messages()
     if waiting is None:
         return Finding(name, Status.OK, "every message was sent")

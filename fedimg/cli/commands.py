@@ -24,6 +24,7 @@ from fedimg.cli import keygen_command  # noqa: F401
 from fedimg.cli import database_commands  # noqa: F401
 from fedimg.cli import recover_command  # noqa: F401
 from fedimg.cli import hold_commands  # noqa: F401
+from fedimg.cli import outbox_command  # noqa: F401
 from fedimg.cli import web_command  # noqa: F401
 # isort: on
 

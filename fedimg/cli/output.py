@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fedimg.jobs.holds import Hold
     from fedimg.jobs.migration import Moved
     from fedimg.services.rehearsal import Rehearsal
+    from fedimg.store.parked import ParkedMessage
     from fedimg.store.rows import AMIRow
     from fedimg.worker.registry import RegisteredWorker
 
@@ -383,6 +384,22 @@ def released(ended: Hold | None, by: str) -> Answer:
         [Text(text)],
         "nothing was changed: publishing is not held",
     )
+
+
+def parked(messages: Sequence[ParkedMessage], done: Mapping[int, str]) -> Answer:
+    """Render the messages that a bus refuses; `done` says by number what became of them."""
+    table = Table("number", "bus", "topic", "message", "since", "why")
+    rows = []
+    for each in messages:
+        why = f"{done[each.id]}: {each.reason}" if each.id in done else each.reason
+        row = [str(each.id), each.bus, each.topic, each.key, when(each.at), why]
+        rows.append(row)
+        table.add_row(*row)
+    value = [
+        {**asdict(each), "at": when(each.at), "became": done.get(each.id, "parked")}
+        for each in messages
+    ]
+    return Answer(value, rows, [table], "no message is parked: no bus refuses one")
 
 
 def _hold_value(current: Hold) -> dict[str, Any]:

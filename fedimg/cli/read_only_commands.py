@@ -55,6 +55,7 @@ def status(
     """
     from fedimg.cli import job_output
     from fedimg.cli.follow import follow, is_active
+    from fedimg.cli.outbox_command import parked_words
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
     from fedimg.lifecycle.problems import freed, problems, room
@@ -78,6 +79,7 @@ def status(
         *backlog_problems(store),
         *map(str, Outages(store, call.settings.ec2.limits).all()),
         *problems(store),
+        *parked_words(store),
     ]:
         call.output.note(text)
     if job is None and (left := room(store, len(call.settings.ec2.amis.types))):

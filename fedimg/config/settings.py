@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
-from fedimg.config.buses import FEDMSG, Announcing, Buses
+from fedimg.config.buses import FEDMSG, FEDORA_MESSAGING, Announcing, Buses
 from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check
 from fedimg.config.ec2 import EC2
@@ -52,6 +52,16 @@ class Settings(Section):
         [], description="The site's own boot checks, in addition to those of `ec2.test`."
     )
     announcing: Announcing = Announcing()
+
+    @model_validator(mode="after")
+    def _check_bus_of_further_messages(self) -> Settings:
+        if self.announcing.also and set(self.bus) != {FEDORA_MESSAGING}:
+            raise ValueError(
+                "announcing.also: fedora-image-uploader's message has a schema on "
+                "fedora-messaging alone, and nobody reads it on fedmsg: set bus = "
+                '"fedora-messaging", or remove announcing.also'
+            )
+        return self
 
     @field_validator("retention", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ only the id is used.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +19,7 @@ from productmd.images import Image, Images
 from fedimg import config
 from fedimg.exceptions import exhausted
 from fedimg.formats import FORMATS, XZ, format_of
-from fedimg.images import FILE_NAME, Architecture, RawImage, in_url
+from fedimg.images import FILE_NAME, RELEASES, SUBVARIANT, Architecture, RawImage, in_url
 from fedimg.sources import http
 from fedimg.sources.identifiers import COMPOSE_ID, FINISHED
 from fedimg.sources.lookup import (
@@ -138,7 +139,8 @@ class Composes:
         images = self._read(_RawImages, f"{url}/compose/metadata/images.json", name)
         chosen = self._settings
         left_out = list(images.left_out)
-        raw = tuple(self._raw_images(name, url, images, left_out))
+        release = _release(info.release.version)
+        raw = tuple(self._raw_images(name, url, images, left_out, release))
         for setting, value, allowed in (
             ("composes.types", info.compose.type, chosen.types),
             ("composes.release_types", info.release.type, chosen.release_types),
@@ -209,7 +211,12 @@ class Composes:
         return metadata
 
     def _raw_images(
-        self, name: str, compose_url: str, images: _RawImages, left_out: list[LeftOut]
+        self,
+        name: str,
+        compose_url: str,
+        images: _RawImages,
+        left_out: list[LeftOut],
+        release: int | None,
     ) -> Iterable[RawImage]:
         chosen = self._settings
         for variant, image in images.raw:
@@ -222,6 +229,8 @@ class Composes:
                     source=f"compose-{name}",
                     size=image.size,
                     checksum=_checksum(image.checksums),
+                    release=release,
+                    subvariant=_subvariant(image.subvariant),
                 )
             except (ValueError, TypeError, AttributeError) as error:
                 # productmd does not check the types of all fields.
@@ -279,6 +288,18 @@ def _named(data: Any) -> str:
 
 def _path(image: Any) -> str:
     return str(image.path)
+
+
+def _release(version: Any) -> int | None:
+    """Return the number of a release; None for a version without one, such as Rawhide."""
+    text = str(version)
+    number = int(text) if re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) else 0
+    return number if 0 < number < RELEASES else None
+
+
+def _subvariant(said: Any) -> str | None:
+    """Return an image's subvariant; None where the metadata names none, or no valid one."""
+    return said if isinstance(said, str) and SUBVARIANT.fullmatch(said) else None
 
 
 def _safe(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -151,6 +152,12 @@ class AMIs(Database):
         """
         return [row for row in self.all_amis(region) if row.state != DELETED]
 
+    def amis_of(self, job: str) -> list[AMIRow]:
+        """Return the recorded AMIs of a job, also the deleted ones, ordered by region and name."""
+        return self._read_amis(
+            sa.select(amis).where(amis.c.job == job).order_by(amis.c.region, amis.c.name)
+        )
+
     def all_amis(self, region: str | None = None) -> list[AMIRow]:
         """Return every recorded AMI of one region or of all, also the deleted ones.
 
@@ -159,6 +166,9 @@ class AMIs(Database):
         query = sa.select(amis).order_by(amis.c.image, amis.c.region, amis.c.name)
         if region is not None:
             query = query.where(amis.c.region == region)
+        return self._read_amis(query)
+
+    def _read_amis(self, query: sa.Select[Any]) -> list[AMIRow]:
         with self.engine.connect() as connection:
             return [
                 AMIRow(**{**row, "state": row["state"] or ""})

@@ -15,6 +15,8 @@ import sqlalchemy as sa
 
 from fedimg.editions import edition
 from fedimg.store.database import Database
+from fedimg.store.outbox import waiting
+from fedimg.store.parked import count_parked
 from fedimg.store.rows import ENDED, LIVE
 from fedimg.store.tables import (
     amis,
@@ -90,6 +92,7 @@ class Measures:
     live: Waiting
     steps: Mapping[str, list[float]]
     outbox: Waiting
+    parked: int
     processes: list[Process]
     listed: Mapping[str, float]
     deferred: int
@@ -112,7 +115,8 @@ def measure(database: Database) -> Measures:
             jobs=counts,
             live=_live(database, connection),
             steps=_steps(database, connection),
-            outbox=_waiting(connection, outbox.c.created, outbox.c.announced.is_(None)),
+            outbox=_waiting(connection, outbox.c.created, waiting()),
+            parked=int(connection.execute(count_parked()).scalar_one()),
             processes=_processes(connection, now),
             listed=_listed(connection),
             deferred=_waiting(connection, deferred_entries.c.asked, sa.true()).count,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from fedimg.store.database import Database
 from fedimg.store.rows import Announcement
-from fedimg.store.tables import delivered, outbox
+from fedimg.store.tables import delivered, outbox, parked
 
 
 class Outbox(Database):
@@ -44,7 +44,7 @@ class Outbox(Database):
     def unannounced(self, limit: int = 100, bus: str = "") -> list[Announcement]:
         """Return at most `limit` messages, oldest first, that not every bus has confirmed.
 
-        With `bus`, return those that this bus has not confirmed.
+        With `bus`, return those that this bus has not confirmed and does not refuse.
         """
         query = (
             sa.select(outbox.c.id, outbox.c.key, outbox.c.topic, outbox.c.body)
@@ -54,18 +54,18 @@ class Outbox(Database):
         )
         if bus:
             confirmed = sa.select(delivered.c.id).where(delivered.c.bus == bus)
-            query = query.where(outbox.c.id.not_in(confirmed))
+            refused = sa.select(parked.c.id).where(parked.c.bus == bus)
+            query = query.where(outbox.c.id.not_in(confirmed), outbox.c.id.not_in(refused))
         with self.engine.connect() as connection:
             return [Announcement(**row) for row in connection.execute(query).mappings()]
 
     def waiting_messages(self) -> tuple[int, float] | None:
         """Return how many messages not every bus has confirmed, and since when the oldest waits.
 
-        The time is in seconds since the epoch. Return None if no message waits.
+        Those that a bus refuses are not among them. The time is in seconds since the epoch. Return
+        None if no message waits.
         """
-        query = sa.select(sa.func.count(), sa.func.min(outbox.c.created)).where(
-            outbox.c.announced.is_(None)
-        )
+        query = sa.select(sa.func.count(), sa.func.min(outbox.c.created)).where(waiting())
         with self.engine.connect() as connection:
             count, oldest = connection.execute(query).one()
         return (int(count), float(oldest)) if count else None
@@ -117,3 +117,8 @@ class Outbox(Database):
                 )
                 .values(body={})
             ).rowcount
+
+
+def waiting() -> sa.ColumnElement[bool]:
+    """Return the condition that a message waits: no bus refuses it, and not all have taken it."""
+    return outbox.c.announced.is_(None) & outbox.c.id.not_in(sa.select(parked.c.id))

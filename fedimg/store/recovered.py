@@ -11,9 +11,8 @@ import sqlalchemy as sa
 
 from fedimg.images import Disk, RawImage
 from fedimg.progress import FAILED, PUBLIC
-from fedimg.records import as_record
 from fedimg.store import rows
-from fedimg.store.rows import AMIRow
+from fedimg.store.rows import AMIRow, image_columns
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, jobs, offered, outbox, regions, tests, withdrawals
 from fedimg.store.twins import TWINS
@@ -135,8 +134,7 @@ class Recovered:
             .values(
                 job=name,
                 image=job.image.name,
-                raw_image=as_record(job.image),
-                checksum=job.image.checksum,
+                **image_columns(job.image),
                 run=NO_RUN,
                 # The next run is not the first: it looks for what was made before.
                 tries=1,

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedimg.images import AMIType, RawImage, Virtualization
 from fedimg.progress import HELD, CheckResult
+from fedimg.records import as_record, from_record
 
 #: States in which a job still has work queued or running.
 LIVE = ("queued", "running")
@@ -43,6 +44,26 @@ STATES = (
     DELETED,
     UNKNOWN,
 )
+
+
+#: The fields of an image that have columns of their own in a job's row.
+_OWN_COLUMNS = ("release", "subvariant")
+
+
+def image_columns(image: RawImage) -> dict[str, Any]:
+    """Return the columns of a job's row that describe its image.
+
+    The version before this one reads `raw_image` and accepts no unknown key in it.
+    """
+    record = as_record(image)
+    own = {name: record.pop(name) for name in _OWN_COLUMNS}
+    return {"raw_image": record, "checksum": image.checksum, **own}
+
+
+def image_of(row: Any) -> RawImage:
+    """Return the image that a job's row describes."""
+    own = {name: getattr(row, name) for name in _OWN_COLUMNS}
+    return from_record(RawImage, {**row.raw_image, **own})
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fedimg.images import AMI, RawImage
+from fedimg.images import AMI
 from fedimg.progress import (
     CONTINUED,
     FAILED,
@@ -25,7 +25,15 @@ from fedimg.store.database import StoreError
 from fedimg.store.heartbeats import Heartbeats
 from fedimg.store.outbox import Outbox
 from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
-from fedimg.store.rows import CLEANING, ENDED, LIVE, BootTestRow, JobRow, RegionRow
+from fedimg.store.rows import (
+    CLEANING,
+    ENDED,
+    LIVE,
+    BootTestRow,
+    JobRow,
+    RegionRow,
+    image_of,
+)
 from fedimg.store.tables import added, creation, jobs, of_run, regions, retries, tests
 from fedimg.store.twins import Queue, Twins
 from fedimg.store.utility_tools import UtilityTools
@@ -312,7 +320,7 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats, UtilityTools):
         rows = {
             row.job: JobRow(
                 job=row.job,
-                image=from_record(RawImage, row.raw_image),
+                image=image_of(row),
                 run=row.run,
                 state=row.state,
                 step=row.step,

@@ -65,6 +65,9 @@ jobs = sa.Table(
     # The uncompressed image; NULL in jobs whose image an older version wrote.
     sa.Column("disk_sha256", sa.String),
     sa.Column("disk_length", sa.BigInteger),
+    # What a compose says of the image; the version before accepts no unknown key in `raw_image`.
+    sa.Column("release", sa.Integer),
+    sa.Column("subvariant", sa.String),
 )
 regions = sa.Table(
     "fedimg_regions",
@@ -264,6 +267,16 @@ delivered = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("bus", sa.String, primary_key=True),
     sa.Column("at", sa.Float, nullable=False),
+)
+#: The table of fedimg.store.parked: a message that a bus refuses is not sent to that bus before an
+#: operator says so.
+parked = sa.Table(
+    "fedimg_parked",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("bus", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("reason", Text, nullable=False),
 )
 refused = sa.Table(
     "fedimg_refused",

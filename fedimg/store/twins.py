@@ -14,9 +14,8 @@ import sqlalchemy as sa
 
 from fedimg.identity import Known, Likeness, Validator, compare, same, same_url
 from fedimg.images import RawImage
-from fedimg.records import as_record, from_record
 from fedimg.store.database import Database
-from fedimg.store.rows import CLEANING
+from fedimg.store.rows import CLEANING, image_columns, image_of
 from fedimg.store.tables import amis, jobs, offered, withdrawals
 from fedimg.untrusted.quoting import QuotedError
 
@@ -69,7 +68,7 @@ class _Row:
 
     @classmethod
     def of(cls, row: Any) -> _Row:
-        image = from_record(RawImage, row.raw_image)
+        image = image_of(row)
         validator = Validator.of(row.etag, row.last_modified)
         nothing = row.state in _GIVEN_UP and not row.ever_public
         return cls(row.job, Known(image, validator), nothing, bool(row.on_purpose))
@@ -294,14 +293,9 @@ def _described() -> sa.Select[Any]:
 
 
 def _columns(known: Known) -> dict[str, Any]:
-    """Return the columns of a job's row that describe its image.
-
-    The validator has columns of its own: the version before this one reads `raw_image` and accepts
-    no unknown key in it.
-    """
+    """Return the columns of a job's row that describe its image and its file's validator."""
     return {
-        "raw_image": as_record(known.image),
-        "checksum": known.image.checksum,
+        **image_columns(known.image),
         "etag": known.validator.etag,
         "last_modified": known.validator.modified,
     }

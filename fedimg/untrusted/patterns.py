@@ -34,9 +34,25 @@ def matches(pattern: str, text: str) -> bool:
     return _compiled(f"(?m:{pattern})").search(text) is not None
 
 
-def _compiled(pattern: str) -> re2._Regexp:
+def groups(pattern: str) -> set[str]:
+    """Return the names of a pattern's groups."""
+    return set(_compiled(pattern, capture=True).groupindex)
+
+
+def captured(pattern: str, text: str) -> dict[str, str] | None:
+    """Return what the named groups of a pattern match at a text's beginning; None without a match.
+
+    A group that takes no part in the match is left out.
+    """
+    found = _compiled(pattern, capture=True).match(text)
+    if found is None:
+        return None
+    return {name: value for name, value in found.groupdict().items() if value is not None}
+
+
+def _compiled(pattern: str, *, capture: bool = False) -> re2._Regexp:
     options = re2.Options()
     # RE2 logs errors to standard error, past our log.
     options.log_errors = False
-    options.never_capture = True
+    options.never_capture = not capture
     return re2.compile(pattern, options)

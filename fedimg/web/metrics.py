@@ -76,6 +76,11 @@ def _families(measures: Measures) -> Iterator[Metric]:
     yield _step_durations(measures.steps)
     yield _gauge("step_duration_runs", "Runs over which step durations are taken, at most.", RUNS)
     yield _gauge("outbox_messages", "Messages that a bus has not confirmed.", measures.outbox.count)
+    yield _gauge(
+        "parked_messages",
+        "Messages that a bus refuses; an operator resends or drops them.",
+        measures.parked,
+    )
     yield _age(measures, "oldest_outbox_message", "the oldest such message was written", "outbox")
     yield _by(
         "heartbeat_timestamp_seconds",

@@ -27,6 +27,7 @@ from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.recorder import Recorder
 from fedimg.jobs.retries import RetrySchedule
 from fedimg.jobs.semaphores import Semaphores
+from fedimg.jobs.website_message import WebsiteMessage
 from fedimg.process.abort import end_exhausted
 from fedimg.process.log_context import log_fields
 from fedimg.progress import (
@@ -101,6 +102,7 @@ class Workflows:
         self._entry_images = EntryImages(store)
         self._active: dict[tuple[str, int], _ActiveRun] = {}
         self._cleanup = JobCleanup(settings, store, clients, self._outages)
+        self._website = WebsiteMessage(store, settings)
         self._steps = DurableSteps(gate)
         #: When set, intake stops to wait for Koji and for composes, and jobs for the hold's end.
         self.stopping = threading.Event()
@@ -290,6 +292,7 @@ class Workflows:
         reason = "\n".join([*before, *([problem] if problem else [])])
 
         def end() -> None:
+            self._website.announce(job)
             self._store.end(job, run, state, reason or None)
             self._semaphores.release_all(job)
             self._skip_abandoned_regions(job)

@@ -133,7 +133,7 @@ def test_version_before_reads_the_images_of_uploads(store: Store, jobs: JobQueue
 
 def test_job_that_the_version_before_made_is_known_again(store: Store, jobs: JobQueue) -> None:
     assert jobs.submit(image(1))
-    columns = ("etag", "last_modified", "on_purpose")
+    columns = ("etag", "last_modified", "on_purpose", "release", "subvariant")
     make_older(store.engine, *(f"ALTER TABLE fedimg_jobs DROP COLUMN {c}" for c in columns))
     with opened(store, migrate=store.shared) as grown:
         queue = JobQueue(grown)

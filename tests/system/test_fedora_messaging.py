@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fedimg_messages import MESSAGES
+from fedora_image_uploader_messages import AwsPublishedV1
 from fedora_messaging.message import ERROR, INFO, get_message
 from koji_fedoramessaging_messages.build import BuildStateChangeV1
 from koji_fedoramessaging_messages.task import TaskStateChangeV1
@@ -55,6 +56,7 @@ def deployed(
     bus: str = '"fedora-messaging"',
     regions: Any = ("us-east-1",),
     user: str = "",
+    announcing: str = "",
 ) -> Iterator[Deployment]:
     """Run a site, its worker, fedimg's consumer, and a consumer that keeps fedimg's messages."""
     with ExitStack() as running:
@@ -62,7 +64,9 @@ def deployed(
         heard = running.enter_context(site.bus.listen())
 
         def change(text: str) -> str:
-            places = f'[composes]\nlocations = ["{site.koji.top_url}/{LOCATION}"]\n\n[koji]'
+            places = (
+                f'{announcing}[composes]\nlocations = ["{site.koji.top_url}/{LOCATION}"]\n\n[koji]'
+            )
             return f"bus = {bus}\n{impatient(text).replace('[koji]', places, 1)}"
 
         deployment = Deployment(site, heard, change)
@@ -75,7 +79,8 @@ def deployed(
             # A second consumer's queue, which is there before anything is said.
             channel.queue_declare("heard", durable=True)
             channel.queue_purge("heard")
-            channel.queue_bind("heard", "amq.topic", "org.fedoraproject.dev.fedimg.#")
+            for modname in ("fedimg", "fedora_image_uploader"):
+                channel.queue_bind("heard", "amq.topic", f"org.fedoraproject.dev.{modname}.#")
             channel.queue_declare(QUEUE, durable=True)
             channel.queue_purge(QUEUE)
         deployment.start_worker()
@@ -249,6 +254,60 @@ def test_same_image_by_task_build_and_compose_on_both_buses_is_one_job(
     over_fedmsg = [one["msg"] for one in deployment.heard.messages if ".fedimg." in one["topic"]]
     assert over_amqp
     assert all(body in over_fedmsg for body in over_amqp)
+
+
+def test_message_to_the_website_that_the_broker_refuses_is_parked_and_sent_again(
+    broker: Broker, tmp_path: Path
+) -> None:
+    regions = ("us-east-1", "eu-west-1")
+    also = '[announcing]\nalso = ["fedora-image-uploader"]\n\n'
+    with deployed(tmp_path / "site", broker, regions=regions, announcing=also) as deployment:
+        try:
+            # The rights that Fedora gives to whoever announces: the topics of its own name.
+            broker.limit_topics(r"^org\.fedoraproject\.dev\.(fedimg|pungi)\.")
+            name = f"{NAME}-AmazonEC2-{VERSION}-{RELEASE}.x86_64"
+            add_compose(deployment.site.koji.root, COMPOSE, {"x86_64": [deployment.image(name)]})
+            broker.put(PUNGI_TOPIC, compose_message(COMPOSE))
+            (job,) = deployment.ended()
+            assert job["state"] == "complete"
+            (parked,) = deployment.until(lambda: deployment.fedimg("outbox"), "the refusal")
+            assert parked["topic"] == AwsPublishedV1.topic
+            assert "does not allow this user to publish it" in parked["reason"]
+            # The others have gone on, and nothing waits.
+            deployment.until(
+                lambda: deployment.store().waiting_messages() is None or None, "the others sent"
+            )
+            assert "is parked" in deployment.log("worker")
+            found = {row["name"]: row for row in deployment.fedimg("check", status=None)}
+            assert found["outbox"]["status"] == "warning"
+            assert AwsPublishedV1.topic in found["outbox"]["text"]
+            assert not any(isinstance(each, AwsPublishedV1) for each in said(broker))
+            deployment.kill("worker")
+        finally:
+            broker.limit_topics(".*")
+        deployment.start_worker()
+        (again,) = deployment.fedimg("outbox", "--resend", str(parked["id"]))
+        assert again["became"] == "sent again"
+        deployment.until(lambda: announced(deployment), "the website's message")
+        assert deployment.fedimg("outbox") == []
+        (message,) = said(broker)
+        assert isinstance(message, AwsPublishedV1)
+        message.validate()
+        assert message.topic == f"org.fedoraproject.dev.{AwsPublishedV1.topic}"
+        hvm = [ami for ami in deployment.fedimg("amis") if ami["virt_type"] == "hvm"]
+        assert message.body == {
+            "architecture": "x86_64",
+            "compose_id": COMPOSE,
+            "image_name": name,
+            "regions": {ami["region"]: ami["ami"] for ami in hvm},
+            "release": int(VERSION),
+            "subvariant": "Cloud_Base",
+        }
+        assert set(message.body["regions"]) == set(regions)
+        with deployment.store().engine.connect() as connection:
+            query = "SELECT count(*) FROM fedimg_outbox WHERE topic = ?"
+            count = connection.exec_driver_sql(query, (AwsPublishedV1.topic,)).scalar_one()
+        assert count == 1
 
 
 def decided(deployment: Deployment, names: set[str]) -> bool | None:
