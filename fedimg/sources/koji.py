@@ -38,6 +38,9 @@ _UNAVAILABLE = (1009, 1014)
 _CHECKSUM_TYPES = {0: "md5", 1: "sha1", 2: "sha256"}
 #: Later than any valid time, in seconds since the epoch: the year 5138.
 _TIME_LIMIT = 1e11
+#: The method of koji-image-builder's children: their results name no release, unless a distribution
+#: was asked for, whose name it then is.
+_WITHOUT_RELEASE = "imageBuilderBuildArch"
 #: Most children of a task; Koji makes one for each architecture.
 _MOST_CHILDREN = 100
 
@@ -79,7 +82,7 @@ class KojiHub:
         return self._task(int(number)) if prefix == "task" else self._build(int(number))
 
     def _task(self, task: int) -> LookupResult:
-        info, children = self._call(("getTaskInfo", task, True), ("getTaskChildren", task))
+        info, children = self._call(("getTaskInfo", task, True), ("getTaskChildren", task, True))
         if info is None:
             raise KojiRefused(f"{self._settings.hub} has no task {task}")
         info = _row(info, f"task {task}")
@@ -93,7 +96,9 @@ class KojiHub:
             raise KojiRefused(
                 f"task {task} is not a scratch build; its build is announced separately"
             )
-        tasks = _closed_children(task, children, METHODS[method]) or [task]
+        closed = _closed_children(task, children, METHODS[method])
+        tasks = list(closed) or [task]
+        requests = closed if METHODS[method] == _WITHOUT_RELEASE else {}
         owner = info.get("owner")
         if type(owner) is not int or not 0 < owner <= LARGEST_ID:
             raise KojiRefused(
@@ -110,7 +115,7 @@ class KojiHub:
             images=tuple(
                 image
                 for each, result in zip(tasks, results, strict=True)
-                for image in self._scratch_images(each, result, left_out)
+                for image in self._scratch_images(each, result, requests.get(each), left_out)
             ),
             completed=_time(info.get("completion_ts")),
             now=now,
@@ -118,7 +123,7 @@ class KojiHub:
         )
 
     def _scratch_images(
-        self, task: int, result: Any, left_out: list[LeftOut]
+        self, task: int, result: Any, request: Any, left_out: list[LeftOut]
     ) -> Iterable[RawImage]:
         files = result.get("files") if isinstance(result, dict) else None
         if not isinstance(files, list):
@@ -131,7 +136,8 @@ class KojiHub:
                 left_out.append(_not_raw(name))
                 continue
             try:
-                parts = [_name(result.get(key), key) for key in ("name", "version", "release")]
+                parts = [_name(result.get(key), key) for key in ("name", "version")]
+                parts.append(_name(_release(result, request), "release"))
                 yield RawImage(
                     url=f"{folder}/{in_url(_name(name, 'file'))}",
                     architecture=_architecture(result.get("arch")),
@@ -272,12 +278,22 @@ def is_scratch(request: Any) -> bool:
     )
 
 
-def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
+def _release(result: dict[str, Any], request: Any) -> Any:
+    """Return the release that a child built, of its result; of its request where that is given.
+
+    A child's request begins with name, version and release.
+    """
+    asked = isinstance(request, list) and len(request) > 2
+    return request[2] if asked else result.get("release")
+
+
+def _closed_children(task: int, children: Any, method: str | None) -> dict[int, Any]:
+    """Return the requests of the closed children, by their numbers."""
     if not isinstance(children, list) or len(children) > _MOST_CHILDREN:
         raise KojiRefused(
             f"the hub returned no list of at most {_MOST_CHILDREN} children of task {task}"
         )
-    closed = []
+    closed: dict[int, Any] = {}
     for child in children:
         row = _row(child, f"a child of task {task}")
         number, state = row.get("id"), row.get("state")
@@ -287,7 +303,7 @@ def _closed_children(task: int, children: Any, method: str | None) -> list[int]:
             raise KojiRefused(f"a child of task {task} has the invalid id {quoted(number, 20)}")
         # An optional architecture may fail while the parent succeeds.
         if type(state) is int and state == TASK_CLOSED:
-            closed.append(number)
+            closed[number] = row.get("request")
         else:
             _log.info(
                 "left out child %d of task %d: its state is %s", number, task, quoted(state, 80)

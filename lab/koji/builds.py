@@ -79,22 +79,44 @@ def request(method: str, image: Image, arches: Sequence[str], scratch: bool) -> 
 
 
 def child_request(method: str, image: Image, arch: str, parent: list[Value]) -> list[Value]:
-    """Return the request of the child that builds for one architecture."""
+    """Return the request of the child that builds for one architecture.
+
+    The parents' handlers add what they were not told: their options say whether it is scratch.
+    """
     target = {"name": image.target, "build_tag_name": f"f{image.version}-build", "build_tag": 1}
     repository = {"id": 1234, "state": 1}
-    return [image.name, image.version, image.release, arch, target, 1, repository, parent[-1]]
+    options = {"scratch": False, **parent[-1]}
+    start = [image.name, image.version, image.release, arch]
+    match method:
+        case "kiwiBuild":
+            return [*start, target, 1, repository, *parent[2:4], {"optional_arches": [], **options}]
+        case "imageBuilderBuild":
+            config = {"id": 1, "name": target["build_tag_name"], "arches": arch, "extra": {}}
+            return [*start, parent[2], target, config, repository, options]
+    # The tree to install from or, for livemedia and appliance, the kickstart file.
+    return [*start, target, 1, repository, parent[4], options]
 
 
 def child_result(
-    task: int, image: Image, arch: str, files: Sequence[str], logs: Sequence[str]
+    task: int,
+    image: Image,
+    arch: str,
+    files: Sequence[str],
+    logs: Sequence[str],
+    request: list[Value],
+    method: str,
 ) -> dict[str, Value]:
-    """Return getTaskResult's answer for a child that has built."""
+    """Return getTaskResult's answer for a child that has built.
+
+    koji-image-builder's says for its release which distribution was asked for: mostly none.
+    """
+    release = request[-1].get("distro") if method == "imageBuilderBuildArch" else image.release
     return {
         "arch": arch,
         "task_id": task,
         "name": image.name,
         "version": image.version,
-        "release": image.release,
+        "release": release,
         "files": list(files),
         "logs": list(logs),
         "rpmlist": [],

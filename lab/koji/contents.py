@@ -155,14 +155,17 @@ class Contents:
             if ended == "CLOSED":
                 names = self._fill(child, image, files.get(arch, ()), owner if scratch else None)
                 logs = [f"{name}.log" for name in ("oz", "root", "state")]
-                child = replace(child, result=builds.child_result(number, image, arch, names, logs))
+                result = builds.child_result(
+                    number, image, arch, names, logs, child.request, child.method
+                )
+                child = replace(child, result=result)
             children.append(child)
         folders = [f"work/{child.folder}" for child in children]
         if not scratch:
             folders = [f"packages/{image.name}/{image.version}/{image.release}/images"]
-        result: Value = builds.sentence(folders, scratch)
+        said: Value = builds.sentence(folders, scratch)
         if child_method is None:
-            result = {"composer": {"server": "https://composer.lab/", "id": str(first)}, "koji": {}}
+            said = {"composer": {"server": "https://composer.lab/", "id": str(first)}, "koji": {}}
         parent = Task(
             id=first,
             parent=None,
@@ -174,7 +177,7 @@ class Contents:
             request=request,
             created=now - 900,
             completed=None if state == "OPEN" else now,
-            result=result if state == "CLOSED" else None,
+            result=said if state == "CLOSED" else None,
             failure=_BUILD_FAILED if state == "FAILED" else None,
         )
         return [parent, *children]

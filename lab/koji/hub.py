@@ -21,7 +21,7 @@ from lab.koji.records import TASK_STATES, Records, Task, Value
 from lab.koji.rows import ARCHIVE_COLUMNS, archive_info, build_info, task_info
 from lab.koji.task_details import TaskDetails
 
-VERSION = "1.36.0"
+VERSION = "1.36.1"
 
 
 class _Marshaller(xmlrpc.client.Marshaller):

@@ -18,6 +18,9 @@ ARCHIVE_TYPES = {
     "json": (46, "JSON data", "json"),
 }
 
+#: The content generators, number and name, by the method whose builds they import.
+GENERATORS = {"osbuildImage": (2, "osbuild")}
+
 #: The one builder; what getHost says of it.
 HOST: dict[str, Value] = {
     "id": 569,
@@ -97,7 +100,11 @@ def build_row(build: Build, owner: User | None) -> dict[str, Value]:
 def build_info(records: Records, build: Build) -> dict[str, Value]:
     """Return a build as getBuild gives it."""
     owner = records.find_user(build.owner)
-    return build_row(build, owner) | {"id": build.id, "cg_id": None, "cg_name": None}
+    task = None if build.task is None else records.find_task(build.task)
+    # koji-osbuild's builds come in as a content generator's; the other methods are Koji's own.
+    generator = GENERATORS.get(task.method if task else "")
+    number, name = generator or (None, None)
+    return build_row(build, owner) | {"id": build.id, "cg_id": number, "cg_name": name}
 
 
 def archive_info(build: Build, archive: Archive, image: bool) -> dict[str, Value]:

@@ -149,6 +149,36 @@ def test_every_image_method_has_builds(koji: Koji, hub: Any, image: Path, method
     assert requests.get(url, timeout=60).content == image.read_bytes()
 
 
+@pytest.mark.parametrize(("method", "generator"), [("osbuildImage", "osbuild"), ("image", None)])
+def test_build_tells_the_content_generator_that_imported_it(
+    koji: Koji, hub: Any, image: Path, method: str, generator: str | None
+) -> None:
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]}, method=method)
+    info = hub.getBuild(build.id)
+    assert (info["cg_name"], info["cg_id"] is None) == (generator, generator is None)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("image", 9),
+        ("kiwiBuild", 10),
+        ("imageBuilderBuild", 9),
+        ("livemedia", 9),
+        ("appliance", 9),
+    ],
+)
+def test_child_is_asked_as_kojis_handlers_ask(
+    koji: Koji, hub: Any, image: Path, method: str, words: int
+) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, method=method)
+    (child,) = hub.getTaskChildren(task.id, True)
+    request = child["request"]
+    assert len(request) == words
+    assert request[:4] == [NAME, VERSION, RELEASE, "x86_64"]
+    assert request[-1]["scratch"] is True
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "osbuildImage"])
 def test_every_method_has_scratch_tasks(koji: Koji, hub: Any, image: Path, method: str) -> None:
     task = koji.add_task(NAME, VERSION, RELEASE, {"x86_64": [image]}, method=method)

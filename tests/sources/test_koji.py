@@ -56,6 +56,15 @@ def test_every_method_is_known_to_the_lab() -> None:
     assert {method.parent: method.child for method in LAB.values()} == METHODS
 
 
+def test_result_without_a_release_is_completed_by_the_childs_request(
+    koji: Koji, hub: KojiHub, files: dict[str, list[Path]]
+) -> None:
+    task = koji.add_task(NAME, VERSION, RELEASE, files, method="imageBuilderBuild")
+    for child in koji.records.children(task.id):
+        assert child.result["release"] is None
+    assert {image.build for image in hub.find(f"task:{task.id}").images} == {BUILD}
+
+
 @pytest.mark.parametrize("method", SCRATCH_METHODS)
 def test_scratch_task_gives_the_raw_images_of_its_children(
     koji: Koji, hub: KojiHub, files: dict[str, list[Path]], method: str
