@@ -18,7 +18,7 @@ from moto.ec2.models.availability_zones_and_regions import (
     Zone,
 )
 
-from lab.ec2.regions import commercial
+from lab.ec2.partitions import commercial
 from lab.ec2.states import Delays
 from lab.site import ORIGIN, Site
 

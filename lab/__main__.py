@@ -34,7 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     up = command("up", "run a site until interrupted")
     up.add_argument(
-        "--regions", default="all", help="comma separated, with us-east-1; default: all commercial"
+        "--regions",
+        default="all",
+        help="comma separated, with the origin; default: all of the partition",
+    )
+    up.add_argument(
+        "--partition",
+        default="aws",
+        help="aws, aws-cn, aws-us-gov or aws-eusc; images are written in us-east-1, cn-north-1, "
+        "us-gov-west-1 or eusc-de-east-1",
     )
     up.add_argument(
         "--delays",
@@ -106,11 +114,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     from lab.ec2.faults import Plan
-    from lab.ec2.regions import commercial
+    from lab.ec2.partitions import ORIGINS, regions_of
     from lab.site import Site, delays
 
     plan = faults.plan(arguments.faults) if arguments.faults else Plan()
-    regions = None if arguments.regions == "all" else arguments.regions.split(",")
+    if arguments.partition not in ORIGINS:
+        raise SiteError(f"the partition is to be one of {', '.join(ORIGINS)}")
+    named = [] if arguments.regions == "all" else arguments.regions.split(",")
+    regions = named or regions_of(arguments.partition)
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -121,7 +132,7 @@ def _up(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        scaled = delays(arguments.delays, regions or commercial())
+        scaled = delays(arguments.delays, regions)
         with Site(
             arguments.state,
             regions,

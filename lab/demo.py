@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lab.announcing import build_image, named
-from lab.ec2.regions import commercial
+from lab.ec2.partitions import commercial
 from lab.koji.announce import BUILD_TOPIC, MODNAME
 from lab.leaks import forgotten, live, unpublished
 from lab.processes import Process, ProcessError

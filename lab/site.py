@@ -24,7 +24,7 @@ from lab.clients import SITE_NAME, Deployment, aws_environment, fedimg_toml, wri
 from lab.control import Control
 from lab.ec2.faults import Plan
 from lab.ec2.iam.documents import Malformed
-from lab.ec2.regions import commercial
+from lab.ec2.partitions import COMMERCIAL, ORIGINS, commercial, partitions_of
 from lab.ec2.server import EC2, Settings
 from lab.ec2.states import Delays
 from lab.koji import Koji
@@ -35,7 +35,8 @@ from lab.machines.virtual_machines import VirtualMachines
 from lab.processes import ProcessError
 from lab.running import LOCK_FILE, SITE_FILE, SiteError, alone, read
 
-ORIGIN = "us-east-1"
+#: Where sites of the partition `aws` write images.
+ORIGIN = ORIGINS[COMMERCIAL]
 LOGIN_USER = "fedora"
 # Holds a kernel, a menu.lst and little else; nothing of it is used but that it can boot.
 UTILITY_MIB = 32
@@ -65,7 +66,8 @@ class Site:
     `state` may be the folder of an earlier site: Koji still knows its builds, the ports are the
     same where they are still free, and so is the account's own key; EC2 starts empty. Nobody but
     the folder's owner may look into it, since the keys are there. `faults` are what goes
-    wrong there. With `vm`, instances are virtual machines, and utility instances run the image of
+    wrong there. The `regions` are of one partition, and its origin is among them. With `vm`,
+    instances are virtual machines, and utility instances run the image of
     lab.image, which is built when it is not in the cache; `boot_seconds` is for the others. With
     the text of an IAM `policy`, the environment's keys are those of a user who has it; without,
     they are the account's own.
@@ -89,6 +91,12 @@ class Site:
         self.fedimg_config = self.state / "fedimg.toml"
         self.logs = self.state / "logs"
         self.regions = tuple(regions) if regions else commercial()
+        try:
+            (self.partition,) = partitions_of(self.regions)
+        except ValueError as error:
+            raise SiteError(str(error)) from error
+        #: Where images are written.
+        self.origin = ORIGINS[self.partition]
         _lock_away(self.state)
         with ExitStack() as running:
             running.enter_context(alone(self.state))
@@ -155,7 +163,7 @@ class Site:
         key = self.ec2.key if self._policy is None else self.ec2.user("fedimg", self._policy)
         # What leads clients here: AWS's variables, fedmsg's and fedimg's.
         self.environment = {
-            **aws_environment(self.state / "aws", self.ec2.url, ORIGIN, key),
+            **aws_environment(self.state / "aws", self.ec2.url, self.origin, key),
             **self.bus.environment,
             "FEDIMG_CONFIG": str(self.fedimg_config),
         }
@@ -187,7 +195,7 @@ class Site:
             if self.image is not None and architecture == "x86_64":
                 raw = self.image.raw
             amis[architecture] = self.ec2.default_image(
-                ORIGIN, raw, name=f"lab-utility-{name}", architecture=name
+                self.origin, raw, name=f"lab-utility-{name}", architecture=name
             )
         return amis
 
@@ -196,7 +204,7 @@ class Site:
             state_directory=self.state / "state",
             koji_hub=self.koji.hub_url,
             koji_files=self.koji.top_url,
-            origin=ORIGIN,
+            origin=self.origin,
             utility_amis=self.utility_amis,
             login_user=LOGIN_USER,
             ssh_port=ports.ssh,
@@ -211,7 +219,7 @@ class Site:
         told = {
             "pid": os.getpid(),
             "ec2": self.ec2.url,
-            "region": ORIGIN,
+            "region": self.origin,
             "regions": list(self.regions),
             "koji_hub": self.koji.hub_url,
             "koji_files": self.koji.top_url,
@@ -227,7 +235,7 @@ class Site:
             "working_directory": str(self.state),
             "environment": self.environment,
             "utility_amis": {
-                architecture: {ORIGIN: ami} for architecture, ami in self.utility_amis.items()
+                architecture: {self.origin: ami} for architecture, ami in self.utility_amis.items()
             },
             "login_user": LOGIN_USER,
             "ssh_port": ports.ssh,
@@ -237,9 +245,11 @@ class Site:
         write_secret(self.file, json.dumps(told, indent=2) + "\n")
 
 
-def shipped_policy() -> str:
-    """Return the policy that the repository ships, for the site's fedimg."""
-    return SHIPPED_POLICY.read_text().replace(f'"{EXAMPLE_SITE}"', f'"{SITE_NAME}"')
+def shipped_policy(partition: str = COMMERCIAL) -> str:
+    """Return the policy that the repository ships, for the site's fedimg in a partition."""
+    policy = SHIPPED_POLICY.read_text().replace(f'"{EXAMPLE_SITE}"', f'"{SITE_NAME}"')
+    # As docs/security.md has it.
+    return policy.replace('"arn:aws:', f'"arn:{partition}:')
 
 
 def _lock_away(folder: Path) -> None:

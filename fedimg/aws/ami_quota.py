@@ -13,6 +13,8 @@ _ATTEMPTS, _SECONDS = 1, 10.0
 
 def public_amis(clients: Clients, region: str) -> float | None:
     """Return the quota of public AMIs in a region; None where AWS does not tell it."""
+    if not clients.has_service("service-quotas", region):
+        return None
     client = clients.client("service-quotas", region, attempts=_ATTEMPTS, seconds=_SECONDS)
     try:
         answer = client.get_service_quota(ServiceCode="ec2", QuotaCode=PUBLIC_AMIS)

@@ -30,6 +30,16 @@ _EBS_ANSWERS = {
     "ValidationException",
     "AccessDeniedException",
 }
+#: AWS's services beside EC2 and STS, and what fedimg does without them.
+_SERVICES = {
+    "ebs": "images are written by a utility instance alone, and no bytes are compared by 'verify'",
+    "service-quotas": "nothing tells how many AMIs may be public before EC2 refuses one",
+    "rbin": "nothing tells which rules keep a deleted snapshot",
+}
+#: The partition for which AWS makes everything first.
+_WHOLE = "aws"
+#: Service Quotas' error code for a quota that it does not have.
+_NO_QUOTA = "NoSuchResourceException"
 #: Runs a command with the user, directory and environment of the worker's unit, since only root may
 #: read the keys.
 AS_THE_WORKER = (
@@ -61,6 +71,7 @@ class Preflight:
         """Return the checks of the account and of the origin, for images of some architectures."""
         checks: dict[str, DiagnosticCheck] = {
             "credentials": self._credentials,
+            "partition": self._partition,
             "regions": self._regions,
             "network": self._network,
         }
@@ -98,6 +109,23 @@ class Preflight:
             return _problem(name, of_endpoint(error), _NO_CREDENTIALS)
         return _ok(name, f"{identity['Arn']} of account {identity['Account']}")
 
+    def _partition(self) -> list[Finding]:
+        """Tell the partition and what it lacks; nothing of AWS's own, which lacks nothing."""
+        name, origin = "partition", self._settings.origin
+        partition = self._clients.partition(origin)
+        lacking = [
+            f"{service} ({without})"
+            for service, without in _SERVICES.items()
+            if not self._clients.has_service(service, origin)
+        ]
+        if lacking:
+            hint = "nothing is to be done, unless AWS has them by now: boto3's data says so"
+            text = f"{partition} lacks {'; '.join(lacking)}"
+            return [Finding(name, Status.WARNING, text, hint)]
+        if partition == _WHOLE:
+            return []
+        return _ok(name, f"{partition} has the services that fedimg uses, by boto3's data")
+
     def _regions(self) -> list[Finding]:
         self._region_names = regions.selected(self._ec2(), self._settings)
         return _ok(
@@ -133,6 +161,9 @@ class Preflight:
     def _ebs_direct(self) -> list[Finding]:
         """Check that the origin has the EBS direct API, which any answer of its own shows."""
         name = "EBS direct"
+        if not self._clients.has_service("ebs", self._settings.origin):
+            hint = 'set ec2.write_via = "utility"'
+            return _problem(name, f"{self._settings.origin} has no EBS direct API", hint)
         ebs = self._client("ebs", self._settings.origin)
         try:
             ebs.list_snapshot_blocks(SnapshotId=_NO_SNAPSHOT)
@@ -217,6 +248,9 @@ class Preflight:
         return problems or _ok(name, instance_type)
 
     def _paravirtual_type(self, instance_type: str, name: str) -> list[Finding]:
+        origin, kernels = self._settings.origin, self._settings.amis.paravirtual_kernels
+        if self._clients.kernels.of(self._ec2(), origin, kernels) is None:
+            return _ok(name, f"not used: {origin} has no PV kernel, and so boots no PV AMI")
         if "paravirtual" in self._type(instance_type).get("SupportedVirtualizationTypes", ()):
             return _ok(name, instance_type)
         hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
@@ -263,6 +297,9 @@ class Preflight:
 
     def _quota(self, region: str) -> list[Finding]:
         name, needed = "quota of public AMIs", len(self._settings.amis.types)
+        unlisted = _ok(name, "not told by Service Quotas; EC2 refuses an AMI when it is reached")
+        if not self._clients.has_service("service-quotas", region):
+            return unlisted
         try:
             quota = self._client("service-quotas", region).get_service_quota(
                 ServiceCode="ec2", QuotaCode=PUBLIC_AMIS
@@ -271,7 +308,7 @@ class Preflight:
                 Owners=["self"], Filters=[{"Name": "is-public", "Values": ["true"]}]
             )["Images"]
         except FAILURES as error:
-            return _unknown(name, error)
+            return unlisted if code(error) == _NO_QUOTA else _unknown(name, error)
         text = f"{len(public)} of {quota:g} used; each image needs up to {needed}"
         if len(public) + needed <= quota:
             return _ok(name, text)

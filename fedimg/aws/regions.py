@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.clients import Clients, partition_of
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.types import EC2Client
 from fedimg.config import EC2
@@ -28,11 +28,18 @@ def enabled(ec2: EC2Client) -> set[str]:
 def selected(ec2: EC2Client, settings: EC2) -> list[str]:
     """Return the regions that the account has enabled and the settings choose, the origin first.
 
-    Raises EC2ServiceException when the settings name a region that is not enabled.
+    Raises EC2ServiceException when the settings name a region that is not enabled, or that is in
+    another partition than the origin.
     """
     there = enabled(ec2)
     named = settings.regions or sorted(there)
     unknown = sorted({settings.origin, *named} - there)
+    if elsewhere := [each for each in unknown if partition_of(each) != ec2.meta.partition]:
+        raise EC2ServiceException(
+            f"{', '.join(elsewhere)} is not in {ec2.meta.partition}, the partition of "
+            f"{settings.origin}: an account has regions of one partition, and another needs "
+            "an account and a site of its own; remove it from ec2.regions in fedimg.toml"
+        )
     if unknown:
         raise EC2ServiceException(
             f"the account has not enabled {', '.join(unknown)}; enable it, or change ec2.origin "

@@ -118,6 +118,8 @@ def recycle_bin_rules(clients: Clients, region: str) -> list[str]:
 
     The list is empty where the account may not look.
     """
+    if not clients.has_service("rbin", region):
+        return []
     try:
         shown = clients.client("rbin", region).list_rules(ResourceType="EBS_SNAPSHOT")["Rules"]
     except FAILURES:

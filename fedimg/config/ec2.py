@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedimg.config.checks import Checking
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
@@ -49,13 +50,27 @@ class AMIs(Section):
         return self
 
 
+#: The regions of AWS's isolated partitions (aws-iso, aws-iso-b, aws-iso-e, aws-iso-f).
+_ISOLATED = re.compile(r"[a-z]{2}-iso[a-z]*-")
+
+
+def _refuse_isolated(region: str) -> str:
+    if _ISOLATED.match(region):
+        raise ValueError(
+            f"{region} is in a partition that is cut off from the internet: neither Koji nor the "
+            "bus can be reached from there, and fedimg was never run in one"
+        )
+    return region
+
+
 class EC2(Section):
     """The account's regions and how an image gets into them."""
 
-    origin: str = Field(
+    origin: Annotated[str, AfterValidator(_refuse_isolated)] = Field(
         "us-east-1",
-        pattern=r"^[a-z]{2}(-[a-z]+)+-\d$",
-        description="The origin region, where images are written; the other regions get copies.",
+        pattern=r"^[a-z]{2,4}(-[a-z]+)+-\d$",
+        description="The origin region, where images are written; the other regions get copies. It "
+        "decides the partition: AWS's own, China's, GovCloud or the European Sovereign Cloud.",
     )
     regions: list[str] = Field(
         [], description="Regions to publish in; empty: all regions that the account has enabled."

@@ -45,6 +45,9 @@ def prepare(clients: Clients, recorded: Iterable[AMIRow]) -> Prepared:
         if row.disk_sha256 is None or row.disk_length is None:
             unread[snapshot] = f"{region}: the SHA-256 of its disk was never recorded"
             continue
+        if not clients.has_service("ebs", region):
+            unread[snapshot] = f"{region} has no EBS direct API, by which blocks are read"
+            continue
         try:
             listing = read_back.listed(_ebs(clients, region), snapshot)
         except FAILURES as error:

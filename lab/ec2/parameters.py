@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from lab.ec2.errors import EC2Error
+from lab.ec2.partitions import partition_of
 
 IMAGE = "aws:ec2:image"
 TEXT = "text"
@@ -42,7 +43,7 @@ class Parameter:
 
 def arn(region: str, account: str, name: str) -> str:
     """Return the ARN of a parameter: a name in a hierarchy brings its own slash."""
-    return f"arn:aws:ssm:{region}:{account}:parameter/{name.removeprefix('/')}"
+    return f"arn:{partition_of(region)}:ssm:{region}:{account}:parameter/{name.removeprefix('/')}"
 
 
 def check_name(region: str, account: str, name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error
 from lab.ec2.iam import authorization
+from lab.ec2.partitions import COMMERCIAL
 from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
 from lab.ec2.world import Call, World
@@ -21,32 +22,35 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
     asked = json.loads(request.body or b"{}")
     call = Call(world, account_of(signer.access_key), signer.region, action, {})
     try:
-        arn = f"arn:aws:servicequotas:{call.region}:{call.account}:"
+        arn = f"arn:{call.partition}:servicequotas:{call.region}:{call.account}:"
         arn += f"{asked.get('ServiceCode', '*')}/{asked.get('QuotaCode', '*')}"
         authorization.check_plain(call, signer, f"servicequotas:{action}", arn)
     except EC2Error as refusal:
         return _json({"__type": "AccessDeniedException", "Message": refusal.message}, 400)
     if asked.get("ServiceCode") != "ec2":
         return None
-    applied = {PUBLIC_IMAGES: world.quotas.public(signer.region)}
+    # Outside of `aws` nobody has seen a code for the quota: there is none, though EC2 has a limit.
+    coded = call.partition == COMMERCIAL
+    applied = {PUBLIC_IMAGES: world.quotas.public(signer.region)} if coded else {}
+    default = AWS_DEFAULT if coded else {}
     match action:
         case "GetServiceQuota" | "GetAWSDefaultServiceQuota":
-            values = applied if action == "GetServiceQuota" else AWS_DEFAULT
+            values = applied if action == "GetServiceQuota" else default
             code = asked.get("QuotaCode", "")
             if code not in values:
                 return _missing(code)
-            return _json({"Quota": _row(signer.region, code, values[code])})
+            return _json({"Quota": _row(call, code, values[code])})
         case "ListServiceQuotas" | "ListAWSDefaultServiceQuotas":
-            values = applied if action == "ListServiceQuotas" else AWS_DEFAULT
-            return _json({"Quotas": [_row(signer.region, c, v) for c, v in values.items()]})
+            values = applied if action == "ListServiceQuotas" else default
+            return _json({"Quotas": [_row(call, c, v) for c, v in values.items()]})
     return None
 
 
-def _row(region: str, code: str, value: int) -> dict[str, Any]:
+def _row(call: Call, code: str, value: int) -> dict[str, Any]:
     return {
         "ServiceCode": "ec2",
         "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-        "QuotaArn": f"arn:aws:servicequotas:{region}::ec2/{code}",
+        "QuotaArn": f"arn:{call.partition}:servicequotas:{call.region}::ec2/{code}",
         "QuotaCode": code,
         "QuotaName": "Public AMIs",
         "Value": float(value),

@@ -30,7 +30,7 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
         return _error(404, "ResourceNotFoundException", f"There is no {request.path}.")
     asked: dict[str, Any] = json.loads(request.body or b"{}")
     call = Call(world, account_of(signer.access_key), signer.region, action, asked)
-    arn = f"arn:aws:rbin:{call.region}:{call.account}:rule/{id or '*'}"
+    arn = f"arn:{call.partition}:rbin:{call.region}:{call.account}:rule/{id or '*'}"
     try:
         authorization.check_plain(call, signer, f"rbin:{action}", arn)
     except EC2Error as refusal:
@@ -89,7 +89,7 @@ def _row(call: Call, rule: RetentionRule) -> dict[str, Any]:
         "Description": rule.description,
         "RetentionPeriod": {"RetentionPeriodValue": rule.days, "RetentionPeriodUnit": "DAYS"},
         "LockState": "unlocked",
-        "RuleArn": f"arn:aws:rbin:{call.region}:{call.account}:rule/{rule.id}",
+        "RuleArn": f"arn:{call.partition}:rbin:{call.region}:{call.account}:rule/{rule.id}",
     }
 
 

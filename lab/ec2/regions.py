@@ -1,13 +1,11 @@
 """The regions, and the PV-GRUB kernels that only the older ones have."""
 
-from functools import cache
 from typing import Any
 from zlib import crc32
 
-import boto3
-
 from lab.ec2 import filters
 from lab.ec2.errors import EC2Error
+from lab.ec2.partitions import COMMERCIAL, domain_of, partition_of
 from lab.ec2.world import AMAZON, Call, Image
 
 KERNEL_REGIONS = (
@@ -46,12 +44,6 @@ ALWAYS_ON = (
 PV_GRUB = "1.05"
 
 
-@cache
-def commercial() -> tuple[str, ...]:
-    """Return the regions of the partition `aws`."""
-    return tuple(boto3.Session().get_available_regions("ec2", partition_name="aws"))
-
-
 def kernels(region: str) -> list[Image]:
     """Amazon's PV-GRUB of a region: for unpartitioned (hd0) and partitioned (hd00) disks.
 
@@ -88,9 +80,9 @@ def describe_regions(call: Call) -> dict[str, Any]:
         raise EC2Error("InvalidParameterValue", f"Invalid region names: [{', '.join(unknown)}]")
     rows = [
         {
-            "OptInStatus": "opt-in-not-required" if name in ALWAYS_ON else "opted-in",
+            "OptInStatus": "opt-in-not-required" if _always_on(name) else "opted-in",
             "RegionName": name,
-            "Endpoint": f"ec2.{name}.amazonaws.com",
+            "Endpoint": f"ec2.{name}.{domain_of(call.world.partition)}",
         }
         for name in call.world.regions
         if not wanted or name in wanted
@@ -101,6 +93,11 @@ def describe_regions(call: Call) -> dict[str, Any]:
         "opt-in-status": filters.field("OptInStatus"),
     }
     return {"Regions": filters.select(rows, call.params.get("Filters"), known)}
+
+
+def _always_on(region: str) -> bool:
+    """Return whether every account has a region; outside of `aws` there is none to opt into."""
+    return region in ALWAYS_ON or partition_of(region) != COMMERCIAL
 
 
 OPERATIONS = {"DescribeRegions": describe_regions}

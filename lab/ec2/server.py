@@ -44,7 +44,8 @@ from lab.ec2 import (
 from lab.ec2.calls import Calls
 from lab.ec2.faults import Plan
 from lab.ec2.iam import account_calls, callers
-from lab.ec2.regions import KERNEL_REGIONS, commercial, kernels
+from lab.ec2.partitions import commercial, fill_zones, partitions_of
+from lab.ec2.regions import KERNEL_REGIONS, kernels
 from lab.ec2.request import Answer, Request
 from lab.ec2.states import Delays
 from lab.ec2.world import AMAZON, Image, Quotas, Snapshot, World, new_id, now
@@ -59,7 +60,7 @@ _MOTOS_PAGES = ("/moto-api", "/latest/", "/favicon.ico")
 
 @dataclass(frozen=True)
 class Settings:
-    """A site's EC2. `regions` None is every region of the commercial partition.
+    """A site's EC2. `regions`, of one partition, None is every region of the commercial one.
 
     `key` is the account's own, which may do everything; `token` is asked of who wants the pages
     below /lab/.
@@ -100,6 +101,8 @@ class EC2:
         settings.state.mkdir(parents=True, exist_ok=True)
         _forget()
         chosen = settings.regions or commercial()
+        (self._partition,) = partitions_of(chosen)
+        fill_zones(chosen)
         zones = RegionsAndZonesBackend.zones
         instance_types.fill_offerings(
             chosen, {name: [(z.name, z.zone_id) for z in zones[name]] for name in chosen}
@@ -113,6 +116,7 @@ class EC2:
             chosen,
             settings.quotas,
             settings.faults,
+            self._partition,
         )
         for region in chosen:
             if region in settings.pv_regions:
@@ -205,7 +209,7 @@ class EC2:
 
         Raises ValueError for a policy that IAM or the lab cannot take.
         """
-        return callers.user(query.account_of(""), name, policy)
+        return callers.user(query.account_of(""), self._partition, name, policy)
 
     def default_image(
         self,
@@ -332,7 +336,7 @@ class EC2:
     def _credentials(self, access_key: str) -> signatures.Credentials | None:
         if access_key == self.key.id:
             return signatures.Credentials(self.key.secret)
-        return callers.credentials(access_key)
+        return callers.credentials(access_key, self._partition)
 
 
 class _Moto(DomainDispatcherApplication):

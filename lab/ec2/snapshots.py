@@ -34,7 +34,7 @@ def encrypted_by_default(call: Call) -> bool:
 
 
 def default_key(call: Call) -> str:
-    return f"arn:aws:kms:{call.region}:{call.account}:key/aws-ebs-default"
+    return f"arn:{call.partition}:kms:{call.region}:{call.account}:key/aws-ebs-default"
 
 
 def take(call: Call, volume_id: str, description: str, tags: Tags) -> Snapshot:

@@ -242,7 +242,9 @@ class World:
         regions: tuple[str, ...],
         quotas: Quotas,
         plan: Plan,
+        partition: str,
     ) -> None:
+        self.partition = partition
         self.lock = threading.RLock()
         self.machines = machines
         self.delays = delays
@@ -333,6 +335,10 @@ class Call:
     region: str
     action: str
     params: dict[str, Any]
+
+    @property
+    def partition(self) -> str:
+        return self.world.partition
 
     @property
     def moto(self) -> Any:

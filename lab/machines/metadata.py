@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from lab.ec2.partitions import domain_of, partition_of
 from lab.machines import Launch
 
 _VERSION = re.compile(r"latest|\d{4}-\d\d-\d\d|1\.0")
@@ -27,6 +28,7 @@ def metadata(launch: Launch, *, local: str, public: str, mac: str) -> Mapping[st
     hostname = f"ip-{public.replace('.', '-')}.{launch.region}.compute.internal"
     card = f"network/interfaces/macs/{mac}"
     zone = f"{launch.region}a"
+    partition = partition_of(launch.region)
     data = {
         "ami-launch-index": "0",
         "hostname": hostname,
@@ -43,8 +45,8 @@ def metadata(launch: Launch, *, local: str, public: str, mac: str) -> Mapping[st
         f"{card}/public-ipv4s": public,
         "placement/availability-zone": zone,
         "placement/region": launch.region,
-        "services/domain": "amazonaws.com",
-        "services/partition": "aws",
+        "services/domain": domain_of(partition),
+        "services/partition": partition,
     }
     root = next((disk.device_name for disk in launch.disks if disk.root), "")
     data |= {"block-device-mapping/ami": root, "block-device-mapping/root": root}

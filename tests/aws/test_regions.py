@@ -35,6 +35,21 @@ def test_region_that_is_not_enabled_is_named(origin, settings):
         selected(origin, EC2(**settings))
 
 
+def test_region_of_another_partition_is_told_as_such(origin):
+    with pytest.raises(EC2ServiceException, match=r"cn-north-1 is not in aws, the partition of"):
+        selected(origin, EC2(regions=["us-east-1", "cn-north-1"]))
+
+
+def test_services_of_a_partition_are_botocores_data(clients):
+    assert clients.has_service("pricing", "us-east-1")
+    assert not clients.has_service("pricing", "us-gov-west-1")
+    for origin in ("us-east-1", "cn-north-1", "us-gov-west-1", "eusc-de-east-1"):
+        assert all(clients.has_service(each, origin) for each in ("ebs", "rbin", "service-quotas"))
+    # A region that is newer than the data may have everything.
+    assert clients.has_service("pricing", "us-lab-1")
+    assert clients.partition("us-lab-1") == "aws"
+
+
 def test_regions_of_the_origins_partition_are_expected_without_asking_ec2(clients):
     known = expected(clients, EC2(origin="eu-west-1", exclude_regions=["us-east-1"]))
     assert known[0] == "eu-west-1"

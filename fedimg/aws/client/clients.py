@@ -87,10 +87,18 @@ class Clients:
         For a region that boto3 does not know and whose name has no known form, that is `aws`.
         """
         with self._lock:
-            try:
-                return str(self._session.get_partition_for_region(region))
-            except UnknownRegionError:
-                return _DEFAULT_PARTITION
+            return partition_of(region, self._session)
+
+    def has_service(self, service: str, region: str) -> bool:
+        """Return whether a region has a service, by boto3's data.
+
+        A region that the data does not have has every service: it may be newer than the data.
+        """
+        partition = self.partition(region)
+        with self._lock:
+            if region not in self._session.get_available_regions("ec2", partition_name=partition):
+                return True
+            return region in self._session.get_available_regions(service, partition_name=partition)
 
     def known_regions(self, like: str) -> list[str]:
         """Return the regions that boto3 knows in this one's partition (AWS's own or China's).
@@ -151,3 +159,14 @@ class Clients:
                 client.meta.events.register("after-call", lambda **_: self._note_answer(region))
                 self._clients[key] = client
             return self._clients[key]
+
+
+def partition_of(region: str, session: Any = None) -> str:
+    """Return the partition of a region, such as `aws` or `aws-cn`, by a session's data or boto3's.
+
+    For a region that boto3 does not know and whose name has no known form, that is `aws`.
+    """
+    try:
+        return str((session or service_model.session()).get_partition_for_region(region))
+    except UnknownRegionError:
+        return _DEFAULT_PARTITION

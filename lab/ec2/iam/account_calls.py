@@ -15,7 +15,7 @@ from moto.iam.models import iam_backends
 from lab.ec2 import auth_errors, wire
 from lab.ec2.errors import EC2Error
 from lab.ec2.iam.authorization import caller_of, demand
-from lab.ec2.iam.callers import PARTITION, Caller
+from lab.ec2.iam.callers import Caller
 from lab.ec2.iam.reference import kinds
 from lab.ec2.iam.resources import Resource, asked_for
 from lab.ec2.query import account_of
@@ -104,7 +104,7 @@ def _asked(
         for resource in _touched(call, who, action, form):
             yield action, resource
     elif service == "s3":
-        yield from _of_s3(request)
+        yield from _of_s3(request, call.partition)
     else:
         raise EC2Error(
             "AccessDenied",
@@ -144,18 +144,18 @@ def _arn(call: Call, who: Caller, kind: str, form: Mapping[str, str]) -> str:
     parameter = next((each for each in _NAMED_BY.get(kind, ()) if each in form), None)
     if parameter is None:
         # Whoever names no user is spoken of.
-        return who.arn if kind == "user" else f"arn:aws:iam::{call.account}:{kind}/*"
+        return who.arn if kind == "user" else f"arn:{call.partition}:iam::{call.account}:{kind}/*"
     name = form[parameter]
     if parameter in _ARNS:
         return name
     there = _thing(call, kind, name)
     if there is not None:
         return str(there.arn)
-    return f"arn:aws:iam::{call.account}:{kind}{form.get('Path', '/')}{name}"
+    return f"arn:{call.partition}:iam::{call.account}:{kind}{form.get('Path', '/')}{name}"
 
 
 def _thing(call: Call, kind: str, name: str) -> Any:
-    iam = iam_backends[call.account][PARTITION]
+    iam = iam_backends[call.account][call.partition]
     match kind:
         case "user":
             return iam.users.get(name)
@@ -173,7 +173,7 @@ def _tags_of(call: Call, kind: str, arn: str) -> dict[str, Any]:
     thing = _thing(call, kind, arn.rsplit("/", 1)[-1])
     if thing is None or kind not in ("role", "user"):
         return {}
-    tagger = iam_backends[call.account][PARTITION].tagger
+    tagger = iam_backends[call.account][call.partition].tagger
     found = thing.tags if kind == "role" else tagger.list_tags_for_resource(arn)["Tags"]
     return {
         f"{service}:ResourceTag/{tag['Key']}": tag["Value"]
@@ -191,7 +191,7 @@ def _tags(form: Mapping[str, str]) -> list[dict[str, str]]:
     return list(tags.values())
 
 
-def _of_s3(request: Request) -> Iterator[tuple[str, Resource]]:
+def _of_s3(request: Request, partition: str) -> Iterator[tuple[str, Resource]]:
     host = urlsplit(f"//{request.header('Host')}").hostname or ""
     if host != "localhost" and not _is_address(host):
         raise EC2Error(
@@ -210,13 +210,13 @@ def _of_s3(request: Request) -> Iterator[tuple[str, Resource]]:
         raise EC2Error("AccessDenied", "The lab knows no policies for this; the account's key may.")
     names = _deleted(request) if (kind, action) == ("bucket", "DeleteObject") else [name]
     for each in names:
-        arn = f"arn:aws:s3:::{bucket}/{each}" if each else f"arn:aws:s3:::{bucket}"
+        arn = f"arn:{partition}:s3:::{bucket}/{each}" if each else f"arn:{partition}:s3:::{bucket}"
         yield f"s3:{action}", Resource("object" if each else "bucket", arn, {})
         if request.header("x-amz-acl") and action == "PutObject":
             yield "s3:PutObjectAcl", Resource("object", arn, {})
     source = request.header("X-Amz-Copy-Source")
     if source is not None:
-        arn = f"arn:aws:s3:::{unquote(source).partition('?')[0].lstrip('/')}"
+        arn = f"arn:{partition}:s3:::{unquote(source).partition('?')[0].lstrip('/')}"
         yield "s3:GetObject", Resource("object", arn, {})
 
 

@@ -75,7 +75,7 @@ def caller_of(call: Call, signer: Signer) -> Caller | None:
     Raises UnauthorizedOperation when the lab cannot evaluate one of them.
     """
     try:
-        return caller(call.account, signer.access_key, signer.session_token)
+        return caller(call.account, call.partition, signer.access_key, signer.session_token)
     except Malformed as error:
         raise EC2Error(
             "UnauthorizedOperation", f"The lab cannot evaluate the caller's policy: {error}"

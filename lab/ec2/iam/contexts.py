@@ -90,7 +90,7 @@ def _text(value: Any) -> str:
 def arn(call: Call, kind: str, id: str) -> str:
     """Return a resource's ARN; snapshots and images name no account."""
     account = "" if kind in ("snapshot", "image") else call.account
-    return f"arn:aws:ec2:{call.region}:{account}:{kind}/{id}"
+    return f"arn:{call.partition}:ec2:{call.region}:{account}:{kind}/{id}"
 
 
 def existing(call: Call, kind: str, id: str) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _instance_to_be(call: Call) -> dict[str, Any]:
             "MarketType", "on-demand"
         ),
         "ec2:InstanceProfile": profile.get("Arn")
-        or (f"arn:aws:iam::{call.account}:instance-profile/{name}" if name else None),
+        or (f"arn:{call.partition}:iam::{call.account}:instance-profile/{name}" if name else None),
         "ec2:InstanceType": params.get("InstanceType", "m1.small"),
         "ec2:MetadataHttpEndpoint": metadata.get("HttpEndpoint"),
         "ec2:MetadataHttpPutResponseHopLimit": metadata.get("HttpPutResponseHopLimit"),
