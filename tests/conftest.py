@@ -35,6 +35,8 @@ settings.load_profile("any machine")
 TESTS = Path(__file__).parent
 SYSTEM_TESTS = TESTS / "system"
 LONG = (SYSTEM_TESTS, TESTS / "bench", TESTS / "chaos")
+#: What ends a test of whole processes that hangs; pyproject.toml has the others'.
+WHOLE_SECONDS = 1800
 NO_SKIP = "FEDIMG_NO_SKIP" in os.environ or os.environ.get("CI") == "true"
 
 
@@ -105,9 +107,15 @@ STARTED = Started()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what starts processes, before anything is chosen by marks."""
+    """Mark what starts processes, before anything is chosen by marks.
+
+    A test of whole processes has several waits of four minutes, and so more time than the others.
+    """
     if _starts_processes(item):
         item.add_marker("process")
+    whole = any(item.path.is_relative_to(folder) for folder in LONG)
+    if whole and item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(WHOLE_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)

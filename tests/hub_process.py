@@ -46,7 +46,12 @@ class HubProcess:
     def start_running(self) -> subprocess.Popen[bytes]:
         """Start the hub, and wait until its reactor runs and it handles signals."""
         process = self.start()
-        wait_until(lambda: "Running the MokshaHub reactor" in self.log, START_SECONDS)
+
+        def runs() -> bool:
+            assert process.poll() is None, f"the hub has ended:\n{self.log}"
+            return "Running the MokshaHub reactor" in self.log
+
+        wait_until(runs, START_SECONDS)
         return process
 
     def start_listening(self, publish: Callable[[], object]) -> subprocess.Popen[bytes]:

@@ -17,7 +17,7 @@ from lab.site import Site
 from tests.chaos.account import Verdict, amis_of, judge, kinds
 from tests.chaos.builds import Builds
 from tests.chaos.campaign import REGIONS, TYPES
-from tests.system.deployment import Deployment, impatient
+from tests.system.deployment import Deployment, unhurried
 
 #: Short, so that frozen workers lose their jobs often.
 LEASE_SECONDS = 4.0
@@ -140,7 +140,7 @@ def run(state: Path, database: str, *, seed: int, strikes: int, workers: int = 3
 
     def configure(settings: str) -> str:
         lease = f"[worker]\nlease_seconds = {LEASE_SECONDS}\n"
-        settings = impatient(settings).replace("[worker]\n", lease)
+        settings = unhurried(settings).replace("[worker]\n", lease)
         return f"{settings}\n[ec2.amis]\ntypes = {TYPES}\n"
 
     began = time.monotonic()

@@ -262,6 +262,7 @@ def test_a_security_group_that_does_not_admit_leaves_no_answer(site: Site, boote
     assert site.login(booted.launch)("id -un").output == "fedora\n"
 
 
+@pytest.mark.long
 def test_is_silent_until_it_has_a_network_and_a_reboot_or_stop_keeps_disks_and_host_key(
     site: Site,
 ) -> None:

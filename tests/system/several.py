@@ -11,7 +11,7 @@ from fedimg.worker.lease import living
 from fedimg.worker.registry import RegisteredWorker, Registry
 from lab.site import Site
 from tests.system.builds import said
-from tests.system.deployment import AMIS, REGIONS, Deployment, impatient
+from tests.system.deployment import AMIS, REGIONS, Deployment, unhurried
 
 NAMES = ("one", "two", "three")
 #: Short, so that a frozen worker is missed soon; long enough for a busy machine.
@@ -19,7 +19,7 @@ LEASE = 6
 
 
 def several(settings: str) -> str:
-    return impatient(settings).replace("[worker]\n", f"[worker]\nlease_seconds = {LEASE}\n")
+    return unhurried(settings).replace("[worker]\n", f"[worker]\nlease_seconds = {LEASE}\n")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from tests.plans import ask, follow
 from tests.system.builds import announce_build, said
-from tests.system.deployment import AMIS, Deployment, deployed, impatient
+from tests.system.deployment import AMIS, Deployment, deployed, unhurried
 
 NEW = "eu-west-1"
 BEFORE = {region: count for region, count in AMIS.items() if region != NEW}
@@ -22,7 +22,7 @@ BEFORE = {region: count for region, count in AMIS.items() if region != NEW}
 def everywhere(settings: str) -> str:
     """Publish in every region that the account has enabled, and try again soon."""
     limits = "[ec2.limits]\nsettle = 3\nretry_after = 1\n"
-    settings = impatient(settings).replace("[ec2.limits]\n", limits)
+    settings = unhurried(settings).replace("[ec2.limits]\n", limits)
     return re.sub(r"(?m)^regions = .*\n", "", settings)
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from fedimg.store.heartbeats import SILENT_SECONDS
 from tests.system.builds import announce_build
-from tests.system.deployment import BIN, Deployment, deployed, impatient
+from tests.system.deployment import BIN, Deployment, deployed, unhurried
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = ROOT / "docs/alerts.rules.yml"
@@ -133,7 +133,7 @@ def test_alert_fires_when_the_worker_is_stopped_and_ends_when_it_is_back(tmp_pat
     address = f"127.0.0.1:{free_port()}"
 
     def configure(settings: str) -> str:
-        return f'{impatient(settings)}\n[web]\noperations = "{address}"\ncatalogue = ""\n'
+        return f'{unhurried(settings)}\n[web]\noperations = "{address}"\ncatalogue = ""\n'
 
     with deployed(tmp_path / "site", regions=("us-east-1",), configure=configure) as deployment:
         deployment.start("web", str(BIN / "fedimg"), "web")

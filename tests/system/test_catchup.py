@@ -207,6 +207,7 @@ def test_worker_killed_during_catch_up_misses_nothing(tmp_path: Path) -> None:
             assert [row.job for row in deployment.jobs()] == [job]
 
 
+@pytest.mark.long
 def test_announced_and_found_at_once_is_one_job(deployment: Deployment) -> None:
     koji, bus = deployment.site.koji, deployment.site.bus
     configure(deployment, "[ec2]\n", "[catch_up]\ninterval = 0.1\n\n[ec2]\n")
@@ -225,6 +226,7 @@ def test_announced_and_found_at_once_is_one_job(deployment: Deployment) -> None:
     assert len(started) == 1
 
 
+@pytest.mark.long
 def test_replay_queues_missed_entries(deployment: Deployment) -> None:
     koji = deployment.site.koji
     entry, job = built(deployment, "old")

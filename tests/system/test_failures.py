@@ -13,13 +13,13 @@ import pytest
 
 from tests.plans import follow, refusing
 from tests.system.builds import IMAGE, NAME, RELEASE, VERSION, said
-from tests.system.deployment import AMIS, Deployment, deployed
+from tests.system.deployment import AMIS, Deployment, deployed, impatient
 
 
 @pytest.fixture(scope="module")
 def barren(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Run one site for all whose job fails, and leaves an empty account for the next one."""
-    with deployed(tmp_path_factory.mktemp("barren") / "site") as running:
+    with deployed(tmp_path_factory.mktemp("barren") / "site", configure=impatient) as running:
         yield running
 
 
@@ -109,7 +109,7 @@ def test_file_with_another_checksum_is_refused(barren: Deployment) -> None:
     def exchange(served: Path) -> None:
         size = served.stat().st_size
         # A sound image of the same size, by the padding that .xz allows: the checksum alone tells.
-        other = barren.image("other", random_mib=7).read_bytes()
+        other = barren.image("other", random_mib=0).read_bytes()
         served.chmod(0o644)
         served.write_bytes(other.ljust(size, b"\0"))
 
@@ -134,13 +134,15 @@ def test_image_that_does_not_boot_is_never_public(barren: Deployment) -> None:
     assert job.said(barren, "image.publish") == []
 
 
-def test_image_that_boots_as_hvm_alone_becomes_hvm_amis_alone(deployment: Deployment) -> None:
-    job = announce(deployment, menu_lst=False)
-    assert job.row["state"] == "complete"
-    deployment.nothing_but_published(dict.fromkeys(AMIS, 2))
-    assert {ami["virt_type"] for ami in deployment.fedimg("amis")} == {"hvm"}
-    deployment.heard.wait_for("image.publish", 240, count=6)
-    verdicts = {(m["extra"]["virt_type"], m["status"]) for m in job.said(deployment, "image.test")}
+def test_image_that_boots_as_hvm_alone_becomes_hvm_amis_alone(tmp_path: Path) -> None:
+    with deployed(tmp_path / "site", configure=impatient) as deployment:
+        job = announce(deployment, menu_lst=False)
+        assert job.row["state"] == "complete"
+        deployment.nothing_but_published(dict.fromkeys(AMIS, 2))
+        assert {ami["virt_type"] for ami in deployment.fedimg("amis")} == {"hvm"}
+        deployment.heard.wait_for("image.publish", 240, count=6)
+        tested = job.said(deployment, "image.test")
+    verdicts = {(message["extra"]["virt_type"], message["status"]) for message in tested}
     assert ("paravirtual", "failed") in verdicts
     assert ("hvm", "completed") in verdicts
 

@@ -25,7 +25,7 @@ from lab.bus import PUNGI
 from lab.certificates import Authority
 from lab.koji.composes import LOCATION, add_compose, compose_message
 from lab.site import Site
-from tests.system.deployment import Deployment, impatient
+from tests.system.deployment import Deployment, unhurried
 
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "43", "20261127.0"
 IMAGE = f"{NAME}-{VERSION}-{RELEASE}.x86_64"
@@ -67,7 +67,7 @@ def deployed(
             places = (
                 f'{announcing}[composes]\nlocations = ["{site.koji.top_url}/{LOCATION}"]\n\n[koji]'
             )
-            return f"bus = {bus}\n{impatient(text).replace('[koji]', places, 1)}"
+            return f"bus = {bus}\n{unhurried(text).replace('[koji]', places, 1)}"
 
         deployment = Deployment(site, heard, change)
         callback = "fedimg.callback:Callback"
@@ -215,6 +215,7 @@ def checked(deployment: Deployment) -> tuple[str, str]:
     return row["status"], next((words for words in known if words in row["text"]), row["text"])
 
 
+@pytest.mark.long
 def test_compose_that_nobody_announced_is_published(broker: Broker, tmp_path: Path) -> None:
     with deployed(tmp_path / "site", broker) as deployment:
         deployment.stop("worker")
@@ -400,6 +401,7 @@ def test_database_that_is_locked_and_consumer_that_is_killed_lose_no_announcemen
         deployment.until(lambda: broker.waiting(QUEUE) == 0 or None, "the queue empty")
 
 
+@pytest.mark.long
 def test_invalid_messages_are_dropped_and_the_consumer_goes_on(
     broker: Broker, tmp_path: Path
 ) -> None:

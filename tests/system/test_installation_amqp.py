@@ -15,7 +15,7 @@ from fedora_messaging.message import get_message
 
 from lab.broker import Broker, NoBroker
 from lab.site import Site
-from tests.system.deployment import Deployment, impatient
+from tests.system.deployment import Deployment, unhurried
 
 ROOT = Path(__file__).parent.parent.parent
 NAME, VERSION, RELEASE = "Fedora-Cloud-Base", "43", "20261127.0"
@@ -82,7 +82,7 @@ def test_site_without_fedmsg_hears_publishes_and_announces(programs: Path, tmp_p
     try:
         with Site(tmp_path / "site", regions=("us-east-1",)) as site, site.bus.listen() as heard:
             deployment = Deployment(
-                site, heard, lambda text: f'bus = "fedora-messaging"\n{impatient(text)}'
+                site, heard, lambda text: f'bus = "fedora-messaging"\n{unhurried(text)}'
             )
             conf = broker.configuration("fedimg", [BUILD], "fedimg.callback:Callback", "")
             deployment.environment["FEDORA_MESSAGING_CONF"] = str(conf)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.plans import follow, struck
 from tests.system.builds import announce_build
-from tests.system.deployment import deployed, impatient
+from tests.system.deployment import deployed, unhurried
 
 PLAN = Path(__file__).parents[1] / "corpus" / "faults" / "passing-refusals.toml"
 FAULTS: list[dict[str, Any]] = tomllib.loads(PLAN.read_text())["faults"]
@@ -28,14 +28,14 @@ REGIONS = ("us-east-1", "us-east-2")
 def test_each_job_completes_though_ec2_refuses_a_call_once(tmp_path: Path, write_via: str) -> None:
     def configured(settings: str) -> str:
         limits = "[ec2.limits]\nsettle = 5\nretry_after = 1\n"
-        settings = impatient(settings).replace("[ec2.limits]\n", limits)
+        settings = unhurried(settings).replace("[ec2.limits]\n", limits)
         return settings.replace("[ec2]\n", f'[ec2]\nwrite_via = "{write_via}"\n')
 
     faults = BY_UTILITY if write_via == "utility" else [f for f in FAULTS if f not in BY_UTILITY]
     with deployed(tmp_path / "site", configure=configured, regions=REGIONS) as deployment:
         for number, fault in enumerate(faults, 1):
             follow(deployment.site.ec2, [fault])
-            announce_build(deployment, image={"random_mib": number}, release=f"{number}.1")
+            announce_build(deployment, image={"seed": number}, release=f"{number}.1")
 
             def complete(number: int = number) -> bool | None:
                 states = [job.state for job in deployment.jobs()]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.plans import ask
 from tests.system.builds import announce_build
-from tests.system.deployment import AMIS, Deployment, deployed, impatient
+from tests.system.deployment import AMIS, Deployment, deployed, unhurried
 
 FULL = "eu-west-1"
 
@@ -18,7 +18,7 @@ FULL = "eu-west-1"
 def often(settings: str) -> str:
     """Look for room every second, and work on one job at a time."""
     limits = "jobs = 1\nsettle = 3\nretry_after = 1\n"
-    return impatient(settings).replace("[ec2.limits]\n", f"[ec2.limits]\n{limits}")
+    return unhurried(settings).replace("[ec2.limits]\n", f"[ec2.limits]\n{limits}")
 
 
 def made(deployment: Deployment, job: str, page: str = "ledger/live") -> list[dict[str, Any]]:
@@ -55,6 +55,7 @@ def site(tmp_path: Path) -> Iterator[tuple[Deployment, str]]:
         yield deployment, job
 
 
+@pytest.mark.long
 def test_what_is_copied_is_kept_and_the_job_goes_on_by_itself_when_there_is_room(
     site: tuple[Deployment, str],
 ) -> None:

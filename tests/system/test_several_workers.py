@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tests.postgresql import PostgreSQL
 from tests.system.builds import announce_build
@@ -33,6 +34,7 @@ def test_frozen_workers_job_is_finished_by_another_and_it_ends_when_it_thaws(
         all_well(deployment)
 
 
+@pytest.mark.long
 def test_job_cancelled_anywhere_is_broken_off_where_it_runs(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
@@ -46,6 +48,7 @@ def test_job_cancelled_anywhere_is_broken_off_where_it_runs(
         assert all(not member.jobs for member in alive(deployment))
 
 
+@pytest.mark.long
 def test_drained_worker_ends_behind_its_job_and_takes_no_other(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
@@ -63,6 +66,7 @@ def test_drained_worker_ends_behind_its_job_and_takes_no_other(
         deployment.fedimg("drain", row["worker"], status=3)
 
 
+@pytest.mark.long
 def test_workers_come_back_when_postgresql_does(tmp_path: Path, postgresql: PostgreSQL) -> None:
     with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
         announce_build(deployment, image={"size_mib": 256, "random_mib": 32})
