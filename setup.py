@@ -72,7 +72,6 @@ EXTRAS = {
     "test": [
         "pytest>=9.2.0,<10",
         "pytest-cov>=7.1.0,<8",
-        "pytest-rerunfailures>=16.7,<17",
         "pytest-timeout>=2.4.0,<3",
         "pytest-xdist>=3.8.0,<4",
         "hypothesis>=6.170.15,<7",
