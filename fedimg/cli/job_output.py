@@ -14,7 +14,7 @@ from rich.text import Text
 from fedimg.cli.output import Answer, ago, table_of, when
 from fedimg.progress import AWAY, FAILED_FOR_GOOD, NO_ROOM, PUBLIC, CheckState
 from fedimg.records import as_record
-from fedimg.store.rows import ENDED, waits_for
+from fedimg.store.rows import CLEANING, ENDED, waits_for
 
 if TYPE_CHECKING:
     from fedimg.store.rows import BootTestRow, JobRow, RegionRow
@@ -135,14 +135,16 @@ def _reason(row: JobRow) -> str:
 
 
 def _needs_person(row: JobRow) -> str:
-    """Return in which regions an ended job fails until a person acts, and how; else empty."""
+    """Return where an ended job is not completed until a person acts, and how; else empty."""
     final = [region.region for region in row.regions if region.step == FAILED_FOR_GOOD]
-    if not final or row.state not in ENDED:
+    if row.state not in ENDED or row.step == CLEANING:
         return ""
-    return (
-        f"not retried because of {', '.join(final)}: correct the cause, then 'fedimg retry "
-        f"{row.job}'"
-    )
+    then = f"correct the cause, then 'fedimg retry {row.job}'"
+    if final:
+        return f"not retried because of {', '.join(final)}: {then}"
+    if row.state == "incomplete" and row.next is None:
+        return f"not retried by itself: {then}"
+    return ""
 
 
 def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:

@@ -172,6 +172,14 @@ def test_ended_job_is_not_cancelled(run: Run, store: Store, x86_job: str) -> Non
     assert run("cancel", x86_job).exit_code == 5
 
 
+def test_status_tells_that_an_incomplete_job_is_not_retried(
+    run: Run, store: Store, x86_job: str
+) -> None:
+    finish(store, x86_job, "incomplete", "us-east-1: PV does not boot")
+    said = " ".join(run("status", x86_job).stdout.split())
+    assert f"not retried by itself: correct the cause, then 'fedimg retry {x86_job}'" in said
+
+
 def test_status_tells_what_a_person_has_to_do_where_a_region_failed_for_good(
     run: Run, store: Store, x86_job: str
 ) -> None:
