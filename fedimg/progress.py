@@ -112,8 +112,8 @@ class Observer(Protocol):
     def unpublished(self, region: str, ids: Collection[str]) -> None:
         """Note that AMIs and a snapshot of a region did not become public after all."""
 
-    def published(self, ami: AMI) -> None:
-        """Note that an AMI and its snapshot are public."""
+    def published(self, ami: AMI) -> bool:
+        """Note that an AMI and its snapshot are public; return False if it must not be."""
 
     def progress(
         self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0

@@ -6,7 +6,7 @@ clean-up honours either mark, and removes nothing that anybody may have launched
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from fedimg.aws.client.errors import FAILURES, passing
 from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
+from fedimg.aws.permissions import hide_ami
 from fedimg.aws.tags import NEVER, PUBLISHED, as_tags
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI
@@ -29,14 +30,18 @@ class Publications(Protocol):
     def publishing(self, region: str, ids: Collection[str]) -> Collection[str]:
         """Record that AMIs and a snapshot of a region are about to become public.
 
-        Return the ids that were not recorded before.
+        Return the ids that were not recorded before. Raises EC2ServiceException if a person or a
+        rule took one of them out of others' reach.
         """
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
         """Record that these have never become public after all."""
 
-    def published(self, ami: AMI) -> None:
-        """Record that an AMI and its snapshot are public."""
+    def published(self, ami: AMI) -> bool:
+        """Record that an AMI and its snapshot are public.
+
+        Return False if a person or a rule took it out of others' reach meanwhile.
+        """
 
 
 def publish_all(
@@ -61,12 +66,19 @@ def publish_all(
 
     def publish(ami: AMI) -> None:
         try:
-            publish_ami(ec2, waiter, ami)
+            # Before each try, as EC2 may have kept this step waiting for long.
+            publish_ami(ec2, waiter, ami, lambda: observer.publishing(region, [ami.id]))
         except Exception as error:
             if _surely_refused(error):
                 refused.add(ami.id)
             raise
-        observer.published(ami)
+        if not observer.published(ami):
+            hide_ami(ec2, waiter, ami.id)
+            raise EC2ServiceException(
+                f"AMI {ami.id} was taken out of others' reach while it became public: it is "
+                "private again",
+                region=region,
+            )
 
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -107,14 +119,19 @@ def publish_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
     )
 
 
-def publish_ami(ec2: EC2Client, waiter: Waiter, ami: AMI) -> None:
-    """Let everybody launch an AMI; doing so twice is no error."""
-    waiter.settled(
-        lambda: ec2.modify_image_attribute(
-            ImageId=ami.id,
-            LaunchPermission={"Add": [{"Group": "all"}]},
-        )
-    )
+def publish_ami(
+    ec2: EC2Client, waiter: Waiter, ami: AMI, check: Callable[[], object] = lambda: None
+) -> None:
+    """Let everybody launch an AMI; doing so twice is no error, and EC2 refuses a disabled one.
+
+    `check` is called before each try, and raises if the AMI must not become public any more.
+    """
+
+    def share() -> None:
+        check()
+        ec2.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Add": [{"Group": "all"}]})
+
+    waiter.settled(share)
 
 
 def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], values: Mapping[str, str]) -> None:

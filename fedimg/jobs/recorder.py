@@ -15,14 +15,13 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.store import rows
+from fedimg.store.amis import OutOfReach
 from fedimg.store.store import Store
 from fedimg.store.twins import ImageWithdrawn
 from fedimg.untrusted.failures import of_endpoint
 
 #: How many lines of a test instance's output are logged; the message on the bus holds more.
 _LOGGED_LINES = 30
-#: The states of AMIs that a job may make public; those of a finished job are public again.
-_MAY_BECOME_PUBLIC = (rows.PRIVATE, rows.PUBLIC, rows.RESTORING)
 
 _log = logging.getLogger(__name__)
 
@@ -122,17 +121,9 @@ class Recorder:
         Return the ids for which this was not recorded before. Raises EC2ServiceException if a
         person took one of the AMIs out of others' reach, or withdrew the image.
         """
-        for ami, state in sorted(self._store.states(region, ids).items()):
-            if state not in _MAY_BECOME_PUBLIC:
-                raise EC2ServiceException(
-                    f"AMI {ami} is recorded as {state}, so that fedimg does not publish it",
-                    image=self._image.name,
-                    region=region,
-                    step="publish",
-                )
         try:
             return self._store.offer(self._image.job, region, ids)
-        except ImageWithdrawn as error:
+        except (ImageWithdrawn, OutOfReach) as error:
             raise EC2ServiceException(
                 str(error), image=self._image.name, region=region, step="publish"
             ) from error
@@ -141,10 +132,15 @@ class Recorder:
         """Record that AMIs and a snapshot of a region did not become public."""
         self._store.unmark(region, ids)
 
-    def published(self, ami: AMI) -> None:
-        """Record and announce that an AMI and its snapshot are public."""
-        self._store.publish_ami(ami)
+    def published(self, ami: AMI) -> bool:
+        """Record and announce that an AMI and its snapshot are public.
+
+        Return False, and do neither, if somebody took it out of others' reach meanwhile.
+        """
+        if not self._store.publish_ami(ami):
+            return False
         self._announce(messages.PUBLISH, ami.id, messages.image_publish(self._image, ami))
+        return True
 
     def progress(
         self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0

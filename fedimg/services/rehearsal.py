@@ -208,7 +208,7 @@ class _Observer:
     def unpublished(self, region: str, ids: Collection[str]) -> None:
         """Do nothing: nothing was published."""
 
-    def published(self, ami: AMI) -> None:
+    def published(self, ami: AMI) -> bool:
         """Refuse: a rehearsal publishes nothing."""
         raise AssertionError("a rehearsal makes nothing public")
 

@@ -11,9 +11,24 @@ import sqlalchemy as sa
 from fedimg.images import AMI, Disk, RawImage
 from fedimg.records import as_record
 from fedimg.store.database import Database
-from fedimg.store.rows import DELETED, PRIVATE, PUBLIC, WITHDRAWING, WITHDRAWN, AMIRow
+from fedimg.store.rows import (
+    DELETED,
+    PRIVATE,
+    PUBLIC,
+    RESTORING,
+    WITHDRAWING,
+    WITHDRAWN,
+    AMIRow,
+)
 from fedimg.store.tables import amis, jobs, offered, withdrawals
 from fedimg.store.twins import TWINS, ImageWithdrawn
+
+#: The states of AMIs that a job may make public; those of a finished job are public again.
+_MAY_BECOME_PUBLIC = (PRIVATE, PUBLIC, RESTORING)
+
+
+class OutOfReach(Exception):
+    """A person or a rule took an AMI out of others' reach; the text says which state it has."""
 
 
 class AMIs(Database):
@@ -64,38 +79,54 @@ class AMIs(Database):
         )
         self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing())
 
-    def publish_ami(self, ami: AMI) -> None:
-        """Record that an AMI is public.
+    def publish_ami(self, ami: AMI) -> bool:
+        """Record that an AMI is public; return False if somebody took it out of others' reach.
 
-        Who could use it before an earlier withdrawal tells nothing any more.
+        Who could use it before an earlier withdrawal tells nothing any more. A withdrawal of the
+        last moment finds it public, and takes it along.
         """
-        kept = sa.case(
-            (amis.c.state.in_((WITHDRAWING, WITHDRAWN)), amis.c.permissions), else_=sa.null()
-        )
-        self.write(
-            sa.update(amis)
-            .where(amis.c.ami == ami.id, amis.c.region == ami.region)
-            .values(
-                public=True,
-                state=PUBLIC,
-                permissions=kept,
-                published_at=sa.func.coalesce(amis.c.published_at, time.time()),
+        withdrawn = amis.c.state.in_((WITHDRAWING, WITHDRAWN))
+        may = amis.c.state.is_(None) | amis.c.state.in_(_MAY_BECOME_PUBLIC) | withdrawn
+        its = (amis.c.ami == ami.id) & (amis.c.region == ami.region)
+        with self.engine.begin() as connection:
+            self.lock(connection, TWINS)
+            connection.execute(
+                sa.update(amis)
+                .where(its, may)
+                .values(
+                    public=True,
+                    state=PUBLIC,
+                    permissions=sa.case((withdrawn, amis.c.permissions), else_=sa.null()),
+                    published_at=sa.func.coalesce(amis.c.published_at, time.time()),
+                )
             )
-        )
+            state = connection.execute(sa.select(amis.c.state).where(its)).scalar()
+        return state in (None, PUBLIC)
 
     def offer(self, job: str, region: str, ids: Collection[str]) -> set[str]:
         """Record that AMIs and a snapshot of a job are about to become public.
 
         Return the ids that were not recorded as public or offered before. Raises ImageWithdrawn if
-        the job's image is withdrawn: a withdrawal that is recorded later takes them along.
+        the job's image is withdrawn, and OutOfReach if one of the AMIs may not become public: a
+        withdrawal that is recorded later takes them along.
         """
         new = set(ids) - self.ever_public(job)
         now = time.time()
         withdrawn = sa.select(withdrawals.c.job).where(
             withdrawals.c.job == job, withdrawals.c.restored_at.is_(None)
         )
+        taken = (
+            sa.select(amis.c.ami, amis.c.state)
+            .where(amis.c.region == region, amis.c.ami.in_(list(ids)))
+            .where(amis.c.state.not_in(_MAY_BECOME_PUBLIC))
+            .order_by(amis.c.ami)
+        )
         with self.engine.begin() as connection:
             self.lock(connection, TWINS)
+            if row := connection.execute(taken).first():
+                raise OutOfReach(
+                    f"AMI {row.ami} is recorded as {row.state}, so that fedimg does not publish it"
+                )
             if connection.execute(withdrawn).first():
                 raise ImageWithdrawn(
                     f"the image of job {job} is withdrawn: 'fedimg restore {job}' comes first"

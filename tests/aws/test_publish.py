@@ -72,6 +72,7 @@ class Noted:
 
     def published(self, ami):
         self.published_.append(ami)
+        return True
 
 
 def marks(origin, amis) -> set[str]:
@@ -293,3 +294,44 @@ def test_record_on_ec2_precedes_the_permission(origin, waiter, register):
         for id in (ami.id, ami.snapshot):
             assert {key: seen[id, key] for key in FACTS} == FACTS
             assert (id, tags.PUBLISHED) in seen
+
+
+def test_ami_that_somebody_takes_back_meanwhile_does_not_become_public(
+    origin, waiter, register, published
+):
+    """A step that EC2 kept waiting asks the record again before each try."""
+    ami = register(available=False)
+
+    class TakenBack(Noted):
+        def publishing(self, region, ids):
+            if list(ids) == [ami.id]:
+                raise EC2ServiceException("it is recorded as disabled")
+            return super().publishing(region, ids)
+
+    noted = TakenBack()
+    with pytest.raises(EC2ServiceException, match="recorded as disabled"):
+        publish.publish_all(origin, waiter, ami.snapshot, [ami], noted, FACTS)
+    assert not published(ami)[0]
+    assert noted.published_ == []
+
+
+def test_ami_that_is_taken_back_while_it_becomes_public_is_hidden_again(
+    origin, waiter, register, published
+):
+    ami = register()
+
+    class TakenBack(Noted):
+        def published(self, ami):
+            return False
+
+    with pytest.raises(EC2ServiceException, match="it is private again"):
+        publish.publish_all(origin, waiter, ami.snapshot, [ami], TakenBack(), FACTS)
+    assert not published(ami)[0]
+
+
+def test_disabled_ami_is_not_published(origin, waiter, register):
+    ami = register()
+    origin.disable_image(ImageId=ami.id)
+    refused(lambda: publish.publish_all(origin, waiter, ami.snapshot, [ami], Noted(), FACTS))
+    (image,) = origin.describe_images(ImageIds=[ami.id], IncludeDisabled=True)["Images"]
+    assert (image["Public"], image["State"]) == (False, "disabled")

@@ -8,13 +8,17 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import pytest
+import sqlalchemy as sa
+
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, Disk, RawImage, Virtualization
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.recorder import Recorder
 from fedimg.progress import CheckResult, CheckState, Observer
-from fedimg.store.rows import PRIVATE, PUBLIC, JobRow
+from fedimg.store.rows import DELETED, DISABLED, DISABLING, HIDDEN, PRIVATE, PUBLIC, JobRow
 from fedimg.store.store import Store
+from fedimg.store.tables import amis
 
 IMAGE = RawImage(
     "https://koji.test/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz",
@@ -99,6 +103,25 @@ def test_record_of_an_ami_tells_the_image_its_bytes_and_when_it_became_public(
     assert (row.state, row.source, row.build) == (PUBLIC, "build-5", IMAGE.build)
     assert Disk(row.disk_sha256 or "", row.disk_length or 0) == DISK == recorder.disk()
     assert before <= (row.published_at or 0) <= time.time()
+
+
+@pytest.mark.parametrize("state", [DISABLING, DISABLED, HIDDEN, DELETED])
+def test_ami_that_was_taken_out_of_reach_is_neither_offered_nor_recorded_as_public(
+    store: Store, state: str
+) -> None:
+    with closing(JobQueue(store)) as queue:
+        queue.submit(IMAGE)
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    recorder.registered(ORIGIN)
+    store.write(sa.update(amis).values(state=state))
+    before = outbox(store)
+    with pytest.raises(EC2ServiceException, match=f"is recorded as {state}"):
+        recorder.publishing("us-east-1", [ORIGIN.id])
+    # The call that makes it public may have been on its way.
+    assert not recorder.published(ORIGIN)
+    (row,) = store.all_amis()
+    assert (row.state, row.public, row.published_at) == (state, False, None)
+    assert outbox(store) == before
 
 
 def test_failed_boot_check_and_failed_job_are_announced(store: Store) -> None:

@@ -145,8 +145,9 @@ class Recorder:
     def unpublished(self, region: str, ids: Collection[str]) -> None:
         self._note(Told("unpublished", region, detail=" ".join(ids)))
 
-    def published(self, ami: AMI) -> None:
+    def published(self, ami: AMI) -> bool:
         self._note(Told("published", ami.region, ami))
+        return True
 
     def progress(
         self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0
