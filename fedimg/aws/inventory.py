@@ -71,6 +71,24 @@ def take(
     )
 
 
+def look(
+    ec2: EC2Client, region: str, *, amis: Collection[str], snapshots: Collection[str]
+) -> Inventory:
+    """Return the inventory of some AMIs and snapshots of a region alone, by their ids.
+
+    Block public access is not asked for. Raises botocore's errors.
+    """
+    images: dict[str, Mapping[str, Any]] = {}
+    for by_id in _by_id("image-id", amis):
+        images |= {str(image["ImageId"]): image for image in _images(ec2, by_id)}
+    held: dict[str, Mapping[str, Any]] = {}
+    public: set[str] = set()
+    for by_id in _by_id("snapshot-id", snapshots):
+        held |= {str(snapshot["SnapshotId"]): snapshot for snapshot in _snapshots(ec2, by_id)}
+        public |= {str(each["SnapshotId"]) for each in _snapshots(ec2, by_id, public=True)}
+    return Inventory(region, images, held, frozenset(public), UNBLOCKED, UNBLOCKED)
+
+
 def _slim(image: dict[str, Any], recorded: Collection[str]) -> dict[str, Any]:
     """Return an AMI as EC2 describes it; a recorded one without its texts."""
     if image["ImageId"] not in recorded:
@@ -78,17 +96,17 @@ def _slim(image: dict[str, Any], recorded: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in image.items() if key not in _TEXTS}
 
 
-def images(ec2: EC2Client, site: str, amis: Collection[str]) -> tuple[dict[str, Any], str]:
-    """Return the site's AMIs and some others of the account by id, as EC2 describes them.
+def image_pages(ec2: EC2Client, site: str, amis: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield the site's AMIs and some others of the account by id, as pages of EC2's answers.
 
-    The second value is the HTTP date of EC2's last answer. Raises botocore's errors.
+    A page of a thousand is some MiB in memory. Raises botocore's errors.
     """
-    pages = list(_image_pages(ec2, [{"Name": f"tag:{tags.SITE}", "Values": [site]}]))
-    tagged = {str(image["ImageId"]) for page in pages for image in page["Images"]}
-    for by_id in _by_id("image-id", set(amis) - tagged):
-        pages += _image_pages(ec2, by_id)
-    found = {str(image["ImageId"]): image for page in pages for image in page["Images"]}
-    return found, str(pages[-1]["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+    left = set(amis)
+    for page in _image_pages(ec2, [{"Name": f"tag:{tags.SITE}", "Values": [site]}]):
+        left -= {str(image["ImageId"]) for image in page["Images"]}
+        yield page
+    for by_id in _by_id("image-id", left):
+        yield from _image_pages(ec2, by_id)
 
 
 def _by_id(name: str, ids: Collection[str]) -> Iterator[Any]:

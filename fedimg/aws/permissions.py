@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fedimg.aws import tags
@@ -31,9 +31,14 @@ def volume_permissions(ec2: EC2Client, snapshot: str) -> list[dict[str, Any]]:
 
 def mark(ec2: EC2Client, waiter: Waiter, ids: Collection[str], value: str) -> None:
     """Tag AMIs and snapshots with a withdrawal's time, or with that of their restoration."""
-    waiter.settled(
-        lambda: ec2.create_tags(Resources=sorted(ids), Tags=tags.as_tags({tags.WITHDRAWN: value}))
-    )
+    set_tags(ec2, waiter, ids, {tags.WITHDRAWN: value})
+
+
+def set_tags(
+    ec2: EC2Client, waiter: Waiter, ids: Collection[str], values: Mapping[str, str]
+) -> None:
+    """Set tags of some AMIs and snapshots."""
+    waiter.settled(lambda: ec2.create_tags(Resources=sorted(ids), Tags=tags.as_tags(values)))
 
 
 def disable_ami(ec2: EC2Client, waiter: Waiter, ami: str) -> None:

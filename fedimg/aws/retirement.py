@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +21,8 @@ _log = logging.getLogger(__name__)
 #: DeregisterImage's code for a snapshot that another AMI uses.
 _SKIPPED = "skipped"
 _DELETED = "success"
+#: The kinds of resources that the Recycle Bin keeps.
+_AMI, _SNAPSHOT = "AMI", "snapshot"
 
 
 def deprecate(ec2: EC2Client, waiter: Waiter, ami: str, at: float, limit: float) -> float:
@@ -96,36 +100,55 @@ def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float)
     )
 
 
-def in_recycle_bin(ec2: EC2Client, clients: Clients, region: str, snapshot: str) -> str:
-    """Return until when and by which rules the Recycle Bin keeps a snapshot; empty if it does not.
+def in_recycle_bin(
+    ec2: EC2Client, clients: Clients, region: str, removed: Collection[str], snapshot: str
+) -> list[str]:
+    """Return which of some removed AMIs and their snapshot the Recycle Bin keeps, a text for each.
 
-    Where EC2 does not tell, the text is empty, too: the snapshot is out of use in any case.
+    Each tells until when, and by which rules. Where EC2 does not tell, there is none: what was
+    removed is out of use in any case.
     """
-    try:
-        kept: Any = ec2.list_snapshots_in_recycle_bin(SnapshotIds=[snapshot])["Snapshots"]
-    except FAILURES:
-        return ""
-    for each in kept:
-        until = each["RecycleBinExitTime"].astimezone(UTC)
-        rules = recycle_bin_rules(clients, region)
-        named = f", by {' or '.join(rules)}" if rules else ""
-        return f"the Recycle Bin keeps snapshot {snapshot} until {until:%Y-%m-%dT%H:%M:%SZ}{named}"
-    return ""
+    texts: list[str] = []
+    rules: list[str] | None = None
+    for what, id, until in _recycled(ec2, removed, snapshot):
+        if rules is None:
+            rules = recycle_bin_rules(clients, region)
+        named = [rule for rule in rules if rule.endswith(f" for {what}s")]
+        by = f", by {' or '.join(named)}" if named else ""
+        texts.append(f"the Recycle Bin keeps {what} {id} until {until:%Y-%m-%dT%H:%M:%SZ}{by}")
+    return texts
+
+
+def _recycled(
+    ec2: EC2Client, removed: Collection[str], snapshot: str
+) -> Iterator[tuple[str, str, datetime]]:
+    """Yield the kind, the id and the time of the end of what the Recycle Bin keeps of these."""
+    for ami in sorted(removed):
+        # Each by itself: one that is not in the bin may make EC2 refuse the whole question.
+        with suppress(*FAILURES):
+            images: Any = ec2.list_images_in_recycle_bin(ImageIds=[ami])
+            for each in images["Images"]:
+                yield _AMI, each["ImageId"], each["RecycleBinExitTime"].astimezone(UTC)
+    with suppress(*FAILURES):
+        snapshots: Any = ec2.list_snapshots_in_recycle_bin(SnapshotIds=[snapshot])
+        for each in snapshots["Snapshots"]:
+            yield _SNAPSHOT, each["SnapshotId"], each["RecycleBinExitTime"].astimezone(UTC)
 
 
 def recycle_bin_rules(clients: Clients, region: str) -> list[str]:
-    """Return, in words, the rules by which a region's Recycle Bin keeps deleted snapshots.
+    """Return, in words, the rules by which a region's Recycle Bin keeps AMIs and snapshots.
 
-    The list is empty where the account may not look.
+    Each text ends with "for AMIs" or "for snapshots". What the account may not look at has none.
     """
     if not clients.has_service("rbin", region):
         return []
-    try:
-        shown = clients.client("rbin", region).list_rules(ResourceType="EBS_SNAPSHOT")["Rules"]
-    except FAILURES:
-        return []
-    return [
-        f"rule {rule['Identifier']} ({rule['RetentionPeriod']['RetentionPeriodValue']} days"
-        + (f", {rule['Description']})" if rule.get("Description") else ")")
-        for rule in shown
-    ]
+    texts: list[str] = []
+    rbin = clients.client("rbin", region)
+    for resource_type, what in (("EC2_IMAGE", _AMI), ("EBS_SNAPSHOT", _SNAPSHOT)):
+        with suppress(*FAILURES):
+            for page in rbin.get_paginator("list_rules").paginate(ResourceType=resource_type):
+                for rule in page["Rules"]:
+                    days = rule["RetentionPeriod"]["RetentionPeriodValue"]
+                    why = f", {rule['Description']}" if rule.get("Description") else ""
+                    texts.append(f"rule {rule['Identifier']} ({days} days{why}) for {what}s")
+    return texts

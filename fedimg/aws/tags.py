@@ -28,9 +28,11 @@ CHECKSUM = "fedimg:checksum"
 SIZE = "fedimg:size"
 DISK = "fedimg:disk"
 TESTED = "fedimg:tested"
-#: The time of the withdrawal; set before the permission is removed. `restored` and a time after it.
+#: The time of the withdrawal; set before the permission is removed. `restored` and a time after it;
+#: `disabled` and a time before a rule of retention disables an AMI.
 WITHDRAWN = "fedimg:withdrawn"
 _RESTORED = "restored "
+_DISABLED = "disabled "
 
 # EC2's limit on the characters of a tag's value.
 _VALUE_LENGTH = 256
@@ -136,6 +138,20 @@ def withdrawn_at(values: Mapping[str, str]) -> tuple[float, bool] | None:
     value = values.get(WITHDRAWN, "")
     at = _seconds(value.removeprefix(_RESTORED))
     return None if at is None else (at, not value.startswith(_RESTORED))
+
+
+def disabled_at(values: Mapping[str, str]) -> float | None:
+    """Return when a rule disabled an AMI with these tags, in epoch seconds.
+
+    None if none did, or if the AMI was withdrawn or restored since.
+    """
+    value = values.get(WITHDRAWN, "")
+    return _seconds(value.removeprefix(_DISABLED)) if value.startswith(_DISABLED) else None
+
+
+def disabling(at: datetime) -> str:
+    """Return the tag's value of a disabling by a rule at a time."""
+    return f"{_DISABLED}{at.isoformat(timespec='seconds')}"
 
 
 def withdrawal(at: datetime, *, restored: bool) -> str:

@@ -94,7 +94,13 @@ def verification(
 def recovery(found: Search, jobs: Sequence[RecoveredJob], *, dry_run: bool) -> Answer:
     """Render what was found on EC2: a row for each region with unrecorded AMIs, by their state."""
     new = [row for job in jobs for row in job.amis]
-    shown = (ami_rows.PUBLIC, ami_rows.WITHDRAWN, ami_rows.WITHDRAWING, ami_rows.UNKNOWN)
+    shown = (
+        ami_rows.PUBLIC,
+        ami_rows.DISABLED,
+        ami_rows.WITHDRAWN,
+        ami_rows.WITHDRAWING,
+        ami_rows.UNKNOWN,
+    )
     counts = Counter((row.region, row.state) for row in new)
     snapshots = Counter(region for region, _ in {(row.region, row.snapshot) for row in new})
     lines = [

@@ -122,6 +122,6 @@ def _note_what_follows(call: Call, clients: Clients, going: list[Decision]) -> N
     for region in sorted({each.row.region for each in going if each.verdict is Verdict.DELETE}):
         for rule in retirement.recycle_bin_rules(clients, region):
             call.output.note(
-                f"the Recycle Bin of {region} keeps snapshots that its {rule} matches, at AWS's "
-                "price for storage"
+                f"the Recycle Bin of {region} keeps what its {rule} matches, at AWS's price for "
+                "storage"
             )

@@ -157,7 +157,7 @@ def accept(
         if found.other_deprecation:
             Prunings(store).accept_deprecation(row, found.deprecate_at, person(), reason)
         if found.state != row.state and not Withdrawals(store).accept(
-            row, found.state, person(), reason
+            row, found.state, person(), reason, published_at=found.published_at
         ):
             raise CommandRefused(
                 ExitCode.NOT_NOW,

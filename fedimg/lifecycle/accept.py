@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fedimg.aws import amis, permissions
+from fedimg.aws import amis, permissions, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
 from fedimg.lifecycle import comparison, repair
@@ -29,6 +29,7 @@ class Found:
     meaning: str
     other_deprecation: bool = False
     deprecate_at: float | None = None
+    published_at: float | None = None
 
 
 def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
@@ -52,6 +53,8 @@ def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
         )
     if image["Public"]:
         found = _public(row, job, amis.snapshots_of(image))
+        since = tags.published_at(tags.read(image.get("Tags")))
+        found = replace(found, published_at=since)
         if different := comparison.deprecation_difference(row, image):
             return _deprecated(row, found, different, comparison.chosen_deprecation(image))
         return found
@@ -72,7 +75,13 @@ def _deprecated(row: AMIRow, found: Found, different: str, at: float | None) -> 
         meaning = "it is recorded that neither a rule nor a person chose a time of deprecation"
     if found.state != row.state:
         meaning = f"{found.meaning}; {meaning}"
-    return Found(f"{found.shown}, and {different}", found.state, meaning, True, at)
+    return replace(
+        found,
+        shown=f"{found.shown}, and {different}",
+        meaning=meaning,
+        other_deprecation=True,
+        deprecate_at=at,
+    )
 
 
 def _public(row: AMIRow, job: JobRow | None, made_from: set[str]) -> Found:

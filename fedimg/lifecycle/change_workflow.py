@@ -25,7 +25,7 @@ from fedimg.steps import Steps
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import Withdrawals
+from fedimg.store.withdrawals import Change, Withdrawals
 
 _log = logging.getLogger(__name__)
 
@@ -89,18 +89,9 @@ class ChangeWorkflow:
         return ""
 
     def _postpone(self, what: str, job: str, region: str, at: float, problem: str) -> None:
-        found = [
-            change
-            for change in self._withdrawals.changes()
-            if (change.job, change.region, change.at) == (job, region, at)
-        ]
-        tries = found[0].tries + 1 if found else 1
-        limits = self._settings.ec2.limits
-        pause = Backoff(limits.wait_maximum, limits.retry_after).pause(tries)
-        self._withdrawals.postpone(job, region, at, problem, pause)
-        _log.warning(
-            "job %s: %s in %s failed, retries in %g s: %s", job, what, region, pause, problem
-        )
+        for change in self._withdrawals.changes():
+            if (change.what, change.job, change.region, change.at) == (what, job, region, at):
+                postpone(self._withdrawals, self._settings, change, problem)
 
     def _record_users(self, its_amis: Sequence[AMIRow], region: str) -> None:
         """Record who may use AMIs and snapshots, as disabling an AMI removes all permissions."""
@@ -164,6 +155,21 @@ class ChangeWorkflow:
 
     def _ec2(self, region: str) -> RetryingClient:
         return RetryingClient(self._clients, region, self._waiter(region))
+
+
+def postpone(withdrawals: Withdrawals, settings: Settings, change: Change, problem: str) -> None:
+    """Record that a change failed, log it, and let it be tried again after a pause."""
+    limits = settings.ec2.limits
+    pause = Backoff(limits.wait_maximum, limits.retry_after).pause(change.tries + 1)
+    withdrawals.postpone(change.job, change.region, change.at, problem, pause)
+    _log.warning(
+        "job %s: %s in %s failed, retries in %g s: %s",
+        change.job,
+        change.what,
+        change.region,
+        pause,
+        problem,
+    )
 
 
 def by_snapshot(found: Iterable[AMIRow]) -> dict[str, list[AMIRow]]:

@@ -48,6 +48,10 @@ class Kind(StrEnum):
     PARAMETER = "parameter"
 
 
+#: What a repair ends.
+_REPAIRED = (Kind.PRIVATE, Kind.PUBLIC, Kind.SNAPSHOT_PRIVATE, Kind.SNAPSHOT_PUBLIC)
+
+
 @dataclass(frozen=True)
 class Difference:
     """One difference; `id` is that of the AMI or snapshot, the parameter's or the region's name."""
@@ -61,12 +65,16 @@ class Difference:
 
 
 def compare(
-    recorded: Iterable[AMIRow], seen: Inventory, deprecating: Collection[tuple[str, str]] = ()
+    recorded: Iterable[AMIRow],
+    seen: Inventory,
+    deprecating: Collection[tuple[str, str]] = (),
+    repairing: Collection[tuple[str, str]] = (),
 ) -> list[Difference]:
     """Return the differences of some recorded AMIs of one region.
 
     The record has to be read before EC2, since an AMI is recorded as public after it became public.
-    `deprecating` are the jobs and regions in which the worker is giving EC2 a time of deprecation.
+    `deprecating` are the jobs and regions in which the worker is giving EC2 a time of deprecation,
+    `repairing` the regions and ids of what it is making as recorded.
     """
     recorded = list(recorded)
     # A snapshot stays public as long as one of its AMIs is.
@@ -77,12 +85,22 @@ def compare(
         for row in recorded
         for kind, id, text in _of_ami(row, seen, shared)
     ]
-    return [
-        replace(each, kind=Kind.PENDING, text="its deprecation is not finished")
-        if each.kind is Kind.DEPRECATION and (each.job, each.region) in deprecating
-        else each
-        for each in found
-    ]
+    return [_unless_pending(each, deprecating, repairing) for each in found]
+
+
+def _unless_pending(
+    difference: Difference,
+    deprecating: Collection[tuple[str, str]],
+    repairing: Collection[tuple[str, str]],
+) -> Difference:
+    """Return a difference as pending, if the worker is about to end it."""
+    region, kind = difference.region, difference.kind
+    if kind is Kind.DEPRECATION and (difference.job, region) in deprecating:
+        return replace(difference, kind=Kind.PENDING, text="its deprecation is not finished")
+    if kind in _REPAIRED and (region, difference.id) in repairing:
+        text = f"{difference.text}; its repair is not finished"
+        return replace(difference, kind=Kind.PENDING, text=text)
+    return difference
 
 
 def blocked(seen: Inventory) -> Iterator[Difference]:

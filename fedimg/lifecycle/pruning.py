@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from fedimg.aws import permissions, retirement
+from fedimg.aws import permissions, retirement, tags
 from fedimg.bus import messages
 from fedimg.lifecycle import observation
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
@@ -53,6 +54,7 @@ class Pruning(ChangeWorkflow):
         effects: list[tuple[str, Effect]] = [
             ("check", partial(self._check, DISABLE)),
             ("record", self._record_permissions),
+            ("mark", self._mark_disabled),
             ("disable", self._disable),
         ]
         self._carry_out(DISABLE, job, region, at, effects, partial(self._end, DISABLE))
@@ -114,6 +116,16 @@ class Pruning(ChangeWorkflow):
     def _record_permissions(self, job: str, region: str, at: float) -> None:
         self._record_users(self._rows(DISABLE, job, region), region)
 
+    def _mark_disabled(self, job: str, region: str, at: float) -> None:
+        """Tell by a tag that a rule disables the AMIs, should the database be lost."""
+        ec2, waiter = self._ec2(region), self._waiter(region)
+        its_amis = [row.ami for row in self._rows(DISABLE, job, region)]
+        # A person may have removed some.
+        if there := permissions.existing(ec2, its_amis):
+            permissions.mark(
+                ec2, waiter, list(there), tags.disabling(datetime.fromtimestamp(at, UTC))
+            )
+
     def _disable(self, job: str, region: str, at: float) -> None:
         self._hide_amis(self._rows(DISABLE, job, region), region)
 
@@ -140,17 +152,18 @@ class Pruning(ChangeWorkflow):
                 what=f"AMIs {', '.join(ids)} to be gone",
                 limit=limit,
             )
-            if others := retirement.amis_of(ec2, snapshot):
+            others = retirement.amis_of(ec2, snapshot)
+            if not others:
+                retirement.delete_snapshot(ec2, waiter, snapshot, limit)
+            for text in retirement.in_recycle_bin(ec2, self._clients, region, ids, snapshot):
+                _log.info("job %s in %s: %s", job, region, text)
+            if others:
                 _log.info(
                     "snapshot %s in %s stays, as AMIs %s are made from it",
                     snapshot,
                     region,
                     ", ".join(others),
                 )
-                continue
-            retirement.delete_snapshot(ec2, waiter, snapshot, limit)
-            if binned := retirement.in_recycle_bin(ec2, self._clients, region, snapshot):
-                _log.info("job %s in %s: %s", job, region, binned)
 
     def _end(self, what: str, job: str, region: str, at: float) -> None:
         """Announce and record that a change was made, unless a later command replaced it."""

@@ -1,7 +1,7 @@
 """Rebuild the record of jobs and AMIs from EC2's tags, after the database was lost.
 
-Only what is unrecorded is recorded. An AMI that is private, and that nobody withdrew, becomes
-`unknown`: nothing publishes or removes it before a person decides.
+Only what is unrecorded is recorded. An AMI that is private, and that nobody withdrew and no rule
+disabled, becomes `unknown`: nothing publishes or removes it before a person decides.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _USABLE = ("available", "disabled", "pending")
 _REGIONS_AT_ONCE = 10
 #: EC2 stores no more characters of a description.
 _DESCRIPTION_LENGTH = 255
+_DISABLED_BY_A_RULE = "disabled by a rule, before the database was rebuilt"
 _CHECKSUM = re.compile(r"(?:md5|sha1|sha256):[0-9a-f]+")
 
 
@@ -45,8 +46,9 @@ _CHECKSUM = re.compile(r"(?:md5|sha1|sha256):[0-9a-f]+")
 class Found:
     """An AMI as EC2 shows it, with what its tags and description tell; times in epoch seconds.
 
-    `row.state` is `public` or `unknown`. `marks` are the withdrawals and restorations that it and
-    its snapshot tell of; `snapshot_public` tells whether its snapshot is public.
+    `row.state` is `public`, `disabled` (by a rule) or `unknown`. `marks` are the withdrawals and
+    restorations that it and its snapshot tell of; `snapshot_public` tells whether its snapshot is
+    public.
     """
 
     row: AMIRow
@@ -242,6 +244,9 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
         attributes=as_record(amis.attributes(image, partition)),
         encrypted=encrypted,
     )
+    disabled = tags.disabled_at(values)
+    if disabled is not None and not public and image.get("State") == "disabled":
+        row = replace(row, state=rows.DISABLED, changed_at=disabled, reason=_DISABLED_BY_A_RULE)
     held = tags.read(seen.snapshots.get(snapshot, {}).get("Tags"))
     return Found(
         row,
@@ -353,8 +358,10 @@ def _withdraw(one: Found, withdrawn: float | None) -> AMIRow:
     """Return the row of an AMI with the state that the withdrawal of its job gives it."""
     if withdrawn is None:
         return one.row
-    if one.row.public or (one.marks and one.snapshot_public):
-        # The withdrawal has not come to its end here, or the region was away.
+    disabled = one.row.state == rows.DISABLED
+    if one.row.public or disabled or (one.marks and one.snapshot_public):
+        # The withdrawal has not come to its end here, or the region was away: otherwise the tag of
+        # one that a rule had disabled would tell of the withdrawal.
         return replace(one.row, state=rows.WITHDRAWING)
     if not one.marks:
         return one.row

@@ -1,4 +1,4 @@
-"""Decide what a repair does about differences, and do it.
+"""Decide what a repair does about differences; fedimg.lifecycle.repair_workflow does it.
 
 A repair makes public only AMIs of which the record says that their check passed, on the recorded
 snapshot. An AMI that a person may have made private on purpose is repaired only by its id.
@@ -7,31 +7,28 @@ snapshot. An AMI that a person may have made private on purpose is repaired only
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
-from fedimg.aws import permissions, publish, tags
-from fedimg.aws.client.clients import Clients
-from fedimg.aws.client.retrying import RetryingClient
-from fedimg.aws.client.waiter import Waiter
-from fedimg.config import Settings
-from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI
-from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle.comparison import Difference, Kind
-from fedimg.lifecycle.parameters import ParameterSetter
 from fedimg.store import rows
 from fedimg.store.parameters import Parameters
+from fedimg.store.repairs import Repairs
 from fedimg.store.rows import AMIRow, JobRow
 from fedimg.store.store import Store
+
+#: The kinds of actions; these words are recorded.
+PUBLISH_AMI, PUBLISH_SNAPSHOT = "publish AMI", "publish snapshot"
+HIDE_AMI, HIDE_SNAPSHOT = "hide AMI", "hide snapshot"
+SET_PARAMETER = "set parameter"
 
 
 @dataclass(frozen=True)
 class Action:
-    """One action of a repair: `publish AMI`, `publish snapshot`, `hide AMI` or `hide snapshot`.
+    """One action of a repair, of one of the kinds above.
 
-    Or `set parameter`, whose `id` is the parameter's name, and which is about no AMI's own `row`.
+    The `id` of a parameter is its name; it is about no AMI's own `row`.
     """
 
     what: str
@@ -95,7 +92,7 @@ def plan(
             ):
                 left.append(f"{each.id} in {each.region} stays private: {why}")
             else:
-                add("publish AMI", key, row)
+                add(PUBLISH_AMI, key, row)
         elif each.kind is Kind.SNAPSHOT_PRIVATE:
             visible = [
                 row
@@ -105,80 +102,37 @@ def plan(
             if visible and not not_to_publish(
                 visible[0], job(visible[0].job), hindered=False, named=True
             ):
-                add("publish snapshot", key, visible[0])
+                add(PUBLISH_SNAPSHOT, key, visible[0])
         elif each.kind is Kind.PUBLIC and by_ami[key].state != rows.DELETED:
             if undecided := _undecided([by_ami[key]], named):
                 left.append(f"{each.id} in {each.region} stays public: {undecided}")
             else:
-                add("hide AMI", key, by_ami[key])
+                add(HIDE_AMI, key, by_ami[key])
         elif each.kind is Kind.SNAPSHOT_PUBLIC:
             if undecided := _undecided(by_snapshot[key], named):
                 left.append(f"{each.id} in {each.region} stays public: {undecided}")
             else:
-                add("hide snapshot", key, by_snapshot[key][0])
+                add(HIDE_SNAPSHOT, key, by_snapshot[key][0])
         elif each.kind is Kind.PARAMETER and each.id != each.region:
-            add("set parameter", key, None)
+            add(SET_PARAMETER, key, None)
         else:
             left.append(f"{each.id} in {each.region}: {each.text}: only reported")
     return Plan(list(actions.values()), left)
 
 
-def carry_out(
-    actions: Iterable[Action],
-    store: Store,
-    clients: Clients,
-    waiter: Waiter,
-    settings: Settings,
-    done: Callable[[Action], None],
-) -> None:
-    """Carry out a repair's actions, in order; `done` is called after each.
+def ask(store: Store, actions: Iterable[Action], by: str) -> list[Action]:
+    """Ask the worker for some actions; return those that it will do.
 
-    Raises botocore's errors and EC2ServiceException at the first action that fails.
+    A job has one change of its AMIs in a region at a time: where it has another one, that one comes
+    first, and the action is not asked for.
     """
-    for action in actions:
-        ec2 = RetryingClient(clients, action.region, waiter)
-        if action.what == "publish snapshot":
-            publish.publish_snapshot(ec2, waiter, action.id)
-        elif action.what == "hide AMI":
-            permissions.hide_ami(ec2, waiter, action.id)
-        elif action.what == "hide snapshot":
-            permissions.hide_snapshot(ec2, waiter, action.id)
-        elif action.row is None:
-            _set_parameter(action, store, clients, waiter, settings)
-        else:
-            _publish(action.row, store, ec2, waiter, settings.ec2.origin)
-        done(action)
-
-
-def _set_parameter(
-    action: Action, store: Store, clients: Clients, waiter: Waiter, settings: Settings
-) -> None:
-    """Set a parameter as it is recorded; the worker goes on where SSM takes too long."""
-    place, parameters = (action.region, action.id), Parameters(store)
-    parameters.again([place])
-    setter = ParameterSetter(settings, store, clients, waiter.stop)
-
-    def right() -> bool | None:
-        found = (row for row in parameters.all(action.region) if row.name == action.id)
-        row = next(found, None)
-        if row is None or row.right or row.error:
-            return True
-        setter.bring([row])
-        return None
-
-    with suppress(EC2ServiceException):
-        waiter.until(
-            right, what=f"the parameter {action.id} to be right", limit=settings.ec2.limits.settle
-        )
-
-
-def _publish(row: AMIRow, store: Store, ec2: RetryingClient, waiter: Waiter, origin: str) -> None:
-    job = store.job(row.job)
-    if job is None:
-        raise AssertionError(f"the plan of a repair has the unknown job {row.job}")
-    recorder = Recorder(store, job.image, job.run, origin)
-    facts = tags.facts(job.image, recorder.disk(), origin)
-    publish.publish_all(ec2, waiter, row.snapshot, [ami_of(row)], recorder, facts)
+    actions = list(actions)
+    places = [(each.region, each.id) for each in actions if each.row is None]
+    if places:
+        Parameters(store).again(places)
+    wanted = [(each.what, each.id, each.region, each.row.job) for each in actions if each.row]
+    asked = Repairs(store).ask(wanted, by=by)
+    return [each for each in actions if each.row is None or (each.row.job, each.region) in asked]
 
 
 def ami_of(row: AMIRow) -> AMI:

@@ -21,6 +21,7 @@ from fedimg.lifecycle import comparison, parameter_comparison
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
+from fedimg.store.repairs import Repairs
 from fedimg.store.rows import DELETED, LIVE, AMIRow
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
@@ -76,6 +77,7 @@ def verify_regions(
             for change in Withdrawals(store).changes()
             if change.what == DEPRECATE
         }
+        repairing = Repairs(store).pending()
         # Read before EC2: an AMI is recorded as public only after it became public.
         recorded = store.all_amis(region)
         rows = [row for row in recorded if chosen is None or chosen(row)]
@@ -98,7 +100,7 @@ def verify_regions(
             if chosen is None:
                 verifications.record_failure(region, at, why)
             return RegionResult(region, len(compared), error=why)
-        differences = comparison.compare(compared, seen, deprecating)
+        differences = comparison.compare(compared, seen, deprecating, repairing)
         if chosen is None:
             differences += comparison.blocked(seen)
             # Of a job that began to wait for room, or continues after that, one of the two tells.

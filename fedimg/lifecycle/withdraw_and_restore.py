@@ -14,20 +14,20 @@ from fedimg.bus import messages
 from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.holds import Holds
-from fedimg.jobs.queue import ChangeTry, JobQueue
+from fedimg.jobs.queue import JobQueue
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
 from fedimg.lifecycle.repair import ami_of
 from fedimg.steps import Steps
 from fedimg.store import rows
 from fedimg.store.rows import CLEANING, LIVE, AMIRow
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import RESTORE, WITHDRAW, Change
+from fedimg.store.withdrawals import RESTORE, WITHDRAW
 
 _log = logging.getLogger(__name__)
 
 
 class WithdrawAndRestore(ChangeWorkflow):
-    """The workflows of withdrawals and restorations, and what queues changes of all kinds."""
+    """The workflows of withdrawals and restorations."""
 
     def __init__(
         self,
@@ -41,21 +41,6 @@ class WithdrawAndRestore(ChangeWorkflow):
         super().__init__(settings, store, clients, steps, stopping)
         self._queue = queue
         self._holds = Holds(store, stopping)
-
-    def begin_due(self) -> None:
-        """Queue the changes that are due, except in regions that are away."""
-        for change in self._withdrawals.due():
-            if not self._outages.away(change.region):
-                self._begin(change)
-
-    def _begin(self, change: Change) -> None:
-        state = self._queue.change(change.what, change.job, change.region, change.at, change.tries)
-        if state is ChangeTry.ENDED:
-            # Its error is in the log; the change itself is still to be made.
-            problem = "the worker failed at it; its log has the error"
-            self._postpone(change.what, change.job, change.region, change.at, problem)
-        elif state is ChangeTry.QUEUED:
-            self._withdrawals.queued(change)
 
     def withdraw(self, job: str, region: str, at: float) -> None:
         """Take a job's AMIs in a region out of others' reach."""

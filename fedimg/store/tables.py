@@ -200,6 +200,22 @@ prunings = sa.Table(
     sa.Column("ended", sa.Float),
     sa.Column("kept", Text),
 )
+#: The table of fedimg.store.repairs: what a person asked to be made as recorded.
+repairs = sa.Table(
+    "fedimg_repairs",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    # Such as "publish AMI", and the id of the AMI or snapshot.
+    sa.Column("what", sa.String, nullable=False),
+    sa.Column("resource", sa.String, nullable=False),
+    sa.Column("region", sa.String, nullable=False),
+    sa.Column("job", sa.String, nullable=False, index=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("by", Text, nullable=False),
+    # When it was done or given up; in the second case, why.
+    sa.Column("ended", sa.Float),
+    sa.Column("given_up", Text),
+)
 #: The table of fedimg.store.verifications.
 verified = sa.Table(
     "fedimg_verified",

@@ -13,14 +13,16 @@ import sqlalchemy as sa
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.tables import amis, changes, offered, withdrawals
+from fedimg.store.tables import amis, changes, offered, repairs, withdrawals
 from fedimg.store.twins import TWINS
 
 #: What a change does with the AMIs of a job in a region.
 WITHDRAW, RESTORE = "withdraw", "restore"
 #: … and by the rules of retention.
 DEPRECATE, DISABLE, DELETE = "deprecate", "disable", "delete"
-CHANGES = (WITHDRAW, RESTORE, DEPRECATE, DISABLE, DELETE)
+#: … and as a person asked after a comparison with EC2.
+REPAIR = "repair"
+CHANGES = (WITHDRAW, RESTORE, DEPRECATE, DISABLE, DELETE, REPAIR)
 #: The change that carries on with AMIs in a state, the most urgent first.
 _NEXT = {
     rows.WITHDRAWING: WITHDRAW,
@@ -152,7 +154,7 @@ class Withdrawals:
                 withdrawing = self._regions(connection, job, rows.WITHDRAWING)
                 disabling = self._regions(connection, job, rows.DISABLING)
                 goes_on = sa.or_(
-                    changes.c.what == DELETE,
+                    changes.c.what.in_((DELETE, REPAIR)),
                     (changes.c.what == WITHDRAW) & changes.c.region.in_(withdrawing),
                     (changes.c.what == DISABLE) & changes.c.region.in_(disabling),
                 )
@@ -232,7 +234,16 @@ class Withdrawals:
                 if region in self._regions(connection, job, state):
                     self._add_changes(connection, next_change, job, [region], time.time())
                     break
+            else:
+                self._go_on_with_repair(connection, job, region)
         return True
+
+    def _go_on_with_repair(self, connection: sa.Connection, job: str, region: str) -> None:
+        asked = sa.select(repairs.c.id).where(
+            repairs.c.job == job, repairs.c.region == region, repairs.c.ended.is_(None)
+        )
+        if connection.execute(asked).first():
+            self._add_changes(connection, REPAIR, job, [region], time.time())
 
     def not_restored(self, its_amis: Iterable[AMIRow], state: str) -> None:
         """Record that some AMIs cannot be restored: they stay withdrawn, or are withdrawn again."""
@@ -255,12 +266,27 @@ class Withdrawals:
             .values(permissions=dict(permissions))
         )
 
-    def accept(self, ami: AMIRow, state: str, by: str, reason: str) -> bool:
+    def accept(
+        self,
+        ami: AMIRow,
+        state: str,
+        by: str,
+        reason: str,
+        *,
+        published_at: float | None = None,
+    ) -> bool:
         """Record an AMI's state as a person made it on EC2; a clean-up never removes it.
 
-        Return False, and record nothing, if its recorded state is not that of `ami` any more.
+        `published_at` is since when a public AMI may have been public, in epoch seconds; None if
+        nothing tells, and it counts from now. Return False, and record nothing, if its recorded
+        state is not that of `ami` any more.
         """
         now = time.time()
+        values: dict[str, Any] = {}
+        if state == rows.PUBLIC:
+            # Who could use it before tells nothing any more.
+            values["permissions"] = sa.null()
+            values["published_at"] = sa.func.coalesce(amis.c.published_at, published_at or now)
         with self.locked() as connection:
             changed = connection.execute(
                 sa.update(amis)
@@ -269,8 +295,7 @@ class Withdrawals:
                 .values(
                     state=state,
                     public=state == rows.PUBLIC,
-                    # Recorded anew when it is withdrawn.
-                    **({"permissions": sa.null()} if state == rows.PUBLIC else {}),
+                    **values,
                     changed_by=by,
                     changed_at=now,
                     reason=reason,

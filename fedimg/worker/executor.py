@@ -28,9 +28,10 @@ from fedimg.jobs.queue import (
 )
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.lifecycle.pruning import Pruning
+from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.store.store import Store, StoreError
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
+from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, REPAIR, RESTORE, WITHDRAW
 from fedimg.worker.workflows import Workflows
 
 #: The version of the steps. A worker continues runs of its own version only, and refuses to start
@@ -59,6 +60,7 @@ def serve(
     workflows: Workflows,
     changes: WithdrawAndRestore,
     pruning: Pruning,
+    repairs: RepairWorkflow,
     jobs_at_once: int,
 ) -> None:
     """Start to run queued workflows, first those that an earlier worker of this name began.
@@ -74,6 +76,7 @@ def serve(
     _register(f"{CHANGE}{DEPRECATE}", pruning.deprecate)
     _register(f"{CHANGE}{DISABLE}", pruning.disable)
     _register(f"{CHANGE}{DELETE}", pruning.delete)
+    _register(f"{CHANGE}{REPAIR}", repairs.repair)
     _configure_queue_log()
     try:
         DBOS.launch()

@@ -20,7 +20,9 @@ from fedimg.config import Settings
 from fedimg.intake.image_selection import Sources
 from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.queue import JobQueue
+from fedimg.lifecycle.due_changes import DueChanges
 from fedimg.lifecycle.pruning import Pruning
+from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
@@ -117,9 +119,10 @@ class _Worker:
             DurableSteps(self._gate),
             self._workflows.stopping,
         )
-        self._pruning = Pruning(
-            settings, store, self._clients, DurableSteps(self._gate), self._workflows.stopping
-        )
+        shared = (settings, store, self._clients, DurableSteps(self._gate))
+        self._pruning = Pruning(*shared, self._workflows.stopping)
+        self._repairs = RepairWorkflow(*shared, self._workflows.stopping)
+        self._due_changes = DueChanges(settings, store, self._queue)
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
         self._relays = [
@@ -153,7 +156,13 @@ class _Worker:
         retrying.prepare(self._clients, expected)
         at_once = self._settings.ec2.limits.jobs
         executor.serve(
-            self._store, self._lease.name, self._workflows, self._changes, self._pruning, at_once
+            self._store,
+            self._lease.name,
+            self._workflows,
+            self._changes,
+            self._pruning,
+            self._repairs,
+            at_once,
         )
         for task in self._background:
             task.start()
@@ -215,7 +224,7 @@ class _Worker:
         self._lease.end_if_lost()
 
     def _begin_changes(self) -> float:
-        self._changes.begin_due()
+        self._due_changes.begin()
         return _CHANGES_SECONDS
 
     def _drain(self) -> None:

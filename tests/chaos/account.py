@@ -10,6 +10,7 @@ from typing import Any
 
 import boto3
 
+from fedimg.store.rows import AMIRow
 from lab import leaks
 from tests.plans import ask
 from tests.system.deployment import Deployment
@@ -41,6 +42,28 @@ def forgotten(deployment: Deployment) -> list[str]:
     """Return in words where EC2's ledger and the record of what is public contradict each other."""
     record = [asdict(row) for row in deployment.store().amis()]
     return leaks.forgotten(leaks.things(deployment.live()), record)
+
+
+def removed_but(deployment: Deployment, retired: Iterable[AMIRow]) -> list[str]:
+    """Return in words what is wrong about AMIs that the rules of retention have removed.
+
+    Nothing of them is left, and each was announced as deprecated, withdrawn and deleted, once.
+    """
+    retired = list(retired)
+    gone = {id for row in retired for id in (row.ami, row.snapshot)}
+    problems = [f"not removed: {row['id']}" for row in deployment.live() if row["id"] in gone]
+    # A message may be sent twice, with the same content.
+    heard = {
+        (one["topic"].partition(".fedimg.")[2], _text(one["msg"]))
+        for one in list(deployment.heard.messages)
+        if ".fedimg." in one["topic"]
+    }
+    said = Counter((topic, json.loads(text)["extra"].get("id")) for topic, text in heard)
+    for row in retired:
+        for topic in ("image.deprecate", "image.withdraw", "image.delete"):
+            if (times := said[topic, row.ami]) != 1:
+                problems.append(f"{topic} of {row.ami} was announced {times} times")
+    return problems
 
 
 def amis_of(deployment: Deployment) -> dict[str, list[dict[str, Any]]]:

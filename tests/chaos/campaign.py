@@ -12,14 +12,18 @@ import threading
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
+from fedimg.store.rows import AMIRow
+from fedimg.store.tables import amis
 from lab.site import Site
-from tests.chaos.account import Kind, Verdict, amis_of, forgotten, judge, kinds
+from tests.chaos.account import Kind, Verdict, amis_of, forgotten, judge, kinds, removed_but
 from tests.chaos.builds import Builds
 from tests.chaos.strikes import WORKFLOWS, Database, Strike, Striker
 from tests.plans import ask, follow
@@ -38,6 +42,19 @@ _INTAKE = "fedimg.intake"
 #: Steps of a withdrawal and of a restoration, which go on region by region.
 WITHDRAW_STEPS = ("record", "mark", "hide", "end")
 RESTORE_STEPS = ("enable", "mark", "share", "end")
+#: Those of the rules of retention, which take an image from public to gone.
+DEPRECATE_STEPS = ("check", "date", "end")
+DISABLE_STEPS = ("check", "record", "mark", "disable", "end")
+DELETE_STEPS = ("check", "remove", "end")
+RULES = """
+[[retention.rules]]
+deprecate_after = 10
+disable_after = 20
+delete_after = 40
+keep_newest = 0
+"""
+#: How old an image is made for each of them, in days.
+_AGES = {"deprecate": 15.0, "disable": 25.0, "delete": 60.0}
 
 
 @dataclass
@@ -88,8 +105,8 @@ class Campaign:
         self._deployment.start_hub()
         self._builds.announce()
         self._builds.until_all_ended()
-        (amis,) = amis_of(self._deployment).values()
-        self._planned = kinds(amis)
+        (made,) = amis_of(self._deployment).values()
+        self._planned = kinds(made)
         calls = ask(self._site.ec2, "calls")["EC2"]
         changing = [c for c in sorted(calls) if not c.startswith(("Describe", "Get"))]
         self._deployment.kill("worker")
@@ -194,9 +211,55 @@ class Campaign:
             )
             self.report.verdict.problems += forgotten(self._deployment)
 
+    def retire(self, lives: Iterable[Sequence[Strike]]) -> None:
+        """Let the rules of retention deprecate, disable and remove an image for each life.
+
+        A life has a strike at a step of each of these three, at which the worker is killed.
+        """
+        images = [name for name in sorted(self._builds.images)[1:] if self._all_are(name, "public")]
+        retired: list[AMIRow] = []
+        for name, strikes in zip(images, lives, strict=False):
+            its_amis = self._rows(name)
+            retired += its_amis
+            for what, strike in zip(_AGES, strikes, strict=True):
+                self._retire(name, what, strike)
+        self._deployment.until(
+            lambda: not self._deployment.store().unannounced(1) or None, "all to be announced"
+        )
+        # What was seen on the bus is heard by our own listener at its own pace.
+        time.sleep(1)
+        self.report.verdict.problems += removed_but(self._deployment, retired)
+
+    def _retire(self, name: str, what: str, strike: Strike) -> None:
+        self._deployment.kill("worker")
+        store, now = self._deployment.store(), time.time()
+        ages = {"published_at": now - _AGES[what] * 86400}
+        if what == "delete":
+            ages["changed_at"] = now - 30 * 86400
+        store.write(sa.update(amis).where(amis.c.image == name).values(**ages))
+        self._deployment.fedimg("prune", "--image", name, "--unlaunched", "--yes")
+        struck = self._striker.strike(
+            strike, self._deployment.start_worker, self._kill_worker, self._patience(feed=False)
+        )
+        (self.report.kills if struck else self.report.missed)[f"{what}: {strike}"] += 1
+        _say(f"{what} {name} {strike}: {struck}")
+        self._deployment.start_worker()
+        self._deployment.until(
+            lambda: self._is(name, what) or None, f"what the rules demand of {name}: {what}"
+        )
+        self.report.verdict.problems += forgotten(self._deployment)
+
+    def _is(self, name: str, what: str) -> bool:
+        rows = self._rows(name)
+        if what == "deprecate":
+            return all(row.deprecate_at is not None for row in rows)
+        return all(row.state == "disabled" for row in rows) if what == "disable" else not rows
+
+    def _rows(self, name: str) -> list[AMIRow]:
+        return [row for row in self._deployment.store().amis() if row.image == name]
+
     def _all_are(self, name: str, state: str) -> bool:
-        rows = [row for row in self._deployment.store().amis() if row.image == name]
-        return {row.state for row in rows} == {state}
+        return {row.state for row in self._rows(name)} == {state}
 
     def go_wrong(self, faults: Path) -> None:
         """From now on EC2 misbehaves as a plan of the lab says, too."""
@@ -228,7 +291,7 @@ def campaign(state: Path, seed: int, write_via: str) -> Iterator[Campaign]:
         site.environment["AWS_ENDPOINT_URL"] = proxy.url
         settings = site.fedimg_config.read_text()
         settings = settings.replace("[ec2]\n", f'[ec2]\nwrite_via = "{write_via}"\n')
-        site.fedimg_config.write_text(f"{settings}\n[ec2.amis]\ntypes = {TYPES}\n")
+        site.fedimg_config.write_text(f"{settings}\n[ec2.amis]\ntypes = {TYPES}\n{RULES}")
         with site.bus.listen() as heard:
             deployment = Deployment(site, heard)
             try:
@@ -270,8 +333,17 @@ def run(state: Path, orders: Orders) -> Report:
                 for step in steps
             ]
         )
+        one.retire(lives())
         one.report.seconds = time.monotonic() - started
         return one.report
+
+
+def lives() -> Iterator[Sequence[Strike]]:
+    """Yield for an image each the strikes of its end, until each step was struck both ways."""
+    stages = (DEPRECATE_STEPS, DISABLE_STEPS, DELETE_STEPS)
+    for kind in ("unrecorded", "recorded"):
+        for number in range(max(map(len, stages))):
+            yield [Strike(kind, f"{steps[number % len(steps)]}:*") for steps in stages]
 
 
 def _say(text: str) -> None:

@@ -27,6 +27,9 @@ TAKEN_BACK = [
     Strike("recorded", "record:*"),
 ]
 
+#: While an image is deprecated, disabled and removed.
+RETIRED = [Strike("unrecorded", f"{step}:*") for step in ("date", "disable", "remove")]
+
 
 # A minute alone, and one kill more costs seconds.
 @pytest.mark.long
@@ -38,10 +41,11 @@ def test_whatever_is_killed_nothing_is_lost_made_twice_or_left(tmp_path: Path) -
         chaos.kill_hub(1)
         chaos.end()
         chaos.take_back(TAKEN_BACK)
+        chaos.retire([RETIRED])
     report = chaos.report
     assert report.verdict.problems == []
     assert report.verdict.figures["jobs"] >= 4
     # Each came to where it was meant to.
     assert not report.missed
-    assert report.kills.total() == len(STRIKES) + len(TAKEN_BACK)
+    assert report.kills.total() == len(STRIKES) + len(TAKEN_BACK) + len(RETIRED)
     assert report.hub_kills.total() == 1

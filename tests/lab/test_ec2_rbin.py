@@ -68,6 +68,38 @@ def test_deleted_snapshot_stays_in_the_bin_if_a_rule_matches(ec2: Any) -> None:
     assert deleted_snapshot(ec2, "keep") not in kept(ec2)
 
 
+def test_deregistered_image_stays_in_the_bin_if_a_rule_of_images_matches(ec2: Any) -> None:
+    rbin, client = ec2.client("rbin"), ec2.client()
+    rules = {
+        each: rbin.create_rule(ResourceType=each, RetentionPeriod=PERIOD)["Identifier"]
+        for each in ("EC2_IMAGE", "EBS_SNAPSHOT")
+    }
+    for each, rule in rules.items():
+        (listed,) = rbin.list_rules(ResourceType=each)["Rules"]
+        assert listed["Identifier"] == rule
+    volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    snapshot = client.create_snapshot(VolumeId=volume)["SnapshotId"]
+    waiter = client.get_waiter("snapshot_completed")
+    waiter.config.delay = 0.05
+    waiter.wait(SnapshotIds=[snapshot])
+    image = client.register_image(
+        Name="recycled",
+        Architecture="x86_64",
+        VirtualizationType="hvm",
+        RootDeviceName="/dev/sda1",
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot}}],
+    )["ImageId"]
+    assert client.list_images_in_recycle_bin()["Images"] == []
+    client.deregister_image(ImageId=image)
+    (row,) = client.list_images_in_recycle_bin(ImageIds=[image])["Images"]
+    assert (row["ImageId"], row["Name"]) == (image, "recycled")
+    assert (row["RecycleBinExitTime"] - row["RecycleBinEnterTime"]).days == 7
+    assert client.describe_images(Owners=["self"])["Images"] == []
+    assert snapshot not in kept(ec2)
+    for rule in rules.values():
+        rbin.delete_rule(Identifier=rule)
+
+
 def test_rule_of_no_days_is_refused(ec2: Any) -> None:
     with pytest.raises(ClientError, match="ValidationException"):
         ec2.client("rbin").create_rule(

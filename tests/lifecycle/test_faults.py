@@ -1,28 +1,39 @@
 """The life of AMIs while EC2 throttles, loses its answers, and while the program is killed.
 
 Follows fedimg/lifecycle/withdraw_and_restore.py, fedimg/lifecycle/verify.py,
-fedimg/lifecycle/repair.py and fedimg/lifecycle/recover.py.
+fedimg/lifecycle/recover.py, fedimg/lifecycle/repair_workflow.py, fedimg/lifecycle/pruning.py.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
-from typing import Any
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from fedimg.config import Retention, Rule
 from fedimg.jobs.outages import Outages
-from fedimg.lifecycle import recover, targets
+from fedimg.lifecycle import recover, repair, targets
+from fedimg.lifecycle.pruning import Pruning
+from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.verify import text_of, verify_regions
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows, tables
-from fedimg.store.withdrawals import WITHDRAW, Withdrawals
+from fedimg.store.prunings import Prunings, Request
+from fedimg.store.repairs import Repairs
+from fedimg.store.withdrawals import (
+    DELETE,
+    DEPRECATE,
+    DISABLE,
+    REPAIR,
+    RESTORE,
+    WITHDRAW,
+    Withdrawals,
+)
+from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 from tests.plans import follow, struck
 
@@ -46,14 +57,22 @@ def differences(site: Site) -> list[str]:
 
 def carry_out(site: Site) -> None:
     """Make every change that can be made, as often as it fails."""
-    workflow = WithdrawAndRestore(
-        site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
-    )
+    parts, stop = (site.settings, site.store), threading.Event()
+    taking = WithdrawAndRestore(*parts, site.queue, site.clients, PlainSteps(), stop)
+    pruning = Pruning(*parts, site.clients, PlainSteps(), stop)
+    repairs = RepairWorkflow(*parts, site.clients, PlainSteps(), stop)
+    makes = {
+        WITHDRAW: taking.withdraw,
+        RESTORE: taking.restore,
+        DEPRECATE: pruning.deprecate,
+        DISABLE: pruning.disable,
+        DELETE: pruning.delete,
+        REPAIR: repairs.repair,
+    }
     for _ in range(_TRIES):
         site.store.write(sa.update(tables.changes).values(due=0))
         for change in Withdrawals(site.store).due():
-            make = workflow.withdraw if change.what == WITHDRAW else workflow.restore
-            make(change.job, change.region, change.at)
+            makes[change.what](change.job, change.region, change.at)
         away = {outage.region for outage in Outages(site.store, site.settings.ec2.limits).all()}
         if {change.region for change in Withdrawals(site.store).changes()} <= away:
             return
@@ -100,6 +119,37 @@ def test_life_goes_on_while_ec2_misbehaves(site: Site, fault: str) -> None:
     assert all(site.shown(row)["Public"] for row in site.rows())
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_repair_and_rules_go_on_while_ec2_misbehaves(site: Site, ec2: EC2, fault: str) -> None:
+    rule = Rule(deprecate_after=100, disable_after=200, delete_after=230, keep_newest=0)
+    retention = Retention(rules=[rule])
+    site.settings = site.settings.model_copy(update={"retention": retention})
+    site.publish()
+    for row in site.rows():
+        site.hide(row)
+        ec2._world.images[row.ami].launches = [datetime.now(UTC) - timedelta(days=50)]
+    wanted = [(repair.PUBLISH_AMI, row.ami, row.region, row.job) for row in site.rows()]
+    assert len(Repairs(site.store).ask(wanted, by="me")) == len(REGIONS)
+    follow(site.account, [FAULTS[fault]])
+    try:
+        carry_out(site)
+        assert differences(site) == []
+        for what, days in ((DEPRECATE, 150), (DISABLE, 300), (DELETE, 300)):
+            at = time.time() - days * 86400
+            old = {"published_at": at} | ({"changed_at": at} if what == DELETE else {})
+            site.store.write(sa.update(tables.amis).values(**old))
+            requests = [Request(row, what, "rule 1", time.time() + 3600) for row in site.rows()]
+            assert len(Prunings(site.store).ask(requests, by="me")) == 4
+            carry_out(site)
+            assert [each for each in Prunings(site.store).all() if each.kept] == []
+            assert differences(site) == []
+        assert struck(site.account)[0] > 10
+    finally:
+        site.account.refuse_nothing()
+    assert site.rows() == []
+    assert site.account.live(site.settings.site) == []
+
+
 def test_region_that_is_away_neither_blocks_a_restoration_nor_is_forgotten(site: Site) -> None:
     image = site.publish()
     withdraw(site, image.name)
@@ -114,65 +164,3 @@ def test_region_that_is_away_neither_blocks_a_restoration_nor_is_forgotten(site:
     carry_out(site)
     assert states(site) == {key: {rows.PUBLIC} for key in REGIONS}
     assert differences(site) == []
-
-
-#: A `fedimg verify --repair` that dies after the effect on EC2 that its first argument names.
-DYING = """
-import os, signal, sys
-
-from fedimg.aws import permissions, publish
-from fedimg.cli.commands import app
-
-deadly = sys.argv.pop(1)
-for module in (publish, permissions):
-    if effect := getattr(module, deadly, None):
-
-        def dying(*arguments, effect=effect):
-            effect(*arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(module, deadly, dying)
-app()
-"""
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
-def test_repair_goes_on_after_a_kill_at_each_action(site: Site, tmp_path: Path) -> None:
-    hidden = site.row(site.publish(regions=[ORIGIN]))
-    site.hide(hidden)
-    site.ec2().reset_snapshot_attribute(
-        SnapshotId=hidden.snapshot, Attribute="createVolumePermission"
-    )
-    untested = site.image()
-    (published, *_) = site.register(untested, ORIGIN)
-    for ami in (published, *_):
-        site.store.record_ami(untested, ami)
-    everybody: dict[str, Any] = {"Add": [{"Group": "all"}]}
-    site.ec2().modify_image_attribute(ImageId=published.id, LaunchPermission=everybody)
-    site.ec2().modify_snapshot_attribute(
-        SnapshotId=published.snapshot,
-        Attribute="createVolumePermission",
-        CreateVolumePermission=everybody,
-    )
-    before = differences(site)
-    assert len(before) == 6
-
-    database = site.store.queue_url if site.store.shared else ""
-    config = tmp_path / "killed.toml"
-    config.write_text(
-        f'site = "{site.settings.site}"\nstate_directory = "{site.store.directory}"\n'
-        f'database = "{database}"\n[ec2]\norigin = "{ORIGIN}"\nregions = ["{ORIGIN}"]\n'
-    )
-    own = [row.ami for row in site.rows()]
-    arguments = ["--config", str(config), "verify", *own, "--repair", "--yes"]
-    for deadly in ("publish_snapshot", "publish_ami", "hide_ami", "hide_snapshot", "nothing"):
-        done = subprocess.run(
-            [sys.executable, "-c", DYING, deadly, *arguments],
-            env={**os.environ, "HOME": str(tmp_path)},
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == (0 if deadly == "nothing" else -9), done.stderr
-    assert differences(site) == []
-    assert not site.ec2().describe_images(ImageIds=[published.id])["Images"][0]["Public"]

@@ -305,16 +305,8 @@ def test_verify_names_what_differs_and_repair_sets_it(named: Named) -> None:
     site = named.site
     plan = repair.plan(named.differences(), site.store.all_amis(), site.store.job)
     assert [action.what for action in plan.actions] == ["set parameter"] * 2
-    done: list[str] = []
-    repair.carry_out(
-        plan.actions,
-        site.store,
-        site.clients,
-        site.waiter,
-        site.settings,
-        lambda action: done.append(str(action)),
-    )
-    assert len(done) == 2
+    assert len(repair.ask(site.store, plan.actions, "me")) == 2
+    named.settle()
     assert named.differences() == []
     assert named.named(other)
 

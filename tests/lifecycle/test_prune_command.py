@@ -63,3 +63,31 @@ def test_each_ami_is_explained_and_a_person_decides(
     assert {row.state for row in site.rows(young)} == {rows.PUBLIC}
     assert all("@" in each.by for each in Prunings(site.store).all())
     assert "its disabling is not finished" in run("status").stderr
+
+
+def test_recycle_bins_rules_are_named_before_anything_is_removed(
+    run: Run, site: Site, ec2: EC2, tmp_path: Path
+) -> None:
+    image = site.publish(regions=[ORIGIN])
+    days_ago = time.time() - 300 * 86400
+    site.store.write(
+        sa.update(amis).values(
+            state=rows.DISABLED, public=False, published_at=days_ago, changed_at=days_ago
+        )
+    )
+    for row in site.rows(image):
+        ec2._world.images[row.ami].launches = [datetime.now(UTC) - timedelta(days=50)]
+        site.ec2().disable_image(ImageId=row.ami)
+    with (tmp_path / "fedimg.toml").open("a") as config:
+        config.write(RULES)
+    rbin = site.hands.client("rbin", ORIGIN)
+    for what, resource_type in (("AMIs", "EC2_IMAGE"), ("snapshots", "EBS_SNAPSHOT")):
+        rule = rbin.create_rule(
+            ResourceType=resource_type,
+            RetentionPeriod={"RetentionPeriodValue": 7, "RetentionPeriodUnit": "DAYS"},
+        )["Identifier"]
+        told = run("prune", "--dry-run")
+        assert "to delete: 2 AMIs" in told.stderr
+        named = f"the Recycle Bin of {ORIGIN} keeps what its rule {rule} (7 days) for {what} match"
+        assert named in told.stderr
+        rbin.delete_rule(Identifier=rule)

@@ -39,6 +39,7 @@ from fedimg.store.withdrawals import Withdrawals
 from lab import leaks
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
+from tests.lifecycle.lost import lose, recovered
 
 DAY = 86400.0
 RULE = Rule(deprecate_after=100, disable_after=200, delete_after=230, keep_newest=0, unused_for=3)
@@ -619,16 +620,22 @@ def test_status_tells_what_the_rules_would_free(pruned: Pruned) -> None:
     assert freed(site.store, automatic=False) is None
 
 
-def test_recycle_bin_is_named(pruned: Pruned, caplog: pytest.LogCaptureFixture) -> None:
+def test_recycle_bins_rules_for_amis_and_snapshots_are_named(
+    pruned: Pruned, caplog: pytest.LogCaptureFixture
+) -> None:
     site = pruned.site
     rbin = site.hands.client("rbin", ORIGIN)
-    rule = rbin.create_rule(
-        ResourceType="EBS_SNAPSHOT",
-        RetentionPeriod={"RetentionPeriodValue": 7, "RetentionPeriodUnit": "DAYS"},
-        Description="all snapshots",
-    )["Identifier"]
+    rules = {
+        what: rbin.create_rule(
+            ResourceType=resource_type,
+            RetentionPeriod={"RetentionPeriodValue": 7, "RetentionPeriodUnit": "DAYS"},
+            Description=f"all {what}",
+        )["Identifier"]
+        for what, resource_type in (("AMIs", "EC2_IMAGE"), ("snapshots", "EBS_SNAPSHOT"))
+    }
     image = pruned.publish(300, regions=[ORIGIN])
     (snapshot,) = {row.snapshot for row in site.rows(image)}
+    removed = {row.ami for row in site.rows(image)}
     pruned.prune()
     pruned.disabled_since(image, 40)
     with caplog.at_level("INFO"):
@@ -637,5 +644,47 @@ def test_recycle_bin_is_named(pruned: Pruned, caplog: pytest.LogCaptureFixture) 
     kept = site.ec2().list_snapshots_in_recycle_bin(SnapshotIds=[snapshot])["Snapshots"]
     assert [each["SnapshotId"] for each in kept] == [snapshot]
     assert f"the Recycle Bin keeps snapshot {snapshot} until" in caplog.text
-    assert rule in caplog.text
-    rbin.delete_rule(Identifier=rule)
+    for ami in removed:
+        assert f"the Recycle Bin keeps AMI {ami} until" in caplog.text
+    for what, rule in rules.items():
+        assert f", by rule {rule} (7 days, all {what}) for {what}" in caplog.text
+        rbin.delete_rule(Identifier=rule)
+
+
+def test_recovered_amis_that_a_rule_disabled_are_disabled_by_it_and_removed(
+    pruned: Pruned,
+) -> None:
+    site = pruned.site
+    image, withdrawn = pruned.publish(300), pruned.publish(300, regions=[ORIGIN])
+    pruned.prune()
+    assert states(site, image) == states(site, withdrawn) == {rows.DISABLED}
+    disabled_at = [row.changed_at or 0 for row in site.rows(image)]
+    # A person disabled this one, and the withdrawal of that one did not reach it.
+    by_hand = site.row(image, FURTHER)
+    site.ec2(FURTHER).delete_tags(Resources=[by_hand.ami], Tags=[{"Key": tags.WITHDRAWN}])
+    at = datetime.now(UTC) + timedelta(seconds=5)
+    value = tags.withdrawal(at, restored=False)
+    marked, unmarked = site.rows(withdrawn)
+    site.ec2().create_tags(Resources=[marked.ami], Tags=tags.as_tags({tags.WITHDRAWN: value}))
+    lose(site)
+    recovered(site)
+    assert {row.ami: row.state for row in site.rows(image)} == {
+        row.ami: rows.UNKNOWN if row.ami == by_hand.ami else rows.DISABLED
+        for row in site.rows(image)
+    }
+    assert {row.ami: row.state for row in site.rows(withdrawn)} == {
+        marked.ami: rows.WITHDRAWN,
+        unmarked.ami: rows.WITHDRAWING,
+    }
+    kept = [row for row in site.rows(image) if row.ami != by_hand.ami]
+    assert all(abs((row.changed_at or 0) - disabled_at[0]) < 60 for row in kept)
+    assert {row.reason for row in kept} == {"disabled by a rule, before the database was rebuilt"}
+
+    # The rules go on with them, and a person may bring them back.
+    pruned.age(image, 300)
+    pruned.disabled_since(image, 40)
+    assert {row.ami for row in targets.to_restore(site.store, image.name).amis[image.job]} == {
+        row.ami for row in kept
+    }
+    pruned.prune()
+    assert {row.ami for row in site.rows(image)} == {by_hand.ami}

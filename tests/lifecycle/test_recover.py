@@ -28,29 +28,11 @@ from fedimg.lifecycle.problems import problems
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows, tables
-from fedimg.store.recovered import NO_RUN, Recovered
+from fedimg.store.recovered import NO_RUN
 from fedimg.store.rows import AMIRow
 from fedimg.store.withdrawals import WITHDRAW, Withdrawals
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, REGIONS, Run, Site
-
-
-def lose(site: Site) -> None:
-    """Delete every row of the database."""
-    with site.store.engine.begin() as connection:
-        for table in reversed(tables.metadata.sorted_tables):
-            connection.execute(sa.delete(table))
-
-
-def recovered(site: Site, regions: tuple[str, ...] = REGIONS) -> recover.Search:
-    """Recover what is unrecorded, as the command does."""
-    store = site.store
-    known = recover.Recorded(
-        {row.job: row for row in store.jobs()}, store.all_amis(), Recovered(store).withdrawals()
-    )
-    found = recover.search(site.clients, site.waiter, site.settings.site, regions)
-    for job in recover.jobs(found, known, REGIONS):
-        Recovered(store).record(job)
-    return found
+from tests.lifecycle.lost import lose, recovered
 
 
 def withdraw(site: Site, name: str) -> None:

@@ -1,7 +1,7 @@
 """Record and EC2 are compared: fedimg.lifecycle.comparison, verify and repair, on the lab's EC2.
 
 Follows fedimg/aws/inventory.py, fedimg/aws/read_back.py, fedimg/lifecycle/comparison.py,
-fedimg/lifecycle/problems.py, fedimg/lifecycle/disk_comparison.py, fedimg/lifecycle/repair.py,
+fedimg/lifecycle/problems.py, fedimg/lifecycle/disk_comparison.py,
 fedimg/store/verifications.py.
 """
 
@@ -26,6 +26,7 @@ from fedimg.lifecycle.verify import DailyVerification, RegionResult
 from fedimg.progress import NO_ROOM
 from fedimg.store import tables
 from fedimg.store.verifications import RegionVerification, Verifications
+from tests.lifecycle.by_hand import published_untested, snapshot_hidden
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, RAW, REGIONS, Site
 
 
@@ -95,12 +96,6 @@ def disabled(site: Site) -> list[tuple[str, str]]:
     return [("disabled", row.ami)]
 
 
-def snapshot_hidden(site: Site) -> list[tuple[str, str]]:
-    row = site.row(site.publish())
-    site.ec2().reset_snapshot_attribute(SnapshotId=row.snapshot, Attribute="createVolumePermission")
-    return [("snapshot private", row.snapshot)] * 2
-
-
 def snapshot_lost(site: Site) -> list[tuple[str, str]]:
     rows = [row for row in site.rows(site.publish()) if row.region == ORIGIN]
     for row in rows:
@@ -123,15 +118,6 @@ def unrecorded(site: Site) -> list[tuple[str, str]]:
     return sorted(
         [("unrecorded", ami.id) for ami in registered] + [("unrecorded", registered[0].snapshot)]
     )
-
-
-def published_untested(site: Site) -> list[tuple[str, str]]:
-    image = site.image()
-    (ami, *_) = site.register(image, ORIGIN)
-    site.store.record_ami(image, ami)
-    site.ec2().modify_image_attribute(ImageId=ami.id, LaunchPermission={"Add": [{"Group": "all"}]})
-    site.ec2().deregister_image(ImageId=_[0].id)
-    return [("public", ami.id)]
 
 
 @pytest.mark.parametrize(
@@ -206,51 +192,6 @@ def test_region_that_refuses_holds_up_no_other(site: Site) -> None:
     assert "UnauthorizedOperation" in str(results[FURTHER].error)
     assert len(results[ORIGIN].differences) == 1
     assert any(FURTHER in text for text in problems(site.store))
-
-
-def repaired(site: Site, *named: str) -> list[str]:
-    plan = repair.plan(differences(site), site.store.all_amis(), site.store.job, named)
-    done: list[str] = []
-    repair.carry_out(
-        plan.actions,
-        site.store,
-        site.clients,
-        site.waiter,
-        site.settings,
-        lambda action: done.append(action.what),
-    )
-    return done
-
-
-def test_ami_that_a_person_may_have_hidden_is_repaired_by_its_id_alone(site: Site) -> None:
-    row = site.row(site.publish())
-    site.hide(row)
-    assert repaired(site) == []
-    assert not site.shown(row)["Public"]
-    assert repaired(site, row.ami) == ["publish AMI"]
-    assert site.shown(row)["Public"]
-    assert differences(site) == []
-
-
-def test_ami_without_a_passed_check_is_never_published_by_a_repair(site: Site) -> None:
-    row = site.row(site.publish())
-    with site.store.engine.begin() as connection:
-        connection.exec_driver_sql(f"DELETE FROM fedimg_tests WHERE job = '{row.job}'")
-    site.hide(row)
-    assert repaired(site, row.ami) == []
-    assert not site.shown(row)["Public"]
-
-
-def test_private_snapshot_of_a_public_ami_is_repaired(site: Site) -> None:
-    snapshot_hidden(site)
-    assert repaired(site) == ["publish snapshot"]
-    assert differences(site) == []
-
-
-def test_public_ami_recorded_as_private_is_hidden_by_a_repair(site: Site) -> None:
-    published_untested(site)
-    assert repaired(site) == ["hide AMI"]
-    assert differences(site) == []
 
 
 def test_bytes_of_a_snapshot_are_those_that_koji_built(site: Site) -> None:

@@ -9,6 +9,7 @@ import json
 
 import sqlalchemy as sa
 
+from fedimg.store.repairs import Repairs
 from fedimg.store.tables import amis
 from tests.lifecycle.conftest import FURTHER, ORIGIN, Run, Site
 
@@ -41,10 +42,28 @@ def test_repair_lists_its_actions_and_asks_first(run: Run, site: Site) -> None:
     assert f"to do: publish AMI {row.ami}" in asked.stderr
     assert "add --yes" in asked.stderr
     assert not site.shown(row)["Public"]
+    assert Repairs(site.store).all() == []
     done = run("verify", "--repair", row.ami, "--yes")
     assert done.exit_code == 0, done.stderr
-    assert f"done: publish AMI {row.ami}" in done.stderr
-    assert site.shown(row)["Public"]
+    assert "the worker does 1 actions" in done.stderr
+    assert "no worker is running" in done.stderr
+    # Nothing is changed by the command itself, and nothing is asked for twice.
+    assert not site.shown(row)["Public"]
+    (asked,) = Repairs(site.store).all()
+    assert (asked.what, asked.id, "@" in asked.by) == ("publish AMI", row.ami, True)
+    again = run("verify", "--repair", row.ami, "--yes")
+    assert again.exit_code == 1
+    assert "its repair is not finished: only reported" in again.stderr
+    assert len(Repairs(site.store).all()) == 1
+
+
+def test_difference_that_no_repair_ends_keeps_the_exit_status(run: Run, site: Site) -> None:
+    hidden, left = site.rows(site.publish(regions=[ORIGIN]))
+    for row in (hidden, left):
+        site.hide(row)
+    done = run("verify", "--repair", hidden.ami, "--yes")
+    assert done.exit_code == 0
+    assert run("verify", "--repair", "--yes").exit_code == 1
 
 
 def test_bytes_are_read_after_the_amount_was_shown(run: Run, site: Site) -> None:
@@ -75,7 +94,7 @@ def test_other_bytes_are_a_difference_also_after_a_repair(run: Run, site: Site) 
         site.hide(each)
     repaired = run("verify", "--bytes", "--repair", row.ami, other.ami, "--yes")
     assert repaired.exit_code == 1
-    assert f"done: publish AMI {other.ami}" in repaired.stderr
+    assert f"to do: publish AMI {other.ami}" in repaired.stderr
     assert f"{row.ami} in {ORIGIN} stays private" in repaired.stderr
     assert not site.shown(row)["Public"]
 

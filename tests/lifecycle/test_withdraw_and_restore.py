@@ -21,6 +21,7 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle import accept, targets, verify
+from fedimg.lifecycle.due_changes import DueChanges
 from fedimg.lifecycle.problems import problems
 from fedimg.lifecycle.repair import ami_of
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
@@ -261,7 +262,9 @@ def test_ec2_that_cannot_disable_images_loses_the_permissions(site: Site) -> Non
     assert states(site, image.job) == {rows.WITHDRAWN}
 
 
-def test_region_that_is_away_neither_blocks_nor_is_forgotten(site: Site) -> None:
+def test_region_that_is_away_neither_blocks_nor_is_forgotten(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     image = site.publish()
     Outages(site.store, site.settings.ec2.limits).begin(FURTHER, "it does not answer")
     withdraw(site, image.name)
@@ -272,11 +275,21 @@ def test_region_that_is_away_neither_blocks_nor_is_forgotten(site: Site) -> None
     assert any("its withdrawal is not finished" in text for text in differences(site))
     # The worker does not queue it again before the region is back.
     site.store.write(_due())
-    changes_of(site).begin_due()
+    due = DueChanges(site.settings, site.store, site.queue)
+    for _ in range(2):
+        due.begin()
     assert Withdrawals(site.store).due() != []
+    assert caplog.text.count(f"1 changes of AMIs wait, as {FURTHER} has been unavailable") == 1
     outages = Outages(site.store, site.settings.ec2.limits)
     (outage,) = outages.all()
     outages.end(outage)
+    # A worker knows it within a second.
+    time.sleep(1.1)
+    for _ in range(2):
+        due.begin()
+    assert Withdrawals(site.store).due() == []
+    assert caplog.text.count(f"no change of AMIs waits for {FURTHER} any more") == 1
+    site.store.write(_due())
     carry_out(site)
     assert states(site, image.name) == {rows.WITHDRAWN}
     assert differences(site) == []
@@ -299,20 +312,20 @@ def test_change_waits_until_the_one_that_it_replaces_has_ended(site: Site) -> No
     image = site.publish(regions=[ORIGIN])
     withdraw(site, image.name)
     (old,) = Withdrawals(site.store).changes()
-    workflow = changes_of(site)
-    workflow.begin_due()
+    due = DueChanges(site.settings, site.store, site.queue)
+    due.begin()
     assert Withdrawals(site.store).due() == []
     restore(site, image.name)
     (new,) = Withdrawals(site.store).changes()
     # The queue has the withdrawal, which a worker may be carrying out.
-    workflow.begin_due()
+    due.begin()
     assert Withdrawals(site.store).due() == [new]
-    workflow.withdraw(old.job, old.region, old.at)
+    changes_of(site).withdraw(old.job, old.region, old.at)
     with site.store.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE workflow_status SET status = 'SUCCESS' WHERE name = 'fedimg.withdraw'"
         )
-    workflow.begin_due()
+    due.begin()
     assert Withdrawals(site.store).due() == []
 
 
@@ -549,7 +562,9 @@ def test_name_has_to_be_exact(site: Site) -> None:
 def accepted(site: Site, ami: str) -> accept.Found:
     (row,) = (row for row in site.store.all_amis() if row.ami == ami)
     found = accept.inspect(row, site.clients, site.store.job(row.job))
-    Withdrawals(site.store).accept(row, found.state, "me", "by hand")
+    Withdrawals(site.store).accept(
+        row, found.state, "me", "by hand", published_at=found.published_at
+    )
     return found
 
 
@@ -564,6 +579,16 @@ def test_change_by_hand_can_be_accepted(site: Site) -> None:
     # Its snapshot is still public, and no AMI of it is.
     assert ["snapshot public" in text for text in differences(site)] == [True]
     assert [row.ami for row in site.rows(image)] == [hidden.ami]
+
+
+def test_accepted_public_ami_without_a_tag_of_its_publication_counts_from_now(site: Site) -> None:
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1])
+    row = site.row(image)
+    site.ec2().delete_tags(Resources=[row.ami], Tags=[{"Key": tags.PUBLISHED}])
+    site.store.write(sa.update(amis).values(public=False, state=rows.PRIVATE, published_at=None))
+    before = time.time()
+    assert accepted(site, row.ami).state == rows.PUBLIC
+    assert before <= (site.row(image).published_at or 0) <= time.time()
 
 
 def test_untested_public_ami_is_not_accepted(site: Site) -> None:
@@ -608,7 +633,9 @@ def test_clean_up_keeps_an_ami_that_was_withdrawn_after_a_person_had_made_it_pub
     site.store.write(sa.delete(offered))
     site.store.write(sa.update(amis).values(public=False, state=rows.PRIVATE, published_at=None))
     assert site.store.ever_public() == set()
+    tagged = tags.published_at(tags.read(site.shown(row)["Tags"]))
     assert accepted(site, row.ami).state == rows.PUBLIC
+    assert site.row(image).published_at == tagged
     withdraw(site, row.ami)
     carry_out(site)
     # Its state may become private again, so that the offer is recorded.

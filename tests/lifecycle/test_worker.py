@@ -1,7 +1,7 @@
 """Whole workers change AMIs, and are killed at each step: SQLite and PostgreSQL.
 
 Follows fedimg/lifecycle/withdraw_and_restore.py, fedimg/lifecycle/pruning.py,
-fedimg/lifecycle/change_workflow.py.
+fedimg/lifecycle/change_workflow.py, fedimg/lifecycle/due_changes.py.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from fedimg.lifecycle import targets, verify
+from fedimg.images import AMIType, Virtualization
+from fedimg.lifecycle import repair, targets, verify
 from fedimg.store import rows
 from fedimg.store.prunings import Prunings, Request
+from fedimg.store.repairs import Repairs
 from fedimg.store.tables import amis
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, Withdrawals
 from lab.ec2.server import EC2
@@ -35,6 +37,7 @@ from pathlib import Path
 
 from fedimg import config
 from fedimg.lifecycle.pruning import Pruning
+from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.worker import process
 
@@ -46,7 +49,7 @@ WORKER += """
 
 def dies_after(name):
     workflow, _, name = name.rpartition(".")
-    workflow = Pruning if workflow else WithdrawAndRestore
+    workflow = {"Pruning": Pruning, "Repair": RepairWorkflow}.get(workflow, WithdrawAndRestore)
     method = getattr(workflow, name)
 
     def dying(self, *arguments):
@@ -166,64 +169,121 @@ def announced(site: Site, topic: str) -> int:
     return len([row for row in site.store.unannounced() if row.topic == topic])
 
 
+#: On SQLite a worker dies, and the next one starts; on PostgreSQL another one is there already.
+STORES = pytest.mark.parametrize(
+    ("store", "several"),
+    [("sqlite", False), ("postgresql", False), ("postgresql", True)],
+    indirect=["store"],
+)
+WITHDRAWAL = ("_stop_run", "_record_permissions", "_mark_withdrawn", "_hide", "_end")
+RESTORATION = ("_enable", "_mark_restored", "_share", "_end")
+DEPRECATION = ("Pruning._check", "Pruning._deprecate", "Pruning._end")
+DISABLING = tuple(
+    f"Pruning.{each}"
+    for each in ("_check", "_record_permissions", "_mark_disabled", "_disable", "_end")
+)
+REMOVAL = ("Pruning._check", "Pruning._remove", "Pruning._end")
+REPAIRING = tuple(f"Repair.{each}" for each in ("_check", "_hide", "_mark", "_publish", "_end"))
+
+
+def changed_through_kills(
+    workers: Workers, deadly: Sequence[str], ended: Callable[[], bool], *, several: bool
+) -> None:
+    """Let a worker die after each effect of a change, until another one has ended the change.
+
+    With `several`, all of these work at the same time, so that each may find what another left.
+    """
+    if several:
+        dying = [workers.start(each) for each in deadly]
+        until(lambda: ended() or all(each.poll() is not None for each in dying), workers)
+    else:
+        for each in deadly:
+            assert workers.start(each).wait(PATIENCE) == -9
+    workers.start()
+    until(ended, workers)
+    workers.stop()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_changes_go_on_after_a_kill_at_each_step(site: Site, workers: Workers) -> None:
+@STORES
+def test_changes_go_on_after_a_kill_at_each_step(
+    site: Site, workers: Workers, *, several: bool
+) -> None:
     """One chain, as the start of a worker is what takes the time."""
     image = site.publish()
     withdraw(site, image.name)
-    for deadly in ("_stop_run", "_record_permissions", "_mark_withdrawn", "_hide", "_end"):
-        assert workers.start(deadly).wait(PATIENCE) == -9
-    last = workers.start()
-    until(lambda: all_are(site, rows.WITHDRAWN), workers)
+    changed_through_kills(
+        workers, WITHDRAWAL, lambda: all_are(site, rows.WITHDRAWN), several=several
+    )
     assert differences(site) == []
     assert announced(site, "image.withdraw") == 4
     assert all((row.permissions or {})["launch"] == [{"Group": "all"}] for row in site.rows())
-    last.kill()
-    last.wait()
 
     Withdrawals(site.store).restore(targets.to_restore(site.store, image.name).amis, by="me")
-    for deadly in ("_enable", "_mark_restored", "_share", "_end"):
-        assert workers.start(deadly).wait(PATIENCE) == -9
-    workers.start()
-    until(lambda: all_are(site, rows.PUBLIC), workers)
+    changed_through_kills(workers, RESTORATION, lambda: all_are(site, rows.PUBLIC), several=several)
     assert differences(site) == []
     assert announced(site, "image.restore") == 4
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
+@STORES
+def test_repair_goes_on_after_a_kill_at_each_step(
+    site: Site, workers: Workers, *, several: bool
+) -> None:
+    image = site.publish()
+    hidden = [site.row(image, region) for region in REGIONS]
+    for row in hidden:
+        site.hide(row)
+    # fedimg did not publish this one of the same job.
+    (private,) = site.register(image, ORIGIN, [AMIType(Virtualization.HVM, "standard")])
+    site.store.record_ami(image, private)
+    site.ec2().modify_image_attribute(
+        ImageId=private.id, LaunchPermission={"Add": [{"Group": "all"}]}
+    )
+    found = [
+        each
+        for result in verify.verify_regions(site.settings, site.store, site.clients, REGIONS)
+        for each in result.differences
+    ]
+    plan = repair.plan(found, site.store.all_amis(), site.store.job, [row.ami for row in hidden])
+    asked = [each.what for each in repair.ask(site.store, plan.actions, "me")]
+    assert sorted(asked) == ["hide AMI", "publish AMI", "publish AMI"]
+    changed_through_kills(
+        workers, REPAIRING, lambda: Withdrawals(site.store).changes() == [], several=several
+    )
+    assert differences(site) == []
+    assert announced(site, "image.restore") == 2
+    assert all(each.ended and not each.given_up for each in Repairs(site.store).all())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@STORES
 def test_retention_goes_on_after_a_kill_at_each_step(
-    site: Site, workers: Workers, ec2: EC2
+    site: Site, workers: Workers, ec2: EC2, *, several: bool
 ) -> None:
     site.publish()
     launched_long_ago(site, ec2)
     ask(site, DEPRECATE)
-    for deadly in ("_deprecate", "_end"):
-        assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
-    last = workers.start()
-    until(lambda: all(row.deprecate_at for row in site.rows()), workers)
-    last.kill()
-    last.wait()
+    changed_through_kills(
+        workers,
+        DEPRECATION,
+        lambda: all(row.deprecate_at for row in site.rows()),
+        several=several,
+    )
     assert differences(site) == []
     assert announced(site, "image.deprecate") == 4
 
     ask(site, DISABLE)
-    for deadly in ("_check", "_record_permissions", "_disable", "_end"):
-        assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
-    last = workers.start()
-    until(lambda: all_are(site, rows.DISABLED), workers)
-    last.kill()
-    last.wait()
+    changed_through_kills(workers, DISABLING, lambda: all_are(site, rows.DISABLED), several=several)
     assert differences(site) == []
     assert announced(site, "image.withdraw") == 4
     assert all((row.permissions or {})["launch"] == [{"Group": "all"}] for row in site.rows())
 
     ask(site, DELETE)
-    for deadly in ("_remove", "_end"):
-        assert workers.start(f"Pruning.{deadly}").wait(PATIENCE) == -9
-    workers.start()
-    until(lambda: site.rows() == [], workers)
+    changed_through_kills(workers, REMOVAL, lambda: site.rows() == [], several=several)
     assert differences(site) == []
     assert announced(site, "image.delete") == 4
     assert all(each.ended and not each.kept for each in Prunings(site.store).all())

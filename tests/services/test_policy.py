@@ -144,7 +144,7 @@ def looked_after(lab: Lab, mine: Lab) -> str:
         permissions_of.hide_snapshot(ec2, waiter, ami.snapshot)
         retirement.deregister(ec2, ami.id)
         retirement.delete_snapshot(ec2, waiter, ami.snapshot, limit=10)
-        retirement.in_recycle_bin(ec2, mine.clients, region, ami.snapshot)
+        retirement.in_recycle_bin(ec2, mine.clients, region, [ami.id], ami.snapshot)
         retirement.recycle_bin_rules(mine.clients, region)
     assert lab.live("image") == lab.live("snapshot") == []
     return ""

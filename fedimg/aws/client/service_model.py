@@ -48,6 +48,7 @@ OPERATIONS = frozenset(
         "GetImageBlockPublicAccessState",
         "GetSnapshotBlockPublicAccessState",
         "ImportKeyPair",
+        "ListImagesInRecycleBin",
         "ListSnapshotsInRecycleBin",
         "ModifyImageAttribute",
         "ModifySnapshotAttribute",
