@@ -113,9 +113,12 @@ class Preflight:
         """Tell the partition and what it lacks; nothing of AWS's own, which lacks nothing."""
         name, origin = "partition", self._settings.origin
         partition = self._clients.partition(origin)
+        services = dict(_SERVICES)
+        if self._settings.ssm.path:
+            services["ssm"] = "no parameter names the newest AMIs"
         lacking = [
             f"{service} ({without})"
-            for service, without in _SERVICES.items()
+            for service, without in services.items()
             if not self._clients.has_service(service, origin)
         ]
         if lacking:
