@@ -170,7 +170,9 @@ def test_region_that_refuses_copies_leaves_the_others_published(deployment: Depl
 
 def test_cancelled_job_leaves_nothing(deployment: Deployment) -> None:
     koji = deployment.site.koji
-    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [deployment.image(IMAGE)]})
+    # Its writing takes longer than the command that cancels it.
+    image = deployment.image(IMAGE, size_mib=256, random_mib=32)
+    build = koji.add_build(NAME, VERSION, RELEASE, {"x86_64": [image]})
     deployment.site.bus.publish("build.state.change", koji.build_message(build.id))
     deployment.until(
         lambda: any(row["kind"] == "instance" for row in deployment.live()) or None,

@@ -53,7 +53,7 @@ def test_drained_worker_ends_behind_its_job_and_takes_no_other(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     with workers(tmp_path / "site", postgresql.blank(), 1) as deployment:
-        announce_build(deployment)
+        announce_build(deployment, image={"size_mib": 256, "random_mib": 32})
         at_work(deployment)
         (row,) = deployment.fedimg("workers")
         assert (row["state"], len(row["jobs"])) == ("working", 1)
@@ -106,7 +106,7 @@ def test_hold_keeps_every_worker_from_publishing_until_it_is_released(
     tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     with workers(tmp_path / "site", postgresql.blank(), 2) as deployment:
-        announce_build(deployment)
+        announce_build(deployment, image={"size_mib": 256, "random_mib": 32})
         at_work(deployment)
         by = deployment.fedimg("hold", "--reason", "release day")["by"]
         announce_build(deployment, release="1.2", image={"size_mib": 40})
