@@ -260,6 +260,24 @@ class Attributes:
 
 
 @dataclass(frozen=True)
+class Options:
+    """The options with which an AMI is made, beyond the attributes that every AMI has.
+
+    `uefi_data` is the SHA-256 of its UEFI data, in hex digits. `iops` and `throughput`, in MiB/s,
+    are those of its root volume. `supported` and `unsupported` are patterns of instance types.
+    `protection` is that from deregistration once the AMI is public, with EC2's value.
+    """
+
+    sriov: bool = False
+    uefi_data: str = ""
+    iops: int | None = None
+    throughput: int | None = None
+    supported: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] = ()
+    protection: str = "disabled"
+
+
+@dataclass(frozen=True)
 class AMI:
     """One AMI of a job, in one region; `attributes` are known once EC2 has made it available."""
 
@@ -270,3 +288,4 @@ class AMI:
     snapshot: str
     # Not compared: the others say which AMI it is, and jobs of older versions lack these.
     attributes: Attributes | None = field(default=None, compare=False)
+    options: Options | None = field(default=None, compare=False)

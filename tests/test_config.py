@@ -3,6 +3,7 @@
 Follows fedimg/config/*.py.
 """
 
+import base64
 import os
 import subprocess
 import sys
@@ -370,3 +371,42 @@ def test_path_of_parameters_that_ssm_would_refuse(toml, path: str, words: str) -
 )
 def test_path_of_parameters(toml, path: str) -> None:
     assert load(toml(f'[ec2.ssm]\npath = "{path}"\n')).ec2.ssm.path == path
+
+
+STORE = base64.b64encode(b"AMZNUEFI" + bytes(24)).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gp3_throughput = 1000", "needs gp3_iops = 4000 or more"),
+        ("gp3_iops = 90000", "less than or equal to 80000"),
+        ('uefi_data = "store"', 'uefi_data needs boot_mode = "uefi"'),
+        ('boot_mode = "uefi"\nuefi_data = "none"', "ec2.amis.uefi_data: cannot read"),
+        ('boot_mode = "uefi"\nuefi_data = "no-base64"', "is no base64 text"),
+        ('boot_mode = "uefi"\nuefi_data = "other"', "is no UEFI variable store of EC2's"),
+        ('boot_mode = "uefi"\nuefi_data = "long"', "has over 64000 characters"),
+        ('supported_instance_types = { x86_64 = ["t3.**"] }', "two asterisks in a row"),
+        ('supported_instance_types = { x86_64 = ["t3 nano"] }', "should match pattern"),
+        ('supported_instance_types = { i386 = ["t3.*"] }', "supported_instance_types.i386"),
+        (
+            'supported_instance_types = { arm64 = ["t4g.*"] }\n'
+            'unsupported_instance_types = { arm64 = ["t4g.*"] }',
+            "t4g.* of arm64 AMIs is named twice",
+        ),
+        ('supported_instance_types = { x86_64 = ["m5.*"] }', "x86_64 AMIs on t3.small, on which"),
+        ('unsupported_instance_types = { paravirtual = ["m3.*"] }', "AMIs on m3.medium"),
+    ],
+)
+def test_options_of_amis_that_ec2_would_refuse(toml, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "store").write_text(STORE)
+    (tmp_path / "no-base64").write_text("?")
+    (tmp_path / "other").write_text(base64.b64encode(b"something").decode())
+    (tmp_path / "long").write_text(STORE * 2000)
+    assert words in complaint(toml(f"[ec2.amis]\n{text}\n"))
+
+
+def test_uefi_data_is_found_beside_the_configuration(toml, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text(f"{STORE}\n")
+    found = load(toml('[ec2.amis]\nboot_mode = "uefi"\nuefi_data = "store"\n'))
+    assert found.ec2.amis.uefi_data == tmp_path / "store"

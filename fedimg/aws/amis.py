@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from fedimg.aws import ami_options
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code, missing
@@ -15,7 +16,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.config import AMIs
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import AMI, AMIType, Architecture, Attributes, RawImage, Virtualization
+from fedimg.images import AMI, AMIType, Attributes, Options, RawImage, Virtualization
 from fedimg.parallel import run_parallel
 
 ROLE = "ami"
@@ -64,7 +65,8 @@ def register(
     AMI. Raises botocore's ClientError when EC2 refuses, EC2ServiceException for PV without a
     kernel.
     """
-    request = _request(ami_type, basis)
+    chosen = ami_options.options(ami_type, basis.image.architecture, basis.attributes)
+    request = _request(ami_type, basis, chosen)
     region, snapshot = basis.region, basis.snapshot
     for number in range(_NUMBERS):
         name = ami_name(basis.image.name, ami_type, region, number)
@@ -76,7 +78,7 @@ def register(
                     **request,
                 )
             )
-            return AMI(str(response["ImageId"]), name, region, ami_type, snapshot)
+            return AMI(str(response["ImageId"]), name, region, ami_type, snapshot, options=chosen)
         except Exception as error:
             if code(error) != "InvalidAMIName.Duplicate":
                 raise
@@ -85,7 +87,7 @@ def register(
             what=f"the AMI with the name {name}",
         )
         if labels.own(holder.get("Tags")) and snapshot in snapshots_of(holder):
-            return AMI(str(holder["ImageId"]), name, region, ami_type, snapshot)
+            return AMI(str(holder["ImageId"]), name, region, ami_type, snapshot, options=chosen)
     name = ami_name(basis.image.name, ami_type, region, 0)
     raise EC2ServiceException(
         f"{_NUMBERS} AMIs with names like {name} exist already; deregister some"
@@ -180,7 +182,7 @@ def snapshots_of(image: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _request(ami_type: AMIType, basis: Basis) -> dict[str, Any]:
+def _request(ami_type: AMIType, basis: Basis, chosen: Options | None) -> dict[str, Any]:
     image, attributes = basis.image, basis.attributes
     # RegisterImage's own defaults are paravirtual and i386.
     hvm = ami_type.virtualization is Virtualization.HVM
@@ -198,6 +200,7 @@ def _request(ami_type: AMIType, basis: Basis) -> dict[str, Any]:
                     "SnapshotId": basis.snapshot,
                     "VolumeType": ami_type.volume_type,
                     "DeleteOnTermination": True,
+                    **ami_options.volume(chosen),
                 },
             }
         ],
@@ -211,15 +214,7 @@ def _request(ami_type: AMIType, basis: Basis) -> dict[str, Any]:
                 later=True,
             )
         return request | {"KernelId": basis.kernel}
-    # EC2 boots arm64 with UEFI only.
-    boot_mode = "uefi" if image.architecture is Architecture.ARM64 else attributes.boot_mode
-    if boot_mode != "default":
-        request["BootMode"] = boot_mode
-    if attributes.imdsv2:
-        request["ImdsSupport"] = "v2.0"
-    if attributes.tpm:
-        request["TpmSupport"] = "v2.0"
-    return request | {"EnaSupport": attributes.ena}
+    return request | ami_options.registration(ami_type, image.architecture, attributes)
 
 
 def _holder(ec2: EC2Client, name: str) -> Image | None:

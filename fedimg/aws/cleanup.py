@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
 
-from fedimg.aws import amis, tags
+from fedimg.aws import ami_options, amis, tags
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code, explained
@@ -404,7 +404,11 @@ def _gone(ec2: EC2Client, item: Leftover, once_public: bool) -> bool | None:
             return _instance_gone(ec2, item.id)
         if item.resource_type == IMAGE:
             _check_still_private(ec2, item, once_public)
-            ec2.deregister_image(ImageId=item.id)
+            if once_public:
+                # A person names it by its id, and fedimg itself may have protected it.
+                ami_options.deregister_protected(ec2, item.id)
+            else:
+                ec2.deregister_image(ImageId=item.id)
         elif item.resource_type == SNAPSHOT:
             ec2.delete_snapshot(SnapshotId=item.id)
         elif item.resource_type == VOLUME:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from botocore.exceptions import ClientError
 
+from fedimg.aws import ami_options
 from fedimg.aws.client.errors import FAILURES, passing
 from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
@@ -71,6 +72,7 @@ def publish_all(
         except Exception as error:
             if _surely_refused(error):
                 refused.add(ami.id)
+                _explain_watermarks(ec2, ami, error)
             raise
         if not observer.published(ami):
             hide_ami(ec2, waiter, ami.id)
@@ -79,6 +81,8 @@ def publish_all(
                 "private again",
                 region=region,
             )
+        # Only what is public is protected, so that a clean-up has no protection to end.
+        ami_options.protect(ec2, waiter, ami)
 
     try:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -132,6 +136,18 @@ def publish_ami(
         ec2.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Add": [{"Group": "all"}]})
 
     waiter.settled(share)
+
+
+def _explain_watermarks(ec2: EC2Client, ami: AMI, error: Exception) -> None:
+    """Raise EC2ServiceException if EC2 refuses to publish an AMI because of its watermarks."""
+    with suppress(*FAILURES):
+        if keys := ami_options.watermarks(ec2, ami.id):
+            raise EC2ServiceException(
+                f"AMI {ami.id} has the watermark {', '.join(keys)}, and EC2 lets no AMI with one "
+                "become public; somebody has attached it: 'aws ec2 detach-image-watermark "
+                f"--image-id {ami.id} --watermark-key {keys[0]}' removes it; then run 'fedimg "
+                "retry'"
+            ) from error
 
 
 def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], values: Mapping[str, str]) -> None:

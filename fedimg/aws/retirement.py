@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from fedimg.aws import amis, permissions
+from fedimg.aws import ami_options, amis, permissions
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES, code
@@ -46,13 +46,18 @@ def deprecate(ec2: EC2Client, waiter: Waiter, ami: str, at: float, limit: float)
     return waiter.until(shown, what=f"AMI {ami} to have a time of deprecation", limit=limit)
 
 
-def deregister(ec2: EC2Client, ami: str) -> None:
+def deregister(ec2: EC2Client, ami: str, *, unprotect: bool = False) -> None:
     """Deregister an AMI, and delete its snapshot unless another AMI uses it.
 
-    One that no longer exists is no error. Raises EC2ServiceException if it is protected from that.
+    One that no longer exists is no error. With `unprotect`, a protection that EC2 has is ended.
+    Raises EC2ServiceException if the AMI is protected from that.
     """
     try:
-        answer: Any = ec2.deregister_image(ImageId=ami, DeleteAssociatedSnapshots=True)
+        answer: Any = (
+            ami_options.deregister_protected(ec2, ami, DeleteAssociatedSnapshots=True)
+            if unprotect
+            else ec2.deregister_image(ImageId=ami, DeleteAssociatedSnapshots=True)
+        )
     except Exception as error:
         if already_gone(ec2, ami, error):
             return

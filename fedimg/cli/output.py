@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fedimg.aws.cost import Cost
     from fedimg.aws.plan import Plan
     from fedimg.catalogue.writer import Written
-    from fedimg.images import RawImage
+    from fedimg.images import AMIType, RawImage
     from fedimg.intake.catch_up import Replayed
     from fedimg.jobs.holds import Hold
     from fedimg.jobs.migration import Moved
@@ -182,10 +182,16 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
     return Answer([asdict(row) for row in rows], lines, page, "no AMI matches", header)
 
 
-def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
+def plan(
+    image: RawImage,
+    plan: Plan,
+    cost: Cost | None,
+    attributes: Mapping[AMIType, Mapping[str, Any]],
+) -> Answer:
     """Render the plan of an image: a row for each AMI, and one for each region's exclusions.
 
-    JSON and a terminal also have the estimated `cost`, if there is one.
+    JSON and a terminal also have the estimated `cost`, if there is one, and the `attributes` of
+    each AMI type with EC2's names.
     """
     rows = [
         {"region": region, "name": name, "virt_type": ami_type.virtualization}
@@ -200,6 +206,7 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
         "origin": plan.origin,
         "amis": rows,
         "left_out": [{"region": name, "reason": why} for name, why in plan.left_out.items()],
+        "attributes": {str(ami_type): dict(told) for ami_type, told in attributes.items()},
         **({"cost": asdict(cost)} if cost else {}),
     }
     lines = [
@@ -213,7 +220,16 @@ def plan(image: RawImage, plan: Plan, cost: Cost | None) -> Answer:
         types = ", ".join(map(str, plan.types.get(region, ())))
         table.add_row(region, types, plan.left_out.get(region, ""))
     page: list[RenderableType] = [Text(image.job, style="bold"), table]
+    for ami_type, told in attributes.items():
+        said = ", ".join(f"{name} {_attribute(each)}" for name, each in told.items())
+        page.append(Text(f"{ami_type}: {said or 'no attributes'}"))
     return Answer(value, lines, [*page, *([Text(f"cost: {cost}")] if cost else [])])
+
+
+def _attribute(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 #: What of an estimate is a rehearsal's: it copies nothing and keeps nothing.

@@ -142,6 +142,7 @@ def amis(
 @command
 def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     """List the AMIs that a job would make of an image, by region; this changes nothing."""
+    from fedimg.aws import ami_options
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import output
     from fedimg.services.ec2 import EC2Service
@@ -151,7 +152,11 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     settings = call.settings
     service = EC2Service(Site(settings.ec2, settings.site, settings.checks, Clients()))
     planned = service.plan(image)
-    call.output.answer(output.plan(image, planned, _cost(call, image, planned)))
+    types = sorted({each for its_types in planned.types.values() for each in its_types})
+    attributes = {
+        each: ami_options.told(each, image.architecture, settings.ec2.amis) for each in types
+    }
+    call.output.answer(output.plan(image, planned, _cost(call, image, planned), attributes))
     return ExitCode.OK
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fedimg.config.ami_options import AMIOptions, Kind
 from fedimg.config.checks import Checking
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
@@ -17,7 +18,7 @@ from fedimg.config.value_types import AMITypeName
 from fedimg.images import AMIType, Architecture, Virtualization
 
 
-class AMIs(Section):
+class AMIs(AMIOptions):
     """The AMIs that are made of an image, and their attributes."""
 
     types: list[AMITypeName] = Field(
@@ -47,6 +48,8 @@ class AMIs(Section):
     def _tpm_needs_uefi(self) -> AMIs:
         if self.tpm and self.boot_mode != "uefi":
             raise ValueError('tpm = true needs boot_mode = "uefi": EC2 rejects any other boot mode')
+        if self.uefi_data and self.boot_mode != "uefi":
+            raise ValueError('uefi_data needs boot_mode = "uefi", for which it is')
         return self
 
 
@@ -121,6 +124,21 @@ class EC2(Section):
     keep_failed_instances: bool = Field(
         False, description="Keep the instances of a failed job, for investigation."
     )
+
+    @model_validator(mode="after")
+    def _test_types_are_supported(self) -> EC2:
+        tested: dict[Kind, str] = {
+            "x86_64": self.x86_64.test_type,
+            "arm64": self.aarch64.test_type,
+            "paravirtual": self.x86_64.test_type_paravirtual,
+        }
+        for kind, name in tested.items():
+            if not self.amis.launches(kind, name):
+                raise ValueError(
+                    f"ec2.amis has EC2 refuse {kind} AMIs on {name}, on which they are tested: "
+                    "correct its lists of instance types, or the instance type of the tests"
+                )
+        return self
 
     def machine(self, architecture: Architecture) -> Machine:
         """Return the settings of the instances that write and test images of an architecture."""

@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fedimg.config.ami_options import read_uefi_data
+from fedimg.config.ec2 import EC2
 from fedimg.config.errors import ConfigError
 from fedimg.config.settings import Settings
 
@@ -49,8 +51,22 @@ def load(path: Path | None = None) -> Settings:
         update={
             "state_directory": beside / settings.state_directory,
             "catalogue": catalogue.model_copy(update=paths),
+            "ec2": _with_uefi_data(settings.ec2, path, beside),
         }
     )
+
+
+def _with_uefi_data(ec2: EC2, path: Path, beside: Path) -> EC2:
+    """Return the settings with the whole path of the UEFI data; they are checked."""
+    given = ec2.amis.uefi_data
+    if not given:
+        return ec2
+    try:
+        read_uefi_data(beside / given)
+    except ValueError as error:
+        raise ConfigError(f"{path}: ec2.amis.uefi_data: {error}") from error
+    amis = ec2.amis.model_copy(update={"uefi_data": beside / given})
+    return ec2.model_copy(update={"amis": amis})
 
 
 def _error_text(problem: Any) -> str:

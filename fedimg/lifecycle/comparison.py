@@ -10,6 +10,8 @@ from typing import Any
 
 from fedimg.aws import amis, tags
 from fedimg.aws.inventory import UNBLOCKED, Inventory
+from fedimg.images import Options
+from fedimg.records import from_record
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
 
@@ -206,6 +208,41 @@ def _of_attributes(row: AMIRow, image: Mapping[str, Any]) -> Iterator[tuple[Kind
         if shown != recorded:
             text = f'its {what} is "{shown}", recorded is "{recorded}"'
             yield Kind.ATTRIBUTES, row.ami, text
+    for text in option_differences(row, image):
+        yield Kind.ATTRIBUTES, row.ami, text
+
+
+def option_differences(row: AMIRow, image: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how an AMI's options on EC2 differ from the recorded ones, and its watermarks.
+
+    The UEFI data of an AMI cannot be changed, and DescribeImages does not show it.
+    """
+    if marks := [str(each["WatermarkKey"]) for each in image.get("ImageWatermarks", ())]:
+        yield f"it has the watermark {', '.join(marks)}, with which EC2 lets it not become public"
+    if row.options is None:
+        return
+    chosen = from_record(Options, row.options)
+    mappings = image.get("BlockDeviceMappings", ())
+    disk: Mapping[str, Any] = next((each["Ebs"] for each in mappings if "Ebs" in each), {})
+    types = image.get("InstanceTypeSpecification") or {}
+    protection = image.get("DeregistrationProtection", "disabled")
+    sriov = image.get("SriovNetSupport") or "none"
+    compared = [("SR-IOV support", sriov, "simple" if chosen.sriov else "none")]
+    if chosen.iops is not None:
+        compared.append(("IOPS", str(disk.get("Iops")), str(chosen.iops)))
+        compared.append(("throughput", str(disk.get("Throughput")), str(chosen.throughput)))
+    for what, name, recorded in (
+        ("supported", "SupportedInstanceTypes", chosen.supported),
+        ("unsupported", "UnsupportedInstanceTypes", chosen.unsupported),
+    ):
+        listed = sorted(str(each["InstanceType"]) for each in types.get(name, ()))
+        shown = ", ".join(listed) or "none"
+        compared.append((f"{what} instance types", shown, ", ".join(sorted(recorded)) or "none"))
+    if row.state == rows.PUBLIC:
+        compared.append(("deregistration protection", protection, chosen.protection))
+    for what, seen, recorded_as in compared:
+        if seen != recorded_as:
+            yield f'its {what} is "{seen}", recorded is "{recorded_as}"'
 
 
 def deprecation_difference(row: AMIRow, image: Mapping[str, Any]) -> str | None:

@@ -287,7 +287,9 @@ def _reasons_to_keep(
             f"an instance was launched from it at {_time(fact.last_launched)}, which EC2 tells a "
             f"day late: unused_for = {rule.unused_for}"
         )
-    if verdict is Verdict.DELETE and fact.protection.startswith("enabled"):
+    # What fedimg protected itself, by the configuration, it unprotects itself.
+    protected = fact.protection.startswith("enabled") and not row.protected
+    if verdict is Verdict.DELETE and protected:
         yield f"its deregistration protection is {fact.protection}; a person has to disable that"
 
 

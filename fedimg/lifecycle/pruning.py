@@ -143,8 +143,9 @@ class Pruning(ChangeWorkflow):
                 for ami, fact in shown.items()
                 if fact.state != _DEREGISTERED and (why := differs_from_record(rows.DISABLED, fact))
             }
+            own_protection = {row.ami for row in its_amis if row.protected}
             for ami in sorted(set(shown) - set(kept)):
-                retirement.deregister(ec2, ami)
+                retirement.deregister(ec2, ami, unprotect=ami in own_protection)
             self._keep(DELETE, kept, its_amis, region)
             ids = [row.ami for row in its_amis if row.ami not in kept]
             waiter.until(

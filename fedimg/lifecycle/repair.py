@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from fedimg.images import AMI
+from fedimg.images import AMI, Options
 from fedimg.lifecycle.comparison import Difference, Kind
+from fedimg.records import from_record
 from fedimg.store import rows
 from fedimg.store.parameters import Parameters
 from fedimg.store.repairs import Repairs
@@ -137,7 +138,8 @@ def ask(store: Store, actions: Iterable[Action], by: str) -> list[Action]:
 
 def ami_of(row: AMIRow) -> AMI:
     """Return the AMI of a row."""
-    return AMI(row.ami, row.name, row.region, row.type, row.snapshot)
+    options = from_record(Options, row.options) if row.options else None
+    return AMI(row.ami, row.name, row.region, row.type, row.snapshot, options=options)
 
 
 def _undecided(its_amis: Iterable[AMIRow], named: Collection[str]) -> str:

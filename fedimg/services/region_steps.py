@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from fedimg.aws import amis, copies, publish
+from fedimg.aws import ami_options, amis, copies, publish
 from fedimg.aws.client.errors import quota_met
 from fedimg.aws.instance import network
 from fedimg.aws.instance.network import JobNetwork
@@ -133,7 +133,7 @@ class RegionSteps:
             possible,
             amis.Basis(job.image, region, snapshot, kernel, job.settings.amis),
         )
-        return amis.available(
+        ready = amis.available(
             job.ec2(region),
             job.waiter(region),
             registered,
@@ -141,6 +141,8 @@ class RegionSteps:
             partition=job.clients.partition(region),
             polling=job.polling(region),
         )
+        ami_options.specify(job.ec2(region), job.waiter(region), ready)
+        return ready
 
     def _kernel(self, region: str) -> str | None:
         """Return the region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.

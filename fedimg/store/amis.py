@@ -76,6 +76,7 @@ class AMIs(Database):
             disk_length=disk.length if disk else None,
             state=PRIVATE,
             attributes=as_record(ami.attributes) if ami.attributes else None,
+            options=as_record(ami.options) if ami.options else None,
         )
         self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing())
 

@@ -170,6 +170,12 @@ class AMIRow:
     attributes: dict[str, Any] | None = None
     publication: str | None = None
     encrypted: bool = False
+    options: dict[str, Any] | None = None
+
+    @property
+    def protected(self) -> bool:
+        """Return whether fedimg itself protected the AMI from deregistration."""
+        return str((self.options or {}).get("protection", "")).startswith("enabled")
 
     @property
     def type(self) -> AMIType:

@@ -143,6 +143,8 @@ amis = sa.Table(
     sa.Column("attributes", sa.JSON(none_as_null=True)),
     # The catalogue's file with the facts of the AMI's publication, once the file may be written.
     sa.Column("publication", sa.String),
+    # The options of the AMI beyond those of every AMI (fedimg.images.Options); NULL: none.
+    sa.Column("options", sa.JSON(none_as_null=True)),
     # Whether the snapshot is encrypted with a key of the site's; the AMI is then never public.
     sa.Column("encrypted", sa.Boolean, nullable=False, server_default=sa.false()),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from lab.ec2 import filters, snapshots
+from lab.ec2 import filters, image_options, snapshots
 from lab.ec2.errors import EC2Error, invalid
 from lab.ec2.faults import FAILED
 from lab.ec2.wire import iso
@@ -63,6 +63,8 @@ def row(call: Call, image: Image) -> dict[str, Any]:
         "SourceImageRegion": image.source_region,
         "SourceInstanceId": image.source_instance,
         "DeregistrationProtection": image.protection,
+        "InstanceTypeSpecification": image_options.types_row(image),
+        "ImageWatermarks": [mark.row() for mark in image.watermarks.values()] or None,
         **call.tagged(image),
     }
     if image.virtualization == "hvm":

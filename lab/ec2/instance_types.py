@@ -4,6 +4,7 @@ from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
+from lab.ec2 import image_options
 from lab.ec2.errors import EC2Error, combination
 from lab.ec2.world import Call, Image
 
@@ -86,6 +87,7 @@ def check(call: Call, name: str, image: Image) -> None:
     boot = image.boot_mode or "legacy-bios"
     if boot != "uefi-preferred" and boot not in about["SupportedBootModes"]:
         raise combination(f"Instance type '{name}' does not support boot mode '{boot}'.")
+    image_options.check_type(image, name)
     if image.tpm and about.get("NitroTpmSupport") != "supported":
         raise combination(f"Instance type '{name}' does not support NitroTPM.")
 

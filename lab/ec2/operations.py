@@ -6,6 +6,7 @@ from typing import Any
 from lab.ec2 import (
     features_off,
     image_copies,
+    image_options,
     images,
     imports,
     instance_attributes,
@@ -27,6 +28,7 @@ Handler = Callable[[Call], dict[str, Any]]
 
 # Run under the world's lock.
 LOCKED: dict[str, Handler] = {
+    **image_options.OPERATIONS,
     **images.OPERATIONS,
     **imports.OPERATIONS,
     **instance_attributes.OPERATIONS,

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from lab.ec2 import image_options
 from lab.ec2.errors import EC2Error, combination, invalid, missing
 from lab.ec2.settings import latest_deprecation
 from lab.ec2.world import Call, Image, Snapshot
@@ -51,6 +52,7 @@ def _modify_launch_permission(call: Call, image: Image) -> None:
 
 
 def _check_public(call: Call, image: Image) -> None:
+    image_options.check_watermarks(image)
     if call.world.settings(call.account, call.region).image_block != "unblocked":
         raise EC2Error(
             "OperationNotPermitted",

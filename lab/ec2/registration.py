@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from lab.ec2 import bundles, images, volume_types
+from lab.ec2 import bundles, image_options, images, volume_types
 from lab.ec2.errors import EC2Error, combination, invalid, missing
 from lab.ec2.tagging import given
 from lab.ec2.world import Call, Image, Tags, new_id
@@ -61,6 +61,8 @@ def register_image(call: Call) -> dict[str, Any]:
     mappings = _mappings(call, root, in_bundle=bundle is not None)
     _check_boot(params, architecture, virtualization)
     _check_network(params, virtualization)
+    boot_mode = params.get("BootMode") or ("uefi" if architecture == "arm64" else None)
+    image_options.check_uefi_data(params.get("UefiData"), boot_mode)
     image = Image(
         id=new_id("ami"),
         owner=call.account,
@@ -75,7 +77,7 @@ def register_image(call: Call) -> dict[str, Any]:
         ramdisk=params.get("RamdiskId"),
         ena=bool(params.get("EnaSupport")),
         sriov=params.get("SriovNetSupport"),
-        boot_mode=params.get("BootMode") or ("uefi" if architecture == "arm64" else None),
+        boot_mode=boot_mode,
         tpm=params.get("TpmSupport"),
         imds=params.get("ImdsSupport"),
         uefi_data=params.get("UefiData"),

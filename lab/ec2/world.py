@@ -133,6 +133,9 @@ class Image:
     public: bool = False
     users: set[str] = field(default_factory=set)
     organizations: set[str] = field(default_factory=set)
+    #: The patterns of the instance types that it is for, and of those that it is not for.
+    types: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    watermarks: dict[str, Any] = field(default_factory=dict)
 
     def snapshot_ids(self) -> list[str]:
         return [m["Ebs"]["SnapshotId"] for m in self.mappings if m.get("Ebs", {}).get("SnapshotId")]

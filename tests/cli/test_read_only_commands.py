@@ -89,7 +89,10 @@ def test_plan_lists_amis_by_region_and_what_is_left_out(config: Path, run: Run) 
         "name": f"{X86.name}-paravirtual-eu-west-1-gp2-0",
         "virt_type": "paravirtual",
         "volume_type": "gp2",
+        "encrypted": False,
     } in plan["amis"]
+    assert plan["attributes"]["hvm-gp2"] == {"ImdsSupport": "v2.0", "EnaSupport": True}
+    assert plan["attributes"]["paravirtual-gp2"] == {}
     assert len(plan["amis"]) == 10
     assert [row["region"] for row in plan["left_out"]] == ["us-east-2"]
     assert everything() == before

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import fedimg.cli.commands  # noqa: F401 (defines the commands)
-from fedimg.aws import amis, publish, snapshots, tags
+from fedimg.aws import ami_options, amis, publish, snapshots, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
@@ -124,9 +124,16 @@ class Site:
             blocks.put(self.waiter, index, block)
         blocks.complete(self.waiter)
         snapshots.completed(client, self.waiter, snapshot, limit=10)
-        basis = amis.Basis(image, region, snapshot, None, AMIs())
+        basis = amis.Basis(image, region, snapshot, None, self.settings.ec2.amis)
         registered = amis.register_all(client, self.waiter, labels, types, basis)
-        return amis.available(client, self.waiter, registered, limit=10, partition="aws")
+        ready = amis.available(client, self.waiter, registered, limit=10, partition="aws")
+        ami_options.specify(client, self.waiter, ready)
+        return ready
+
+    def set_amis(self, **changes: Any) -> None:
+        """Change the site's settings of AMIs."""
+        changed = self.settings.ec2.model_copy(update={"amis": AMIs(**changes)})
+        self.settings = self.settings.model_copy(update={"ec2": changed})
 
     def rows(self, image: RawImage | None = None) -> list[AMIRow]:
         return [row for row in self.store.amis() if image is None or row.job == image.job]

@@ -345,6 +345,29 @@ def test_protected_ami_is_kept_and_its_cooldown_waited_for(pruned: Pruned) -> No
     assert states(site, image) == {rows.DELETED}
 
 
+@pytest.mark.parametrize("protection", ["on", "with cool-down"])
+def test_protection_of_fedimgs_own_is_ended_by_the_removal(
+    pruned: Pruned, protection: str
+) -> None:
+    site = pruned.site
+    site.set_amis(deregistration_protection=protection)
+    image = pruned.publish(300, regions=[ORIGIN], types=TYPES[:1])
+    (row,) = site.rows(image)
+    assert site.shown(row)["DeregistrationProtection"].startswith("enabled")
+    pruned.prune()
+    pruned.disabled_since(image, 40)
+    assert pruned.verdicts(image) == {Verdict.DELETE}
+    pruned.prune()
+    if protection == "with cool-down":
+        assert states(site, image) == {rows.DELETING}
+        assert any("its cool-down lasts up to 24 hours" in text for text in problems(site.store))
+        pruned.world.images[row.ami].cooldown_until = datetime.now(UTC)
+        due_now(site)
+        carry_out(site)
+    assert states(site, image) == {rows.DELETED}
+    assert site.account.live(site.settings.site) == []
+
+
 def test_region_that_is_away_neither_blocks_nor_is_forgotten(pruned: Pruned) -> None:
     site = pruned.site
     image = pruned.publish(300)

@@ -332,3 +332,32 @@ def age(site: Site, region: str, seconds: float) -> None:
 
 def told(site: Site) -> dict[str, RegionVerification]:
     return {each.region: each for each in Verifications(site.store).all()}
+
+
+def test_options_that_somebody_changed_are_told(site: Site) -> None:
+    site.set_amis(
+        supported_instance_types={"x86_64": ["t3.*", "m5.*"]},
+        gp3_throughput=250,
+        deregistration_protection="on",
+    )
+    site.publish()
+    assert differences(site) == []
+    row = next(row for row in site.rows() if row.volume_type == "gp3")
+    ec2 = site.ec2(row.region)
+    ec2.replace_image_instance_type_specification(ImageId=row.ami)
+    ec2.disable_image_deregistration_protection(ImageId=row.ami)
+    told = [each for each in differences(site) if each.id == row.ami]
+    assert {each.kind for each in told} == {"attributes"}
+    assert [each.text for each in told] == [
+        'its supported instance types is "none", recorded is "m5.*, t3.*"',
+        'its deregistration protection is "disabled", recorded is "enabled-without-cooldown"',
+    ]
+
+
+def test_watermark_of_a_private_ami_is_told(site: Site) -> None:
+    row = site.row(site.publish())
+    site.hide(row)
+    site.ec2(row.region).attach_image_watermark(ImageId=row.ami, WatermarkName="approved")
+    told = [each.text for each in differences(site) if each.kind == "attributes"]
+    assert len(told) == 1
+    assert "it has the watermark" in told[0]

@@ -11,12 +11,13 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup, inventory, read_back, retirement
+from fedimg.aws import ami_options, cleanup, inventory, read_back, retirement
 from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import prepare
@@ -26,10 +27,12 @@ from fedimg.aws.tags import Labels
 from fedimg.config import Network
 from fedimg.diagnostics import Status
 from fedimg.exceptions import EC2ServiceException, EC2TestException
-from fedimg.images import Architecture
+from fedimg.images import Architecture, Options
 from tests.services.conftest import ORIGIN, REGIONS, SITE, Lab
 from tests.services.policies import FILE, REFUSED, policy, user
 
+#: EC2's word for an AMI that is protected from deregistration, without a cool-down.
+PROTECTED = "enabled-without-cooldown"
 HVM = {"amis": {"types": ["hvm-gp2"]}}
 
 
@@ -142,7 +145,10 @@ def looked_after(lab: Lab, mine: Lab) -> str:
         retirement.deprecate(ec2, waiter, ami.id, time.time() + 3600, limit=10)
         permissions_of.hide_ami(ec2, waiter, ami.id)
         permissions_of.hide_snapshot(ec2, waiter, ami.snapshot)
-        retirement.deregister(ec2, ami.id)
+        protected = replace(ami, options=Options(supported=("m5.*",), protection=PROTECTED))
+        ami_options.specify(ec2, waiter, [protected])
+        ami_options.protect(ec2, waiter, protected)
+        retirement.deregister(ec2, ami.id, unprotect=True)
         retirement.delete_snapshot(ec2, waiter, ami.snapshot, limit=10)
         retirement.in_recycle_bin(ec2, mine.clients, region, [ami.id], ami.snapshot)
         retirement.recycle_bin_rules(mine.clients, region)
