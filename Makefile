@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench clean programs test-programs
+.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm clean programs test-programs rpm-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -27,6 +27,8 @@ help:
 	@echo 'make audit        known vulnerabilities of what is installed, by PyPI; no part of the tests'
 	@echo 'make audit ADVISORIES=all.zip  the same without the network: docs/operations.md'
 	@echo 'make requirements write requirements/ anew, with hashes, after setup.py or constraints.txt changed'
+	@echo 'make dist         the source archive, with wheels for the system Python and this machine'
+	@echo 'make rpm          RPMs of it, which need no network to be built'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
 demo: programs $(INSTALLED)
@@ -96,6 +98,19 @@ audit: $(if $(ADVISORIES),,build/tools)
 requirements: build/tools
 	@build/tools/bin/python tools/hash-requirements build/tools/bin/uv
 
+# The package has the Python of the system, not of .venv, and wheels for that one and this machine.
+PACKAGE_PYTHON := /usr/bin/python3
+dist:
+	packaging/source-archive $(PACKAGE_PYTHON) build/dist
+
+rpm: rpm-programs dist
+	rm -rf build/rpm
+	rpmbuild -tb --quiet --define '_topdir $(CURDIR)/build/rpm' \
+	    --define 'python_for_fedimg $(PACKAGE_PYTHON)' build/dist/fedimg-*.tar.gz
+
+rpm-programs:
+	@tools/system-packages rpm
+
 clean:
 	rm -rf build
 
@@ -104,7 +119,7 @@ programs:
 	@tools/system-packages $(if $(VM),vm)
 
 test-programs:
-	@tools/system-packages tests vm
+	@tools/system-packages tests vm rpm
 
 # pip's own lines in README.md, on each Python that is here; make test does so on one.
 install-test: $(INSTALLED)

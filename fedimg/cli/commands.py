@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 import sys
 
 from fedimg.cli.app import app
@@ -32,6 +33,11 @@ from fedimg.cli import web_command  # noqa: F401
 def main() -> None:
     """Run the command that `sys.argv` names, and exit."""
     hide_memory()
+    if "_FEDIMG_COMPLETE" in os.environ:
+        # A shell asks what a command line may go on with (packaging/man-pages).
+        from typer.completion import completion_init
+
+        completion_init()
     # What a command loads stays. By Python's own threshold of 700 objects it would be looked
     # through for garbage over a hundred times, a tenth of a short command's processor time.
     gc.set_threshold(20_000)
