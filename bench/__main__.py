@@ -19,6 +19,7 @@ BENCHMARKS = {
     "intake": "intake",
     "regions": "regions",
     "verify": "verify",
+    "prune": "prune",
     "catalogue": "catalogue",
     "away": "away",
     "outages": "outages",

@@ -38,23 +38,23 @@ def run(tiny: bool) -> Result:
             store = Store(folder / "state")
             many_amis.record(store, images, site["regions"])
             store.close()
-            environment = _environment(folder, site)
-            before, lab_cpu = _calls(site), cpu_seconds(ec2.pid)
-            cost = measured(["verify", "--json"], environment)
-            calls = _calls(site) - before
+            variables = environment(folder, site)
+            before, lab_cpu = calls(site), cpu_seconds(ec2.pid)
+            cost = measured(["verify", "--json"], variables)
+            made = calls(site) - before
             lab_cpu = cpu_seconds(ec2.pid) - lab_cpu
     amis = images * regions * len(many_amis.TYPES)
     if cost.answer["amis"] != amis or cost.answer["differences"] or cost.answer["not_compared"]:
         raise RuntimeError(
             f"the record and EC2 are equal, and fedimg said {str(cost.answer)[:500]}"
         )
-    of_regions = calls.total() - calls["DescribeRegions"]
+    of_regions = made.total() - made["DescribeRegions"]
     pages = -(-amis // regions // _PAGE) + 2 * -(-images // _PAGE) + 2
     figures = {
         "amis": amis,
         "regions": regions,
         "calls_a_region": of_regions / regions,
-        **{f"calls_{name}": count for name, count in sorted(calls.items())},
+        **{f"calls_{name}": count for name, count in sorted(made.items())},
         "cpu_seconds": cost.cpu,
         "cpu_microseconds_an_ami": 1e6 * cost.cpu / amis,
         "peak_mib": cost.peak_mib,
@@ -64,16 +64,18 @@ def run(tiny: bool) -> Result:
     return Result("verify", figures, {"calls_a_region": pages})
 
 
-def _environment(folder: Path, site: dict[str, Any]) -> dict[str, str]:
+def environment(folder: Path, site: dict[str, Any], settings: str = "") -> dict[str, str]:
+    """Return the environment of a fedimg on this site; `settings` are more of its configuration."""
     config = folder / "fedimg.toml"
     config.write_text(
         f'site = "{many_amis.SITE}"\nstate_directory = "state"\n'
-        f'[ec2]\norigin = "{site["regions"][0]}"\n'
+        f'[ec2]\norigin = "{site["regions"][0]}"\n{settings}'
     )
     key = AccessKey(*site["account_key"])
     aws = aws_environment(folder / "aws", site["ec2"], site["regions"][0], key)
     return {**os.environ, **aws, "FEDIMG_CONFIG": str(config)}
 
 
-def _calls(site: dict[str, Any]) -> Counter[str]:
+def calls(site: dict[str, Any]) -> Counter[str]:
+    """Return how often each call was made to the EC2 of a site."""
     return Counter(running.ask(site, "calls").get("EC2", {}))

@@ -30,6 +30,7 @@ KEYS = {
     "regions": {"wall_seconds_2", "calls_per_ami_2"},
     "catalogue": {"cpu_seconds", "wall_seconds", "unchanged_cpu_seconds", "peak_mib"},
     "verify": {"calls_a_region", "cpu_seconds", "peak_mib", "lab_cpu_seconds"},
+    "prune": {"calls_a_region", "cpu_seconds", "peak_mib", "request_cpu_seconds"},
 }
 
 
