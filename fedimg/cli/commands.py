@@ -35,9 +35,9 @@ def main() -> None:
     hide_memory()
     if "_FEDIMG_COMPLETE" in os.environ:
         # A shell asks what a command line may go on with (packaging/man-pages).
-        from typer.completion import completion_init
+        from typer import completion
 
-        completion_init()
+        completion.completion_init()  # type: ignore[attr-defined]
     # What a command loads stays. By Python's own threshold of 700 objects it would be looked
     # through for garbage over a hundred times, a tenth of a short command's processor time.
     gc.set_threshold(20_000)

@@ -346,9 +346,7 @@ def test_protected_ami_is_kept_and_its_cooldown_waited_for(pruned: Pruned) -> No
 
 
 @pytest.mark.parametrize("protection", ["on", "with cool-down"])
-def test_protection_of_fedimgs_own_is_ended_by_the_removal(
-    pruned: Pruned, protection: str
-) -> None:
+def test_protection_of_fedimgs_own_is_ended_by_the_removal(pruned: Pruned, protection: str) -> None:
     site = pruned.site
     site.set_amis(deregistration_protection=protection)
     image = pruned.publish(300, regions=[ORIGIN], types=TYPES[:1])
