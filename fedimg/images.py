@@ -21,6 +21,9 @@ FILE_NAME = re.compile(r"[A-Za-z0-9._+-][A-Za-z0-9._+~^-]{0,199}")
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64}
 #: Types of root volumes, by EC2's names.
 VOLUME_TYPES = ("standard", "gp2", "gp3")
+#: In place of a volume type, if the root disk comes from a bundle and is no EBS volume; and the end
+#: of such an AMI type's text.
+INSTANCE_STORE, INSTANCE = "instance-store", "instance"
 #: The end of an AMI type's text, if its snapshot is encrypted with a key of the site's.
 ENCRYPTED = "encrypted"
 #: Largest size of a file, in bytes: EC2's largest volume, 64 TiB.
@@ -190,6 +193,8 @@ class RawImage:
 class AMIType:
     """A virtualization type and a volume type, such as `hvm-gp2` or `hvm-gp2-encrypted`.
 
+    Of `hvm-instance` the volume type is `instance-store`.
+
     AMIs of an encrypted type are made from an encrypted snapshot, and are never public.
     """
 
@@ -203,7 +208,23 @@ class AMIType:
     @property
     def storage(self) -> str:
         """Return the type's text behind the virtualization, such as `gp2` or `gp2-encrypted`."""
+        if self.instance_store:
+            return INSTANCE
         return f"{self.volume_type}-{ENCRYPTED}" if self.encrypted else self.volume_type
+
+    @property
+    def instance_store(self) -> bool:
+        """Return whether the root disk comes from a bundle in S3, and is no EBS volume."""
+        return self.volume_type == INSTANCE_STORE
+
+    @property
+    def boot_group(self) -> str:
+        """Return the name of the types for which one boot check speaks.
+
+        These are all of a virtualization that are made from the same snapshot; a bundle has
+        been packed, and is fetched by other instance types, so that it has a check of its own.
+        """
+        return str(self) if self.instance_store else str(self.virtualization)
 
     @property
     def names(self) -> set[str]:
@@ -226,11 +247,13 @@ class AMIType:
     def parse(cls, text: str) -> AMIType:
         """Parse a type such as `hvm-gp2`. Raises ValueError for an invalid one."""
         virtualization, _, storage = text.partition("-")
+        if storage == INSTANCE:
+            return cls(Virtualization(virtualization), INSTANCE_STORE)
         volume_type = storage.removesuffix(f"-{ENCRYPTED}")
         if volume_type not in VOLUME_TYPES:
             raise ValueError(
-                f"AMI type {quoted(text)} does not end in {' or '.join(VOLUME_TYPES)}, or in one "
-                f"of them and -{ENCRYPTED}"
+                f"AMI type {quoted(text)} does not end in {' or '.join(VOLUME_TYPES)}, in one of "
+                f"them and -{ENCRYPTED}, or in {INSTANCE}"
             )
         return cls(Virtualization(virtualization), volume_type, storage != volume_type)
 
@@ -279,7 +302,10 @@ class Options:
 
 @dataclass(frozen=True)
 class AMI:
-    """One AMI of a job, in one region; `attributes` are known once EC2 has made it available."""
+    """One AMI of a job, in one region; `attributes` are known once EC2 has made it available.
+
+    Of an instance-store type, `snapshot` is the id of the bundle (fedimg.aws.bundle.place).
+    """
 
     id: str
     name: str

@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from fedimg.aws import ami_options
+from fedimg.aws.bundle import place
+from fedimg.aws.bundle.place import bundle_of
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import code, missing
-from fedimg.aws.client.types import EC2Client, Image
+from fedimg.aws.client.types import EC2Client, Filter, Image
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels, ami_name
 from fedimg.config import AMIs
@@ -22,6 +24,7 @@ from fedimg.parallel import run_parallel
 ROLE = "ami"
 #: A name in use gets the next number; more AMIs with one name than this are a mistake.
 _NUMBERS = 100
+_NITRO_ONLY = ("BootMode", "TpmSupport", "UefiData")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Basis:
     """The source of an image's AMIs in one region.
 
     `snapshot` is complete; `kernel` is the region's PV-GRUB kernel, without which no PV AMI can be
-    registered.
+    registered; `bundle` is the id of the region's bundle, if instance-store AMIs are made.
     """
 
     image: RawImage
@@ -37,6 +40,11 @@ class Basis:
     snapshot: str
     kernel: str | None
     attributes: AMIs
+    bundle: str = ""
+
+    def of(self, ami_type: AMIType) -> str:
+        """Return the id of the snapshot, or of the bundle, that AMIs of a type are made from."""
+        return self.bundle if ami_type.instance_store else self.snapshot
 
 
 def register_all(
@@ -59,7 +67,7 @@ def register_all(
 def register(
     ec2: EC2Client, waiter: Waiter, labels: Labels, ami_type: AMIType, basis: Basis
 ) -> AMI:
-    """Register an AMI from a completed snapshot, or return the job's existing one.
+    """Register an AMI from a completed snapshot or a bundle, or return the job's existing one.
 
     RegisterImage takes no client token; instead the name, which EC2 keeps unique, prevents a second
     AMI. Raises botocore's ClientError when EC2 refuses, EC2ServiceException for PV without a
@@ -67,7 +75,7 @@ def register(
     """
     chosen = ami_options.options(ami_type, basis.image.architecture, basis.attributes)
     request = _request(ami_type, basis, chosen)
-    region, snapshot = basis.region, basis.snapshot
+    region, snapshot = basis.region, basis.of(ami_type)
     for number in range(_NUMBERS):
         name = ami_name(basis.image.name, ami_type, region, number)
         try:
@@ -160,7 +168,7 @@ def deregister(ec2: EC2Client, ami: AMI) -> None:
 
 
 def root(ec2: EC2Client, ami: AMI) -> tuple[str, int]:
-    """Return the name of an AMI's root device, and the size of its volume in GiB.
+    """Return the name of an AMI's root device, and the size of its EBS volume in GiB.
 
     Raises EC2ServiceException when the AMI has been deregistered.
     """
@@ -174,12 +182,24 @@ def root(ec2: EC2Client, ami: AMI) -> tuple[str, int]:
 
 
 def snapshots_of(image: Mapping[str, Any]) -> set[str]:
-    """Return the ids of the snapshots that an AMI, as EC2 describes it, is made from."""
+    """Return the ids of the snapshots, or the bundle, that a described AMI is made from."""
+    if bundle := bundle_of(image):
+        return {bundle}
     return {
         mapping["Ebs"].get("SnapshotId", "")
         for mapping in image.get("BlockDeviceMappings", ())
         if "Ebs" in mapping
     }
+
+
+def made_from(ec2: EC2Client, source: str) -> list[str]:
+    """Return the account's AMIs that are made from a snapshot or a bundle, also disabled ones."""
+    by_source: Filter = {"Name": "block-device-mapping.snapshot-id", "Values": [source]}
+    if place.is_bundle(source):
+        by_source = {"Name": "manifest-location", "Values": [place.at(source, "*").location]}
+    shown = ec2.describe_images(Owners=["self"], Filters=[by_source], IncludeDisabled=True)
+    images = shown["Images"]
+    return sorted(str(image["ImageId"]) for image in images if source in snapshots_of(image))
 
 
 def _request(ami_type: AMIType, basis: Basis, chosen: Options | None) -> dict[str, Any]:
@@ -193,7 +213,11 @@ def _request(ami_type: AMIType, basis: Basis, chosen: Options | None) -> dict[st
         "Architecture": str(image.architecture),
         "VirtualizationType": str(ami_type.virtualization),
         "RootDeviceName": root,
-        "BlockDeviceMappings": [
+    }
+    if ami_type.instance_store:
+        request["ImageLocation"] = place.at(basis.bundle, image.name).location
+    else:
+        request["BlockDeviceMappings"] = [
             {
                 "DeviceName": root,
                 "Ebs": {
@@ -203,8 +227,7 @@ def _request(ami_type: AMIType, basis: Basis, chosen: Options | None) -> dict[st
                     **ami_options.volume(chosen),
                 },
             }
-        ],
-    }
+        ]
     if not hvm:
         if not basis.kernel:
             # Without a kernel id EC2 would choose one for a disk without partitions.
@@ -214,7 +237,11 @@ def _request(ami_type: AMIType, basis: Basis, chosen: Options | None) -> dict[st
                 later=True,
             )
         return request | {"KernelId": basis.kernel}
-    return request | ami_options.registration(ami_type, image.architecture, attributes)
+    given = ami_options.registration(ami_type, image.architecture, attributes)
+    if ami_type.instance_store:
+        # The old types that boot from a bundle have neither UEFI nor NitroTPM.
+        given = {key: value for key, value in given.items() if key not in _NITRO_ONLY}
+    return request | given
 
 
 def _holder(ec2: EC2Client, name: str) -> Image | None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import ClientError
 
 from fedimg.aws import ami_options, amis, tags
+from fedimg.aws.bundle import listing, place
+from fedimg.aws.bundle.objects import BundleStore
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code, explained
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
 INSTANCE = "instance"
 IMAGE = "image"
 SNAPSHOT = "snapshot"
+#: The objects of a bundle; its id is as in `AMI.snapshot`.
+BUNDLE = "bundle"
 VOLUME = "volume"
 SECURITY_GROUP = "security-group"
 KEY_PAIR = "key-pair"
 #: In the order of removal: a resource comes before those that it uses.
-RESOURCE_TYPES = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, VOLUME, SECURITY_GROUP)
+RESOURCE_TYPES = (INSTANCE, KEY_PAIR, IMAGE, SNAPSHOT, BUNDLE, VOLUME, SECURITY_GROUP)
+#: The types of what AMIs are, and are made from.
+OF_AMIS = (IMAGE, SNAPSHOT, BUNDLE)
 #: The error codes for a resource that is in use, or still being created.
 _NOT_YET = {"DependencyViolation", "VolumeInUse", "InvalidSnapshot.InUse", "IncorrectState"}
 _AT_ONCE = 16
@@ -76,7 +82,7 @@ class Survey:
     def without(self, jobs: Collection[str], kept: Collection[tuple[str, str]] = ()) -> Survey:
         """Return the survey without the resources of certain jobs, and of those `kept` in a region.
 
-        A region's images and snapshots are kept alone.
+        A region's images and what they are made from are kept alone.
         """
 
         def others(items: list[Leftover]) -> list[Leftover]:
@@ -84,9 +90,7 @@ class Survey:
                 item
                 for item in items
                 if item.job not in jobs
-                and not (
-                    (item.job, item.region) in kept and item.resource_type in (IMAGE, SNAPSHOT)
-                )
+                and not ((item.job, item.region) in kept and item.resource_type in OF_AMIS)
             ]
 
         return Survey(others(self.left), others(self.public), others(self.once_public))
@@ -114,6 +118,7 @@ def survey(
     spare: Collection[str] = (),
     recorded: Collection[Leftover] = (),
     published: Collection[str] = (),
+    bucket: Callable[[str], str] = lambda region: "",
     unseen: Callable[[EC2ServiceException], None] | None = None,
 ) -> Survey:
     """Return the resources, in some regions, of one job or of all jobs of the site except `spare`.
@@ -122,14 +127,22 @@ def survey(
     that is or may have been public by its tag or by the ids in `published`. `resource_types`
     returns the types to list in a region; snapshots of public AMIs are recognized only where AMIs
     are listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
-    their tags. For a region that does not answer, `unseen` is called with the error and the others
-    are listed all the same; without `unseen`, EC2ServiceException is raised.
+    their tags. `bucket` returns the name of a region's bucket of bundles; without a name there are
+    none. For a region that does not answer, `unseen` is called with the error and the others are
+    listed all the same; without `unseen`, EC2ServiceException is raised.
     """
 
     def list_region(region: str) -> list[tuple[Standing, Leftover]]:
         try:
             return _in_region(
-                clients, site, region, job, resource_types(region), recorded, published
+                clients,
+                site,
+                region,
+                job,
+                resource_types(region),
+                recorded,
+                published,
+                bucket(region),
             )
         except EC2ServiceException as error:
             if unseen is None:
@@ -208,7 +221,7 @@ def remove(
                     step="clean-up",
                 ):
                     waiter.until(
-                        partial(_gone, clients.ec2(region), item, once_public),
+                        partial(_gone, clients, waiter, item, once_public),
                         what=f"{item.resource_type} {item.id} in {region} to be removed",
                         # After a failure, dependent resources cannot be removed either.
                         limit=0 if problems else limit,
@@ -235,6 +248,7 @@ def _in_region(
     resource_types: Collection[str],
     recorded: Iterable[Leftover],
     published: Collection[str],
+    bucket: str,
 ) -> list[tuple[Standing, Leftover]]:
     if not resource_types:
         return []
@@ -245,6 +259,11 @@ def _in_region(
         region=region,
         step="clean-up",
     ):
+        bundles = (
+            listing.listed(clients, bucket, site, region, job or "")
+            if BUNDLE in resource_types
+            else {}
+        )
         tagged = [
             (
                 shown.standing,
@@ -257,7 +276,7 @@ def _in_region(
                     shown.created,
                 ),
             )
-            for shown in _tagged(ec2, site, job, resource_types, published)
+            for shown in _tagged(ec2, site, job, resource_types, published, bundles)
         ]
         tagged_ids = {item.id for _, item in tagged}
         untagged = {
@@ -289,6 +308,7 @@ def _tagged(
     job: str | None,
     resource_types: Collection[str],
     published: Collection[str],
+    bundles: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[_Described]:
     mark = {tags.SITE: site} | ({tags.JOB: job} if job else {})
     filters: list[Filter] = [
@@ -325,7 +345,7 @@ def _tagged(
         for instance in reservation["Instances"]:
             if instance["State"]["Name"] != "terminated":
                 yield described(INSTANCE, instance["InstanceId"], instance, "LaunchTime")
-    # The standing of snapshots by the AMIs that are made from them.
+    # The standing of snapshots and bundles by the AMIs that are made from them.
     users: dict[str, Standing] = {}
     for image in pages(IMAGE, "describe_images", "Images", Owners=["self"], IncludeDisabled=True):
         standing = _standing(image["ImageId"], image, published)
@@ -338,6 +358,8 @@ def _tagged(
         id = snapshot["SnapshotId"]
         standing = users.get(id) or _standing(id, snapshot, published)
         yield described(SNAPSHOT, id, snapshot, "StartTime", standing)
+    for id, bundle in bundles.items():
+        yield described(BUNDLE, id, bundle, "", users.get(id) or _standing(id, bundle, published))
     for volume in pages(VOLUME, "describe_volumes", "Volumes"):
         yield described(VOLUME, volume["VolumeId"], volume, "CreateTime")
     for group in pages(SECURITY_GROUP, "describe_security_groups", "SecurityGroups"):
@@ -397,8 +419,16 @@ def _may_deregister(ec2: EC2Client, image: str) -> bool:
     return True
 
 
-def _gone(ec2: EC2Client, item: Leftover, once_public: bool) -> bool | None:
+def _gone(clients: Clients, waiter: Waiter, item: Leftover, once_public: bool) -> bool | None:
     """Request the removal; return None while another resource has to be removed first."""
+    ec2 = clients.ec2(item.region)
+    if item.resource_type == BUNDLE:
+        # S3 deletes the parts of an AMI that still exists.
+        if amis.made_from(ec2, item.id):
+            return None
+        s3 = clients.client("s3", item.region, attempts=1)
+        BundleStore(s3, waiter, place.at(item.id, "")).delete()
+        return True
     try:
         if item.resource_type == INSTANCE:
             return _instance_gone(ec2, item.id)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws import tags
+from fedimg.aws.bundle.place import bundle_of, is_bundle
 from fedimg.aws.client.types import EC2Client
 
 #: The longest page of DescribeImages and of DescribeSnapshots.
@@ -21,6 +22,8 @@ UNBLOCKED = "unblocked"
 #: More than half of what EC2 shows of an AMI; nobody asks for these of a recorded one. A site has a
 #: hundred thousand AMIs and more.
 _TEXTS = ("Tags", "Description", "ImageLocation")
+#: By the location alone an instance-store AMI tells of which bundle it is.
+_TEXTS_BUT_LOCATION = ("Tags", "Description")
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,23 @@ class Inventory:
 
 
 def take(
-    ec2: EC2Client, site: str, region: str, *, amis: Collection[str], snapshots: Collection[str]
+    ec2: EC2Client,
+    site: str,
+    region: str,
+    *,
+    amis: Collection[str],
+    snapshots: Collection[str],
+    bundles: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Inventory:
     """Return the inventory of a region.
 
     `amis` and `snapshots` are recorded ids; those without the site's tag are looked up by id. Of
     recorded AMIs the inventory has no tags and descriptions, of recorded snapshots the id alone.
-    Raises botocore's errors.
+    `bundles`, as `fedimg.aws.bundle.listing` lists them, stand among the snapshots; their AMIs'
+    users need no permission on them, as if they were public. Raises botocore's errors.
     """
-    amis, snapshots = set(amis), set(snapshots)
+    amis, bundles = set(amis), bundles or {}
+    snapshots = {id for id in snapshots if not is_bundle(id)}
     tagged: Any = [{"Name": f"tag:{tags.SITE}", "Values": [site]}]
     images = {str(image["ImageId"]): _slim(image, amis) for image in _images(ec2, tagged)}
     for by_id in _by_id("image-id", amis - set(images)):
@@ -64,8 +75,8 @@ def take(
     return Inventory(
         region,
         images,
-        held,
-        frozenset(public),
+        held | {**bundles},
+        frozenset(public | set(bundles)),
         str(ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"]),
         str(ec2.get_snapshot_block_public_access_state()["State"]),
     )
@@ -93,7 +104,8 @@ def _slim(image: dict[str, Any], recorded: Collection[str]) -> dict[str, Any]:
     """Return an AMI as EC2 describes it; a recorded one without its texts."""
     if image["ImageId"] not in recorded:
         return image
-    return {key: value for key, value in image.items() if key not in _TEXTS}
+    texts = _TEXTS_BUT_LOCATION if bundle_of(image) else _TEXTS
+    return {key: value for key, value in image.items() if key not in texts}
 
 
 def image_pages(ec2: EC2Client, site: str, amis: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""Take AMIs and snapshots out of others' reach, and give them back to exactly the same users."""
+"""Take AMIs and snapshots out of others' reach, and give them back to exactly the same users.
+
+A bundle, whose id may stand for a snapshot's, is in nobody's reach but EC2's: who may use it is
+what its AMIs say.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fedimg.aws import tags
+from fedimg.aws.bundle.place import is_bundle
 from fedimg.aws.client.errors import UNSUPPORTED, code
 from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
@@ -23,6 +28,8 @@ def launch_permissions(ec2: EC2Client, ami: str) -> list[dict[str, Any]]:
 
 def volume_permissions(ec2: EC2Client, snapshot: str) -> list[dict[str, Any]]:
     """Return who may make volumes of a snapshot. Raises botocore's errors."""
+    if is_bundle(snapshot):
+        return []
     shown: Any = ec2.describe_snapshot_attribute(
         SnapshotId=snapshot, Attribute="createVolumePermission"
     )
@@ -37,8 +44,9 @@ def mark(ec2: EC2Client, waiter: Waiter, ids: Collection[str], value: str) -> No
 def set_tags(
     ec2: EC2Client, waiter: Waiter, ids: Collection[str], values: Mapping[str, str]
 ) -> None:
-    """Set tags of some AMIs and snapshots."""
-    waiter.settled(lambda: ec2.create_tags(Resources=sorted(ids), Tags=tags.as_tags(values)))
+    """Set tags of some AMIs and snapshots; a bundle has none."""
+    if marked := sorted(id for id in ids if not is_bundle(id)):
+        waiter.settled(lambda: ec2.create_tags(Resources=marked, Tags=tags.as_tags(values)))
 
 
 def disable_ami(ec2: EC2Client, waiter: Waiter, ami: str) -> None:
@@ -74,6 +82,8 @@ def hide_ami(ec2: EC2Client, waiter: Waiter, ami: str) -> None:
 
 def hide_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
     """Let nobody but the owner use a snapshot; doing so twice is no error."""
+    if is_bundle(snapshot):
+        return
     waiter.settled(
         lambda: ec2.reset_snapshot_attribute(
             SnapshotId=snapshot, Attribute="createVolumePermission"
@@ -91,6 +101,8 @@ def share_snapshot(
     ec2: EC2Client, waiter: Waiter, snapshot: str, users: Sequence[dict[str, Any]]
 ) -> None:
     """Let these users make volumes of a snapshot."""
+    if is_bundle(snapshot):
+        return
     added: Any = {"Add": list(users)}
     waiter.settled(
         lambda: ec2.modify_snapshot_attribute(
@@ -125,6 +137,8 @@ def existing(ec2: EC2Client, amis: Collection[str]) -> dict[str, dict[str, Any]]
 
 
 def snapshot_exists(ec2: EC2Client, snapshot: str) -> bool:
-    """Return whether a snapshot of this account exists."""
+    """Return whether a snapshot of this account exists; a bundle is none."""
+    if is_bundle(snapshot):
+        return False
     by_id: list[Filter] = [{"Name": "snapshot-id", "Values": [snapshot]}]
     return bool(ec2.describe_snapshots(OwnerIds=["self"], Filters=by_id)["Snapshots"])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fedimg.aws import regions
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import FAILURES
+from fedimg.aws.client.types import Filter
 from fedimg.aws.tags import ami_name
 from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, RawImage, Virtualization
+from fedimg.parallel import run_parallel
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,17 @@ def make(
         if pv
         else {}
     )
+    stores = _instance_stores(ami_types, wanted, settings, clients, watch)
     testable = kernels.get(settings.origin) is not None
     types = {
         region: [
             ami_type
             for ami_type in ami_types
-            if ami_type.virtualization is Virtualization.HVM
-            or (testable and kernels.get(region, "") is not None)
+            if (
+                ami_type.virtualization is Virtualization.HVM
+                or (testable and kernels.get(region, "") is not None)
+            )
+            and (not ami_type.instance_store or region in stores)
         ]
         for region in wanted
     }
@@ -96,11 +104,62 @@ def make(
         _tested(registered, settings),
         {region: kernel for region, kernel in kernels.items() if kernel},
         {
-            region: f"no paravirtual AMIs: EC2 has no PV-GRUB kernel in {where}"
+            region: "; ".join(reasons)
             for region, chosen in types.items()
-            if len(chosen) < len(ami_types)
+            if (reasons := _left_out(set(ami_types) - set(chosen), region, stores, where))
         },
     )
+
+
+def _left_out(
+    missing: Collection[AMIType], region: str, stores: Collection[str], where: str
+) -> list[str]:
+    """Return why some AMI types are not registered in a region."""
+    reasons = []
+    if region not in stores and any(each.instance_store for each in missing):
+        reasons.append(
+            "no instance-store AMIs: EC2 does not offer the instance type that tests them, or has "
+            "none that boots them"
+        )
+        missing = [each for each in missing if not each.instance_store]
+    if missing:
+        reasons.append(f"no paravirtual AMIs: EC2 has no PV-GRUB kernel in {where}")
+    return reasons
+
+
+def _instance_stores(
+    ami_types: Sequence[AMIType],
+    wanted: Sequence[str],
+    settings: EC2,
+    clients: Clients,
+    watch: Callable[[str], Watch | None],
+) -> set[str]:
+    """Return the regions for which instance-store AMIs are made, if any are wanted.
+
+    EC2 offers instance types there that boot them; in the origin, where they are tested, it offers
+    the type of the tests. A region that does not answer soon is left out.
+    """
+    if not any(each.instance_store for each in ami_types):
+        return set()
+    bootable: Filter = {"Name": "supported-root-device-type", "Values": ["instance-store"]}
+
+    def offers(region: str) -> bool:
+        ec2 = retrying.briefly(clients, region, watch(region))
+        try:
+            shown = ec2.describe_instance_types(Filters=[bootable])["InstanceTypes"]
+        except FAILURES:
+            if region == settings.origin:
+                raise
+            return False
+        names = {str(each["InstanceType"]) for each in shown}
+        tested = region in (settings.origin, *settings.test.regions)
+        return settings.instance_store.test_type in names if tested else bool(names)
+
+    found = run_parallel(
+        {region: partial(offers, region) for region in wanted}, settings.limits.regions
+    )
+    # What cannot be tested in the origin is made nowhere.
+    return {region for region, offered in found.items() if offered and found[settings.origin]}
 
 
 def _tested(types: Mapping[str, Sequence[AMIType]], settings: EC2) -> dict[str, list[AMIType]]:
@@ -116,16 +175,21 @@ def _tested(types: Mapping[str, Sequence[AMIType]], settings: EC2) -> dict[str, 
     order = list(Virtualization)
     tested: dict[str, list[AMIType]] = {}
     for region in (settings.origin, *test.regions):
-        # HVM first: an image may fail PV alone.
-        ami_types = sorted(types[region], key=lambda ami_type: order.index(ami_type.virtualization))
-        first = {ami_type.virtualization: ami_type for ami_type in reversed(ami_types)}
+        # HVM first: an image may fail PV alone, or with instance-store AMIs alone.
+        ami_types = sorted(
+            types[region],
+            key=lambda ami_type: (ami_type.instance_store, order.index(ami_type.virtualization)),
+        )
+        first = {ami_type.boot_group: ami_type for ami_type in reversed(ami_types)}
         tested[region] = [
-            each for each in ami_types if test.amis == "types" or each is first[each.virtualization]
+            each for each in ami_types if test.amis == "types" or each is first[each.boot_group]
         ]
     return tested
 
 
 def _possible(ami_type: AMIType, architecture: Architecture) -> bool:
-    """Return whether EC2 boots this type on such machines: PV is for x86_64 alone."""
-    hvm = ami_type.virtualization is Virtualization.HVM
-    return hvm or architecture is Architecture.X86_64
+    """Return whether EC2 boots this type on such machines: PV, and instance-store AMIs, are for
+    x86_64 alone.
+    """
+    ebs_hvm = ami_type.virtualization is Virtualization.HVM and not ami_type.instance_store
+    return ebs_hvm or architecture is Architecture.X86_64

@@ -11,10 +11,17 @@ from botocore.parsers import ResponseParserError
 
 from fedimg.aws import regions
 from fedimg.aws.ami_quota import PUBLIC_AMIS
+from fedimg.aws.bundle import preflight as bundles
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
 from fedimg.aws.client.errors import FAILURES, UNSUPPORTED, code, meaning_of
-from fedimg.aws.client.types import Client, EC2Client, InstanceTypeInfo, InstanceTypeName
+from fedimg.aws.client.types import (
+    Client,
+    EC2Client,
+    Filter,
+    InstanceTypeInfo,
+    InstanceTypeName,
+)
 from fedimg.aws.public_access import UNBLOCK_AMIS, UNBLOCK_SNAPSHOTS, UNBLOCKED, UNENCRYPT
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
@@ -67,6 +74,8 @@ class Preflight:
             for ami_type in settings.amis.types
         )
 
+        self._bundles = any(ami_type.instance_store for ami_type in settings.amis.types)
+
     def checks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
         """Return the checks of the account and of the origin, for images of some architectures."""
         checks: dict[str, DiagnosticCheck] = {
@@ -77,6 +86,10 @@ class Preflight:
         }
         if self._settings.write_via == "direct":
             checks["EBS direct"] = self._ebs_direct
+        if self._bundles:
+            checks[bundles.KEYS] = partial(bundles.check_keys, self._settings.instance_store)
+            name = f"{bundles.KEYS}.test_type"
+            checks[name] = partial(self._instance_store_type, name)
         for architecture in architectures:
             machine = self._settings.machine(architecture)
             section = "ec2.x86_64" if isinstance(machine, X86Machine) else "ec2.aarch64"
@@ -259,6 +272,13 @@ class Preflight:
         hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
         return _problem(name, f"{instance_type} does not boot PV AMIs", hint)
 
+    def _instance_store_type(self, name: str) -> list[Finding]:
+        instance_type = self._settings.instance_store.test_type
+        if "instance-store" in self._type(instance_type).get("SupportedRootDeviceTypes", ()):
+            return _ok(name, instance_type)
+        hint = "choose an older type, such as m3.large, which EC2 still offers in the origin"
+        return _problem(name, f"{instance_type} boots no instance-store AMIs", hint)
+
     def _type(self, instance_type: str) -> InstanceTypeInfo:
         # mypy knows the types of the stubs' day alone.
         wanted = cast("InstanceTypeName", instance_type)
@@ -296,7 +316,21 @@ class Preflight:
             ),
             *self._quota(region),
             *self._kernel(region),
+            *self._bucket(region),
         ]
+
+    def _bucket(self, region: str) -> list[Finding]:
+        """Check the bucket of a region for which instance-store AMIs are made."""
+        if not self._bundles:
+            return []
+        bootable: Filter = {"Name": "supported-root-device-type", "Values": ["instance-store"]}
+        try:
+            offered = self._ec2(region).describe_instance_types(Filters=[bootable])
+        except FAILURES as error:
+            return _unknown(bundles.BUCKET, error)
+        if not offered["InstanceTypes"]:
+            return _ok(bundles.BUCKET, "not needed: no instance type boots instance-store AMIs")
+        return bundles.check_bucket(self._clients, self._settings.instance_store, region)
 
     def _quota(self, region: str) -> list[Finding]:
         name, needed = "quota of public AMIs", len(self._settings.amis.types)

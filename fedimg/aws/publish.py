@@ -15,6 +15,7 @@ from typing import Protocol
 from botocore.exceptions import ClientError
 
 from fedimg.aws import ami_options
+from fedimg.aws.bundle.place import is_bundle
 from fedimg.aws.client.errors import FAILURES, passing
 from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
@@ -113,7 +114,12 @@ def publish_all(
 
 
 def publish_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
-    """Let everybody create volumes from a snapshot; doing so twice is no error."""
+    """Let everybody create volumes from a snapshot; doing so twice is no error.
+
+    Of a bundle, whose id stands for a snapshot's, EC2 alone is a reader.
+    """
+    if is_bundle(snapshot):
+        return
     waiter.settled(
         lambda: ec2.modify_snapshot_attribute(
             SnapshotId=snapshot,
@@ -151,10 +157,14 @@ def _explain_watermarks(ec2: EC2Client, ami: AMI, error: Exception) -> None:
 
 
 def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], values: Mapping[str, str]) -> None:
-    waiter.settled(lambda: ec2.create_tags(Resources=list(ids), Tags=as_tags(values)))
+    marked = [id for id in ids if not is_bundle(id)]
+    if marked:
+        waiter.settled(lambda: ec2.create_tags(Resources=marked, Tags=as_tags(values)))
 
 
 def _make_private(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
+    if is_bundle(snapshot):
+        return
     waiter.settled(
         lambda: ec2.modify_snapshot_attribute(
             SnapshotId=snapshot,

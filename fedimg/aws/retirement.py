@@ -8,7 +8,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from fedimg.aws import ami_options, amis, permissions
+from fedimg.aws import ami_options, permissions
+from fedimg.aws.bundle.objects import BundleStore
+from fedimg.aws.bundle.place import at
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES, code
@@ -79,16 +81,6 @@ def deregister(ec2: EC2Client, ami: str, *, unprotect: bool = False) -> None:
             )
 
 
-def amis_of(ec2: EC2Client, snapshot: str) -> list[str]:
-    """Return the account's AMIs that are made from a snapshot, also disabled ones."""
-    shown = ec2.describe_images(
-        Owners=["self"],
-        Filters=[{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}],
-        IncludeDisabled=True,
-    )["Images"]
-    return sorted(str(image["ImageId"]) for image in shown if snapshot in amis.snapshots_of(image))
-
-
 def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float) -> None:
     """Delete a snapshot of which no AMI is made, and wait until EC2 shows it no more."""
     if not permissions.snapshot_exists(ec2, snapshot):
@@ -103,6 +95,12 @@ def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float)
         what=f"snapshot {snapshot} to be gone",
         limit=limit,
     )
+
+
+def delete_bundle(clients: Clients, waiter: Waiter, region: str, bundle: str) -> None:
+    """Delete the objects of a bundle of which no AMI is made."""
+    s3 = clients.client("s3", region, attempts=1)
+    BundleStore(s3, waiter, at(bundle, "")).delete()
 
 
 def in_recycle_bin(

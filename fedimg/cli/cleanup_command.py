@@ -109,6 +109,7 @@ def _search(call: Call, store: Store, clients: Clients) -> _Search:
         spare=spared,
         recorded=aws_cleanup.recorded(row for row in store.amis() if row.job not in spared),
         published=store.ever_public(),
+        bucket=settings.ec2.instance_store.bucket_in,
         unseen=errors.append,
     )
     found = survey.without(active_jobs(), kept | store.kept())

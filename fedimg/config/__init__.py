@@ -10,6 +10,7 @@ from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check, Checking, ShippedCheck
 from fedimg.config.ec2 import EC2, AMIs
 from fedimg.config.errors import ConfigError
+from fedimg.config.instance_store import InstanceStore
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
 from fedimg.config.reading import DEFAULT_PATH, PATH_VARIABLE, load
@@ -38,6 +39,7 @@ __all__ = [
     "Checking",
     "Composes",
     "ConfigError",
+    "InstanceStore",
     "Intake",
     "Koji",
     "Limits",

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedimg.config.ami_options import AMIOptions, Kind
 from fedimg.config.checks import Checking
+from fedimg.config.instance_store import InstanceStore
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
 from fedimg.config.parameters import Parameters
@@ -24,7 +25,8 @@ class AMIs(AMIOptions):
     types: list[AMITypeName] = Field(
         [AMIType(v, t) for v in reversed(Virtualization) for t in ("standard", "gp2")],
         min_length=1,
-        description="AMI types as VIRTUALIZATION-VOLUME: hvm or paravirtual; standard, gp2 or gp3.",
+        description="AMI types as VIRTUALIZATION-VOLUME: hvm or paravirtual; standard, gp2, gp3, "
+        "or instance for an instance-store AMI.",
     )
     boot_mode: Literal["default", "legacy-bios", "uefi", "uefi-preferred"] = Field(
         "default", description="Boot mode of x86_64 HVM AMIs; arm64 AMIs always have uefi."
@@ -118,6 +120,7 @@ class EC2(Section):
     test: Checking = Checking()
     limits: Limits = Limits()
     prices: Prices = Prices()
+    instance_store: InstanceStore = InstanceStore()
     keep_failed_amis: bool = Field(
         False, description="Keep the AMIs of a failed job, for investigation."
     )
@@ -138,6 +141,33 @@ class EC2(Section):
                     f"ec2.amis has EC2 refuse {kind} AMIs on {name}, on which they are tested: "
                     "correct its lists of instance types, or the instance type of the tests"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _instance_store_is_possible(self) -> EC2:
+        types, amis = self.amis.types, self.amis
+        bundled = [str(each) for each in types if each.instance_store]
+        if not bundled:
+            return self
+        if self.write_via != "direct":
+            raise ValueError(
+                f'AMIs of the type {bundled[0]} need write_via = "direct": the worker itself makes '
+                "their bundles, and no instance does"
+            )
+        if len(bundled) == len(types):
+            raise ValueError(
+                "amis.types has instance-store types alone: name a type with an EBS volume, too, "
+                "such as hvm-gp3, whose boot check decides about the image"
+            )
+        if amis.boot_mode == "uefi":
+            raise ValueError(
+                f'AMIs of the type {bundled[0]} need another boot_mode than "uefi", which none of '
+                "the instance types has that boot them"
+            )
+        if missing := self.instance_store.missing:
+            raise ValueError(
+                f"AMIs of the type {bundled[0]} need ec2.instance_store.{missing[0]}: name it"
+            )
         return self
 
     def machine(self, architecture: Architecture) -> Machine:

@@ -51,7 +51,9 @@ def load(path: Path | None = None) -> Settings:
         update={
             "state_directory": beside / settings.state_directory,
             "catalogue": catalogue.model_copy(update=paths),
-            "ec2": _with_uefi_data(settings.ec2, path, beside),
+            "ec2": _with_uefi_data(settings.ec2, path, beside).model_copy(
+                update={"instance_store": settings.ec2.instance_store.beside(beside)}
+            ),
         }
     )
 

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from fedimg.aws import amis, tags
+from fedimg.aws.bundle.place import is_bundle
 from fedimg.aws.inventory import UNBLOCKED, Inventory
-from fedimg.images import Options
+from fedimg.images import INSTANCE_STORE, Options
 from fedimg.records import from_record
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
@@ -166,7 +167,8 @@ def _of_ami(
     elif row.state not in (rows.RESTORING, rows.DISABLING):
         if public and row.state != rows.WITHDRAWING:
             yield Kind.PUBLIC, row.ami, f"it is recorded as {row.state} and is public"
-        if row.snapshot in seen.public_snapshots - set(shared):
+        # A bundle is in nobody's reach, whatever its AMIs are.
+        if row.snapshot in seen.public_snapshots - set(shared) and not is_bundle(row.snapshot):
             text = f"it is public, and its AMI {row.ami} is recorded as {row.state}"
             yield Kind.SNAPSHOT_PUBLIC, row.snapshot, text
     if image is not None and row.state != rows.UNKNOWN:
@@ -184,7 +186,10 @@ def _of_public(
         if different := deprecation_difference(row, image):
             yield Kind.DEPRECATION, row.ami, different
     if row.snapshot not in seen.snapshots:
-        yield Kind.SNAPSHOT_MISSING, row.snapshot, f"the snapshot of AMI {row.ami} no longer exists"
+        gone = f"the snapshot of AMI {row.ami} no longer exists"
+        if is_bundle(row.snapshot):
+            gone = f"the bundle of AMI {row.ami} is no longer whole: no instance starts from it"
+        yield Kind.SNAPSHOT_MISSING, row.snapshot, gone
     elif row.snapshot not in seen.public_snapshots:
         text = f"the snapshot of AMI {row.ami} is private"
         yield Kind.SNAPSHOT_PRIVATE, row.snapshot, text
@@ -198,6 +203,8 @@ def _of_attributes(row: AMIRow, image: Mapping[str, Any]) -> Iterator[tuple[Kind
     disks = [each["Ebs"] for each in image.get("BlockDeviceMappings", ()) if "Ebs" in each]
     types = {str(disk.get("VolumeType", "")) for disk in disks}
     encrypted = {_ENCRYPTION[bool(disk.get("Encrypted"))] for disk in disks}
+    if image.get("RootDeviceType") == INSTANCE_STORE:
+        types, encrypted = {INSTANCE_STORE}, {_ENCRYPTION[False]}
     for what, shown, recorded in (
         ("name", image.get("Name", ""), row.name),
         ("architecture", image.get("Architecture", ""), row.architecture),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedimg.aws import read_back
+from fedimg.aws.bundle.place import is_bundle
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.types import Client
@@ -42,6 +43,9 @@ def prepare(clients: Clients, recorded: Iterable[AMIRow]) -> Prepared:
     readings: list[Reading] = []
     unread: dict[str, str] = {}
     for (region, snapshot), row in sorted(rows.items()):
+        if is_bundle(snapshot):
+            unread[snapshot] = f"{region}: a bundle's bytes are not compared; it is booted instead"
+            continue
         if row.disk_sha256 is None or row.disk_length is None:
             unread[snapshot] = f"{region}: the SHA-256 of its disk was never recorded"
             continue

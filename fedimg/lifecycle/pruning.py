@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from fedimg.aws import permissions, retirement, tags
+from fedimg.aws import amis, permissions, retirement, tags
+from fedimg.aws.bundle.place import is_bundle
 from fedimg.bus import messages
 from fedimg.lifecycle import observation
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
@@ -153,8 +154,10 @@ class Pruning(ChangeWorkflow):
                 what=f"AMIs {', '.join(ids)} to be gone",
                 limit=limit,
             )
-            others = retirement.amis_of(ec2, snapshot)
-            if not others:
+            others = amis.made_from(ec2, snapshot)
+            if is_bundle(snapshot) and not others:
+                retirement.delete_bundle(self._clients, waiter, region, snapshot)
+            elif not others:
                 retirement.delete_snapshot(ec2, waiter, snapshot, limit)
             for text in retirement.in_recycle_bin(ec2, self._clients, region, ids, snapshot):
                 _log.info("job %s in %s: %s", job, region, text)

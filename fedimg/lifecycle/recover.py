@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from fedimg.aws import amis, inventory, tags
+from fedimg.aws.bundle.place import bundle_of
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
@@ -21,7 +22,14 @@ from fedimg.aws.inventory import Inventory
 from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
 from fedimg.formats import PLAIN, XZ, format_of
-from fedimg.images import Architecture, Disk, RawImage, Virtualization, in_url
+from fedimg.images import (
+    INSTANCE_STORE,
+    Architecture,
+    Disk,
+    RawImage,
+    Virtualization,
+    in_url,
+)
 from fedimg.lifecycle.comparison import chosen_deprecation
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
@@ -259,7 +267,12 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
 
 
 def _root(image: Mapping[str, Any]) -> tuple[str, str, bool]:
-    """Return the volume type and snapshot of an AMI's root, and whether that is encrypted."""
+    """Return the volume type and snapshot of an AMI's root, and whether that is encrypted.
+
+    Of an instance-store AMI these are `instance-store` and its bundle.
+    """
+    if bundle := bundle_of(image):
+        return INSTANCE_STORE, bundle, False
     for mapping in image.get("BlockDeviceMappings", ()):
         if mapping.get("DeviceName") == image.get("RootDeviceName") and "Ebs" in mapping:
             ebs = mapping["Ebs"]

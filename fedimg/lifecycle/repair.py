@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from fedimg.images import AMI, Options
+from fedimg.images import AMI, INSTANCE, Options
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.records import from_record
 from fedimg.store import rows
@@ -160,7 +160,13 @@ def not_to_publish(row: AMIRow, job: JobRow | None, *, hindered: bool, named: bo
         return "EC2 shows it on another snapshot, with other bytes, disabled or not at all"
     if job is None:
         return f"its job {row.job} is not recorded"
-    checks = [test for test in job.tests if test.virt_type == row.virt_type]
+    checks = [
+        test
+        for test in job.tests
+        if test.virt_type == row.virt_type
+        # A bundle has a boot check of its own.
+        and (test.volume_type == INSTANCE) == row.type.instance_store
+    ]
     if not any(test.status == "completed" for test in checks) or any(
         test.status == "failed" and test.ami == row.ami for test in checks
     ):

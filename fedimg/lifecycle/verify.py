@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedimg.aws import ami_quota, amis, inventory
+from fedimg.aws.bundle import listing
+from fedimg.aws.bundle.place import is_bundle
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
@@ -88,12 +91,14 @@ def verify_regions(
         ec2 = RetryingClient(clients, region, Waiter(limits, stop))
         at = time.time()
         try:
+            snapshots = {row.snapshot for row in compared if row.state != DELETED}
             seen = inventory.take(
                 ec2,
                 settings.site,
                 region,
                 amis=[row.ami for row in compared if row.state != DELETED],
-                snapshots={row.snapshot for row in compared if row.state != DELETED},
+                snapshots=snapshots,
+                bundles=_bundles(settings, clients, region, snapshots),
             )
         except (*FAILURES, EC2ServiceException) as error:
             why = one_line(str(error))
@@ -130,6 +135,19 @@ def verify_regions(
         _REGIONS_AT_ONCE,
     )
     return [results[region] for region in sorted(results)]
+
+
+def _bundles(
+    settings: Settings, clients: Clients, region: str, recorded: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the bundles of a region, if the site makes or has made any; S3 is not asked otherwise.
+
+    Raises botocore's errors.
+    """
+    bucket = settings.ec2.instance_store.bucket_in(region)
+    if not bucket and not any(map(is_bundle, recorded)):
+        return {}
+    return listing.whole(clients, bucket, settings.site, region, recorded)
 
 
 def _live(store: Store) -> set[str]:

@@ -14,7 +14,7 @@ from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.config import Check
 from fedimg.exceptions import Cancelled, EC2ServiceException, EC2TestException
-from fedimg.images import AMI, AMIType, Virtualization
+from fedimg.images import AMI, AMIType
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps
 from fedimg.steps import Branch, Steps
@@ -69,8 +69,8 @@ class BootChecks:
         for verdict in self._verdicts.values():
             verdict.set_result(True)
 
-    def passed(self) -> set[Virtualization]:
-        """Wait for the origin's verdicts, and return the virtualizations that have passed.
+    def passed(self) -> set[str]:
+        """Wait for the origin's verdicts, and return the boot groups that have passed.
 
         Raises Cancelled when nothing of the image is to be public.
         """
@@ -78,8 +78,8 @@ class BootChecks:
             results = {ami_type: passed.result() for ami_type, passed in self._verdicts.items()}
         except Exception as error:
             raise Cancelled("the boot check failed") from error
-        failed = {ami_type.virtualization for ami_type, passed in results.items() if not passed}
-        return {ami_type.virtualization for ami_type in results} - failed
+        failed = {ami_type.boot_group for ami_type, passed in results.items() if not passed}
+        return {ami_type.boot_group for ami_type in results} - failed
 
     def steps(self, region: str) -> list[str]:
         """Return the steps that `passed_in` may take in a further region."""
@@ -93,7 +93,7 @@ class BootChecks:
         region: str,
         registered: Sequence[AMI],
         open_network: Callable[[str], JobNetwork],
-    ) -> set[Virtualization]:
+    ) -> set[str]:
         """Wait for the verdicts on a further region's AMIs, which boot there where that is wanted.
 
         `open_network` makes the network for it. Raises EC2TestException when they do not pass, and
@@ -105,7 +105,7 @@ class BootChecks:
         tested = [
             ami_type
             for ami_type in self._plan.tested.get(region, ())
-            if ami_type.virtualization in passed and ami_type in possible
+            if ami_type.boot_group in passed and ami_type in possible
         ]
         if not tested:
             return passed
@@ -116,7 +116,7 @@ class BootChecks:
             if verdict.problem and self._decides(ami_type):
                 raise self._failure(verdict, region, name)
             if verdict.problem:
-                passed.discard(ami_type.virtualization)
+                passed.discard(ami_type.boot_group)
         return passed
 
     def step(self, region: str, ami_type: AMIType) -> str:
@@ -125,17 +125,15 @@ class BootChecks:
         return f"boot-check:{where}{self._label(region, ami_type)}"
 
     def _label(self, region: str, ami_type: AMIType) -> str:
-        """Name a type by its virtualization alone where no other AMI of that is booted."""
+        """Name a type by its boot group alone where no other AMI of that is booted."""
         alike = [
-            each
-            for each in self._plan.tested[region]
-            if each.virtualization is ami_type.virtualization
+            each for each in self._plan.tested[region] if each.boot_group == ami_type.boot_group
         ]
-        return str(ami_type) if len(alike) > 1 else str(ami_type.virtualization)
+        return str(ami_type) if len(alike) > 1 else ami_type.boot_group
 
     def _decides(self, ami_type: AMIType) -> bool:
         """Return whether the image fails with this type: with HVM, wherever that is tested."""
-        return ami_type.virtualization is self._plan.tested[self._plan.origin][0].virtualization
+        return ami_type.boot_group == self._plan.tested[self._plan.origin][0].boot_group
 
     def _boot(
         self,
@@ -156,9 +154,7 @@ class BootChecks:
         role = f"{boot_check.ROLE}-{self._label(ami.region, ami_type)}"
         attempts = job.attempts(ami.region, role, network)
         with job.explained(ami.region, step, EC2TestException):
-            alike = [
-                each for each in registered if each.type.virtualization is ami_type.virtualization
-            ]
+            alike = [each for each in registered if each.type.boot_group == ami_type.boot_group]
             if job.rerun and amis.public(attempts.ec2, alike):
                 # Nothing is public that was not tested, so an earlier run has tested these.
                 return Verdict(ami.id, "", "", [])

@@ -20,10 +20,11 @@ from fedimg.exceptions import (
     EC2TestException,
     EC2UtilityException,
 )
-from fedimg.images import AMI, AMIType, RawImage, Virtualization
+from fedimg.images import AMI, AMIType, RawImage
 from fedimg.process.log_context import log_fields
 from fedimg.progress import Observer, last_step
 from fedimg.services.boot_checks import BootChecks
+from fedimg.services.bundling import Bundling, bundle_of
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps, recorded
 from fedimg.services.region_steps import COPIES, RegionSteps
@@ -135,7 +136,8 @@ class EC2Service:
         snapshot = upload.write(network)
         upload.wait_until_complete(snapshot)
         upload.terminate_writer(network)
-        originals = upload.register(snapshot)
+        bundle = upload.bundle() if upload.bundles_in(planned.origin) else ""
+        originals = upload.register(snapshot, bundle)
         # From here on all at once; the boot checks come first, as everything waits for them.
         return upload.in_parallel(
             boot_checks=[
@@ -143,7 +145,7 @@ class EC2Service:
                 for ami_type in planned.tested[planned.origin]
             ],
             regions=[
-                upload.publish_originals(snapshot, originals),
+                upload.publish_originals(originals),
                 *(
                     upload.copy_and_publish(region, snapshot, originals)
                     for region in planned.further
@@ -195,6 +197,7 @@ class Upload:
         self._job = job
         self._plan = planned
         self._writing = Writing(job, planned.origin)
+        self._bundling = Bundling(job, planned.origin)
         self._region = RegionSteps(job, planned, doubted)
         self._boot_checks = BootChecks(job, planned, checks)
 
@@ -222,12 +225,21 @@ class Upload:
         """Terminate the utility instance, whose work is done."""
         self._writing.terminate_writer(job_network)
 
+    def bundles_in(self, region: str) -> bool:
+        """Return whether instance-store AMIs are planned in a region, which need a bundle."""
+        return any(ami_type.instance_store for ami_type in self._plan.types[region])
+
+    @recorded("bundle")
+    def bundle(self) -> str:
+        """Store the image's bundle in the origin's bucket, and return the bundle's id."""
+        return self._bundling.bundle()
+
     @recorded("register")
-    def register(self, snapshot: str) -> list[AMI]:
+    def register(self, snapshot: str, bundle: str) -> list[AMI]:
         """Register every AMI type of the origin, private, and return the AMIs."""
         origin = self._plan.origin
         with self._job.explained(origin, "register"):
-            registered = self._region.register(origin, snapshot)
+            registered = self._region.register(origin, snapshot, bundle)
         for ami in registered:
             self._job.observer.registered(ami)
         return registered
@@ -248,12 +260,12 @@ class Upload:
         """Take the image as tested: an earlier run of the job published it."""
         self._boot_checks.tested_before()
 
-    def publish_originals(self, snapshot: str, originals: Sequence[AMI]) -> _Branch:
+    def publish_originals(self, originals: Sequence[AMI]) -> _Branch:
         """Make the origin's AMIs public when the boot checks have passed."""
         region = self._plan.origin
 
         def body(step: RecordedSteps) -> Sequence[AMI]:
-            return self._publish(step, region, snapshot, originals, self._boot_checks.passed)
+            return self._publish(step, region, originals, self._boot_checks.passed)
 
         return self._region_branch(region, [f"publish:{region}"], body)
 
@@ -263,23 +275,29 @@ class Upload:
         The AMIs are booted there, too, where the site wants that.
         """
         copy, register = f"copy:{region}", f"register:{region}"
+        bundles = [f"bundle:{region}"] if self.bundles_in(region) else []
         tests = self._boot_checks.steps(region)
 
         def body(step: RecordedSteps) -> Sequence[AMI]:
             copied = step.run(
                 copy, self._resuming(region, "copy", self._region.copy), region, snapshot
             )
+            bundle = ""
+            for name in bundles:
+                copying = self._resuming(region, "bundle", self._bundling.copy)
+                bundle = step.run(name, copying, region, bundle_of(originals))
             registering = self._resuming(region, "register", self._region.register_copies)
-            registered = step.run(register, registering, region, copied, originals)
+            registered = step.run(register, registering, region, copied, originals, bundle)
 
-            def passed() -> set[Virtualization]:
+            def passed() -> set[str]:
                 return self._boot_checks.passed_in(
                     step, region, registered, self._region.open_network
                 )
 
-            return self._publish(step, region, copied, registered, passed)
+            return self._publish(step, region, registered, passed)
 
-        return self._region_branch(region, [copy, register, *tests, f"publish:{region}"], body)
+        names = [copy, *bundles, register, *tests, f"publish:{region}"]
+        return self._region_branch(region, names, body)
 
     def in_parallel(self, *, boot_checks: Iterable[_Branch], regions: Iterable[_Branch]) -> Result:
         """Run all branches at once, and return where the image is public when all have ended.
@@ -328,15 +346,14 @@ class Upload:
         self,
         step: RecordedSteps,
         region: str,
-        snapshot: str,
         registered: Sequence[AMI],
-        wait_for_verdict: Callable[[], set[Virtualization]],
+        wait_for_verdict: Callable[[], set[str]],
     ) -> list[AMI]:
         """Wait for the boot check, then make public what it has passed; return these AMIs."""
         self._job.report(region, "waiting for the boot check")
         passed = wait_for_verdict()
         publishing = self._resuming(region, "publish", self._region.make_public)
-        return step.run(f"publish:{region}", publishing, region, snapshot, registered, passed)
+        return step.run(f"publish:{region}", publishing, region, registered, passed)
 
 
 def _most_hopeful(errors: Sequence[EC2ServiceException]) -> EC2ServiceException:

@@ -48,7 +48,7 @@ class RegionAddition(EC2Service):
         )
         upload = Upload(job, planned.plan, steps, (), self.doubted)
         upload.tested_before()
-        snapshot = planned.originals[0].snapshot
+        snapshot = next(ami.snapshot for ami in planned.originals if not ami.type.instance_store)
         return upload.in_parallel(
             boot_checks=[],
             regions=[

@@ -105,17 +105,22 @@ class RegionSteps:
             job.release(f"{COPIES}:{region}")
         return copied
 
-    def register_copies(self, region: str, snapshot: str, originals: Sequence[AMI]) -> list[AMI]:
+    def register_copies(
+        self, region: str, snapshot: str, originals: Sequence[AMI], bundle: str = ""
+    ) -> list[AMI]:
         """Register a further region's AMIs, and report each as the copy of its original."""
         with self._job.explained(region, "register"):
-            registered = self.register(region, snapshot)
+            registered = self.register(region, snapshot, bundle)
         sources = {ami.type: ami for ami in originals}
         for ami in registered:
             self._job.observer.copied(ami, sources[ami.type])
         return registered
 
-    def register(self, region: str, snapshot: str) -> list[AMI]:
-        """Register the AMI types that are planned in a region, private, and wait for them."""
+    def register(self, region: str, snapshot: str, bundle: str = "") -> list[AMI]:
+        """Register the AMI types that are planned in a region, private, and wait for them.
+
+        Instance-store AMIs are made from a `bundle`.
+        """
         job = self._job
         job.report(region, "register")
         kernel = self._kernel(region)
@@ -131,7 +136,7 @@ class RegionSteps:
             job.waiter(region),
             job.labels,
             possible,
-            amis.Basis(job.image, region, snapshot, kernel, job.settings.amis),
+            amis.Basis(job.image, region, snapshot, kernel, job.settings.amis, bundle),
         )
         ready = amis.available(
             job.ec2(region),
@@ -155,35 +160,39 @@ class RegionSteps:
             return planned
         return self._job.kernel(region)
 
-    def make_public(
-        self, region: str, snapshot: str, registered: Sequence[AMI], passed: set[Virtualization]
-    ) -> list[AMI]:
-        """Make a region's snapshot and AMIs public, without those that have not passed."""
+    def make_public(self, region: str, registered: Sequence[AMI], passed: set[str]) -> list[AMI]:
+        """Make a region's snapshot and AMIs public, without the boot groups that failed."""
         job = self._job
         job.report_publish(region)
-        good = [ami for ami in registered if ami.type.virtualization in passed]
+        good = [ami for ami in registered if ami.type.boot_group in passed]
         dropped = [ami for ami in registered if ami not in good]
         with job.explained(region, "publish"):
             for ami in dropped:
                 amis.deregister(job.ec2(region), ami)
-                job.observer.dropped(ami, "its virtualization type failed the boot check")
+                job.observer.dropped(ami, "its type failed the boot check")
             if good and job.publishes:
-                self._publish(region, snapshot, good)
+                self._publish(region, good)
         types = ", ".join(sorted({str(ami.type) for ami in dropped}))
         last = PUBLIC if job.publishes else REHEARSED
         job.report(region, last, f"without {types}: not booted" if types else "")
         return good
 
-    def _publish(self, region: str, snapshot: str, good: Sequence[AMI]) -> None:
-        """Make a snapshot and AMIs public; say so where a quota keeps some of them private."""
+    def _publish(self, region: str, good: Sequence[AMI]) -> None:
+        """Make AMIs and their snapshot public; say so where a quota keeps some of them private."""
         job = self._job
         facts = job.facts(self._plan.origin)
         if region == self._plan.origin:
             self._reserve_room(region)
         try:
-            publish.publish_all(
-                job.ec2(region), job.waiter(region), snapshot, good, job.observer, facts
-            )
+            for source in dict.fromkeys(ami.snapshot for ami in good):
+                publish.publish_all(
+                    job.ec2(region),
+                    job.waiter(region),
+                    source,
+                    [ami for ami in good if ami.snapshot == source],
+                    job.observer,
+                    facts,
+                )
         except Exception as error:
             if not quota_met(error):
                 raise

@@ -117,7 +117,13 @@ def _remove(site: Site, image: RawImage, region: str) -> int:
         cleanup.remove(
             site.clients,
             waiter,
-            cleanup.leftovers(site.clients, site.name, [region], job=image.job),
+            cleanup.leftovers(
+                site.clients,
+                site.name,
+                [region],
+                job=image.job,
+                bucket=site.settings.instance_store.bucket_in,
+            ),
             limit=limits.instance_gone,
             removed=gone.append,
         )

@@ -20,7 +20,7 @@ from fedimg.untrusted.failures import of_endpoint
 #: How the line about a failed clean-up begins in a job's error.
 UNCLEAN = "clean-up failed: "
 #: What is kept of a job in a region where it waits for room.
-_KEPT = (cleanup.IMAGE, cleanup.SNAPSHOT)
+_KEPT = cleanup.OF_AMIS
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class JobCleanup:
         steps = {region.region: region.step for region in (row.regions if row else ())}
         spared: set[str] = set()
         if state == "failed" and ec2.keep_failed_amis:
-            spared |= {cleanup.IMAGE, cleanup.SNAPSHOT}
+            spared |= set(cleanup.OF_AMIS)
         if state == "failed" and ec2.keep_failed_instances:
             spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
         private = [ami for ami in self._store.amis() if ami.job == job and not ami.public]
@@ -109,6 +109,7 @@ class JobCleanup:
                 recorded=cleanup.recorded(private),
                 # EC2 may still show a resource as private that became public a moment ago.
                 published=self._store.ever_public(job),
+                bucket=ec2.instance_store.bucket_in,
                 unseen=unseen,
             )
             cleanup.remove(
@@ -146,7 +147,7 @@ class JobCleanup:
         if job not in self.undisturbed or region in (ec2.origin, *ec2.test.regions):
             return cleanup.RESOURCE_TYPES
         if step != PUBLIC:
-            return (cleanup.IMAGE, cleanup.SNAPSHOT)
+            return cleanup.OF_AMIS
         # In a region whose AMIs are public, only a second copy of the snapshot can be left.
         return (cleanup.SNAPSHOT,) if region in self.undisturbed[job] else ()
 

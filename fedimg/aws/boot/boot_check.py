@@ -73,7 +73,9 @@ class BootCheck:
         instance_type = self._instance_type(ami, architecture)
 
         def attempt(number: int) -> Verdict:
-            started = self.attempts.start(ami.id, instance_type, number, volumes)
+            started = self.attempts.start(
+                ami.id, instance_type, number, volumes, instance_store=ami.type.instance_store
+            )
             try:
                 verdict = self._attempt_verdict(started, ami, architecture)
             except _Inconclusive:
@@ -179,6 +181,8 @@ class BootCheck:
 
     def _instance_type(self, ami: AMI, architecture: Architecture) -> str:
         settings = self.attempts.settings
+        if ami.type.instance_store:
+            return settings.instance_store.test_type
         hvm = ami.type.virtualization is Virtualization.HVM
         return (
             settings.machine(architecture).test_type
@@ -198,9 +202,10 @@ class BootCheck:
     def _larger_root(self, ami: AMI) -> list[BlockDeviceMapping]:
         """Return the mapping of a root volume a fourth, and at least 1 GiB, larger than the image.
 
-        Only on a larger volume can the check `root-size` see whether the file system grows.
+        Only on a larger volume can the check `root-size` see whether the file system grows. There
+        is no mapping without that check, or without a root volume.
         """
-        if "root-size" not in self.attempts.settings.test.shipped:
+        if "root-size" not in self.attempts.settings.test.shipped or ami.type.instance_store:
             return []
         device, gib = self.attempts.waiter.settled(lambda: amis.root(self.attempts.ec2, ami))
         return [{"DeviceName": device, "Ebs": {"VolumeSize": gib + max(1, gib // 4)}}]

@@ -57,11 +57,18 @@ class Attempts:
     polling: BatchedPolling = field(default_factory=BatchedPolling)
 
     def start(
-        self, ami: str, instance_type: str, number: int, volumes: Sequence[BlockDeviceMapping] = ()
+        self,
+        ami: str,
+        instance_type: str,
+        number: int,
+        volumes: Sequence[BlockDeviceMapping] = (),
+        *,
+        instance_store: bool = False,
     ) -> Started:
         """Launch the instance of one attempt, in the first subnet with capacity.
 
-        Each `number` begins with another subnet. `volumes` are block device mappings. Raises
+        Each `number` begins with another subnet. `volumes` are block device mappings, and
+        `instance_store` says that the AMI has no root volume. Raises
         NoCapacity, EC2ServiceException where no zone offers the instance type, and botocore's
         ClientError when EC2 refuses otherwise.
         """
@@ -81,6 +88,7 @@ class Attempts:
             group=self.network.group,
             subnet="",
             volumes=volumes,
+            instance_store=instance_store,
             key_pair=self._key_pair(client_key) if self.as_users_do else "",
         )
         # The token depends on the attempt's own key: a repeated call is the same instance, and

@@ -40,7 +40,8 @@ class Launch:
     """The parameters of an instance's launch.
 
     `volumes` are block device mappings in addition to the AMI's own. Calls with the same `token`
-    are one instance. `key_pair` is the name of an EC2 key pair.
+    are one instance. `key_pair` is the name of an EC2 key pair; `instance_store` says that the AMI
+    has no root volume.
     """
 
     ami: str
@@ -51,6 +52,7 @@ class Launch:
     subnet: str
     volumes: Sequence[BlockDeviceMapping] = ()
     key_pair: str = ""
+    instance_store: bool = False
 
 
 def subnets_for(ec2: EC2Client, network: JobNetwork, instance_type: str, attempt: int) -> list[str]:
@@ -79,7 +81,10 @@ def launch(
     The instance has IMDSv2 only and no instance profile, and terminates when it shuts down. Raises
     botocore's ClientError when EC2 refuses.
     """
-    key: dict[str, Any] = {"KeyName": request.key_pair} if request.key_pair else {}
+    options: dict[str, Any] = {"KeyName": request.key_pair} if request.key_pair else {}
+    if not request.instance_store:
+        # EC2 refuses the attribute for an instance that cannot be stopped, and terminates that.
+        options["InstanceInitiatedShutdownBehavior"] = "terminate"
     response = waiter.settled(
         lambda: ec2.run_instances(
             ImageId=request.ami,
@@ -89,7 +94,6 @@ def launch(
             MaxCount=1,
             ClientToken=request.token,
             UserData=request.user_data,
-            InstanceInitiatedShutdownBehavior="terminate",
             MetadataOptions={
                 "HttpTokens": "required",
                 "HttpEndpoint": "enabled",
@@ -108,7 +112,7 @@ def launch(
             TagSpecifications=labels.specifications(
                 ["instance", "volume", "network-interface"], role
             ),
-            **key,
+            **options,
         )
     )
     return str(response["Instances"][0]["InstanceId"])

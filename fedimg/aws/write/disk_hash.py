@@ -21,11 +21,15 @@ class DiskHash:
     """The SHA-256 of an image; many threads may add its parts.
 
     Parts are kept until all parts before them were added. A thread that is far ahead of the others
-    waits, so that few megabytes are kept.
+    waits, so that few megabytes are kept. `also` is called with each part that was hashed, in the
+    order of the image and by one thread at a time.
     """
 
-    def __init__(self, threads: ThreadGroup) -> None:
+    def __init__(
+        self, threads: ThreadGroup, also: Callable[[bytes], None] = lambda part: None
+    ) -> None:
         self._threads = threads
+        self._also = also
         self._hash = hashlib.sha256()
         self._at = 0
         self._kept = 0
@@ -77,6 +81,7 @@ class DiskHash:
                 return
             # Python's lock is free meanwhile.
             self._hash.update(part)
+            self._also(part)
             with self._changed:
                 self._at += len(part)
                 self._kept -= len(part)

@@ -51,17 +51,49 @@ def stream(
 ) -> None:
     """Download an image, and call `put` for each of its blocks, in any order.
 
-    One thread downloads and hashes, some decompress one section of the file each, and `connections`
-    threads call `put`; their slow calls release Python's lock. `on_poll` is called several times a
-    second. Returns when all blocks are sent and `disk_hash` has the whole image. Raises what
+    `decompress` does the first half; `connections` threads call `put`, and their slow calls release
+    Python's lock. `on_poll` is called several times a second. Returns when all blocks are sent and
+    `disk_hash` has the whole image. Raises what `ThreadGroup.join` raises.
+    """
+    filled: Pipe[tuple[int, bytearray]] = Pipe(threads, _BLOCKS_WAITING)
+    reassembly = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
+
+    def add(at: int, part: bytes) -> None:
+        for complete in reassembly.add(at, part):
+            filled.put(complete)
+
+    def send() -> None:
+        for index, block in filled:
+            put(index, block)
+            reassembly.give_back(block)
+
+    for number in range(min(connections, count(size.uncompressed_size))):
+        threads.start(f"blocks {number}", send)
+    decompress(threads, download, size, add, on_poll=on_poll, bounds=bounds, disk_hash=disk_hash)
+    filled.close()
+    threads.join(on_poll=on_poll)
+
+
+def decompress(
+    threads: ThreadGroup,
+    download: Download,
+    size: ImageSize,
+    add: Callable[[int, bytes], None],
+    *,
+    on_poll: Callable[[], None],
+    bounds: Bounds,
+    disk_hash: DiskHash,
+) -> None:
+    """Download an image, and call `add` for each of its parts, with their offset, in any order.
+
+    One thread downloads and hashes, and some decompress one section of the file each.
+    Returns when all parts are added and hashed, and the file's checksum is right. Raises what
     `ThreadGroup.join` raises.
     """
     waiting = MemoryBudget(threads, bounds.waiting)
     # A decompressor takes the memory of its dictionary, as far as the block fills it.
     memory = MemoryBudget(threads, bounds.memory)
     started: Pipe[tuple[Section, Bytes]] = Pipe(threads, 1)
-    filled: Pipe[tuple[int, bytearray]] = Pipe(threads, _BLOCKS_WAITING)
-    reassembly = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
 
     def needed(block: Section) -> int:
         return min(block.size, bounds.memory)
@@ -82,24 +114,14 @@ def stream(
         for block, pieces in started:
             for at, part in unpacked(block, pieces):
                 disk_hash.add(at, part)
-                for complete in reassembly.add(at, part):
-                    filled.put(complete)
+                add(at, part)
             # A block's parts are in memory until those of the blocks before it are hashed.
             end = block.at + block.size
             disk_hash.when_hashed(end, partial(memory.give_back, needed(block)))
-
-    def send() -> None:
-        for index, block in filled:
-            put(index, block)
-            reassembly.give_back(block)
 
     threads.start("download", fetch)
     unpacking = [
         threads.start(f"unpacking {number}", unpack)
         for number in range(min(bounds.threads, len(size.blocks)))
     ]
-    for number in range(min(connections, count(size.uncompressed_size))):
-        threads.start(f"blocks {number}", send)
     threads.join(unpacking, on_poll)
-    filled.close()
-    threads.join(on_poll=on_poll)
