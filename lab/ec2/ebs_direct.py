@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
-from lab.ec2 import disks, snapshots
+from lab.ec2 import disks, kms_keys, snapshots
 from lab.ec2.calls import Calls
 from lab.ec2.errors import EC2Error
 from lab.ec2.fault_effects import Reset, answered
@@ -135,7 +135,7 @@ def _start(call: Call, request: Request) -> Answer:
             path,
             description=params.get("Description", ""),
             encrypted=encrypted,
-            kms_key=(params.get("KmsKeyArn") or snapshots.default_key(call)) if encrypted else None,
+            kms_key=(params.get("KmsKeyArn") or kms_keys.default(call)) if encrypted else None,
             span=Span.of(timeout * 60),
             sealed=False,
         )

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from lab.ec2.snapshots import default_key
+from lab.ec2 import kms_keys
 from lab.ec2.world import Call
 
 
 def default_kms_key(call: Call) -> dict[str, Any]:
-    return {"KmsKeyId": default_key(call)}
+    return {"KmsKeyId": kms_keys.default(call)}
 
 
 def allowed_images_settings(call: Call) -> dict[str, Any]:

@@ -220,7 +220,10 @@ def describe_image_attribute(call: Call) -> dict[str, Any]:
 def launch_permissions(image: Image) -> list[dict[str, str]]:
     permissions = [{"Group": "all"}] if image.public else []
     permissions += [{"UserId": user} for user in sorted(image.users)]
-    return permissions + [{"OrganizationArn": arn} for arn in sorted(image.organizations)]
+    return permissions + [
+        {"OrganizationalUnitArn" if ":ou/" in arn else "OrganizationArn": arn}
+        for arn in sorted(image.organizations)
+    ]
 
 
 def deregister_image(call: Call) -> dict[str, Any]:

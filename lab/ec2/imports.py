@@ -7,7 +7,7 @@ from typing import Any
 from moto.core.exceptions import ServiceException
 from moto.s3.models import s3_backends
 
-from lab.ec2 import disk_formats, filters, snapshots
+from lab.ec2 import disk_formats, filters, kms_keys, snapshots
 from lab.ec2.errors import EC2Error, invalid, missing
 from lab.ec2.tagging import given
 from lab.ec2.world import Call, ImportTask, Snapshot, new_id
@@ -75,7 +75,7 @@ def _snapshot(call: Call, task: str, kind: str, data: bytes) -> Snapshot:
         path,
         description=f"Created by AWS-VMImport service for {task}",
         encrypted=encrypted,
-        kms_key=snapshots.default_key(call) if encrypted else None,
+        kms_key=kms_keys.default(call) if encrypted else None,
     )
     with world.lock:
         world.snapshots[id] = snapshot

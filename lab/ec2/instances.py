@@ -42,6 +42,9 @@ def power_on(world: World, instance: Instance) -> None:
             if fault.fault == FAILED:
                 withdraw(world, instance, fault.message)
             return
+        if instance.key_problem:
+            withdraw(world, instance, "Client error on launch", "Client.InternalError")
+            return
         instance.state = "running"
         if instance.public:
             network.set_public(world, instance, instance.address)
@@ -49,11 +52,13 @@ def power_on(world: World, instance: Instance) -> None:
     world.timeline.after(world.delays.instance_start, running)
 
 
-def withdraw(world: World, instance: Instance, message: str) -> None:
-    """End an instance by EC2's own fault. The caller holds the lock, the machine's end waits."""
+def withdraw(
+    world: World, instance: Instance, message: str, code: str = "Server.InternalError"
+) -> None:
+    """End an instance for a reason of EC2's. The caller holds the lock, the machine's end waits."""
     instance.state = "shutting-down"
     instance.generation += 1
-    instance.reason = ("Server.InternalError", f"Server.InternalError: {message}")
+    instance.reason = (code, f"{code}: {message}")
 
     def end() -> None:
         try:

@@ -14,6 +14,7 @@ from lab.ec2 import (
     instance_rows,
     instance_types,
     instances,
+    kms_keys,
     network,
     volume_types,
     volumes,
@@ -33,6 +34,7 @@ class _Device:
     delete_on_termination: bool
     encrypted: bool
     kms_key: str | None
+    key_problem: str
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def _device(call: Call, image: Image, name: str, ebs: dict[str, Any]) -> _Device
         bool(ebs.get("DeleteOnTermination")),
         bool(ebs.get("Encrypted")),
         ebs.get("KmsKeyId"),
+        kms_keys.why_unreadable(call, snapshot) if snapshot else "",
     )
 
 
@@ -323,6 +326,7 @@ def _bring_up(
         spot=params.get("InstanceMarketOptions", {}).get("MarketType") == "spot",
         tenancy=params.get("Placement", {}).get("Tenancy", "default"),
     )
+    instance.key_problem = next(filter(None, (device.key_problem for device in plan.devices)), "")
     for volume, device in zip(made, plan.devices, strict=True):
         volume.state = "in-use"
         volume.attachment = Attachment(id, device.name, device.delete_on_termination)

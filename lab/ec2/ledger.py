@@ -15,6 +15,7 @@ KINDS = (
     "image",
     "security-group",
     "key-pair",
+    "grant",
     "object",
     "parameter",
 )

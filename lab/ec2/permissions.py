@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from lab.ec2 import image_options
+from lab.ec2 import image_options, kms_keys
 from lab.ec2.errors import EC2Error, combination, invalid, missing
 from lab.ec2.settings import latest_deprecation
 from lab.ec2.world import Call, Image, Snapshot
@@ -40,6 +40,16 @@ def modify_image_attribute(call: Call) -> dict[str, Any]:
 
 def _modify_launch_permission(call: Call, image: Image) -> None:
     add, remove = _changes(call, "LaunchPermission", "UserGroups")
+    if add.users or add.organizations:
+        _check_shareable(call, image)
+        entities = image.users | image.organizations | add.users | add.organizations
+        most = call.world.quotas.image_sharing
+        if len(entities) > most:
+            raise EC2Error(
+                "ResourceLimitExceeded",
+                f"You have reached your quota of {most} for the number of organizations, "
+                "organizational units and accounts that an image can be shared with.",
+            )
     if add.groups:
         _check_public(call, image)
         if not image.public:
@@ -49,6 +59,17 @@ def _modify_launch_permission(call: Call, image: Image) -> None:
     image.public = (image.public or add.groups) and not remove.groups
     image.users = (image.users | add.users) - remove.users
     image.organizations = (image.organizations | add.organizations) - remove.organizations
+
+
+def _check_shareable(call: Call, image: Image) -> None:
+    for id in image.snapshot_ids():
+        snapshot = call.world.snapshots.get(id)
+        if snapshot and kms_keys.is_aws_managed(call, snapshot.kms_key):
+            raise EC2Error(
+                "InvalidParameter",
+                f"The image {image.id} is backed by a snapshot that is encrypted with the default "
+                "key of EBS and cannot be shared.",
+            )
 
 
 def _check_public(call: Call, image: Image) -> None:
@@ -148,7 +169,7 @@ def modify_snapshot_attribute(call: Call) -> dict[str, Any]:
     add, remove = _changes(call, "CreateVolumePermission", "GroupNames")
     if add.groups:
         _check_public_snapshot(call, snapshot)
-    if add.users and snapshot.encrypted and (snapshot.kms_key or "").endswith("/aws-ebs-default"):
+    if add.users and snapshot.encrypted and kms_keys.is_aws_managed(call, snapshot.kms_key):
         raise EC2Error(
             "InvalidParameter", "Encrypted snapshots with EBS default key cannot be shared"
         )

@@ -59,7 +59,7 @@ def _serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answ
 
     def act(call: Call) -> Answer:
         authorization.check_ec2(call, signer)
-        return _act(call, action, request)
+        return _act(authorization.known(call, signer), action, request)
 
     return answered(call, (), act)
 

@@ -12,7 +12,9 @@ from lab.ec2.request import Answer, Request, Signer
 from lab.ec2.world import Call, World
 
 PUBLIC_IMAGES = "L-0E3CBAB9"
-AWS_DEFAULT = {PUBLIC_IMAGES: 5}
+IMAGE_SHARING = "L-70015FFA"
+AWS_DEFAULT = {PUBLIC_IMAGES: 5, IMAGE_SHARING: 1000}
+_NAMES = {PUBLIC_IMAGES: "Public AMIs", IMAGE_SHARING: "AMI sharing"}
 
 
 def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answer | None:
@@ -29,9 +31,13 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
         return _json({"__type": "AccessDeniedException", "Message": refusal.message}, 400)
     if asked.get("ServiceCode") != "ec2":
         return None
-    # Outside of `aws` nobody has seen a code for the quota: there is none, though EC2 has a limit.
+    # Outside of `aws` nobody has seen a code for the quotas: there is none, though EC2 has limits.
     coded = call.partition == COMMERCIAL
-    applied = {PUBLIC_IMAGES: world.quotas.public(signer.region)} if coded else {}
+    known = {
+        PUBLIC_IMAGES: world.quotas.public(signer.region),
+        IMAGE_SHARING: world.quotas.image_sharing,
+    }
+    applied = known if coded else {}
     default = AWS_DEFAULT if coded else {}
     match action:
         case "GetServiceQuota" | "GetAWSDefaultServiceQuota":
@@ -52,7 +58,7 @@ def _row(call: Call, code: str, value: int) -> dict[str, Any]:
         "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
         "QuotaArn": f"arn:{call.partition}:servicequotas:{call.region}::ec2/{code}",
         "QuotaCode": code,
-        "QuotaName": "Public AMIs",
+        "QuotaName": _NAMES[code],
         "Value": float(value),
         "Unit": "None",
         "Adjustable": True,

@@ -31,6 +31,7 @@ from lab.ec2 import (
     ebs_direct,
     fault_effects,
     instance_types,
+    kms,
     lab_pages,
     query,
     quotas,
@@ -319,6 +320,8 @@ class EC2:
                 return query.serve(world, calls, asked, signer)
             case "ebs":
                 return ebs_direct.serve(world, calls, asked, signer)
+            case "kms":
+                return kms.serve(world, calls, asked, signer)
             case "servicequotas":
                 return quotas.serve(world, calls, asked, signer)
             case "rbin":

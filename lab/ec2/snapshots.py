@@ -1,8 +1,9 @@
 """Snapshots: a volume's bytes at an instant, copied between regions, described, deleted."""
 
+from dataclasses import replace
 from typing import Any
 
-from lab.ec2 import disks, filters
+from lab.ec2 import disks, filters, kms_keys
 from lab.ec2.errors import EC2Error, missing
 from lab.ec2.faults import UNFINISHED
 from lab.ec2.states import Span
@@ -20,8 +21,9 @@ def settle(world: World, snapshot: Snapshot, seconds: float) -> None:
         fault = world.faults.completing("SnapshotCompletion", snapshot.region)
         if fault and fault.fault == UNFINISHED:
             return
-        if fault:
-            snapshot.state, snapshot.state_message = "error", fault.message
+        message = fault.message if fault else snapshot.key_problem
+        if message:
+            snapshot.state, snapshot.state_message = "error", message
         else:
             snapshot.state, snapshot.completed = "completed", now()
         snapshot.copying = False
@@ -31,10 +33,6 @@ def settle(world: World, snapshot: Snapshot, seconds: float) -> None:
 
 def encrypted_by_default(call: Call) -> bool:
     return bool(call.moto.ebs_encryption_by_default)
-
-
-def default_key(call: Call) -> str:
-    return f"arn:{call.partition}:kms:{call.region}:{call.account}:key/aws-ebs-default"
 
 
 def take(call: Call, volume_id: str, description: str, tags: Tags) -> Snapshot:
@@ -139,8 +137,14 @@ def duplicate(
         world.snapshot_file(id),
         description=description,
         encrypted=encrypted,
-        kms_key=(call.params.get("KmsKeyId") or default_key(call)) if encrypted else None,
     )
+    if encrypted:
+        # EC2 tells by the copy's state alone that it cannot use a key.
+        name = call.params.get("KmsKeyId") or kms_keys.OF_EBS
+        copy.kms_key = kms_keys.arn(call, name)
+        copy.key_problem = kms_keys.why_unusable(
+            call, name, kms_keys.TO_ENCRYPT
+        ) or kms_keys.why_unreadable(replace(call, region=source.region), source)
     disks.share(source.path, copy.path)
     world.snapshots[id] = copy
     world.born("snapshot", copy, tags)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lab.ec2 import disks, filters
+from lab.ec2 import disks, filters, kms_keys
 from lab.ec2.errors import EC2Error, invalid, missing
-from lab.ec2.snapshots import default_key, encrypted_by_default
+from lab.ec2.snapshots import encrypted_by_default
 from lab.ec2.tagging import given
 from lab.ec2.volume_types import Shape, shape
 from lab.ec2.world import Attachment, Call, Snapshot, Tags, Volume, World, new_id, now
@@ -27,6 +27,9 @@ def make(
     world = call.world
     id = new_id("vol")
     encrypted = encrypted or encrypted_by_default(call) or bool(snapshot and snapshot.encrypted)
+    if encrypted:
+        of_snapshot = snapshot.kms_key if snapshot and snapshot.encrypted else None
+        kms_key = kms_keys.arn(call, kms_key) if kms_key else of_snapshot or kms_keys.default(call)
     volume = Volume(
         id,
         call.account,
@@ -39,7 +42,7 @@ def make(
         kind.throughput,
         snapshot_id=snapshot.id if snapshot else "",
         encrypted=encrypted,
-        kms_key=(kms_key or default_key(call)) if encrypted else None,
+        kms_key=kms_key if encrypted else None,
     )
     try:
         if snapshot:
@@ -52,6 +55,8 @@ def make(
     with world.lock:
         world.volumes[id] = volume
         world.born("volume", volume, tags)
+        if volume.kms_key:
+            volume.retire_grant = kms_keys.lend(call, world, volume.kms_key, id)
     return volume
 
 

@@ -3,7 +3,7 @@
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -58,6 +58,8 @@ class Snapshot:
     completed: datetime | None = None
     span: Span = field(default_factory=lambda: Span(0, 0))
     copying: bool = False
+    # Why the copy fails when its time to be complete has come.
+    key_problem: str = ""
     sealed: bool = True
     public: bool = False
     users: set[str] = field(default_factory=set)
@@ -92,6 +94,8 @@ class Volume:
     modification: dict[str, Any] | None = (
         None  # the last one, as DescribeVolumesModifications has it
     )
+    # Ends the grant by which EC2 uses the volume's key.
+    retire_grant: Callable[[], None] | None = None
 
 
 @dataclass
@@ -181,6 +185,8 @@ class Instance:
     profile: dict[str, str] | None
     kernel: str | None
     ramdisk: str | None
+    # Why the instance ends when it should run: EC2 cannot use the key of its volume.
+    key_problem: str = ""
     protected: bool = False
     stop_protected: bool = False
     # The root disk of an instance that has no root volume.
@@ -218,6 +224,8 @@ class ImportTask:
 class Quotas:
     public_images: int = 1000
     copies_into_region: int = 20
+    #: With how many accounts, organizations and organizational units an image may be shared.
+    image_sharing: int = 1000
     #: Where another number of images may be public.
     public_images_in: Mapping[str, int] = field(default_factory=dict)
 
@@ -321,6 +329,8 @@ class World:
 
     def remove_volume(self, volume: Volume) -> None:
         self.gone("volume", volume)
+        if volume.retire_grant:
+            volume.retire_grant()
         del self.volumes[volume.id]
         disks.remove(volume.path)
 
@@ -338,6 +348,8 @@ class Call:
     region: str
     action: str
     params: dict[str, Any]
+    #: The caller, None for the account's own key; set where its policies count for others' calls.
+    who: Any = None
 
     @property
     def partition(self) -> str:

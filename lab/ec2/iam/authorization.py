@@ -62,6 +62,11 @@ def check_ebs(call: Call, signer: Signer, snapshot: str | None, params: Mapping[
         _demand_tagging(call, who, resource)
 
 
+def known(call: Call, signer: Signer) -> Call:
+    """Return the call with its caller, whose policies count for what others do on its behalf."""
+    return replace(call, who=caller_of(call, signer))
+
+
 def check_plain(call: Call, signer: Signer, action: str, arn: str) -> None:
     """Refuse an action of another service on a resource unless the policies allow it."""
     who = caller_of(call, signer)
