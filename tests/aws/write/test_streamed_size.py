@@ -102,7 +102,11 @@ def test_incomplete_file_is_refused(web: Web, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "packed"), [("raw.zst", zstd.compress(b"")), ("raw.gz", gzip.compress(b""))]
+    ("suffix", "packed"),
+    [
+        pytest.param("raw.zst", zstd.compress(b""), id="zst"),
+        pytest.param("raw.gz", gzip.compress(b""), id="gz"),
+    ],
 )
 def test_file_without_data_is_refused(web: Web, suffix: str, packed: bytes) -> None:
     with pytest.raises(ImageUnusable, match=r"is a \.\w+ file without any data"):
