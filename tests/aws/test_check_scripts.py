@@ -136,7 +136,7 @@ class Block:
 
 DISK = Block("vda", 2048)
 PARTITION = Block("vda2", 1948, ("vda",), 100)
-ROOT = Block("dm-0", 1600, ("vda2",))
+ROOT_VOLUME = Block("dm-0", 1600, ("vda2",))
 SWAP = Block("dm-1", 340, ("vda2",))
 
 
@@ -196,26 +196,38 @@ _ROOT_SIZE = "boot/check_scripts/root_size.sh"
         ("vda2", [DISK, PARTITION], 1900, 0, "1900 MiB on vda2"),
         ("vda2", [DISK, PARTITION], 1400, 1, "has 1400 MiB, but vda2 has 1948 MiB"),
         ("vda2", [DISK, replace(PARTITION, mib=1400)], 1390, 1, "548 MiB are unused behind"),
-        ("dm-0", [DISK, PARTITION, ROOT, SWAP], 1590, 0, "1590 MiB on dm-0"),
-        ("dm-0", [DISK, PARTITION, ROOT], 1590, 1, "348 MiB of vda2 belong to no logical volume"),
-        ("dm-0", [DISK, PARTITION, ROOT, SWAP], 1200, 1, "has 1200 MiB, but dm-0 has 1600 MiB"),
+        ("dm-0", [DISK, PARTITION, ROOT_VOLUME, SWAP], 1590, 0, "1590 MiB on dm-0"),
         (
             "dm-0",
-            [DISK, replace(PARTITION, mib=1400), replace(ROOT, mib=1390)],
+            [DISK, PARTITION, ROOT_VOLUME],
+            1590,
+            1,
+            "348 MiB of vda2 belong to no logical volume",
+        ),
+        (
+            "dm-0",
+            [DISK, PARTITION, ROOT_VOLUME, SWAP],
+            1200,
+            1,
+            "has 1200 MiB, but dm-0 has 1600 MiB",
+        ),
+        (
+            "dm-0",
+            [DISK, replace(PARTITION, mib=1400), replace(ROOT_VOLUME, mib=1390)],
             1380,
             1,
             "548 MiB are unused behind the root partition vda2",
         ),
         (
             "dm-1",
-            [DISK, PARTITION, replace(ROOT, mib=1930), Block("dm-1", 1920, ("dm-0",))],
+            [DISK, PARTITION, replace(ROOT_VOLUME, mib=1930), Block("dm-1", 1920, ("dm-0",))],
             1900,
             0,
             "1900 MiB on dm-1",
         ),
         (
             "dm-0",
-            [DISK, Block("vdb", 2048), replace(ROOT, on=("vda", "vdb"))],
+            [DISK, Block("vdb", 2048), replace(ROOT_VOLUME, on=("vda", "vdb"))],
             1590,
             77,
             "is made of several devices",

@@ -40,7 +40,7 @@ def test_file_name_tells_the_architecture(
         ([X86_URL, "--arch", "s390x"], "s390x"),
         ([X86_URL, "--checksum", "sha256:abc"], "sha256:abc"),
         ([X86_URL, "--checksum", "crc:00"], "crc:00"),
-        ([f"{FOLDER}/Fedora.qcow2"], "NAME.raw.xz"),
+        ([f"{FOLDER}/Fedora.qcow2"], ".raw.xz, .raw.zst"),
         (["ftp://x/y.raw.xz"], "http"),
     ],
 )
