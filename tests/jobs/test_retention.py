@@ -42,7 +42,7 @@ class Nothing:
     def publish(self, job, run):
         time.sleep(60)
 
-    clean = withdraw = restore = deprecate = disable = delete = publish
+    clean = withdraw = restore = deprecate = disable = delete = repair = share = publish
 
 
 executor.serve(store, "worker", Nothing(), Nothing(), Nothing(), 1)

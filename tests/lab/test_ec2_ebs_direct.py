@@ -29,7 +29,7 @@ def put(ebs: Any, snapshot: str, index: int, data: bytes, **changed: Any) -> Non
 
 def completed(client: Any, snapshot: str) -> None:
     waiter = client.get_waiter("snapshot_completed")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(SnapshotIds=[snapshot])
 
 
@@ -67,7 +67,7 @@ def test_written_blocks_are_the_bytes_of_an_image(ec2: Any) -> None:
         BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot}}],
     )["ImageId"]
     waiter = client.get_waiter("image_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(ImageIds=[image])
     run = client.run_instances(ImageId=image, InstanceType="t3.small", MinCount=1, MaxCount=1)
     root: Path = ec2.machines.launches[run["Instances"][0]["InstanceId"]].disks[0].path

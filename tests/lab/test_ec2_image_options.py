@@ -40,7 +40,7 @@ def own(ec2: Any) -> str:
 
 def ready(client: Any, what: str, **ids: list[str]) -> None:
     waiter = client.get_waiter(what)
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(**ids)
 
 

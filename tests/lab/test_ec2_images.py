@@ -22,12 +22,12 @@ def snapshot(ec2: Any) -> Snap:
         volume = client.create_volume(AvailabilityZone=f"{region}a", Size=1)["VolumeId"]
         client.get_waiter("volume_available").config.delay = 0.05
         waiter = client.get_waiter("volume_available")
-        waiter.config.delay = 0.05
+        waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
         waiter.wait(VolumeIds=[volume])
         made = client.create_snapshot(VolumeId=volume)["SnapshotId"]
         client.delete_volume(VolumeId=volume)
         waiter = client.get_waiter("snapshot_completed")
-        waiter.config.delay = 0.05
+        waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
         waiter.wait(SnapshotIds=[made])
         return str(made)
 
@@ -181,11 +181,11 @@ def test_volume_is_not_smaller_than_its_snapshot(ec2: Any) -> None:
     client = ec2.client()
     made = client.create_volume(AvailabilityZone="us-east-1a", Size=2)
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[made["VolumeId"]])
     snap = client.create_snapshot(VolumeId=made["VolumeId"])["SnapshotId"]
     waiter = client.get_waiter("snapshot_completed")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(SnapshotIds=[snap])
     mapping = {"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snap, "VolumeSize": 1}}
     params = hvm(snap, BlockDeviceMappings=[mapping])
@@ -196,7 +196,7 @@ def test_pending_snapshot_makes_no_image(start: Callable[..., Any]) -> None:
     client = start(delays=replace(QUICK, snapshot=600)).client()
     volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[volume])
     snap = client.create_snapshot(VolumeId=volume)["SnapshotId"]
     assert refusal(client.register_image, **hvm(snap)) == "IncorrectState"
@@ -265,7 +265,7 @@ def test_filters_choose_images(
     tags = [{"ResourceType": "image", "Tags": [{"Key": "job", "Value": "1"}]}]
     image = client.register_image(**hvm(snap, TagSpecifications=tags))["ImageId"]
     waiter = client.get_waiter("image_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(ImageIds=[image])
     given = [{"Name": name, "Values": values} for name, values in filters.items()]
     images = client.describe_images(Owners=["self"], Filters=given)["Images"]
@@ -335,7 +335,7 @@ def published(ec2: Any, snapshot: Snap) -> tuple[Any, str]:
     client = ec2.client()
     image = client.register_image(**hvm(snapshot()))["ImageId"]
     waiter = client.get_waiter("image_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(ImageIds=[image])
     client.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"Group": "all"}]})
     return client, image
@@ -422,12 +422,12 @@ def test_copied_image_has_a_snapshot_of_its_own(ec2: Any, snapshot: Snap) -> Non
     }
     assert refusal(there.copy_image, **request) == "InvalidAMIID.Unavailable"
     waiter = client.get_waiter("image_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(ImageIds=[image])
     copy = there.copy_image(**request)["ImageId"]
     assert there.copy_image(**request)["ImageId"] == copy
     waiter = there.get_waiter("image_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(ImageIds=[copy])
     shown = there.describe_images(ImageIds=[copy])["Images"][0]
     assert (shown["BootMode"], shown["EnaSupport"], shown["Tags"]) == (

@@ -23,7 +23,7 @@ def run(client: Any, image: str, **params: Any) -> dict[str, Any]:
 
 def wait(client: Any, name: str, instance_id: str) -> None:
     waiter = client.get_waiter(name)
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(InstanceIds=[instance_id])
 
 
@@ -332,7 +332,7 @@ def test_image_of_an_instance_has_all_its_volumes(ec2: Any, utility: str) -> Non
     wait(client, "instance_running", id)
     image = client.create_image(InstanceId=id, Name="of-an-instance")["ImageId"]
     waiter = client.get_waiter("image_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(ImageIds=[image])
     mappings = client.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"]
     sizes = {m["DeviceName"]: m["Ebs"]["VolumeSize"] for m in mappings}

@@ -37,7 +37,7 @@ def plain(ec2: Any) -> str:
     client = ec2.client()
     volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[volume])
     with bytes_of(ec2, volume).open("r+b") as file:
         file.write(b"bytes")
@@ -209,7 +209,7 @@ def test_other_account_launches_only_what_the_keys_policy_lets_it(
     monkeypatch.setenv("MOTO_ACCOUNT_ID", STRANGER)
     client.terminate_instances(InstanceIds=[running["InstanceId"]])
     waiter = client.get_waiter("instance_terminated")
-    waiter.config.delay = 0.1
+    waiter.config.delay, waiter.config.max_attempts = 0.1, 4000
     waiter.wait(InstanceIds=[running["InstanceId"]])
     gone = {row["id"] for row in ledger(ec2) if (row["kind"], row["event"]) == ("grant", "delete")}
     assert born <= gone

@@ -39,7 +39,7 @@ def image(client: Any, name: str = "fedora", **params: Any) -> str:
 
 def wait(client: Any, name: str, **params: Any) -> None:
     waiter = client.get_waiter(name)
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(**params)
 
 

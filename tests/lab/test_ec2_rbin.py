@@ -18,12 +18,12 @@ def deleted_snapshot(ec2: Any, key: str = "") -> str:
     client = ec2.client()
     volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[volume])
     tags = [{"ResourceType": "snapshot", "Tags": [{"Key": key, "Value": "x"}]}] if key else []
     made = client.create_snapshot(VolumeId=volume, TagSpecifications=tags)["SnapshotId"]
     waiter = client.get_waiter("snapshot_completed")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(SnapshotIds=[made])
     client.delete_snapshot(SnapshotId=made)
     client.delete_volume(VolumeId=volume)
@@ -80,7 +80,7 @@ def test_deregistered_image_stays_in_the_bin_if_a_rule_of_images_matches(ec2: An
     volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
     snapshot = client.create_snapshot(VolumeId=volume)["SnapshotId"]
     waiter = client.get_waiter("snapshot_completed")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(SnapshotIds=[snapshot])
     image = client.register_image(
         Name="recycled",

@@ -31,7 +31,7 @@ def volume(client: Any, **params: Any) -> str:
     zone = f"{client.meta.region_name}a"
     made = client.create_volume(AvailabilityZone=zone, Size=1, **params)["VolumeId"]
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[made])
     return str(made)
 
@@ -207,7 +207,7 @@ def test_all_regions_at_once(ec2: Any) -> None:
     source = ec2.client()
     snapshot = source.create_snapshot(VolumeId=volume(source))["SnapshotId"]
     waiter = source.get_waiter("snapshot_completed")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(SnapshotIds=[snapshot])
     clients = [ec2.client(region=region) for region in regions]
     failed: list[BaseException] = []
@@ -216,7 +216,7 @@ def test_all_regions_at_once(ec2: Any) -> None:
         try:
             made = client.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId=snapshot)
             waiter = client.get_waiter("snapshot_completed")
-            waiter.config.delay = 0.1
+            waiter.config.delay, waiter.config.max_attempts = 0.1, 4000
             waiter.wait(SnapshotIds=[made["SnapshotId"]])
         except BaseException as error:
             failed.append(error)

@@ -13,14 +13,14 @@ from lab.ec2.states import Delays
 def volume(client: Any, zone: str = "us-east-1a", **params: Any) -> str:
     made = client.create_volume(AvailabilityZone=zone, **{"Size": 1, **params})["VolumeId"]
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[made])
     return str(made)
 
 
 def completed(client: Any, snapshot_id: str) -> None:
     waiter = client.get_waiter("snapshot_completed")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(SnapshotIds=[snapshot_id])
 
 
@@ -164,7 +164,7 @@ def test_volume_is_attached_once_and_in_its_zone(ec2: Any, utility: str) -> None
     )
     one, two = (i["InstanceId"] for i in run["Instances"])
     waiter = client.get_waiter("instance_running")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(InstanceIds=[one, two])
     elsewhere = volume(client, zone="us-east-1b")
     with pytest.raises(ClientError) as caught:
@@ -187,7 +187,7 @@ def test_volume_is_attached_once_and_in_its_zone(ec2: Any, utility: str) -> None
     assert code(caught) == "InvalidParameterValue"
     client.detach_volume(VolumeId=here)
     waiter = client.get_waiter("volume_available")
-    waiter.config.delay = 0.05
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
     waiter.wait(VolumeIds=[here])
     client.delete_volume(VolumeId=here)
     assert not bytes_of(ec2, here).exists()
