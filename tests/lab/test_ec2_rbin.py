@@ -78,6 +78,9 @@ def test_deregistered_image_stays_in_the_bin_if_a_rule_of_images_matches(ec2: An
         (listed,) = rbin.list_rules(ResourceType=each)["Rules"]
         assert listed["Identifier"] == rule
     volume = client.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    waiter = client.get_waiter("volume_available")
+    waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
+    waiter.wait(VolumeIds=[volume])
     snapshot = client.create_snapshot(VolumeId=volume)["SnapshotId"]
     waiter = client.get_waiter("snapshot_completed")
     waiter.config.delay, waiter.config.max_attempts = 0.05, 4000
