@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm clean programs test-programs rpm-programs
+.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm rpm-test clean programs test-programs rpm-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -29,6 +29,7 @@ help:
 	@echo 'make requirements write requirements/ anew, with hashes, after setup.py or constraints.txt changed'
 	@echo 'make dist         the source archive, with wheels for the system Python and this machine'
 	@echo 'make rpm          RPMs of it, which need no network to be built'
+	@echo 'make rpm-test     build, unpack and run them, with packages from PyPI'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
 demo: programs $(INSTALLED)
@@ -39,7 +40,7 @@ demo: programs $(INSTALLED)
 AT_ONCE := 3
 
 test: test-programs lint
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' --durations=30
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm' --durations=30
 
 test-long: test-programs $(INSTALLED)
 	$(RUN) -m pytest -n $(AT_ONCE) -m long --durations=30
@@ -50,10 +51,10 @@ test-quick: lint
 
 # Apart, as counting lines makes every test of Python's own time slower.
 coverage: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' --cov
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm' --cov
 
 system-test: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long' tests/system
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm' tests/system
 
 vm-test: test-programs $(INSTALLED)
 	$(RUN) -m pytest -m vm
@@ -108,6 +109,9 @@ rpm: rpm-programs dist
 	rpmbuild -tb --quiet --define '_topdir $(CURDIR)/build/rpm' \
 	    --define 'python_for_fedimg $(PACKAGE_PYTHON)' build/dist/fedimg-*.tar.gz
 
+rpm-test: rpm-programs test-programs $(INSTALLED)
+	$(RUN) -m pytest -n 0 -m rpm
+
 rpm-programs:
 	@tools/system-packages rpm
 
@@ -119,7 +123,7 @@ programs:
 	@tools/system-packages $(if $(VM),vm)
 
 test-programs:
-	@tools/system-packages tests vm rpm
+	@tools/system-packages tests vm
 
 # pip's own lines in README.md, on each Python that is here; make test does so on one.
 install-test: $(INSTALLED)

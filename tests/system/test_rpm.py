@@ -18,7 +18,7 @@ from tests.system.deployment import AMIS, Deployment
 ROOT = Path(__file__).parent.parent.parent
 NAMES = {"fedimg", *(f"fedimg-{part}" for part in ["worker", "hub", "consumer", "web", "messages"])}
 
-pytestmark = [pytest.mark.long, pytest.mark.process]
+pytestmark = [pytest.mark.rpm, pytest.mark.process]
 
 
 def run(*command: object, environment: dict[str, str] | None = None) -> str:
