@@ -34,9 +34,10 @@ def selected(ec2: EC2Client, settings: EC2) -> list[str]:
     there = enabled(ec2)
     named = settings.regions or sorted(there)
     unknown = sorted({settings.origin, *named} - there)
-    if elsewhere := [each for each in unknown if partition_of(each) != ec2.meta.partition]:
+    partition = partition_of(settings.origin)
+    if elsewhere := [each for each in unknown if partition_of(each) != partition]:
         raise EC2ServiceException(
-            f"{', '.join(elsewhere)} is not in {ec2.meta.partition}, the partition of "
+            f"{', '.join(elsewhere)} is not in {partition}, the partition of "
             f"{settings.origin}: an account has regions of one partition, and another needs "
             "an account and a site of its own; remove it from ec2.regions in fedimg.toml"
         )
