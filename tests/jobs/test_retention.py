@@ -42,10 +42,10 @@ class Nothing:
     def publish(self, job, run):
         time.sleep(60)
 
-    clean = withdraw = restore = deprecate = disable = delete = repair = share = publish
+    clean = withdraw = restore = deprecate = disable = delete = repair = publish
 
 
-executor.serve(store, "worker", Nothing(), Nothing(), Nothing(), 1)
+executor.serve(store, "worker", Nothing(), Nothing(), Nothing(), Nothing(), 1)
 client = JobQueue(store)._client
 while client.list_workflows(name=INTAKE, status=["ENQUEUED", "PENDING"]):
     time.sleep(0.05)

@@ -251,9 +251,10 @@ def test_policy_allows_what_is_needed_and_no_more(
     try:
         result = mine.upload(image, **settings)
         problems += result.failed.values()
-        recorded = [ami.snapshot for ami in result.published[FURTHER]]
-        listing.whole(mine.clients, f"amis-{FURTHER}", SITE, FURTHER, recorded)
-        lab.ec2().deregister_image(ImageId=result.published[ORIGIN][1].id)
+        if not result.failed:
+            recorded = [ami.snapshot for ami in result.published[FURTHER]]
+            listing.whole(mine.clients, f"amis-{FURTHER}", SITE, FURTHER, recorded)
+            lab.ec2().deregister_image(ImageId=result.published[ORIGIN][1].id)
         clean(mine, image, settings)
     except (EC2ServiceException, ClientError) as error:
         problems.append(str(error))
