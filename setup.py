@@ -44,6 +44,8 @@ COMMON = [
     # By which the catalogue's statements are signed.
     "cryptography>=43.0.3",
     "securesystemslib>=1.4.0,<2",
+    # By which messages are checked against their schemas.
+    "jsonschema>=4.26.0,<5",
     "dbos>=3.4.0,<3.5",
     "SQLAlchemy>=2.1.9,<2.2",
     "psycopg[binary]>=3.3.9,<3.4",
@@ -79,7 +81,6 @@ EXTRAS = {
         "selenium>=4.51.0,<5",
         # By which the catalogue's statements and documents are read.
         "in-toto-attestation>=0.9.3,<0.10",
-        "jsonschema>=4.26.0,<5",
         # By which messages of Koji are what Koji's own are.
         "koji-fedoramessaging-messages>=1.3.0,<2",
     ],

@@ -60,7 +60,10 @@ RECORDED: list[tuple[object, Any]] = [
     (JobNetwork("sg-1", {"subnet-1": "a"}), {"group": "sg-1", "subnets": {"subnet-1": "a"}}),
 ]
 #: Fields that came later, by type: an earlier fedimg reads past what it does not know.
-ADDED: dict[type, dict[str, Any]] = {AMI: {"attributes": None}}
+ADDED: dict[type, dict[str, Any]] = {
+    AMI: {"attributes": None, "options": None},
+    RawImage: {"release": None, "subvariant": None},
+}
 
 
 def written(value: object, record: Any) -> Any:
