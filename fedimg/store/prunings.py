@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
+from fedimg.store.changes import end
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, prunings
@@ -217,18 +218,10 @@ class Prunings:
         """
         now = time.time()
         opened = {each.ami: each for each in self.open(what, job, region)}
-        this = sa.and_(
-            changes.c.job == job,
-            changes.c.region == region,
-            changes.c.at == at,
-            changes.c.what == what,
-        )
         with self._store.engine.begin() as connection:
             self._store.lock(connection, TWINS)
-            if not connection.execute(sa.delete(changes).where(this)).rowcount:
+            if not end(self._store, connection, what, job, region, at, messages):
                 return False
-            for key, topic, body in messages:
-                self._store.announce(key, topic, body, connection)
             for row in its_amis:
                 values: dict[str, Any] = {"state": _DONE[what], "public": what == DEPRECATE}
                 asked = opened.get(row.ami)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
+from fedimg.store.changes import end
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, repairs
@@ -112,18 +113,10 @@ class Repairs:
         `messages` are the arguments of `announce`. Return False, and record and announce nothing,
         if a later command replaced the change.
         """
-        this = sa.and_(
-            changes.c.job == job,
-            changes.c.region == region,
-            changes.c.at == at,
-            changes.c.what == REPAIR,
-        )
         with self._store.engine.begin() as connection:
             self._store.lock(connection, TWINS)
-            if not connection.execute(sa.delete(changes).where(this)).rowcount:
+            if not end(self._store, connection, REPAIR, job, region, at, messages):
                 return False
-            for key, topic, body in messages:
-                self._store.announce(key, topic, body, connection)
             for row in published:
                 connection.execute(
                     sa.update(amis)

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
+from fedimg.store.changes import end, this_change
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, offered, repairs, withdrawals
@@ -220,11 +221,8 @@ class Withdrawals:
         replaced the change.
         """
         with self.locked() as connection:
-            this = _of(job, region, at) & (changes.c.what == what)
-            if not connection.execute(sa.delete(changes).where(this)).rowcount:
+            if not end(self._store, connection, what, job, region, at, messages):
                 return False
-            for key, topic, body in messages:
-                self._store.announce(key, topic, body, connection)
             for state, its_amis in by_state.items():
                 # A run may have made them public after the command.
                 self._record_offers(connection, [ami for ami in its_amis if ami.public], at)
@@ -381,8 +379,4 @@ class Withdrawals:
             ]
 
     def _update(self, job: str, region: str, at: float, **values: object) -> None:
-        self._store.write(sa.update(changes).where(_of(job, region, at)).values(**values))
-
-
-def _of(job: str, region: str, at: float) -> sa.ColumnElement[bool]:
-    return sa.and_(changes.c.job == job, changes.c.region == region, changes.c.at == at)
+        self._store.write(sa.update(changes).where(this_change(job, region, at)).values(**values))

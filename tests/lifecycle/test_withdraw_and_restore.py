@@ -1,7 +1,7 @@
 """An image is withdrawn, restored and accepted as a person made it, on the lab.
 
 Follows fedimg/aws/permissions.py, fedimg/lifecycle/accept.py, fedimg/lifecycle/targets.py,
-fedimg/store/withdrawals.py.
+fedimg/store/changes.py, fedimg/store/withdrawals.py.
 """
 
 from __future__ import annotations

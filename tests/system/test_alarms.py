@@ -119,6 +119,9 @@ class Prometheus:
             answer = requests.get(f"{self._url}/{path}", params=query, timeout=20)
         except requests.ConnectionError:
             return None
+        # Prometheus listens before its storage is open, and says 503 until then.
+        if answer.status_code == requests.codes.service_unavailable:
+            return None
         return answer.json().get("data")
 
 

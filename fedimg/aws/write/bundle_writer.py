@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,18 +18,16 @@ from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
 from fedimg.aws.write.image_size import ImageSize, measured
 from fedimg.aws.write.pipeline import Bounds, decompress
-from fedimg.aws.write.progress import WriteProgress
+from fedimg.aws.write.progress import WriteProgress, now_and_then
 from fedimg.aws.write.thread_group import Pipe, ThreadGroup, TooSlow
 from fedimg.config import EC2
 from fedimg.exceptions import EC2UtilityException
 from fedimg.images import Disk, RawImage
-from fedimg.sources.file_server import Trusted
 
 # S3 takes 10 MiB in well under a second; each connection holds a part in memory, and so does each
 # that waits.
 _CONNECTIONS = 3
 _PARTS_WAITING = 1
-_PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,13 +87,7 @@ class BundleWriter:
     def _stream(self, image: RawImage, size: ImageSize, bundle: BundleStream) -> None:
         """Store the parts of the bundle."""
         limits, place, present = self.settings.limits, self.store.place, self.store.present()
-        download = Download(
-            image.url,
-            size=size.compressed_size,
-            checksum=image.checksum,
-            idle=limits.write_idle,
-            trusted=Trusted.of(self.settings, image),
-        )
+        download = Download.of(image, size.compressed_size, self.settings)
         with ThreadGroup(self.waiter.stop, limit=limits.write) as threads:
             parts: Pipe[tuple[int, bytes]] = Pipe(threads, _PARTS_WAITING)
             numbers = itertools.count()
@@ -136,13 +127,9 @@ class BundleWriter:
                 download.end()
 
     def _report_progress(self, size: ImageSize, disk_hash: DiskHash) -> Callable[[], None]:
-        reported = time.monotonic()
         progress = WriteProgress(size.uncompressed_size)
 
         def report() -> None:
-            nonlocal reported
-            if time.monotonic() - reported >= _PROGRESS_SECONDS:
-                reported = time.monotonic()
-                self.on_progress(f"bundling: {progress.words(disk_hash.disk().length)}")
+            self.on_progress(f"bundling: {progress.words(disk_hash.disk().length)}")
 
-        return report
+        return now_and_then(report)

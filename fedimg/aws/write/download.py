@@ -13,6 +13,8 @@ from urllib3.exceptions import HTTPError
 
 from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
 from fedimg.aws.write.remote_file import TIMEOUTS
+from fedimg.config import EC2
+from fedimg.images import RawImage
 from fedimg.sources.file_server import FileServer, RedirectRefused, Trusted, reason
 from fedimg.untrusted.quoting import one_line
 
@@ -50,6 +52,17 @@ class Download:
         self._received = 0
         self._version: Sequence[str | None] = ()
         self._bypass_caches = False
+
+    @classmethod
+    def of(cls, image: RawImage, size: int, settings: EC2) -> Download:
+        """Return the download of an image's file, which has `size` bytes."""
+        return cls(
+            image.url,
+            size=size,
+            checksum=image.checksum,
+            idle=settings.limits.write_idle,
+            trusted=Trusted.of(settings, image),
+        )
 
     def run(self, give: Callable[[bytes], None]) -> None:
         """Pass every piece of the file to `give`, in order.

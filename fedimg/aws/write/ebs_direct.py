@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +23,12 @@ from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
 from fedimg.aws.write.image_size import ImageSize, measured
 from fedimg.aws.write.pipeline import Bounds, stream
-from fedimg.aws.write.progress import WriteProgress
+from fedimg.aws.write.progress import WriteProgress, now_and_then
 from fedimg.aws.write.thread_group import ThreadGroup, TooSlow
 from fedimg.aws.write.units import gib
 from fedimg.config import EC2
 from fedimg.exceptions import Cancelled, EC2UtilityException
 from fedimg.images import Disk, RawImage
-from fedimg.sources.file_server import Trusted
 
 #: The role of a snapshot until all of its blocks are written. Its state is pending then, as it is
 #: until the snapshot is complete.
@@ -42,7 +40,6 @@ _CONNECTIONS = 64
 _ONE_SECTION = Bounds(waiting=2 * 1024 * 1024)
 # StartSnapshot's, in minutes.
 _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
-_PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -120,13 +117,7 @@ class DirectWriter:
     def _stream(self, image: RawImage, size: ImageSize, snapshot: str) -> None:
         """Write the image's blocks into the snapshot, and complete it."""
         limits = self.settings.limits
-        download = Download(
-            image.url,
-            size=size.compressed_size,
-            checksum=image.checksum,
-            idle=limits.write_idle,
-            trusted=Trusted.of(self.settings, image),
-        )
+        download = Download.of(image, size.compressed_size, self.settings)
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with ThreadGroup(self.waiter.stop, limit=limits.write) as threads:
             disk_hash = DiskHash(threads)
@@ -154,18 +145,13 @@ class DirectWriter:
         return Waiter(self.settings.limits, self.waiter.stop, self.on_progress)
 
     def _report_progress(self, size: ImageSize, blocks: Blocks) -> Callable[[], None]:
-        reported = time.monotonic()
         write_progress = WriteProgress(size.uncompressed_size)
 
         def report() -> None:
-            nonlocal reported
-            if time.monotonic() - reported >= _PROGRESS_SECONDS:
-                reported = time.monotonic()
-                self.on_progress(
-                    write_progress.words(min(blocks.done * BLOCK, size.uncompressed_size))
-                )
+            written = min(blocks.done * BLOCK, size.uncompressed_size)
+            self.on_progress(write_progress.words(written))
 
-        return report
+        return now_and_then(report)
 
     def _discard(self, snapshot: str) -> None:
         try:

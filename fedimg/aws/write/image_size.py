@@ -124,13 +124,7 @@ def measured(
         raise ImageUnusable(other)
     if size.blocks:
         return size
-    download = Download(
-        image.url,
-        size=size.compressed_size,
-        checksum=image.checksum,
-        idle=settings.limits.write_idle,
-        trusted=trusted,
-    )
+    download = Download.of(image, size.compressed_size, settings)
     try:
         length = streamed_size(
             image.format,

@@ -1,14 +1,30 @@
-"""Describe the progress of writing an image, for `fedimg status`."""
+"""Report the progress of writing an image, for `fedimg status`."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from fedimg.aws.write.units import gib
 
 #: The speed is the average of about the last so many seconds.
 _WINDOW_SECONDS = 20.0
+#: Seconds between two reports.
+_REPORT_SECONDS = 2.0
+
+
+def now_and_then(report: Callable[[], None]) -> Callable[[], None]:
+    """Return a function, called often, that calls `report` every two seconds."""
+    reported = time.monotonic()
+
+    def call() -> None:
+        nonlocal reported
+        if time.monotonic() - reported >= _REPORT_SECONDS:
+            reported = time.monotonic()
+            report()
+
+    return call
 
 
 class WriteProgress:

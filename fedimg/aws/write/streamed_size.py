@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
+from fedimg.aws.write.progress import now_and_then
 from fedimg.aws.write.stream_decoders import decoded
 from fedimg.aws.write.thread_group import Bytes, MemoryBudget, ThreadGroup, TooSlow
 from fedimg.aws.write.units import gib
@@ -15,7 +15,6 @@ from fedimg.formats import Format
 
 # In bytes: what may wait to be decompressed.
 _WAITING = 4 * 1024 * 1024
-_PROGRESS_SECONDS = 2.0
 
 
 def streamed_size(
@@ -35,15 +34,9 @@ def streamed_size(
     ImageUnreachable when it cannot be read within `limit` seconds; Cancelled when `stop` is set.
     """
     read = length = 0
-    reported = time.monotonic()
 
     def report() -> None:
-        nonlocal reported
-        if time.monotonic() - reported >= _PROGRESS_SECONDS:
-            reported = time.monotonic()
-            on_progress(
-                f"{100 * read // file_size}% of the {form.suffix} read, to measure its image"
-            )
+        on_progress(f"{100 * read // file_size}% of the {form.suffix} read, to measure its image")
 
     with ThreadGroup(stop, limit=limit) as threads:
         pieces = Bytes(threads, MemoryBudget(threads, _WAITING))
@@ -67,7 +60,7 @@ def streamed_size(
         threads.start("download", fetch)
         threads.start("measuring", decode)
         try:
-            threads.join(on_poll=report)
+            threads.join(on_poll=now_and_then(report))
         except TooSlow as error:
             raise ImageUnreachable(
                 f"reading the whole file, which tells its image's size, {error} (ec2.limits.write)"

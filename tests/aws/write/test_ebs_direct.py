@@ -646,7 +646,8 @@ def test_nothing_is_recovered_without_a_snapshot(writer: Writer) -> None:
 # Memory
 
 #: What a gibibyte takes has to do for an image of any size; a worker's own 70 MiB are among it.
-MOST_MIB = {".raw.xz": 256, ".raw.zst": 288}
+# Idle, .zst takes 268; on a busy machine more of the 64 connections hold a copy at a time: 296.
+MOST_MIB = {".raw.xz": 256, ".raw.zst": 320}
 MEASURED = """
 import json, sys, threading
 from fedimg.aws.write import ebs_direct
