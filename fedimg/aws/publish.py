@@ -19,7 +19,7 @@ from fedimg.aws.bundle.place import is_bundle
 from fedimg.aws.client.errors import FAILURES, passing
 from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.client.waiter import Waiter
-from fedimg.aws.permissions import hide_ami
+from fedimg.aws.permissions import hide_ami, hide_snapshot
 from fedimg.aws.tags import NEVER, PUBLISHED, as_tags
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI
@@ -59,23 +59,33 @@ def publish_all(
     `facts` are the tags that record the image on EC2; they are set before anything is public.
     When one fails, its error is raised after the others have been tried. An AMI that EC2 refused to
     publish loses its mark. When EC2 refused all of them, their snapshot is made private again and
-    loses its mark, too, since nobody can have launched anything from it.
+    loses its mark, too, since nobody can have launched anything from it. Of AMIs that somebody took
+    out of others' reach meanwhile the snapshot goes private with the last one.
     """
     region = amis[0].region
     ids = [snapshot, *(ami.id for ami in amis)]
     new = set(observer.publishing(region, ids))
     refused: set[str] = set()
+    taken_back: set[str] = set()
+
+    def may_become_public(ami: AMI) -> None:
+        try:
+            observer.publishing(region, [ami.id])
+        except EC2ServiceException:
+            taken_back.add(ami.id)
+            raise
 
     def publish(ami: AMI) -> None:
         try:
             # Before each try, as EC2 may have kept this step waiting for long.
-            publish_ami(ec2, waiter, ami, lambda: observer.publishing(region, [ami.id]))
+            publish_ami(ec2, waiter, ami, partial(may_become_public, ami))
         except Exception as error:
             if _surely_refused(error):
                 refused.add(ami.id)
                 _explain_watermarks(ec2, ami, error)
             raise
         if not observer.published(ami):
+            taken_back.add(ami.id)
             hide_ami(ec2, waiter, ami.id)
             raise EC2ServiceException(
                 f"AMI {ami.id} was taken out of others' reach while it became public: it is "
@@ -103,9 +113,12 @@ def publish_all(
     except Exception:
         # A mark that cannot be removed stays; it only protects the resource from a clean-up.
         with suppress(*FAILURES, EC2ServiceException, Cancelled):
+            # Whoever took the AMIs back may have hidden their snapshot before it became public.
+            if taken_back and len(_still_private(ec2, [ami.id for ami in amis])) == len(amis):
+                hide_snapshot(ec2, waiter, snapshot)
             private = _still_private(ec2, refused & new)
             if snapshot in new and len(private) == len(amis):
-                _make_private(ec2, waiter, snapshot)
+                hide_snapshot(ec2, waiter, snapshot)
                 private.add(snapshot)
             if private:
                 _mark(ec2, waiter, sorted(private), {PUBLISHED: NEVER})
@@ -160,18 +173,6 @@ def _mark(ec2: EC2Client, waiter: Waiter, ids: Sequence[str], values: Mapping[st
     marked = [id for id in ids if not is_bundle(id)]
     if marked:
         waiter.settled(lambda: ec2.create_tags(Resources=marked, Tags=as_tags(values)))
-
-
-def _make_private(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
-    if is_bundle(snapshot):
-        return
-    waiter.settled(
-        lambda: ec2.modify_snapshot_attribute(
-            SnapshotId=snapshot,
-            Attribute="createVolumePermission",
-            CreateVolumePermission={"Remove": [{"Group": "all"}]},
-        )
-    )
 
 
 def _surely_refused(error: Exception) -> bool:

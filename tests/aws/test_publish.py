@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from botocore.exceptions import ConnectTimeoutError
@@ -311,7 +311,8 @@ def test_ami_that_somebody_takes_back_meanwhile_does_not_become_public(
     noted = TakenBack()
     with pytest.raises(EC2ServiceException, match="recorded as disabled"):
         publish.publish_all(origin, waiter, ami.snapshot, [ami], noted, FACTS)
-    assert not published(ami)[0]
+    # The snapshot, which was public for a moment, is not either.
+    assert published(ami) == (False, False)
     assert noted.published_ == []
 
 
@@ -326,7 +327,26 @@ def test_ami_that_is_taken_back_while_it_becomes_public_is_hidden_again(
 
     with pytest.raises(EC2ServiceException, match="it is private again"):
         publish.publish_all(origin, waiter, ami.snapshot, [ami], TakenBack(), FACTS)
-    assert not published(ami)[0]
+    assert published(ami) == (False, False)
+
+
+def test_snapshot_of_an_ami_that_is_taken_back_stays_public_for_the_others(
+    origin, waiter, register, published
+):
+    ami = register()
+    publish.publish_all(origin, waiter, ami.snapshot, [ami], Noted(), FACTS)
+    other = replace(register("standard"), snapshot=ami.snapshot)
+
+    class TakenBack(Noted):
+        def publishing(self, region, ids):
+            if list(ids) == [other.id]:
+                raise EC2ServiceException("it is recorded as disabled")
+            return super().publishing(region, ids)
+
+    with pytest.raises(EC2ServiceException, match="recorded as disabled"):
+        publish.publish_all(origin, waiter, ami.snapshot, [ami, other], TakenBack(), FACTS)
+    assert published(ami) == (True, True)
+    assert not published(other)[0]
 
 
 def test_disabled_ami_is_not_published(origin, waiter, register):
