@@ -54,6 +54,14 @@ DELAYS = Delays(
 #: What one image takes in a region, and no more.
 PUBLIC_AMIS = 4
 
+#: What is enough where neither regions nor AMI types are what a test is about.
+SMALL: dict[str, Any] = {"regions": [ORIGIN], "amis": {"types": ["hvm-gp2"]}}
+WITH_COPY: dict[str, Any] = {**SMALL, "regions": [ORIGIN, "us-east-2"]}
+WITH_PV: dict[str, Any] = {
+    "regions": [ORIGIN, "eu-west-1"],
+    "amis": {"types": ["paravirtual-gp2", "hvm-gp2"]},
+}
+
 _numbers = itertools.count(1)
 
 
@@ -408,3 +416,9 @@ def lab(site: Lab) -> Iterator[Lab]:
     site.refuse({})
     site.account.quota(PUBLIC_AMIS)
     site.wipe()
+
+
+def waiting_check(lab: Lab) -> Check:
+    """Return a check that passes when the web server has a file `go`."""
+    command = f"echo waiting; until curl -sf {lab.web.address}/go; do sleep 0.1; done"
+    return Check(name="waits", command=command, timeout=PATIENCE)
