@@ -17,8 +17,8 @@ from typing import Any
 LOCK_FILE = "site.lock"
 SITE_FILE = "site.json"
 
-# Publishing waits for the message to come back; nothing that is asked takes longer.
-CALL_SECONDS = 60.0
+# Publishing waits for the message to come back, and a ledger is long; a machine may be busy.
+CALL_SECONDS = 240.0
 
 
 class SiteError(Exception):
