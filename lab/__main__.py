@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="give env.sh the keys of a user with this IAM policy, not the account's own",
     )
+    up.add_argument(
+        "--instance-store",
+        action="store_true",
+        help="make buckets and keys for bundles, and have fedimg make instance-store AMIs, too",
+    )
     up.add_argument("--vm", action="store_true", help=_VM)
     up.set_defaults(run=_up)
 
@@ -140,6 +145,7 @@ def _up(arguments: argparse.Namespace) -> int:
             faults=plan,
             vm=arguments.vm,
             policy=_policy(arguments.policy),
+            instance_store=arguments.instance_store,
         ) as site:
             print(_described(site), flush=True)
             # Not signal.pause(): of two signals at once the kernel may give both to another

@@ -71,6 +71,8 @@ class Deployment:
     login_user: str
     ssh_port: int
     vm: bool = False
+    # Tables of instance-store AMIs, whose bundles are made without an instance.
+    instance_store: str = ""
 
     @property
     def files_for_instances(self) -> str:
@@ -114,7 +116,8 @@ login_user = {_text(deployment.login_user)}
 test_user = {_text(deployment.login_user)}
 # The site's Koji has no certificate.
 plain_http_hosts = [{_text(urlsplit(deployment.koji_files).hostname or "")}]
-{machines}
+{'write_via = "direct"' if deployment.instance_store else ""}
+{machines}{deployment.instance_store}
 [ec2.network]
 ssh_port = {deployment.ssh_port}
 allowed_source = "127.0.0.1/32"

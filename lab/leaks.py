@@ -74,6 +74,10 @@ def forgotten(things: Iterable[Thing], record: Iterable[Mapping[str, Any]]) -> l
     shared = {(row["region"], row["snapshot"]) for row in public.values()}
     problems, reached = [], set()
     for thing in things:
+        if thing.kind == "object" and thing.public:
+            # What its bundle's AMI needs: the record has the bundle where a snapshot would be.
+            reached.add((thing.region, _bundle(thing.id)))
+            continue
         key = (thing.region, thing.id)
         if thing.kind not in ("image", "snapshot") or not thing.reachable:
             continue
@@ -95,6 +99,11 @@ def forgotten(things: Iterable[Thing], record: Iterable[Mapping[str, Any]]) -> l
     return problems
 
 
+def _bundle(object: str) -> str:
+    """Return the id of the bundle that an object belongs to: the URL of its folder."""
+    return object.rpartition("/")[0]
+
+
 def take_options(parser: argparse.ArgumentParser) -> None:
     """Define the options of `python -m lab ledger`."""
     parser.add_argument(
@@ -112,8 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
     problems = forgotten(found, record) if record is not None else []
     # What was withdrawn is not published, and is no leak.
     kept = {each for row in record or () for each in (row["ami"], row["snapshot"])}
-    left = [thing for thing in unpublished(found) if thing.id not in kept]
-    published = sum(thing.public for thing in found)
+    left = [thing for thing in unpublished(found) if not kept & {thing.id, _bundle(thing.id)}]
+    published = sum(thing.public and thing.kind != "object" for thing in found)
     print(f"{published} public AMIs and snapshots, {len(left)} things that are not published")
     for line in (*left, *problems):
         print(line)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 from zlib import crc32
 
-from lab import disk, image
+from lab import disk, image, instance_store
 from lab.access_keys import AccessKey
 from lab.bus import Bus, BusError, Ports
 from lab.clients import SITE_NAME, Deployment, aws_environment, fedimg_toml, write_secret
@@ -70,7 +70,8 @@ class Site:
     instances are virtual machines, and utility instances run the image of
     lab.image, which is built when it is not in the cache; `boot_seconds` is for the others. With
     the text of an IAM `policy`, the environment's keys are those of a user who has it; without,
-    they are the account's own.
+    they are the account's own. With `instance_store`, it has buckets and keys for bundles, and its
+    fedimg makes instance-store AMIs, too.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class Site:
         boot_seconds: float = 0.5,
         vm: bool = False,
         policy: str | None = None,
+        instance_store: bool = False,
     ) -> None:
         self.vm = vm
+        self._instance_store = instance_store
         self._policy = policy
         self.state = state.absolute()
         self.file = self.state / SITE_FILE
@@ -200,6 +203,7 @@ class Site:
         return amis
 
     def _write(self, ports: "_Ports") -> None:
+        bundles = self.state / "bundles"
         deployment = Deployment(
             state_directory=self.state / "state",
             koji_hub=self.koji.hub_url,
@@ -209,6 +213,9 @@ class Site:
             login_user=LOGIN_USER,
             ssh_port=ports.ssh,
             vm=self.vm,
+            instance_store=instance_store.prepare(bundles, self.ec2, self.regions)
+            if self._instance_store
+            else "",
         )
         self.fedimg_config.write_text(fedimg_toml(deployment))
         # For a shell: `. env.sh`.

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from fedimg.aws import ami_options, amis, tags
 from fedimg.aws.bundle import listing, place
 from fedimg.aws.bundle.objects import BundleStore
+from fedimg.aws.client import retrying
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code, explained
@@ -219,9 +220,10 @@ def remove(
                     image=item.name,
                     region=region,
                     step="clean-up",
+                    service="S3" if item.resource_type == BUNDLE else "EC2",
                 ):
                     waiter.until(
-                        partial(_gone, clients, waiter, item, once_public),
+                        partial(_gone, clients, item, once_public),
                         what=f"{item.resource_type} {item.id} in {region} to be removed",
                         # After a failure, dependent resources cannot be removed either.
                         limit=0 if problems else limit,
@@ -260,9 +262,7 @@ def _in_region(
         step="clean-up",
     ):
         bundles = (
-            listing.listed(clients, bucket, site, region, job or "")
-            if BUNDLE in resource_types
-            else {}
+            _bundles(clients, bucket, site, region, job or "") if BUNDLE in resource_types else {}
         )
         tagged = [
             (
@@ -289,6 +289,13 @@ def _in_region(
         return tagged + [
             (standing, untagged[id]) for id, standing in _untagged(ec2, list(untagged), published)
         ]
+
+
+def _bundles(
+    clients: Clients, bucket: str, site: str, region: str, job: str
+) -> dict[str, dict[str, Any]]:
+    with explained("listing bundles", image="", region=region, step="clean-up", service="S3"):
+        return listing.listed(clients.client("s3", region), bucket, site, job)
 
 
 @dataclass(frozen=True)
@@ -419,15 +426,16 @@ def _may_deregister(ec2: EC2Client, image: str) -> bool:
     return True
 
 
-def _gone(clients: Clients, waiter: Waiter, item: Leftover, once_public: bool) -> bool | None:
+def _gone(clients: Clients, item: Leftover, once_public: bool) -> bool | None:
     """Request the removal; return None while another resource has to be removed first."""
     ec2 = clients.ec2(item.region)
     if item.resource_type == BUNDLE:
         # S3 deletes the parts of an AMI that still exists.
         if amis.made_from(ec2, item.id):
             return None
-        s3 = clients.client("s3", item.region, attempts=1)
-        BundleStore(s3, waiter, place.at(item.id, "")).delete()
+        # Whoever polls this retries.
+        s3 = retrying.s3(clients, item.region, None)
+        BundleStore(s3, place.at(item.id, "")).delete()
         return True
     try:
         if item.resource_type == INSTANCE:

@@ -14,7 +14,7 @@ from fedimg.aws.bundle.place import at
 from fedimg.aws.client.already_gone import already_gone
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES, code
-from fedimg.aws.client.types import EC2Client
+from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 
@@ -97,10 +97,9 @@ def delete_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str, limit: float)
     )
 
 
-def delete_bundle(clients: Clients, waiter: Waiter, region: str, bundle: str) -> None:
-    """Delete the objects of a bundle of which no AMI is made."""
-    s3 = clients.client("s3", region, attempts=1)
-    BundleStore(s3, waiter, at(bundle, "")).delete()
+def delete_bundle(s3: Client, bundle: str) -> None:
+    """Delete the objects of a bundle of which no AMI is made, in the region of the client."""
+    BundleStore(s3, at(bundle, "")).delete()
 
 
 def in_recycle_bin(

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from fedimg.aws import permissions
+from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Origin, Watch
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import explained
 from fedimg.aws.client.retrying import RetryingClient
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
-from fedimg.config import Settings
+from fedimg.config import Limits, Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.outages import Outages
 from fedimg.process.backoff import Backoff
@@ -148,13 +150,21 @@ class ChangeWorkflow:
         return Watch(self._clients, self._origin, region, self._outages)
 
     def _waiter(self, region: str) -> Waiter:
-        limits = self._settings.ec2.limits
+        return Waiter(self._brief(), self._stopping, watch=self._watch(region))
+
+    def _brief(self) -> Limits:
         # A region that is away is asked again later, by another try.
-        brief = limits.model_copy(update={"outage": min(limits.outage, limits.settle)})
-        return Waiter(brief, self._stopping, watch=self._watch(region))
+        limits = self._settings.ec2.limits
+        return limits.model_copy(update={"outage": min(limits.outage, limits.settle)})
 
     def _ec2(self, region: str) -> RetryingClient:
         return RetryingClient(self._clients, region, self._waiter(region))
+
+    def _s3(self, region: str) -> Client:
+        watch = self._watch(region)
+        beside = watch.beside() if watch else None
+        waiter = Waiter(self._brief(), self._stopping, watch=beside, service="S3")
+        return retrying.s3(self._clients, region, waiter, watch)
 
 
 def postpone(withdrawals: Withdrawals, settings: Settings, change: Change, problem: str) -> None:

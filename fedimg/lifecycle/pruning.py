@@ -156,7 +156,7 @@ class Pruning(ChangeWorkflow):
             )
             others = amis.made_from(ec2, snapshot)
             if is_bundle(snapshot) and not others:
-                retirement.delete_bundle(self._clients, waiter, region, snapshot)
+                retirement.delete_bundle(self._s3(region), snapshot)
             elif not others:
                 retirement.delete_snapshot(ec2, waiter, snapshot, limit)
             for text in retirement.in_recycle_bin(ec2, self._clients, region, ids, snapshot):

@@ -12,9 +12,11 @@ from typing import Any
 from fedimg.aws import ami_quota, amis, inventory
 from fedimg.aws.bundle import listing
 from fedimg.aws.bundle.place import is_bundle
+from fedimg.aws.client import retrying
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES
 from fedimg.aws.client.retrying import RetryingClient
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.inventory import Inventory
 from fedimg.config import Settings
@@ -89,6 +91,7 @@ def verify_regions(
         kept = store.kept()
         compared = [row for row in rows if row.public or row.job not in live]
         ec2 = RetryingClient(clients, region, Waiter(limits, stop))
+        s3 = retrying.s3(clients, region, Waiter(limits, stop, service="S3"))
         at = time.time()
         try:
             snapshots = {row.snapshot for row in compared if row.state != DELETED}
@@ -98,7 +101,7 @@ def verify_regions(
                 region,
                 amis=[row.ami for row in compared if row.state != DELETED],
                 snapshots=snapshots,
-                bundles=_bundles(settings, clients, region, snapshots),
+                bundles=_bundles(settings, s3, region, snapshots),
             )
         except (*FAILURES, EC2ServiceException) as error:
             why = one_line(str(error))
@@ -138,7 +141,7 @@ def verify_regions(
 
 
 def _bundles(
-    settings: Settings, clients: Clients, region: str, recorded: Collection[str]
+    settings: Settings, s3: Client, region: str, recorded: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the bundles of a region, if the site makes or has made any; S3 is not asked otherwise.
 
@@ -147,7 +150,7 @@ def _bundles(
     bucket = settings.ec2.instance_store.bucket_in(region)
     if not bucket and not any(map(is_bundle, recorded)):
         return {}
-    return listing.whole(clients, bucket, settings.site, region, recorded)
+    return listing.whole(s3, bucket, settings.site, recorded)
 
 
 def _live(store: Store) -> set[str]:

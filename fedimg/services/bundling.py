@@ -26,7 +26,7 @@ class Bundling:
     def bundle(self) -> str:
         """Store the image's bundle in the origin's bucket, and return the bundle's id."""
         job, origin = self._job, self._origin
-        with job.explained(origin, "bundle", EC2UtilityException):
+        with job.explained(origin, "bundle", EC2UtilityException, "S3"):
             job.report(origin, "bundle")
             made_of = job.observer.disk()
             bucket = job.settings.instance_store.bucket_in(origin)
@@ -46,7 +46,7 @@ class Bundling:
     def copy(self, region: str, bundle: str) -> str:
         """Copy the origin's bundle into a region's bucket, and return the copy's id."""
         job = self._job
-        with job.explained(region, "bundle"):
+        with job.explained(region, "bundle", service="S3"):
             job.report(region, "bundle")
             original = place.at(bundle, job.image.name)
             bucket = job.settings.instance_store.bucket_in(region)
@@ -57,8 +57,7 @@ class Bundling:
             return copied.place.id
 
     def _store(self, region: str, where: Place) -> BundleStore:
-        s3 = self._job.clients.client("s3", region, attempts=1)
-        return BundleStore(s3, self._job.waiter(region), where)
+        return BundleStore(self._job.s3(region), where)
 
     def _keys(self) -> BundleKeys:
         chosen = self._job.settings.instance_store
@@ -72,8 +71,9 @@ class Bundling:
     def _account(self) -> str:
         """Return the number of the account, which the manifest names as the bundle's owner."""
         sts = self._job.clients.client("sts", self._origin, attempts=1)
-        identity = self._job.waiter(self._origin).retried(sts.get_caller_identity)
-        return str(identity["Account"])
+        with self._job.explained(self._origin, "bundle", service="STS"):
+            identity = self._job.waiter(self._origin).retried(sts.get_caller_identity)
+            return str(identity["Account"])
 
 
 def bundle_of(originals: Sequence[AMI]) -> str:

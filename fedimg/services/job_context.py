@@ -17,6 +17,7 @@ from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.batched_polling import BatchedPolling
 from fedimg.aws.client.errors import explained
 from fedimg.aws.client.retrying import Current, RetryingClient
+from fedimg.aws.client.types import Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
@@ -92,6 +93,21 @@ class JobContext:
 
         return report
 
+    def s3(
+        self, region: str, stop: threading.Event | None = None, *, patience: float | None = None
+    ) -> Client:
+        """Return S3's client of a region, which outlasts throttling and outages.
+
+        With `patience`, it does so for that many seconds; another `stop` than the job's ends it.
+        """
+        limits, watch = self.settings.limits, self._watch(region)
+        if patience is not None:
+            limits = limits.model_copy(update={"outage": min(patience, limits.outage)})
+        beside = watch.beside() if watch else None
+        told = self._told_of(region)
+        waiter = Waiter(limits, stop or self.stop, told, beside, region, "S3")
+        return retrying.s3(self.clients, region, waiter, watch)
+
     def ec2_once(self, region: str) -> Current:
         """Return EC2's client of a region that tries each call once: for calls that make things."""
         return retrying.once(self.clients, region, self._watch(region))
@@ -144,10 +160,21 @@ class JobContext:
         self.observer.progress(region, step, detail, needs=needs)
 
     def explained(
-        self, region: str, step: str, kind: type[EC2ServiceException] = EC2ServiceException
+        self,
+        region: str,
+        step: str,
+        kind: type[EC2ServiceException] = EC2ServiceException,
+        service: str = "EC2",
     ) -> AbstractContextManager[None]:
-        """Give the errors within the image's name, the region and the step."""
-        return explained(step, image=self.image.name, region=region, step=step, exception_type=kind)
+        """Give the errors of a service within the image's name, the region and the step."""
+        return explained(
+            step,
+            image=self.image.name,
+            region=region,
+            step=step,
+            exception_type=kind,
+            service=service,
+        )
 
     def acquire(self, region: str, kind: str, limit: int) -> None:
         """Wait for the job's slot among `limit` of a kind, those of all workers together.

@@ -4,7 +4,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 from lab.ec2 import faults
@@ -35,11 +35,14 @@ SHOWN = {
 }
 
 
+A = TypeVar("A", Answer, Answer | None)
+
+
 class Reset(ConnectionResetError):
     """The client is to find its connection reset in place of an answer."""
 
 
-def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) -> Answer:
+def answered(call: Call, named: Iterable[str], act: Callable[[Call], A]) -> A:
     """Return the answer of `act` to the call, unless a fault of the site's plan is due.
 
     `named` are the things that the request names beside its parameters. Raises EC2Error for a
@@ -67,7 +70,9 @@ def answered(call: Call, named: Iterable[str], act: Callable[[Call], Answer]) ->
                 break
             case _:
                 _end(due.strike())
-    answer = _without(act(_seeing_less(call, hidden)), hidden) if hidden else act(call)
+    answer = act(_seeing_less(call, hidden) if hidden else call)
+    if hidden and answer is not None:
+        answer = _without(answer, hidden)
     if late:
         _end(late.strike())
     return answer

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
 
+from lab.ec2 import s3
 from lab.ec2.calls import Calls
 from lab.ec2.faults import Plan
 from lab.ec2.request import Answer, Request
@@ -66,11 +67,21 @@ def live(world: World) -> list[dict[str, Any]]:
                 public = kind in ("snapshot", "image") and thing.public
                 told = _row(kind, thing.id, thing.region, thing.owner, tags, public, thing.state)
                 rows.append(told | {"shared": _shared(thing)})
+    # The objects of a public AMI's bundle are as little left behind as its snapshot would be.
+    bundles = {
+        (image.region, f"s3://{image.manifest.strip('/').rpartition('/')[0]}")
+        for image in world.images.values()
+        if image.public and image.manifest
+    }
     for account, partitions in list(s3_backends.items()):
         for bucket in list(partitions["aws"].buckets.values()):
             for key in list(bucket.keys):
                 id = f"s3://{bucket.name}/{key}"
-                rows.append(_row("object", id, bucket.region_name, account, {}))
+                public = (bucket.region_name, id.rpartition("/")[0]) in bundles
+                rows.append(_row("object", id, bucket.region_name, account, {}, public))
+            rows += [
+                _row("upload", id, bucket.region_name, account, {}) for id in s3.unfinished(bucket)
+            ]
     for of_region in world.parameters.values():
         for each in of_region.values():
             image = world.images.get(each.value)

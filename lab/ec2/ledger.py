@@ -18,6 +18,7 @@ KINDS = (
     "grant",
     "object",
     "parameter",
+    "upload",
 )
 
 

@@ -1,10 +1,12 @@
 """S3 is moto's, but for what it gets wrong: checksums of parts, tags of objects, ACLs.
 
-Objects are in the ledger, as the other things are that cost money until somebody deletes them.
+Objects and unfinished uploads are in the ledger, as the other things are that cost money until
+somebody deletes them. A plan's faults strike S3's calls as they do EC2's.
 """
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
@@ -14,18 +16,32 @@ from moto.s3.models import s3_backends
 from moto.s3.utils import compute_checksum
 from werkzeug.test import run_wsgi_app
 
-from lab.ec2 import auth_errors, s3_access
+from lab.ec2 import auth_errors, s3_access, s3_actions
+from lab.ec2.errors import EC2Error
+from lab.ec2.fault_effects import answered
 from lab.ec2.ledger import Ledger
 from lab.ec2.query import account_of
 from lab.ec2.request import Answer, Request, Signer
+from lab.ec2.world import Call, World
 
+# S3's HTTP statuses, where they are not those of EC2's codes.
+_STATUS = {"AccessDenied": 403, "NoSuchBucket": 404, "NoSuchKey": 404, "SlowDown": 503}
 _SET_BY_SERVER = ("Content-Length", "Content-Type", "Connection", "Date", "Server")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def answer(moto: Application, request: Request, signer: Signer, ledger: Ledger) -> Answer | None:
-    """Return the answer, or None where moto's own is right."""
+def answer(moto: Application, request: Request, signer: Signer, world: World) -> Answer | None:
+    """Return the answer, or None where moto's own is right. Raises Reset."""
+    call = Call(world, account_of(signer.access_key), signer.region, s3_actions.action(request), {})
+    try:
+        return answered(call, (), lambda _: _acted(moto, request, signer, world.ledger))
+    except EC2Error as fault:
+        status = _STATUS.get(fault.code, fault.status)
+        return auth_errors.s3_error(request, fault.code, status, fault.message)
+
+
+def _acted(moto: Application, request: Request, signer: Signer, ledger: Ledger) -> Answer | None:
     account = account_of(signer.access_key)
     refused = s3_access.refused(account, request, signer)
     if refused is not None:
@@ -33,15 +49,42 @@ def answer(moto: Application, request: Request, signer: Signer, ledger: Ledger) 
     names = _changed(request)
     if not names:
         return _answer(moto, request, signer)
-    before = {name for name in names if _exists(signer, name)}
-    answered = _answer(moto, request, signer) or _passed_on(moto, request)
+    before, uploads = {name for name in names if _exists(signer, name)}, _uploads(account, names)
+    answer = _answer(moto, request, signer) or _passed_on(moto, request)
     for name in names:
         id, there = f"s3://{name}", _exists(signer, name)
         if there and name not in before:
             ledger.created("object", id, signer.region, account, {})
         elif not there and name in before:
             ledger.deleted("object", id, signer.region, account, {})
-    return answered
+    now = _uploads(account, names)
+    for id in sorted(now - uploads):
+        ledger.created("upload", id, signer.region, account, {})
+    for id in sorted(uploads - now):
+        ledger.deleted("upload", id, signer.region, account, {})
+    return answer
+
+
+def make_bucket(account: str, name: str, region: str) -> None:
+    """Make a bucket that allows ACLs."""
+    made = s3_backends[account]["aws"].create_bucket(name, region)
+    made.ownership_rule = "BucketOwnerPreferred"  # type: ignore[assignment]
+
+
+def unfinished(bucket: Any) -> list[str]:
+    """Return the ids of a bucket's multipart uploads that were neither completed nor aborted."""
+    return [
+        f"s3://{bucket.name}/{upload.key_name}?uploadId={id}"
+        for id, upload in list(bucket.multiparts.items())
+    ]
+
+
+def _uploads(account: str, names: set[str]) -> set[str]:
+    found: set[str] = set()
+    for bucket in {name.partition("/")[0] for name in names}:
+        with suppress(ServiceException):
+            found.update(unfinished(s3_backends[account]["aws"].get_bucket(bucket)))
+    return found
 
 
 def _changed(request: Request) -> set[str]:

@@ -38,6 +38,7 @@ from lab.ec2 import (
     rbin,
     request,
     s3,
+    s3_actions,
     signatures,
     ssm,
     wire,
@@ -205,6 +206,10 @@ class EC2:
         self._world.close()
         _forget()
 
+    def bucket(self, name: str, region: str) -> None:
+        """Make a bucket of the account's in a region, which allows ACLs, as bundles need them."""
+        s3.make_bucket(query.account_of(""), name, region)
+
     def user(self, name: str, policy: str) -> AccessKey:
         """Make an IAM user with a policy, as any IAM client might; the user's access key.
 
@@ -328,12 +333,13 @@ class EC2:
                 return rbin.serve(world, calls, asked, signer)
             case "ssm":
                 return ssm.serve(world, calls, asked, signer)
-        calls.count(signer.service.upper(), _action(asked), signer.region)
+        action = s3_actions.action(asked) if signer.service == "s3" else _action(asked)
+        calls.count(signer.service.upper(), action, signer.region)
         refusal = account_calls.refusal(world, asked, signer)
         if refusal:
             return refusal
         if signer.service == "s3":
-            return s3.answer(self._moto, asked, signer, world.ledger)
+            return s3.answer(self._moto, asked, signer, world)
         return None
 
     def _credentials(self, access_key: str) -> signatures.Credentials | None:

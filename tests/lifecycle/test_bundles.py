@@ -84,7 +84,7 @@ class Bundled:
         key = self.keys.content_key(place.id)
         stream = BundleStream(image.name, len(RAW), key)
         parts = [*stream.add(RAW), *stream.finish()]
-        store = BundleStore(self.s3(region), site.waiter, place)
+        store = BundleStore(self.s3(region), place)
         for index, part in enumerate(parts):
             store.put(place.part(index), part, {})
         text = manifest(stream.bundled(), image.architecture, ACCOUNT, self.keys, key)

@@ -7,87 +7,29 @@ fedimg/aws/bundle/objects.py, fedimg/config/instance_store.py.
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup
 from fedimg.aws.bundle import listing, preflight
-from fedimg.aws.client.waiter import Waiter
 from fedimg.diagnostics import Status
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
-from fedimg.images import RawImage
-from tests.aws.bundle.unbundler import Pair, pair, unbundle
-from tests.services.conftest import ORIGIN, REGIONS, SITE, Lab, Recorder
+from tests.aws.bundle.unbundler import Pair, unbundle
+from tests.services.bundled import (
+    FURTHER,
+    PowerCut,
+    bundling_settings,  # noqa: F401 (fixture)
+    clean,
+    cut,
+    keys,
+    owner_pair,  # noqa: F401 (fixture)
+    s3,
+    written,
+)
+from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
 from tests.services.policies import FILE, policy, user
-
-FURTHER = "eu-west-1"
-TYPES = ["hvm-gp2", "hvm-instance"]
-
-
-class PowerCut(BaseException):
-    """An exception that nothing in fedimg expects."""
-
-
-def cut() -> None:
-    raise PowerCut
-
-
-@pytest.fixture(scope="module")
-def owner(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return pair(tmp_path_factory.mktemp("owner"), "owner")
-
-
-@pytest.fixture
-def settings(lab: Lab, owner: Pair, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Return settings with which instance-store AMIs are made; the buckets exist."""
-    certificate = tmp_path / "ec2.pem"
-    certificate.write_bytes(lab.account.certificate)
-    for region in REGIONS:
-        where: Any = {}
-        if region != "us-east-1":
-            where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        s3(lab, region).create_bucket(
-            Bucket=f"amis-{region}", ObjectOwnership="BucketOwnerPreferred", **where
-        )
-    yield {
-        "write_via": "direct",
-        "regions": [ORIGIN, FURTHER],
-        "amis": {"types": TYPES},
-        "instance_store": {
-            "bucket": "amis-{region}",
-            "signing_key": owner.key,
-            "certificate": owner.certificate,
-            "ec2_certificate": certificate,
-        },
-    }
-    for region in REGIONS:
-        for key in keys(lab, region):
-            s3(lab, region).delete_object(Bucket=f"amis-{region}", Key=key)
-        s3(lab, region).delete_bucket(Bucket=f"amis-{region}")
-
-
-def s3(lab: Lab, region: str) -> Any:
-    return lab.clients.client("s3", region)
-
-
-def keys(lab: Lab, region: str) -> list[str]:
-    found = s3(lab, region).list_objects_v2(Bucket=f"amis-{region}")
-    return [each["Key"] for each in found.get("Contents", ())]
-
-
-def clean(lab: Lab, image: RawImage, settings: dict[str, Any]) -> None:
-    """Remove what a job left, as the worker does."""
-    chosen = lab.settings(**settings)
-    found = cleanup.leftovers(
-        lab.clients, SITE, REGIONS, job=image.job, bucket=chosen.instance_store.bucket_in
-    )
-    waiter = Waiter(chosen.limits, threading.Event())
-    cleanup.remove(lab.clients, waiter, found, limit=60)
 
 
 def test_instance_store_amis_are_published_of_the_very_bytes(
@@ -139,10 +81,6 @@ def test_bundle_that_was_cut_off_is_finished_without_what_is_there(
     assert set(result.published) == {ORIGIN, FURTHER}
     assert written(lab, part) == before
     clean(lab, image, settings)
-
-
-def written(lab: Lab, key: str) -> Any:
-    return s3(lab, ORIGIN).head_object(Bucket=f"amis-{ORIGIN}", Key=key)["LastModified"]
 
 
 def test_bundle_from_which_no_instance_starts_is_dropped_and_the_image_goes_on(
@@ -253,7 +191,7 @@ def test_policy_allows_what_is_needed_and_no_more(
         problems += result.failed.values()
         if not result.failed:
             recorded = [ami.snapshot for ami in result.published[FURTHER]]
-            listing.whole(mine.clients, f"amis-{FURTHER}", SITE, FURTHER, recorded)
+            listing.whole(s3(mine, FURTHER), f"amis-{FURTHER}", SITE, recorded)
             lab.ec2().deregister_image(ImageId=result.published[ORIGIN][1].id)
         clean(mine, image, settings)
     except (EC2ServiceException, ClientError) as error:

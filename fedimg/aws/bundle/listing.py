@@ -8,7 +8,6 @@ from typing import Any
 
 from fedimg.aws import tags
 from fedimg.aws.bundle.place import at, bundle_id, is_bundle, job_of, jobs_folder
-from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
 
@@ -17,28 +16,26 @@ _PART = re.compile(rb"<filename>([^<]{1,300})</filename>")
 _MOST_BYTES = 1024 * 1024
 
 
-def listed(
-    clients: Clients, bucket: str, site: str, region: str, job: str = ""
-) -> dict[str, dict[str, Any]]:
+def listed(s3: Client, bucket: str, site: str, job: str = "") -> dict[str, dict[str, Any]]:
     """Return the bundles in a region's bucket, of a site or of one of its jobs, by id.
 
-    Each is described as a snapshot of the job is. A region without the bucket has no bundles, and
-    without a `bucket` there are none anywhere. Raises botocore's errors.
+    `s3` is a client of that region. Each is described as a snapshot of the job is. A region without
+    the bucket has no bundles, and without a `bucket` there are none anywhere. Raises botocore's
+    errors.
     """
     if not bucket:
         return {}
-    found = _objects(clients.client("s3", region), bucket, jobs_folder(site, job))
+    found = _objects(s3, bucket, jobs_folder(site, job))
     return {id: _described(id, site) for id in found}
 
 
 def whole(
-    clients: Clients, bucket: str, site: str, region: str, recorded: Collection[str]
+    s3: Client, bucket: str, site: str, recorded: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the bundles of a region as `listed` does, without those `recorded` that lack a part.
 
     From these no instance starts. Raises botocore's errors.
     """
-    s3 = clients.client("s3", region)
     known = {id for id in recorded if is_bundle(id)}
     found = _objects(s3, bucket, jobs_folder(site)) if bucket else {}
     # The setting may have been another one when they were made.

@@ -15,9 +15,9 @@ from typing import Any
 from fedimg.aws.bundle.place import Place
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
-from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
 from fedimg.parallel import run_parallel
+from fedimg.untrusted.quoting import one_line
 
 #: Lets EC2 read an object, which it asks for.
 _ACL = "aws-exec-read"
@@ -26,15 +26,14 @@ _DELETED_AT_ONCE = 1000
 
 
 class BundleStore:
-    """The bundle at one place. `s3` is a client of the bucket's region that tries each call once.
+    """The bundle at one place. `s3` is a client of the bucket's region that retries what passes.
 
-    A waiter retries what passes. The methods raise botocore's errors, and EC2ServiceException where
-    a person has to change the bucket.
+    The methods raise botocore's errors, and EC2ServiceException where a person has to change the
+    bucket or the worker's permissions.
     """
 
-    def __init__(self, s3: Client, waiter: Waiter, place: Place) -> None:
+    def __init__(self, s3: Client, place: Place) -> None:
         self._s3 = s3
-        self._waiter = waiter
         self.place = place
 
     def present(self) -> dict[str, str]:
@@ -121,17 +120,19 @@ class BundleStore:
 
     def _call(self, call: Callable[[], Any]) -> Any:
         try:
-            return self._waiter.retried(call)
+            return call()
         except Exception as error:
             if explanation := _EXPLAINED.get(code(error) or ""):
                 raise EC2ServiceException(
-                    f"bucket {self.place.bucket} {explanation} ({error})"
+                    f"bucket {self.place.bucket} {explanation} ({one_line(str(error))})"
                 ) from error
             raise
 
 
 #: What a person has to change, by S3's error code.
 _EXPLAINED = {
+    "AccessDenied": "refuses the worker: its IAM policy has to allow what "
+    "docs/aws-policy-instance-store.json allows, and no policy of the bucket may deny it",
     "AccessControlListNotSupported": "does not allow ACLs, by which EC2 gets to read bundles: set "
     'its Object Ownership to "Bucket owner preferred"',
     "NoSuchBucket": "does not exist: make it, in that region, with ACLs enabled, or correct "

@@ -104,8 +104,40 @@ class Watch:
         """Return whether the origin rejects the worker's credentials, too."""
         return not self._origin.accepts_keys()
 
+    def beside(self) -> OfAnotherService:
+        """Return what judges the errors of another service than EC2 in the region."""
+        return OfAnotherService(self)
+
+    def failed_beside(self, error: Exception, seconds: float, limit: float) -> None:
+        """Judge an error of another service as `failed` does: EC2's own silence is an outage."""
+        tolerated = outage_after(error)
+        if tolerated is None or seconds < min(tolerated, limit):
+            return
+        problem = probe(self._clients, self._region)
+        if problem is not None:
+            self.failed(problem, seconds, limit)
+
     def _begin(self, error: Exception) -> None:
         self._outages.begin(self._region, of_endpoint(error))
+
+
+class OfAnotherService:
+    """Ends the waits for a service such as S3 when the whole region is away.
+
+    While EC2 answers there, the region is not away: other jobs may need EC2 alone, and whoever
+    waits goes on until the limit.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def raise_if_away(self) -> None:
+        """Raise EC2ServiceException when the region is known to be unavailable."""
+        self._watch.raise_if_away()
+
+    def failed(self, error: Exception, seconds: float, limit: float) -> None:
+        """Judge an error of the service that has recurred for some `seconds`, of `limit`."""
+        self._watch.failed_beside(error, seconds, limit)
 
 
 class Origin:

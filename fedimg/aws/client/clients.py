@@ -81,6 +81,10 @@ class Clients:
         client: EC2Client = self.client("ec2", region, attempts=1, seconds=_BRIEF_SECONDS)
         return client
 
+    def s3_once(self, region: str) -> Client:
+        """Return S3's client for a region without retries; a part may take a minute."""
+        return self.client("s3", region, attempts=1, seconds=_READ_SECONDS)
+
     def partition(self, region: str) -> str:
         """Return the partition of a region, such as `aws` or `aws-cn`.
 
@@ -114,7 +118,7 @@ class Clients:
             return list(self._session.get_available_regions("ec2", partition_name=partition))
 
     def silent_for(self, region: str) -> float:
-        """Return how many seconds ago the region last answered a call; infinity if it never has."""
+        """Return how many seconds ago EC2 last answered in a region; infinity if it never has."""
         return time.monotonic() - self._answered.get(region, -math.inf)
 
     def _note_answer(self, region: str) -> None:
@@ -156,7 +160,8 @@ class Clients:
                 client.meta.events.register(
                     "before-send", lambda **_: self._before(service, region)
                 )
-                client.meta.events.register("after-call", lambda **_: self._note_answer(region))
+                if service == "ec2":
+                    client.meta.events.register("after-call", lambda **_: self._note_answer(region))
                 self._clients[key] = client
             return self._clients[key]
 

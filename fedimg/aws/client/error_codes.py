@@ -1,7 +1,7 @@
 """Map AWS's error codes to how a job handles them: by name first, then by pattern.
 
 The names are those of EC2's documentation ("Error codes for the Amazon EC2 API"), of the EBS direct
-API and of Service Quotas. AWS adds codes without notice; the patterns cover those.
+API, of S3 and of Service Quotas. AWS adds codes without notice; the patterns cover those.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ _NAMES: dict[Meaning, str] = {
         PendingSnapshotLimitExceeded SnapshotCreationPerVolumeRateExceeded
         InternalError InternalFailure InternalServerException ServiceUnavailable Unavailable
         RequestTimeout RequestTimeoutException
+        OperationAborted BadDigest IncompleteBody XAmzContentSHA256Mismatch
     """,
     Meaning.CREDENTIALS: """
         AuthFailure ExpiredToken ExpiredTokenException InvalidClientTokenId RequestExpired
-        UnrecognizedClientException
+        UnrecognizedClientException InvalidAccessKeyId InvalidToken TokenRefreshRequired
     """,
     Meaning.ELSEWHERE: """
         InsufficientInstanceCapacity InsufficientFreeAddressesInSubnet InsufficientCapacity

@@ -150,10 +150,12 @@ def explained(
     region: str,
     step: str,
     exception_type: type[EC2ServiceException] = EC2ServiceException,
+    service: str = "EC2",
 ) -> Iterator[None]:
     """Turn AWS's errors into `exception_type`, saying what was being done, where, and quoting AWS.
 
-    An EC2ServiceException keeps its text, and gets image, region and step where they are empty.
+    `service` is whose errors they are, in words. An EC2ServiceException keeps its text, and gets
+    image, region and step where they are empty.
     """
     try:
         yield
@@ -181,7 +183,7 @@ def explained(
         request = error.response.get("ResponseMetadata", {}).get("RequestId", "")
         advice = _advice(error, step)
         raise exception_type(
-            f"{doing}: EC2 refused {error.operation_name} with {code(error)}: "
+            f"{doing}: {service} refused {error.operation_name} with {code(error)}: "
             f"{message or 'no reason given'}{advice or _retry_note(error)}",
             image=image,
             region=region,
@@ -193,7 +195,7 @@ def explained(
         ) from error
     except (BotoCoreError, ResponseParserError) as error:
         raise exception_type(
-            f"{doing}: could not reach EC2: {of_endpoint(error)}",
+            f"{doing}: could not reach {service}: {of_endpoint(error)}",
             image=image,
             region=region,
             step=step,

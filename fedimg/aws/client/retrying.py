@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import expired
-from fedimg.aws.client.types import EC2Client
+from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
 
@@ -61,8 +61,8 @@ class Current(_Base):
 
 
 class RetryingClient(Current):
-    """EC2's client for a region, retried through outages by `waiter`, for calls that may be
-    repeated.
+    """EC2's client for a region, or with `s3` that of S3, retried through outages by `waiter`, for
+    calls that may be repeated.
 
     Only the waiter retries, since botocore's pauses of up to 20 s cannot be interrupted.
     """
@@ -75,8 +75,11 @@ class RetryingClient(Current):
         *,
         brief: bool = False,
         keys_at_fault: Callable[[], bool] = _always,
+        s3: bool = False,
     ) -> None:
-        get = clients.ec2_brief if brief else clients.ec2_once
+        get: Callable[[str], Client] = clients.ec2_brief if brief else clients.ec2_once
+        if s3:
+            get = clients.s3_once
         super().__init__(clients, lambda: get(region), keys_at_fault)
         self._waiter = waiter
 
@@ -129,3 +132,14 @@ def once(clients: Clients, region: str, watch: Watch | None = None) -> Current:
     """
     keys_at_fault = watch.keys_at_fault if watch else _always
     return Current(clients, lambda: clients.ec2_once(region), keys_at_fault)
+
+
+def s3(clients: Clients, region: str, waiter: Waiter | None, watch: Watch | None = None) -> Client:
+    """Return S3's client for a region, retried by `waiter`; without one, the caller retries.
+
+    The waiter is to be one of the service S3, whose watch is beside EC2's.
+    """
+    keys_at_fault = watch.keys_at_fault if watch else _always
+    if waiter is None:
+        return Current(clients, lambda: clients.s3_once(region), keys_at_fault)
+    return RetryingClient(clients, region, waiter, keys_at_fault=keys_at_fault, s3=True)

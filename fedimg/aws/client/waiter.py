@@ -50,7 +50,7 @@ class Waiter:
     `on_progress` is called with a text while EC2 does not answer, and with an empty one when it
     answers again. With a `watch`, a wait ends when the region is unavailable. A wait for a `region`
     that lasts longer than a pause is a warning in the log at its beginning, at intervals, and at
-    its end, once for all jobs of the process.
+    its end, once for all jobs of the process. `service` is whose answers are waited for, in words.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Waiter:
         on_progress: Callable[[str], None] = lambda text: None,
         watch: Watch | None = None,
         region: str = "",
+        service: str = "EC2",
     ) -> None:
         self._minimum = limits.wait_minimum
         self._maximum = limits.wait_maximum
@@ -68,6 +69,7 @@ class Waiter:
         self._on_progress = on_progress
         self._watch = watch
         self._region = region
+        self._service = service
         self.stop = stop
 
     def until(
@@ -232,20 +234,29 @@ class Waiter:
             self._watch.raise_if_away()
 
     def _report(self, since: str, error: Exception) -> bool:
-        self._on_progress(_outage_text(since, error))
+        self._on_progress(self._outage_text(since, error))
         return True
 
     def _answered(self) -> None:
         self._on_progress("")
-        for key in (self._region, _CREDENTIALS) if self._region else ():
-            _outages.over(key, f"EC2 answers again: {key}", region=self._region)
+        for key in (self._waited_for, _CREDENTIALS) if self._region else ():
+            _outages.over(key, f"{self._service} answers again: {key}", region=self._region)
 
     def _log_outage(self, since: str, error: Exception) -> None:
         if not self._region:
             return
         # Credentials are refused everywhere at once, which is one outage.
-        key = _CREDENTIALS if expired(error) else self._region
-        _outages.waiting(key, f"{key}: {_outage_text(since, error)}", region=self._region)
+        key = _CREDENTIALS if expired(error) else self._waited_for
+        _outages.waiting(key, f"{key}: {self._outage_text(since, error)}", region=self._region)
+
+    @property
+    def _waited_for(self) -> str:
+        """Name what the log tells an outage of: a region, or another service of it than EC2."""
+        return self._region if self._service == "EC2" else f"{self._service} in {self._region}"
+
+    def _outage_text(self, since: str, error: Exception) -> str:
+        action = "accept the worker's credentials" if expired(error) else "answer"
+        return f"waiting for {self._service} to {action}, since {since}: {of_endpoint(error)}"
 
     def _judge(self, error: Exception, seconds: float) -> None:
         """Raise EC2ServiceException when an error that has recurred for so long means an outage."""
@@ -255,8 +266,3 @@ class Waiter:
 
 def _clock() -> str:
     return f"{datetime.now(UTC):%H:%M:%S} UTC"
-
-
-def _outage_text(since: str, error: Exception) -> str:
-    action = "accept the worker's credentials" if expired(error) else "answer"
-    return f"waiting for EC2 to {action}, since {since}: {of_endpoint(error)}"
