@@ -9,9 +9,14 @@ from typing import Protocol
 
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Disk
+from fedimg.values.audience import Audience
 
 #: The last steps of a region that ended.
 PUBLIC, FAILED = "public", "failed"
+#: … and of one whose AMIs are private, and shared with their audience, if they have one.
+SHARED = "shared"
+#: The last steps of a region in which everything was done.
+DONE = (PUBLIC, SHARED)
 #: The last step of a region that fails again until a person has corrected the cause.
 FAILED_FOR_GOOD = "failed for good"
 #: The last step of a region that did not answer when all others had ended; the job continues there
@@ -114,6 +119,15 @@ class Observer(Protocol):
 
     def published(self, ami: AMI) -> bool:
         """Note that an AMI and its snapshot are public; return False if it must not be."""
+
+    def sharing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        """Note that AMIs and a snapshot of a region are about to be shared with an audience.
+
+        Returns those ids for which this is the first call.
+        """
+
+    def shared(self, ami: AMI, audience: Audience) -> bool:
+        """Note that an AMI and its snapshot are shared; return False if it must not be."""
 
     def progress(
         self, region: str, step: str, detail: str = "", error: str | None = None, needs: int = 0

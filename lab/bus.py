@@ -39,6 +39,7 @@ TOPICS = {
         "fedimg.image.restore",
         "fedimg.image.deprecate",
         "fedimg.image.delete",
+        "fedimg.image.share",
     ),
 }
 

@@ -410,3 +410,51 @@ def test_uefi_data_is_found_beside_the_configuration(toml, tmp_path: Path) -> No
     (tmp_path / "store").write_text(f"{STORE}\n")
     found = load(toml('[ec2.amis]\nboot_mode = "uefi"\nuefi_data = "store"\n'))
     assert found.ec2.amis.uefi_data == tmp_path / "store"
+
+
+ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-exampleorg1"
+UNIT = "arn:aws:organizations::123456789012:ou/o-exampleorg1/ou-exam-12345678"
+
+
+def test_amis_are_public_and_shared_with_nobody_unless_it_is_set() -> None:
+    assert Settings().ec2.public
+    assert not Settings().ec2.share.audience
+
+
+def test_audience_has_accounts_organizations_and_their_units(toml) -> None:
+    text = f"""
+        [ec2]
+        public = false
+        [ec2.share]
+        accounts = ["123456789012", "012345678901"]
+        organizations = ["{ORGANIZATION}"]
+        organizational_units = ["{UNIT}"]
+    """
+    audience = load(toml(text)).ec2.share.audience
+    assert str(audience) == "2 accounts, 1 organization and 1 organizational unit"
+    assert len(audience) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('accounts = ["12345678901"]', "12345678901 is not an account's id, which has 12 digits"),
+        ('accounts = ["all"]', "is not an account's id"),
+        ('accounts = ["123456789012", "123456789012"]', "accounts names 123456789012 twice"),
+        (f'organizations = ["{UNIT}"]', "is not the ARN of an organization, such as arn:aws:org"),
+        ('organizations = ["o-exampleorg1"]', "is not the ARN of an organization"),
+        (f'organizational_units = ["{ORGANIZATION}"]', "not the ARN of an organizational unit"),
+        (
+            f'organizations = ["{ORGANIZATION.replace("aws:", "aws-cn:", 1)}"]',
+            "is in another partition than ec2.origin, which is in aws",
+        ),
+    ],
+)
+def test_audience_that_ec2_would_refuse(toml, text: str, words: str) -> None:
+    assert words in complaint(toml(f"[ec2.share]\n{text}\n"))
+
+
+def test_audience_is_in_the_partition_of_the_origin(toml) -> None:
+    chinese = ORGANIZATION.replace("aws:", "aws-cn:", 1)
+    text = f'[ec2]\norigin = "cn-north-1"\n[ec2.share]\norganizations = ["{chinese}"]\n'
+    assert load(toml(text)).ec2.share.audience.organizations == (chinese,)

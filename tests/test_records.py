@@ -62,6 +62,10 @@ RECORDED: list[tuple[object, Any]] = [
 #: Fields that came later, by type: an earlier fedimg reads past what it does not know.
 ADDED: dict[type, dict[str, Any]] = {
     AMI: {"attributes": None, "options": None},
+    Plan: {
+        "public": True,
+        "audience": {"accounts": [], "organizations": [], "organizational_units": []},
+    },
     RawImage: {"release": None, "subvariant": None},
 }
 

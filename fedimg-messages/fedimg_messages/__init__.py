@@ -7,6 +7,7 @@ from fedimg_messages.messages import (
     FedimgMessage,
     PublishV1,
     RestoreV1,
+    ShareV1,
     TestV1,
     UploadV1,
     WithdrawV1,
@@ -21,6 +22,7 @@ MESSAGES: dict[str, type[FedimgMessage]] = {
     "image.restore": RestoreV1,
     "image.deprecate": DeprecateV1,
     "image.delete": DeleteV1,
+    "image.share": ShareV1,
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "DeprecateV1",
     "PublishV1",
     "RestoreV1",
+    "ShareV1",
     "TestV1",
     "UploadV1",
     "WithdrawV1",

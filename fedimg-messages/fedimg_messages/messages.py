@@ -192,3 +192,20 @@ class DeleteV1(FedimgMessage):
     def summary(self) -> str:
         """Return a summary of one line."""
         return f"fedimg removed {self.ami} of {self.image_name} from {self.region}"
+
+
+class ShareV1(FedimgMessage):
+    """A private AMI is shared with its audience in a region, or with another one than before."""
+
+    topic = "fedimg.image.share"
+    body_schema: ClassVar[dict[str, Any]] = schemas.SHARE
+
+    @property
+    def summary(self) -> str:
+        """Return a summary of one line."""
+        extra = self.body["extra"]
+        return (
+            f"fedimg shared {self.ami} of {self.image_name} in {self.region}: accounts "
+            f"{extra['accounts']}, organizations {extra['organizations']}, organizational units "
+            f"{extra['organizational_units']}"
+        )

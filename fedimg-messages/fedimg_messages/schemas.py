@@ -153,6 +153,25 @@ DELETE = _body(
     _extra(_AMI, *_AMI),
     *_LIFE,
 )
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+SHARE = _body(
+    "image.share",
+    "A private AMI is shared with its audience in a region, or with another one than before.",
+    _REGION,
+    _extra(
+        _AMI
+        | {
+            "accounts": _COUNT | {"description": "The number of accounts"},
+            "organizations": _COUNT | {"description": "The number of organizations"},
+            "organizational_units": _COUNT | {"description": "The number of organizational units"},
+        },
+        *_AMI,
+        "accounts",
+        "organizations",
+        "organizational_units",
+    ),
+    *_LIFE,
+)
 PUBLISH = _body(
     "image.publish",
     "An AMI and its snapshot are public in a region.",

@@ -385,7 +385,7 @@ def _standing(id: str, described: Mapping[str, Any], published: Collection[str])
         return Standing.PUBLIC
     values = tags.read(described.get("Tags"))
     # Former versions published without a tag of it; a withdrawal's tag has the same meaning.
-    once = id in published or tags.ever_published(values) or tags.WITHDRAWN in values
+    once = id in published or tags.ever_offered(values) or tags.WITHDRAWN in values
     return Standing.ONCE_PUBLIC if once else Standing.LEFT
 
 

@@ -90,7 +90,7 @@ def _find(ec2: EC2Client, labels: Labels, source: Source) -> str | None:
         ec2,
         labels,
         lambda copy: (
-            copy["SnapshotId"] in published or tags.ever_published(tags.read(copy.get("Tags")))
+            copy["SnapshotId"] in published or tags.ever_offered(tags.read(copy.get("Tags")))
         ),
     ) or snapshots.find(ec2, labels, lambda copy: copy.get("Description") == description)
 

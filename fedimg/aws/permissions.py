@@ -6,7 +6,7 @@ what its AMIs say.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from fedimg.aws import tags
@@ -18,6 +18,8 @@ from fedimg.exceptions import EC2ServiceException
 
 #: Everybody, in a list of permissions.
 EVERYBODY = [{"Group": "all"}]
+#: How many users one call adds or removes. EC2 takes 500 for a snapshot, and tells none for an AMI.
+_AT_ONCE = 200
 
 
 def launch_permissions(ec2: EC2Client, ami: str) -> list[dict[str, Any]]:
@@ -91,26 +93,78 @@ def hide_snapshot(ec2: EC2Client, waiter: Waiter, snapshot: str) -> None:
     )
 
 
-def share_ami(ec2: EC2Client, waiter: Waiter, ami: str, users: Sequence[dict[str, Any]]) -> None:
-    """Let these users launch an AMI."""
-    added: Any = {"Add": list(users)}
-    waiter.settled(lambda: ec2.modify_image_attribute(ImageId=ami, LaunchPermission=added))
+def share_ami(
+    ec2: EC2Client,
+    waiter: Waiter,
+    ami: str,
+    users: Sequence[Mapping[str, str]],
+    check: Callable[[], object] = lambda: None,
+) -> None:
+    """Let these users launch an AMI; doing so twice is no error.
+
+    `check` is called before each try, and raises if it must not be shared any more.
+    """
+    _modify_ami(ec2, waiter, ami, "Add", users, check)
+
+
+def unshare_ami(
+    ec2: EC2Client, waiter: Waiter, ami: str, users: Sequence[Mapping[str, str]]
+) -> None:
+    """Let these users no longer launch an AMI; doing so twice is no error."""
+    _modify_ami(ec2, waiter, ami, "Remove", users)
 
 
 def share_snapshot(
-    ec2: EC2Client, waiter: Waiter, snapshot: str, users: Sequence[dict[str, Any]]
+    ec2: EC2Client, waiter: Waiter, snapshot: str, users: Sequence[Mapping[str, str]]
 ) -> None:
-    """Let these users make volumes of a snapshot."""
+    """Let these users make volumes of a snapshot; doing so twice is no error."""
+    _modify_snapshot(ec2, waiter, snapshot, "Add", users)
+
+
+def unshare_snapshot(
+    ec2: EC2Client, waiter: Waiter, snapshot: str, users: Sequence[Mapping[str, str]]
+) -> None:
+    """Let these users no longer make volumes of a snapshot; doing so twice is no error."""
+    _modify_snapshot(ec2, waiter, snapshot, "Remove", users)
+
+
+def _modify_ami(
+    ec2: EC2Client,
+    waiter: Waiter,
+    ami: str,
+    how: str,
+    users: Sequence[Mapping[str, str]],
+    check: Callable[[], object] = lambda: None,
+) -> None:
+    for some in _batches(users):
+        changed: Any = {how: some}
+
+        def modify(changed: Any = changed) -> None:
+            check()
+            ec2.modify_image_attribute(ImageId=ami, LaunchPermission=changed)
+
+        waiter.settled(modify)
+
+
+def _modify_snapshot(
+    ec2: EC2Client, waiter: Waiter, snapshot: str, how: str, users: Sequence[Mapping[str, str]]
+) -> None:
     if is_bundle(snapshot):
         return
-    added: Any = {"Add": list(users)}
-    waiter.settled(
-        lambda: ec2.modify_snapshot_attribute(
-            SnapshotId=snapshot,
-            Attribute="createVolumePermission",
-            CreateVolumePermission=added,
+    for some in _batches(users):
+        changed: Any = {how: some}
+        waiter.settled(
+            lambda changed=changed: ec2.modify_snapshot_attribute(  # type: ignore[misc]
+                SnapshotId=snapshot,
+                Attribute="createVolumePermission",
+                CreateVolumePermission=changed,
+            )
         )
-    )
+
+
+def _batches(users: Sequence[Mapping[str, str]]) -> Iterator[list[dict[str, str]]]:
+    for first in range(0, len(users), _AT_ONCE):
+        yield [dict(user) for user in users[first : first + _AT_ONCE]]
 
 
 def described(ec2: EC2Client, amis: Collection[str]) -> dict[str, dict[str, Any]]:

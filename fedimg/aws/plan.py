@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from fedimg.aws import regions
@@ -17,6 +17,7 @@ from fedimg.config import EC2
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Architecture, RawImage, Virtualization
 from fedimg.parallel import run_parallel
+from fedimg.values.audience import Audience
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Plan:
 
     `tested` are the types that are booted, HVM first, by region; the origin is among the regions.
     `kernels` are the regions' PV-GRUB kernels. `left_out` says, by region, which AMIs are not
-    registered there and why.
+    registered there and why. Unless the plain AMIs are `public`, they are shared with the
+    `audience`, as encrypted ones always are.
     """
 
     origin: str
@@ -33,6 +35,9 @@ class Plan:
     tested: Mapping[str, Sequence[AMIType]]
     kernels: Mapping[str, str]
     left_out: Mapping[str, str]
+    # Plans of older versions are of public AMIs.
+    public: bool = True
+    audience: Audience = field(default_factory=Audience)
 
     @property
     def further(self) -> list[str]:
@@ -108,6 +113,8 @@ def make(
             for region, chosen in types.items()
             if (reasons := _left_out(set(ami_types) - set(chosen), region, stores, where))
         },
+        settings.public,
+        settings.share.audience,
     )
 
 

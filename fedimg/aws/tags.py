@@ -17,7 +17,9 @@ ROLE = "fedimg:role"
 IMAGE = "fedimg:image"
 #: The time from which an AMI or snapshot may have been public; set before it becomes public.
 PUBLISHED = "fedimg:published"
-#: The value of PUBLISHED after EC2 refused the permission: the resource was never public.
+#: The time from which the audience of a private AMI may have used it or its snapshot; set before.
+SHARED = "fedimg:shared"
+#: The value of both after EC2 refused the permission: the resource was never in others' reach.
 NEVER = "never"
 #: The record of an AMI and its snapshot, set before they become public: the image's URL, build,
 #: checksum and size as its source tells them; the SHA-256 and length of its uncompressed bytes; and
@@ -120,14 +122,19 @@ def disk_of(values: Mapping[str, str]) -> Disk | None:
     return Disk(match[1], int(match[2])) if match else None
 
 
-def ever_published(values: Mapping[str, str]) -> bool:
-    """Return whether a resource with these tags is or may have been public."""
-    return values.get(PUBLISHED, NEVER) != NEVER
+def ever_offered(values: Mapping[str, str]) -> bool:
+    """Return whether a resource with these tags is or may have been public, or shared."""
+    return any(values.get(key, NEVER) != NEVER for key in (PUBLISHED, SHARED))
 
 
 def published_at(values: Mapping[str, str]) -> float | None:
     """Return since when a resource with these tags may have been public, in epoch seconds."""
     return _seconds(values.get(PUBLISHED, NEVER))
+
+
+def shared_at(values: Mapping[str, str]) -> float | None:
+    """Return since when a resource with these tags may have been shared, in epoch seconds."""
+    return _seconds(values.get(SHARED, NEVER))
 
 
 def withdrawn_at(values: Mapping[str, str]) -> tuple[float, bool] | None:

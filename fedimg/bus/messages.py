@@ -13,6 +13,7 @@ from fedimg.exceptions import OUTPUT_TAIL
 from fedimg.images import AMI, RawImage
 from fedimg.progress import CheckResult, CheckState
 from fedimg.untrusted.quoting import plain
+from fedimg.values.audience import Audience
 
 UPLOAD = "image.upload"
 TEST = "image.test"
@@ -22,6 +23,7 @@ WITHDRAW = "image.withdraw"
 RESTORE = "image.restore"
 DEPRECATE = "image.deprecate"
 DELETE = "image.delete"
+SHARE = "image.share"
 #: The whole topic, after topic_prefix, of the message by which Fedora's website lists AMIs.
 AWS_PUBLISHED = "fedora_image_uploader.published.v1.aws"
 
@@ -99,6 +101,11 @@ def image_deprecate(image: RawImage, ami: AMI, at: float) -> Message:
 def image_delete(image: RawImage, ami: AMI) -> Message:
     """Return the body of image.delete."""
     return _of_life(image, ami, {})
+
+
+def image_share(image: RawImage, ami: AMI, audience: Audience) -> Message:
+    """Return the body of image.share, which tells how many are in the audience, and no ids."""
+    return _of_life(image, ami, audience.counts)
 
 
 def aws_published(

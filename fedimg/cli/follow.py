@@ -12,7 +12,7 @@ from rich.table import Column
 
 from fedimg.cli.job_output import job_line, job_value, region_line
 from fedimg.cli.output import Output, fields
-from fedimg.progress import PUBLIC
+from fedimg.progress import DONE
 from fedimg.store.rows import CLEANING, LIVE, JobRow, RegionRow
 from fedimg.store.store import Store
 
@@ -95,7 +95,7 @@ def _bars(snapshots: Iterator[list[JobRow]]) -> list[JobRow]:
 
         for rows in snapshots:
             for row in rows:
-                done = sum(region.step == PUBLIC for region in row.regions)
+                done = sum(region.step in DONE for region in row.regions)
                 text = f"{row.state}: {row.step}" if is_active(row) else row.state
                 draw(row.job, "", text, done, len(row.regions))
                 for region in row.regions if len(rows) == 1 else ():
@@ -114,7 +114,7 @@ def _shortened(name: str, length: int) -> str:
 
 def _fraction(region: RegionRow) -> tuple[float, float]:
     """Return the completed amount of the region's current step and its total; 0, 0 if unknown."""
-    if region.error or region.step == PUBLIC:
+    if region.error or region.step in DONE:
         return float(not region.error), 1
     percent = _PERCENT.search(region.detail)
     return (float(percent[1]), 100) if percent else (0, 0)

@@ -33,7 +33,7 @@ def hold(
         (row.job, region.region)
         for row in store.jobs(["running"])
         for region in row.regions
-        if region.step == "publish"
+        if region.step in ("publish", "share")
     ]
     for job, region in publishing:
         call.output.note(f"job {job} is still making its AMIs public in {region}")

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.cli.output import Answer, ago, table_of, when
-from fedimg.progress import AWAY, FAILED_FOR_GOOD, NO_ROOM, PUBLIC, CheckState
+from fedimg.progress import AWAY, DONE, FAILED_FOR_GOOD, NO_ROOM, CheckState
 from fedimg.records import as_record
 from fedimg.store.rows import CLEANING, ENDED, waits_for
 
@@ -155,7 +155,7 @@ def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:
     cells = []
     for row in rows:
         state = row.state if row.step == row.state else f"{row.state}: {row.step}"
-        public = sum(region.step == PUBLIC for region in row.regions)
+        public = sum(region.step in DONE for region in row.regions)
         style = _STATE_STYLES.get(row.state, "")
         of_all = f"{public} of {len(row.regions)}"
         cells.append((row.job, Text(state, style=style), of_all, ago(row.updated)))

@@ -17,6 +17,7 @@ from fedimg.config.reading import DEFAULT_PATH, PATH_VARIABLE, load
 from fedimg.config.retention import Retention, Rule
 from fedimg.config.section import Section
 from fedimg.config.settings import Settings
+from fedimg.config.share import Share
 from fedimg.config.sources import CatchUp, Composes, Intake, Koji
 from fedimg.config.web import Web
 from fedimg.config.worker import Verify, Worker
@@ -49,6 +50,7 @@ __all__ = [
     "Rule",
     "Section",
     "Settings",
+    "Share",
     "ShippedCheck",
     "Verify",
     "Web",

@@ -15,8 +15,10 @@ from fedimg.config.limits import Limits
 from fedimg.config.parameters import Parameters
 from fedimg.config.prices import Prices
 from fedimg.config.section import Section
+from fedimg.config.share import Share, partition_of
 from fedimg.config.value_types import AMITypeName
 from fedimg.images import AMIType, Architecture, Virtualization
+from fedimg.values import audience
 
 
 class AMIs(AMIOptions):
@@ -81,6 +83,11 @@ class EC2(Section):
         [], description="Regions to publish in; empty: all regions that the account has enabled."
     )
     exclude_regions: list[str] = Field([], description="Regions that are left out of `regions`.")
+    public: bool = Field(
+        True,
+        description="Whether AMIs and their snapshots become public. If not, they are shared with "
+        "the audience of `share` alone, once they are tested.",
+    )
     write_via: Literal["utility", "direct"] = Field(
         "utility",
         description='"utility": a utility instance writes the image to a volume. "direct": the '
@@ -115,6 +122,7 @@ class EC2(Section):
     x86_64: X86Machine = X86Machine()
     aarch64: ArmMachine = ArmMachine()
     network: Network = Network()
+    share: Share = Share()
     amis: AMIs = AMIs()
     ssm: Parameters = Parameters()
     test: Checking = Checking()
@@ -127,6 +135,15 @@ class EC2(Section):
     keep_failed_instances: bool = Field(
         False, description="Keep the instances of a failed job, for investigation."
     )
+
+    @model_validator(mode="after")
+    def _audience_is_in_the_partition(self) -> EC2:
+        partition = partition_of(self.origin)
+        for part, members in self.share:
+            for each in members:
+                if why := audience.fault(part, each, partition):
+                    raise ValueError(f"ec2.share.{part}: {each} {why}")
+        return self
 
     @model_validator(mode="after")
     def _test_types_are_supported(self) -> EC2:

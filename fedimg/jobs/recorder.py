@@ -19,6 +19,7 @@ from fedimg.store.amis import OutOfReach
 from fedimg.store.store import Store
 from fedimg.store.twins import ImageWithdrawn
 from fedimg.untrusted.failures import of_endpoint
+from fedimg.values.audience import Audience
 
 #: How many lines of a test instance's output are logged; the message on the bus holds more.
 _LOGGED_LINES = 30
@@ -121,11 +122,24 @@ class Recorder:
         Return the ids for which this was not recorded before. Raises EC2ServiceException if a
         person took one of the AMIs out of others' reach, or withdrew the image.
         """
+        return self._offer(region, ids, "publish", audience=False)
+
+    def sharing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        """Record that AMIs and a snapshot of a region are about to be shared with an audience.
+
+        Return the ids for which this was not recorded before. Raises EC2ServiceException as
+        `publishing` does, and if one of them is public.
+        """
+        return self._offer(region, ids, "share", audience=True)
+
+    def _offer(
+        self, region: str, ids: Collection[str], step: str, *, audience: bool
+    ) -> Collection[str]:
         try:
-            return self._store.offer(self._image.job, region, ids)
+            return self._store.offer(self._image.job, region, ids, audience=audience)
         except (ImageWithdrawn, OutOfReach) as error:
             raise EC2ServiceException(
-                str(error), image=self._image.name, region=region, step="publish"
+                str(error), image=self._image.name, region=region, step=step
             ) from error
 
     def unpublished(self, region: str, ids: Collection[str]) -> None:
@@ -140,6 +154,16 @@ class Recorder:
         if not self._store.publish_ami(ami):
             return False
         self._announce(messages.PUBLISH, ami.id, messages.image_publish(self._image, ami))
+        return True
+
+    def shared(self, ami: AMI, audience: Audience) -> bool:
+        """Record and announce that an AMI and its snapshot are shared with an audience.
+
+        Return False, and do neither, if somebody took it out of others' reach meanwhile.
+        """
+        if not self._store.share_ami(ami, audience):
+            return False
+        self._announce(messages.SHARE, ami.id, messages.image_share(self._image, ami, audience))
         return True
 
     def progress(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from fedimg.jobs.retries import RetryKind
-from fedimg.progress import NO_ROOM, PUBLIC
+from fedimg.progress import DONE, NO_ROOM
 from fedimg.store.database import Database
 from fedimg.store.rows import LIVE
 from fedimg.store.tables import amis, jobs, of_run, regions, retries
@@ -53,7 +53,7 @@ class RoomWaits:
         query = (
             sa.select(regions.c.region, regions.c.needs, public)
             .join(jobs, jobs.c.job == regions.c.job)
-            .where(jobs.c.state.in_(LIVE), regions.c.step != PUBLIC, regions.c.needs > 0)
+            .where(jobs.c.state.in_(LIVE), regions.c.step.not_in(DONE), regions.c.needs > 0)
         )
         taken: dict[str, int] = {}
         with self._database.engine.connect() as connection:

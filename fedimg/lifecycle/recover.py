@@ -69,7 +69,7 @@ class Found:
     @property
     def once_published(self) -> bool:
         """Return whether the AMI is, or may have been, public."""
-        return self.row.public or tags.ever_published(self.values)
+        return self.row.public or tags.ever_offered(self.values)
 
 
 @dataclass(frozen=True)
@@ -379,7 +379,7 @@ def _withdraw(one: Found, withdrawn: float | None) -> AMIRow:
     if not one.marks:
         return one.row
     # Nobody could use what was never published, and nobody can after a restoration.
-    once = tags.ever_published(one.values)
+    once = tags.ever_offered(one.values)
     users: dict[str, Any] | None = None if once else {"launch": [], "snapshot": []}
     return replace(one.row, state=rows.WITHDRAWN, permissions=users)
 

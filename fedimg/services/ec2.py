@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Result:
-    """The AMIs that are public now, by region, and the regions that failed, with reasons.
+    """The AMIs that are public or shared now, by region, and the regions that failed, with reasons.
 
     Of the failed, `later` names those where a later run may succeed before a person has changed
     something, and `unknown` those of which it is not known whether one may. The others are final.
@@ -267,7 +267,7 @@ class Upload:
         def body(step: RecordedSteps) -> Sequence[AMI]:
             return self._publish(step, region, originals, self._boot_checks.passed)
 
-        return self._region_branch(region, [f"publish:{region}"], body)
+        return self._region_branch(region, [f"{self._last_step}:{region}"], body)
 
     def copy_and_publish(self, region: str, snapshot: str, originals: Sequence[AMI]) -> _Branch:
         """Copy the snapshot to a further region, register its AMIs and make them public.
@@ -296,7 +296,7 @@ class Upload:
 
             return self._publish(step, region, registered, passed)
 
-        names = [copy, *bundles, register, *tests, f"publish:{region}"]
+        names = [copy, *bundles, register, *tests, f"{self._last_step}:{region}"]
         return self._region_branch(region, names, body)
 
     def in_parallel(self, *, boot_checks: Iterable[_Branch], regions: Iterable[_Branch]) -> Result:
@@ -349,11 +349,17 @@ class Upload:
         registered: Sequence[AMI],
         wait_for_verdict: Callable[[], set[str]],
     ) -> list[AMI]:
-        """Wait for the boot check, then make public what it has passed; return these AMIs."""
+        """Wait for the boot check, then publish or share what it has passed; return these AMIs."""
         self._job.report(region, "waiting for the boot check")
         passed = wait_for_verdict()
-        publishing = self._resuming(region, "publish", self._region.make_public)
-        return step.run(f"publish:{region}", publishing, region, registered, passed)
+        offer = self._region.make_public if self._plan.public else self._region.share
+        offering = self._resuming(region, self._last_step, offer)
+        return step.run(f"{self._last_step}:{region}", offering, region, registered, passed)
+
+    @property
+    def _last_step(self) -> str:
+        """Return the name of the step by which plain AMIs come into others' reach."""
+        return "publish" if self._plan.public else "share"
 
 
 def _most_hopeful(errors: Sequence[EC2ServiceException]) -> EC2ServiceException:

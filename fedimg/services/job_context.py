@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from fedimg.aws import public_access, tags
+from fedimg.aws import public_access, share, tags
 from fedimg.aws.client import retrying
 from fedimg.aws.client.availability import Watch
 from fedimg.aws.client.batched_polling import BatchedPolling
@@ -28,6 +28,7 @@ from fedimg.images import RawImage
 from fedimg.progress import HELD, Observer
 from fedimg.services.running_branches import RunningBranches
 from fedimg.services.site import Coordination, Site
+from fedimg.values.audience import Audience
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,6 +126,11 @@ class JobContext:
         ec2 = retrying.briefly(self.clients, region, self._watch(region))
         return public_access.ask(ec2, self.clients, region)
 
+    def check_sharing(self, region: str, audience: Audience) -> None:
+        """Raise EC2ServiceException if a region lets nobody share plain AMIs with an audience."""
+        ec2 = retrying.briefly(self.clients, region, self._watch(region))
+        share.check_region(ec2, self.clients, region, audience)
+
     def polling(self, region: str) -> BatchedPolling:
         """Return the polling that all jobs share in a region."""
         return self.clients.polling(region)
@@ -200,16 +206,16 @@ class JobContext:
         if self._semaphores is not None:
             self._semaphores.release(kind, self.labels.job)
 
-    def report_publish(self, region: str) -> None:
-        """Report that a region is being published, once the site is not held.
+    def report_publish(self, region: str, step: str = "publish") -> None:
+        """Report that a region is being published, or shared, once the site is not held.
 
         The report comes before the check: whoever holds the site sees each region that is past it.
         """
-        self.report(region, "publish")
+        self.report(region, step)
         while self._holds is not None and (hold := self._holds.current()):
             self.report(region, HELD, str(hold))
             self._holds.wait_for_release(self.stop)
-            self.report(region, "publish")
+            self.report(region, step)
 
     def resuming_after_outage(
         self, region: str, step: str, action: Callable[P, T], on_outage: Callable[[], object]

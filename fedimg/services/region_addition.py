@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedimg.aws import amis, plan
 from fedimg.aws.client.errors import explained
@@ -16,6 +16,7 @@ from fedimg.services.ec2 import EC2Service, Result, Upload
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps
 from fedimg.steps import Steps
+from fedimg.values.audience import Audience
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,18 @@ class RegionAddition(EC2Service):
         originals: Sequence[AMI],
         observer: Observer,
         steps: Steps,
+        audience: Audience | None = None,
     ) -> Result:
         """Make an image public in some regions; return where that succeeded.
 
         `originals` are its AMIs in the origin, which have to be public: nothing is public that was
-        not tested. Raises EC2ServiceException when nothing can be made, or in all regions failed.
+        not tested. With an `audience` they are private and shared with it, by the record, and so
+        are the new ones, whatever the settings say by now. Raises EC2ServiceException when nothing
+        can be made, or in all regions failed.
         """
-        planned = RecordedSteps(steps).run("plan", self._plan_addition, image, regions, originals)
+        planned = RecordedSteps(steps).run(
+            "plan", self._plan_addition, image, regions, originals, audience
+        )
         job = JobContext(
             self.site, self.shared, image, observer, self._watch, self.stop, rerun=True
         )
@@ -58,7 +64,11 @@ class RegionAddition(EC2Service):
         )
 
     def _plan_addition(
-        self, image: RawImage, regions: Sequence[str], originals: Sequence[AMI]
+        self,
+        image: RawImage,
+        regions: Sequence[str],
+        originals: Sequence[AMI],
+        audience: Audience | None,
     ) -> Addition:
         settings, origin = self.site.settings, self.site.settings.origin
         chosen = settings.model_copy(
@@ -72,16 +82,18 @@ class RegionAddition(EC2Service):
         with explained("planning", image=image.name, region=origin, step="plan"):
             self._refuse_deselected(regions)
             ec2 = self.site.clients.ec2(origin)
-            if not originals or not amis.public(ec2, originals):
+            offered = audience is not None or amis.public(ec2, originals)
+            if not originals or not offered:
                 raise EC2ServiceException(
-                    "the image's AMIs in the origin are not all public, and what they are made "
-                    "from is not published elsewhere"
+                    "the image's AMIs in the origin are not all public or shared, and what they "
+                    "are made from is not published elsewhere"
                 )
             planned = plan.make(image, chosen, self.site.clients, self._watch)
             if missing := sorted(set(regions) - set(planned.types)):
                 raise EC2ServiceException(
                     f"none of the image's AMI types can be registered in {', '.join(missing)}"
                 )
+            planned = replace(planned, public=audience is None, audience=audience or Audience())
             return Addition(planned, originals)
 
     def _refuse_deselected(self, regions: Sequence[str]) -> None:

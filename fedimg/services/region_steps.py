@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from fedimg.aws import ami_options, amis, copies, publish
+from fedimg.aws import ami_options, amis, copies, publish, share
 from fedimg.aws.client.errors import quota_met
 from fedimg.aws.instance import network
 from fedimg.aws.instance.network import JobNetwork
@@ -13,7 +13,7 @@ from fedimg.aws.plan import Plan
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, Virtualization
 from fedimg.parallel import run_parallel
-from fedimg.progress import PUBLIC, REHEARSED, last_step
+from fedimg.progress import PUBLIC, REHEARSED, SHARED, last_step
 from fedimg.services.job_context import JobContext
 
 #: What is counted across workers, for each region.
@@ -42,14 +42,16 @@ class RegionSteps:
             )
 
     def check_any_room(self) -> None:
-        """Raise EC2ServiceException when the image can become public in no planned region.
+        """Raise EC2ServiceException when the image can be published in no planned region.
 
         Each region's reason is reported. The further regions are asked only if the origin cannot
-        have public AMIs.
+        have public AMIs. Private AMIs are made from what the origin lets share.
         """
         job, origin = self._job, self._plan.origin
         if (problem := self._room_problem(origin)) is None:
             return
+        if not self._plan.public:
+            raise problem
         if job.public_access.encrypts(origin):
             # So are the copies of what is written there.
             raise problem
@@ -76,8 +78,15 @@ class RegionSteps:
         return None
 
     def _reserve_room(self, region: str) -> None:
-        """Reserve the room for a region's public AMIs. Raises EC2ServiceException without it."""
+        """Reserve the room for a region's public AMIs. Raises EC2ServiceException without it.
+
+        Private AMIs need none; there, it is what keeps their audience from them that is raised.
+        """
         job, amis = self._job, len(self._plan.types[region])
+        if not self._plan.public:
+            with job.explained(region, "copy"):
+                job.check_sharing(region, self._plan.audience)
+            return
         with job.explained(region, "copy"):
             job.public_access.reserve(region, job.labels.job, amis, lambda: job.answers(region))
 
@@ -87,7 +96,8 @@ class RegionSteps:
         Raises EC2ServiceException, before anything is copied, when no AMI can become public there.
         """
         job = self._job
-        job.report(region, "copy", needs=len(self._plan.types[region]))
+        needs = len(self._plan.types[region]) if self._plan.public else 0
+        job.report(region, "copy", needs=needs)
         self._reserve_room(region)
         with job.explained(region, "copy"):
             job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
@@ -162,20 +172,48 @@ class RegionSteps:
 
     def make_public(self, region: str, registered: Sequence[AMI], passed: set[str]) -> list[AMI]:
         """Make a region's snapshot and AMIs public, without the boot groups that failed."""
+        return self._offer(region, registered, passed, "publish", PUBLIC, self._publish)
+
+    def share(self, region: str, registered: Sequence[AMI], passed: set[str]) -> list[AMI]:
+        """Share a region's snapshot and AMIs with the plan's audience, as `make_public` does."""
+        return self._offer(region, registered, passed, "share", SHARED, self._share)
+
+    def _offer(
+        self,
+        region: str,
+        registered: Sequence[AMI],
+        passed: set[str],
+        step: str,
+        last: str,
+        offer: Callable[[str, Sequence[AMI]], None],
+    ) -> list[AMI]:
         job = self._job
-        job.report_publish(region)
+        job.report_publish(region, step)
         good = [ami for ami in registered if ami.type.boot_group in passed]
         dropped = [ami for ami in registered if ami not in good]
-        with job.explained(region, "publish"):
+        with job.explained(region, step):
             for ami in dropped:
                 amis.deregister(job.ec2(region), ami)
                 job.observer.dropped(ami, "its type failed the boot check")
             if good and job.publishes:
-                self._publish(region, good)
+                offer(region, good)
         types = ", ".join(sorted({str(ami.type) for ami in dropped}))
-        last = PUBLIC if job.publishes else REHEARSED
+        last = last if job.publishes else REHEARSED
         job.report(region, last, f"without {types}: not booted" if types else "")
         return good
+
+    def _share(self, region: str, good: Sequence[AMI]) -> None:
+        job = self._job
+        for source in dict.fromkeys(ami.snapshot for ami in good):
+            share.share_all(
+                job.ec2(region),
+                job.waiter(region),
+                source,
+                [ami for ami in good if ami.snapshot == source],
+                self._plan.audience,
+                job.observer,
+                job.facts(self._plan.origin),
+            )
 
     def _publish(self, region: str, good: Sequence[AMI]) -> None:
         """Make AMIs and their snapshot public; say so where a quota keeps some of them private."""

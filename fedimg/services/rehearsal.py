@@ -17,13 +17,14 @@ from fedimg.images import AMI, Disk, RawImage
 from fedimg.progress import REHEARSED, CheckResult
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.site import Site
+from fedimg.values.audience import Audience
 
 #: The source of a rehearsed image: no job has it, so that nobody takes the one for the other.
 _SOURCE = "url-rehearsal"
 #: How the steps of boot checks begin.
 _BOOT_CHECK = "boot-check"
 #: The steps in which a job would publish.
-_NOT_DONE = ("publish", REHEARSED)
+_NOT_DONE = ("publish", "share", REHEARSED)
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,14 @@ class _Observer:
     def published(self, ami: AMI) -> bool:
         """Refuse: a rehearsal publishes nothing."""
         raise AssertionError("a rehearsal makes nothing public")
+
+    def sharing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        """Refuse: a rehearsal shares nothing."""
+        raise AssertionError("a rehearsal shares nothing")
+
+    def shared(self, ami: AMI, audience: Audience) -> bool:
+        """Refuse: a rehearsal shares nothing."""
+        raise AssertionError("a rehearsal shares nothing")
 
     def progress(
         self,

@@ -6,7 +6,7 @@ import time
 
 import sqlalchemy as sa
 
-from fedimg.progress import PUBLIC
+from fedimg.progress import DONE
 from fedimg.store.database import Database
 from fedimg.store.rows import CLEANING
 from fedimg.store.tables import added, jobs, regions
@@ -41,7 +41,7 @@ class AddedRegions:
 
     def settle(self, job: str) -> None:
         """Record in which of the regions the job is public now."""
-        public = sa.select(regions.c.region).where(regions.c.job == job, regions.c.step == PUBLIC)
+        public = sa.select(regions.c.region).where(regions.c.job == job, regions.c.step.in_(DONE))
         self._database.write(
             sa.update(added)
             .where(added.c.job == job, ~added.c.done, added.c.region.in_(public))

@@ -16,15 +16,19 @@ from fedimg.store.rows import (
     PRIVATE,
     PUBLIC,
     RESTORING,
+    SHARED,
     WITHDRAWING,
     WITHDRAWN,
     AMIRow,
 )
 from fedimg.store.tables import amis, jobs, offered, withdrawals
 from fedimg.store.twins import TWINS, ImageWithdrawn
+from fedimg.values.audience import Audience
 
 #: The states of AMIs that a job may make public; those of a finished job are public again.
 _MAY_BECOME_PUBLIC = (PRIVATE, PUBLIC, RESTORING)
+#: … and those of AMIs that a job may share; a public one is in everybody's reach, and stays so.
+_MAY_BE_SHARED = (PRIVATE, SHARED, RESTORING)
 
 
 class OutOfReach(Exception):
@@ -104,12 +108,38 @@ class AMIs(Database):
             state = connection.execute(sa.select(amis.c.state).where(its)).scalar()
         return state in (None, PUBLIC)
 
-    def offer(self, job: str, region: str, ids: Collection[str]) -> set[str]:
-        """Record that AMIs and a snapshot of a job are about to become public.
+    def share_ami(self, ami: AMI, audience: Audience) -> bool:
+        """Record that a private AMI is shared; return False if it was taken out of others' reach.
 
-        Return the ids that were not recorded as public or offered before. Raises ImageWithdrawn if
-        the job's image is withdrawn, and OutOfReach if one of the AMIs may not become public: a
-        withdrawal that is recorded later takes them along.
+        A withdrawal of the last moment takes it along.
+        """
+        withdrawn = amis.c.state.in_((WITHDRAWING, WITHDRAWN))
+        its = (amis.c.ami == ami.id) & (amis.c.region == ami.region)
+        with self.engine.begin() as connection:
+            self.lock(connection, TWINS)
+            connection.execute(
+                sa.update(amis)
+                .where(its, amis.c.state.in_(_MAY_BE_SHARED) | withdrawn)
+                .values(
+                    public=False,
+                    state=SHARED,
+                    audience=as_record(audience),
+                    permissions=sa.case((withdrawn, amis.c.permissions), else_=sa.null()),
+                    shared_at=sa.func.coalesce(amis.c.shared_at, time.time()),
+                )
+            )
+            state = connection.execute(sa.select(amis.c.state).where(its)).scalar()
+        return state == SHARED
+
+    def offer(
+        self, job: str, region: str, ids: Collection[str], *, audience: bool = False
+    ) -> set[str]:
+        """Record that AMIs and a snapshot of a job are about to come into others' reach.
+
+        They become public, or are shared with an `audience`. Return the ids that were not recorded
+        as such or offered before. Raises ImageWithdrawn if the job's image is withdrawn, and
+        OutOfReach if one of the AMIs may not be: a withdrawal that is recorded later takes them
+        along. An AMI never changes from the one to the other, nor is an encrypted one public.
         """
         new = set(ids) - self.ever_public(job)
         now = time.time()
@@ -117,16 +147,17 @@ class AMIs(Database):
             withdrawals.c.job == job, withdrawals.c.restored_at.is_(None)
         )
         taken = (
-            sa.select(amis.c.ami, amis.c.state)
+            sa.select(amis.c.ami, amis.c.state, amis.c.audience)
             .where(amis.c.region == region, amis.c.ami.in_(list(ids)))
-            .where(amis.c.state.not_in(_MAY_BECOME_PUBLIC))
+            .where(_kept_from(audience=audience))
             .order_by(amis.c.ami)
         )
         with self.engine.begin() as connection:
             self.lock(connection, TWINS)
             if row := connection.execute(taken).first():
                 raise OutOfReach(
-                    f"AMI {row.ami} is recorded as {row.state}, so that fedimg does not publish it"
+                    f"AMI {row.ami} is recorded as {row.state}{_for(row.audience)}, so that fedimg "
+                    f"does not {'share' if audience else 'publish'} it"
                 )
             if connection.execute(withdrawn).first():
                 raise ImageWithdrawn(
@@ -219,3 +250,15 @@ class AMIs(Database):
         query = sa.select(*key, sa.func.count()).where(amis.c.state.in_(states)).group_by(*key)
         with self.engine.connect() as connection:
             return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
+
+
+def _kept_from(*, audience: bool) -> sa.ColumnElement[bool]:
+    """Return the condition of AMIs that may not be shared, or may not become public."""
+    if audience:
+        return amis.c.state.not_in(_MAY_BE_SHARED)
+    private = amis.c.encrypted | amis.c.audience.is_not(None)
+    return amis.c.state.not_in(_MAY_BECOME_PUBLIC) | private
+
+
+def _for(audience: object) -> str:
+    return "" if audience is None else ", for its audience alone"

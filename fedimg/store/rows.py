@@ -9,6 +9,7 @@ from typing import Any
 from fedimg.images import AMIType, RawImage, Virtualization
 from fedimg.progress import HELD, CheckResult
 from fedimg.records import as_record, from_record
+from fedimg.values.audience import Audience
 
 #: States in which a job still has work queued or running.
 LIVE = ("queued", "running")
@@ -23,6 +24,8 @@ PUBLIC = "public"
 #: Out of the reach of others, because a person withdrew it.
 WITHDRAWING, WITHDRAWN = "withdrawing", "withdrawn"
 RESTORING = "restoring"
+#: Private for good, tested, and shared with its audience; this may be nobody.
+SHARED = "shared"
 #: Private by a change on EC2 that a person made and accepted.
 HIDDEN = "hidden"
 #: Disabled by a retention rule.
@@ -34,6 +37,7 @@ UNKNOWN = "unknown"
 STATES = (
     PRIVATE,
     PUBLIC,
+    SHARED,
     WITHDRAWING,
     WITHDRAWN,
     RESTORING,
@@ -171,6 +175,13 @@ class AMIRow:
     publication: str | None = None
     encrypted: bool = False
     options: dict[str, Any] | None = None
+    audience: dict[str, Any] | None = None
+    shared_at: float | None = None
+
+    @property
+    def shared_with(self) -> Audience | None:
+        """Return with whom a private AMI is to be shared; None of one that is for everybody."""
+        return None if self.audience is None else from_record(Audience, self.audience)
 
     @property
     def protected(self) -> bool:

@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from fedimg.images import AMI
 from fedimg.progress import (
     CONTINUED,
+    DONE,
     FAILED,
     FAILED_FOR_GOOD,
     LEFT_OUT,
     NO_ROOM,
     OVER_QUOTA,
-    PUBLIC,
     CheckResult,
 )
 from fedimg.records import as_record, from_record
@@ -42,7 +42,7 @@ __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 
 
 #: The steps after which nothing more happens in a region.
-_LAST_STEPS = (PUBLIC, FAILED, FAILED_FOR_GOOD, LEFT_OUT, *CONTINUED)
+_LAST_STEPS = (*DONE, FAILED, FAILED_FOR_GOOD, LEFT_OUT, *CONTINUED)
 
 
 class Store(Twins, Outbox, AMIs, Rejections, Heartbeats, UtilityTools):

@@ -147,6 +147,10 @@ amis = sa.Table(
     sa.Column("options", sa.JSON(none_as_null=True)),
     # Whether the snapshot is encrypted with a key of the site's; the AMI is then never public.
     sa.Column("encrypted", sa.Boolean, nullable=False, server_default=sa.false()),
+    # With whom a private AMI is to be shared (fedimg.values.audience), once that was decided, and
+    # since when it may be; NULL: it is for everybody, or was not tested yet.
+    sa.Column("audience", sa.JSON(none_as_null=True)),
+    sa.Column("shared_at", sa.Float),
 )
 # The metrics ask for the last publication of each job, and a job may have hundreds of AMIs.
 sa.Index("fedimg_amis_published", amis.c.job, amis.c.published_at)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fedimg.progress import PUBLIC
+from fedimg.progress import DONE
+from fedimg.store.rows import SHARED
 from fedimg.store.store import Store
 
 
@@ -16,11 +17,11 @@ def may_be_left(store: Store, asked: Collection[str]) -> dict[str, str]:
     unpublished: dict[str, list[str]] = {}
     for row in store.jobs():
         for line in row.regions:
-            if line.region not in asked and line.step != PUBLIC:
+            if line.region not in asked and line.step not in DONE:
                 unpublished.setdefault(line.region, []).append(row.job)
     private: dict[str, list[str]] = {}
     for ami in store.amis():
-        if ami.region not in asked and not ami.public:
+        if ami.region not in asked and not ami.public and ami.state != SHARED:
             private.setdefault(ami.region, []).append(f"AMI {ami.ami} from {ami.snapshot}")
     return {
         region: "; ".join(

@@ -13,7 +13,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
 from fedimg.exceptions import EC2ServiceException, exhausted
 from fedimg.jobs.outages import Outages
-from fedimg.progress import NO_ROOM, OVER_QUOTA, PUBLIC
+from fedimg.progress import DONE, NO_ROOM, OVER_QUOTA
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 
@@ -146,7 +146,7 @@ class JobCleanup:
         ec2 = self._settings.ec2
         if job not in self.undisturbed or region in (ec2.origin, *ec2.test.regions):
             return cleanup.RESOURCE_TYPES
-        if step != PUBLIC:
+        if step not in DONE:
             return cleanup.OF_AMIS
         # In a region whose AMIs are public, only a second copy of the snapshot can be left.
         return (cleanup.SNAPSHOT,) if region in self.undisturbed[job] else ()

@@ -33,10 +33,10 @@ from fedimg.process.log_context import log_fields
 from fedimg.progress import (
     AWAY,
     CONTINUED,
+    DONE,
     FAILED_FOR_GOOD,
     LEFT_OUT,
     OVER_QUOTA,
-    PUBLIC,
 )
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
@@ -44,9 +44,11 @@ from fedimg.services.region_addition import RegionAddition
 from fedimg.services.site import Coordination, Site
 from fedimg.store.added_regions import AddedRegions
 from fedimg.store.rows import PUBLIC as PUBLIC_AMI
+from fedimg.store.rows import SHARED as SHARED_AMI
 from fedimg.store.rows import RegionRow
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
+from fedimg.values.audience import Audience
 from fedimg.worker.job_cleanup import UNCLEAN, JobCleanup
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Registry
@@ -57,7 +59,7 @@ _LOGGED_LINES = 30
 _STOP_POLL_SECONDS = 0.5
 
 #: The last steps of regions because of which a job is not retried.
-_SETTLED = (PUBLIC, LEFT_OUT, FAILED_FOR_GOOD, *CONTINUED)
+_SETTLED = (*DONE, LEFT_OUT, FAILED_FOR_GOOD, *CONTINUED)
 
 _log = logging.getLogger(__name__)
 
@@ -208,8 +210,10 @@ class Workflows:
             try:
                 if added:
                     addition = RegionAddition(self._site, self._shared, stop=stop, doubted=doubted)
-                    originals = self._originals(job)
-                    result = addition.add(row.image, added, originals, record, self._steps)
+                    originals, audience = self._originals(job)
+                    result = addition.add(
+                        row.image, added, originals, record, self._steps, audience
+                    )
                 else:
                     service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
                     result = service.upload(row.image, record, self._steps, rerun=attempt > 1)
@@ -246,13 +250,19 @@ class Workflows:
                 ),
             )
 
-    def _originals(self, job: str) -> list[AMI]:
-        """Return the job's public AMIs in the origin, by the record."""
-        return [
-            AMI(row.ami, row.name, row.region, row.type, row.snapshot)
-            for row in self._store.amis()
-            if (row.job, row.region) == (job, self._settings.ec2.origin) and row.state == PUBLIC_AMI
+    def _originals(self, job: str) -> tuple[list[AMI], Audience | None]:
+        """Return the job's plain AMIs in the origin that others can use, by the record.
+
+        Beside them is with whom they are shared; None where they are public.
+        """
+        rows = [
+            row
+            for row in self._store.amis(self._settings.ec2.origin)
+            if row.job == job and row.state in (PUBLIC_AMI, SHARED_AMI) and not row.encrypted
         ]
+        audience = rows[0].shared_with if rows else None
+        originals = [AMI(row.ami, row.name, row.region, row.type, row.snapshot) for row in rows]
+        return originals, audience
 
     def _wait_while_held(self, stop: threading.Event) -> None:
         """Wait until the site is not held or the run is cancelled; never return while stopping."""

@@ -126,7 +126,7 @@ FILTERS = {
 
 
 def describe_images(call: Call) -> dict[str, Any]:
-    chosen = [image for image in _named(call) if image.visible_to(call.account)]
+    chosen = [image for image in _named(call) if call.sees(image)]
     owners = {_owner(call, o) for o in call.params.get("Owners", [])}
     if owners:
         chosen = [image for image in chosen if image.owner in owners]

@@ -1,6 +1,7 @@
 """The accounts, or everybody, that may launch an image or make volumes of a snapshot."""
 
 import re
+from functools import partial
 from typing import Any
 
 from lab.ec2 import image_options, kms_keys
@@ -9,6 +10,12 @@ from lab.ec2.settings import latest_deprecation
 from lab.ec2.world import Call, Image, Snapshot
 
 ACCOUNT = re.compile(r"\d{12}")
+#: The most permissions that one call may change of a snapshot.
+MOST_OF_A_SNAPSHOT = 500
+#: What an ARN of Organizations looks like, behind its partition, for each field of a permission.
+_ORGANIZATION = r"organizations::\d{12}:organization/o-[a-z0-9]{10,32}"
+_UNIT = r"organizations::\d{12}:ou/o-[a-z0-9]{10,32}/ou-[0-9a-z]{4,32}-[0-9a-z]{8,32}"
+_ARNS = {"OrganizationArn": _ORGANIZATION, "OrganizationalUnitArn": _UNIT}
 
 
 def modify_image_attribute(call: Call) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def _check_public(call: Call, image: Image) -> None:
 class _Change:
     """The accounts and groups of one list of permissions."""
 
-    def __init__(self, items: list[dict[str, str]]) -> None:
+    def __init__(self, partition: str, items: list[dict[str, str]]) -> None:
         self.groups = False
         self.users: set[str] = set()
         self.organizations: set[str] = set()
@@ -116,8 +123,10 @@ class _Change:
                 if not ACCOUNT.fullmatch(item["UserId"]):
                     raise _bad(item["UserId"], "userId")
                 self.users.add(item["UserId"])
-            for name in ("OrganizationArn", "OrganizationalUnitArn"):
+            for name, form in _ARNS.items():
                 if name in item:
+                    if not re.fullmatch(f"arn:{partition}:{form}", item[name]):
+                        raise _bad(item[name], name[0].lower() + name[1:])
                     self.organizations.add(item[name])
 
 
@@ -131,20 +140,22 @@ def _bad(value: str, kind: str) -> EC2Error:
 def _changes(call: Call, structure: str, groups: str) -> tuple[_Change, _Change]:
     """Return the permissions to add and to remove; EC2 lets a caller give them in two ways."""
     params = call.params
+    change = partial(_Change, call.partition)
     given = params.get(structure)
     if given is not None:
-        return _Change(given.get("Add", [])), _Change(given.get("Remove", []))
+        return change(given.get("Add", [])), change(given.get("Remove", []))
     items = [{"UserId": user} for user in params.get("UserIds", [])]
     items += [{"Group": group} for group in params.get(groups, [])]
-    items += [{"OrganizationArn": arn} for arn in params.get("OrganizationArns", [])]
+    for name in _ARNS:
+        items += [{name: arn} for arn in params.get(f"{name}s", [])]
     operation = params.get("OperationType")
     if operation not in ("add", "remove"):
         raise invalid(operation, "operationType", "Valid values: add, remove.")
     if not items:
         raise combination("No users or groups specified.")
     if operation == "add":
-        return _Change(items), _Change([])
-    return _Change([]), _Change(items)
+        return change(items), change([])
+    return change([]), change(items)
 
 
 def reset_image_attribute(call: Call) -> dict[str, Any]:
@@ -167,6 +178,14 @@ def modify_snapshot_attribute(call: Call) -> dict[str, Any]:
     if call.params.get("Attribute", "createVolumePermission") != "createVolumePermission":
         raise invalid(call.params["Attribute"], "attribute")
     add, remove = _changes(call, "CreateVolumePermission", "GroupNames")
+    if add.organizations or remove.organizations:
+        raise combination("A snapshot has no permissions of organizations.")
+    if (add.users or add.groups) and (remove.users or remove.groups):
+        raise combination("Permissions of a snapshot are added or removed, not both in one call.")
+    if len(add.users) + len(remove.users) > MOST_OF_A_SNAPSHOT:
+        raise combination(
+            f"At most {MOST_OF_A_SNAPSHOT} permissions of a snapshot are changed in one call."
+        )
     if add.groups:
         _check_public_snapshot(call, snapshot)
     if add.users and snapshot.encrypted and kms_keys.is_aws_managed(call, snapshot.kms_key):

@@ -177,6 +177,14 @@ class EC2:
         if region not in self._world.regions:
             self._world.regions = (*self._world.regions, region)
 
+    def join(self, account: str, *arns: str) -> None:
+        """Let an account be in an organization and in organizational units, and in no others."""
+        self._world.memberships[account] = frozenset(arns)
+
+    def sharing_quota(self, entities: int) -> None:
+        """Let an image be shared with so many accounts, organizations and units."""
+        self._world.quotas = replace(self._world.quotas, image_sharing=entities)
+
     def quota(self, public_images: int, region: str = "") -> None:
         """Let so many images be public in a region, or in each; those that are stay so."""
         quotas = self._world.quotas

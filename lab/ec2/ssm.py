@@ -140,7 +140,7 @@ def _confirm(call: Call, new: Parameter, *, allowed: bool) -> None:
     image = call.world.images.get(new.value)
     if call.world.faults.completing("ParameterValidation", call.region) or not allowed:
         return
-    if image is None or image.region != call.region or not image.visible_to(call.account):
+    if image is None or image.region != call.region or not call.sees(image):
         return
     if image.state == "available":
         _keep(call, new)

@@ -3,7 +3,7 @@
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -154,10 +154,12 @@ class Image:
         told = [launch for launch in self.launches if now() - launch >= timedelta(seconds=delay)]
         return max(told, default=None)
 
-    def visible_to(self, account: str) -> bool:
+    def visible_to(self, account: str, memberships: Collection[str] = ()) -> bool:
+        """Return whether an account may launch it, itself or by its organization or a unit."""
         if self.owner == account:
             return True
-        return self.state != "disabled" and (self.public or account in self.users)
+        named = account in self.users or not self.organizations.isdisjoint(memberships)
+        return self.state != "disabled" and (self.public or named)
 
 
 @dataclass
@@ -275,6 +277,8 @@ class World:
         self.imports: dict[str, ImportTask] = {}
         #: By account and region, the parameters of SSM by name.
         self.parameters: dict[tuple[str, str], dict[str, Parameter]] = {}
+        #: The ARNs of each account's organization, and of all units above the account.
+        self.memberships: dict[str, frozenset[str]] = {}
         self._settings: dict[tuple[str, str], RegionSettings] = {}
         self._volume_files = _empty(state / "volumes")
         self._snapshot_files = _empty(state / "snapshots")
@@ -364,9 +368,13 @@ class Call:
         if not id.startswith("ami-") and not id.startswith("aki-"):
             raise EC2Error("InvalidAMIID.Malformed", f'Invalid id: "{id}" (expecting "ami-...")')
         image = self.world.images.get(id)
-        if image is None or image.region != self.region or not image.visible_to(self.account):
+        if image is None or image.region != self.region or not self.sees(image):
             raise EC2Error("InvalidAMIID.NotFound", f"The image id '[{id}]' does not exist")
         return image
+
+    def sees(self, image: Image) -> bool:
+        """Return whether the caller may launch an image."""
+        return image.visible_to(self.account, self.world.memberships.get(self.account, ()))
 
     def own_image(self, id: str) -> Image:
         image = self.image(id)

@@ -82,7 +82,7 @@ def marks(origin, amis) -> set[str]:
     held: dict[str, dict[str, str]] = {}
     for tag in shown:
         held.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
-    return {id for id, values in held.items() if tags.ever_published(values)}
+    return {id for id, values in held.items() if tags.ever_offered(values)}
 
 
 def refused(call) -> str:

@@ -10,6 +10,7 @@ from fedimg_messages import MESSAGES
 from fedimg.bus import messages
 from fedimg.images import AMI, AMIType, Architecture, RawImage, Virtualization
 from fedimg.progress import CheckResult, CheckState
+from fedimg.values.audience import Audience
 
 URL = "https://koji.test/packages/x/images/Fedora-Cloud-Base-24-20160710.0.x86_64.raw.xz"
 IMAGE = RawImage(URL, Architecture.X86_64, "Fedora-Cloud-Base-24-20160710.0", "build-5")
@@ -168,12 +169,22 @@ def test_image_deprecate_and_delete() -> None:
     assert deprecated | {"extra": None} == deleted | {"extra": None}
 
 
+def test_image_share_tells_numbers_and_no_ids() -> None:
+    audience = Audience(("123456789012", "210987654321"), ("arn:aws:organizations::1:o",))
+    shared = messages.image_share(IMAGE, COPIED, audience)
+    counts = {"accounts": 2, "organizations": 1, "organizational_units": 0}
+    assert shared["extra"] == messages.image_restore(IMAGE, COPIED)["extra"] | counts
+    assert "123456789012" not in str(shared)
+    assert "arn:" not in str(shared)
+
+
 def test_messages_of_an_amis_life_fit_their_schemas() -> None:
     bodies = {
         "image.withdraw": messages.image_withdraw(IMAGE, COPIED, "a bad kernel", None),
         "image.restore": messages.image_restore(IMAGE, COPIED),
         "image.deprecate": messages.image_deprecate(IMAGE, COPIED, 1_800_000_000.0),
         "image.delete": messages.image_delete(IMAGE, COPIED),
+        "image.share": messages.image_share(IMAGE, COPIED, Audience(("123456789012",))),
     }
     for topic, body in bodies.items():
         jsonschema.validate(body, MESSAGES[topic].body_schema)

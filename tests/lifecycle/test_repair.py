@@ -86,7 +86,7 @@ def test_ami_that_a_person_may_have_hidden_is_repaired_by_its_id_alone(site: Sit
     assert done.ended
 
 
-def test_ami_without_a_passed_check_is_never_published_by_a_repair(site: Site) -> None:
+def test_ami_without_a_passed_check_is_never_offered_by_a_repair(site: Site) -> None:
     row = site.row(site.publish())
     with site.store.engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM fedimg_tests WHERE job = '{row.job}'")

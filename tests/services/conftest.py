@@ -22,6 +22,7 @@ from fedimg.images import AMI, Architecture, Disk, RawImage
 from fedimg.progress import CheckResult
 from fedimg.services.ec2 import EC2Service, Result
 from fedimg.services.site import Coordination, Holds, Semaphores, Site
+from fedimg.values.audience import Audience
 from lab import disk
 from lab.clients import aws_environment
 from lab.ec2 import server
@@ -155,6 +156,15 @@ class Recorder:
 
     def published(self, ami: AMI) -> bool:
         self._note(Told("published", ami.region, ami))
+        return True
+
+    def sharing(self, region: str, ids: Collection[str]) -> Collection[str]:
+        before = {id for told in self.of("sharing") for id in told.detail.split()}
+        self._note(Told("sharing", region, detail=" ".join(ids)))
+        return set(ids) - before
+
+    def shared(self, ami: AMI, audience: Audience) -> bool:
+        self._note(Told("shared", ami.region, ami, str(audience)))
         return True
 
     def progress(
