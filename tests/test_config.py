@@ -5,6 +5,7 @@ Follows fedimg/config/*.py.
 
 import base64
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -458,3 +459,52 @@ def test_audience_is_in_the_partition_of_the_origin(toml) -> None:
     chinese = ORGANIZATION.replace("aws:", "aws-cn:", 1)
     text = f'[ec2]\norigin = "cn-north-1"\n[ec2.share]\norganizations = ["{chinese}"]\n'
     assert load(toml(text)).ec2.share.audience.organizations == (chinese,)
+
+
+MRK = "mrk-1234abcd12ab34cd56ef1234567890ab"
+ARN = f"arn:aws:kms:us-east-1:111122223333:key/{MRK}"
+ONE = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+ENCRYPTED = '[ec2.amis]\ntypes = ["hvm-gp3", "hvm-gp3-encrypted"]\n[ec2.encryption]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (f'key = "{MRK}"', [MRK, MRK]),
+        (f'key = "{ARN}"', [ARN, ARN.replace("us-east-1", "eu-west-1")]),
+        ('key = "alias/fedimg"', ["alias/fedimg"] * 2),
+        (f'key = "{MRK}"\nkeys = {{ "eu-west-1" = "{ONE}" }}', [MRK, ONE]),
+        (f'keys = {{ "us-east-1" = "{ARN}" }}', [ARN, ""]),
+    ],
+)
+def test_key_of_each_region_is_told_by_the_settings(toml, text, keys):
+    encryption = load(toml(ENCRYPTED + text)).ec2.encryption
+    assert [encryption.key_in(region) for region in ("us-east-1", "eu-west-1")] == keys
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "need a KMS key in us-east-1"),
+        ('key = "1234"', "is not the id, the ARN or the alias"),
+        ('key = "alias/aws/ebs"', "is a key that AWS manages"),
+        (f'key = "{ONE}"', "is a key of one region"),
+        (f'keys = {{ "us-east-1" = "{ONE}" }}', "names a key of eu-west-1 for us-east-1"),
+        (f'key = "{MRK}"\n[ec2]\nzero_blocks = "skip"', 'need zero_blocks = "write"'),
+        (
+            f'keys = {{ "us-east-1" = "{MRK}" }}\n[ec2]\nregions = ["us-east-1", "eu-west-1"]',
+            "need a KMS key in eu-west-1",
+        ),
+    ],
+)
+def test_keys_with_which_nothing_can_be_encrypted_or_shared_are_refused(toml, text, words):
+    # A table may not come after its own parts.
+    first, _, rest = text.partition("[ec2]")
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load(toml(f"[ec2]\n{rest}\n{ENCRYPTED}{first}"))
+
+
+def test_encrypted_types_alone_are_refused(toml):
+    text = f'[ec2.amis]\ntypes = ["hvm-gp3-encrypted"]\n[ec2.encryption]\nkey = "{MRK}"'
+    with pytest.raises(ConfigError, match="has encrypted types alone"):
+        load(toml(text))

@@ -65,6 +65,9 @@ ADDED: dict[type, dict[str, Any]] = {
     Plan: {
         "public": True,
         "audience": {"accounts": [], "organizations": [], "organizational_units": []},
+        "encrypted": {},
+        "keys": {},
+        "tested_encrypted": [],
     },
     RawImage: {"release": None, "subvariant": None},
 }

@@ -20,7 +20,7 @@ class Cost:
     """The quantities of one run, at most: zeros of the image are counted as data.
 
     `snapshots` and `transfer` are in GiB, `instance_hours` in hours, `blocks` in numbers. `once` is
-    what a run costs, and a failed one at most; `monthly` is what the public snapshots cost.
+    what a run costs, and a failed one at most; `monthly` is what the snapshots cost that stay.
     """
 
     snapshots: float
@@ -44,7 +44,7 @@ def estimate(size: int, plan: Plan, settings: EC2) -> Cost:
     """Return what publishing an image of `size` uncompressed bytes by a plan costs."""
     prices: Prices = settings.prices
     gib, further = size / _GIB, len(plan.types) - 1
-    tests = sum(len(types) for types in plan.tested.values())
+    tests = sum(len(types) for types in plan.tested.values()) + len(plan.tested_encrypted)
     direct = settings.write_via == "direct"
     hours = _INSTANCE_HOURS * (tests + (not direct))
     blocks = -(-size // _BLOCK) if direct else 0
@@ -53,7 +53,7 @@ def estimate(size: int, plan: Plan, settings: EC2) -> Cost:
         + hours * prices.instance_hour
         + blocks / 1000 * prices.thousand_blocks
     )
-    snapshots = gib * len(plan.types)
+    snapshots = gib * (len(plan.types) + len(plan.encrypted))
     return Cost(
         snapshots,
         gib * further,

@@ -27,7 +27,9 @@ class Plan:
     `tested` are the types that are booted, HVM first, by region; the origin is among the regions.
     `kernels` are the regions' PV-GRUB kernels. `left_out` says, by region, which AMIs are not
     registered there and why. Unless the plain AMIs are `public`, they are shared with the
-    `audience`, as encrypted ones always are.
+    `audience`, as encrypted ones always are. `encrypted` are the encrypted types by region, which
+    are not among `types`; `keys` are the KMS keys of these regions, and `tested_encrypted` are the
+    encrypted types that are booted in the origin.
     """
 
     origin: str
@@ -38,6 +40,13 @@ class Plan:
     # Plans of older versions are of public AMIs.
     public: bool = True
     audience: Audience = field(default_factory=Audience)
+    encrypted: Mapping[str, Sequence[AMIType]] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    tested_encrypted: Sequence[AMIType] = ()
+
+    def all_types(self, region: str) -> list[AMIType]:
+        """Return the AMI types of a region, the encrypted ones last."""
+        return [*self.types[region], *self.encrypted.get(region, ())]
 
     @property
     def further(self) -> list[str]:
@@ -47,8 +56,10 @@ class Plan:
     def names(self, image: RawImage) -> dict[str, list[str]]:
         """Return the AMIs' names by region, unless another AMI already has one of them."""
         return {
-            region: [ami_name(image.name, ami_type, region, 0) for ami_type in ami_types]
-            for region, ami_types in self.types.items()
+            region: [
+                ami_name(image.name, ami_type, region, 0) for ami_type in self.all_types(region)
+            ]
+            for region in self.types
         }
 
 
@@ -84,7 +95,7 @@ def make(
     )
     stores = _instance_stores(ami_types, wanted, settings, clients, watch)
     testable = kernels.get(settings.origin) is not None
-    types = {
+    possible = {
         region: [
             ami_type
             for ami_type in ami_types
@@ -96,6 +107,10 @@ def make(
         ]
         for region in wanted
     }
+    types = {
+        region: [each for each in chosen if not each.encrypted]
+        for region, chosen in possible.items()
+    }
     if not types[settings.origin]:
         raise EC2ServiceException(
             f"none of the AMI types {', '.join(map(str, settings.amis.types))} can be registered "
@@ -103,26 +118,88 @@ def make(
         )
     where = "this region" if testable else f"{settings.origin}, where it would be tested"
     registered = {region: chosen for region, chosen in types.items() if chosen}
+    keys, encrypted = _encrypted(possible, registered, settings)
+    tested = _tested(registered, settings)
     return Plan(
         settings.origin,
         registered,
-        _tested(registered, settings),
+        tested,
         {region: kernel for region, kernel in kernels.items() if kernel},
         {
             region: "; ".join(reasons)
             for region, chosen in types.items()
-            if (reasons := _left_out(set(ami_types) - set(chosen), region, stores, where))
+            if (
+                reasons := _left_out(
+                    set(ami_types) - {*chosen, *encrypted.get(region, ())},
+                    region,
+                    stores,
+                    where,
+                    key=settings.encryption.key_in(region),
+                )
+            )
         },
         settings.public,
         settings.share.audience,
+        encrypted,
+        keys,
+        _tested_encrypted(
+            encrypted.get(settings.origin, ()), tested[settings.origin], settings.test.amis
+        ),
     )
 
 
+def _encrypted(
+    possible: Mapping[str, Sequence[AMIType]], registered: Collection[str], settings: EC2
+) -> tuple[dict[str, str], dict[str, list[AMIType]]]:
+    """Return the KMS keys and the encrypted types of the regions that have both.
+
+    Where nothing plain is registered there is no snapshot to encrypt; what cannot be tested in the
+    origin is made nowhere.
+    """
+    encrypted = {
+        region: chosen
+        for region, types in possible.items()
+        if region in registered and settings.encryption.key_in(region)
+        if (chosen := [each for each in types if each.encrypted])
+    }
+    if settings.origin not in encrypted:
+        return {}, {}
+    return {region: settings.encryption.key_in(region) for region in encrypted}, encrypted
+
+
+def _tested_encrypted(
+    types: Sequence[AMIType], plain: Sequence[AMIType], wanted: str
+) -> list[AMIType]:
+    """Return the encrypted types that are booted: one, and one of each virtualization that no
+    plain type is booted of; all if the site wants that.
+
+    The bytes are those that the plain types have booted: what is new is EC2's use of the key.
+    """
+    order = list(Virtualization)
+    ordered = sorted(types, key=lambda each: order.index(each.virtualization))
+    if wanted == "types":
+        return ordered
+    covered = {each.boot_group for each in plain}
+    first = {each.virtualization: each for each in reversed(ordered)}
+    return [
+        each
+        for each in ordered
+        if each is ordered[0]
+        or (each is first[each.virtualization] and each.boot_group not in covered)
+    ]
+
+
 def _left_out(
-    missing: Collection[AMIType], region: str, stores: Collection[str], where: str
+    missing: Collection[AMIType], region: str, stores: Collection[str], where: str, *, key: str
 ) -> list[str]:
-    """Return why some AMI types are not registered in a region."""
+    """Return why some AMI types are not registered in a region with this KMS key."""
     reasons = []
+    if not key and any(each.encrypted for each in missing):
+        reasons.append("no encrypted AMIs: ec2.encryption names no key of this region")
+        missing = [each for each in missing if not each.encrypted]
+    if any(each.encrypted and each.virtualization is Virtualization.HVM for each in missing):
+        reasons.append("no encrypted AMIs: there is no AMI without encryption to begin with")
+        missing = [each for each in missing if not each.encrypted]
     if region not in stores and any(each.instance_store for each in missing):
         reasons.append(
             "no instance-store AMIs: EC2 does not offer the instance type that tests them, or has "

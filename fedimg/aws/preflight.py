@@ -9,7 +9,7 @@ from typing import Any, cast
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 from botocore.parsers import ResponseParserError
 
-from fedimg.aws import regions
+from fedimg.aws import encryption_keys, regions
 from fedimg.aws.ami_quota import PUBLIC_AMIS
 from fedimg.aws.bundle import preflight as bundles
 from fedimg.aws.client.clients import Clients
@@ -75,6 +75,7 @@ class Preflight:
         )
 
         self._bundles = any(ami_type.instance_store for ami_type in settings.amis.types)
+        self._encrypted = any(ami_type.encrypted for ami_type in settings.amis.types)
 
     def checks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
         """Return the checks of the account and of the origin, for images of some architectures."""
@@ -261,14 +262,29 @@ class Preflight:
         if not amis.ena and properties.get("NetworkInfo", {}).get("EnaSupport") == "required":
             hint = "set ec2.amis.ena = true, or choose an older type"
             problems += _problem(name, f"{instance_type} boots only AMIs with ENA", hint)
+        problems += self._encrypted_volumes(name, instance_type, Virtualization.HVM)
         return problems or _ok(name, instance_type)
+
+    def _encrypted_volumes(
+        self, name: str, instance_type: str, virtualization: Virtualization
+    ) -> list[Finding]:
+        """Check that a type that tests encrypted AMIs can have encrypted volumes."""
+        types = self._settings.amis.types
+        if not any(each.encrypted and each.virtualization is virtualization for each in types):
+            return []
+        ebs = self._type(instance_type).get("EbsInfo", {})
+        if ebs.get("EncryptionSupport", "supported") == "supported":
+            return []
+        hint = "choose a type that has them, such as t3.small or, for PV, m3.medium"
+        return _problem(name, f"{instance_type} has no encrypted volumes", hint)
 
     def _paravirtual_type(self, instance_type: str, name: str) -> list[Finding]:
         origin, kernels = self._settings.origin, self._settings.amis.paravirtual_kernels
         if self._clients.kernels.of(self._ec2(), origin, kernels) is None:
             return _ok(name, f"not used: {origin} has no PV kernel, and so boots no PV AMI")
         if "paravirtual" in self._type(instance_type).get("SupportedVirtualizationTypes", ()):
-            return _ok(name, instance_type)
+            unfit = self._encrypted_volumes(name, instance_type, Virtualization.PARAVIRTUAL)
+            return unfit or _ok(name, instance_type)
         hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
         return _problem(name, f"{instance_type} does not boot PV AMIs", hint)
 
@@ -317,7 +333,13 @@ class Preflight:
             *self._quota(region),
             *self._kernel(region),
             *self._bucket(region),
+            *self._key(region),
         ]
+
+    def _key(self, region: str) -> list[Finding]:
+        if not self._encrypted:
+            return []
+        return encryption_keys.check_key(self._clients, self._settings.encryption, region)
 
     def _bucket(self, region: str) -> list[Finding]:
         """Check the bucket of a region for which instance-store AMIs are made."""
@@ -333,7 +355,7 @@ class Preflight:
         return bundles.check_bucket(self._clients, self._settings.instance_store, region)
 
     def _quota(self, region: str) -> list[Finding]:
-        name, needed = "quota of public AMIs", len(self._settings.amis.types)
+        name, needed = "quota of public AMIs", self._settings.amis.public_types
         unlisted = _ok(name, "not told by Service Quotas; EC2 refuses an AMI when it is reached")
         if not self._clients.has_service("service-quotas", region):
             return unlisted

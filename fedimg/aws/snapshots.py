@@ -13,6 +13,8 @@ from fedimg.aws.tags import Labels
 from fedimg.exceptions import EC2ServiceException
 
 ROLE = "snapshot"
+#: The role of an encrypted copy, so that nobody takes it for the snapshot of plain AMIs.
+ENCRYPTED_ROLE = "encrypted-snapshot"
 
 
 class SnapshotFailed(EC2ServiceException):
@@ -20,12 +22,15 @@ class SnapshotFailed(EC2ServiceException):
 
 
 def find(
-    ec2: EC2Client, labels: Labels, fits: Callable[[Snapshot], bool] = lambda snapshot: True
+    ec2: EC2Client,
+    labels: Labels,
+    fits: Callable[[Snapshot], bool] = lambda snapshot: True,
+    role: str = ROLE,
 ) -> str | None:
-    """Return the job's first usable snapshot in the client's region for which `fits` is true, or
-    None.
+    """Return the job's first usable snapshot of a role in the client's region for which `fits` is
+    true, or None.
     """
-    described = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(ROLE))["Snapshots"]
+    described = ec2.describe_snapshots(OwnerIds=["self"], Filters=labels.filters(role))["Snapshots"]
     usable = sorted(
         str(snapshot["SnapshotId"])
         for snapshot in described
@@ -41,21 +46,20 @@ def completed(
     *,
     limit: float,
     polling: BatchedPolling | None = None,
+    encrypted: bool = False,
 ) -> None:
     """Wait until a snapshot is complete, in the polls of `polling`.
 
     Raises SnapshotFailed when it fails, EC2ServiceException when it takes longer than `limit`
-    seconds or is encrypted, since an AMI made from it could not be public.
+    seconds, or is encrypted where it should not be, since an AMI made from it could not be public.
     """
 
     def judge(described: list[dict[str, Any]]) -> bool | None:
         (state,) = described
         if state["State"] in ("error", "recoverable"):
-            raise SnapshotFailed(
-                f"snapshot {snapshot} failed: {state.get('StateMessage') or 'EC2 gives no reason'}",
-                later=True,
-            )
-        if state.get("Encrypted"):
+            reason = str(state.get("StateMessage") or "EC2 gives no reason")
+            raise SnapshotFailed(f"snapshot {snapshot} failed: {reason}", later=True)
+        if state.get("Encrypted") and not encrypted:
             raise EC2ServiceException(
                 f"snapshot {snapshot} is encrypted, and cannot be made public; turn off EBS "
                 "encryption by default in its region ('fedimg check' names the command)"

@@ -190,14 +190,14 @@ def plan(
 ) -> Answer:
     """Render the plan of an image: a row for each AMI, and one for each region's exclusions.
 
-    JSON and a terminal also have the estimated `cost`, if there is one, and the `attributes` of
-    each AMI type with EC2's names.
+    JSON and a terminal also have the KMS keys of encrypted types, the estimated `cost`, if there is
+    one, and the `attributes` of each AMI type with EC2's names.
     """
     rows = [
         {"region": region, "name": name, "virt_type": ami_type.virtualization}
         | {"volume_type": ami_type.volume_type, "encrypted": ami_type.encrypted}
         for region, names in plan.names(image).items()
-        for name, ami_type in zip(names, plan.types[region], strict=True)
+        for name, ami_type in zip(names, plan.all_types(region), strict=True)
     ]
     value = {
         "image": image.name,
@@ -207,19 +207,23 @@ def plan(
         "amis": rows,
         "left_out": [{"region": name, "reason": why} for name, why in plan.left_out.items()],
         "attributes": {str(ami_type): dict(told) for ami_type, told in attributes.items()},
+        **({"keys": dict(plan.keys)} if plan.keys else {}),
         **({"cost": asdict(cost)} if cost else {}),
     }
     lines = [
         [region, str(ami_type.virtualization), ami_type.storage, name]
         for region, names in plan.names(image).items()
-        for name, ami_type in zip(names, plan.types[region], strict=True)
+        for name, ami_type in zip(names, plan.all_types(region), strict=True)
     ]
     lines += [[region, "-", "-", reason] for region, reason in plan.left_out.items()]
     table = table_of("Region", "AMI types", "Left out")
     for region in {**plan.types, **plan.left_out}:
-        types = ", ".join(map(str, plan.types.get(region, ())))
+        types = ", ".join(map(str, plan.all_types(region) if region in plan.types else ()))
         table.add_row(region, types, plan.left_out.get(region, ""))
     page: list[RenderableType] = [Text(image.job, style="bold"), table]
+    for key in sorted(set(plan.keys.values())):
+        where = ", ".join(region for region, each in plan.keys.items() if each == key)
+        page.append(Text(f"encrypted types: never public, KMS key {key} in {where}"))
     for ami_type, told in attributes.items():
         said = ", ".join(f"{name} {_attribute(each)}" for name, each in told.items())
         page.append(Text(f"{ami_type}: {said or 'no attributes'}"))

@@ -82,7 +82,7 @@ def status(
         *parked_words(store),
     ]:
         call.output.note(text)
-    if job is None and (left := room(store, len(call.settings.ec2.amis.types))):
+    if job is None and (left := room(store, call.settings.ec2.amis.public_types)):
         call.output.note(left)
     rules = call.settings.retention
     more = freed(store, automatic=rules.automatic) if rules.changes_anything else None
@@ -152,7 +152,7 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     settings = call.settings
     service = EC2Service(Site(settings.ec2, settings.site, settings.checks, Clients()))
     planned = service.plan(image)
-    types = sorted({each for its_types in planned.types.values() for each in its_types})
+    types = sorted({each for region in planned.types for each in planned.all_types(region)})
     attributes = {
         each: ami_options.told(each, image.architecture, settings.ec2.amis) for each in types
     }

@@ -9,6 +9,7 @@ from fedimg.config.buses import FEDMSG, FEDORA_MESSAGING, Announcing, Buses, Bus
 from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check, Checking, ShippedCheck
 from fedimg.config.ec2 import EC2, AMIs
+from fedimg.config.encryption import Encryption
 from fedimg.config.errors import ConfigError
 from fedimg.config.instance_store import InstanceStore
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
@@ -40,6 +41,7 @@ __all__ = [
     "Checking",
     "Composes",
     "ConfigError",
+    "Encryption",
     "InstanceStore",
     "Intake",
     "Koji",

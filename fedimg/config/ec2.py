@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedimg.config.ami_options import AMIOptions, Kind
 from fedimg.config.checks import Checking
+from fedimg.config.encryption import Encryption
 from fedimg.config.instance_store import InstanceStore
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
@@ -28,7 +29,8 @@ class AMIs(AMIOptions):
         [AMIType(v, t) for v in reversed(Virtualization) for t in ("standard", "gp2")],
         min_length=1,
         description="AMI types as VIRTUALIZATION-VOLUME: hvm or paravirtual; standard, gp2, gp3, "
-        "or instance for an instance-store AMI.",
+        "or instance for an instance-store AMI; -encrypted behind a volume type for an AMI whose "
+        "snapshot is encrypted with a key of ec2.encryption.",
     )
     boot_mode: Literal["default", "legacy-bios", "uefi", "uefi-preferred"] = Field(
         "default", description="Boot mode of x86_64 HVM AMIs; arm64 AMIs always have uefi."
@@ -42,11 +44,10 @@ class AMIs(AMIOptions):
         {}, description="Region → PV-GRUB kernel (aki-…), in place of the kernel that EC2 lists."
     )
 
-    @model_validator(mode="after")
-    def _no_encrypted_types(self) -> AMIs:
-        if encrypted := [str(each) for each in self.types if each.encrypted]:
-            raise ValueError(f"AMIs of the type {encrypted[0]} cannot be made: name no such type")
-        return self
+    @property
+    def public_types(self) -> int:
+        """Return how many AMIs of an image may become public in a region, at most."""
+        return sum(not each.encrypted for each in self.types)
 
     @model_validator(mode="after")
     def _tpm_needs_uefi(self) -> AMIs:
@@ -129,6 +130,7 @@ class EC2(Section):
     limits: Limits = Limits()
     prices: Prices = Prices()
     instance_store: InstanceStore = InstanceStore()
+    encryption: Encryption = Encryption()
     keep_failed_amis: bool = Field(
         False, description="Keep the AMIs of a failed job, for investigation."
     )
@@ -184,6 +186,31 @@ class EC2(Section):
         if missing := self.instance_store.missing:
             raise ValueError(
                 f"AMIs of the type {bundled[0]} need ec2.instance_store.{missing[0]}: name it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _encryption_is_possible(self) -> EC2:
+        types = self.amis.types
+        encrypted = [str(each) for each in types if each.encrypted]
+        if not encrypted:
+            return self
+        if self.zero_blocks == "skip":
+            raise ValueError(
+                f'AMIs of the type {encrypted[0]} need zero_blocks = "write": blocks that are '
+                "skipped read as garbage on an encrypted volume"
+            )
+        if all(each.encrypted or each.instance_store for each in types):
+            raise ValueError(
+                "amis.types has encrypted types alone: name a type without encryption, too, such "
+                "as hvm-gp3, whose snapshot they are made from, and whose boot check decides "
+                "about the image"
+            )
+        named = {self.origin, *self.regions} - (set(self.exclude_regions) - {self.origin})
+        if missing := sorted(each for each in named if not self.encryption.key_in(each)):
+            raise ValueError(
+                f"AMIs of the type {encrypted[0]} need a KMS key in {', '.join(missing)}: name it "
+                "in ec2.encryption.keys, or one for all regions in ec2.encryption.key"
             )
         return self
 

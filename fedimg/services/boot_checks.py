@@ -119,6 +119,26 @@ class BootChecks:
                 passed.discard(ami_type.boot_group)
         return passed
 
+    def boot_encrypted(
+        self, steps: RecordedSteps, registered: Sequence[AMI], network: JobNetwork
+    ) -> None:
+        """Boot the origin's encrypted AMIs that are to be booted.
+
+        Raises EC2TestException when they do not pass; the plain AMIs do not depend on it.
+        """
+        region = self._plan.origin
+        possible = {ami.type for ami in registered}
+        tested = [each for each in self._plan.tested_encrypted if each in possible]
+        if not tested:
+            raise EC2ServiceException(
+                "none of the encrypted AMIs can be booted", region=region, step="boot-check"
+            )
+        for ami_type in tested:
+            name = self.step(region, ami_type)
+            verdict = self._boot(steps, name, ami_type, registered, network)
+            if verdict.problem:
+                raise self._failure(verdict, region, name)
+
     def step(self, region: str, ami_type: AMIType) -> str:
         """Return the name of the step in which an AMI of this type is booted in a region."""
         where = "" if region == self._plan.origin else f"{region}:"
@@ -126,6 +146,8 @@ class BootChecks:
 
     def _label(self, region: str, ami_type: AMIType) -> str:
         """Name a type by its boot group alone where no other AMI of that is booted."""
+        if ami_type.encrypted:
+            return str(ami_type)
         alike = [
             each for each in self._plan.tested[region] if each.boot_group == ami_type.boot_group
         ]

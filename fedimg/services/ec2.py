@@ -25,6 +25,7 @@ from fedimg.process.log_context import log_fields
 from fedimg.progress import Observer, last_step
 from fedimg.services.boot_checks import BootChecks
 from fedimg.services.bundling import Bundling, bundle_of
+from fedimg.services.encrypted import EncryptedAMIs
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps, recorded
 from fedimg.services.region_steps import COPIES, RegionSteps
@@ -44,21 +45,28 @@ class Result:
 
     Of the failed, `later` names those where a later run may succeed before a person has changed
     something, and `unknown` those of which it is not known whether one may. The others are final.
+    `encrypted` are the encrypted AMIs, in the reach of the audience alone; where they failed, the
+    region is among the failed, though its other AMIs are public.
     """
 
     published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     later: Sequence[str] = ()
     unknown: Sequence[str] = ()
+    encrypted: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The end of a region's steps; without an `error` its AMIs are public."""
+    """The end of a region's steps: which AMIs are public, and which of the encrypted are shared.
+
+    Without an `error` these are all that are wanted.
+    """
 
     region: str
     amis: Sequence[AMI]
     error: EC2ServiceException | None = None
+    encrypted: Sequence[AMI] = ()
 
 
 #: No other job runs, and nothing is away or held.
@@ -145,7 +153,7 @@ class EC2Service:
                 for ami_type in planned.tested[planned.origin]
             ],
             regions=[
-                upload.publish_originals(originals),
+                upload.publish_originals(originals, snapshot, network),
                 *(
                     upload.copy_and_publish(region, snapshot, originals)
                     for region in planned.further
@@ -200,6 +208,7 @@ class Upload:
         self._bundling = Bundling(job, planned.origin)
         self._region = RegionSteps(job, planned, doubted)
         self._boot_checks = BootChecks(job, planned, checks)
+        self._encrypted = EncryptedAMIs(job, planned, self._region, self._boot_checks, doubted)
 
     @recorded("security-group")
     def open_network(self) -> JobNetwork:
@@ -260,14 +269,28 @@ class Upload:
         """Take the image as tested: an earlier run of the job published it."""
         self._boot_checks.tested_before()
 
-    def publish_originals(self, originals: Sequence[AMI]) -> _Branch:
-        """Make the origin's AMIs public when the boot checks have passed."""
+    def publish_originals(
+        self, originals: Sequence[AMI], snapshot: str, network: JobNetwork
+    ) -> _Branch:
+        """Make the origin's AMIs public when the boot checks have passed, then the encrypted ones.
+
+        Encrypted AMIs are made of the `snapshot`, and boot in the `network`.
+        """
         region = self._plan.origin
 
-        def body(step: RecordedSteps) -> Sequence[AMI]:
-            return self._publish(step, region, originals, self._boot_checks.passed)
+        def body(step: RecordedSteps) -> _Outcome:
+            try:
+                return self._ended(
+                    region,
+                    lambda: self._publish(step, region, originals, self._boot_checks.passed),
+                    lambda: self._encrypted.share(step, region, snapshot, network),
+                )
+            except BaseException as error:
+                self._encrypted.failed(region, error)
+                raise
 
-        return self._region_branch(region, [f"{self._last_step}:{region}"], body)
+        names = [f"{self._last_step}:{region}", *self._encrypted.steps(region)]
+        return self._region_branch(region, names, body)
 
     def copy_and_publish(self, region: str, snapshot: str, originals: Sequence[AMI]) -> _Branch:
         """Copy the snapshot to a further region, register its AMIs and make them public.
@@ -278,7 +301,7 @@ class Upload:
         bundles = [f"bundle:{region}"] if self.bundles_in(region) else []
         tests = self._boot_checks.steps(region)
 
-        def body(step: RecordedSteps) -> Sequence[AMI]:
+        def body(step: RecordedSteps) -> _Outcome:
             copied = step.run(
                 copy, self._resuming(region, "copy", self._region.copy), region, snapshot
             )
@@ -294,9 +317,14 @@ class Upload:
                     step, region, registered, self._region.open_network
                 )
 
-            return self._publish(step, region, registered, passed)
+            return self._ended(
+                region,
+                lambda: self._publish(step, region, registered, passed),
+                lambda: self._encrypted.share(step, region, copied),
+            )
 
-        names = [copy, *bundles, register, *tests, f"{self._last_step}:{region}"]
+        encrypted = self._encrypted.steps(region)
+        names = [copy, *bundles, register, *tests, f"{self._last_step}:{region}", *encrypted]
         return self._region_branch(region, names, body)
 
     def in_parallel(self, *, boot_checks: Iterable[_Branch], regions: Iterable[_Branch]) -> Result:
@@ -308,7 +336,7 @@ class Upload:
         at_once = self._job.settings.limits.regions
         outcomes = self._parallel.fan_out(self._job.branches.counted(branches, at_once), at_once)
         ended = [outcome for outcome in outcomes.values() if outcome]
-        published = {outcome.region: outcome.amis for outcome in ended if not outcome.error}
+        published = {each.region: each.amis for each in ended if each.amis or not each.error}
         failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
         if not published:
             origin = failed.pop(self._plan.origin, None)
@@ -318,22 +346,53 @@ class Upload:
             {region: str(error) for region, error in failed.items()},
             [region for region, error in failed.items() if error.later or error.continues],
             [region for region, error in failed.items() if error.unknown],
+            {each.region: each.encrypted for each in ended if each.encrypted},
         )
 
+    def _ended(
+        self,
+        region: str,
+        publish: Callable[[], Sequence[AMI]],
+        share_encrypted: Callable[[], Sequence[AMI]],
+    ) -> _Outcome:
+        """Publish a region's AMIs, then make and share its encrypted ones, if it gets some.
+
+        What keeps the ones back does not keep the others.
+        """
+        if not self._encrypted.planned_in(region):
+            return _Outcome(region, publish())
+        published: Sequence[AMI] = []
+        encrypted: Sequence[AMI] = []
+        failures: list[EC2ServiceException] = []
+        try:
+            published = publish()
+        except EC2ServiceException as error:
+            failures.append(error)
+        try:
+            encrypted = share_encrypted()
+        except EC2ServiceException as error:
+            self._encrypted.failed(region, error)
+            failures.append(error)
+        if len(failures) > 1:
+            failures[0].problem += f"; and of its encrypted AMIs: {failures[1].problem}"
+        return _Outcome(region, published, failures[0] if failures else None, encrypted)
+
     def _region_branch(
-        self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], Sequence[AMI]]
+        self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], _Outcome]
     ) -> _Branch:
         """Return a region's branch; its failure does not end the other regions' branches."""
 
         def ends(steps: Steps) -> _Outcome:
             try:
                 with log_fields(region=region):
-                    return _Outcome(region, body(RecordedSteps(steps)))
+                    outcome = body(RecordedSteps(steps))
             except EC2ServiceException as error:
+                outcome = _Outcome(region, [], error)
+            if failure := outcome.error:
                 self._job.observer.progress(
-                    region, last_step(error), error=str(error), needs=error.no_room
+                    region, last_step(failure), error=str(failure), needs=failure.no_room
                 )
-                return _Outcome(region, [], error)
+            return outcome
 
         return _Branch(region, Branch(names, ends))
 

@@ -11,7 +11,7 @@ from fedimg.aws.instance import network
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.exceptions import EC2ServiceException
-from fedimg.images import AMI, Virtualization
+from fedimg.images import AMI, AMIType, Virtualization
 from fedimg.parallel import run_parallel
 from fedimg.progress import PUBLIC, REHEARSED, SHARED, last_step
 from fedimg.services.job_context import JobContext
@@ -129,14 +129,20 @@ class RegionSteps:
     def register(self, region: str, snapshot: str, bundle: str = "") -> list[AMI]:
         """Register the AMI types that are planned in a region, private, and wait for them.
 
-        Instance-store AMIs are made from a `bundle`.
+        Instance-store AMIs are made from a `bundle`. Encrypted types are not among these.
         """
+        self._job.report(region, "register")
+        return self.register_types(region, self._plan.types[region], snapshot, bundle)
+
+    def register_types(
+        self, region: str, ami_types: Sequence[AMIType], snapshot: str, bundle: str = ""
+    ) -> list[AMI]:
+        """Register AMIs of these types, private, and wait for them."""
         job = self._job
-        job.report(region, "register")
-        kernel = self._kernel(region)
+        kernel = self._kernel(region, ami_types)
         possible = [
             ami_type
-            for ami_type in self._plan.types[region]
+            for ami_type in ami_types
             if kernel or ami_type.virtualization is Virtualization.HVM
         ]
         if not possible:
@@ -159,13 +165,13 @@ class RegionSteps:
         ami_options.specify(job.ec2(region), job.waiter(region), ready)
         return ready
 
-    def _kernel(self, region: str) -> str | None:
-        """Return the region's PV-GRUB kernel, if PV AMIs are planned there and EC2 has one.
+    def _kernel(self, region: str, ami_types: Sequence[AMIType]) -> str | None:
+        """Return the region's PV-GRUB kernel, if PV AMIs are among these and EC2 has one.
 
         A region that did not answer when this was planned is asked now.
         """
         planned = self._plan.kernels.get(region)
-        virtualizations = {ami_type.virtualization for ami_type in self._plan.types[region]}
+        virtualizations = {ami_type.virtualization for ami_type in ami_types}
         if planned or Virtualization.PARAVIRTUAL not in virtualizations:
             return planned
         return self._job.kernel(region)

@@ -82,7 +82,12 @@ def rehearse(
     return Rehearsal(
         planned,
         rehearsed.job,
-        [ami for amis in result.published.values() for ami in amis],
+        [
+            ami
+            for by_region in (result.published, result.encrypted)
+            for amis in by_region.values()
+            for ami in amis
+        ],
         observer.booted,
         observer.steps,
         time.monotonic() - began,

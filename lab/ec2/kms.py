@@ -31,6 +31,9 @@ def serve(world: World, calls: Calls, request: Request, signer: Signer) -> Answe
             authorization.check_plain(call, signer, f"kms:{action}", "*")
         elif why := key_policies.refusal(call, key, f"kms:{action}"):
             raise EC2Error("AccessDeniedException", why)
+        elif asked.get("DryRun"):
+            message = "The request would have succeeded, but the DryRun option is set."
+            raise EC2Error("DryRunOperationException", message)
     except EC2Error as refusal:
         code = refusal.code
         if code == "UnauthorizedOperation":

@@ -1,4 +1,4 @@
-"""Load EC2's and SSM's models with only the operations that fedimg calls.
+"""Load EC2's, SSM's and KMS's models with only the operations that fedimg calls.
 
 boto3 creates a method for every operation of each client anew; EC2 has more than 700, and each
 region has a client.
@@ -68,15 +68,18 @@ OPERATIONS = frozenset(
 #: The operations of SSM that fedimg calls.
 PARAMETERS = frozenset({"DeleteParameter", "GetParameters", "PutParameter"})
 
+#: The operations of KMS that fedimg calls.
+KEYS = frozenset({"DescribeKey", "GenerateDataKeyWithoutPlaintext"})
+
 
 class _FewOperations(Loader):
-    """Loads botocore's models, without EC2's and SSM's operations that fedimg does not call."""
+    """Loads botocore's models, without the operations of EC2, SSM and KMS that nobody calls."""
 
     def load_service_model(
         self, service_name: str, type_name: str, api_version: str | None = None
     ) -> dict[str, Any]:
         model: dict[str, Any] = super().load_service_model(service_name, type_name, api_version)
-        called = {"ec2": OPERATIONS, "ssm": PARAMETERS}.get(service_name)
+        called = {"ec2": OPERATIONS, "ssm": PARAMETERS, "kms": KEYS}.get(service_name)
         if called is None or type_name != "service-2":
             return model
         few = {name: model["operations"][name] for name in sorted(called)}

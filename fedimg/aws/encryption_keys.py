@@ -1,0 +1,88 @@
+"""Check the KMS keys with which the snapshots of encrypted AMIs are to be encrypted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.errors import FAILURES, code
+from fedimg.config import Encryption
+from fedimg.diagnostics import Finding, Status
+from fedimg.untrusted.failures import of_endpoint
+
+KEY = "KMS key"
+#: KMS's word for a dry run that would have succeeded.
+_WOULD_SUCCEED = "DryRunOperationException"
+_DENIED = "AccessDeniedException"
+_USABLE = "Enabled"
+_SYMMETRIC = "SYMMETRIC_DEFAULT"
+#: What a person does about a key in each of KMS's states.
+_REMEDIES = {
+    "Disabled": "run 'aws kms enable-key', or name another key",
+    "PendingDeletion": "run 'aws kms cancel-key-deletion' and 'aws kms enable-key' while there is "
+    "time: what is encrypted with a deleted key is lost",
+    "PendingReplicaDeletion": "run 'aws kms cancel-key-deletion' and 'aws kms enable-key'",
+    "PendingImport": "import its key material",
+}
+
+
+def check_key(clients: Clients, settings: Encryption, region: str) -> list[Finding]:
+    """Check that a region's key exists, can be used, and may be shared."""
+    key = settings.key_in(region)
+    if not key:
+        return [Finding(KEY, Status.OK, "none named, so no encrypted AMIs are made")]
+    kms = clients.client("kms", region, attempts=2)
+    try:
+        shown = kms.describe_key(KeyId=key)["KeyMetadata"]
+    except FAILURES as error:
+        if code(error) == _DENIED:
+            hint = (
+                "allow fedimg kms:DescribeKey on it (docs/aws-policy-encryption.json), in the "
+                "key's policy, too, if that names no account"
+            )
+            return [Finding(KEY, Status.WARNING, f"{key} cannot be judged: {_DENIED}", hint)]
+        hint = "correct ec2.encryption, make the key, or replicate a multi-region key to the region"
+        text = f"{key}: {code(error) or of_endpoint(error)}"
+        return [Finding(KEY, Status.PROBLEM, text, hint)]
+    if problem := _problem(key, shown):
+        return [problem]
+    return [_permission(kms, key)]
+
+
+def _problem(key: str, shown: Mapping[str, Any]) -> Finding | None:
+    """Return what makes a key unfit, by its own description."""
+    if shown.get("KeyManager") != "CUSTOMER":
+        return Finding(
+            KEY,
+            Status.PROBLEM,
+            f"{key} is managed by AWS: nothing that is encrypted with it can be shared",
+            "make a customer managed key, and name it in ec2.encryption",
+        )
+    if (state := str(shown.get("KeyState"))) != _USABLE:
+        hint = _REMEDIES.get(state, "look it up in the AWS console, or name another key")
+        return Finding(KEY, Status.PROBLEM, f"{key} is {state}", hint)
+    if shown.get("KeySpec", _SYMMETRIC) != _SYMMETRIC or shown["KeyUsage"] != "ENCRYPT_DECRYPT":
+        text = f"{key} is for {shown['KeyUsage']} ({shown.get('KeySpec')})"
+        return Finding(KEY, Status.PROBLEM, text, "make a symmetric key for encryption")
+    return None
+
+
+def _permission(kms: Any, key: str) -> Finding:
+    """Check that fedimg may encrypt with a key: KMS tries it dry, and makes no data key.
+
+    Whether fedimg may make a grant is not known before: it may so for EC2 alone.
+    """
+    try:
+        kms.generate_data_key_without_plaintext(KeyId=key, DryRun=True)
+        why = "KMS did not take the call for a dry run"
+    except FAILURES as error:
+        why = code(error) or of_endpoint(error)
+    if why == _WOULD_SUCCEED:
+        return Finding(KEY, Status.OK, "enabled, and fedimg may encrypt with it")
+    hint = (
+        "the key's policy and fedimg's have to allow kms:GenerateDataKeyWithoutPlaintext and "
+        "kms:CreateGrant; if they do so through EC2 alone (kms:ViaService), nothing is to be done"
+    )
+    text = f"{key} is enabled, but its policy cannot be judged: {why}"
+    return Finding(KEY, Status.WARNING, text, hint)

@@ -1,0 +1,457 @@
+"""Encrypted AMIs through EC2Service: copies, keys that do not fit, the boot check, the audience.
+
+Follows fedimg/services/encrypted.py, fedimg/config/encryption.py, fedimg/aws/encryption_keys.py.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from fedimg.aws import cleanup, encryption_keys
+from fedimg.aws.client.waiter import Waiter
+from fedimg.config import Check
+from fedimg.diagnostics import Finding, Status
+from fedimg.exceptions import EC2TestException
+from fedimg.images import AMI, RawImage
+from tests import plans
+from tests.services.conftest import ORIGIN, PATIENCE, REGIONS, SITE, Lab, Recorder, until
+from tests.services.policies import FILE, policy, user
+
+FURTHER = "us-east-2"
+#: The types of the acceptance: one snapshot for the first, one encrypted one for the others.
+TYPES = ["hvm-gp3", "hvm-gp3-encrypted", "paravirtual-standard-encrypted"]
+SMALL = ["hvm-gp3", "hvm-gp3-encrypted"]
+UNUSABLE = "Given key ID is not accessible"
+
+
+class PowerCut(BaseException):
+    """An exception that nothing in fedimg expects."""
+
+
+def cut() -> None:
+    raise PowerCut
+
+
+def kms(lab: Lab, region: str = ORIGIN) -> Any:
+    return boto3.Session().client("kms", region)
+
+
+def clean(lab: Lab, image: RawImage) -> None:
+    """Remove what a job left, as the worker does; AMIs in others' reach stay, and no more."""
+    limits = lab.settings().limits
+    left = cleanup.leftovers(lab.clients, SITE, REGIONS, job=image.job)
+    cleanup.remove(lab.clients, Waiter(limits, threading.Event()), left, limit=PATIENCE)
+    kept = [row for row in lab.live() if row["tags"].get("fedimg:job") == image.job]
+    assert {row["kind"] for row in kept} <= {"image", "snapshot"}
+    for row in kept:
+        marks = {"fedimg:shared", "fedimg:published"} & set(row["tags"])
+        assert marks, row
+    assert open_grants(lab) == 0
+
+
+def open_grants(lab: Lab) -> int:
+    """Return how many grants there are for volumes, in whatever account."""
+    grants = [row for row in lab.ask("ledger") if row["kind"] == "grant"]
+    made = {row["id"] for row in grants if row["event"] == "create"}
+    return len(made - {row["id"] for row in grants if row["event"] == "delete"})
+
+
+@pytest.fixture
+def keys(lab: Lab) -> dict[str, str]:
+    """Return a new key of the account's in each region, by its ARN."""
+    return {region: str(kms(lab, region).create_key()["KeyMetadata"]["Arn"]) for region in REGIONS}
+
+
+def settings(keys: dict[str, str], *regions: str, types: list[str] = SMALL) -> dict[str, Any]:
+    named = list(regions or keys)
+    return {
+        "regions": named,
+        "amis": {"types": types},
+        "encryption": {"keys": {region: keys[region] for region in named}},
+    }
+
+
+def encrypted(observer: Recorder, what: str) -> list[AMI]:
+    return [ami for ami in observer.amis(what) if ami.type.encrypted]
+
+
+def snapshots(lab: Lab, image: RawImage, region: str) -> list[dict[str, Any]]:
+    """Return the snapshots that the account has of an image in a region, the plain ones first."""
+    shown = lab.ec2(region).describe_snapshots(
+        OwnerIds=["self"], Filters=[{"Name": "tag:fedimg:job", "Values": [image.job]}]
+    )["Snapshots"]
+    return sorted(shown, key=lambda each: bool(each["Encrypted"]))
+
+
+def test_encrypted_amis_are_made_of_one_more_copy_in_each_region(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    result = lab.upload(image, observer, **settings(keys, types=TYPES))
+    assert result.failed == {}
+    raw = lab.raw().read_bytes()
+    for region in REGIONS:
+        plain, secret = snapshots(lab, image, region)
+        assert (plain["Encrypted"], secret["Encrypted"]) == (False, True)
+        assert secret["KmsKeyId"] == keys[region]
+        assert lab.bytes_of(secret["SnapshotId"], len(raw)) == raw
+        # EC2 has no PV-GRUB kernel in us-east-2.
+        names = TYPES[1:] if region != FURTHER else TYPES[1:2]
+        assert [str(ami.type) for ami in result.encrypted[region]] == names
+        for ami in result.encrypted[region]:
+            shown = lab.described(ami)
+            assert not shown["Public"]
+            (root,) = shown["BlockDeviceMappings"]
+            assert root["Ebs"]["SnapshotId"] == ami.snapshot == secret["SnapshotId"]
+            assert root["Ebs"]["Encrypted"]
+        (public,) = result.published[region]
+        assert (str(public.type), lab.described(public)["Public"]) == ("hvm-gp3", True)
+    # The same bytes boot twice: without encryption, and with it.
+    booted = [str(ami.type) for ami in observer.amis("test completed")]
+    assert sorted(booted) == TYPES
+    assert encrypted(observer, "published") == []
+    shared = [ami.id for amis in result.encrypted.values() for ami in amis]
+    assert sorted(ami.id for ami in observer.amis("shared")) == sorted(shared)
+    for region in REGIONS:
+        assert observer.words().split(f"{region} ")[-1].startswith("public")
+    clean(lab, image)
+
+
+@pytest.mark.parametrize("state", ["disabled", "deleting", "unknown"])
+def test_bad_key_fails_its_region_alone_and_leaves_nothing(
+    lab: Lab, keys: dict[str, str], state: str
+) -> None:
+    spoil(lab, keys, FURTHER, state)
+    image, observer = lab.image(), Recorder()
+    result = lab.upload(image, observer, **settings(keys, ORIGIN, FURTHER))
+    assert set(result.published) == {ORIGIN, FURTHER}
+    assert set(result.encrypted) == {ORIGIN}
+    (region,) = result.failed
+    assert region == FURTHER
+    told = result.failed[FURTHER]
+    for words in (UNUSABLE, keys[FURTHER], FURTHER, "fedimg check", "fedimg retry"):
+        assert words in told
+    # Nobody tries it again before a person has corrected the key.
+    assert (result.later, result.unknown) == ([], [])
+    assert f"{FURTHER} failed for good" in observer.words()
+    assert len(snapshots(lab, image, FURTHER)) == 1
+    clean(lab, image)
+
+
+def spoil(lab: Lab, keys: dict[str, str], region: str, state: str) -> None:
+    """Make a region's key one that EC2 cannot use."""
+    name = keys[region].rpartition("/")[2]
+    if state == "unknown":
+        keys[region] = keys[region].replace(name, "11111111-2222-3333-4444-555555555555")
+    elif state == "disabled":
+        kms(lab, region).disable_key(KeyId=name)
+    else:
+        kms(lab, region).schedule_key_deletion(KeyId=name, PendingWindowInDays=7)
+
+
+def test_bad_key_in_the_origin_keeps_encrypted_amis_back_everywhere(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    spoil(lab, keys, ORIGIN, "disabled")
+    image = lab.image()
+    result = lab.upload(image, **settings(keys, ORIGIN, FURTHER))
+    assert set(result.published) == {ORIGIN, FURTHER}
+    assert result.encrypted == {}
+    assert UNUSABLE in result.failed[ORIGIN]
+    assert f"not tested in {ORIGIN}" in result.failed[FURTHER]
+    clean(lab, image)
+    assert len(lab.live("snapshot")) == len(lab.live("image")) == 2
+
+
+def test_key_that_is_disabled_late_fails_the_boot_check_of_encrypted_amis_alone(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when[f"test started {ORIGIN} hvm-gp3-encrypted"] = lambda: spoil(
+        lab, keys, ORIGIN, "disabled"
+    )
+    result = lab.upload(image, observer, **settings(keys, ORIGIN, FURTHER))
+    assert set(result.published) == {ORIGIN, FURTHER}
+    assert result.encrypted == {}
+    assert set(result.failed) == {ORIGIN, FURTHER}
+    assert "boot-check:hvm-gp3-encrypted" in result.failed[ORIGIN]
+    clean(lab, image)
+    assert len(lab.live("snapshot")) == len(lab.live("image")) == 2
+
+
+def test_encrypted_ami_that_fails_a_check_is_shared_nowhere(lab: Lab, keys: dict[str, str]) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when[f"test started {ORIGIN} hvm-gp3-encrypted"] = lambda: lab.web.put("fail", b"x")
+    check = Check(name="fails later", command=f"! curl -sf {lab.web.address}/fail")
+    result = lab.upload(image, observer, checks=[check], **settings(keys, ORIGIN, FURTHER))
+    assert set(result.published) == {ORIGIN, FURTHER}
+    assert result.encrypted == {}
+    assert [ami.type.encrypted for ami in observer.amis("test failed")] == [True]
+    assert set(result.failed) == {ORIGIN, FURTHER}
+    clean(lab, image)
+    assert len(lab.live("snapshot")) == len(lab.live("image")) == 2
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        f"progress {ORIGIN} encrypt",
+        f"progress {ORIGIN} register-encrypted",
+        f"test started {ORIGIN} hvm-gp3-encrypted",
+        f"progress {ORIGIN} share",
+        f"progress {FURTHER} encrypt",
+        f"progress {FURTHER} register-encrypted",
+        f"progress {FURTHER} share",
+    ],
+)
+def test_upload_that_was_cut_off_goes_on_without_a_second_copy(
+    lab: Lab, keys: dict[str, str], moment: str
+) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when[moment] = cut
+    chosen = settings(keys, ORIGIN, FURTHER)
+    with pytest.raises(PowerCut):
+        lab.upload(image, observer, **chosen)
+    result = lab.upload(image, Recorder(), rerun=True, **chosen)
+    assert result.failed == {}
+    for region in (ORIGIN, FURTHER):
+        assert len(result.encrypted[region]) == len(result.published[region]) == 1
+        assert len(snapshots(lab, image, region)) == 2
+    assert len(lab.live("image")) == 4
+    clean(lab, image)
+
+
+def test_copy_whose_answer_is_lost_is_found_again_by_its_tags(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    lost = {"action": "CopySnapshot", "region": ORIGIN, "fault": "reset", "late": True, "count": 1}
+    plans.follow(lab, [lost])
+    result = lab.upload(image, observer, **settings(keys, ORIGIN))
+    assert plans.struck(lab) == [1]
+    assert (result.failed, len(snapshots(lab, image, ORIGIN))) == ({}, 2)
+    clean(lab, image)
+
+
+def test_copy_that_fails_for_another_reason_is_made_again(lab: Lab, keys: dict[str, str]) -> None:
+    image, observer = lab.image(), Recorder()
+    observer.when[f"progress {ORIGIN} encrypt"] = lambda: plans.follow(
+        lab,
+        [
+            {
+                "action": "SnapshotCompletion",
+                "region": ORIGIN,
+                "fault": "failed",
+                "message": "Internal error",
+                "count": 1,
+            }
+        ],
+    )
+    result = lab.upload(image, observer, limits={"attempts": 2}, **settings(keys, ORIGIN))
+    assert plans.struck(lab) == [1]
+    assert (result.failed, len(snapshots(lab, image, ORIGIN))) == ({}, 2)
+    clean(lab, image)
+
+
+def test_image_that_fails_its_boot_check_leaves_no_encrypted_ami(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image = lab.image()
+    check = Check(name="fails", command="/bin/false")
+    with pytest.raises(EC2TestException):
+        lab.upload(image, checks=[check], **settings(keys, ORIGIN, FURTHER))
+    lab.leaves_nothing(image)
+
+
+def test_region_without_a_key_gets_no_encrypted_amis_and_the_plan_says_so(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image = lab.image()
+    # Of all regions that the account has, two are named: the settings name no `regions`.
+    chosen = {
+        "regions": [],
+        "amis": {"types": TYPES},
+        "encryption": {"keys": {region: keys[region] for region in (ORIGIN, FURTHER)}},
+    }
+    planned = lab.service(**chosen).plan(image)
+    assert set(planned.encrypted) == set(planned.keys) == {ORIGIN, FURTHER}
+    assert "names no key" in planned.left_out["eu-west-1"]
+    assert "hvm-us-east-2-gp3-encrypted-0" in " ".join(planned.names(image)[FURTHER])
+    assert list(map(str, planned.tested_encrypted)) == TYPES[1:]
+
+
+# The audience
+
+
+STRANGER = "222222222222"
+TO_USE = ["kms:DescribeKey", "kms:CreateGrant", "kms:Decrypt", "kms:ReEncrypt*"]
+
+
+def launched(ami: AMI, account: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Launch an AMI as another account, and return the instance when it runs, or is gone."""
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", account)
+    try:
+        ec2 = lab.ec2(ami.region)
+        made = ec2.run_instances(
+            ImageId=ami.id,
+            MinCount=1,
+            MaxCount=1,
+            InstanceType="t3.micro",
+            SubnetId=ec2.describe_subnets()["Subnets"][0]["SubnetId"],
+        )
+        id = made["Instances"][0]["InstanceId"]
+        found: dict[str, Any] = {}
+
+        def ended() -> bool:
+            (group,) = ec2.describe_instances(InstanceIds=[id])["Reservations"]
+            found.update(group["Instances"][0])
+            return found["State"]["Name"] in ("running", "terminated")
+
+        until(ended, "the instance")
+        grants = open_grants(lab)
+        ec2.terminate_instances(InstanceIds=[id])
+        until(lambda: not open_grants(lab), "the end of the grant")
+        return {**found, "grants": grants}
+    finally:
+        monkeypatch.delenv("MOTO_ACCOUNT_ID")
+
+
+def test_audience_launches_what_the_keys_policy_lets_it_and_nobody_else_does(
+    lab: Lab, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = lab.image()
+    share = {"accounts": [STRANGER]}
+    result = lab.upload(image, share=share, **settings(keys, ORIGIN))
+    (ami,) = result.encrypted[ORIGIN]
+    refused = launched(ami, STRANGER, lab, monkeypatch)
+    assert refused["StateReason"]["Code"] == "Client.InternalError"
+    name = keys[ORIGIN].rpartition("/")[2]
+    document = json.loads(kms(lab).get_key_policy(KeyId=name)["Policy"])
+    document["Statement"].append(
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{STRANGER}:root"},
+            "Action": TO_USE,
+            "Resource": "*",
+        }
+    )
+    kms(lab).put_key_policy(KeyId=name, PolicyName="default", Policy=json.dumps(document))
+    instance = launched(ami, STRANGER, lab, monkeypatch)
+    assert (instance["State"]["Name"], instance["grants"]) == ("running", 1)
+    # With nobody else the AMI is shared.
+    with pytest.raises(ClientError, match="NotFound|AuthFailure"):
+        launched(ami, "333333333333", lab, monkeypatch)
+    clean(lab, image)
+
+
+def test_private_site_shares_plain_and_encrypted_amis(lab: Lab, keys: dict[str, str]) -> None:
+    image, observer = lab.image(), Recorder()
+    share = {"accounts": [STRANGER]}
+    chosen = settings(keys, ORIGIN, FURTHER)
+    result = lab.upload(image, observer, public=False, share=share, **chosen)
+    assert result.failed == {}
+    assert {len(amis) for amis in result.encrypted.values()} == {1}
+    assert len(observer.amis("shared")) == 4
+    assert lab.public() == []
+    clean(lab, image)
+
+
+# What IAM has to allow
+
+
+ENCRYPTION = FILE.parent / "aws-policy-encryption.json"
+ACTIONS = ["", "kms:CreateGrant", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"]
+
+
+def allowed(without: str = "") -> dict[str, Any]:
+    """Return the policy of a site that makes encrypted AMIs, without an action of KMS's."""
+    text = ENCRYPTION.read_text()
+    statements = json.loads(text.replace("mrk-00000000000000000000000000000000", "*"))["Statement"]
+    for statement in statements:
+        statement["Resource"] = statement["Resource"].replace("111122223333", "123456789012")
+        given = statement["Action"]
+        listed = [given] if isinstance(given, str) else given
+        statement["Action"] = [each for each in listed if each != without]
+    whole = policy()
+    kept = [each for each in statements if each["Action"]]
+    return {**whole, "Statement": [*whole["Statement"], *kept]}
+
+
+def test_actions_of_the_policy_are_those_that_are_tried_one_by_one() -> None:
+    statements = json.loads(ENCRYPTION.read_text())["Statement"]
+    given = [each["Action"] for each in statements]
+    actions = [each for one in given for each in ([one] if isinstance(one, str) else one)]
+    assert sorted(actions) == ACTIONS[1:]
+
+
+@pytest.mark.parametrize("without", ACTIONS)
+def test_policy_allows_what_is_needed_and_no_more(
+    lab: Lab, keys: dict[str, str], without: str
+) -> None:
+    mine, chosen = user(lab, allowed(without)).lab, settings(keys, ORIGIN)
+    image, problems = lab.image(), []
+    for finding in look(mine, chosen):
+        problems += [finding.text] if finding.status is not Status.OK else []
+    result = mine.upload(image, **chosen)
+    problems += result.failed.values()
+    clean(lab, image)
+    assert bool(problems) == bool(without), problems
+
+
+# What `fedimg check` finds
+
+
+def look(lab: Lab, chosen: dict[str, Any], region: str = ORIGIN) -> list[Finding]:
+    made = lab.settings(**chosen)
+    return encryption_keys.check_key(lab.clients, made.encryption, region)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("disabled", "is Disabled"),
+        ("deleting", "is PendingDeletion"),
+        ("unknown", "NotFoundException"),
+        ("signing", "is for SIGN_VERIFY"),
+    ],
+)
+def test_check_refuses_keys_that_do_not_fit(
+    lab: Lab, keys: dict[str, str], state: str, words: str
+) -> None:
+    if state == "signing":
+        made = kms(lab).create_key(KeyUsage="SIGN_VERIFY", KeySpec="RSA_2048")
+        keys[ORIGIN] = made["KeyMetadata"]["Arn"]
+    else:
+        spoil(lab, keys, ORIGIN, state)
+    (finding,) = look(lab, settings(keys, ORIGIN))
+    assert finding.status is Status.PROBLEM
+    assert words in finding.text
+    assert finding.hint
+
+
+def test_check_refuses_the_key_that_aws_manages(lab: Lab, keys: dict[str, str]) -> None:
+    # The account has it once it has been used.
+    shown = kms(lab).describe_key(KeyId="alias/aws/ebs")["KeyMetadata"]
+    keys[ORIGIN] = shown["Arn"]
+    (finding,) = look(lab, settings(keys, ORIGIN))
+    assert finding.status is Status.PROBLEM
+    assert "managed by AWS" in finding.text
+
+
+def test_check_takes_a_key_that_fedimg_may_use(lab: Lab, keys: dict[str, str]) -> None:
+    (finding,) = look(lab, settings(keys, ORIGIN))
+    assert finding.status is Status.OK
+
+
+def test_check_warns_where_a_policy_cannot_be_judged(lab: Lab, keys: dict[str, str]) -> None:
+    chosen = settings(keys, ORIGIN)
+    for without in ACTIONS[2:]:
+        (finding,) = look(user(lab, allowed(without)).lab, chosen)
+        assert finding.status is Status.WARNING
+        assert "cannot be judged" in finding.text
