@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +79,7 @@ class Call:
     def __init__(self, config: Path | None, as_json: bool) -> None:
         self._config = config
         self._as_json = as_json
+        self._store: Store | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -96,10 +96,12 @@ class Call:
         return Output(self._as_json)
 
     def store(self, *, create: bool = False) -> Store:
-        """Open the database.
+        """Return the database, which the first call opens.
 
         Raises CommandRefused if there is no database file and `create` is False.
         """
+        if self._store is not None:
+            return self._store
         directory = self.settings.state_directory
         # Opening would create the file, owned by whoever runs this command.
         if not create and not self.has_database():
@@ -110,7 +112,8 @@ class Call:
             )
         from fedimg.store.store import Store
 
-        return Store(directory, self.settings.database)
+        self._store = Store(directory, self.settings.database)
+        return self._store
 
     def has_database(self) -> bool:
         """Return whether there is a database file, or the database is a PostgreSQL."""
@@ -120,6 +123,8 @@ class Call:
 
 def _print_version(requested: bool) -> None:
     if requested:
+        from importlib.metadata import version
+
         typer.echo(f"fedimg {version('fedimg')}")
         raise typer.Exit
 

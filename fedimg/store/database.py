@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from fedimg.process import permissions
 from fedimg.store import read_only_file, schema, tables
@@ -97,7 +97,12 @@ class Database:
 
     def insert(self, table: sa.Table) -> Any:
         """Return an INSERT that takes an ON CONFLICT clause, in the database's own dialect."""
-        return (postgresql if self.shared else sqlite).insert(table)
+        if not self.shared:
+            return sqlite.insert(table)
+        # Imported here, as a look at a file does without it, and it loads asyncio.
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     def write(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
         """Run a statement as a transaction of its own; one commit may hold several threads'."""

@@ -21,6 +21,13 @@ from sqlalchemy.sql.compiler import DDLCompiler
 from fedimg.store.tables import metadata
 
 
+_SQLITE_COLUMNS = (
+    "SELECT found.name, its.name FROM sqlite_schema AS found "
+    "JOIN pragma_table_info(found.name) AS its WHERE found.type = 'table'"
+)
+_SQLITE_INDEXES = "SELECT name FROM sqlite_schema WHERE type = 'index'"
+
+
 class CannotGrow(Exception):
     """A column, named by the text, cannot be added: existing rows would have no value for it."""
 
@@ -61,12 +68,7 @@ def grow(
 
 
 def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
-    inspector = sa.inspect(connection)
-    columns = {
-        table: {column["name"] for column in infos}
-        for (_, table), infos in inspector.get_multi_columns().items()
-    }
-    indexes = {index["name"] for infos in inspector.get_multi_indexes().values() for index in infos}
+    columns, indexes = _found(connection)
     for table in tables.sorted_tables:
         if table.name not in columns:
             yield Lack(table.name, table.name, sa.schema.CreateTable(table))
@@ -76,7 +78,28 @@ def _lacks(connection: sa.Connection, tables: sa.MetaData) -> Iterator[Lack]:
                     yield Lack(f"{table.name}.{column.name}", table.name, _AddColumn(column))
         for index in sorted(table.indexes, key=lambda each: str(each.name)):
             if index.name not in indexes:
+                where = index.dialect_options["sqlite"]["where"]
+                if where is not None:
+                    # Said here, as to say it in fedimg.store.tables loads PostgreSQL's dialect.
+                    index.dialect_kwargs[f"{connection.dialect.name}_where"] = where
                 yield Lack(str(index.name), table.name, sa.schema.CreateIndex(index))
+
+
+def _found(connection: sa.Connection) -> tuple[dict[str, set[str]], set[str | None]]:
+    """Return the names of each table's columns, and those of all indexes."""
+    if connection.dialect.name == "sqlite":
+        # By the inspector this takes a query for each table, each time that a command looks.
+        columns: dict[str, set[str]] = {}
+        for table, column in connection.exec_driver_sql(_SQLITE_COLUMNS):
+            columns.setdefault(table, set()).add(column)
+        return columns, set(connection.exec_driver_sql(_SQLITE_INDEXES).scalars())
+    inspector = sa.inspect(connection)
+    columns = {
+        table: {column["name"] for column in infos}
+        for (_, table), infos in inspector.get_multi_columns().items()
+    }
+    indexes = inspector.get_multi_indexes().values()
+    return columns, {index["name"] for infos in indexes for index in infos}
 
 
 class _AddColumn(sa.schema.ExecutableDDLElement):

@@ -325,8 +325,8 @@ retries = sa.Table(
 sa.Index(
     "fedimg_outbox_waiting",
     outbox.c.id,
+    # In a PostgreSQL as well (fedimg.store.schema).
     sqlite_where=outbox.c.announced.is_(None),
-    postgresql_where=outbox.c.announced.is_(None),
 )
 
 #: The tables of fedimg.intake.watermarks.

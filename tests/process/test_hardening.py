@@ -52,8 +52,8 @@ def test_commands_hide_their_memory_first() -> None:
     script = (
         "import ctypes, sys; from fedimg.cli.commands import main\n"
         "sys.argv = ['fedimg', '--version']\n"
-        "try: main()\n"
-        "finally: print(ctypes.CDLL(None).prctl(3))\n"
+        "import atexit; atexit.register(lambda: print(ctypes.CDLL(None).prctl(3), flush=True))\n"
+        "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0"
