@@ -15,6 +15,7 @@ BENCHMARKS = {
     "publish": "publish",
     "critical-path": "critical_path",
     "write": "write",
+    "looks": "looks",
     "queue": "waiting_jobs",
     "intake": "intake",
     "regions": "regions",

@@ -20,15 +20,23 @@ class Cost:
     answer: Any
 
 
-def measured(arguments: list[str], environment: dict[str, str]) -> Cost:
-    """Run a command of fedimg's; its own processor time is what the kernel counted of it."""
-    program = str(Path(sys.executable).parent / "fedimg")
+def measured(
+    arguments: list[str], environment: dict[str, str], programs: Path = Path(sys.executable).parent
+) -> Cost:
+    """Run a command of fedimg's; its own processor time is what the kernel counted of it.
+
+    `programs` is the folder of the fedimg that is measured. The answer is text without --json.
+    """
+    program = str(programs / "fedimg")
     began = time.monotonic()
     with subprocess.Popen([program, *arguments], env=environment, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         printed = run.stdout.read()
-        _, _, used = os.wait4(run.pid, 0)
-        run.returncode = 0
+        _, status, used = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+    if run.returncode:
+        raise RuntimeError(f"{program} {' '.join(arguments)} exits with {run.returncode}")
     wall = time.monotonic() - began
     cpu = used.ru_utime + used.ru_stime
-    return Cost(wall, cpu, used.ru_maxrss / 1024, json.loads(printed))
+    answer = json.loads(printed) if "--json" in arguments else printed.decode()
+    return Cost(wall, cpu, used.ru_maxrss / 1024, answer)

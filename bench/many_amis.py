@@ -21,7 +21,7 @@ from fedimg.aws import tags
 from fedimg.images import Architecture, Attributes, Disk, RawImage
 from fedimg.records import as_record
 from fedimg.store import tables
-from fedimg.store.rows import AMIRow
+from fedimg.store.rows import AMIRow, image_columns
 from fedimg.store.store import Store
 from lab.ec2 import query
 from lab.ec2.server import EC2, Settings
@@ -79,19 +79,18 @@ def rows(number: int, names: list[str]) -> Iterator[AMIRow]:
             )
 
 
-def record(store: Store, images: int, names: list[str]) -> None:
-    """Record the jobs and AMIs, as their jobs have."""
+def record(store: Store, images: int, names: list[str], first: int = 0) -> None:
+    """Record the jobs and AMIs, as their jobs have, of images with the numbers from `first` on."""
     now = time.time()
     amis: list[dict[str, Any]] = []
     jobs, checks = [], []
-    for number in range(images):
+    for number in range(first, first + images):
         raw = image(number)
         jobs.append(
             {
                 "job": raw.job,
                 "image": raw.name,
-                "raw_image": as_record(raw),
-                "checksum": raw.checksum,
+                **image_columns(raw),
                 "run": 1,
                 "tries": 1,
                 "state": "complete",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from fedimg.cli.app import CommandRefused, ExitCode
@@ -12,7 +12,7 @@ from fedimg.store.rows import ENDED, LIVE
 from fedimg.untrusted.times import parse_time
 
 if TYPE_CHECKING:
-    from fedimg.store.rows import JobRow
+    pass
 
 #: How many ended jobs a list for people has at most.
 SHOWN_JOBS = 50
@@ -37,13 +37,6 @@ def beginning(since: str | None) -> float:
         return parse_time(since, time.time())
     except ValueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, f"--since: {error}") from error
-
-
-def newest(rows: Sequence[JobRow], limit: int) -> tuple[list[JobRow], int]:
-    """Return the active jobs and the last `limit` ended ones, and how many others there are."""
-    ended = [row for row in rows if row.state in ENDED]
-    dropped = {row.job for row in ended[: max(0, len(ended) - limit)]}
-    return [row for row in rows if row.job not in dropped], len(dropped)
 
 
 def refuse_unknown_region(region: str, known: Collection[str]) -> None:

@@ -23,21 +23,20 @@ def find(store: Store, text: str) -> JobRow:
     """
     if row := store.job(text):
         return row
-    rows = store.jobs()
-    matches = [row for row in rows if row.job.startswith(text)] or [
-        row for row in rows if text in row.job
-    ]
-    if not matches:
+    found = store.job_names(text)
+    matches = [name for name in found if name.startswith(text)] or found
+    row = store.job(matches[0]) if matches else None
+    if row is None:
         raise CommandRefused(
             ExitCode.UNKNOWN, f"there is no job \"{text}\"; 'fedimg status' lists the jobs"
         )
     if len(matches) > 1:
-        names = ", ".join(row.job for row in matches)
+        names = ", ".join(matches)
         raise CommandRefused(
             ExitCode.UNUSABLE,
             f'"{text}" matches several jobs, give more of the name: {names}',
         )
-    return matches[0]
+    return row
 
 
 def exit_code(row: JobRow) -> ExitCode:

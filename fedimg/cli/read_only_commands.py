@@ -12,7 +12,6 @@ from fedimg.cli.job_filters import (
     SHOWN_JOBS,
     beginning,
     known_states,
-    newest,
     refuse_unknown_ami_state,
     refuse_unknown_region,
     refuse_unknown_type,
@@ -62,12 +61,12 @@ def status(
 
     states, begin = known_states(state or ()), beginning(since)
     store = call.store()
-    rows = [find(store, job)] if job else store.jobs()
-    rows = [row for row in rows if (not states or row.state in states) and row.updated >= begin]
-    if limit is None and not call.output.as_json:
-        rows, left_out = newest(rows, SHOWN_JOBS)
+    if job:
+        rows, left_out = [find(store, job)], 0
+        rows = [row for row in rows if (not states or row.state in states) and row.updated >= begin]
     else:
-        rows, left_out = newest(rows, limit) if limit else (rows, 0)
+        most = SHOWN_JOBS if limit is None and not call.output.as_json else limit
+        rows, left_out = store.recent_jobs(most or None, states=states, since=begin)
     if left_out:
         call.output.note(f"{left_out} older jobs are not listed; --limit 0 lists all")
     active = [row for row in rows if is_active(row)]
@@ -112,8 +111,15 @@ def amis(
     state: Annotated[
         str | None, typer.Option(help="A state of AMIs, such as public, withdrawn or unknown.")
     ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, help="AMIs of at most so many jobs, the newest; 0 for all."),
+    ] = None,
 ) -> ExitCode:
-    """List the AMIs of this site's jobs, by image and region."""
+    """List the AMIs of this site's jobs, by image and region.
+
+    Without a limit, a list for people that at most --region chooses has those of the last 50 jobs.
+    """
     from fedimg.cli import output
 
     architecture = architecture_of(arch) if arch else None
@@ -121,16 +127,20 @@ def amis(
         refuse_unknown_type(ami_type)
     if state is not None:
         refuse_unknown_ami_state(state)
-    all_rows = call.store().amis()
-    if region is not None:
+    store = call.store()
+    if limit is None and not call.output.as_json and not (image or arch or ami_type or state):
+        limit = SHOWN_JOBS
+    all_rows = store.amis(region, newest=limit or 0)
+    if region is not None and not all_rows:
         ec2 = call.settings.ec2
-        known = {ec2.origin, *ec2.regions, *ec2.exclude_regions, *(row.region for row in all_rows)}
+        known = {ec2.origin, *ec2.regions, *ec2.exclude_regions, *store.ami_regions()}
         refuse_unknown_region(region, known)
+    if limit and (left_out := store.count_jobs() - limit) > 0:
+        call.output.note(f"AMIs of {left_out} older jobs are not listed; --limit 0 lists all")
     rows = [
         row
         for row in all_rows
         if (image is None or image in row.image)
-        and region in (None, row.region)
         and architecture in (None, row.architecture)
         and state in (None, row.state)
         and (ami_type is None or ami_type in row.type.names)

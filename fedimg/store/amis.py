@@ -208,12 +208,12 @@ class AMIs(Database):
             connection.execute(sa.delete(amis).where(amis.c.ami == ami, amis.c.region == region))
         self.unmark(region, [ami])
 
-    def amis(self, region: str | None = None) -> list[AMIRow]:
+    def amis(self, region: str | None = None, newest: int = 0) -> list[AMIRow]:
         """Return every recorded AMI that is not deleted, of one region or of all.
 
-        They are ordered by image, region and name.
+        They are ordered by image, region and name. With `newest` only those of as many jobs.
         """
-        return [row for row in self.all_amis(region) if row.state != DELETED]
+        return [row for row in self.all_amis(region, newest) if row.state != DELETED]
 
     def amis_of(self, job: str) -> list[AMIRow]:
         """Return the recorded AMIs of a job, also the deleted ones, ordered by region and name."""
@@ -221,14 +221,17 @@ class AMIs(Database):
             sa.select(amis).where(amis.c.job == job).order_by(amis.c.region, amis.c.name)
         )
 
-    def all_amis(self, region: str | None = None) -> list[AMIRow]:
+    def all_amis(self, region: str | None = None, newest: int = 0) -> list[AMIRow]:
         """Return every recorded AMI of one region or of all, also the deleted ones.
 
-        They are ordered by image, region and name.
+        They are ordered by image, region and name. With `newest` only those of as many jobs.
         """
         query = sa.select(amis).order_by(amis.c.image, amis.c.region, amis.c.name)
         if region is not None:
             query = query.where(amis.c.region == region)
+        if newest:
+            last = sa.select(jobs.c.job).order_by(jobs.c.created.desc(), jobs.c.job.desc())
+            query = query.where(amis.c.job.in_(last.limit(newest)))
         return self._read_amis(query)
 
     def _read_amis(self, query: sa.Select[Any]) -> list[AMIRow]:

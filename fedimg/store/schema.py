@@ -20,7 +20,6 @@ from sqlalchemy.sql.compiler import DDLCompiler
 
 from fedimg.store.tables import metadata
 
-
 _SQLITE_COLUMNS = (
     "SELECT found.name, its.name FROM sqlite_schema AS found "
     "JOIN pragma_table_info(found.name) AS its WHERE found.type = 'table'"

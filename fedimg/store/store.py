@@ -19,20 +19,17 @@ from fedimg.progress import (
     OVER_QUOTA,
     CheckResult,
 )
-from fedimg.records import as_record, from_record
+from fedimg.records import as_record
 from fedimg.store.amis import AMIs
 from fedimg.store.database import StoreError
 from fedimg.store.heartbeats import Heartbeats
+from fedimg.store.job_lists import JobLists
 from fedimg.store.outbox import Outbox
 from fedimg.store.rejections import REJECTIONS_KEPT_SECONDS, Rejections
 from fedimg.store.rows import (
     CLEANING,
     ENDED,
     LIVE,
-    BootTestRow,
-    JobRow,
-    RegionRow,
-    image_of,
 )
 from fedimg.store.tables import added, creation, jobs, of_run, regions, retries, tests
 from fedimg.store.twins import Queue, Twins
@@ -45,7 +42,7 @@ __all__ = ["REJECTIONS_KEPT_SECONDS", "Queue", "Store", "StoreError"]
 _LAST_STEPS = (*DONE, FAILED, FAILED_FOR_GOOD, LEFT_OUT, *CONTINUED)
 
 
-class Store(Twins, Outbox, AMIs, Rejections, Heartbeats, UtilityTools):
+class Store(JobLists, Twins, Outbox, AMIs, Rejections, Heartbeats, UtilityTools):
     """All of fedimg's records, in one database (fedimg.store.database)."""
 
     def begin(self, job: str, run: int) -> int | None:
@@ -267,78 +264,3 @@ class Store(Twins, Outbox, AMIs, Rejections, Heartbeats, UtilityTools):
             first_job = connection.execute(sa.select(sa.func.min(jobs.c.created))).scalar()
         times = [float(each) for each in (created, first_job) if each is not None]
         return min(times) if times else None
-
-    def job(self, job: str) -> JobRow | None:
-        """Return one job with its regions and boot checks, or None."""
-        return next(iter(self._read_jobs(jobs.c.job == job)), None)
-
-    def jobs(self, states: Iterable[str] | None = None) -> list[JobRow]:
-        """Return all jobs, or those in some states, with regions and boot checks; oldest first."""
-        return self._read_jobs(sa.true() if states is None else jobs.c.state.in_(tuple(states)))
-
-    def newest_jobs(
-        self, limit: int, *, states: Iterable[str] = (), since: float = 0.0
-    ) -> tuple[list[JobRow], int]:
-        """Return the live jobs and then the others, the newest first, at most `limit` in all.
-
-        Only jobs in one of `states`, if there are any, and that changed after `since`, in seconds
-        since the epoch. Return also how many such jobs there are.
-        """
-        wanted = jobs.c.updated >= since
-        if states := tuple(states):
-            wanted &= jobs.c.state.in_(states)
-        order = (jobs.c.state.in_(LIVE).desc(), jobs.c.created.desc(), jobs.c.job)
-        query = sa.select(jobs.c.job).where(wanted).order_by(*order).limit(limit)
-        with self.engine.connect() as connection:
-            names = list(connection.execute(query).scalars())
-            count = connection.execute(sa.select(sa.func.count()).where(wanted)).scalar_one()
-        rows = {row.job: row for row in self._read_jobs(jobs.c.job.in_(names))}
-        # A job that was deleted in between, as by a recovery, has no row.
-        return [rows[name] for name in names if name in rows], int(count)
-
-    def _read_jobs(self, condition: sa.ColumnElement[bool]) -> list[JobRow]:
-        chosen = sa.select(jobs.c.job).where(condition)
-        with self.engine.connect() as connection:
-            job_rows = connection.execute(
-                sa.select(jobs).where(condition).order_by(jobs.c.created, jobs.c.job)
-            ).all()
-            retry_rows = connection.execute(
-                sa.select(retries.c.job, retries.c.due).where(
-                    retries.c.job.in_(chosen),
-                    retries.c.what == "run",
-                    ~retries.c.begun,
-                )
-            ).all()
-            region_rows = connection.execute(
-                sa.select(regions).where(regions.c.job.in_(chosen)).order_by(regions.c.region)
-            ).all()
-            test_rows = connection.execute(
-                sa.select(tests).where(tests.c.job.in_(chosen)).order_by(*tests.primary_key)
-            ).mappings()
-            checked = [dict(row) for row in test_rows]
-        due = {row.job: float(row.due) for row in retry_rows}
-        rows = {
-            row.job: JobRow(
-                job=row.job,
-                image=image_of(row),
-                run=row.run,
-                state=row.state,
-                step=row.step,
-                error=row.error,
-                created=row.created,
-                updated=row.updated,
-                next=due.get(row.job) if row.state in ENDED else None,
-            )
-            for row in job_rows
-        }
-        for row in region_rows:
-            # A job that was added between the two queries has no row here.
-            if row.job in rows:
-                rows[row.job].regions.append(
-                    RegionRow(row.region, row.step, row.detail, row.error, row.updated)
-                )
-        for test in checked:
-            if tested := rows.get(test.pop("job")):
-                results = [from_record(CheckResult, check) for check in test.pop("checks")]
-                tested.tests.append(BootTestRow(checks=results, **test))
-        return list(rows.values())

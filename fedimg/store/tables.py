@@ -69,6 +69,8 @@ jobs = sa.Table(
     sa.Column("release", sa.Integer),
     sa.Column("subvariant", sa.String),
 )
+# Lists of jobs are of the active and the newest ones, and jobs are never deleted.
+sa.Index("fedimg_jobs_newest", jobs.c.state, jobs.c.created, jobs.c.job)
 regions = sa.Table(
     "fedimg_regions",
     metadata,
@@ -154,6 +156,8 @@ amis = sa.Table(
 )
 # The metrics ask for the last publication of each job, and a job may have hundreds of AMIs.
 sa.Index("fedimg_amis_published", amis.c.job, amis.c.published_at)
+# Status counts the few AMIs that are unknown, or whose change is not finished.
+sa.Index("fedimg_amis_state", amis.c.state)
 #: AMIs and snapshots that are public, may be public, or once were.
 offered = sa.Table(
     "fedimg_offered",

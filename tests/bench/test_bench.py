@@ -17,6 +17,7 @@ KEYS = {
     "publish": {"calls_per_ami", "wall_over_replay", "wall_seconds", "cpu_seconds", "ec2_calls"},
     "critical-path": {"wall_over_critical_path"},
     "write": {"utility_over_limit", "direct_over_limit", "direct_peak_mib"},
+    "looks": {"status_seconds_40", "status_most_over_1000", "amis_most_over_1000"},
     "queue": {
         "submitted_a_second_20",
         "postgresql_submitted_a_second_20",

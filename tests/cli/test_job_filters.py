@@ -5,15 +5,8 @@ import time
 import pytest
 
 from fedimg.cli.app import CommandRefused
-from fedimg.cli.job_filters import beginning, known_states, newest, refuse_unknown_type
-from fedimg.images import Architecture, RawImage
-from fedimg.store.rows import JobRow
+from fedimg.cli.job_filters import beginning, known_states, refuse_unknown_type
 from tests.cli.conftest import Run
-
-
-def row(number: int, state: str) -> JobRow:
-    image = RawImage.at(f"https://koji.example/{number}.x86_64.raw.xz", Architecture.X86_64, None)
-    return JobRow(f"job-{number}", image, 1, state, "", None, number, number)
 
 
 @pytest.mark.parametrize(
@@ -31,15 +24,6 @@ def test_filter_that_nothing_can_match_is_refused(
 ) -> None:
     refused = run(*arguments)
     assert (refused.exit_code, said in refused.stderr) == (2, True), refused.stderr
-
-
-def test_active_jobs_and_the_newest_ended_ones_are_shown() -> None:
-    states = ["complete", "running", "failed", "queued", "cancelled", "incomplete"]
-    rows = [row(number, state) for number, state in enumerate(states)]
-    shown, dropped = newest(rows, 2)
-    assert ([each.job for each in shown], dropped) == (["job-1", "job-3", "job-4", "job-5"], 2)
-    assert newest(rows, 4) == (rows, 0)
-    assert newest([], 50) == ([], 0)
 
 
 def test_beginning_is_a_time_or_an_age() -> None:

@@ -18,6 +18,7 @@ from fedimg.intake.deferred import DeferReason, DeferredEntries
 from fedimg.intake.watermarks import Watermarks
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
+from fedimg.store.tables import amis as amis_table
 from fedimg.store.tables import jobs as jobs_table
 from tests.cli.conftest import X86, X86_URL, Run, client, finish
 
@@ -149,3 +150,19 @@ def test_status_tells_what_a_running_job_waits_for(run: Run, store: Store, x86_j
     store.set_region(x86_job, "eu-west-1", step="write")
     (row,) = json.loads(run("status", "--json").stdout)
     assert "waits" not in row
+
+
+def test_amis_for_people_are_those_of_the_newest_jobs(run: Run, store: Store) -> None:
+    old, *_, new = names = submit(store, 51)
+    with store.engine.begin() as connection:
+        for number, job in enumerate(names):
+            row = {"job": job, "image": "b", "region": "us-east-1", "public": True, "name": "n"}
+            row |= {"ami": f"ami-{number}", "architecture": "x86_64", "virt_type": "hvm"}
+            row |= {"volume_type": "gp2", "snapshot": "snap-1", "state": "public"}
+            connection.execute(sa.insert(amis_table).values(row))
+    told = run("amis", "--region", "us-east-1")
+    assert "AMIs of 1 older jobs are not listed; --limit 0 lists all" in told.stderr
+    assert (new in told.stdout, old in told.stdout) == (True, False)
+    for chosen in (["--limit", "0"], ["--arch", "x86_64"], ["--json"], ["--state", "public"]):
+        assert old in run("amis", *chosen).stdout
+    assert len(json.loads(run("amis", "--json", "--limit", "2").stdout)) == 2
