@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedimg.aws import key_policy
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import FAILURES, code
 from fedimg.config import Encryption
 from fedimg.diagnostics import Finding, Status
 from fedimg.untrusted.failures import of_endpoint
+from fedimg.values.audience import Audience
 
-KEY = "KMS key"
+KEY, POLICY = "KMS key", "KMS key policy"
 #: KMS's word for a dry run that would have succeeded.
 _WOULD_SUCCEED = "DryRunOperationException"
 _DENIED = "AccessDeniedException"
@@ -27,8 +29,10 @@ _REMEDIES = {
 }
 
 
-def check_key(clients: Clients, settings: Encryption, region: str) -> list[Finding]:
-    """Check that a region's key exists, can be used, and may be shared."""
+def check_key(
+    clients: Clients, settings: Encryption, region: str, audience: Audience
+) -> list[Finding]:
+    """Check that a region's key exists, that fedimg can use it, and that the audience can."""
     key = settings.key_in(region)
     if not key:
         return [Finding(KEY, Status.OK, "none named, so no encrypted AMIs are made")]
@@ -47,7 +51,8 @@ def check_key(clients: Clients, settings: Encryption, region: str) -> list[Findi
         return [Finding(KEY, Status.PROBLEM, text, hint)]
     if problem := _problem(key, shown):
         return [problem]
-    return [_permission(kms, key)]
+    findings = [_permission(kms, key)]
+    return [*findings, *(_of_audience(kms, key, str(shown["Arn"]), audience) if audience else ())]
 
 
 def _problem(key: str, shown: Mapping[str, Any]) -> Finding | None:
@@ -66,6 +71,34 @@ def _problem(key: str, shown: Mapping[str, Any]) -> Finding | None:
         text = f"{key} is for {shown['KeyUsage']} ({shown.get('KeySpec')})"
         return Finding(KEY, Status.PROBLEM, text, "make a symmetric key for encryption")
     return None
+
+
+def _of_audience(kms: Any, key: str, arn: str, audience: Audience) -> list[Finding]:
+    """Check that a key's policy lets the audience use it, as far as that can be told."""
+    hint = (
+        f"the key's policy has to allow {', '.join(key_policy.TO_USE)} to each account that "
+        "launches the AMIs (docs/ami-types.md)"
+    )
+
+    def unclear(why: str) -> list[Finding]:
+        text = f"{key}: whether its policy lets the audience use it cannot be judged: {why}"
+        return [Finding(POLICY, Status.WARNING, text, hint)]
+
+    try:
+        policy = str(kms.get_key_policy(KeyId=arn, PolicyName="default")["Policy"])
+        lacking = [key_policy.lacking(policy, account) for account in audience.accounts]
+    except FAILURES as error:
+        denied = "fedimg may not read it (kms:GetKeyPolicy)"
+        return unclear(denied if code(error) == _DENIED else code(error) or of_endpoint(error))
+    # Messages have numbers, since the ids of accounts are nobody else's business.
+    if without := sum(bool(each) for each in lacking):
+        text = f"{key}: its policy lets {without} of {len(lacking)} accounts not use it"
+        return [Finding(POLICY, Status.WARNING, text, hint)]
+    if None in lacking:
+        return unclear("it has conditions or denials")
+    if len(audience) > len(lacking):
+        return unclear("who is in an organization is not known")
+    return [Finding(POLICY, Status.OK, "lets the accounts of the audience use it")]
 
 
 def _permission(kms: Any, key: str) -> Finding:

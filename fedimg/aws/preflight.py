@@ -339,7 +339,10 @@ class Preflight:
     def _key(self, region: str) -> list[Finding]:
         if not self._encrypted:
             return []
-        return encryption_keys.check_key(self._clients, self._settings.encryption, region)
+        settings = self._settings
+        return encryption_keys.check_key(
+            self._clients, settings.encryption, region, settings.share.audience
+        )
 
     def _bucket(self, region: str) -> list[Finding]:
         """Check the bucket of a region for which instance-store AMIs are made."""

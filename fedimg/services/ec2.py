@@ -265,9 +265,10 @@ class Upload:
 
         return _Branch(f"boot-check:{ami_type}", Branch(check.names, body))
 
-    def tested_before(self) -> None:
-        """Take the image as tested: an earlier run of the job published it."""
+    def tested_before(self, encrypted: Sequence[AMI] = ()) -> None:
+        """Take the image, and its encrypted AMIs, as tested: an earlier run published it."""
         self._boot_checks.tested_before()
+        self._encrypted.tested_before(encrypted)
 
     def publish_originals(
         self, originals: Sequence[AMI], snapshot: str, network: JobNetwork

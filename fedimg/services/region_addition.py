@@ -21,10 +21,22 @@ from fedimg.values.audience import Audience
 
 @dataclass(frozen=True)
 class Addition:
-    """The plan of an addition, and the origin's AMIs, from whose snapshot the copies are made."""
+    """The plan of an addition, and the origin's AMIs, from whose snapshot the copies are made.
+
+    `encrypted` are its encrypted AMIs, which are made anew of each region's copy.
+    """
 
     plan: Plan
     originals: Sequence[AMI]
+    encrypted: Sequence[AMI] = ()
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    """The origin's encrypted AMIs of an image, and with whom they are shared."""
+
+    amis: Sequence[AMI]
+    audience: Audience
 
 
 class RegionAddition(EC2Service):
@@ -38,22 +50,24 @@ class RegionAddition(EC2Service):
         observer: Observer,
         steps: Steps,
         audience: Audience | None = None,
+        encrypted: Encrypted | None = None,
     ) -> Result:
         """Make an image public in some regions; return where that succeeded.
 
         `originals` are its AMIs in the origin, which have to be public: nothing is public that was
         not tested. With an `audience` they are private and shared with it, by the record, and so
-        are the new ones, whatever the settings say by now. Raises EC2ServiceException when nothing
-        can be made, or in all regions failed.
+        are the new ones, whatever the settings say by now. The `encrypted` ones of the origin are
+        made there, too, where the settings have a key. Raises EC2ServiceException when nothing can
+        be made, or in all regions failed.
         """
         planned = RecordedSteps(steps).run(
-            "plan", self._plan_addition, image, regions, originals, audience
+            "plan", self._plan_addition, image, regions, originals, audience, encrypted
         )
         job = JobContext(
             self.site, self.shared, image, observer, self._watch, self.stop, rerun=True
         )
         upload = Upload(job, planned.plan, steps, (), self.doubted)
-        upload.tested_before()
+        upload.tested_before(planned.encrypted)
         snapshot = next(ami.snapshot for ami in planned.originals if not ami.type.instance_store)
         return upload.in_parallel(
             boot_checks=[],
@@ -69,12 +83,15 @@ class RegionAddition(EC2Service):
         regions: Sequence[str],
         originals: Sequence[AMI],
         audience: Audience | None,
+        encrypted: Encrypted | None,
     ) -> Addition:
         settings, origin = self.site.settings, self.site.settings.origin
+        secret = list(encrypted.amis) if encrypted else []
+        types = [ami.type for ami in (*originals, *secret)]
         chosen = settings.model_copy(
             update={
                 "regions": [origin, *regions],
-                "amis": settings.amis.model_copy(update={"types": [ami.type for ami in originals]}),
+                "amis": settings.amis.model_copy(update={"types": types}),
                 # The copies are of bytes that were tested.
                 "test": settings.test.model_copy(update={"regions": []}),
             }
@@ -93,8 +110,9 @@ class RegionAddition(EC2Service):
                 raise EC2ServiceException(
                     f"none of the image's AMI types can be registered in {', '.join(missing)}"
                 )
-            planned = replace(planned, public=audience is None, audience=audience or Audience())
-            return Addition(planned, originals)
+            private = audience or (encrypted.audience if encrypted else Audience())
+            planned = replace(planned, public=audience is None, audience=private)
+            return Addition(planned, originals, secret)
 
     def _refuse_deselected(self, regions: Sequence[str]) -> None:
         """Raise EC2ServiceException for a region that was excluded or disabled after the command.

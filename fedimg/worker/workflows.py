@@ -40,7 +40,7 @@ from fedimg.progress import (
 )
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.recorded import RecordedSteps
-from fedimg.services.region_addition import RegionAddition
+from fedimg.services.region_addition import Encrypted, RegionAddition
 from fedimg.services.site import Coordination, Site
 from fedimg.store.added_regions import AddedRegions
 from fedimg.store.rows import PUBLIC as PUBLIC_AMI
@@ -212,7 +212,13 @@ class Workflows:
                     addition = RegionAddition(self._site, self._shared, stop=stop, doubted=doubted)
                     originals, audience = self._originals(job)
                     result = addition.add(
-                        row.image, added, originals, record, self._steps, audience
+                        row.image,
+                        added,
+                        originals,
+                        record,
+                        self._steps,
+                        audience,
+                        self._encrypted(job),
                     )
                 else:
                     service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
@@ -263,6 +269,18 @@ class Workflows:
         audience = rows[0].shared_with if rows else None
         originals = [AMI(row.ami, row.name, row.region, row.type, row.snapshot) for row in rows]
         return originals, audience
+
+    def _encrypted(self, job: str) -> Encrypted | None:
+        """Return the job's encrypted AMIs in the origin that were shared, by the record."""
+        rows = [
+            row
+            for row in self._store.amis(self._settings.ec2.origin)
+            if row.job == job and row.state == SHARED_AMI and row.encrypted
+        ]
+        if not rows:
+            return None
+        its = [AMI(row.ami, row.name, row.region, row.type, row.snapshot) for row in rows]
+        return Encrypted(its, rows[0].shared_with or Audience())
 
     def _wait_while_held(self, stop: threading.Event) -> None:
         """Wait until the site is not held or the run is cancelled; never return while stopping."""

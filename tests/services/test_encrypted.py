@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
@@ -19,6 +20,10 @@ from fedimg.config import Check
 from fedimg.diagnostics import Finding, Status
 from fedimg.exceptions import EC2TestException
 from fedimg.images import AMI, RawImage
+from fedimg.services.region_addition import Encrypted, RegionAddition
+from fedimg.services.site import Coordination, Site
+from fedimg.steps import Branch, Effect, PlainSteps
+from fedimg.values.audience import Audience
 from tests import plans
 from tests.services.conftest import ORIGIN, PATIENCE, REGIONS, SITE, Lab, Recorder, until
 from tests.services.policies import FILE, policy, user
@@ -322,16 +327,9 @@ def launched(ami: AMI, account: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv("MOTO_ACCOUNT_ID")
 
 
-def test_audience_launches_what_the_keys_policy_lets_it_and_nobody_else_does(
-    lab: Lab, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = lab.image()
-    share = {"accounts": [STRANGER]}
-    result = lab.upload(image, share=share, **settings(keys, ORIGIN))
-    (ami,) = result.encrypted[ORIGIN]
-    refused = launched(ami, STRANGER, lab, monkeypatch)
-    assert refused["StateReason"]["Code"] == "Client.InternalError"
-    name = keys[ORIGIN].rpartition("/")[2]
+def let_use(lab: Lab, key: str) -> None:
+    """Have a key's policy let the other account use it."""
+    name = key.rpartition("/")[2]
     document = json.loads(kms(lab).get_key_policy(KeyId=name)["Policy"])
     document["Statement"].append(
         {
@@ -342,6 +340,18 @@ def test_audience_launches_what_the_keys_policy_lets_it_and_nobody_else_does(
         }
     )
     kms(lab).put_key_policy(KeyId=name, PolicyName="default", Policy=json.dumps(document))
+
+
+def test_audience_launches_what_the_keys_policy_lets_it_and_nobody_else_does(
+    lab: Lab, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = lab.image()
+    share = {"accounts": [STRANGER]}
+    result = lab.upload(image, share=share, **settings(keys, ORIGIN))
+    (ami,) = result.encrypted[ORIGIN]
+    refused = launched(ami, STRANGER, lab, monkeypatch)
+    assert refused["StateReason"]["Code"] == "Client.InternalError"
+    let_use(lab, keys[ORIGIN])
     instance = launched(ami, STRANGER, lab, monkeypatch)
     assert (instance["State"]["Name"], instance["grants"]) == ("running", 1)
     # With nobody else the AMI is shared.
@@ -359,6 +369,60 @@ def test_private_site_shares_plain_and_encrypted_amis(lab: Lab, keys: dict[str, 
     assert {len(amis) for amis in result.encrypted.values()} == {1}
     assert len(observer.amis("shared")) == 4
     assert lab.public() == []
+    clean(lab, image)
+
+
+def test_image_is_added_to_a_region_with_its_encrypted_amis(lab: Lab, keys: dict[str, str]) -> None:
+    image, observer = lab.image(), Recorder()
+    first = lab.upload(image, **settings(keys, ORIGIN))
+    site = Site(lab.settings(**settings(keys, ORIGIN, FURTHER)), SITE, (), lab.clients)
+    addition = RegionAddition(site, Coordination())
+    before = Encrypted(first.encrypted[ORIGIN], Audience((STRANGER,)))
+    result = addition.add(
+        image, [FURTHER], first.published[ORIGIN], observer, PlainSteps(), encrypted=before
+    )
+    assert result.failed == {}
+    (public,), (secret,) = result.published[FURTHER], result.encrypted[FURTHER]
+    assert (lab.described(public)["Public"], lab.described(secret)["Public"]) == (True, False)
+    assert [(told.ami, told.detail) for told in observer.of("shared")] == [(secret, "1 account")]
+    assert len(snapshots(lab, image, FURTHER)) == 2
+    clean(lab, image)
+
+
+class Noted(PlainSteps):
+    """Steps that remember which of them may be taken."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def run(self, name: str, effect: Effect[Any]) -> Any:
+        self.names.append(name)
+        return effect()
+
+    def fan_out(self, branches: Mapping[str, Branch[Any]], at_once: int) -> dict[str, Any]:
+        self.names += [step for branch in branches.values() for step in branch.names]
+        return PlainSteps().fan_out(branches, at_once)
+
+
+def test_job_without_encrypted_types_has_the_steps_that_it_had_before(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, steps = lab.image(), Noted()
+    chosen = settings(keys, ORIGIN, FURTHER, types=["hvm-gp3"])
+    lab.service(**chosen).upload(image, Recorder(), steps)
+    assert steps.names == [
+        "plan",
+        "security-group",
+        "write",
+        "snapshot",
+        "release",
+        "register",
+        "boot-check:hvm",
+        f"publish:{ORIGIN}",
+        f"copy:{FURTHER}",
+        f"register:{FURTHER}",
+        f"publish:{FURTHER}",
+    ]
     clean(lab, image)
 
 
@@ -409,7 +473,8 @@ def test_policy_allows_what_is_needed_and_no_more(
 
 def look(lab: Lab, chosen: dict[str, Any], region: str = ORIGIN) -> list[Finding]:
     made = lab.settings(**chosen)
-    return encryption_keys.check_key(lab.clients, made.encryption, region)
+    audience = made.share.audience
+    return encryption_keys.check_key(lab.clients, made.encryption, region, audience)
 
 
 @pytest.mark.parametrize(
@@ -455,3 +520,18 @@ def test_check_warns_where_a_policy_cannot_be_judged(lab: Lab, keys: dict[str, s
         (finding,) = look(user(lab, allowed(without)).lab, chosen)
         assert finding.status is Status.WARNING
         assert "cannot be judged" in finding.text
+
+
+def test_check_tells_what_a_keys_policy_does_not_allow_the_audience(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    chosen = {**settings(keys, ORIGIN), "share": {"accounts": [STRANGER]}}
+    _, lacking = look(lab, chosen)
+    assert lacking.status is Status.WARNING
+    assert "1 of 1 accounts" in lacking.text
+    assert STRANGER not in lacking.text
+    let_use(lab, keys[ORIGIN])
+    assert [each.status for each in look(lab, chosen)] == [Status.OK] * 2
+    # The shipped policy does not let fedimg read the key's.
+    _, unread = look(user(lab, allowed()).lab, chosen)
+    assert "cannot be judged: fedimg may not read it" in unread.text

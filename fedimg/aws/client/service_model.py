@@ -69,7 +69,7 @@ OPERATIONS = frozenset(
 PARAMETERS = frozenset({"DeleteParameter", "GetParameters", "PutParameter"})
 
 #: The operations of KMS that fedimg calls.
-KEYS = frozenset({"DescribeKey", "GenerateDataKeyWithoutPlaintext"})
+KEYS = frozenset({"DescribeKey", "GenerateDataKeyWithoutPlaintext", "GetKeyPolicy"})
 
 
 class _FewOperations(Loader):
