@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from fedimg.aws.bundle import keys, place
 from fedimg.aws.bundle.keys import BundleKeys, KeysUnusable
 from fedimg.aws.bundle.objects import BundleStore
 from fedimg.aws.bundle.place import Place, place_of
+from fedimg.aws.write.bundle_pass import BundleRecipe
 from fedimg.aws.write.bundle_writer import BundleWriter
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import AMI
 from fedimg.services.job_context import JobContext
+
+#: For how long S3 and STS are waited for while the image is written, in seconds.
+_BRIEF_SECONDS = 60.0
 
 
 class Bundling:
@@ -28,20 +33,31 @@ class Bundling:
         job, origin = self._job, self._origin
         with job.explained(origin, "bundle", EC2UtilityException, "S3"):
             job.report(origin, "bundle")
-            made_of = job.observer.disk()
-            bucket = job.settings.instance_store.bucket_in(origin)
-            store = self._store(origin, place_of(bucket, job.labels.site, job.image, made_of))
+            recipe = BundleRecipe(self._stores(), self._keys(), self._account())
             writer = BundleWriter(
-                store,
-                self._keys(),
-                self._account(),
-                made_of,
+                recipe,
+                job.observer.disk(),
                 job.waiter(origin),
                 job.settings,
                 partial(job.report, origin, "bundle"),
             )
             writer.write(job.image)
-            return store.place.id
+            return self._place().id
+
+    def recipe_beside_the_write(self) -> BundleRecipe | None:
+        """Return the recipe of the bundle that is made of the bytes that are written, if any is.
+
+        While the image is written, S3 is waited for briefly; what is wrong with the keys is told by
+        the step of the bundle.
+        """
+        try:
+            return BundleRecipe(
+                self._stores(patience=_BRIEF_SECONDS), self._keys(), self._account(_BRIEF_SECONDS)
+            )
+        except EC2ServiceException as error:
+            words = f"the bundle is made later, by a pass of its own: {error.problem}"
+            self._job.report(self._origin, "write", words)
+            return None
 
     def copy(self, region: str, bundle: str) -> str:
         """Copy the origin's bundle into a region's bucket, and return the copy's id."""
@@ -56,6 +72,15 @@ class Bundling:
             )
             return copied.place.id
 
+    def _place(self) -> Place:
+        job = self._job
+        bucket = job.settings.instance_store.bucket_in(self._origin)
+        return place_of(bucket, job.labels.site, job.image)
+
+    def _stores(self, patience: float | None = None) -> Callable[[threading.Event], BundleStore]:
+        where = self._place()
+        return lambda stop: BundleStore(self._job.s3(self._origin, stop, patience=patience), where)
+
     def _store(self, region: str, where: Place) -> BundleStore:
         return BundleStore(self._job.s3(region), where)
 
@@ -68,12 +93,12 @@ class Bundling:
         except KeysUnusable as error:
             raise EC2ServiceException(str(error)) from error
 
-    def _account(self) -> str:
+    def _account(self, patience: float | None = None) -> str:
         """Return the number of the account, which the manifest names as the bundle's owner."""
         sts = self._job.clients.client("sts", self._origin, attempts=1)
         with self._job.explained(self._origin, "bundle", service="STS"):
-            identity = self._job.waiter(self._origin).retried(sts.get_caller_identity)
-            return str(identity["Account"])
+            waiter = self._job.waiter_of("STS", self._origin, patience=patience)
+            return str(waiter.retried(sts.get_caller_identity)["Account"])
 
 
 def bundle_of(originals: Sequence[AMI]) -> str:

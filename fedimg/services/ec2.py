@@ -222,7 +222,10 @@ class Upload:
     @recorded("write")
     def write(self, job_network: JobNetwork) -> str:
         """Write the image's bytes into a snapshot of the origin, and return its id."""
-        return self._writing.write(job_network)
+        origin = self._plan.origin
+        if not self.bundles_in(origin):
+            return self._writing.write(job_network)
+        return self._writing.write(job_network, self._bundling.recipe_beside_the_write)
 
     @recorded("snapshot")
     def wait_until_complete(self, snapshot: str) -> None:

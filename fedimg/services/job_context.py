@@ -101,13 +101,23 @@ class JobContext:
 
         With `patience`, it does so for that many seconds; another `stop` than the job's ends it.
         """
+        waiter = self.waiter_of("S3", region, stop, patience=patience)
+        return retrying.s3(self.clients, region, waiter, self._watch(region))
+
+    def waiter_of(
+        self,
+        service: str,
+        region: str,
+        stop: threading.Event | None = None,
+        *,
+        patience: float | None = None,
+    ) -> Waiter:
+        """Return a waiter for another service than EC2, as `s3` has one."""
         limits, watch = self.settings.limits, self._watch(region)
         if patience is not None:
             limits = limits.model_copy(update={"outage": min(patience, limits.outage)})
         beside = watch.beside() if watch else None
-        told = self._told_of(region)
-        waiter = Waiter(limits, stop or self.stop, told, beside, region, "S3")
-        return retrying.s3(self.clients, region, waiter, watch)
+        return Waiter(limits, stop or self.stop, self._told_of(region), beside, region, service)
 
     def ec2_once(self, region: str) -> Current:
         """Return EC2's client of a region that tries each call once: for calls that make things."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fedimg.aws import snapshots
 from fedimg.aws.instance.attempts import Attempts
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.write import ebs_direct, utility_instance
+from fedimg.aws.write.bundle_pass import BesideTheWrite, BundleRecipe
 from fedimg.aws.write.ebs_direct import DirectWriter
 from fedimg.aws.write.utility_instance import UtilityWriter
 from fedimg.exceptions import EC2UtilityException
@@ -22,8 +25,15 @@ class Writing:
         self._job = job
         self._origin = origin
 
-    def write(self, job_network: JobNetwork) -> str:
-        """Write the image's bytes into a snapshot of the origin, and return its id."""
+    def write(
+        self,
+        job_network: JobNetwork,
+        bundle: Callable[[], BundleRecipe | None] = lambda: None,
+    ) -> str:
+        """Write the image's bytes into a snapshot of the origin, and return its id.
+
+        With the recipe of a `bundle`, that is made of the same bytes, where there is no instance.
+        """
         job, origin = self._job, self._origin
         attempts = job.attempts(origin, utility_instance.ROLE, job_network)
         with job.explained(origin, "write", EC2UtilityException):
@@ -35,7 +45,7 @@ class Writing:
                 # A write that a crash interrupted is abandoned: its keys are gone.
                 attempts.end()
             job.observer.started()
-            return self._writer(attempts).write(job.image)
+            return self._writer(attempts, bundle).write(job.image)
 
     def wait_until_complete(self, snapshot: str) -> None:
         """Wait until the snapshot holds all the bytes."""
@@ -63,7 +73,9 @@ class Writing:
             job.ec2(origin), job.waiter(origin), job.labels
         )
 
-    def _writer(self, attempts: Attempts) -> UtilityWriter | DirectWriter:
+    def _writer(
+        self, attempts: Attempts, bundle: Callable[[], BundleRecipe | None]
+    ) -> UtilityWriter | DirectWriter:
         job, origin = self._job, self._origin
 
         def on_progress(words: str) -> None:
@@ -71,6 +83,7 @@ class Writing:
 
         if job.settings.write_via == "utility":
             return UtilityWriter(attempts, job.ec2_once(origin), on_progress, job.observer)
+        recipe = bundle()
         return DirectWriter(
             job.ec2(origin),
             ebs_direct.client(job.clients, origin, jobs=job.settings.limits.jobs),
@@ -79,4 +92,5 @@ class Writing:
             job.settings,
             on_progress,
             job.observer.written,
+            BesideTheWrite(recipe, on_progress) if recipe else None,
         )

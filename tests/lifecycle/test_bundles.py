@@ -80,7 +80,7 @@ class Bundled:
     def store(self, image: RawImage, region: str) -> str:
         """Store a bundle of RAW; return its id."""
         site = self.site
-        place = place_of(self.settings.bucket_in(region), site.settings.site, image, DISK)
+        place = place_of(self.settings.bucket_in(region), site.settings.site, image)
         key = self.keys.content_key(place.id)
         stream = BundleStream(image.name, len(RAW), key)
         parts = [*stream.add(RAW), *stream.finish()]

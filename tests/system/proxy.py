@@ -56,7 +56,7 @@ class Proxy:
                 self.end_headers()
                 self.wfile.write(answer.content)
 
-            do_GET = do_PUT = do_POST
+            do_GET = do_HEAD = do_PUT = do_POST
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

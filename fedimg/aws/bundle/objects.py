@@ -10,17 +10,22 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fedimg.aws.bundle.place import Place
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
 from fedimg.exceptions import EC2ServiceException
+from fedimg.images import Disk
 from fedimg.parallel import run_parallel
 from fedimg.untrusted.quoting import one_line
 
 #: Lets EC2 read an object, which it asks for.
 _ACL = "aws-exec-read"
+#: A manifest's metadata: the SHA-256 of the disk. A copy has it, too.
+_DISK = "disk-sha256"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _COPIES_AT_ONCE = 8
 _DELETED_AT_ONCE = 1000
 
@@ -49,7 +54,28 @@ class BundleStore:
                 return found
             options["ContinuationToken"] = page["NextContinuationToken"]
 
-    def put(self, key: str, body: bytes, present: Mapping[str, str]) -> None:
+    def made_of(self) -> str | None:
+        """Return the SHA-256 of the disk that the bundle, which has its manifest, was made of.
+
+        That is in hex digits; None where nothing tells.
+        """
+        shown = self._call(
+            partial(self._s3.head_object, Bucket=self.place.bucket, Key=self.place.manifest)
+        )
+        told = shown.get("Metadata", {}).get(_DISK)
+        return str(told) if told else None
+
+    def seal(self, manifest: bytes, disk: Disk) -> None:
+        """Store the manifest of a bundle of these bytes, whose parts are stored."""
+        self.put(self.place.manifest, manifest, {}, {_DISK: disk.sha256})
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        present: Mapping[str, str],
+        metadata: Mapping[str, str] = _NOTHING,
+    ) -> None:
         """Store an object, unless one with the same bytes is among those `present`."""
         digest = hashlib.md5(body, usedforsecurity=False).digest()
         # The ETag of an object that was stored by one call is its MD5, unless a key of KMS
@@ -64,6 +90,7 @@ class BundleStore:
                 Body=body,
                 ACL=_ACL,
                 ContentMD5=base64.b64encode(digest).decode(),
+                Metadata=dict(metadata),
             )
         )
 

@@ -1,7 +1,7 @@
 """Name the bundles of a site: buckets, folders, keys, and ids that stand where snapshots' stand.
 
-A bundle's id is `s3://BUCKET/fedimg/SITE/JOB/BYTES`, its folder's URL. `BYTES` is of the image's
-bytes, so that the bundle of other bytes is another one.
+A bundle's id is `s3://BUCKET/fedimg/SITE/JOB/FILE`, its folder's URL. `FILE` is of the image's
+file, and known before its bytes are.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimg.aws.bundle.manifest import manifest_name, part_name
-from fedimg.images import INSTANCE_STORE, Disk, RawImage
+from fedimg.images import INSTANCE_STORE, RawImage
 
 _SCHEME = "s3://"
 _ROOT = "fedimg"
-_BYTES_LENGTH = 16
+_FILE_LENGTH = 16
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Place:
         return f"{self.folder}/{part_name(self.name, index)}"
 
 
-def place_of(bucket: str, site: str, image: RawImage, disk: Disk | None) -> Place:
-    """Return where the bundle of an image is, whose uncompressed bytes are `disk` if known."""
-    known = disk.sha256 if disk else f"{image.url} {image.size} {image.checksum}"
-    bytes_of = hashlib.sha256(known.encode()).hexdigest()[:_BYTES_LENGTH]
-    return Place(bucket, f"{jobs_folder(site, image.job)}/{bytes_of}", image.name)
+def place_of(bucket: str, site: str, image: RawImage) -> Place:
+    """Return where the bundle of an image is."""
+    known = f"{image.url} {image.size} {image.checksum}"
+    file = hashlib.sha256(known.encode()).hexdigest()[:_FILE_LENGTH]
+    return Place(bucket, f"{jobs_folder(site, image.job)}/{file}", image.name)
 
 
 def at(id: str, name: str) -> Place:

@@ -18,6 +18,7 @@ from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks, count
+from fedimg.aws.write.bundle_pass import BesideTheWrite
 from fedimg.aws.write.disk_hash import DiskHash
 from fedimg.aws.write.download import Download
 from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
@@ -46,7 +47,8 @@ _SHORTEST_TIMEOUT, _LONGEST_TIMEOUT = 10, 4320
 class DirectWriter:
     """Writes one job's image. `ebs_once` is the client that `client` returns.
 
-    `on_progress` is called with progress texts, `on_written` before a snapshot is completed.
+    `on_progress` is called with progress texts, `on_written` before a snapshot is completed. Of the
+    same bytes a bundle is made `beside`, if one is wanted.
     """
 
     ec2: EC2Client
@@ -56,6 +58,7 @@ class DirectWriter:
     settings: EC2
     on_progress: Callable[[str], None]
     on_written: Callable[[Disk], None]
+    beside: BesideTheWrite | None = None
 
     def write(self, image: RawImage) -> str:
         """Write an image into a snapshot; return its id. The snapshot may still be pending.
@@ -120,7 +123,10 @@ class DirectWriter:
         download = Download.of(image, size.compressed_size, self.settings)
         blocks = Blocks(self.ebs_once, snapshot, skip_zeros=self.settings.zero_blocks == "skip")
         with ThreadGroup(self.waiter.stop, limit=limits.write) as threads:
-            disk_hash = DiskHash(threads)
+            beside = self.beside
+            if beside is not None:
+                beside.begin(threads, image, size.uncompressed_size)
+            disk_hash = DiskHash(threads, beside.add) if beside else DiskHash(threads)
             block_waiter = Waiter(limits, threads.over, self.on_progress)
             try:
                 stream(
@@ -132,9 +138,12 @@ class DirectWriter:
                     on_poll=self._report_progress(size, blocks),
                     bounds=Bounds() if len(size.blocks) > 1 else _ONE_SECTION,
                     disk_hash=disk_hash,
+                    on_hashed=beside.finish if beside else lambda: None,
                 )
                 if missing := count(size.uncompressed_size) - blocks.done:
                     raise ImageUnusable(f"decompression: {missing} blocks are missing")
+                if beside is not None:
+                    beside.seal(disk_hash.disk())
                 self.on_written(disk_hash.disk())
                 blocks.complete(self._waiter())
             finally:

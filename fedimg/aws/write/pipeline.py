@@ -48,12 +48,15 @@ def stream(
     on_poll: Callable[[], None],
     bounds: Bounds,
     disk_hash: DiskHash,
+    on_hashed: Callable[[], None] = lambda: None,
 ) -> None:
     """Download an image, and call `put` for each of its blocks, in any order.
 
     `decompress` does the first half; `connections` threads call `put`, and their slow calls release
-    Python's lock. `on_poll` is called several times a second. Returns when all blocks are sent and
-    `disk_hash` has the whole image. Raises what `ThreadGroup.join` raises.
+    Python's lock. `on_poll` is called several times a second, and `on_hashed` once, when
+    `disk_hash` has the whole image. Returns when all blocks are sent, and the group's threads have
+    ended.
+    Raises what `ThreadGroup.join` raises.
     """
     filled: Pipe[tuple[int, bytearray]] = Pipe(threads, _BLOCKS_WAITING)
     reassembly = Reassembly(threads, size.uncompressed_size, connections + _BLOCKS_WAITING)
@@ -71,6 +74,7 @@ def stream(
         threads.start(f"blocks {number}", send)
     decompress(threads, download, size, add, on_poll=on_poll, bounds=bounds, disk_hash=disk_hash)
     filled.close()
+    on_hashed()
     threads.join(on_poll=on_poll)
 
 
