@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm rpm-test clean programs test-programs rpm-programs
+.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm rpm-test systemd-test clean programs test-programs rpm-programs systemd-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -30,6 +30,7 @@ help:
 	@echo 'make dist         the source archive, with wheels for the system Python and this machine'
 	@echo 'make rpm          RPMs of it, which need no network to be built'
 	@echo 'make rpm-test     build, unpack and run them, with packages from PyPI'
+	@echo 'make systemd-test  install, start, kill and hang fedimg under a systemd, in a container; as root'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
 demo: programs $(INSTALLED)
@@ -40,7 +41,7 @@ demo: programs $(INSTALLED)
 AT_ONCE := 3
 
 test: test-programs lint
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm' --durations=30
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd' --durations=30
 
 test-long: test-programs $(INSTALLED)
 	$(RUN) -m pytest -n $(AT_ONCE) -m long --durations=30
@@ -51,10 +52,10 @@ test-quick: lint
 
 # Apart, as counting lines makes every test of Python's own time slower.
 coverage: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm' --cov
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd' --cov
 
 system-test: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm' tests/system
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd' tests/system
 
 vm-test: test-programs $(INSTALLED)
 	$(RUN) -m pytest -m vm
@@ -112,8 +113,15 @@ rpm: rpm-programs dist
 rpm-test: rpm-programs test-programs $(INSTALLED)
 	$(RUN) -m pytest -n 0 -m rpm
 
+# A Debian in systemd-nspawn, made by mmdebstrap and kept in build/systemd; pip asks its index.
+systemd-test: test-programs systemd-programs $(INSTALLED)
+	$(RUN) -m pytest -n 0 -m systemd --durations=20
+
 rpm-programs:
 	@tools/system-packages rpm
+
+systemd-programs:
+	@tools/system-packages systemd
 
 clean:
 	rm -rf build

@@ -19,12 +19,12 @@ from fedora_messaging.message import Message, load_message_classes
 from fedora_messaging.twisted import consumer
 
 from fedimg import config
-from fedimg.bus import amqp_liveness
+from fedimg.bus import amqp_liveness, reactor_watchdog
 from fedimg.bus.amqp_publisher import reconnect_often
 from fedimg.exceptions import exhausted
 from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
-from fedimg.process import logs
+from fedimg.process import logs, systemd
 from fedimg.process.backoff import Backoff
 from fedimg.process.wait_log import WaitLog
 from fedimg.store.heartbeats import CONSUMER
@@ -36,6 +36,10 @@ from fedimg.untrusted.failures import reason
 _BACKOFF = Backoff(0.5, 15.0)
 #: The prefix of Fedora's topics, for a configuration without a `topic_prefix`.
 _FEDORA_PREFIX = re.compile(r"org\.fedoraproject\.(prod|stg|dev)\.")
+
+#: A message in hand for longer, in seconds, has met a database that hangs: SQLite itself gives up
+#: within a minute.
+_HUNG_SECONDS = 120.0
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,8 @@ class Callback:
         try:
             self._settings = config.load()
         except config.ConfigError as error:
-            sys.exit(f"fedimg: {error}")
+            logs.print_error(f"fedimg: {error}")
+            sys.exit(systemd.MISCONFIGURED)
         self._prefix = str(bus.conf["topic_prefix"] or "").rstrip(".")
         self._jobs: JobQueue | None = None
         self._store: Store | None = None
@@ -68,19 +73,29 @@ class Callback:
             # Otherwise loaded at the first message, and a failure would drop all messages.
             load_message_classes()
         except Exception as error:
-            sys.exit(
+            logs.print_error(
                 "fedimg: cannot load the installed message schemas, entry points of the group "
                 f"fedora.messages: {str(error) or type(error).__name__}"
             )
+            sys.exit(1)
         reconnect_often()
         reader = vars(consumer)["get_message"]
         setattr(consumer, "get_message", _validating(reader))  # noqa: B010
         amqp_liveness.watch(bus.conf, self._say_it_works)
+        self._since: float | None = None
+        reactor_watchdog.keep_alive(vars(consumer)["reactor"], self._is_alive)
         topics = ", ".join(announcement.topics(self._settings))
         _log.info("waiting for messages on %s", topics)
 
     def __call__(self, message: Message) -> None:
         """Store what a message announces. Raises Nack when the database cannot be used."""
+        self._since = time.monotonic()
+        try:
+            self._take(message)
+        finally:
+            self._since = None
+
+    def _take(self, message: Message) -> None:
         self._heard = time.time()
         entry = announcement.entry(self._topic(message.topic), message.body, self._settings)
         if entry is None:
@@ -100,6 +115,11 @@ class Callback:
             raise Nack from error
         self._failures = 0
         _log.info("%s is stored; earlier state: %s", entry, earlier_state)
+
+    def _is_alive(self) -> bool:
+        """Return whether no message has been in hand for much longer than a failing one may be."""
+        since = self._since
+        return since is None or time.monotonic() - since < _HUNG_SECONDS
 
     def _say_it_works(self) -> None:
         """Record that the broker delivers to this consumer, and when it last did so."""

@@ -19,7 +19,9 @@ from fedimg.bus import hub
 from fedimg.bus.signatures import Fault, SignatureRefused, Signatures
 from fedimg.intake import announcement
 from fedimg.jobs.queue import JobQueue
+from fedimg.process import logs
 from fedimg.process.backoff import Backoff
+from fedimg.process.systemd import MISCONFIGURED
 from fedimg.process.wait_log import WaitLog
 from fedimg.store.heartbeats import HUB, INTERVAL
 from fedimg.store.store import Store, StoreError
@@ -51,17 +53,19 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
     def __init__(self, moksha_hub: Any) -> None:
         # The hub logs an Exception and runs without the consumer; SystemExit ends the hub.
         if not moksha_hub.config.get(self.config_key):
-            sys.exit(
+            logs.print_error(
                 "fedimg: fedmsg-hub ends because its configuration does not enable the consumer "
                 f'("{self.config_key}": True): install fedmsg.d/fedimg.py in /etc/fedmsg.d'
             )
+            sys.exit(MISCONFIGURED)
         try:
             settings = config.load()
             self._settings = settings
             self._directory, self._database = settings.state_directory, settings.database
             self._store = Store(self._directory, self._database)
         except (config.ConfigError, StoreError) as error:
-            sys.exit(f"fedimg: {error}")
+            logs.print_error(f"fedimg: {error}")
+            sys.exit(MISCONFIGURED if isinstance(error, config.ConfigError) else 1)
         self._jobs = JobQueue(self._store)
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
         self.topic = [self._prefix + each for each in announcement.topics(settings)]

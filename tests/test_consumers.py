@@ -17,6 +17,7 @@ from fedmsg.core import FedMsgContext  # type: ignore[import-untyped]
 
 from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
 from fedimg.jobs.queue import INTAKE, INTAKE_QUEUE
+from fedimg.process.systemd import MISCONFIGURED
 from lab.bus import Bus
 from tests.hub_process import (
     INSTALLED,
@@ -182,17 +183,17 @@ def test_stopping_hub_names_the_entries_that_it_could_not_store(
 
 
 @pytest.mark.parametrize(
-    ("toml", "complaint"),
+    ("toml", "complaint", "status"),
     [
-        ('state_directori = "x"\n', "did you mean state_directory?"),
-        ('state_directory = "fedimg.toml"\n', "cannot use the database"),
+        ('state_directori = "x"\n', "did you mean state_directory?", MISCONFIGURED),
+        ('state_directory = "fedimg.toml"\n', "cannot use the database", 1),
     ],
 )
 def test_hub_with_unusable_settings_ends_with_a_clear_error(
-    hub: HubProcess, toml: str, complaint: str
+    hub: HubProcess, toml: str, complaint: str, status: int
 ) -> None:
     hub.toml = toml
-    assert hub.start().wait(START_SECONDS) == 1
+    assert hub.start().wait(START_SECONDS) == status
     assert complaint in hub.log
     assert "Traceback" not in hub.log
 
@@ -223,7 +224,7 @@ def test_hub_in_which_we_are_not_enabled_ends_with_an_error(
         disabled = INSTALLED.read_text().replace('enabled": True', 'enabled": False')
         (bus.folder / INSTALLED.name).write_text(disabled)
     hub = HubProcess(bus, tmp_path)
-    assert hub.start().wait(START_SECONDS) == 1
+    assert hub.start().wait(START_SECONDS) == MISCONFIGURED
     assert "fedimg.consumers.KojiConsumer.enabled" in hub.log
 
 

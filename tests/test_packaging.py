@@ -31,6 +31,7 @@ import fedimg
 from fedimg import config
 from fedimg.aws.preflight import AS_THE_WORKER
 from fedimg.intake import announcement
+from fedimg.process.systemd import MISCONFIGURED
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "fedimg.toml.example"
@@ -385,6 +386,17 @@ def test_worker_unit_runs_the_worker_and_restarts_it() -> None:
         assert service["Restart"] == "always"
         assert service["Type"] == "notify"
         assert int(service["WatchdogSec"]) > 0
+
+
+def test_no_unit_is_started_again_for_a_wrong_configuration() -> None:
+    for name in (WORKER, HUB, CONSUMER, WEB):
+        service = unit(name)["Service"]
+        assert (service["Type"], service["Restart"]) == ("notify", "always"), name
+        assert int(service["WatchdogSec"]) > 0, name
+        statuses = every(name, "RestartPreventExitStatus")
+        assert str(MISCONFIGURED) in statuses, name
+        # What passes by itself is tried again: a database that is away, for one.
+        assert "1" not in statuses, name
 
 
 def test_fedmsg_configuration_enables_the_consumer() -> None:

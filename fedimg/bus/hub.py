@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
+from fedimg.bus import reactor_watchdog
 from fedimg.process import logs, systemd
 
 #: Timeout for the hub to stop, in seconds, after which the process exits at once.
@@ -91,25 +91,10 @@ def stop_on_signals(hub: Any, unstored: Callable[[], Sequence[str]]) -> None:
 
 
 def keep_alive(is_alive: Callable[[], bool]) -> None:
-    """Notify systemd that the hub is ready, then feed its watchdog while `is_alive()` is true.
-
-    The reactor sends the notifications, so that systemd restarts a hub that hangs.
-    """
+    """Notify systemd that the hub is ready, then feed its watchdog while `is_alive()` is true."""
     from moksha.hub.reactor import reactor
 
-    seconds = systemd.limit()
-
-    def beat() -> None:
-        if is_alive():
-            systemd.notify("WATCHDOG=1")
-        reactor.callLater((seconds or 0) / 4, beat)
-
-    def begin() -> None:
-        systemd.notify("READY=1")
-        if seconds:
-            beat()
-
-    reactor.callWhenRunning(begin)
+    reactor_watchdog.keep_alive(reactor, is_alive)
 
 
 def say_it_works(say: Callable[[], object], interval: float) -> None:
@@ -145,4 +130,4 @@ def _status(unstored: Sequence[str]) -> int:
 def _print_error(text: str) -> None:
     # Printed, because fedmsg's logging configuration silences the loggers of modules loaded
     # earlier.
-    print(f"fedimg: {text}", file=sys.stderr, flush=True)
+    logs.print_error(f"fedimg: {text}")

@@ -26,7 +26,8 @@ app = typer.Typer(
     help="Publishes Koji's disk images as AMIs in every EC2 region.",
     epilog="Exit status: 0 done; 1 job failed, check found a problem, or AWS refused; 2 command "
     "line, configuration or database unusable; 3 no such job or worker; 4 job incomplete; 5 "
-    "refused in the present state; 6 worker drained; 130 interrupted.",
+    "refused in the present state; 6 worker drained; 78 configuration of worker or web unusable; "
+    "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,6 +64,8 @@ class ExitCode(IntEnum):
     INCOMPLETE = 4
     #: The job's present state, another worker, or the age of the database forbids the command.
     NOT_NOW = 5
+    #: A service cannot run with this configuration (fedimg.process.systemd.MISCONFIGURED).
+    MISCONFIGURED = 78
 
 
 class CommandRefused(Exception):
@@ -158,15 +161,27 @@ def command(body: Callable[..., int]) -> Callable[..., int]:
     return command_of(app)(body)
 
 
+def service(body: Callable[..., int]) -> Callable[..., int]:
+    """Register `body` as a command that systemd runs, and does not repeat for a configuration that
+    a person has to correct.
+    """
+    return _command(app, body, ExitCode.MISCONFIGURED)
+
+
 def command_of(group: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return the decorator that registers a command in `group`."""
     return lambda body: _command(group, body)
 
 
-def _command(group: typer.Typer, body: Callable[..., int]) -> Callable[..., int]:
+def _command(
+    group: typer.Typer,
+    body: Callable[..., int],
+    misconfigured: ExitCode = ExitCode.UNUSABLE,
+) -> Callable[..., int]:
     """Register `body`, which takes a Call and returns the exit status, as a command of `group`.
 
-    An exception that a person can act on becomes a paragraph on standard error.
+    An exception that a person can act on becomes a paragraph on standard error. `misconfigured` is
+    the exit status for a configuration, fedimg's or a bus's, that has to be corrected.
     """
 
     def run(ctx: typer.Context, config: Path | None, as_json: bool, **arguments: Any) -> None:
@@ -175,7 +190,7 @@ def _command(group: typer.Typer, body: Callable[..., int]) -> Callable[..., int]
         try:
             code = body(call, **arguments)
         except Exception as error:
-            explanation = _explain(error)
+            explanation = _explain(error, misconfigured)
             if explanation is None:
                 raise
             code, text = explanation
@@ -196,14 +211,16 @@ def _command(group: typer.Typer, body: Callable[..., int]) -> Callable[..., int]
     return body
 
 
-def _explain(error: Exception) -> tuple[ExitCode, str] | None:
+def _explain(error: Exception, misconfigured: ExitCode) -> tuple[ExitCode, str] | None:
     """Return the exit status and text of an error that a person can act on; None for a bug."""
-    from fedimg.config import ConfigError
+    from fedimg.config import ConfigError, ConfigUnusableNow
 
     if isinstance(error, CommandRefused):
         return error.code, str(error)
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigUnusableNow):
         return ExitCode.UNUSABLE, str(error)
+    if isinstance(error, ConfigError):
+        return misconfigured, str(error)
 
     import sqlalchemy as sa
 
@@ -219,7 +236,9 @@ def _explain(error: Exception) -> tuple[ExitCode, str] | None:
 
     if isinstance(error, WorkerRunning | MoveRefused | ImageWithdrawn):
         return ExitCode.NOT_NOW, str(error)
-    if isinstance(error, StoreError | BusError):
+    if isinstance(error, BusError):
+        return misconfigured, str(error)
+    if isinstance(error, StoreError):
         return ExitCode.UNUSABLE, str(error)
     if isinstance(error, sa.exc.DatabaseError):
         return ExitCode.UNUSABLE, (

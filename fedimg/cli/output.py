@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedimg.diagnostics import Finding, Status
+from fedimg.process.logs import print_error
 from fedimg.records import as_record
 from fedimg.untrusted.failures import reason
 from fedimg.untrusted.quoting import plain, plain_values
@@ -114,7 +115,7 @@ class Output:
         text = plain(text)
         if self.as_json:
             self.value({"error": text})
-        print(f"fedimg: {text}", file=sys.stderr, flush=True)
+        print_error(f"fedimg: {text}")
 
     def _write(self, text: str, end: str = "\n") -> None:
         if self.lost:

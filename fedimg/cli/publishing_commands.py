@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedimg.cli.app import Call, CommandRefused, ExitCode, command
+from fedimg.cli.app import Call, CommandRefused, ExitCode, command, service
 from fedimg.cli.image_arguments import ArchOption, URLArgument, image_of
 from fedimg.cli.job_lookup import exit_code, find, note_idle_reasons
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MEASURE_SECONDS = 20.0
 
 
-@command
+@service
 def worker(call: Call) -> int:
     """Publish announced and uploaded images until SIGTERM or SIGINT."""
     settings = call.settings

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedimg.cli.app import Call, command
+from fedimg.cli.app import Call, service
 
 
-@command
+@service
 def web(call: Call) -> int:
     """Serve jobs, metrics and the catalogue over HTTP until SIGTERM or SIGINT; changes nothing."""
     from fedimg.process import logs

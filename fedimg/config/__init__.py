@@ -10,7 +10,7 @@ from fedimg.config.catalogue import Catalogue
 from fedimg.config.checks import LOGIN, Check, Checking, ShippedCheck
 from fedimg.config.ec2 import EC2, AMIs
 from fedimg.config.encryption import Encryption
-from fedimg.config.errors import ConfigError
+from fedimg.config.errors import ConfigError, ConfigUnusableNow
 from fedimg.config.instance_store import InstanceStore
 from fedimg.config.instances import ArmMachine, Machine, Network, X86Machine
 from fedimg.config.limits import Limits
@@ -41,6 +41,7 @@ __all__ = [
     "Checking",
     "Composes",
     "ConfigError",
+    "ConfigUnusableNow",
     "Encryption",
     "InstanceStore",
     "Intake",

@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from fedimg.process.log_context import fields_of
 from fedimg.untrusted.quoting import plain
@@ -31,7 +31,7 @@ _LONGEST = 48 * 1024 - 512
 _JOURNAL = "/run/systemd/journal/socket"
 #: The journal's priorities, which are syslog's.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-_DEBUG_PRIORITY = 7
+_ERROR_PRIORITY, _DEBUG_PRIORITY = 3, 7
 
 
 class _WithFields(logging.Formatter):
@@ -88,14 +88,21 @@ def _field(value: str) -> str:
     return " ".join(plain(value).splitlines())
 
 
-def _journal_reads_standard_error() -> bool:
-    """Return whether systemd connected standard error to the journal (systemd.exec(5))."""
+def _journal_reads(stream: Any) -> bool:
+    """Return whether systemd connected a stream to the journal (systemd.exec(5))."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     try:
-        error = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):
+        status = os.fstat(stream.fileno())
+    except (AttributeError, OSError, ValueError):
         return False
-    return (device, inode) == (str(error.st_dev), str(error.st_ino))
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+def print_error(text: str) -> None:
+    """Print an error on standard error, for the journal with an error's priority in each line."""
+    priority = f"<{_ERROR_PRIORITY}>" if _journal_reads(sys.stderr) else ""
+    lines = plain(text).splitlines()
+    print("\n".join(f"{priority}{line}" for line in lines), file=sys.stderr, flush=True)
 
 
 def _line_format(*, journal: bool) -> logging.Formatter:
@@ -113,16 +120,21 @@ class _OneLine(logging.Formatter):
 
     The journal makes an entry of each line, and reads `<3>` at its start as its priority. A line
     break in a text from outside would let its author forge entries.
+
+    Args:
+        priority: begin the line with the record's priority, for the journal.
     """
 
-    def __init__(self, formatter: logging.Formatter) -> None:
+    def __init__(self, formatter: logging.Formatter, *, priority: bool = False) -> None:
         super().__init__()
         self._formatter = formatter
+        self._priority = priority
 
     def format(self, record: logging.LogRecord) -> str:
         lines = plain(self._formatter.format(record).replace("\r", "\n")).split("\n")
         text = _JOIN.join(part for each in lines if (part := each.strip().removeprefix("| ")))
-        return text.encode(errors="replace")[:_LONGEST].decode(errors="ignore")
+        text = text.encode(errors="replace")[:_LONGEST].decode(errors="ignore")
+        return f"<{_priority(record)}>{text}" if self._priority else text
 
 
 def to_standard_error() -> None:
@@ -132,7 +144,7 @@ def to_standard_error() -> None:
     of the journal has them as fields of its own, FEDIMG_JOB and so on, and has its priority.
     """
     handler: logging.Handler = logging.StreamHandler()
-    if _journal_reads_standard_error():
+    if _journal_reads(sys.stderr):
         handler = JournalHandler()
     handler.setFormatter(_line_format(journal=isinstance(handler, JournalHandler)))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -146,7 +158,8 @@ def one_line_each() -> None:
 
     fedmsg-hub and `fedora-messaging consume` configure logging by the site's files, and keep the
     line breaks of a text. Handlers that do not write lines, such as one that sends mail, keep their
-    formatters.
+    formatters. A line that the journal reads gets its record's priority, which it would not have by
+    a site's format.
     """
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [
@@ -160,7 +173,12 @@ def one_line_each() -> None:
     for handler in handlers:
         lines = isinstance(handler, (logging.StreamHandler, logging.handlers.SysLogHandler))
         if lines and not isinstance(handler.formatter, _OneLine):
-            handler.setFormatter(_OneLine(handler.formatter or logging.Formatter()))
+            journal = not isinstance(handler, JournalHandler) and _journal_reads(
+                getattr(handler, "stream", None)
+            )
+            handler.setFormatter(
+                _OneLine(handler.formatter or logging.Formatter(), priority=journal)
+            )
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda failed: _log_uncaught(

@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterable
 import sqlalchemy as sa
 from sqlalchemy import event
 
+#: The exit status of a service whose configuration a person has to correct (EX_CONFIG of
+#: sysexits.h), after which its unit does not start it again.
+MISCONFIGURED = 78
+
 _log = logging.getLogger(__name__)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Protocol
 
 import uvicorn
 
-from fedimg.config import ConfigError, Settings
+from fedimg.config import ConfigError, ConfigUnusableNow, Settings
 from fedimg.config.web import split_address
 from fedimg.process import systemd
 from fedimg.process.signals import stop_requested
@@ -34,7 +36,10 @@ _log = logging.getLogger(__name__)
 def run_web(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status: 1 if a server has ended by itself.
 
-    Raises ConfigError if nothing is to be served, or an address cannot be listened at.
+    systemd's watchdog is notified as long as every server's loop turns.
+
+    Raises ConfigError if nothing is to be served, ConfigUnusableNow if an address cannot be
+    listened at.
     """
     stopping = stop_requested()
     reader = Reader(settings.state_directory, settings.web.database or settings.database)
@@ -46,11 +51,14 @@ def run_web(settings: Settings) -> int:
             server.start()
         running = True
         ready = False
+        watchdog = Watchdog(servers)
         while running and not stopping.wait(_LOOK_SECONDS):
             running = all(server.running for server in servers)
             if not ready and all(server.ready for server in servers):
                 ready = True
                 systemd.notify("READY=1")
+            if ready:
+                watchdog.feed()
         systemd.notify("STOPPING=1")
         for server in servers:
             server.stop()
@@ -73,8 +81,48 @@ def _sites(settings: Settings, reader: Reader) -> Mapping[str, tuple[str, Guard]
     return sites
 
 
+class _Ticking(uvicorn.Server):
+    """A server that knows when its loop last turned, in seconds of the monotonic clock."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.turned = time.monotonic()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Note the time; uvicorn calls this ten times a second."""
+        self.turned = time.monotonic()
+        return await super().on_tick(counter)
+
+
+class _Loop(Protocol):
+    """A server with a loop that turns while it works."""
+
+    def silent(self, seconds: float) -> bool:
+        """Tell whether it has not turned for `seconds`."""
+
+
+class Watchdog:
+    """Notifies systemd four times in its limit, unless a server's loop hung for half of it."""
+
+    def __init__(self, servers: Sequence[_Loop]) -> None:
+        self._servers = servers
+        self._limit = systemd.limit()
+        self._next = 0.0
+
+    def feed(self) -> None:
+        """Notify systemd when it is time to."""
+        if self._limit is None or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._limit / 4
+        hanging = [server for server in self._servers if server.silent(self._limit / 2)]
+        if not hanging:
+            systemd.notify("WATCHDOG=1")
+
+
 class _Server:
-    """An HTTP server in a thread of its own. Raises ConfigError if the address cannot be used."""
+    """An HTTP server in a thread of its own. Raises ConfigUnusableNow if the
+    address cannot be used.
+    """
 
     def __init__(self, name: str, address: str, app: Guard) -> None:
         self._name = name
@@ -93,7 +141,7 @@ class _Server:
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Ticking(config)
         # uvicorn leaves signals alone in any thread but the main one.
         self._thread = threading.Thread(target=self._run, name=f"web {name}", daemon=True)
 
@@ -101,6 +149,10 @@ class _Server:
     def ready(self) -> bool:
         """Tell whether the server answers."""
         return self._server.started
+
+    def silent(self, seconds: float) -> bool:
+        """Tell whether the server's loop has not turned for `seconds`."""
+        return time.monotonic() - self._server.turned > seconds
 
     @property
     def running(self) -> bool:
@@ -129,7 +181,7 @@ def _listen(name: str, address: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        raise ConfigError(
+        raise ConfigUnusableNow(
             f"cannot listen at web.{name} = {address}: {error.strerror or error}; another program "
             "may use the port, or this machine may not have the address"
         ) from error

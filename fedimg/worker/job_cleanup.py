@@ -166,7 +166,14 @@ class JobCleanup:
                 self._store.forget_ami(ami.ami, ami.region)
 
     def _removed(self, item: cleanup.Leftover) -> None:
-        _log.info("job %s: removed %s %s in %s", item.job, item.resource_type, item.id, item.region)
+        _log.info(
+            "job %s: removed %s %s in %s",
+            item.job,
+            item.resource_type,
+            item.id,
+            item.region,
+            extra={"job": item.job, "region": item.region},
+        )
         if item.resource_type == cleanup.IMAGE:
             self._store.forget_ami(item.id, item.region)
 

@@ -168,7 +168,7 @@ class Workflows:
     def _submit(self, entry: str, image: RawImage) -> str | None:
         job = self._queue.submit(image)
         if job is not None:
-            _log.info("%s: job %s queued", entry, job)
+            _log.info("%s: job %s queued", entry, job, extra={"job": job, "entry": entry})
         elif withdrawn := self._store.withdrawn(image):
             _log.info(
                 "%s: %s gets no job, as it is the image of job %s, which is withdrawn; 'fedimg "

@@ -29,6 +29,21 @@ logging.getLogger("fedimg.tests").info("all is well")
 """
 
 
+# As fedora-messaging's configuration has it, or fedmsg's.
+FOREIGN = """
+import logging, os, sys
+from fedimg.process import logs
+
+journal = os.fstat(int(os.environ["JOURNAL"]))
+os.environ["JOURNAL_STREAM"] = f"{journal.st_dev}:{journal.st_ino}"
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(message)s")
+logs.one_line_each()
+logging.getLogger("pika").error("the broker is gone\\n<6>and all is well")
+logging.getLogger("pika").info("connected")
+logs.print_error("fedimg: unknown key a\\nunknown key b")
+"""
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[socket.socket]:
     """Return a socket that takes entries as the journal's does."""
@@ -87,6 +102,32 @@ def test_lines_end_with_the_fields_where_no_journal_listens() -> None:
         first = "WARNING fedimg.tests: EC2 does not answer job=build-1-x region=eu-west-1"
         assert said[0].split(" ", 1)[1] == first
         assert said[1].endswith("INFO fedimg.tests: all is well")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("journal", [1, 2, 0])
+def test_lines_of_foreign_formats_have_priorities_where_the_journal_reads_them(
+    journal: int,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN],
+        env={**os.environ, "JOURNAL": str(journal)},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    error, info = ("<3>", "<6>") if journal == 1 else ("", "")
+    assert done.stdout.splitlines() == [
+        f"{error}ERROR the broker is gone | <6>and all is well",
+        f"{info}INFO connected",
+    ]
+    ended = "<3>" if journal == 2 else ""
+    assert done.stderr.splitlines() == [
+        f"{ended}fedimg: unknown key a",
+        f"{ended}unknown key b",
+    ]
 
 
 def test_fields_belong_to_one_thread() -> None:

@@ -19,8 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import fedimg
+from tests.system.checkout import ROOT, check_out, commands, index
 
-ROOT = Path(__file__).parent.parent.parent
 PYTHONS = os.environ.get("FEDIMG_PYTHONS", sys.executable).split()
 # A slow index is no fault of the lines; a hang is.
 SECONDS = 900
@@ -54,14 +54,6 @@ class Machine:
         )
 
 
-def commands(page: str, begin: str) -> list[str]:
-    """Return the commands of the first block that follows `begin` on a page."""
-    text = (ROOT / page).read_text()
-    block = re.search(r"(?:^ {7}\S.*\n)+", text[text.index(begin) :], re.MULTILINE)
-    assert block
-    return [line.strip() for line in block[0].splitlines()]
-
-
 def installation() -> list[str]:
     return commands("README.md", "1. Install fedimg into an environment of its own")
 
@@ -74,27 +66,11 @@ def files(folder: Path) -> set[str]:
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     root = tmp_path_factory.mktemp("machine")
     checkout = root / "checkout"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            (checkout / name).write_bytes((ROOT / name).read_bytes())
+    check_out(checkout)
     for folder in ("opt", "usr/bin", "home"):
         (root / folder).mkdir(parents=True)
-    # Nothing that this machine's user has, less where pip finds its index.
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("PIP_") or name.lower().endswith("_proxy") or name == "SSL_CERT_FILE"
-    }
     environment = {
-        **passed,
+        **index(),
         "PIP_NO_CACHE_DIR": "1",
         "PATH": "/usr/bin:/bin",
         "HOME": str(root / "home"),

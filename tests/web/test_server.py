@@ -22,6 +22,7 @@ import requests
 from fedimg.config import ConfigError, Settings, Web
 from fedimg.config.web import split_address
 from fedimg.store.store import Store
+from fedimg.web import server
 from fedimg.web.server import run_web
 
 FEDIMG = Path(sys.executable).parent / "fedimg"
@@ -112,11 +113,43 @@ def test_systemd_is_told_when_the_process_is_ready_and_stops(tmp_path: Path) -> 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(START_SECONDS)
-        with serving(config, address, NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+        watched = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "40000000"}
+        with serving(config, address, **watched) as process:
             assert systemd.recv(100) == b"READY=1"
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            assert systemd.recv(100) == b"WATCHDOG=1"
             process.send_signal(signal.SIGINT)
-            assert systemd.recv(100) == b"STOPPING=1"
+            told = systemd.recv(100)
+            while told == b"WATCHDOG=1":
+                told = systemd.recv(100)
+            assert told == b"STOPPING=1"
             assert process.wait(240) == 0
+
+
+def test_watchdog_is_not_fed_while_a_loop_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loop:
+        hangs = False
+
+        def silent(self, _seconds: float) -> bool:
+            return self.hangs
+
+    loop = Loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        monkeypatch.setenv("WATCHDOG_USEC", "4")
+        watchdog = server.Watchdog([loop])
+        watchdog.feed()
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        loop.hangs = True
+        time.sleep(0.01)
+        watchdog.feed()
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
 
 
 def test_address_that_is_taken_is_told_in_words() -> None:
