@@ -66,12 +66,22 @@ def forgotten(things: Iterable[Thing], record: Iterable[Mapping[str, Any]]) -> l
     """Return in words where EC2 and the record of what is public contradict each other.
 
     `record` has a row for each AMI, as `fedimg amis --json` prints it. Others may use exactly the
-    AMIs that are recorded as public, and their snapshots; all work has to be finished.
+    AMIs that are recorded as public, or as shared with somebody, and their snapshots; all work has
+    to be finished.
     """
     rows = {(row["region"], row["ami"]): row for row in record}
-    public = {key: row for key, row in rows.items() if row["state"] == "public"}
+    public = {
+        key: row
+        for key, row in rows.items()
+        if row["state"] == "public" or (row["state"] == "shared" and any(_audience(row)))
+    }
     held = {(row["region"], row["snapshot"]): row for row in rows.values()}
-    shared = {(row["region"], row["snapshot"]) for row in public.values()}
+    # EC2 shares snapshots with accounts alone.
+    shared = {
+        (row["region"], row["snapshot"])
+        for row in public.values()
+        if row["state"] == "public" or _audience(row)[0]
+    }
     problems, reached = [], set()
     for thing in things:
         if thing.kind == "object" and thing.public:
@@ -97,6 +107,13 @@ def forgotten(things: Iterable[Thing], record: Iterable[Mapping[str, Any]]) -> l
         if (region, id) not in reached
     ]
     return problems
+
+
+def _audience(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the numbers of the accounts, and of the organizations and units, of a record."""
+    counts = {part: len(members) for part, members in (row.get("audience") or {}).items()}
+    accounts = counts.pop("accounts", 0)
+    return accounts, sum(counts.values())
 
 
 def _bundle(object: str) -> str:

@@ -7,17 +7,22 @@ up: DescribeImages does not show whether the snapshot of a public AMI is public,
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from fedimg.aws import tags
+from fedimg.aws import permissions, tags
 from fedimg.aws.bundle.place import bundle_of, is_bundle
 from fedimg.aws.client.types import EC2Client
+from fedimg.parallel import run_parallel
+from fedimg.values.audience import Audience, of_permissions
 
 #: The longest page of DescribeImages and of DescribeSnapshots.
 _PAGE: Any = {"PageSize": 1000}
 #: EC2's limit on the values of one filter.
 _FILTER_VALUES = 200
+#: How many audiences are asked for at once.
+_AT_ONCE = 10
 UNBLOCKED = "unblocked"
 #: More than half of what EC2 shows of an AMI; nobody asks for these of a recorded one. A site has a
 #: hundred thousand AMIs and more.
@@ -39,6 +44,8 @@ class Inventory:
     public_snapshots: frozenset[str]
     image_block: str
     snapshot_block: str
+    #: With whom the AMIs and snapshots that were asked about are shared.
+    audiences: Mapping[str, Audience] = field(default_factory=dict)
 
 
 def take(
@@ -49,13 +56,15 @@ def take(
     amis: Collection[str],
     snapshots: Collection[str],
     bundles: Mapping[str, Mapping[str, Any]] | None = None,
+    private: Collection[str] = (),
 ) -> Inventory:
     """Return the inventory of a region.
 
     `amis` and `snapshots` are recorded ids; those without the site's tag are looked up by id. Of
     recorded AMIs the inventory has no tags and descriptions, of recorded snapshots the id alone.
     `bundles`, as `fedimg.aws.bundle.listing` lists them, stand among the snapshots; their AMIs'
-    users need no permission on them, as if they were public. Raises botocore's errors.
+    users need no permission on them, as if they were public. `private` are the ids of AMIs and
+    snapshots whose audience is asked for, by a call for each. Raises botocore's errors.
     """
     amis, bundles = set(amis), bundles or {}
     snapshots = {id for id in snapshots if not is_bundle(id)}
@@ -79,11 +88,17 @@ def take(
         frozenset(public | set(bundles)),
         str(ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"]),
         str(ec2.get_snapshot_block_public_access_state()["State"]),
+        _audiences_of(ec2, images, held, private),
     )
 
 
 def look(
-    ec2: EC2Client, region: str, *, amis: Collection[str], snapshots: Collection[str]
+    ec2: EC2Client,
+    region: str,
+    *,
+    amis: Collection[str],
+    snapshots: Collection[str],
+    private: Collection[str] = (),
 ) -> Inventory:
     """Return the inventory of some AMIs and snapshots of a region alone, by their ids.
 
@@ -97,7 +112,38 @@ def look(
     for by_id in _by_id("snapshot-id", snapshots):
         held |= {str(snapshot["SnapshotId"]): snapshot for snapshot in _snapshots(ec2, by_id)}
         public |= {str(each["SnapshotId"]) for each in _snapshots(ec2, by_id, public=True)}
-    return Inventory(region, images, held, frozenset(public), UNBLOCKED, UNBLOCKED)
+    audiences = _audiences_of(ec2, images, held, private)
+    return Inventory(region, images, held, frozenset(public), UNBLOCKED, UNBLOCKED, audiences)
+
+
+def audiences(ec2: EC2Client, seen: Inventory, private: Collection[str]) -> dict[str, Audience]:
+    """Return with whom EC2 shares some AMIs and snapshots of an inventory, by id.
+
+    Raises botocore's errors.
+    """
+    return _audiences_of(ec2, seen.images, seen.snapshots, private)
+
+
+def _audiences_of(
+    ec2: EC2Client,
+    images: Mapping[str, Mapping[str, Any]],
+    snapshots: Collection[str],
+    private: Collection[str],
+) -> dict[str, Audience]:
+    """Return with whom EC2 shares those of some AMIs and snapshots that exist, by id.
+
+    A disabled AMI is shared with nobody.
+    """
+
+    def one(id: str) -> Audience:
+        if id not in images:
+            return of_permissions(permissions.volume_permissions(ec2, id))
+        if images[id].get("State") != "available":
+            return Audience()
+        return of_permissions(permissions.launch_permissions(ec2, id))
+
+    asked = [id for id in private if id in images or (id in snapshots and not is_bundle(id))]
+    return run_parallel({id: partial(one, id) for id in sorted(asked)}, _AT_ONCE)
 
 
 def _slim(image: dict[str, Any], recorded: Collection[str]) -> dict[str, Any]:

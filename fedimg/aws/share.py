@@ -104,10 +104,12 @@ class _ToAudience:
         return {ami for ami in amis if not permissions.launch_permissions(self._ec2, ami)}
 
 
+#: The code of the quota of AMI sharing.
+QUOTA = ami_quota.AMI_SHARING
 #: The end of a message about the quota.
 REMEDY = (
     "share with an organization or an organizational unit instead of its accounts (ec2.share), or "
-    f"request a higher quota ({ami_quota.AMI_SHARING}) in Service Quotas, then 'fedimg retry'"
+    f"request a higher quota ({QUOTA}) in Service Quotas, then 'fedimg retry'"
 )
 
 
@@ -142,24 +144,36 @@ def check_quota(clients: Clients, region: str, audience: Audience) -> None:
         raise EC2ServiceException(f"{too_many(audience, region, quota)}: {REMEDY}")
 
 
-def make_exact(ec2: EC2Client, waiter: Waiter, ami: str, audience: Audience) -> None:
-    """Let exactly an audience launch an AMI: add who is missing, remove anybody else."""
-    shown = permissions.launch_permissions(ec2, ami)
+def remove_others(ec2: EC2Client, waiter: Waiter, ami: str, audience: Audience) -> None:
+    """Let nobody launch an AMI who is not in an audience, everybody included."""
     wanted = audience.launch_permissions()
-    permissions.unshare_ami(ec2, waiter, ami, [each for each in shown if each not in wanted])
-    permissions.share_ami(ec2, waiter, ami, [each for each in wanted if each not in shown])
+    others = [each for each in permissions.launch_permissions(ec2, ami) if each not in wanted]
+    permissions.unshare_ami(ec2, waiter, ami, others)
 
 
-def make_snapshot_exact(ec2: EC2Client, waiter: Waiter, snapshot: str, audience: Audience) -> None:
-    """Let exactly the accounts of an audience use a snapshot."""
-    shown = permissions.volume_permissions(ec2, snapshot)
+def add_missing(ec2: EC2Client, waiter: Waiter, ami: str, audience: Audience) -> None:
+    """Let all of an audience launch an AMI."""
+    shown = permissions.launch_permissions(ec2, ami)
+    missing = [each for each in audience.launch_permissions() if each not in shown]
+    permissions.share_ami(ec2, waiter, ami, missing)
+
+
+def remove_others_of_snapshot(
+    ec2: EC2Client, waiter: Waiter, snapshot: str, audience: Audience
+) -> None:
+    """Let nobody use a snapshot who is not among the accounts of an audience."""
     wanted = audience.volume_permissions()
-    permissions.unshare_snapshot(
-        ec2, waiter, snapshot, [each for each in shown if each not in wanted]
-    )
-    permissions.share_snapshot(
-        ec2, waiter, snapshot, [each for each in wanted if each not in shown]
-    )
+    others = [each for each in permissions.volume_permissions(ec2, snapshot) if each not in wanted]
+    permissions.unshare_snapshot(ec2, waiter, snapshot, others)
+
+
+def add_missing_of_snapshot(
+    ec2: EC2Client, waiter: Waiter, snapshot: str, audience: Audience
+) -> None:
+    """Let all accounts of an audience use a snapshot."""
+    shown = permissions.volume_permissions(ec2, snapshot)
+    missing = [each for each in audience.volume_permissions() if each not in shown]
+    permissions.share_snapshot(ec2, waiter, snapshot, missing)
 
 
 def audience_of(ec2: EC2Client, ami: str) -> Audience:

@@ -22,6 +22,7 @@ from fedimg.cli import job_commands  # noqa: F401
 from fedimg.cli import cleanup_command  # noqa: F401
 from fedimg.cli import verify_command  # noqa: F401
 from fedimg.cli import withdraw_commands  # noqa: F401
+from fedimg.cli import share_command  # noqa: F401
 from fedimg.cli import catalogue_command  # noqa: F401
 from fedimg.cli import prune_command  # noqa: F401
 from fedimg.cli import keygen_command  # noqa: F401

@@ -25,9 +25,34 @@ def amis(rows: Sequence[AMIRow], nothing: str) -> Answer:
     """Render AMIs with their states."""
     lines = [[row.region, row.ami, row.state, row.job, row.reason or ""] for row in rows]
     table = Table("Region", "AMI", "State", "Job", "Reason", box=None)
-    for line in lines:
-        table.add_row(*line)
+    for row, line in zip(rows, lines, strict=True):
+        table.add_row(*line[:2], row.shown_state, *line[3:])
     return Answer([asdict(row) for row in rows], lines, [table], nothing)
+
+
+def audiences(rows: Sequence[AMIRow]) -> Answer:
+    """Render with whom AMIs are shared, by name: a row for each member of an audience."""
+    lines = [
+        [row.region, row.ami, row.state, row.job, kind, member]
+        for row in rows
+        if row.shared_with is not None
+        for each in row.shared_with.launch_permissions() or [{"": "nobody"}]
+        for kind, member in each.items()
+    ]
+    table = Table("Region", "AMI", "State", "Job", "Member", box=None)
+    for line in lines:
+        table.add_row(*line[:4], line[5])
+    value = [
+        {
+            "region": row.region,
+            "ami": row.ami,
+            "job": row.job,
+            "state": row.state,
+            "audience": row.audience,
+        }
+        for row in rows
+    ]
+    return Answer(value, lines, [table], "")
 
 
 def decisions(made: Sequence[Decision], nothing: str) -> Answer:
@@ -96,6 +121,7 @@ def recovery(found: Search, jobs: Sequence[RecoveredJob], *, dry_run: bool) -> A
     new = [row for job in jobs for row in job.amis]
     shown = (
         ami_rows.PUBLIC,
+        ami_rows.SHARED,
         ami_rows.DISABLED,
         ami_rows.WITHDRAWN,
         ami_rows.WITHDRAWING,

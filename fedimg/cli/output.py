@@ -21,6 +21,7 @@ from rich.text import Text
 from fedimg.diagnostics import Finding, Status
 from fedimg.process.logs import print_error
 from fedimg.records import as_record
+from fedimg.store import rows as ami_rows
 from fedimg.untrusted.failures import reason
 from fedimg.untrusted.quoting import plain, plain_values
 from fedimg.untrusted.redaction import hide
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from fedimg.store.parked import ParkedMessage
     from fedimg.store.rows import AMIRow
     from fedimg.worker.registry import RegisteredWorker
+
+#: The states of AMIs that others may use.
+_USABLE = (ami_rows.PUBLIC, ami_rows.SHARED)
 
 #: How many resources of unknown jobs an error names; the answer lists all.
 _NAMED = 5
@@ -175,7 +179,7 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
                 row.architecture,
                 row.virt_type,
                 row.type.storage,
-                Text(row.state, style="green" if row.public else "dim"),
+                Text(row.shown_state, style="green" if row.state in _USABLE else "dim"),
             )
         page += [Text(job_name, style="bold"), table]
     header = ["REGION", "AMI", "ARCH", "VIRTUAL", "VOLUME", "STATE", "SNAPSHOT", "NAME"]

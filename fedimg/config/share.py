@@ -42,3 +42,12 @@ class Share(Section):
         return Audience(
             tuple(self.accounts), tuple(self.organizations), tuple(self.organizational_units)
         )
+
+    @classmethod
+    def of(cls, audience: Audience) -> Share:
+        """Return the settings of an audience."""
+        return cls.model_construct(
+            accounts=list(audience.accounts),
+            organizations=list(audience.organizations),
+            organizational_units=list(audience.organizational_units),
+        )

@@ -37,7 +37,13 @@ def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
 
     Raises CannotAccept, and EC2ServiceException when EC2 cannot be asked.
     """
-    if row.state in (rows.WITHDRAWING, rows.RESTORING, rows.DISABLING, rows.DELETING):
+    if row.state in (
+        rows.WITHDRAWING,
+        rows.RESTORING,
+        rows.SHARING,
+        rows.DISABLING,
+        rows.DELETING,
+    ):
         raise CannotAccept(
             f"AMI {row.ami} is {row.state}: the worker has not finished this change yet; repeat "
             "the command later"
@@ -50,6 +56,18 @@ def inspect(row: AMIRow, clients: Clients, job: JobRow | None) -> Found:
             rows.DELETED,
             "it is recorded as removed, and 'fedimg amis' does not list it any more; its snapshot "
             "stays, and 'fedimg cleanup' keeps it if it was public",
+        )
+    if image["Public"] and row.audience is not None:
+        raise CannotAccept(
+            f"AMI {row.ami} is for its audience alone, and public: 'fedimg verify --repair' makes "
+            "it private"
+        )
+    if row.state == rows.SHARED and image["State"] != "disabled":
+        return Found(
+            "is private",
+            rows.SHARED,
+            "that is what is recorded; 'fedimg share' changes its audience, 'fedimg verify "
+            "--repair' makes EC2 as recorded",
         )
     if image["Public"]:
         found = _public(row, job, amis.snapshots_of(image))

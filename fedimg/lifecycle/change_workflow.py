@@ -127,8 +127,11 @@ class ChangeWorkflow:
             shared = self._is_shared(snapshot, region, {row.ami for row in group})
             if not shared and (there or permissions.snapshot_exists(ec2, snapshot)):
                 permissions.hide_snapshot(ec2, waiter, snapshot)
+            private = {row.ami for row in group if row.audience is not None} & set(there)
             waiter.until(
-                lambda there=there: self._are_hidden(ec2, list(there)) or None,  # type: ignore[misc]
+                lambda there=there, private=private: (  # type: ignore[misc]
+                    self._are_hidden(ec2, list(there), private) or None
+                ),
                 what=f"AMIs {', '.join(sorted(there))} to be private",
                 limit=self._settings.ec2.limits.settle,
             )
@@ -136,13 +139,16 @@ class ChangeWorkflow:
     def _is_shared(self, snapshot: str, region: str, hidden: set[str]) -> bool:
         """Return whether an AMI that is not `hidden`, of any job, needs the snapshot public."""
         return any(
-            row.state in (rows.PUBLIC, rows.RESTORING)
+            row.state in (rows.PUBLIC, rows.RESTORING, *rows.AUDIENCES)
             for row in self._store.amis(region)
             if row.snapshot == snapshot and row.ami not in hidden
         )
 
-    def _are_hidden(self, ec2: RetryingClient, ids: list[str]) -> bool:
-        return not any(each["Public"] for each in permissions.existing(ec2, ids).values())
+    def _are_hidden(self, ec2: RetryingClient, ids: list[str], private: set[str]) -> bool:
+        """Return whether others can launch none of some AMIs; DescribeImages tells no audience."""
+        if any(each["Public"] for each in permissions.existing(ec2, ids).values()):
+            return False
+        return not any(permissions.launch_permissions(ec2, ami) for ami in sorted(private))
 
     def _watch(self, region: str) -> Watch | None:
         if region == self._settings.ec2.origin:

@@ -22,9 +22,10 @@ _EC2_DEPRECATES, _EC2_DEPRECATES_WITHIN = 730, 3
 #: EC2 rounds the time of a deprecation to the minute.
 _ROUNDED_SECONDS = 60.0
 #: The states in which EC2 has not confirmed a change yet, with the words for it.
-_PENDING = {
+PENDING = {
     rows.WITHDRAWING: "its withdrawal is not finished",
     rows.RESTORING: "its restoration is not finished",
+    rows.SHARING: "the change of its audience is not finished",
     rows.DISABLING: "it is not disabled yet",
     rows.DELETING: "it is not removed yet",
 }
@@ -49,10 +50,19 @@ class Kind(StrEnum):
     UNRECORDED = "unrecorded"
     BYTES = "bytes"
     PARAMETER = "parameter"
+    NOT_SHARED = "not shared"
+    SHARED_WITH_OTHERS = "shared with others"
 
 
 #: What a repair ends.
-_REPAIRED = (Kind.PRIVATE, Kind.PUBLIC, Kind.SNAPSHOT_PRIVATE, Kind.SNAPSHOT_PUBLIC)
+_REPAIRED = (
+    Kind.PRIVATE,
+    Kind.PUBLIC,
+    Kind.SNAPSHOT_PRIVATE,
+    Kind.SNAPSHOT_PUBLIC,
+    Kind.NOT_SHARED,
+    Kind.SHARED_WITH_OTHERS,
+)
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,10 @@ def compare(
         for row in recorded
         for kind, id, text in _of_ami(row, seen, shared)
     ]
-    return [_unless_pending(each, deprecating, repairing) for each in found]
+    return [unless_pending(each, deprecating, repairing) for each in found]
 
 
-def _unless_pending(
+def unless_pending(
     difference: Difference,
     deprecating: Collection[tuple[str, str]],
     repairing: Collection[tuple[str, str]],
@@ -150,7 +160,7 @@ def _of_ami(
     row: AMIRow, seen: Inventory, shared: Collection[str]
 ) -> Iterator[tuple[Kind, str, str]]:
     image = seen.images.get(row.ami)
-    if pending := _PENDING.get(row.state):
+    if pending := PENDING.get(row.state):
         yield Kind.PENDING, row.ami, pending
     if row.state == rows.DELETED:
         if image is not None:
@@ -165,6 +175,8 @@ def _of_ami(
     if row.state == rows.PUBLIC:
         yield from _of_public(row, image, seen)
     elif row.state not in (rows.RESTORING, rows.DISABLING):
+        if row.state == rows.SHARED and image is not None and image.get("State") == "disabled":
+            yield Kind.DISABLED, row.ami, "it is recorded as shared and is disabled"
         if public and row.state != rows.WITHDRAWING:
             yield Kind.PUBLIC, row.ami, f"it is recorded as {row.state} and is public"
         # A bundle is in nobody's reach, whatever its AMIs are.

@@ -26,6 +26,8 @@ _LEAD_SECONDS = 900.0
 #: Why an AMI in one of these states is kept whatever its age.
 _KEPT = {
     rows.PRIVATE: "it was never public; 'fedimg cleanup' lists what a job left",
+    rows.SHARED: "it is private, and the rules are about public AMIs alone",
+    rows.SHARING: "it is private, and the change of its audience is not finished",
     rows.WITHDRAWING: "its withdrawal is not finished",
     rows.WITHDRAWN: "it is withdrawn, and 'fedimg restore' has to find it",
     rows.RESTORING: "its restoration is not finished",

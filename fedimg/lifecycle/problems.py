@@ -13,6 +13,7 @@ from fedimg.store.withdrawals import Withdrawals
 _UNFINISHED = {
     rows.WITHDRAWING: "its withdrawal",
     rows.RESTORING: "its restoration",
+    rows.SHARING: "the change of its audience",
     rows.DISABLING: "its disabling",
     rows.DELETING: "its removal",
 }

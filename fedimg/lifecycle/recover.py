@@ -37,6 +37,7 @@ from fedimg.store import rows
 from fedimg.store.recovered import NO_RUN, RecoveredJob, RecoveredTest
 from fedimg.store.rows import CLEANING, LIVE, AMIRow, JobRow
 from fedimg.untrusted.quoting import one_line
+from fedimg.values.audience import Audience
 
 #: The host of an image whose URL neither a tag nor a description tells; RFC 2606 reserves it.
 UNKNOWN_HOST = "unknown.invalid"
@@ -102,6 +103,12 @@ def search(clients: Clients, waiter: Waiter, site: str, regions: Collection[str]
         ec2 = RetryingClient(clients, region, waiter)
         try:
             seen = inventory.take(ec2, site, region, amis=(), snapshots=())
+            private = {
+                id
+                for id, image in seen.images.items()
+                if tags.shared_at(tags.read(image.get("Tags"))) is not None
+            }
+            seen = replace(seen, audiences=inventory.audiences(ec2, seen, private))
         except (*FAILURES, EC2ServiceException) as error:
             return Search(errors={region: one_line(str(error))})
         found: list[Found] = []
@@ -182,7 +189,7 @@ def _job(
         for one in its
         if (row := decided.get((one.row.region, one.row.ami)))
         and withdrawn is not None
-        and row.state in (rows.PUBLIC, rows.RESTORING)
+        and row.state in (rows.PUBLIC, rows.RESTORING, *rows.AUDIENCES)
     ]
     state_of = {(row.region, row.ami): row.state for row in (*known, *new)}
     regions: dict[str, str | None] = {}
@@ -232,6 +239,11 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
     volume_type, snapshot, encrypted = _root(image)
     public = bool(image.get("Public"))
     disk = tags.disk_of(values)
+    # What is private now, and was shared: it is still, unless somebody disabled or withdrew it.
+    private = tags.shared_at(values) is not None and not public
+    usable = image.get("State") == "available" and tags.WITHDRAWN not in values
+    restored = (withdrawn := tags.withdrawn_at(values)) is not None and not withdrawn[1]
+    shared = private and image.get("State") == "available" and (usable or restored)
     row = AMIRow(
         image=name,
         job=job,
@@ -246,7 +258,11 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
         source=job.removesuffix(f"-{name}"),
         disk_sha256=disk.sha256 if disk else None,
         disk_length=disk.length if disk else None,
-        state=rows.PUBLIC if public else rows.UNKNOWN,
+        state=rows.PUBLIC if public else rows.SHARED if shared else rows.UNKNOWN,
+        audience=as_record(seen.audiences.get(str(image["ImageId"]), Audience()))
+        if private
+        else None,
+        shared_at=tags.shared_at(values) if private else None,
         published_at=tags.published_at(values),
         deprecate_at=chosen_deprecation(image),
         attributes=as_record(amis.attributes(image, partition)),
@@ -372,7 +388,8 @@ def _withdraw(one: Found, withdrawn: float | None) -> AMIRow:
     if withdrawn is None:
         return one.row
     disabled = one.row.state == rows.DISABLED
-    if one.row.public or disabled or (one.marks and one.snapshot_public):
+    shared = one.row.state == rows.SHARED
+    if one.row.public or shared or disabled or (one.marks and one.snapshot_public):
         # The withdrawal has not come to its end here, or the region was away: otherwise the tag of
         # one that a rule had disabled would tell of the withdrawal.
         return replace(one.row, state=rows.WITHDRAWING)
@@ -414,6 +431,8 @@ def _announced(its: Iterable[Found]) -> dict[str, str]:
         ami = one.row.ami
         keys[f"{messages.UPLOAD}:completed:{ami}"] = messages.UPLOAD
         keys[f"{messages.COPY}:{ami}"] = messages.COPY
-        if one.once_published:
+        if one.once_published and one.row.audience is None:
             keys[f"{messages.PUBLISH}:{ami}"] = messages.PUBLISH
+        if one.row.audience is not None:
+            keys[f"{messages.SHARE}:{ami}"] = messages.SHARE
     return keys

@@ -23,6 +23,8 @@ from fedimg.store.store import Store
 PUBLISH_AMI, PUBLISH_SNAPSHOT = "publish AMI", "publish snapshot"
 HIDE_AMI, HIDE_SNAPSHOT = "hide AMI", "hide snapshot"
 SET_PARAMETER = "set parameter"
+#: … of private AMIs: to add who is missing. To hide one is to remove whom its record does not name.
+SHARE_AMI, SHARE_SNAPSHOT = "share AMI", "share snapshot"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,28 @@ def plan(
                 left.append(f"{each.id} in {each.region} stays public: {undecided}")
             else:
                 add(HIDE_SNAPSHOT, key, by_snapshot[key][0])
+        elif each.kind is Kind.NOT_SHARED and key in by_ami:
+            row = by_ami[key]
+            if why := not_to_publish(
+                row, job(row.job), hindered=key in hindered, named=each.id in named
+            ):
+                left.append(f"{each.id} in {each.region} is not shared: {why}")
+            else:
+                add(SHARE_AMI, key, row)
+        elif each.kind is Kind.NOT_SHARED:
+            tested = [
+                row
+                for row in by_snapshot[key]
+                if row.state == rows.SHARED
+                and not not_to_publish(
+                    row, job(row.job), hindered=(row.region, row.ami) in hindered, named=True
+                )
+            ]
+            if tested:
+                add(SHARE_SNAPSHOT, key, tested[0])
+        elif each.kind is Kind.SHARED_WITH_OTHERS:
+            what = HIDE_AMI if key in by_ami else HIDE_SNAPSHOT
+            add(what, key, by_ami.get(key) or by_snapshot[key][0])
         elif each.kind is Kind.PARAMETER and each.id != each.region:
             add(SET_PARAMETER, key, None)
         else:

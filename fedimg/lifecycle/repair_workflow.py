@@ -13,25 +13,29 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from fedimg.aws import inventory, permissions, publish, tags
+from fedimg.aws import inventory, permissions, publish, share, tags
 from fedimg.bus import messages
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.recorder import Recorder
-from fedimg.lifecycle import comparison
+from fedimg.lifecycle import audience_comparison, comparison
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
+from fedimg.lifecycle.comparison import Kind
 from fedimg.lifecycle.repair import (
     HIDE_AMI,
     HIDE_SNAPSHOT,
     PUBLISH_AMI,
     PUBLISH_SNAPSHOT,
+    SHARE_AMI,
+    SHARE_SNAPSHOT,
     ami_of,
     plan,
 )
+from fedimg.lifecycle.share import audience_of, of_snapshot
 from fedimg.store import rows
+from fedimg.store.changes import REPAIR
 from fedimg.store.repairs import Repairs
 from fedimg.store.rows import AMIRow, JobRow
-from fedimg.store.withdrawals import REPAIR
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class RepairWorkflow(ChangeWorkflow):
             ("hide", self._hide),
             ("mark", self._mark),
             ("publish", self._publish),
+            ("share", self._share),
         ]
         self._carry_out(REPAIR, job, region, at, effects, self._end)
 
@@ -59,10 +64,12 @@ class RepairWorkflow(ChangeWorkflow):
             region,
             amis={row.ami for row in here},
             snapshots={row.snapshot for row in here},
+            private=audience_comparison.private(here),
         )
         # A person named each of these AMIs, and of each of these snapshots the unknown ones.
         named = {row.ami for row in here}
-        demanded = plan(comparison.compare(here, seen), here, self._store.job, named)
+        differ = [*comparison.compare(here, seen), *audience_comparison.compare(here, seen)]
+        demanded = plan(differ, here, self._store.job, named)
         still = {(action.what, action.id) for action in demanded.actions}
         # What an earlier try has done is as recorded by now, and is announced at the end.
         done = self._done(asked - still, here, seen)
@@ -83,15 +90,54 @@ class RepairWorkflow(ChangeWorkflow):
             PUBLISH_SNAPSHOT: seen.public_snapshots & shared,
             HIDE_AMI: set(seen.images) - shown - public,
             HIDE_SNAPSHOT: set(seen.snapshots) - seen.public_snapshots - shared,
+            SHARE_AMI: {row.ami for row in here if row.state == rows.SHARED},
+            SHARE_SNAPSHOT: {row.snapshot for row in here if row.state == rows.SHARED},
         }
+        differ = {(each.kind, each.id) for each in audience_comparison.compare(here, seen)}
+        for what, kind in (
+            (HIDE_AMI, Kind.SHARED_WITH_OTHERS),
+            (HIDE_SNAPSHOT, Kind.SHARED_WITH_OTHERS),
+            (SHARE_AMI, Kind.NOT_SHARED),
+            (SHARE_SNAPSHOT, Kind.NOT_SHARED),
+        ):
+            wanted[what] = {id for id in wanted[what] if (kind, id) not in differ}
         return {(what, id) for what, id in asked if id in wanted[what]}
 
     def _hide(self, job: str, region: str, at: float) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)
+        here = self._concerned(job, region)
+        private = {row.ami: row for row in here if row.audience is not None}
         for ami in self._asked(job, region, HIDE_AMI):
-            permissions.hide_ami(ec2, waiter, ami)
+            if ami in private:
+                share.remove_others(
+                    ec2, waiter, ami, audience_comparison.expected_audience(private[ami])
+                )
+            else:
+                permissions.hide_ami(ec2, waiter, ami)
         for snapshot in self._asked(job, region, HIDE_SNAPSHOT):
-            permissions.hide_snapshot(ec2, waiter, snapshot)
+            if snapshot in {row.snapshot for row in private.values()}:
+                audience = of_snapshot(snapshot, here)
+                share.remove_others_of_snapshot(ec2, waiter, snapshot, audience)
+            else:
+                permissions.hide_snapshot(ec2, waiter, snapshot)
+
+    def _share(self, job: str, region: str, at: float) -> None:
+        """Add who is missing of the audience of private AMIs and snapshots."""
+        to_share = self._to_share(job, region)
+        snapshots = self._asked(job, region, SHARE_SNAPSHOT)
+        if not (to_share or snapshots):
+            return
+        if hold := Holds(self._store, self._stopping).current():
+            raise EC2ServiceException(f"{hold}; 'fedimg release' ends the hold")
+        ec2, waiter = self._ec2(region), self._waiter(region)
+        here = self._concerned(job, region)
+        _, recorder = self._job(job)
+        for snapshot in snapshots:
+            recorder.sharing(region, [snapshot])
+            share.add_missing_of_snapshot(ec2, waiter, snapshot, of_snapshot(snapshot, here))
+        for row in to_share:
+            recorder.sharing(region, [row.ami])
+            share.add_missing(ec2, waiter, row.ami, audience_of(row))
 
     def _mark(self, job: str, region: str, at: float) -> None:
         """Record by tags what is about to become public, as publishing does."""
@@ -158,6 +204,10 @@ class RepairWorkflow(ChangeWorkflow):
                 )
                 for ami in published
             ]
+        for ami in self._to_share(job, region):
+            row, _ = self._job(job)
+            body = messages.image_share(row.image, ami_of(ami), audience_of(ami))
+            told.append((f"{messages.SHARE}:{ami.ami}:{at}", messages.SHARE, body))
         count = len(Repairs(self._store).open(job, region))
         if Repairs(self._store).done(job, region, at, published, told):
             _log.info("job %s: %d repairs in %s are done", job, count, region)
@@ -165,6 +215,10 @@ class RepairWorkflow(ChangeWorkflow):
     def _asked(self, job: str, region: str, what: str) -> list[str]:
         asked = Repairs(self._store).open(job, region)
         return sorted({each.id for each in asked if each.what == what})
+
+    def _to_share(self, job: str, region: str) -> list[AMIRow]:
+        asked = set(self._asked(job, region, SHARE_AMI))
+        return [row for row in self._store.amis(region) if row.job == job and row.ami in asked]
 
     def _to_publish(self, job: str, region: str) -> list[AMIRow]:
         asked = set(self._asked(job, region, PUBLISH_AMI))

@@ -13,7 +13,14 @@ from fedimg.store.store import Store
 from fedimg.store.withdrawals import Withdrawals
 
 #: The states of AMIs that a withdrawal takes along.
-_WITHDRAWN_FROM = (rows.PUBLIC, rows.RESTORING, rows.UNKNOWN, rows.DISABLING, rows.DISABLED)
+_WITHDRAWN_FROM = (
+    rows.PUBLIC,
+    *rows.AUDIENCES,
+    rows.RESTORING,
+    rows.UNKNOWN,
+    rows.DISABLING,
+    rows.DISABLED,
+)
 #: The states of AMIs that a restoration brings back.
 _RESTORED_FROM = (rows.WITHDRAWN, rows.WITHDRAWING, rows.DISABLING, rows.DISABLED)
 
@@ -76,6 +83,30 @@ def to_restore(store: Store, name: str) -> Target:
         else:
             found[ami.job].append(ami)
     return Target(jobs, found, {}, left)
+
+
+def to_share(store: Store, name: str) -> Target:
+    """Return the private AMIs of an image, a job or an AMI that have an audience.
+
+    `left` says why their audience cannot be changed now.
+    """
+    jobs = jobs_of(store, name)
+    found: dict[str, list[AMIRow]] = {row.job: [] for row in jobs}
+    left = [
+        f"job {row.job} is {row.state}: repeat the command when it has ended"
+        for row in jobs
+        if row.state in LIVE or row.step == CLEANING
+    ]
+    for ami in store.amis():
+        if ami.job in found and ami.audience is not None:
+            found[ami.job].append(ami)
+            if ami.state == rows.RESTORING:
+                left.append(
+                    f"the restoration of {ami.ami} in {ami.region} is not finished: repeat the "
+                    "command later"
+                )
+    regions = {job: {ami.region for ami in its_amis} for job, its_amis in found.items()}
+    return Target(jobs, found, regions, left)
 
 
 def withdraw(

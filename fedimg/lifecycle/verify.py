@@ -22,7 +22,7 @@ from fedimg.aws.inventory import Inventory
 from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import Attributes
-from fedimg.lifecycle import comparison, parameter_comparison
+from fedimg.lifecycle import audience_comparison, comparison, parameter_comparison
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
@@ -102,6 +102,7 @@ def verify_regions(
                 amis=[row.ami for row in compared if row.state != DELETED],
                 snapshots=snapshots,
                 bundles=_bundles(settings, s3, region, snapshots),
+                private=audience_comparison.private(compared),
             )
         except (*FAILURES, EC2ServiceException) as error:
             why = one_line(str(error))
@@ -109,6 +110,10 @@ def verify_regions(
                 verifications.record_failure(region, at, why)
             return RegionResult(region, len(compared), error=why)
         differences = comparison.compare(compared, seen, deprecating, repairing)
+        differences += [
+            comparison.unless_pending(each, deprecating, repairing)
+            for each in audience_comparison.compare(compared, seen)
+        ]
         if chosen is None:
             differences += comparison.blocked(seen)
             # Of a job that began to wait for room, or continues after that, one of the two tells.

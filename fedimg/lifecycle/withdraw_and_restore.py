@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from fedimg.aws import amis, permissions, tags
@@ -22,6 +23,7 @@ from fedimg.store import rows
 from fedimg.store.rows import CLEANING, LIVE, AMIRow
 from fedimg.store.store import Store
 from fedimg.store.withdrawals import RESTORE, WITHDRAW
+from fedimg.values.audience import Audience
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +150,7 @@ class WithdrawAndRestore(ChangeWorkflow):
     def _share(self, job: str, region: str, at: float) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)
         for snapshot, its_amis in self._to_restore(job, region).items():
-            if users := (its_amis[0].permissions or {}).get("snapshot", permissions.EVERYBODY):
+            if users := _volume_permissions(its_amis):
                 permissions.share_snapshot(ec2, waiter, snapshot, users)
             for row in its_amis:
                 if users := _launch_permissions(row):
@@ -163,9 +165,11 @@ class WithdrawAndRestore(ChangeWorkflow):
         if what == RESTORE:
             # Nobody could launch an AMI whose job ended before EC2 made it public.
             shared = [ami for ami in changed if _launch_permissions(ami)]
+            private = [ami for ami in changed if ami.audience is not None]
             by_state = {
-                rows.PUBLIC: shared,
-                rows.PRIVATE: [ami for ami in changed if ami not in shared],
+                rows.PUBLIC: [ami for ami in shared if ami not in private],
+                rows.SHARED: private,
+                rows.PRIVATE: [ami for ami in changed if ami not in (*shared, *private)],
             }
             changed = shared
         told: list[tuple[str, str, dict[str, Any]]] = []
@@ -195,12 +199,34 @@ class WithdrawAndRestore(ChangeWorkflow):
             return [row for row in own if row.state == rows.RESTORING]
         # What a run has published since the command is withdrawn too, unless the job was restored.
         withdrawn = self._withdrawals.of(job) is not None
-        return [row for row in own if row.state == rows.WITHDRAWING or (withdrawn and row.public)]
+        return [
+            row
+            for row in own
+            if row.state == rows.WITHDRAWING
+            or (withdrawn and (row.public or row.state in rows.AUDIENCES))
+        ]
 
 
 def _launch_permissions(row: AMIRow) -> list[dict[str, Any]]:
-    """Return who could launch an AMI before its withdrawal; without a record, everybody."""
+    """Return who could launch an AMI before its withdrawal; without a record, everybody.
+
+    A private one goes to its audience, by the record: EC2 may have shown others beside it.
+    """
+    if (audience := row.shared_with) is not None:
+        return [dict(each) for each in audience.launch_permissions()]
     users: list[dict[str, Any]] = (row.permissions or {}).get("launch", permissions.EVERYBODY)
+    return users
+
+
+def _volume_permissions(its_amis: Sequence[AMIRow]) -> list[dict[str, Any]]:
+    """Return who could use the snapshot of some AMIs before their withdrawal, likewise."""
+    audiences = [each.shared_with for each in its_amis if each.shared_with is not None]
+    if audiences:
+        together = reduce(Audience.plus, audiences)
+        return [dict(each) for each in together.volume_permissions()]
+    users: list[dict[str, Any]] = (its_amis[0].permissions or {}).get(
+        "snapshot", permissions.EVERYBODY
+    )
     return users
 
 

@@ -39,7 +39,11 @@ _AMI_COLUMNS = [
 ]
 #: An AMI of an older version waits for the comparison that reads its attributes from EC2.
 _DESCRIBED = sa.or_(amis.c.attributes.is_not(None), amis.c.verified_at.is_not(None))
-_PUBLISHED = sa.or_(amis.c.public, amis.c.published_at.is_not(None), amis.c.state.in_(_ONCE_PUBLIC))
+#: No file names an AMI that is for an audience alone, whatever became of it.
+_PUBLISHED = sa.and_(
+    sa.or_(amis.c.public, amis.c.published_at.is_not(None), amis.c.state.in_(_ONCE_PUBLIC)),
+    amis.c.audience.is_(None),
+)
 
 
 @dataclass(frozen=True)

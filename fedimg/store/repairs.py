@@ -10,12 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
-from fedimg.store.changes import end
+from fedimg.store.changes import REPAIR, end
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, repairs
 from fedimg.store.twins import TWINS
-from fedimg.store.withdrawals import REPAIR
 
 
 @dataclass(frozen=True)

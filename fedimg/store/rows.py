@@ -26,6 +26,10 @@ WITHDRAWING, WITHDRAWN = "withdrawing", "withdrawn"
 RESTORING = "restoring"
 #: Private for good, tested, and shared with its audience; this may be nobody.
 SHARED = "shared"
+#: … and its audience is being changed.
+SHARING = "sharing"
+#: The states in which others than everybody may use an AMI.
+AUDIENCES = (SHARED, SHARING)
 #: Private by a change on EC2 that a person made and accepted.
 HIDDEN = "hidden"
 #: Disabled by a retention rule.
@@ -38,6 +42,7 @@ STATES = (
     PRIVATE,
     PUBLIC,
     SHARED,
+    SHARING,
     WITHDRAWING,
     WITHDRAWN,
     RESTORING,
@@ -182,6 +187,14 @@ class AMIRow:
     def shared_with(self) -> Audience | None:
         """Return with whom a private AMI is to be shared; None of one that is for everybody."""
         return None if self.audience is None else from_record(Audience, self.audience)
+
+    @property
+    def shown_state(self) -> str:
+        """Return the state for a person, such as `shared with 2 accounts`."""
+        shared_with = self.shared_with
+        if self.state != SHARED or shared_with is None:
+            return self.state
+        return f"shared with {shared_with}"
 
     @property
     def protected(self) -> bool:

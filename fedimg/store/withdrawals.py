@@ -11,19 +11,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
-from fedimg.store.changes import end, this_change
+from fedimg.store.changes import REPAIR, SHARE, end, go_on_with_repair, this_change
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.tables import amis, changes, offered, repairs, withdrawals
+from fedimg.store.tables import amis, changes, offered, withdrawals
 from fedimg.store.twins import TWINS
 
 #: What a change does with the AMIs of a job in a region.
 WITHDRAW, RESTORE = "withdraw", "restore"
 #: … and by the rules of retention.
 DEPRECATE, DISABLE, DELETE = "deprecate", "disable", "delete"
-#: … and as a person asked after a comparison with EC2.
-REPAIR = "repair"
-CHANGES = (WITHDRAW, RESTORE, DEPRECATE, DISABLE, DELETE, REPAIR)
+#: … and by REPAIR as a person asked after a comparison with EC2; SHARE is fedimg.store.shares'.
+CHANGES = (WITHDRAW, RESTORE, DEPRECATE, DISABLE, DELETE, REPAIR, SHARE)
 #: The change that carries on with AMIs in a state, the most urgent first.
 _NEXT = {
     rows.WITHDRAWING: WITHDRAW,
@@ -147,7 +146,10 @@ class Withdrawals:
                 never_public = [
                     ami
                     for ami in its_amis
-                    if ami.state == rows.WITHDRAWING and not ami.public and ami.published_at is None
+                    if ami.state == rows.WITHDRAWING
+                    and not ami.public
+                    and ami.published_at is None
+                    and ami.audience is None
                 ]
                 self._record_nobody(connection, never_public)
                 # Regions that were away are not withdrawn or disabled any more, except for AMIs
@@ -155,7 +157,7 @@ class Withdrawals:
                 withdrawing = self._regions(connection, job, rows.WITHDRAWING)
                 disabling = self._regions(connection, job, rows.DISABLING)
                 goes_on = sa.or_(
-                    changes.c.what.in_((DELETE, REPAIR)),
+                    changes.c.what.in_((DELETE, REPAIR, SHARE)),
                     (changes.c.what == WITHDRAW) & changes.c.region.in_(withdrawing),
                     (changes.c.what == DISABLE) & changes.c.region.in_(disabling),
                 )
@@ -225,7 +227,8 @@ class Withdrawals:
                 return False
             for state, its_amis in by_state.items():
                 # A run may have made them public after the command.
-                self._record_offers(connection, [ami for ami in its_amis if ami.public], at)
+                others = [ami for ami in its_amis if ami.public or ami.audience is not None]
+                self._record_offers(connection, others, at)
                 self._set_amis(connection, its_amis, state=state, public=state == rows.PUBLIC)
             # This change may have replaced another one of AMIs that it did not have, which goes on.
             for state, next_change in _NEXT.items():
@@ -233,15 +236,8 @@ class Withdrawals:
                     self._add_changes(connection, next_change, job, [region], time.time())
                     break
             else:
-                self._go_on_with_repair(connection, job, region)
+                go_on_with_repair(self._store, connection, job, region)
         return True
-
-    def _go_on_with_repair(self, connection: sa.Connection, job: str, region: str) -> None:
-        asked = sa.select(repairs.c.id).where(
-            repairs.c.job == job, repairs.c.region == region, repairs.c.ended.is_(None)
-        )
-        if connection.execute(asked).first():
-            self._add_changes(connection, REPAIR, job, [region], time.time())
 
     def not_restored(self, its_amis: Iterable[AMIRow], state: str) -> None:
         """Record that some AMIs cannot be restored: they stay withdrawn, or are withdrawn again."""
@@ -332,7 +328,7 @@ class Withdrawals:
         self, connection: sa.Connection, its_amis: Iterable[AMIRow], **values: object
     ) -> None:
         for ami in its_amis:
-            if values["state"] in (rows.PUBLIC, rows.PRIVATE):
+            if values["state"] in (rows.PUBLIC, rows.SHARED, rows.PRIVATE):
                 # Recorded anew when it is withdrawn the next time.
                 values["permissions"] = sa.null()
             connection.execute(

@@ -29,9 +29,11 @@ from fedimg.jobs.queue import (
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
+from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
+from fedimg.store.changes import REPAIR, SHARE
 from fedimg.store.store import Store, StoreError
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, REPAIR, RESTORE, WITHDRAW
+from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
 from fedimg.worker.workflows import Workflows
 
 #: The version of the steps. A worker continues runs of its own version only, and refuses to start
@@ -61,6 +63,7 @@ def serve(
     changes: WithdrawAndRestore,
     pruning: Pruning,
     repairs: RepairWorkflow,
+    shares: ShareWorkflow,
     jobs_at_once: int,
 ) -> None:
     """Start to run queued workflows, first those that an earlier worker of this name began.
@@ -77,6 +80,7 @@ def serve(
     _register(f"{CHANGE}{DISABLE}", pruning.disable)
     _register(f"{CHANGE}{DELETE}", pruning.delete)
     _register(f"{CHANGE}{REPAIR}", repairs.repair)
+    _register(f"{CHANGE}{SHARE}", shares.share)
     _configure_queue_log()
     try:
         DBOS.launch()

@@ -23,6 +23,7 @@ from fedimg.jobs.queue import JobQueue
 from fedimg.lifecycle.due_changes import DueChanges
 from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
+from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.process import systemd
 from fedimg.process.abort import end_exhausted, end_with_database, end_without_lease
@@ -122,6 +123,7 @@ class _Worker:
         shared = (settings, store, self._clients, DurableSteps(self._gate))
         self._pruning = Pruning(*shared, self._workflows.stopping)
         self._repairs = RepairWorkflow(*shared, self._workflows.stopping)
+        self._shares = ShareWorkflow(*shared, self._workflows.stopping)
         self._due_changes = DueChanges(settings, store, self._queue)
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
@@ -162,6 +164,7 @@ class _Worker:
             self._changes,
             self._pruning,
             self._repairs,
+            self._shares,
             at_once,
         )
         for task in self._background:

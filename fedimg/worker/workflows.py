@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fedimg.aws.client.clients import Clients
@@ -46,6 +46,7 @@ from fedimg.store.added_regions import AddedRegions
 from fedimg.store.rows import PUBLIC as PUBLIC_AMI
 from fedimg.store.rows import SHARED as SHARED_AMI
 from fedimg.store.rows import RegionRow
+from fedimg.store.shares import Shares
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import of_endpoint
 from fedimg.values.audience import Audience
@@ -221,7 +222,8 @@ class Workflows:
                         self._encrypted(job),
                     )
                 else:
-                    service = EC2Service(self._site, self._shared, stop=stop, doubted=doubted)
+                    site = self._site_of(job)
+                    service = EC2Service(site, self._shared, stop=stop, doubted=doubted)
                     result = service.upload(row.image, record, self._steps, rerun=attempt > 1)
             except Cancelled:
                 _log.info("job %s: cancelled", job)
@@ -255,6 +257,18 @@ class Workflows:
                     job, run, state, reason or None, later=later, unknown=unknown
                 ),
             )
+
+    def _site_of(self, job: str) -> Site:
+        """Return the site, with whom the job's AMIs are for if an earlier run decided that.
+
+        A job is public or private in all regions, and its audience may have been changed since.
+        """
+        decided = Shares(self._store).of_job(job)
+        if decided is None:
+            return self._site
+        public, audience = decided
+        changed = {"public": public, "share": self._site.settings.share.of(audience)}
+        return replace(self._site, settings=self._site.settings.model_copy(update=changed))
 
     def _originals(self, job: str) -> tuple[list[AMI], Audience | None]:
         """Return the job's plain AMIs in the origin that others can use, by the record.

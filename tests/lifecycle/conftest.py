@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import fedimg.cli.commands  # noqa: F401 (defines the commands)
-from fedimg.aws import ami_options, amis, publish, snapshots, tags
+from fedimg.aws import ami_options, amis, publish, share, snapshots, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
@@ -29,6 +29,7 @@ from fedimg.jobs.recorder import Recorder
 from fedimg.progress import CheckResult, CheckState
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
+from fedimg.values.audience import Audience
 from tests.aws.conftest import (  # noqa: F401 (fixtures)
     FURTHER,
     LIMITS,
@@ -85,8 +86,12 @@ class Site:
         *,
         regions: Sequence[str] = (),
         types: Sequence[AMIType] = TYPES,
+        audience: Audience | None = None,
     ) -> RawImage:
-        """Make public AMIs of an image in the regions, and record them as a job does."""
+        """Make public AMIs of an image in the regions, and record them as a job does.
+
+        With an `audience` they are private, and shared with it.
+        """
         image = image or self.image()
         assert self.queue.submit(image)
         recorder = Recorder(self.store, image, 1, ORIGIN)
@@ -107,7 +112,12 @@ class Site:
             facts = tags.facts(image, DISK, ORIGIN)
             client = self.clients.ec2(region)
             snapshot = registered[0].snapshot
-            publish.publish_all(client, self.waiter, snapshot, registered, recorder, facts)
+            if audience is None:
+                publish.publish_all(client, self.waiter, snapshot, registered, recorder, facts)
+            else:
+                share.share_all(
+                    client, self.waiter, snapshot, registered, audience, recorder, facts
+                )
         self.store.finish(image.job, 1, queue=lambda *_: None)
         self.store.end(image.job, 1, "complete", None)
         self.images.append(image)

@@ -31,6 +31,7 @@ from fedimg.store import rows, tables
 from fedimg.store.recovered import NO_RUN
 from fedimg.store.rows import AMIRow
 from fedimg.store.withdrawals import WITHDRAW, Withdrawals
+from fedimg.values.audience import Audience
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, REGIONS, Run, Site
 from tests.lifecycle.lost import lose, recovered
 
@@ -92,6 +93,22 @@ def test_recovered_record_equals_the_lost_one(site: Site) -> None:
     assert {row.state for row in site.rows()} == {rows.PUBLIC}
     # The tag has whole seconds, and was set before the permission.
     assert all(abs((row.published_at or 0) - (published[row.ami] or 0)) < 60 for row in site.rows())
+    assert differences(site) == []
+    assert problems(site.store) == []
+
+
+def test_private_amis_and_their_audience_are_found_again(site: Site) -> None:
+    organization = "arn:aws:organizations::123456789012:organization/o-exampleorg1"
+    site.publish(audience=Audience(("111122223333",), (organization,)))
+    site.publish(audience=Audience())
+    changing = {"shared_at": None}
+    before = [replace(row, **changing) for row in record(site)["amis"]]
+    lose(site)
+    recovered(site)
+    found = record(site)
+    assert [replace(row, **changing) for row in found["amis"]] == before
+    assert {row.state for row in site.rows()} == {rows.SHARED}
+    assert [state for _, _, state, _ in found["jobs"]] == ["complete"] * 2
     assert differences(site) == []
     assert problems(site.store) == []
 

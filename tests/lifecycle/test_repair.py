@@ -20,9 +20,10 @@ from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
+from fedimg.store.changes import REPAIR
 from fedimg.store.repairs import Repairs
 from fedimg.store.tables import amis, changes
-from fedimg.store.withdrawals import REPAIR, WITHDRAW, Withdrawals
+from fedimg.store.withdrawals import WITHDRAW, Withdrawals
 from tests.lifecycle.by_hand import published_untested, snapshot_hidden
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 

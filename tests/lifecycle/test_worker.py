@@ -22,8 +22,10 @@ from fedimg.lifecycle import repair, targets, verify
 from fedimg.store import rows
 from fedimg.store.prunings import Prunings, Request
 from fedimg.store.repairs import Repairs
+from fedimg.store.shares import Shares
 from fedimg.store.tables import amis
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, Withdrawals
+from fedimg.values.audience import Audience
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 from tests.silent_relay import SILENT_RELAY
@@ -38,6 +40,7 @@ from pathlib import Path
 from fedimg import config
 from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
+from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.worker import process
 
@@ -49,7 +52,9 @@ WORKER += """
 
 def dies_after(name):
     workflow, _, name = name.rpartition(".")
-    workflow = {"Pruning": Pruning, "Repair": RepairWorkflow}.get(workflow, WithdrawAndRestore)
+    workflow = {"Pruning": Pruning, "Repair": RepairWorkflow, "Share": ShareWorkflow}.get(
+        workflow, WithdrawAndRestore
+    )
     method = getattr(workflow, name)
 
     def dying(self, *arguments):
@@ -184,6 +189,8 @@ DISABLING = tuple(
 )
 REMOVAL = ("Pruning._check", "Pruning._remove", "Pruning._end")
 REPAIRING = tuple(f"Repair.{each}" for each in ("_check", "_hide", "_mark", "_publish", "_end"))
+
+SHARING = tuple(f"Share.{each}" for each in ("_unshare", "_mark", "_share", "_end"))
 
 
 def changed_through_kills(
@@ -346,3 +353,20 @@ def test_restoration_begins_after_the_withdrawal_that_a_killed_worker_left(
     assert differences(site) == []
     assert announced(site, "image.withdraw") == 0
     assert announced(site, "image.restore") == 4
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@STORES
+def test_audience_is_changed_through_a_kill_at_each_step(
+    site: Site, workers: Workers, *, several: bool
+) -> None:
+    image = site.publish(audience=Audience(("111122223333",)))
+    audience = Audience(("210987654321",))
+    wanted = [(row, audience) for row in site.rows(image)]
+    Shares(site.store).change(wanted, by="me")
+    changed_through_kills(workers, SHARING, lambda: all_are(site, rows.SHARED), several=several)
+    assert differences(site) == []
+    # Each was announced when it was shared at first.
+    assert announced(site, "image.share") == 8
+    assert {row.shared_with for row in site.rows()} == {audience}

@@ -1,6 +1,6 @@
 """Private jobs: AMIs and snapshots go to an audience, once they are tested, and to nobody else.
 
-Follows fedimg/aws/share.py, fedimg/aws/offering.py and fedimg/services/region_steps.py.
+Follows fedimg/aws/share.py, fedimg/aws/offering.py, fedimg/services/region_steps.py.
 """
 
 from __future__ import annotations

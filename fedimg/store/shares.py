@@ -1,0 +1,111 @@
+"""Record which private AMIs get another audience, for a worker to carry out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from fedimg.records import as_record
+from fedimg.store import rows
+from fedimg.store.changes import REPAIR, SHARE, end, go_on_with_repair, this_change
+from fedimg.store.rows import AMIRow
+from fedimg.store.store import Store
+from fedimg.store.tables import amis, changes
+from fedimg.store.twins import TWINS
+from fedimg.values.audience import Audience
+
+
+class Shares:
+    """The audiences of private AMIs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def change(self, wanted: Iterable[tuple[AMIRow, Audience]], *, by: str) -> float:
+        """Record the audience that each of some private AMIs gets; return the time of that.
+
+        What is shared gets it from the worker, by a change of its job in its region; an AMI that is
+        withdrawn or disabled gets it when it is restored. An AMI whose state is another one than
+        its row says is left alone.
+        """
+        at = time.time()
+        with self._store.engine.begin() as connection:
+            # No withdrawal, restoration or rule begins to change the same AMIs meanwhile.
+            self._store.lock(connection, TWINS)
+            for row, audience in wanted:
+                values: dict[str, Any] = {"audience": as_record(audience)}
+                if row.state in rows.AUDIENCES:
+                    values |= {"state": rows.SHARING, "changed_by": by, "changed_at": at}
+                changed = connection.execute(
+                    sa.update(amis)
+                    .where(amis.c.ami == row.ami, amis.c.region == row.region)
+                    .where(amis.c.state == row.state)
+                    .values(**values)
+                )
+                if changed.rowcount and row.state in rows.AUDIENCES:
+                    self._add_change(connection, row.job, row.region, at)
+        return at
+
+    def _add_change(self, connection: sa.Connection, job: str, region: str, at: float) -> None:
+        """Add the change; of other kinds than a repair one goes first (fedimg.store.changes)."""
+        values = {"what": SHARE, "at": at, "tries": 0, "due": at, "error": None}
+        connection.execute(
+            self._store.insert(changes)
+            .values(job=job, region=region, **values)
+            .on_conflict_do_update(
+                index_elements=["job", "region"],
+                set_=values,
+                where=changes.c.what.in_((SHARE, REPAIR)),
+            )
+        )
+
+    def done(
+        self,
+        job: str,
+        region: str,
+        at: float,
+        shared: Iterable[AMIRow],
+        messages: Iterable[tuple[str, str, dict[str, Any]]],
+    ) -> bool:
+        """Record that a change was made, with the AMIs that have their audience, and announce it.
+
+        `messages` are the arguments of `announce`. Return False, and do neither, if a later command
+        replaced the change.
+        """
+        now = time.time()
+        this = this_change(job, region, at) & (changes.c.what == SHARE)
+        with self._store.engine.begin() as connection:
+            self._store.lock(connection, TWINS)
+            if not connection.execute(sa.select(changes.c.job).where(this)).first():
+                return False
+            for row in shared:
+                connection.execute(
+                    sa.update(amis)
+                    .where(amis.c.ami == row.ami, amis.c.region == row.region)
+                    .where(amis.c.state == rows.SHARING)
+                    .values(
+                        state=rows.SHARED,
+                        difference="",
+                        shared_at=sa.func.coalesce(amis.c.shared_at, now),
+                    )
+                )
+            end(self._store, connection, SHARE, job, region, at, messages)
+            go_on_with_repair(self._store, connection, job, region)
+        return True
+
+    def of_job(self, job: str) -> tuple[bool, Audience] | None:
+        """Return whether a job's plain AMIs are public, and its audience, as it began.
+
+        None if none of its AMIs has come into others' reach yet: its plan decides.
+        """
+        found = self._store.amis_of(job)
+        audiences = [each.shared_with for each in found if each.shared_with is not None]
+        plain = [each for each in found if not each.encrypted]
+        public = any(each.public or each.published_at is not None for each in plain)
+        private = any(each.audience is not None for each in plain)
+        if not (public or audiences):
+            return None
+        return public or not private, audiences[-1] if audiences else Audience()
