@@ -96,16 +96,17 @@ class Shares:
             go_on_with_repair(self._store, connection, job, region)
         return True
 
-    def of_job(self, job: str) -> tuple[bool, Audience] | None:
-        """Return whether a job's plain AMIs are public, and its audience, as it began.
+    def of_job(self, job: str) -> tuple[bool | None, Audience | None]:
+        """Return whether a job's plain AMIs are public, and its audience, as far as it began.
 
-        None if none of its AMIs has come into others' reach yet: its plan decides.
+        Of what has not come into others' reach yet, which is None, the settings decide.
         """
         found = self._store.amis_of(job)
         audiences = [each.shared_with for each in found if each.shared_with is not None]
         plain = [each for each in found if not each.encrypted]
-        public = any(each.public or each.published_at is not None for each in plain)
-        private = any(each.audience is not None for each in plain)
-        if not (public or audiences):
-            return None
-        return public or not private, audiences[-1] if audiences else Audience()
+        public: bool | None = None
+        if any(each.audience is not None for each in plain):
+            public = False
+        elif any(each.public or each.published_at is not None for each in plain):
+            public = True
+        return public, audiences[-1] if audiences else None

@@ -263,11 +263,12 @@ class Workflows:
 
         A job is public or private in all regions, and its audience may have been changed since.
         """
-        decided = Shares(self._store).of_job(job)
-        if decided is None:
+        public, audience = Shares(self._store).of_job(job)
+        changed: dict[str, object] = {} if public is None else {"public": public}
+        if audience is not None:
+            changed["share"] = self._site.settings.share.of(audience)
+        if not changed:
             return self._site
-        public, audience = decided
-        changed = {"public": public, "share": self._site.settings.share.of(audience)}
         return replace(self._site, settings=self._site.settings.model_copy(update=changed))
 
     def _originals(self, job: str) -> tuple[list[AMI], Audience | None]:

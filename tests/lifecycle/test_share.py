@@ -27,7 +27,7 @@ from fedimg.store.publications import Publications
 from fedimg.store.repairs import Repairs
 from fedimg.store.rows import AMIRow
 from fedimg.store.shares import Shares
-from fedimg.store.tables import changes
+from fedimg.store.tables import amis, changes
 from fedimg.store.withdrawals import Withdrawals
 from fedimg.values.audience import Audience
 from lab import leaks
@@ -286,8 +286,11 @@ def test_job_that_shares_stays_private_whatever_the_settings_say(site: Site) -> 
     public = site.publish(types=TYPES[:1])
     shares = Shares(site.store)
     assert shares.of_job(private.job) == (False, Audience((ONE,)))
-    assert shares.of_job(public.job) == (True, Audience())
-    assert shares.of_job("build-0-none") is None
+    assert shares.of_job(public.job) == (True, None)
+    assert shares.of_job("build-0-none") == (None, None)
+    # What is not shared yet is decided by the settings: encrypted AMIs tell nothing of plain ones.
+    site.store.write(sa.update(amis).where(amis.c.job == private.job).values(encrypted=True))
+    assert shares.of_job(private.job) == (None, Audience((ONE,)))
 
 
 def test_command_shows_and_changes_the_audience(site: Site, run: Run) -> None:
