@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClient
 from botocore.parsers import ResponseParserError
 
 from fedimg.aws import encryption_keys, regions
-from fedimg.aws.ami_quota import PUBLIC_AMIS
+from fedimg.aws.ami_quota import AMI_SHARING, PUBLIC_AMIS
 from fedimg.aws.bundle import preflight as bundles
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
@@ -310,6 +310,24 @@ class Preflight:
             return _problem("region", f"not usable: {of_endpoint(error)}", hint)
         return [
             *_ok("region", "reachable"),
+            *(self._publishing(ec2, region) if self._settings.public else []),
+            *_state(
+                "encryption by default",
+                lambda: ("off", "on")[
+                    ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
+                ],
+                "off",
+                f"what EC2 encrypts by itself cannot be public or shared: run '{UNENCRYPT}'",
+            ),
+            *self._sharing(region),
+            *self._kernel(region),
+            *self._bucket(region),
+            *self._key(region),
+        ]
+
+    def _publishing(self, ec2: EC2Client, region: str) -> list[Finding]:
+        """Check what keeps AMIs of a region from becoming public."""
+        return [
             *_state(
                 "public AMIs",
                 lambda: ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"],
@@ -322,19 +340,31 @@ class Preflight:
                 UNBLOCKED,
                 f"run '{UNBLOCK_SNAPSHOTS}'",
             ),
-            *_state(
-                "encryption by default",
-                lambda: ("off", "on")[
-                    ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
-                ],
-                "off",
-                f"encrypted data cannot be public: run '{UNENCRYPT}'",
-            ),
             *self._quota(region),
-            *self._kernel(region),
-            *self._bucket(region),
-            *self._key(region),
         ]
+
+    def _sharing(self, region: str) -> list[Finding]:
+        """Check that private AMIs of a region can be shared with the whole audience."""
+        audience, name = self._settings.share.audience, "quota of AMI sharing"
+        if not audience or (self._settings.public and not self._encrypted):
+            return []
+        unlisted = _ok(name, "not told by Service Quotas; EC2 refuses when it is reached")
+        if not self._clients.has_service("service-quotas", region):
+            return unlisted
+        try:
+            quota = self._client("service-quotas", region).get_service_quota(
+                ServiceCode="ec2", QuotaCode=AMI_SHARING
+            )["Quota"]["Value"]
+        except FAILURES as error:
+            return unlisted if code(error) == _NO_QUOTA else _unknown(name, error)
+        text = f"{quota:g}; the audience is {audience}"
+        if len(audience) <= quota:
+            return _ok(name, text)
+        hint = (
+            "share with organizations or organizational units instead of their accounts, or "
+            f"request a higher quota ({AMI_SHARING}) in Service Quotas"
+        )
+        return _problem(name, text, hint)
 
     def _key(self, region: str) -> list[Finding]:
         if not self._encrypted:

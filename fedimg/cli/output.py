@@ -212,6 +212,8 @@ def plan(
         "amis": rows,
         "left_out": [{"region": name, "reason": why} for name, why in plan.left_out.items()],
         "attributes": {str(ami_type): dict(told) for ami_type, told in attributes.items()},
+        "public": plan.public,
+        "audience": plan.audience.counts,
         **({"keys": dict(plan.keys)} if plan.keys else {}),
         **({"cost": asdict(cost)} if cost else {}),
     }
@@ -226,6 +228,10 @@ def plan(
         types = ", ".join(map(str, plan.all_types(region) if region in plan.types else ()))
         table.add_row(region, types, plan.left_out.get(region, ""))
     page: list[RenderableType] = [Text(image.job, style="bold"), table]
+    if not plan.public:
+        page.append(Text(f"private: shared with {plan.audience} once they are tested"))
+    elif plan.keys:
+        page.append(Text(f"encrypted types: shared with {plan.audience} once they are tested"))
     for key in sorted(set(plan.keys.values())):
         where = ", ".join(region for region, each in plan.keys.items() if each == key)
         page.append(Text(f"encrypted types: never public, KMS key {key} in {where}"))

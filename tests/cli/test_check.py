@@ -301,6 +301,20 @@ def test_too_small_quota_of_public_amis_is_a_problem(
     assert "L-0E3CBAB9" in found.hint
 
 
+def test_quota_of_ami_sharing_is_checked_for_an_audience_alone(
+    settings: Settings, site: Site, switched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What keeps AMIs from becoming public is no problem of a private site.
+    switched.enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
+    share = {"accounts": ["111122223333", "210987654321"]}
+    monkeypatch.setattr(site.ec2._world, "quotas", Quotas(public_images=0, image_sharing=1))
+    private = changed(settings, public=False, share=share)
+    found = bad(check.run(private))
+    assert found == {"quota of AMI sharing": "1; the audience is 2 accounts in all 3 regions"}
+    monkeypatch.setattr(site.ec2._world, "quotas", Quotas(public_images=0, image_sharing=2))
+    assert bad(check.run(private)) == {}
+
+
 def test_missing_credentials_are_one_problem_and_hide_no_other_finding(
     settings: Settings, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,3 +206,72 @@ def test_other_accounts_see_what_is_shared_only(ec2: Any, monkeypatch: Any) -> N
     copy = {"Name": "mine", "SourceImageId": made, "SourceRegion": "us-east-1"}
     assert refusal(there.copy_image, **copy) == "InvalidRequest"
     assert refusal(client.deregister_image, ImageId=made) == "AuthFailure"
+
+
+ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-exampleorg1"
+UNIT = "arn:aws:organizations::123456789012:ou/o-exampleorg1/ou-exam-12345678"
+
+
+def test_image_is_shared_with_organizations_and_units(ec2: Any, monkeypatch: Any) -> None:
+    client = ec2.client()
+    made = image(client)
+    wanted = [{"OrganizationArn": ORGANIZATION}, {"OrganizationalUnitArn": UNIT}]
+    client.modify_image_attribute(ImageId=made, LaunchPermission={"Add": wanted})
+
+    def shown() -> list[dict[str, str]]:
+        answer = client.describe_image_attribute(ImageId=made, Attribute="launchPermission")
+        return list(answer["LaunchPermissions"])
+
+    assert shown() == wanted
+    client.modify_image_attribute(ImageId=made, LaunchPermission={"Remove": wanted[:1]})
+    assert shown() == wanted[1:]
+    # The lists of the older way of giving them.
+    client.modify_image_attribute(
+        ImageId=made,
+        Attribute="launchPermission",
+        OperationType="remove",
+        OrganizationalUnitArns=[UNIT],
+    )
+    assert shown() == []
+
+
+@pytest.mark.parametrize(
+    "permission",
+    [
+        {"OrganizationArn": "o-exampleorg1"},
+        {"OrganizationArn": UNIT},
+        {"OrganizationArn": ORGANIZATION.replace("aws", "aws-cn", 1)},
+        {"OrganizationalUnitArn": ORGANIZATION},
+        {"UserId": "12345678901"},
+    ],
+)
+def test_permission_of_another_form_is_refused(ec2: Any, permission: dict[str, str]) -> None:
+    client = ec2.client()
+    code = refusal(
+        client.modify_image_attribute,
+        ImageId=image(client),
+        LaunchPermission={"Add": [permission]},
+    )
+    assert code == "InvalidAMIAttributeItemValue"
+
+
+def test_one_call_adds_or_removes_up_to_500_permissions_of_a_snapshot(ec2: Any) -> None:
+    client = ec2.client()
+    made = snapshot(client)
+    users = [{"UserId": f"{number:012}"} for number in range(501)]
+    for change in (
+        {"Add": users[:1], "Remove": users[1:2]},
+        {"Add": users},
+    ):
+        code = refusal(
+            client.modify_snapshot_attribute,
+            SnapshotId=made,
+            Attribute="createVolumePermission",
+            CreateVolumePermission=change,
+        )
+        assert code == "InvalidParameterCombination"
+    client.modify_snapshot_attribute(
+        SnapshotId=made,
+        Attribute="createVolumePermission",
+        CreateVolumePermission={"Add": users[:500]},
+    )

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import ami_options, cleanup, inventory, read_back, retirement
+from fedimg.aws import ami_options, cleanup, inventory, read_back, retirement, share
 from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import prepare
@@ -28,6 +28,7 @@ from fedimg.config import Network
 from fedimg.diagnostics import Status
 from fedimg.exceptions import EC2ServiceException, EC2TestException
 from fedimg.images import Architecture, Options
+from fedimg.values.audience import Audience
 from tests.services.conftest import ORIGIN, REGIONS, SITE, Lab
 from tests.services.policies import FILE, REFUSED, policy, user
 
@@ -156,6 +157,23 @@ def looked_after(lab: Lab, mine: Lab) -> str:
     return ""
 
 
+def private(lab: Lab, mine: Lab) -> str:
+    """Publish an image for an audience alone; change and compare that as a worker does."""
+    image = lab.image()
+    share_with = {"accounts": ["111122223333"]}
+    changes = {"write_via": "direct", "regions": [ORIGIN, "us-east-2"], **HVM}
+    result = mine.upload(image, public=False, share=share_with, **changes)
+    waiter = Waiter(lab.settings().limits, threading.Event())
+    for region, (ami,) in result.published.items():
+        ec2 = mine.clients.ec2(region)
+        ids = [ami.id, ami.snapshot]
+        seen = inventory.look(ec2, region, amis=ids[:1], snapshots=ids[1:], private=ids)
+        assert set(map(str, seen.audiences.values())) == {"1 account"}
+        share.remove_others(ec2, waiter, ami.id, Audience())
+        share.remove_others_of_snapshot(ec2, waiter, ami.snapshot, Audience())
+    return "\n".join(result.failed.values())
+
+
 def named(lab: Lab, mine: Lab) -> str:
     """Name the newest AMI by a parameter of SSM, and delete the parameter."""
     image = lab.image()
@@ -198,7 +216,8 @@ NEEDED_BY: dict[str, Callable[[Lab, Lab], str]] = {
 def decisions(site: Lab) -> list[dict[str, Any]]:
     """Do all that a worker does as a user with the whole policy; return IAM's decisions."""
     worker = user(site, policy())
-    for act in (utility, direct, unbootable, regrouped, tidied, checked, looked_after, named):
+    acts = (utility, direct, private, unbootable, regrouped, tidied, checked, looked_after, named)
+    for act in acts:
         assert act(site, worker.lab) == "", act.__doc__
         site.wipe()
     return [row for row in site.ask("decisions") if row["caller"] == worker.arn]
