@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm rpm-test systemd-test clean programs test-programs rpm-programs systemd-programs
+.PHONY: help audit requirements demo test test-long test-quick coverage system-test vm-test install-test chaos lint tox bench dist rpm rpm-test systemd-test shapes-test clean programs test-programs rpm-programs systemd-programs
 
 help:
 	@echo 'make demo         a whole site on this machine: a build on the bus becomes public AMIs'
@@ -31,6 +31,7 @@ help:
 	@echo 'make rpm          RPMs of it, which need no network to be built'
 	@echo 'make rpm-test     build, unpack and run them, with packages from PyPI'
 	@echo 'make systemd-test  install, start, kill and hang fedimg under a systemd, in a container; as root'
+	@echo 'make shapes-test  images in the shapes of Fedora, and of arm64, in machines; SHAPE=arm64 for one'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
 demo: programs $(INSTALLED)
@@ -41,7 +42,7 @@ demo: programs $(INSTALLED)
 AT_ONCE := 3
 
 test: test-programs lint
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd' --durations=30
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd and not shape' --durations=30
 
 test-long: test-programs $(INSTALLED)
 	$(RUN) -m pytest -n $(AT_ONCE) -m long --durations=30
@@ -52,13 +53,13 @@ test-quick: lint
 
 # Apart, as counting lines makes every test of Python's own time slower.
 coverage: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd' --cov
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd and not shape' --cov
 
 system-test: test-programs $(INSTALLED)
-	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd' tests/system
+	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd and not shape' tests/system
 
 vm-test: test-programs $(INSTALLED)
-	$(RUN) -m pytest -m vm
+	$(RUN) -m pytest -m 'vm and not shape'
 
 # Each seed is three campaigns: images are written by an instance, and without one; and several
 # workers on one PostgreSQL.
@@ -116,6 +117,11 @@ rpm-test: rpm-programs test-programs $(INSTALLED)
 # A Debian in systemd-nspawn, made by mmdebstrap and kept in build/systemd; pip asks its index.
 systemd-test: test-programs systemd-programs $(INSTALLED)
 	$(RUN) -m pytest -n 0 -m systemd --durations=20
+
+# Each builds its image once, for minutes, and boots it in an emulated machine: SHAPE=arm64 for one.
+shapes-test: test-programs $(INSTALLED)
+	@tools/system-packages shapes
+	$(RUN) -m pytest -n 0 -m shape $(if $(SHAPE),-k '$(SHAPE)') --durations=10
 
 rpm-programs:
 	@tools/system-packages rpm

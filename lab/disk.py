@@ -97,7 +97,7 @@ def make_image(
         file.truncate(size_mib * MIB)
         if uefi:
             efi = (EFI_SYSTEM, _FIRST_SECTOR, first - 1)
-            _write_gpt(file, sectors, [efi, (_LINUX_DATA, first, last)], code, root_uuid)
+            write_gpt(file, sectors, [efi, (_LINUX_DATA, first, last)], code, root_uuid)
             file.seek(_FIRST_SECTOR * SECTOR)
             # What a UEFI firmware starts begins like any Windows program.
             loader = b"MZ".ljust(MIB // 16, b"\0")
@@ -253,7 +253,12 @@ def mbr_row(*, active: bool, kind: int, first: int, count: int) -> bytes:
     return head + struct.pack("<II", first, min(count, 0xFFFFFFFF))
 
 
-def _write_gpt(
+def partition_uuid(disk_uuid: uuid.UUID, first: int) -> uuid.UUID:
+    """Return the UUID that `write_gpt` gives to the partition that begins at sector `first`."""
+    return uuid.uuid5(disk_uuid, str(first))
+
+
+def write_gpt(
     file: BinaryIO,
     sectors: int,
     partitions: Sequence[tuple[uuid.UUID, int, int]],
@@ -263,7 +268,7 @@ def _write_gpt(
     """Write a GPT at both ends of the disk; `partitions` are (type, first sector, last sector)."""
     entries = b"".join(
         kind.bytes_le
-        + uuid.uuid5(disk_uuid, str(first)).bytes_le
+        + partition_uuid(disk_uuid, first).bytes_le
         + struct.pack("<QQQ72x", first, last, 0)
         for kind, first, last in partitions
     ).ljust(_GPT_ENTRIES * 128, b"\0")

@@ -9,7 +9,7 @@ from lab.ec2 import network
 from lab.ec2.errors import EC2Error, missing
 from lab.ec2.faults import FAILED
 from lab.ec2.instance_rows import named, state
-from lab.ec2.instance_types import current_boot_mode
+from lab.ec2.instance_types import current_boot_mode, known
 from lab.ec2.volumes import attached_to
 from lab.ec2.world import Call, Instance, World, now
 from lab.machines import Disk, Launch
@@ -92,6 +92,7 @@ def launch_of(world: World, instance: Instance) -> Launch:
         public_key=instance.public_key,
         admits=network.admits(world, instance),
         strikes=lambda moment: world.faults.at_machine(moment, instance.region),
+        memory_mib=known(instance.type)["MemoryInfo"]["SizeInMiB"],
     )
 
 

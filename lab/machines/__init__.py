@@ -46,6 +46,7 @@ class Launch:
     public_key: str | None  # the key pair's public half, in OpenSSH's form
     admits: Callable[[str, int], bool]
     strikes: Callable[[str], str] = lambda moment: ""
+    memory_mib: int = 512  # its type's
 
 
 class Machines(Protocol):

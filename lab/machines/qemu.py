@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.machines import Disk
-from lab.machines.programs import path_of
+from lab.machines.programs import MissingProgram, path_of
 
 # QEMU's own network, behind which a machine is alone. It holds the link-local address where EC2
 # has its metadata, which QEMU answers only inside of it.
@@ -24,8 +24,45 @@ GUEST_ADDRESS = "169.252.0.15"
 LAB_ADDRESS = "169.252.0.100"
 METADATA_ADDRESS = "169.254.169.254"
 
-_OVMF = Path("/usr/share/OVMF")
-UEFI_CODE, UEFI_VARIABLES = _OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"
+
+@dataclass(frozen=True)
+class Architecture:
+    """The machine that QEMU makes for an architecture of EC2's, and its UEFI firmware.
+
+    `emulated` and `native` are words of the command line for its processor, the second with KVM.
+    """
+
+    program: str
+    machine: str
+    emulated: str
+    native: str
+    firmware: Path
+    variables: Path  # the firmware's memory as it is when it is new
+    packages: tuple[str, str]  # that have the firmware, on Debian and on Fedora
+
+
+_OVMF, _AAVMF = Path("/usr/share/OVMF"), Path("/usr/share/AAVMF")
+X86 = Architecture(
+    "qemu-system-x86_64",
+    # Without graphics, SeaBIOS speaks on the serial port.
+    "pc,graphics=off",
+    "max",
+    "host",
+    _OVMF / "OVMF_CODE_4M.fd",
+    _OVMF / "OVMF_VARS_4M.fd",
+    ("ovmf", "edk2-ovmf"),
+)
+ARM = Architecture(
+    "qemu-system-aarch64",
+    "virt,gic-version=3",
+    # Graviton 2's, that of t4g and m6g.
+    "neoverse-n1",
+    "host",
+    _AAVMF / "AAVMF_CODE.fd",
+    _AAVMF / "AAVMF_VARS.fd",
+    ("qemu-efi-aarch64", "edk2-aarch64"),
+)
+ARCHITECTURES = {"x86_64": X86, "i386": X86, "arm64": ARM}
 
 # QEMU answers its monitor in milliseconds; on a machine that swaps it may take seconds.
 _MONITOR_SECONDS = 30.0
@@ -52,6 +89,7 @@ class Hardware:
     """
 
     name: str
+    architecture: Architecture
     acceleration: str  # kvm or tcg
     processors: int
     memory_mib: int
@@ -66,19 +104,30 @@ class Hardware:
     direct: Direct | None = None
 
 
+def require(kind: Architecture) -> None:
+    """Raise MissingProgram when this host cannot run machines of an architecture."""
+    path_of(kind.program)
+    if not kind.firmware.exists():
+        debian, fedora = kind.packages
+        raise MissingProgram(
+            f"the lab needs UEFI firmware for QEMU in {kind.firmware}, which is not installed: "
+            f"`apt install {debian}` on Debian, `dnf install {fedora}` on Fedora"
+        )
+
+
 def command(hardware: Hardware, monitor: int) -> list[str]:
     """Return the command line; `monitor` is a connected socket's file descriptor."""
     kvm = hardware.acceleration == "kvm"
+    kind = hardware.architecture
     words = [
         path_of("setpriv"), "--pdeathsig", "KILL", "--",
         # What an emulated machine wants of a processor is all of it. The site that it talks to goes
         # first, and so do the other tests of a run; much less, and eight of them never come up.
-        path_of("nice"), "-n", "5", path_of("qemu-system-x86_64"),
+        path_of("nice"), "-n", "5", path_of(kind.program),
         "-name", hardware.name, "-no-user-config", "-nodefaults", "-display", "none",
-        # Without graphics, SeaBIOS speaks on the serial port.
-        "-machine", "pc,graphics=off",
+        "-machine", kind.machine,
         "-accel", "kvm" if kvm else "tcg,thread=multi,tb-size=256",
-        "-cpu", "host" if kvm else "max",
+        "-cpu", kind.native if kvm else kind.emulated,
         "-smp", str(hardware.processors), "-m", str(hardware.memory_mib),
         "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
         "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
@@ -89,7 +138,7 @@ def command(hardware: Hardware, monitor: int) -> list[str]:
     ]  # fmt: skip
     if hardware.uefi_variables is not None:
         for unit, path, access in (
-            (0, UEFI_CODE, "on"),
+            (0, kind.firmware, "on"),
             (1, hardware.uefi_variables, "off"),
         ):
             words += ["-drive", f"if=pflash,unit={unit},format=raw,readonly={access},file={path}"]

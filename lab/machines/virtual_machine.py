@@ -17,7 +17,8 @@ from lab.machines.devices import on_nitro
 from lab.machines.gateway import Gateway
 from lab.machines.metadata import MetadataService
 from lab.machines.paravirtual import NotLoaded, load
-from lab.machines.qemu import Direct, Hardware, Qemu, QemuError
+from lab.machines.programs import MissingProgram
+from lab.machines.qemu import X86, Architecture, Direct, Hardware, Qemu, QemuError
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Host:
 
     acceleration: str
     processors: int
-    memory_mib: int
+    memory_mib: int  # the most that one machine gets
     services: Sequence[int]
     sockets: Path  # short, and nobody else's
     places: asyncio.Semaphore  # how many may run at once
@@ -152,9 +153,13 @@ class VirtualMachine:
     async def _live(self, launch: Launch) -> None:
         """From power on to power off, whoever ends it."""
         root = next((disk.path for disk in self._disks.values() if disk.root), None)
-        if launch.architecture not in ("x86_64", "i386"):
+        kind = qemu.ARCHITECTURES[launch.architecture]
+        try:
+            qemu.require(kind)
+        except MissingProgram as missing:
             self._console.say(
-                f"lab: no {launch.architecture} machine runs here: this instance never boots"
+                f"lab: no {launch.architecture} machine runs here: this instance never boots",
+                f"lab: {missing}",
             )
             return
         direct = None
@@ -163,7 +168,7 @@ class VirtualMachine:
             if direct is None:
                 return
         async with self._host.places:
-            hardware = self._hardware(launch, direct)
+            hardware = self._hardware(launch, kind, direct)
             told = metadata.metadata(
                 launch, local=qemu.GUEST_ADDRESS, public=self._address, mac=hardware.mac
             )
@@ -194,7 +199,7 @@ class VirtualMachine:
         self._directory.mkdir(parents=True, exist_ok=True)
         return await asyncio.to_thread(load, found, self._directory)
 
-    def _hardware(self, launch: Launch, direct: Direct | None) -> Hardware:
+    def _hardware(self, launch: Launch, kind: Architecture, direct: Direct | None) -> Hardware:
         identity = uuid.uuid5(_NAMESPACE, launch.instance_id)
         port = self._holder.getsockname()[1]
         services = {(qemu.METADATA_ADDRESS, 80): f"UNIX-CONNECT:{self._socket(launch)}"}
@@ -202,12 +207,13 @@ class VirtualMachine:
             services[qemu.LAB_ADDRESS, number] = f"TCP:127.0.0.1:{number}"
         variables = None
         if direct is None and launch.boot_mode in ("uefi", "uefi-preferred"):
-            variables = self._uefi_variables()
+            variables = self._uefi_variables(kind)
         return Hardware(
             name=launch.instance_id,
-            acceleration=self._host.acceleration,
+            architecture=kind,
+            acceleration=self._host.acceleration if kind is X86 else "tcg",
             processors=self._host.processors,
-            memory_mib=self._host.memory_mib,
+            memory_mib=min(launch.memory_mib, self._host.memory_mib),
             identity=f"ec2{str(identity)[3:]}",
             product=launch.instance_type,
             mac=":".join(f"{byte:02x}" for byte in (0x02, *identity.bytes[:5])),
@@ -220,12 +226,12 @@ class VirtualMachine:
             direct=direct,
         )
 
-    def _uefi_variables(self) -> Path:
+    def _uefi_variables(self, kind: Architecture) -> Path:
         """Return the firmware's memory, which outlives a reboot."""
         kept = self._directory / "uefi-variables"
         if not kept.exists():
             self._directory.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(qemu.UEFI_VARIABLES, kept)
+            shutil.copyfile(kind.variables, kept)
         return kept
 
     def _socket(self, launch: Launch) -> Path:

@@ -6,14 +6,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab.machines import qemu
 from lab.machines.fleet import Fleet, Place
-from lab.machines.programs import MissingProgram, require
-from lab.machines.qemu import UEFI_CODE
+from lab.machines.programs import require
 from lab.machines.virtual_machine import Host, VirtualMachine
 
-_PROGRAMS = ("debugfs", "nice", "qemu-system-x86_64", "setpriv", "socat")
-# Enough for a cloud image and for xz on top of it.
-_MEMORY_MIB = 512
+_PROGRAMS = ("debugfs", "nice", "setpriv", "socat")
+# No machine gets more, whatever its type has: as much as the smallest types that fedimg uses, and
+# enough for a cloud image and for xz on top of it.
+_MEMORY_MIB = 2048
 # Emulated, a second processor costs more than it brings: they wait for each other.
 _PROCESSORS = 1
 # More machines at once than this wait for one of them to end: each wants memory and processors.
@@ -23,11 +24,7 @@ _MOST = 8
 def require_programs() -> None:
     """Raise MissingProgram when this host cannot run virtual machines."""
     require(_PROGRAMS)
-    if not UEFI_CODE.exists():
-        raise MissingProgram(
-            f"the lab needs UEFI firmware for QEMU in {UEFI_CODE}, which is not installed: "
-            "`apt install ovmf` on Debian, `dnf install edk2-ovmf` on Fedora"
-        )
+    qemu.require(qemu.X86)
 
 
 class VirtualMachines(Fleet[VirtualMachine]):

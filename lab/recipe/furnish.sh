@@ -1,9 +1,9 @@
 #!/bin/sh
-# Run by mmdebstrap when all packages are in place: settles what they left open, and makes the
-# root file system in the disk image.
-#   furnish.sh ROOT DISK OFFSET KIB UUID PARTUUID
+# Run by mmdebstrap when all packages are in place: settles what they left open, and copies the
+# kernel to DISK.vmlinuz.
+#   furnish.sh ROOT DISK UUID PARTUUID
 set -eu
-root=$1 disk=$2 offset=$3 kib=$4 uuid=$5 partuuid=$6
+root=$1 disk=$2 uuid=$3 partuuid=$4
 
 release=$(basename "$root"/boot/vmlinuz-*)
 release=${release#vmlinuz-}
@@ -18,7 +18,11 @@ perl=$(chroot "$root" dpkg-query --show --showformat='${Package} ' usrmerge perl
 [ -z "$perl" ] || chroot "$root" dpkg --purge $perl >/dev/null
 
 chroot "$root" depmod "$release"
-chroot "$root" update-initramfs -u -k "$release" >/dev/null
+if [ -x "$root/usr/bin/dracut" ]; then
+    chroot "$root" dracut --quiet --force --kver "$release" "/boot/initrd.img-$release"
+else
+    chroot "$root" update-initramfs -u -k "$release" >/dev/null
+fi
 chroot "$root" systemctl --quiet enable ssh systemd-networkd lab-loopback
 # What a machine that lives for minutes has no use for, and emulation pays for dearly.
 chroot "$root" systemctl --quiet mask \
@@ -56,17 +60,3 @@ rm -f "$root"/var/lib/dpkg/*-old
 # A kernel outside the image is what acceleration is tried with.
 cp "$root/boot/vmlinuz-$release" "$disk.vmlinuz"
 chmod 0644 "$disk.vmlinuz"
-# As it is, without the /proc, /sys and /dev that are mounted there now.
-mkdir "$disk.tree"
-export root disk offset kib uuid
-unshare --mount sh -eu <<'END'
-mount --bind "$root" "$disk.tree"
-cd "$disk.tree"
-# Files of one age, so that the same packages make the same bytes.
-find . -xdev -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-features=has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super
-features=$features,large_file,huge_file,dir_nlink,extra_isize,metadata_csum
-MKE2FS_CONFIG=/dev/null mke2fs -q -F -t ext4 -O "none,$features" -b 4096 -I 256 -m 0 -J size=16 \
-    -L lab -U "$uuid" -E "offset=$offset,hash_seed=$uuid,root_owner=0:0,nodiscard" \
-    -d . "$disk" "${kib}k"
-END

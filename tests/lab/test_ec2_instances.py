@@ -209,6 +209,12 @@ def test_old_types_boot_paravirtual_in_all_regions_with_kernels(
         assert ec2.machines.launches[id].virtualization_type == "paravirtual"
 
 
+@pytest.mark.parametrize(("kind", "mib"), [("t3.nano", 512), ("t3.small", 2048)])
+def test_machine_has_its_types_memory(ec2: Any, utility: str, kind: str, mib: int) -> None:
+    id = run(ec2.client(), utility, InstanceType=kind)["InstanceId"]
+    assert ec2.machines.launches[id].memory_mib == mib
+
+
 def test_same_token_is_the_same_reservation_whatever_its_state(ec2: Any, utility: str) -> None:
     client = ec2.client()
     asked = {"ImageId": utility, "InstanceType": "t3.small", **ONE, "ClientToken": "attempt-1"}

@@ -20,7 +20,7 @@ from lab import image as images
 from lab.disk import MIB
 from lab.ec2 import disks
 from lab.image import Image
-from lab.machines import Disk, Launch, acceleration
+from lab.machines import Disk, Launch, acceleration, qemu
 from lab.machines.programs import path_of
 from lab.machines.virtual_machines import VirtualMachines
 from tests.lab.machines_fixtures import Key, Rig, Shell, processes_naming
@@ -344,7 +344,11 @@ def test_a_disk_without_boot_loader_is_told_on_the_console(site: Site, tmp_path:
     assert processes_naming(launch.instance_id) == []
 
 
-def test_a_machine_of_another_architecture_never_boots(site: Site) -> None:
+def test_a_machine_whose_firmware_is_not_installed_never_boots(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = replace(qemu.ARM, firmware=Path("/nowhere/AAVMF_CODE.fd"))
+    monkeypatch.setitem(qemu.ARCHITECTURES, "arm64", missing)
     launch = site.launch(architecture="arm64", boot_mode="uefi")
-    assert "never boots" in site.console_with(launch, "lab:")
+    assert "never boots" in site.console_with(launch, "apt install")
     site.machines.terminate(launch.instance_id)

@@ -196,7 +196,9 @@ def _loader(lines: Sequence[str]) -> str:
             return _diagnosis(sign.meaning, line)
     if _BOOT_SECTOR.lines.search(lines[-1]):
         return _diagnosis(
-            "its firmware started the disk's boot sector, and no boot loader started", lines[-1]
+            "its firmware started the disk's boot sector, and no boot loader started: the image "
+            "has a damaged one, or is made for UEFI alone; check ec2.amis.boot_mode",
+            lines[-1],
         )
     return f"its console shows no kernel messages, and ends with {_quoted(lines[-1])}"
 

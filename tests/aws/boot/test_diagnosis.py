@@ -115,6 +115,7 @@ UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was fo
         (UEFI, Reached.NOTHING, "no boot loader for UEFI; check ec2.amis.boot_mode"),
         (SHELL, Reached.NOTHING, "no boot loader for UEFI; check ec2.amis.boot_mode"),
         (SEABIOS, Reached.NOTHING, "no boot loader started"),
+        (SEABIOS, Reached.NOTHING, "made for UEFI alone; check ec2.amis.boot_mode"),
         (RESCUE, Reached.NOTHING, "GRUB, found nothing to boot"),
         (PV_GRUB, Reached.NOTHING, "menu.lst"),
         (PV_NO_LOADER, Reached.NOTHING, "menu.lst"),
