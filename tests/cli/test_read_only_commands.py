@@ -100,6 +100,23 @@ def test_plan_lists_amis_by_region_and_what_is_left_out(config: Path, run: Run) 
     assert not (config.parent / "state").exists()
 
 
+@pytest.mark.usefixtures("aws")
+def test_plan_shows_encrypted_amis_and_their_keys(config: Path, run: Run) -> None:
+    key = "alias/fedimg"
+    config.write_text(
+        'state_directory = "state"\n[ec2.amis]\ntypes = ["hvm-gp3", "hvm-gp3-encrypted"]\n'
+        f'[ec2.encryption]\nkeys = {{ "us-east-1" = "{key}" }}\n'
+    )
+    result = run("plan", X86_URL, "--json")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads(result.stdout)
+    made = [(row["region"], row["name"]) for row in plan["amis"] if row["encrypted"]]
+    assert made == [("us-east-1", f"{X86.name}-hvm-us-east-1-gp3-encrypted-0")]
+    assert plan["keys"] == {"us-east-1": key}
+    left_out = {row["region"]: row["reason"] for row in plan["left_out"]}
+    assert "ec2.encryption names no key" in left_out["eu-west-1"]
+
+
 def submit(store: Store, count: int) -> list[str]:
     images = [RawImage(X86.url, Architecture.X86_64, "b", f"build-{n}") for n in range(count)]
     with closing(JobQueue(store)) as queue:
