@@ -23,10 +23,11 @@ _LAUNCH_DELAY = _DAY
 #: How long after its decision an AMI is deprecated, in seconds: EC2 takes no time that has passed.
 _LEAD_SECONDS = 900.0
 
+#: The states of AMIs in others' reach, about which the rules are: everybody's, or an audience's.
+IN_REACH = (rows.PUBLIC, rows.SHARED)
 #: Why an AMI in one of these states is kept whatever its age.
 _KEPT = {
     rows.PRIVATE: "it was never public; 'fedimg cleanup' lists what a job left",
-    rows.SHARED: "it is private, and the rules are about public AMIs alone",
     rows.SHARING: "it is private, and the change of its audience is not finished",
     rows.WITHDRAWING: "its withdrawal is not finished",
     rows.WITHDRAWN: "it is withdrawn, and 'fedimg restore' has to find it",
@@ -53,7 +54,7 @@ class Facts:
 
     `state` is `available`, `disabled` or another of EC2's words; `public` says that every account
     may launch it. `published_at` is the time in the tag that fedimg set before the AMI became
-    public.
+    public, `shared_at` that before it was shared.
     """
 
     state: str
@@ -63,11 +64,14 @@ class Facts:
     deprecated_at: float | None = None
     last_launched: float | None = None
     protection: str = "disabled"
+    shared_at: float | None = None
 
-    @property
-    def usable(self) -> bool:
-        """Return whether every account may launch the AMI."""
-        return self.public and self.state == "available"
+    def usable_as(self, state: str) -> bool:
+        """Return whether those may launch the AMI who may by a recorded state in others' reach.
+
+        With whom a private one is shared, no list of EC2's tells.
+        """
+        return self.public == (state == rows.PUBLIC) and self.state == "available"
 
 
 @dataclass(frozen=True)
@@ -141,23 +145,24 @@ def _matches(rule: Rule, row: AMIRow) -> bool:
 
 
 def _kept_by_state(row: AMIRow, changing: Collection[tuple[str, str]]) -> str:
-    if row.state not in (rows.PUBLIC, rows.DISABLED):
+    if row.state not in (*IN_REACH, rows.DISABLED):
         return _KEPT[row.state]
     if (row.job, row.region) in changing:
         return "a change of its job's AMIs in this region is not finished"
     return ""
 
 
-#: Series, architecture, AMI type and region, in which keep_newest counts.
-_Place = tuple[tuple[str, str], str, str, str, str]
+#: Series, architecture, AMI type, region, and whether it is private, in which keep_newest counts: a
+#: newer one that is shared with few replaces none that is everybody's.
+_Place = tuple[tuple[str, str], str, str, str, str, bool]
 
 
 def _is_usable(row: AMIRow, fact: Facts | None) -> bool:
-    """Return whether an AMI is public by the record and by EC2: only such an AMI is a newest one.
+    """Return whether an AMI is in reach by the record and by EC2: only such one is a newest one.
 
     What a person hid or removed by hand must not make an older one go.
     """
-    return row.state == rows.PUBLIC and fact is not None and fact.usable
+    return row.state in IN_REACH and fact is not None and fact.usable_as(row.state)
 
 
 def _public(
@@ -173,7 +178,8 @@ def _public(
 
 
 def _place(row: AMIRow, known: Edition) -> _Place:
-    return known.series, row.architecture, row.virt_type, row.type.storage, row.region
+    private = row.audience is not None or row.state == rows.SHARED
+    return known.series, row.architecture, row.virt_type, row.type.storage, row.region, private
 
 
 def _decide(
@@ -208,12 +214,13 @@ def _decide(
 
 
 def differs_from_record(state: str, fact: Facts) -> str:
-    """Return, as a clause, how EC2 shows a public or disabled AMI otherwise than recorded, or "".
+    """Return, as a clause, how EC2 shows an AMI otherwise than recorded, or "".
 
-    `state` is the recorded one. Somebody changed such an AMI by hand, and a person decides about
-    it: nothing is taken away that others may use by now.
+    `state` is the recorded one: public, shared or disabled. Somebody changed such an AMI by hand,
+    and a person decides about it: nothing is taken away that others may use by now.
     """
-    if fact.usable if state == rows.PUBLIC else fact.state == "disabled" and not fact.public:
+    disabled = fact.state == "disabled" and not fact.public
+    if fact.usable_as(state) if state in IN_REACH else disabled:
         return ""
     shown = "public" if fact.public else "private"
     if fact.state != "available":
@@ -224,21 +231,22 @@ def differs_from_record(state: str, fact: Facts) -> str:
 
 
 def _since(row: AMIRow, fact: Facts) -> float | None:
-    """Return the time from which an AMI's age counts: since it became public or was restored.
+    """Return the time from which an AMI's age counts: when it came into reach, or was restored.
 
     Versions before 1.0 recorded the first of these times in a tag alone.
     """
-    published = row.published_at or fact.published_at
+    published = row.published_at or fact.published_at or row.shared_at or fact.shared_at
     if published is None:
         return None
-    restored = row.changed_at if row.state == rows.PUBLIC else None
+    restored = row.changed_at if row.state in IN_REACH else None
     return max(published, restored or 0.0)
 
 
 def _due(row: AMIRow, rule: Rule, since: float, now: float) -> tuple[Verdict, str]:
     """Return what the days alone demand, and the days in words."""
     age = (now - since) / _DAY
-    text = f"it became public {math.floor(age)} days ago"
+    became = "became public" if row.audience is None else "was shared"
+    text = f"it {became} {math.floor(age)} days ago"
     if row.state == rows.DISABLED:
         if not rule.delete_after:
             return Verdict.KEEP, "it is disabled, and the rule has no delete_after"
@@ -276,8 +284,10 @@ def _reasons_to_keep(
         if each.edition is None:
             yield "the record does not tell its release, by which keep_newest counts"
         elif newer < rule.keep_newest:
-            yield f"only {newer} newer ones of its release are public: keep_newest = " + str(
-                rule.keep_newest
+            reach = "public" if row.audience is None else "shared"
+            yield (
+                f"only {newer} newer ones of its release are {reach}: keep_newest = "
+                f"{rule.keep_newest}"
             )
     if verdict is Verdict.DEPRECATE:
         return

@@ -146,6 +146,7 @@ def facts_of(image: Mapping[str, Any]) -> Facts:
         _time(image.get("DeprecationTime")),
         _time(image.get("LastLaunchedTime")),
         str(image.get("DeregistrationProtection", "disabled")),
+        tags.shared_at(tags.read(image.get("Tags"))),
     )
 
 

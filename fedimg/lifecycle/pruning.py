@@ -18,22 +18,18 @@ from fedimg.aws.bundle.place import is_bundle
 from fedimg.bus import messages
 from fedimg.lifecycle import observation
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
-from fedimg.lifecycle.decisions import Facts, Verdict, decide, differs_from_record
+from fedimg.lifecycle.decisions import IN_REACH, Facts, Verdict, decide, differs_from_record
 from fedimg.lifecycle.repair import ami_of
 from fedimg.store import rows
 from fedimg.store.prunings import Pruning as Requested
-from fedimg.store.prunings import Prunings
+from fedimg.store.prunings import Prunings, state_before
 from fedimg.store.rows import AMIRow
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
 
 _log = logging.getLogger(__name__)
 
-#: The state of the AMIs that are to be changed, and the one in which the decision was made.
-_STATES = {
-    DEPRECATE: (rows.PUBLIC, rows.PUBLIC),
-    DISABLE: (rows.DISABLING, rows.PUBLIC),
-    DELETE: (rows.DELETING, rows.DISABLED),
-}
+#: The states of the AMIs that are to be changed.
+_STATES = {DEPRECATE: IN_REACH, DISABLE: (rows.DISABLING,), DELETE: (rows.DELETING,)}
 #: EC2 may show this state of an AMI for a short time after its deregistration.
 _DEREGISTERED = "deregistered"
 _WORDS = {DEPRECATE: "deprecated", DISABLE: "disabled", DELETE: "removed"}
@@ -76,9 +72,8 @@ class Pruning(ChangeWorkflow):
         prunings = Prunings(self._store)
         asked = {each.ami: each for each in prunings.open(what, job, region)}
         to_do = {row.ami: row for row in self._rows(what, job, region)}
-        before = _STATES[what][1]
         here = [
-            replace(row, state=before, public=before == rows.PUBLIC) if row.ami in to_do else row
+            _as_decided(what, row) if row.ami in to_do else row
             for row in observation.recorded_amis(self._store, region)
         ]
         facts = observation.observe(self._ec2(region), self._settings.site, region, here)
@@ -200,11 +195,17 @@ class Pruning(ChangeWorkflow):
 
     def _rows(self, what: str, job: str, region: str) -> list[AMIRow]:
         own = [row for row in self._store.amis(region) if row.job == job]
-        state = _STATES[what][0]
+        chosen = [row for row in own if row.state in _STATES[what]]
         if what == DEPRECATE:
             asked = {each.ami for each in Prunings(self._store).open(what, job, region)}
-            return [row for row in own if row.state == state and row.ami in asked]
-        return [row for row in own if row.state == state]
+            return [row for row in chosen if row.ami in asked]
+        return chosen
+
+
+def _as_decided(what: str, row: AMIRow) -> AMIRow:
+    """Return an AMI's row as it was when a change was decided."""
+    before = state_before(what, row)
+    return replace(row, state=before, public=before == rows.PUBLIC)
 
 
 def _has_begun(what: str, row: AMIRow, fact: Facts | None, asked: Requested | None) -> bool:

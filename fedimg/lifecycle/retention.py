@@ -103,7 +103,9 @@ class WorkerRetention:
         freed: dict[str, int] = {}
         for each in found.made:
             freed.setdefault(each.row.region, 0)
-            freed[each.row.region] += each.verdict is Verdict.DISABLE
+            # A private AMI takes no room of the quota of public ones.
+            frees = each.verdict is Verdict.DISABLE and each.row.public
+            freed[each.row.region] += frees
         for region, count in freed.items():
             verifications.record_would_free(region, count)
 

@@ -20,11 +20,17 @@ from fedimg.store.tables import amis, changes, prunings
 from fedimg.store.twins import TWINS
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
 
-#: The state in which an AMI has to be, and the one that it gets, by what is asked for.
-_FROM = {DEPRECATE: rows.PUBLIC, DISABLE: rows.PUBLIC, DELETE: rows.DISABLED}
-_TO = {DEPRECATE: rows.PUBLIC, DISABLE: rows.DISABLING, DELETE: rows.DELETING}
-#: The state that it gets when that is done.
-_DONE = {DEPRECATE: rows.PUBLIC, DISABLE: rows.DISABLED, DELETE: rows.DELETED}
+#: The state that an AMI gets by what is asked for; a deprecation changes none.
+_TO = {DISABLE: rows.DISABLING, DELETE: rows.DELETING}
+#: … and when that is done.
+_DONE = {DISABLE: rows.DISABLED, DELETE: rows.DELETED}
+
+
+def state_before(what: str, row: AMIRow) -> str:
+    """Return the state in which an AMI has to be before a change; a private one has an audience."""
+    if what == DELETE:
+        return rows.DISABLED
+    return rows.PUBLIC if row.audience is None else rows.SHARED
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,13 @@ class Prunings:
     ) -> bool:
         """Record one request; return False if the AMI's state is another than it was."""
         row, what = request.row, request.what
+        before = state_before(what, row)
         changed = connection.execute(
             sa.update(amis)
             .where(amis.c.ami == row.ami, amis.c.region == row.region)
-            .where(sa.func.coalesce(amis.c.state, rows.PUBLIC) == _FROM[what])
-            .where(amis.c.public == (_FROM[what] == rows.PUBLIC))
-            .values(state=_TO[what])
+            .where(sa.func.coalesce(amis.c.state, rows.PUBLIC) == before)
+            .where(amis.c.public == (before == rows.PUBLIC))
+            .values(state=_TO.get(what, before))
         )
         if not changed.rowcount:
             return False
@@ -187,13 +194,11 @@ class Prunings:
 
         The permissions of what stays public are recorded anew by the next request.
         """
-        values: dict[str, Any] = {"state": _FROM[what]}
-        if what == DISABLE:
-            values["permissions"] = sa.null()
+        values: dict[str, Any] = {"permissions": sa.null()} if what == DISABLE else {}
         with self._store.engine.begin() as connection:
             for row in its_amis:
                 if row.ami in kept:
-                    self._set(connection, row, **values)
+                    self._set(connection, row, state=state_before(what, row), **values)
                     self._end(connection, what, row, kept=kept[row.ami])
 
     def postpone_deprecation(self, ami: AMIRow, at: float) -> None:
@@ -223,7 +228,8 @@ class Prunings:
             if not end(self._store, connection, what, job, region, at, messages):
                 return False
             for row in its_amis:
-                values: dict[str, Any] = {"state": _DONE[what], "public": what == DEPRECATE}
+                state = _DONE.get(what, state_before(what, row))
+                values: dict[str, Any] = {"state": state, "public": state == rows.PUBLIC}
                 asked = opened.get(row.ami)
                 if what == DISABLE:
                     # The days until the removal count from here.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedimg.config import Rule
-from fedimg.lifecycle.decisions import Decision, Facts, Verdict, decide
+from fedimg.lifecycle.decisions import IN_REACH, Decision, Facts, Verdict, decide
 from fedimg.store import rows
 from fedimg.store.rows import AMIRow
 
@@ -85,6 +85,9 @@ def verdict(recorded: AMIRow, *rules: Rule, **options: Any) -> Verdict:
         (229, rows.DISABLED, 30, Verdict.KEEP),
         (900, rows.DISABLED, 29, Verdict.KEEP),
         (230, rows.DISABLED, 30, Verdict.DELETE),
+        (99, rows.SHARED, None, Verdict.KEEP),
+        (100, rows.SHARED, None, Verdict.DEPRECATE),
+        (200, rows.SHARED, None, Verdict.DISABLE),
     ],
 )
 def test_age_decides(age: float, state: str, disabled: float | None, expected: Verdict) -> None:
@@ -97,7 +100,7 @@ def test_nothing_is_removed_that_was_not_disabled_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "state", [state for state in rows.STATES if state not in (rows.PUBLIC, rows.DISABLED)]
+    "state", [state for state in rows.STATES if state not in (*IN_REACH, rows.DISABLED)]
 )
 def test_every_other_state_is_kept(state: str) -> None:
     kept = decided(row(1, 10_000, state))
@@ -360,8 +363,8 @@ def _check(
         assert facts.protection == "disabled"
         assert (facts.state, facts.public) == ("disabled", False)
     else:
-        assert ami.state == rows.PUBLIC
-        assert (facts.state, facts.public) == ("available", True)
+        assert ami.state in IN_REACH
+        assert (facts.state, facts.public) == ("available", ami.state == rows.PUBLIC)
     if decision.verdict is not Verdict.DEPRECATE:
         assert facts.last_launched is not None
         assert NOW - facts.last_launched >= DAY
@@ -369,8 +372,10 @@ def _check(
         left = [
             each
             for each in made
-            if each.row.state == rows.PUBLIC
-            and _usable(shown.get((each.row.region, each.row.ami)))
+            if each.row.state in IN_REACH
+            # What is shared with few replaces nothing that is everybody's, nor the reverse.
+            and (each.row.state == rows.SHARED) == (ami.state == rows.SHARED)
+            and _usable(shown.get((each.row.region, each.row.ami)), each.row.state)
             and each.verdict in (Verdict.KEEP, Verdict.DEPRECATE)
             and each.row.region == ami.region
             and str(each.row.source).startswith("build-")
@@ -379,5 +384,15 @@ def _check(
         assert len(left) >= rule.keep_newest
 
 
-def _usable(facts: Facts | None) -> bool:
-    return facts is not None and facts.public and facts.state == "available"
+def _usable(facts: Facts | None, state: str) -> bool:
+    if facts is None or facts.state != "available":
+        return False
+    return facts.public == (state == rows.PUBLIC)
+
+
+def test_newer_private_ami_makes_no_public_one_old() -> None:
+    rule = RULE.model_copy(update={"keep_newest": 1})
+    public, newer = row(1, 900), row(2, 900, rows.SHARED, audience={})
+    kept, also = decided([public, newer], rule)
+    assert (kept.verdict, also.verdict) == (Verdict.KEEP, Verdict.KEEP)
+    assert "only 0 newer ones of its release are public" in kept.why

@@ -36,6 +36,7 @@ from fedimg.store.rows import AMIRow
 from fedimg.store.tables import amis, changes
 from fedimg.store.verifications import Verifications
 from fedimg.store.withdrawals import Withdrawals
+from fedimg.values.audience import Audience
 from lab import leaks
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
@@ -709,3 +710,51 @@ def test_recovered_amis_that_a_rule_disabled_are_disabled_by_it_and_removed(
     }
     pruned.prune()
     assert {row.ami for row in site.rows(image)} == {by_hand.ami}
+
+
+def test_private_amis_go_by_the_same_rules(
+    pruned: Pruned,
+) -> None:
+    site, audience = pruned.site, Audience(("210987654321",))
+    image = site.publish(audience=audience)
+    for row in site.rows(image):
+        pruned.launch(row, 50)
+
+    def shared_since(days: float) -> None:
+        at = time.time() - days * DAY
+        of_job = sa.update(amis).where(amis.c.job == image.job)
+        site.store.write(of_job.values(shared_at=at, changed_at=None))
+
+    shared_since(150)
+    pruned.prune()
+    assert states(site, image) == {rows.SHARED}
+    assert all(row.deprecate_at for row in site.rows(image))
+    shared_since(200)
+    pruned.prune()
+    assert states(site, image) == {rows.DISABLED}
+    assert site.shown(site.row(image))["State"] == "disabled"
+    pruned.disabled_since(image, 30)
+    assert pruned.verdicts(image) == {Verdict.KEEP}
+    assert len(messages(site, "image.withdraw")) == len(site.rows(image))
+    ids = {row.region: row.snapshot for row in site.rows(image)}
+    at = time.time() - 230 * DAY
+    site.store.write(sa.update(amis).where(amis.c.job == image.job).values(shared_at=at))
+    pruned.prune()
+    assert states(site, image) == {rows.DELETED}
+    assert all(not snapshots(site, region, [id]) for region, id in ids.items())
+    assert forgotten(site) == []
+
+
+def test_private_ami_that_a_person_made_public_is_kept(pruned: Pruned) -> None:
+    site = pruned.site
+    image = site.publish(audience=Audience(("210987654321",)))
+    for row in site.rows(image):
+        pruned.launch(row, 50)
+    at = time.time() - 300 * DAY
+    site.store.write(sa.update(amis).where(amis.c.job == image.job).values(shared_at=at))
+    row = site.row(image)
+    everybody = {"Add": [{"Group": "all"}]}
+    site.ec2().modify_image_attribute(ImageId=row.ami, LaunchPermission=everybody)
+    kept = [each for each in pruned.decisions().made if each.row.ami == row.ami]
+    assert [each.verdict for each in kept] == [Verdict.KEEP]
+    assert "recorded as shared, and EC2 shows it public" in kept[0].why
