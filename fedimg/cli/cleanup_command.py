@@ -36,13 +36,15 @@ def cleanup(
     """Remove this site's EC2 resources that were never public and belong to no active job.
 
     Resources that were public before and are private now stay and are listed separately; --remove
-    ID removes them. The command removes nothing, and exits with 5, if the database is younger than
-    resources of jobs that it does not know: it may be another database than theirs.
+    ID removes them. Private AMIs that are shared with an audience stay, too. The command removes
+    nothing, and exits with 5, if the database is younger than resources of jobs that it does not
+    know: it may be another database than theirs.
     """
     from fedimg.aws import cleanup as aws_cleanup
     from fedimg.aws import regions
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import output
+    from fedimg.store import rows
 
     store = call.store()
     clients = Clients()
@@ -56,7 +58,12 @@ def cleanup(
     removing = bool(leftovers) and not (dry_run or refused)
     if removing:
         _remove(call, store, clients, leftovers, once_public=bool(only))
-    once_public = [] if only else found.survey.once_public
+    shared = {
+        id for row in store.amis() if row.state in rows.AUDIENCES for id in (row.ami, row.snapshot)
+    }
+    once_public = (
+        [] if only else [each for each in found.survey.once_public if each.id not in shared]
+    )
     call.output.answer(output.leftovers(leftovers, once_public, removed=removing))
     for text in output.once_public(once_public):
         call.output.note(text)

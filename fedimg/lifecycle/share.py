@@ -19,6 +19,7 @@ from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.holds import Holds
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
 from fedimg.lifecycle.repair import ami_of, not_to_publish
+from fedimg.progress import SHARED
 from fedimg.store import rows
 from fedimg.store.changes import SHARE
 from fedimg.store.rows import AMIRow
@@ -101,6 +102,10 @@ class ShareWorkflow(ChangeWorkflow):
             if each.ami in shared
         ]
         if Shares(self._store).done(job, region, at, changed, told):
+            for each in row.regions:
+                if (each.region, each.step) == (region, SHARED) and changed:
+                    detail = f"with {audience_of(changed[0])}"
+                    self._store.set_region(job, region, step=SHARED, detail=detail)
             _log.info("job %s: %d AMIs in %s have their audience", job, len(shared), region)
 
     def _shareable(self, job: str, region: str) -> list[AMIRow]:

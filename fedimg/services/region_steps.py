@@ -205,7 +205,9 @@ class RegionSteps:
                 offer(region, good)
         types = ", ".join(sorted({str(ami.type) for ami in dropped}))
         last = last if job.publishes else REHEARSED
-        job.report(region, last, f"without {types}: not booted" if types else "")
+        told = [f"with {self._plan.audience}"] if last == SHARED else []
+        told += [f"without {types}: not booted"] if types else []
+        job.report(region, last, "; ".join(told))
         return good
 
     def _share(self, region: str, good: Sequence[AMI]) -> None:

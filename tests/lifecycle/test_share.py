@@ -312,6 +312,11 @@ def test_command_shows_and_changes_the_audience(site: Site, run: Run) -> None:
     for row in site.rows(image):
         assert audience(site, row) == ([TWO], [TWO])
     assert run("verify").exit_code == 0
+    # It is no leftover, nor private by anybody's hand.
+    swept = run("cleanup", "--dry-run", "--json")
+    assert swept.exit_code == 0, swept.stderr
+    assert "kept:" not in swept.stderr
+    assert not {row.ami for row in site.rows(image)} & set(swept.stdout.split('"'))
 
 
 def test_command_refuses_what_ec2_would_not_take(run: Run, site: Site) -> None:

@@ -76,7 +76,7 @@ def test_tested_amis_and_snapshots_go_to_the_audience_in_all_regions(lab: Lab) -
     # Each is marked before it is shared, and after the boot check.
     told = [each.what for each in observer.told]
     assert told.index("test completed") < told.index("sharing") < told.index("shared")
-    assert f"{FURTHER} shared" in observer.words()
+    assert f"{FURTHER} shared with {whom}" in observer.words()
     # What is shared is no leftover.
     assert {row["id"] for row in lab.live("image")} == {
         ami.id for amis in result.published.values() for ami in amis
