@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from fedimg.images import RawImage
 from fedimg.jobs.holds import Holds
-from fedimg.lifecycle import accept, decisions, repair, targets, verify
+from fedimg.lifecycle import accept, repair, targets, verify
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
@@ -262,13 +262,12 @@ def test_ami_on_another_snapshot_is_shared_with_nobody_else(site: Site) -> None:
     assert audience(site, site.row(image)) == ([ONE], [ONE])
 
 
-def test_private_ami_is_in_no_catalogue_and_no_rule_retires_it(site: Site) -> None:
+def test_private_ami_is_in_no_catalogue(site: Site) -> None:
     image = site.publish(types=TYPES[:1], audience=Audience((ONE,)))
     assert list(Publications(site.store).jobs()) == []
     targets.withdraw(site.store, image.name, by="me", reason="a bad kernel")
     carry_out(site)
     assert list(Publications(site.store).jobs()) == []
-    assert rows.SHARED in decisions._KEPT
 
 
 def test_shared_ami_is_accepted_only_as_what_it_is(site: Site) -> None:
