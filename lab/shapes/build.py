@@ -37,6 +37,16 @@ mitigations=off quiet SYSTEMD_SECCOMP=0 systemd.show_status=yes
 initrd {folder}/initrd.img-@RELEASE@
 boot
 """
+# An emulated machine with others beside it takes ten minutes to find its disks and its network, for
+# which systemd waits a minute or two.
+_PATIENT = "1200s"
+_WAIT = "systemd-networkd-wait-online"
+_PATIENCE = {
+    "etc/systemd/system.conf.d/patience.conf": f"[Manager]\nDefaultTimeoutStartSec={_PATIENT}\n",
+    f"etc/systemd/system/{_WAIT}.service.d/patience.conf": (
+        f"[Service]\nExecStart=\nExecStart=/lib/systemd/{_WAIT} --timeout=1200\n"
+    ),
+}
 _PROGRAMS = {
     "ext4": ("mke2fs",),
     "btrfs": ("mke2fs", "mkfs.btrfs", "losetup", "mount"),
@@ -169,15 +179,19 @@ def _configure(root: Path, shape: Shape, layout: _Layout) -> None:
     # PV-GRUB reads no GPT.
     (root / "boot/grub/menu.lst").write_text("")
     options = "subvol=root,noatime" if subvolumes else "defaults,noatime"
+    late = f"x-systemd.device-timeout={_PATIENT}"
     rows = [f"UUID={layout.root_uuid} / {shape.system} {options} 0 0"]
     if subvolumes:
-        rows.append(f"UUID={layout.root_uuid} /home btrfs subvol=home,noatime 0 0")
+        rows.append(f"UUID={layout.root_uuid} /home btrfs subvol=home,noatime,{late} 0 0")
     if shape.own_boot:
-        rows.append(f"UUID={layout.boot_uuid} /boot ext4 defaults 0 2")
+        rows.append(f"UUID={layout.boot_uuid} /boot ext4 defaults,{late} 0 2")
     if shape.own_boot and shape.uefi:
-        rows.append(f"UUID={_FAT_SERIAL} /boot/efi vfat umask=0077 0 0")
+        rows.append(f"UUID={_FAT_SERIAL} /boot/efi vfat umask=0077,{late} 0 0")
         (root / "boot/efi").mkdir()
     (root / "etc/fstab").write_text("".join(f"{row}\n" for row in rows))
+    for place, text in _PATIENCE.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_text(text)
 
 
 def _packages(shape: Shape) -> list[str]:

@@ -55,6 +55,15 @@ _ENDED = re.compile(
     r"Reached target .*(multi-user|Multi-User|graphical|Graphical)|Cloud-init v\. .* finished at "
 )
 
+# A failed mount is the cause if the boot ended in emergency mode; others have nofail in fstab.
+_MOUNT = re.compile(r"(Failed to mount|Dependency failed for) .*\.mount\b")
+_EMERGENCY = _sign(
+    "it ended in emergency mode",
+    r"You are in (emergency|rescue) mode",
+    r"Entering emergency mode",
+    r"Cannot open access to console, the root account is locked",
+    r"Reached target .*(emergency\.target|Emergency Mode)",
+)
 #: The failures that end a boot, causes before their consequences.
 _SYSTEM = (
     _sign(
@@ -83,12 +92,7 @@ _SYSTEM = (
         r"Cannot open root device",
     ),
     _sign("its systemd gave up", r"^\[!!!!!!\]", r"systemd\[1\]: Freezing execution"),
-    _sign(
-        "it ended in emergency mode",
-        r"You are in (emergency|rescue) mode",
-        r"Entering emergency mode",
-        r"Cannot open access to console, the root account is locked",
-    ),
+    _EMERGENCY,
 )
 _LOADERS = (
     _sign(
@@ -171,7 +175,8 @@ def diagnose(evidence: Evidence) -> str:
         return _loader(lines)
     for sign in _SYSTEM:
         if line := _first(sign, lines):
-            return _diagnosis(sign.meaning, line)
+            mount = next(filter(_MOUNT.search, lines), line) if sign is _EMERGENCY else line
+            return _diagnosis(sign.meaning, mount)
     return _service(lines, evidence)
 
 

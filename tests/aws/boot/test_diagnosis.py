@@ -89,6 +89,14 @@ comm="sshd" name="ssh_host_ed25519_key" dev="vda4" ino=1234 tcontext=unlabeled_t
 comm="cloud-init" name="cloud" dev="vda4" ino=1235 tcontext=unlabeled_t permissive=0
 """
 PERMITTED = DENIED.replace("permissive=0", "permissive=1")
+#: As Debian's systemd 252 prints it where the file system of /boot did not come.
+NO_BOOT = """\
+[ \x1b[0;1;31mTIME\x1b[0m ] Timed out waiting for device \x1b[0;1;\u2026c0836-9870-5eba.\r
+[\x1b[0;1;38;5;185mDEPEND\x1b[0m] Dependency failed for \x1b[0;1;39mboot.mount\x1b[0m - /boot.\r
+[\x1b[0;32m  OK  \x1b[0m] Started \x1b[0;1;39memergency.service\x1b[0m - Emergency Shell.\r
+[\x1b[0;32m  OK  \x1b[0m] Reached target \x1b[0;1;39memergency.target\x1b[0m - Emergency Mode.\r
+[\x1b[0;32m  OK  \x1b[0m] Finished \x1b[0;1;39msystemd-sysctl.service\x1b[0m - Apply Kernel.\r
+"""
 LOGIN = "[  OK  ] Reached target multi-user.target.\n\nip-10-0-0-7 login: "
 #: cloud-init 24.3 and later write behind the prompt, and so does a kernel that finds a device late.
 WRITTEN_BEHIND = "\nfedora login: [   41.250000] cloud-init[712]: Cloud-init v. 24.4 running\n"
@@ -126,6 +134,8 @@ UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was fo
         (GRUB + XFS, Reached.NOTHING, "damaged"),
         (DRACUT, Reached.NOTHING, "initramfs did not find the root file system"),
         (EMERGENCY, Reached.NOTHING, "emergency mode"),
+        (NO_BOOT, Reached.NOTHING, "it ended in emergency mode"),
+        (NO_BOOT, Reached.NOTHING, "Dependency failed for boot.mount - /boot."),
         (SYSTEMD, Reached.NOTHING, "systemd gave up"),
         (NETWORK_WAIT, Reached.NOTHING, "waiting for its network"),
         (NO_DEVICE, Reached.NOTHING, "without a network"),
