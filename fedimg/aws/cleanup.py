@@ -130,20 +130,35 @@ def survey(
     are listed, too. `recorded` are AMIs that jobs recorded; they are looked up by id where EC2 lost
     their tags. `bucket` returns the name of a region's bucket of bundles; without a name there are
     none. For a region that does not answer, `unseen` is called with the error and the others are
-    listed all the same; without `unseen`, EC2ServiceException is raised.
+    listed all the same, and so it is where S3 alone does not; without `unseen`,
+    EC2ServiceException is raised.
     """
 
+    def list_bundles(region: str, types: Collection[str]) -> dict[str, dict[str, Any]]:
+        if BUNDLE not in types:
+            return {}
+        try:
+            return _bundles(clients, bucket(region), site, region, job or "")
+        except EC2ServiceException as error:
+            # What costs more, such as an instance, is not kept for S3's sake.
+            if unseen is None:
+                raise
+            unseen(error)
+            return {}
+
     def list_region(region: str) -> list[tuple[Standing, Leftover]]:
+        types = resource_types(region)
+        bundles = list_bundles(region, types)
         try:
             return _in_region(
                 clients,
                 site,
                 region,
                 job,
-                resource_types(region),
+                types,
                 recorded,
                 published,
-                bucket(region),
+                bundles,
             )
         except EC2ServiceException as error:
             if unseen is None:
@@ -250,7 +265,7 @@ def _in_region(
     resource_types: Collection[str],
     recorded: Iterable[Leftover],
     published: Collection[str],
-    bucket: str,
+    bundles: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[Standing, Leftover]]:
     if not resource_types:
         return []
@@ -261,9 +276,6 @@ def _in_region(
         region=region,
         step="clean-up",
     ):
-        bundles = (
-            _bundles(clients, bucket, site, region, job or "") if BUNDLE in resource_types else {}
-        )
         tagged = [
             (
                 shown.standing,

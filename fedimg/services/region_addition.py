@@ -105,6 +105,12 @@ class RegionAddition(EC2Service):
                     "the image's AMIs in the origin are not all public or shared, and what they "
                     "are made from is not published elsewhere"
                 )
+            if all(ami.type.instance_store for ami in originals):
+                # Registering begins with a snapshot, which the image has none of any more.
+                raise EC2ServiceException(
+                    "only instance-store AMIs of the image are public in the origin, as the others "
+                    "failed their boot check: publish a new build in the region instead"
+                )
             planned = plan.make(image, chosen, self.site.clients, self._watch)
             if missing := sorted(set(regions) - set(planned.types)):
                 raise EC2ServiceException(

@@ -6,6 +6,7 @@ fedimg/aws/client/availability.py.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from fedimg.aws import cleanup
 from fedimg.aws.client import clients as clients_module
 from fedimg.aws.client.clients import Clients
+from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
-from fedimg.exceptions import EC2UtilityException
+from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.jobs.outages import Outages
 from fedimg.services.ec2 import EC2Service
 from fedimg.services.site import Coordination, Site
@@ -147,6 +150,32 @@ def test_lasting_refusal_of_s3_is_told_as_such(
         lab.upload(image, **settings, limits={"outage": 1})
     assert (failure.value.later, failure.value.step) == (later, "bundle")
     assert "EC2 refused" not in str(failure.value)
+    follow(lab, [])
+    clean(lab, image, settings)
+    assert lab.live() == []
+
+
+def test_clean_up_removes_the_rest_where_s3_is_away(lab: Lab, settings: dict[str, Any]) -> None:
+    image = lab.image()
+    follow(lab, [{"fault": "refused", "code": "InvalidParameterValue", "action": "RegisterImage"}])
+    with pytest.raises(EC2ServiceException):
+        lab.upload(image, **settings)
+    assert {row["kind"] for row in lab.live()} >= {"snapshot", "object"}
+    follow(lab, [refused("AccessDenied")])
+    chosen, unseen = lab.settings(**settings), []
+    found = cleanup.leftovers(
+        lab.clients,
+        SITE,
+        [ORIGIN],
+        job=image.job,
+        bucket=chosen.instance_store.bucket_in,
+        unseen=unseen.append,
+    )
+    cleanup.remove(lab.clients, Waiter(chosen.limits, threading.Event()), found, limit=60)
+    assert {row["kind"] for row in lab.live()} == {"object"}
+    (error,) = unseen
+    assert "listing bundles: S3 refused ListObjectsV2 with AccessDenied" in str(error)
+    assert ORIGIN in str(error)
     follow(lab, [])
     clean(lab, image, settings)
     assert lab.live() == []

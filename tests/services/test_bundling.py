@@ -65,16 +65,18 @@ def test_instance_store_amis_are_published_of_the_very_bytes(
     assert not [row for row in lab.live() if row["kind"] == "instance"]
 
 
-def test_bundle_that_was_cut_off_is_finished_without_what_is_there(
-    lab: Lab, settings: dict[str, Any]
+@pytest.mark.parametrize("lost", ["manifest", "part"])
+def test_bundle_that_lacks_something_is_finished_without_what_is_there(
+    lab: Lab, settings: dict[str, Any], lost: str
 ) -> None:
-    image, observer = lab.image(), Recorder()
+    image, observer = lab.image(size_mib=48, random_mib=12), Recorder()
     observer.when["registered"] = cut
     with pytest.raises(PowerCut):
         lab.upload(image, observer, **settings)
-    part, manifest = sorted(keys(lab, ORIGIN))[1], sorted(keys(lab, ORIGIN))[0]
+    manifest, first, second = sorted(keys(lab, ORIGIN))
     assert manifest.endswith(".manifest.xml")
-    s3(lab, ORIGIN).delete_object(Bucket=f"amis-{ORIGIN}", Key=manifest)
+    gone, part = (manifest, first) if lost == "manifest" else (first, second)
+    s3(lab, ORIGIN).delete_object(Bucket=f"amis-{ORIGIN}", Key=gone)
     before = written(lab, part)
     lab.forget_calls()
     result = lab.upload(image, Recorder(), rerun=True, **settings)

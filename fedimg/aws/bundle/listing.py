@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from fedimg.aws import tags
+from fedimg.aws.bundle.manifest import LONGEST, listed_parts
 from fedimg.aws.bundle.place import at, bundle_id, is_bundle, job_of, jobs_folder
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
-
-_PART = re.compile(rb"<filename>([^<]{1,300})</filename>")
-#: The longest manifest that is read, in bytes: about 1 KiB is for each 60 MiB of a bundle.
-_MOST_BYTES = 1024 * 1024
 
 
 def listed(s3: Client, bucket: str, site: str, job: str = "") -> dict[str, dict[str, Any]]:
@@ -75,6 +71,6 @@ def _is_whole(s3: Client, id: str, keys: Collection[str]) -> bool:
     if not manifests:
         return False
     answer = s3.get_object(Bucket=place.bucket, Key=manifests[0])
-    text = answer["Body"].read(_MOST_BYTES)
-    parts = {f"{place.folder}/{name.decode(errors='replace')}" for name in _PART.findall(text)}
+    text = answer["Body"].read(LONGEST)
+    parts = {f"{place.folder}/{name}" for name in listed_parts(text)}
     return bool(parts) and parts <= set(keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.sax.saxutils import escape
 
 from fedimg import __version__
@@ -11,6 +12,9 @@ from fedimg.images import Architecture
 
 _VERSION = "2007-10-10"
 _CIPHER = "AES-128-CBC"
+_PART = re.compile(rb"<filename>([^<]{1,300})</filename>")
+#: The longest manifest that is read, in bytes: about 1 KiB is for each 60 MiB of a bundle.
+LONGEST = 1024 * 1024
 
 
 def part_name(name: str, index: int) -> str:
@@ -21,6 +25,11 @@ def part_name(name: str, index: int) -> str:
 def manifest_name(name: str) -> str:
     """Return the name of the manifest's file."""
     return f"{name}.manifest.xml"
+
+
+def listed_parts(manifest: bytes) -> set[str]:
+    """Return the names of the parts' files that the text of a manifest lists."""
+    return {name.decode(errors="replace") for name in _PART.findall(manifest)}
 
 
 def manifest(

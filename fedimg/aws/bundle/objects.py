@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from fedimg.aws.bundle.manifest import LONGEST, listed_parts
 from fedimg.aws.bundle.place import Place
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
@@ -28,6 +31,17 @@ _DISK = "disk-sha256"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _COPIES_AT_ONCE = 8
 _DELETED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """The bytes of which a bundle was made, by their SHA-256, and whether all parts are there.
+
+    The SHA-256 is in hex digits; an empty text where nothing tells.
+    """
+
+    sha256: str
+    whole: bool
 
 
 class BundleStore:
@@ -54,16 +68,15 @@ class BundleStore:
                 return found
             options["ContinuationToken"] = page["NextContinuationToken"]
 
-    def made_of(self) -> str | None:
-        """Return the SHA-256 of the disk that the bundle, which has its manifest, was made of.
-
-        That is in hex digits; None where nothing tells.
-        """
-        shown = self._call(
-            partial(self._s3.head_object, Bucket=self.place.bucket, Key=self.place.manifest)
+    def sealed(self, present: Collection[str]) -> Sealed:
+        """Return what the manifest, which is there, tells; `present` are the keys of the bundle."""
+        # Not HeadObject, whose refusals have no code.
+        found = self._call(
+            partial(self._s3.get_object, Bucket=self.place.bucket, Key=self.place.manifest)
         )
-        told = shown.get("Metadata", {}).get(_DISK)
-        return str(told) if told else None
+        with closing(found["Body"]) as body:
+            parts = {f"{self.place.folder}/{name}" for name in listed_parts(body.read(LONGEST))}
+        return Sealed(found.get("Metadata", {}).get(_DISK, ""), bool(parts) and parts <= {*present})
 
     def seal(self, manifest: bytes, disk: Disk) -> None:
         """Store the manifest of a bundle of these bytes, whose parts are stored."""

@@ -42,10 +42,14 @@ class BundleWriter:
         botocore's errors when S3 fails.
         """
         store = self.recipe.store(self.waiter.stop)
-        if store.place.manifest in store.present():
-            if self.disk is None or store.made_of() == self.disk.sha256:
+        present = store.present()
+        if store.place.manifest in present:
+            sealed = store.sealed(present)
+            same = self.disk is None or sealed.sha256 == self.disk.sha256
+            if same and sealed.whole:
                 return
-            store.delete()
+            if not same:
+                store.delete()
         limits = self.settings.limits
         try:
             first_success(
