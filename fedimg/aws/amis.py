@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fedimg.aws import ami_options
+from fedimg.aws import ami_options, tags
 from fedimg.aws.bundle import place
 from fedimg.aws.bundle.place import bundle_of
 from fedimg.aws.client.already_gone import already_gone
@@ -156,6 +156,15 @@ def public(ec2: EC2Client, amis: Sequence[AMI]) -> bool:
     """Return whether all of these AMIs of one region are public already."""
     images = ec2.describe_images(ImageIds=[ami.id for ami in amis])["Images"]
     return len(images) == len(amis) and all(image["Public"] for image in images)
+
+
+def offered(ec2: EC2Client, amis: Sequence[AMI]) -> bool:
+    """Return whether all of these AMIs of one region are public, or marked as shared, already."""
+    images = ec2.describe_images(ImageIds=[ami.id for ami in amis])["Images"]
+    return len(images) == len(amis) and all(
+        image["Public"] or tags.shared_at(tags.read(image.get("Tags"))) is not None
+        for image in images
+    )
 
 
 def deregister(ec2: EC2Client, ami: AMI) -> None:

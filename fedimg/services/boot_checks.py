@@ -126,6 +126,19 @@ class BootChecks:
 
         Raises EC2TestException when they do not pass; the plain AMIs do not depend on it.
         """
+        try:
+            self._boot_encrypted(steps, registered, network)
+        except EC2ServiceException as error:
+            # EC2 gives an internal error as the reason when it cannot use a key.
+            key = self._plan.keys.get(self._plan.origin, "")
+            error.problem += (
+                f" (the AMI is encrypted with the KMS key {key}: 'fedimg check' looks at it)"
+            )
+            raise
+
+    def _boot_encrypted(
+        self, steps: RecordedSteps, registered: Sequence[AMI], network: JobNetwork
+    ) -> None:
         region = self._plan.origin
         possible = {ami.type for ami in registered}
         tested = [each for each in self._plan.tested_encrypted if each in possible]
@@ -177,8 +190,8 @@ class BootChecks:
         attempts = job.attempts(ami.region, role, network)
         with job.explained(ami.region, step, EC2TestException):
             alike = [each for each in registered if each.type.boot_group == ami_type.boot_group]
-            if job.rerun and amis.public(attempts.ec2, alike):
-                # Nothing is public that was not tested, so an earlier run has tested these.
+            if job.rerun and amis.offered(attempts.ec2, alike):
+                # Nothing is offered that was not tested, so an earlier run has tested these.
                 return Verdict(ami.id, "", "", [])
             job.report(ami.region, step)
             job.observer.test_started(ami)

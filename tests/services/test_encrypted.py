@@ -39,6 +39,11 @@ class PowerCut(BaseException):
     """An exception that nothing in fedimg expects."""
 
 
+def long(value: str) -> Any:
+    """Return a parameter of tests for which no change has to wait."""
+    return pytest.param(value, marks=pytest.mark.long)
+
+
 def cut() -> None:
     raise PowerCut
 
@@ -128,7 +133,7 @@ def test_encrypted_amis_are_made_of_one_more_copy_in_each_region(
     clean(lab, image)
 
 
-@pytest.mark.parametrize("state", ["disabled", "deleting", "unknown"])
+@pytest.mark.parametrize("state", ["disabled", *map(long, ["deleting", "unknown"])])
 def test_bad_key_fails_its_region_alone_and_leaves_nothing(
     lab: Lab, keys: dict[str, str], state: str
 ) -> None:
@@ -186,6 +191,7 @@ def test_key_that_is_disabled_late_fails_the_boot_check_of_encrypted_amis_alone(
     assert result.encrypted == {}
     assert set(result.failed) == {ORIGIN, FURTHER}
     assert "boot-check:hvm-gp3-encrypted" in result.failed[ORIGIN]
+    assert f"the KMS key {keys[ORIGIN]}" in result.failed[ORIGIN]
     clean(lab, image)
     assert len(lab.live("snapshot")) == len(lab.live("image")) == 2
 
@@ -206,13 +212,18 @@ def test_encrypted_ami_that_fails_a_check_is_shared_nowhere(lab: Lab, keys: dict
 @pytest.mark.parametrize(
     "moment",
     [
-        f"progress {ORIGIN} encrypt",
         f"progress {ORIGIN} register-encrypted",
-        f"test started {ORIGIN} hvm-gp3-encrypted",
-        f"progress {ORIGIN} share",
-        f"progress {FURTHER} encrypt",
-        f"progress {FURTHER} register-encrypted",
         f"progress {FURTHER} share",
+        *map(
+            long,
+            [
+                f"progress {ORIGIN} encrypt",
+                f"test started {ORIGIN} hvm-gp3-encrypted",
+                f"progress {ORIGIN} share",
+                f"progress {FURTHER} encrypt",
+                f"progress {FURTHER} register-encrypted",
+            ],
+        ),
     ],
 )
 def test_upload_that_was_cut_off_goes_on_without_a_second_copy(
@@ -423,6 +434,17 @@ def test_job_without_encrypted_types_has_the_steps_that_it_had_before(
         f"register:{FURTHER}",
         f"publish:{FURTHER}",
     ]
+    clean(lab, image)
+
+
+def test_later_run_boots_no_encrypted_ami_again(lab: Lab, keys: dict[str, str]) -> None:
+    image, observer = lab.image(), Recorder()
+    chosen = settings(keys, ORIGIN)
+    first = lab.upload(image, **chosen)
+    again = lab.upload(image, observer, rerun=True, **chosen)
+    assert (again.failed, again.encrypted) == ({}, first.encrypted)
+    assert observer.of("test started") == []
+    assert len(snapshots(lab, image, ORIGIN)) == 2
     clean(lab, image)
 
 
