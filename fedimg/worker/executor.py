@@ -34,24 +34,25 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.store.changes import REPAIR, SHARE
 from fedimg.store.store import Store, StoreError
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
+from fedimg.worker.queue_poll import THREAD, QueuePoll
 from fedimg.worker.workflows import Workflows
 
 #: The version of the steps. A worker continues runs of its own version only, and refuses to start
 #: on runs of another. Raise the version by one if a change of the steps makes running jobs
 #: incompatible, and only then. Runs that have not started go to the highest running version.
 VERSION = "1"
-#: Names of the DBOS threads that take runs from the queues.
-LOOPS = [f"queue-worker-{name}" for name in (INTAKE_QUEUE, JOBS_QUEUE, CLEAN_QUEUE, LIFE_QUEUE)]
+#: The names of the queues.
+_QUEUES = (INTAKE_QUEUE, JOBS_QUEUE, CLEAN_QUEUE, LIFE_QUEUE)
+#: Names of the threads that take runs from the queues.
+LOOPS = [THREAD]
 #: Entries that this worker looks up at the same time.
 _ENTRIES = 20
 #: Jobs that this worker cleans up at the same time.
 _CLEAN_UPS = 10
 #: Changes of public AMIs, each of one job in one region, that this worker makes at the same time.
 _CHANGES = 40
-#: Polling intervals of a queue. A poll is two transactions, so workers that share a PostgreSQL
-#: poll less often. DBOS's own threads add five transactions a second, at intervals that it fixes.
+#: Polling interval of the queues.
 _POLL_SECONDS = 0.4
-_SHARED_POLL_SECONDS = 1.0
 #: How long a drained worker waits for its jobs, which in effect is without a limit.
 _DRAIN_SECONDS = 30 * 86400
 
@@ -98,7 +99,6 @@ def serve(
         DBOS.register_queue(
             queue,
             worker_concurrency=at_once,
-            polling_interval_sec=_SHARED_POLL_SECONDS if store.shared else _POLL_SECONDS,
         )
 
 
@@ -149,6 +149,7 @@ def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool
 
 
 def _configure(store: Store, name: str) -> None:
+    QueuePoll(_QUEUES, lambda stop: stop.wait(_POLL_SECONDS)).stand_in()
     DBOS(
         config={
             "name": "fedimg",

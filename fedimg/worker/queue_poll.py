@@ -1,0 +1,105 @@
+"""Take runs from all queues by one thread, which looks with one query whether there are any.
+
+DBOS's own manager polls each queue by a thread of its own, with two transactions each time, and its
+delayed workflows and deadlines, of which fedimg has none, with two more a second. It has no
+setting for that: `stand_in` puts this module in its place, in DBOS 3.4, which is the one that
+fedimg requires.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOS, _core, _dbos
+from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams, generate_uuid
+
+#: The name of the thread, for the watchdog.
+THREAD = "queues"
+_QUEUED = "ENQUEUED"
+
+_log = logging.getLogger(__name__)
+
+
+class QueuePoll:
+    """The thread that takes runs from the queues, and starts them in DBOS's threads.
+
+    Args:
+        queues: the names of the queues that fedimg registers.
+        wait: waits for the time of the next look, or until the event that it gets is set.
+    """
+
+    def __init__(self, queues: Collection[str], wait: Callable[[threading.Event], object]) -> None:
+        # DBOS queues a run without a queue, as a recovered or resumed one, in its own.
+        self._queues = (*queues, INTERNAL_QUEUE_NAME)
+        self._wait = wait
+
+    def stand_in(self) -> None:
+        """Have DBOS start this in place of its own threads, at its next launch."""
+        replaced = {"queue_thread": self._run, "background_jobs_thread": _nothing}
+        if not replaced.keys() <= vars(_dbos).keys():
+            raise RuntimeError("this version of DBOS starts other threads than fedimg knows")
+        vars(_dbos).update(replaced)
+
+    def _run(self, stop: threading.Event, dbos: DBOS) -> None:
+        threading.current_thread().name = THREAD
+        while not stop.is_set():
+            try:
+                for queue in self._filled(dbos):
+                    if not stop.is_set():
+                        self._take(dbos, queue)
+            except Exception as error:
+                # A fatal error of the database has ended the worker before (Store.on_failure).
+                if not stop.is_set():
+                    _log.warning("cannot take runs from the queues, tries again: %s", error)
+            self._wait(stop)
+
+    def _filled(self, dbos: DBOS) -> list[str]:
+        """Return the names of the queues that hold runs which wait, perhaps for another version."""
+        listened = dbos._listening_queues
+        names = [name for name in self._queues if listened is None or name in listened]
+        runs = dbos._sys_db.tables.workflow_status
+        waiting = (
+            sa.exists()
+            .where(runs.c.queue_name == name, runs.c.status == _QUEUED)
+            .where(dbos._sys_db._in_flight_status_prover())
+            for name in names
+        )
+        with dbos._sys_db.engine.connect() as connection:
+            row = connection.execute(sa.select(*waiting)).one()
+        return [name for name, filled in zip(names, row, strict=True) if filled]
+
+    def _take(self, dbos: DBOS, name: str) -> None:
+        """Take as many runs from a queue as this worker may run at once, and start them."""
+        queue: Any = (
+            dbos._registry.get_internal_queue()
+            if name == INTERNAL_QUEUE_NAME
+            else dbos._sys_db.get_queue(name)
+        )
+        if queue is None:
+            # DBOS registers it in a moment.
+            return
+        running, owner = dbos._active_workflows_set.count_for_queue(name), generate_uuid()
+        runs, _ = dbos._sys_db.start_queued_workflows(
+            queue,
+            GlobalParams.executor_id,
+            GlobalParams.app_version,
+            None,
+            running,
+            owner_xid=owner,
+        )
+        for run in runs:
+            try:
+                status = dbos._sys_db.get_workflow_status(run)
+                if status is not None:
+                    _core.execute_dequeued_workflow(dbos, status, owner)
+            except Exception:
+                # The run is this worker's: the next start of a worker continues it.
+                _log.exception("cannot start the run %s", run)
+
+
+def _nothing(stop: threading.Event, _dbos: DBOS) -> None:
+    """Take the place of the thread for delayed workflows and deadlines: there are none."""
