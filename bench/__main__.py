@@ -16,6 +16,7 @@ BENCHMARKS = {
     "critical-path": "critical_path",
     "write": "write",
     "looks": "looks",
+    "idle": "idle",
     "queue": "waiting_jobs",
     "intake": "intake",
     "regions": "regions",

@@ -7,6 +7,7 @@ BENCH_FORMER=../former/.venv/bin make bench
 
 import os
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from pathlib import Path
 FORMER = "8d20456"
 #: Pairs of measurements, one of each version.
 PAIRS = 5
+
+
+def here() -> Path:
+    """Return the folder of this version's programs."""
+    return Path(sys.executable).parent
 
 
 def programs() -> Path | None:

@@ -2,7 +2,6 @@
 
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +49,7 @@ def run(tiny: bool) -> Result:
         def cost(programs: Path, *arguments: str) -> float:
             return measured([*arguments], environment, programs).cpu
 
-        here = Path(sys.executable).parent
+        here = former.here()
         looks: dict[str, Callable[[], float]] = {
             "status": lambda: cost(here, "status"),
             "amis": lambda: cost(here, "amis", "--region", _ORIGIN),

@@ -2,18 +2,16 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds, memory_mib
 from bench.results import Result
+from bench.silent import silent
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
@@ -64,7 +62,7 @@ def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, 
     bus = Bus(folder)
     try:
         bus.start_relay()
-        with _silent() as endpoint:
+        with silent() as endpoint:
             environment = {
                 **aws_environment(folder / "aws", endpoint, "us-east-1", AccessKey.new()),
                 **bus.environment,
@@ -103,10 +101,3 @@ def _image(number: int) -> RawImage:
     name = f"Fedora-Cloud-Base-43-{number}"
     url = f"http://127.0.0.1:9/{name}.x86_64.raw.xz"
     return RawImage(url, Architecture.X86_64, name, f"build-{number}", 1, f"sha256:{number:064x}")
-
-
-@contextmanager
-def _silent() -> Iterator[str]:
-    """Run a server that takes connections and never answers; yield its address."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"

@@ -18,6 +18,7 @@ KEYS = {
     "critical-path": {"wall_over_critical_path"},
     "write": {"utility_over_limit", "direct_over_limit", "direct_peak_mib"},
     "looks": {"status_seconds_40", "status_most_over_1000", "amis_most_over_1000"},
+    "idle": {"file_cpu_percent", "postgresql_transactions_a_second", "file_pss_mib"},
     "queue": {
         "submitted_a_second_20",
         "postgresql_submitted_a_second_20",

@@ -1,0 +1,99 @@
+"""idle: what a worker costs that has nothing to do, on a file and on a PostgreSQL."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from bench import former
+from bench.deployment import PATIENCE
+from bench.processes import cpu_seconds, pss_mib
+from bench.results import Result
+from bench.silent import silent
+from lab.access_keys import AccessKey
+from lab.bus import Bus
+from lab.clients import aws_environment
+from lab.postgresql import PostgreSQL, serving
+from lab.processes import Process
+
+#: How long a worker rests before it is watched, and how long it is watched, in seconds.
+_SETTLES, _WATCHED = 10.0, 30.0
+BUDGET = {
+    "postgresql_transactions_a_second": 3.0,
+    "file_cpu_percent": 1.0,
+    "postgresql_cpu_percent": 1.0,
+    "file_pss_over_former": 0.65,
+}
+_SETTINGS = """\
+state_directory = "state"
+[ec2]
+regions = ["us-east-1"]
+[ec2.network]
+allowed_source = "127.0.0.1/32"
+"""
+
+
+def run(tiny: bool) -> Result:
+    """Watch one worker on each database; then the former version's, if it is beside this one."""
+    watched = 1.0 if tiny else _WATCHED
+    figures: dict[str, float] = {}
+    versions = {"": former.here()} | ({"former_": beside} if (beside := former.programs()) else {})
+    with serving(PostgreSQL) as server:
+        for version, programs in versions.items():
+            for database, url in (("file_", ""), ("postgresql_", server.create())):
+                with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                    found = _idle(Path(folder), programs, url, watched)
+                figures |= {f"{version}{database}{key}": value for key, value in found.items()}
+    if "former_file_pss_mib" in figures:
+        for database in ("file", "postgresql"):
+            now, before = (figures[f"{each}{database}_pss_mib"] for each in ("", "former_"))
+            figures[f"{database}_pss_over_former"] = now / before
+    return Result("idle", figures, {key: most for key, most in BUDGET.items() if key in figures})
+
+
+def _idle(folder: Path, programs: Path, url: str, watched: float) -> dict[str, float]:
+    (folder / "logs").mkdir()
+    (folder / "fedimg.toml").write_text(f'database = "{url}"\n{_SETTINGS}')
+    bus = Bus(folder)
+    try:
+        bus.start_relay()
+        with silent() as endpoint:
+            environment = {
+                **aws_environment(folder / "aws", endpoint, "us-east-1", AccessKey.new()),
+                **bus.environment,
+                "FEDIMG_CONFIG": str(folder / "fedimg.toml"),
+            }
+            program, log = str(programs / "fedimg"), folder / "logs" / "worker.log"
+            if url:
+                command = [program, "store", "migrate"]
+                with Process(command, folder, environment, folder / "migrate.log") as made:
+                    made.wait(PATIENCE)
+            with Process([program, "worker"], folder, environment, log) as worker:
+                worker.wait_for(" started ", PATIENCE)
+                time.sleep(_SETTLES if watched > 1 else 0)
+                cpu, done, since = cpu_seconds(worker.pid), _transactions(url), time.monotonic()
+                time.sleep(watched)
+                cpu = cpu_seconds(worker.pid) - cpu
+                # A connection counts its transactions at the server once in some seconds.
+                done, seconds = _transactions(url) - done, time.monotonic() - since
+                figures = {
+                    "cpu_percent": 100 * cpu / seconds,
+                    "pss_mib": pss_mib(worker.pid),
+                    "threads": len(os.listdir(f"/proc/{worker.pid}/task")),
+                }
+                return figures | ({"transactions_a_second": done / seconds} if url else {})
+    finally:
+        bus.close()
+
+
+def _transactions(url: str) -> int:
+    """Return how many transactions a PostgreSQL's database has ended; 0 without one."""
+    if not url:
+        return 0
+    with psycopg.connect(url, autocommit=True) as connection:
+        query = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
+        row = connection.execute(query, [url.rpartition("/")[2]]).fetchone()
+    assert row is not None
+    return int(row[0])
