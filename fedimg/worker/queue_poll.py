@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, _core, _dbos
 from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams, generate_uuid
+
+from fedimg.untrusted.failures import reason
 
 #: The name of the thread, for the watchdog.
 THREAD = "queues"
@@ -33,8 +36,7 @@ class QueuePoll:
     """
 
     def __init__(self, queues: Collection[str], wait: Callable[[threading.Event], object]) -> None:
-        # DBOS queues a run without a queue, as a recovered or resumed one, in its own.
-        self._queues = (*queues, INTERNAL_QUEUE_NAME)
+        self._queues = tuple(queues)
         self._wait = wait
 
     def stand_in(self) -> None:
@@ -47,20 +49,30 @@ class QueuePoll:
     def _run(self, stop: threading.Event, dbos: DBOS) -> None:
         threading.current_thread().name = THREAD
         while not stop.is_set():
-            try:
-                for queue in self._filled(dbos):
-                    if not stop.is_set():
-                        self._take(dbos, queue)
-            except Exception as error:
-                # A fatal error of the database has ended the worker before (Store.on_failure).
+            filled: list[str] = []
+            with self._errors_logged("look into the queues", stop):
+                filled = self._filled(dbos)
+            for queue in filled:
                 if not stop.is_set():
-                    _log.warning("cannot take runs from the queues, tries again: %s", error)
+                    with self._errors_logged(f"take runs from the queue {queue}", stop):
+                        self._take(dbos, queue)
             self._wait(stop)
+
+    @contextmanager
+    def _errors_logged(self, what: str, stop: threading.Event) -> Iterator[None]:
+        """Log an error: the next look tries again; a fatal one of the database ends the worker."""
+        try:
+            yield
+        except Exception as error:
+            if not stop.is_set():
+                _log.warning("cannot %s, tries again: %s", what, reason(error))
 
     def _filled(self, dbos: DBOS) -> list[str]:
         """Return the names of the queues that hold runs which wait, perhaps for another version."""
         listened = dbos._listening_queues
-        names = [name for name in self._queues if listened is None or name in listened]
+        own = [name for name in self._queues if listened is None or name in listened]
+        # DBOS queues a run without a queue, as a recovered or resumed one, in its own.
+        names = [*own, INTERNAL_QUEUE_NAME]
         runs = dbos._sys_db.tables.workflow_status
         waiting = (
             sa.exists()
