@@ -236,3 +236,15 @@ def test_image_is_shared_with_so_many_accounts_and_no_more(start: Any) -> None:
         ServiceCode="ec2", QuotaCode="L-70015FFA"
     )["Quota"]
     assert (quota["QuotaName"], quota["Value"]) == ("AMI sharing", 2.0)
+
+
+def test_dry_run_tells_whether_a_call_would_succeed_and_makes_nothing(ec2: Any) -> None:
+    made = key(ec2)
+    allowed = {"Effect": "Allow", "Action": "kms:GenerateDataKey*", "Resource": made}
+    for statements, code in (
+        ([allowed], "DryRunOperationException"),
+        ([], "AccessDeniedException"),
+    ):
+        kms = user(ec2, f"dry-{len(statements)}", *statements)("kms")
+        call = kms.generate_data_key_without_plaintext
+        assert refusal(call, KeyId=made, DryRun=True) == code

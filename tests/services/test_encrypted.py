@@ -13,14 +13,17 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from fedimg.aws import cleanup, encryption_keys
 from fedimg.aws.client.waiter import Waiter
+from fedimg.aws.preflight import Preflight
 from fedimg.config import Check
 from fedimg.diagnostics import Finding, Status
 from fedimg.exceptions import EC2TestException
-from fedimg.images import AMI, RawImage
+from fedimg.images import AMI, Architecture, RawImage
 from fedimg.services.region_addition import Encrypted, RegionAddition
+from fedimg.services.rehearsal import rehearse
 from fedimg.services.site import Coordination, Site
 from fedimg.steps import Branch, Effect, PlainSteps
 from fedimg.values.audience import Audience
@@ -448,6 +451,17 @@ def test_later_run_boots_no_encrypted_ami_again(lab: Lab, keys: dict[str, str]) 
     clean(lab, image)
 
 
+def test_rehearsal_boots_encrypted_amis_too_and_leaves_nothing(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    site = Site(lab.settings(**settings(keys, ORIGIN)), SITE, (), lab.clients)
+    done = rehearse(site, lab.image(), ORIGIN)
+    assert [str(ami.type) for ami in done.amis] == SMALL
+    assert [str(each.ami.type) for each in done.booted] == SMALL
+    assert lab.live() == []
+    assert open_grants(lab) == 0
+
+
 # What IAM has to allow
 
 
@@ -557,3 +571,32 @@ def test_check_tells_what_a_keys_policy_does_not_allow_the_audience(
     # The shipped policy does not let fedimg read the key's.
     _, unread = look(user(lab, allowed()).lab, chosen)
     assert "cannot be judged: fedimg may not read it" in unread.text
+
+
+def test_check_looks_at_the_key_of_each_region_and_counts_public_types_alone(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    spoil(lab, keys, FURTHER, "disabled")
+    account = Preflight(lab.clients, lab.settings(**settings(keys, ORIGIN, FURTHER)))
+    account.checks([Architecture.X86_64])["regions"]()
+    found = {
+        region: {each.name: each for each in look()}
+        for region, look in account.region_checks().items()
+    }
+    assert found[ORIGIN]["KMS key"].status is Status.OK
+    assert found[FURTHER]["KMS key"].status is Status.PROBLEM
+    assert found[ORIGIN]["quota of public AMIs"].text.endswith("each image needs up to 1")
+
+
+@pytest.mark.parametrize("virtualization", ["hvm", "paravirtual"])
+def test_check_refuses_a_test_type_without_encrypted_volumes(
+    lab: Lab, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch, virtualization: str
+) -> None:
+    # EC2 has no such type any more; its answers have the word for one.
+    name = "t3.small" if virtualization == "hvm" else "m3.medium"
+    ebs = INSTANCE_TYPES[name]["EbsInfo"]
+    monkeypatch.setitem(ebs, "EncryptionSupport", "unsupported")
+    account = Preflight(lab.clients, lab.settings(**settings(keys, ORIGIN, types=TYPES)))
+    key = "test_type" if virtualization == "hvm" else "test_type_paravirtual"
+    (finding,) = account.checks([Architecture.X86_64])[f"ec2.x86_64.{key}"]()
+    assert finding.text == f"{name} has no encrypted volumes"
