@@ -112,11 +112,11 @@ rpm: rpm-programs dist
 	    --define 'python_for_fedimg $(PACKAGE_PYTHON)' build/dist/fedimg-*.tar.gz
 
 rpm-test: rpm-programs test-programs $(INSTALLED)
-	$(RUN) -m pytest -n 0 -m rpm
+	$(RUN) -m pytest -n 0 -m rpm tests/system
 
 # A Debian in systemd-nspawn, made by mmdebstrap and kept in build/systemd; pip asks its index.
 systemd-test: test-programs systemd-programs $(INSTALLED)
-	$(RUN) -m pytest -n 0 -m systemd --durations=20
+	$(RUN) -m pytest -n 0 -m systemd --durations=20 tests/system
 
 # Each builds its image once, for minutes, and boots it in an emulated machine: SHAPE=arm64 for one.
 shapes-test: test-programs $(INSTALLED)
