@@ -5,14 +5,10 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 from fedimg.cli.app import CommandRefused, ExitCode
 from fedimg.store.rows import ENDED, LIVE
 from fedimg.untrusted.times import parse_time
-
-if TYPE_CHECKING:
-    pass
 
 #: How many ended jobs a list for people has at most.
 SHOWN_JOBS = 50

@@ -50,22 +50,13 @@ class QueuePoll:
         threading.current_thread().name = THREAD
         while not stop.is_set():
             filled: list[str] = []
-            with self._errors_logged("look into the queues", stop):
+            with _errors_logged("look into the queues", dbos, stop):
                 filled = self._filled(dbos)
             for queue in filled:
                 if not stop.is_set():
-                    with self._errors_logged(f"take runs from the queue {queue}", stop):
+                    with _errors_logged(f"take runs from the queue {queue}", dbos, stop):
                         self._take(dbos, queue)
             self._wait(stop)
-
-    @contextmanager
-    def _errors_logged(self, what: str, stop: threading.Event) -> Iterator[None]:
-        """Log an error: the next look tries again; a fatal one of the database ends the worker."""
-        try:
-            yield
-        except Exception as error:
-            if not stop.is_set():
-                _log.warning("cannot %s, tries again: %s", what, reason(error))
 
     def _filled(self, dbos: DBOS) -> list[str]:
         """Return the names of the queues that hold runs which wait, perhaps for another version."""
@@ -111,6 +102,20 @@ class QueuePoll:
             except Exception:
                 # The run is this worker's: the next start of a worker continues it.
                 _log.exception("cannot start the run %s", run)
+
+
+@contextmanager
+def _errors_logged(what: str, dbos: DBOS, stop: threading.Event) -> Iterator[None]:
+    """Log an error: the next look tries again; a fatal one of the database ends the worker."""
+    try:
+        yield
+    except Exception as error:
+        # Another worker takes runs from the same queue at this moment.
+        raced = isinstance(error, sa.exc.DBAPIError) and (
+            dbos._sys_db.is_lock_conflict(error) or dbos._sys_db.is_serialization_conflict(error)
+        )
+        if not raced and not stop.is_set():
+            _log.warning("cannot %s, tries again: %s", what, reason(error))
 
 
 def _nothing(stop: threading.Event, _dbos: DBOS) -> None:

@@ -115,6 +115,34 @@ def test_error_of_the_database_is_passed_over(
     assert failed
 
 
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+def test_race_with_another_worker_is_tried_again_without_a_word(
+    store: Store,
+    jobs: JobQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    raced: list[None] = []
+    take = QueuePoll._take
+
+    def race_once(self: QueuePoll, dbos: Any, name: str) -> None:
+        if not raced:
+            raced.append(None)
+            with store.engine.connect() as connection:
+                # As PostgreSQL says it to whoever comes second.
+                connection.execute(
+                    sa.text("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$"),
+                )
+        take(self, dbos, name)
+
+    monkeypatch.setattr(QueuePoll, "_take", race_once)
+    with running(store) as started:
+        jobs._client.enqueue({"queue_name": JOBS_QUEUE, "workflow_name": "test.run"}, "a")
+        until(lambda: started == ["a"])
+    assert raced
+    assert not [each for each in caplog.records if each.name == "fedimg.worker.queue_poll"]
+
+
 def count_statements(store: Store, counted: Counter[str]) -> None:
     @event.listens_for(store.engine, "after_cursor_execute")
     def count(*_arguments: object) -> None:
