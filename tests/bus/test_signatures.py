@@ -1,6 +1,6 @@
 """KojiConsumer believes signed messages only: a real fedmsg-hub, real certificates.
 
-Follows fedimg/bus/revocation.py, fedimg/store/rejections.py.
+Follows fedimg/bus/revocation.py, fedimg/cli/check_bus.py, fedimg/store/rejections.py.
 """
 
 import base64
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedimg.bus.signatures import Fault, SignatureRefused, Signatures
-from fedimg.cli import check
+from fedimg.cli import check_bus
 from fedimg.config import Settings
 from fedimg.diagnostics import Status
 from fedimg.intake.announcement import BUILD_TOPIC, TASK_TOPIC
@@ -159,7 +159,7 @@ def test_check_reports_when_the_revocation_list_has_to_be_renewed(
     monkeypatch.setenv("FEDMSG_CONFIG", str(path))
 
     def found() -> tuple[Status, str]:
-        (one,) = (each for each in check.bus(TOPICS) if each.name == "bus, revocations")
+        (one,) = (each for each in check_bus.bus(TOPICS) if each.name == "bus, revocations")
         return one.status, one.text
 
     assert found()[0] is Status.OK
@@ -269,7 +269,7 @@ def test_hub_accepts_only_signed_messages_and_counts_the_others(
     assert f'rejected a message on "{BUILD}": unsigned' in hub.log
     assert "revoked" in hub.log
     # Where an operator sees it.
-    (found,) = check.rejected_messages(Settings(state_directory=hub.database.parent))
+    (found,) = check_bus.rejected_messages(Settings(state_directory=hub.database.parent))
     assert found.status is Status.WARNING
     assert "1 unsigned" in found.text
 
@@ -281,7 +281,7 @@ def test_check_reports_whose_messages_the_hub_accepts(
         path = bus.state / "checked.py"
         path.write_text(f"config = {bus.config() | changes!r}\n")
         monkeypatch.setenv("FEDMSG_CONFIG", str(path))
-        (one,) = (each for each in check.bus(TOPICS) if each.name == "bus, signatures")
+        (one,) = (each for each in check_bus.bus(TOPICS) if each.name == "bus, signatures")
         return one.status, one.text
 
     assert found() == (Status.OK, "only messages signed by koji, koji-old are accepted")
