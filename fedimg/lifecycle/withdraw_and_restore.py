@@ -215,7 +215,19 @@ def _launch_permissions(row: AMIRow) -> list[dict[str, Any]]:
     if (audience := row.shared_with) is not None:
         return [dict(each) for each in audience.launch_permissions()]
     users: list[dict[str, Any]] = (row.permissions or {}).get("launch", permissions.EVERYBODY)
-    return users
+    return [] if _was_being_shared(row, users) else users
+
+
+def _was_being_shared(row: AMIRow, users: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a run was sharing an AMI and had not recorded it: the next run shares it.
+
+    It is not public, and must not be recorded so.
+    """
+    return row.audience is None and row.published_at is None and not _everybody(users)
+
+
+def _everybody(users: Sequence[dict[str, Any]]) -> bool:
+    return any(each in users for each in permissions.EVERYBODY)
 
 
 def _volume_permissions(its_amis: Sequence[AMIRow]) -> list[dict[str, Any]]:
@@ -227,7 +239,7 @@ def _volume_permissions(its_amis: Sequence[AMIRow]) -> list[dict[str, Any]]:
     users: list[dict[str, Any]] = (its_amis[0].permissions or {}).get(
         "snapshot", permissions.EVERYBODY
     )
-    return users
+    return [] if all(_was_being_shared(each, users) for each in its_amis) else users
 
 
 def _mark(at: float, *, restored: bool = False) -> str:

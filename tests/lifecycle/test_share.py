@@ -243,6 +243,21 @@ def test_region_that_is_away_holds_up_no_other(site: Site) -> None:
     assert Withdrawals(site.store).changes() == []
 
 
+def test_restoration_does_not_record_as_public_what_was_being_shared(site: Site) -> None:
+    image = site.publish(types=TYPES[:1], regions=[ORIGIN], audience=Audience((ONE,)))
+    row = site.row(image)
+    # The worker was killed when EC2 had shared the AMI, and the database did not know yet.
+    lost = {"state": rows.PRIVATE, "audience": None, "shared_at": None}
+    site.store.write(sa.update(amis).where(amis.c.ami == row.ami).values(**lost))
+    targets.withdraw(site.store, image.name, by="me", reason="a bad kernel")
+    carry_out(site)
+    assert site.row(image).state == rows.WITHDRAWN
+    targets.restore(site.store, image.name, by="me")
+    carry_out(site)
+    assert site.row(image).state == rows.PRIVATE
+    assert audience(site, row) == ([], [])
+
+
 def test_hold_keeps_new_members_out_and_lets_others_go(site: Site) -> None:
     image = site.publish(types=TYPES[:1], regions=[ORIGIN], audience=Audience((ONE,)))
     Holds(site.store).begin("me", "a reason")
