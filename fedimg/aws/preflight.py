@@ -9,20 +9,19 @@ from typing import Any, cast
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 from botocore.parsers import ResponseParserError
 
-from fedimg.aws import encryption_keys, regions
-from fedimg.aws.ami_quota import AMI_SHARING, PUBLIC_AMIS
+from fedimg.aws import regions
 from fedimg.aws.bundle import preflight as bundles
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.error_codes import Meaning
-from fedimg.aws.client.errors import FAILURES, UNSUPPORTED, code, meaning_of
+from fedimg.aws.client.errors import FAILURES, code, meaning_of
 from fedimg.aws.client.types import (
     Client,
     EC2Client,
-    Filter,
     InstanceTypeInfo,
     InstanceTypeName,
 )
-from fedimg.aws.public_access import UNBLOCK_AMIS, UNBLOCK_SNAPSHOTS, UNBLOCKED, UNENCRYPT
+from fedimg.aws.findings import ok, problem, unknown
+from fedimg.aws.region_preflight import RegionPreflight
 from fedimg.config import EC2, Machine, X86Machine
 from fedimg.diagnostics import DiagnosticCheck, Finding, Status
 from fedimg.images import Architecture, Virtualization
@@ -45,8 +44,6 @@ _SERVICES = {
 }
 #: The partition for which AWS makes everything first.
 _WHOLE = "aws"
-#: Service Quotas' error code for a quota that it does not have.
-_NO_QUOTA = "NoSuchResourceException"
 #: Runs a command with the user, directory and environment of the worker's unit, since only root may
 #: read the keys.
 AS_THE_WORKER = (
@@ -73,9 +70,7 @@ class Preflight:
             ami_type.virtualization is Virtualization.PARAVIRTUAL
             for ami_type in settings.amis.types
         )
-
         self._bundles = any(ami_type.instance_store for ami_type in settings.amis.types)
-        self._encrypted = any(ami_type.encrypted for ami_type in settings.amis.types)
 
     def checks(self, architectures: Iterable[Architecture]) -> dict[str, DiagnosticCheck]:
         """Return the checks of the account and of the origin, for images of some architectures."""
@@ -100,7 +95,8 @@ class Preflight:
 
     def region_checks(self) -> dict[str, DiagnosticCheck]:
         """Return one check for each region that the check `regions` found."""
-        return {name: partial(self._region, name) for name in self._region_names}
+        regional = RegionPreflight(self._clients, self._settings)
+        return {name: partial(regional.check, name) for name in self._region_names}
 
     def _ec2(self, region: str | None = None) -> EC2Client:
         client: EC2Client = self._client("ec2", region or self._settings.origin)
@@ -114,14 +110,14 @@ class Preflight:
         try:
             identity = self._client("sts", self._settings.origin).get_caller_identity()
         except (EndpointConnectionError, HTTPClientError) as error:
-            return _problem(
+            return problem(
                 name,
                 of_endpoint(error),
                 "repair the network route to AWS, or boto3's endpoint and proxy settings",
             )
         except FAILURES as error:
-            return _problem(name, of_endpoint(error), _NO_CREDENTIALS)
-        return _ok(name, f"{identity['Arn']} of account {identity['Account']}")
+            return problem(name, of_endpoint(error), _NO_CREDENTIALS)
+        return ok(name, f"{identity['Arn']} of account {identity['Account']}")
 
     def _partition(self) -> list[Finding]:
         """Tell the partition and what it lacks; nothing of AWS's own, which lacks nothing."""
@@ -141,11 +137,11 @@ class Preflight:
             return [Finding(name, Status.WARNING, text, hint)]
         if partition == _WHOLE:
             return []
-        return _ok(name, f"{partition} has the services that fedimg uses, by boto3's data")
+        return ok(name, f"{partition} has the services that fedimg uses, by boto3's data")
 
     def _regions(self) -> list[Finding]:
         self._region_names = regions.selected(self._ec2(), self._settings)
-        return _ok(
+        return ok(
             "regions",
             f"{len(self._region_names)} regions; images are written in {self._region_names[0]}",
         )
@@ -156,8 +152,8 @@ class Preflight:
             vpc = str(ec2.describe_subnets(SubnetIds=[network.subnet])["Subnets"][0]["VpcId"])
             if network.vpc not in ("", vpc):
                 hint = "correct ec2.network.vpc or ec2.network.subnet"
-                return _problem(name, f"{network.subnet} is in {vpc}, not in {network.vpc}", hint)
-            return _ok(name, f"{network.subnet} in {vpc}")
+                return problem(name, f"{network.subnet} is in {vpc}, not in {network.vpc}", hint)
+            return ok(name, f"{network.subnet} in {vpc}")
         query: dict[str, Any] = (
             {"VpcIds": [network.vpc]}
             if network.vpc
@@ -166,35 +162,35 @@ class Preflight:
         vpcs = ec2.describe_vpcs(**query)["Vpcs"]
         if not vpcs:
             hint = "set ec2.network.vpc or ec2.network.subnet, or create a default VPC"
-            return _problem(name, f"{self._settings.origin} has no default VPC", hint)
+            return problem(name, f"{self._settings.origin} has no default VPC", hint)
         vpc = str(vpcs[0]["VpcId"])
         subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
         if not subnets:
-            return _problem(
+            return problem(
                 name, f"{vpc} has no subnet", "create a subnet, or set ec2.network.subnet"
             )
-        return _ok(name, f"{len(subnets)} subnets in {vpc}")
+        return ok(name, f"{len(subnets)} subnets in {vpc}")
 
     def _ebs_direct(self) -> list[Finding]:
         """Check that the origin has the EBS direct API, which any answer of its own shows."""
         name = "EBS direct"
         if not self._clients.has_service("ebs", self._settings.origin):
             hint = 'set ec2.write_via = "utility"'
-            return _problem(name, f"{self._settings.origin} has no EBS direct API", hint)
+            return problem(name, f"{self._settings.origin} has no EBS direct API", hint)
         ebs = self._client("ebs", self._settings.origin)
         try:
             ebs.list_snapshot_blocks(SnapshotId=_NO_SNAPSHOT)
         except ClientError as error:
             if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS):
-                return _unknown(name, error)
+                return unknown(name, error)
             # A worker's policy need not allow this call.
             if code(error) not in _EBS_ANSWERS:
                 return _no_api(name, "ListSnapshotBlocks", error)
         except ResponseParserError as error:
             return _no_api(name, "ListSnapshotBlocks", error)
         except FAILURES as error:
-            return _unknown(name, error)
-        return _ok(name, f"answers in {self._settings.origin}")
+            return unknown(name, error)
+        return ok(name, f"answers in {self._settings.origin}")
 
     def _machine(
         self, machine: Machine, architecture: Architecture
@@ -219,17 +215,17 @@ class Preflight:
         hint = f"set it to an AMI for {architecture} with cloud-init, curl, xz, zstd and gzip"
         images = self._ec2().describe_images(ImageIds=[ami])["Images"]
         if not images:
-            return _problem(
+            return problem(
                 name,
                 f"{ami} does not exist in {self._settings.origin}, or this account may not use it",
                 hint,
             )
         state, runs_on = images[0]["State"], images[0]["Architecture"]
         if state != "available":
-            return _problem(name, f"{ami} is {state}", hint)
+            return problem(name, f"{ami} is {state}", hint)
         if runs_on != architecture:
-            return _problem(name, f"{ami} is for {runs_on}", hint)
-        return _ok(name, " ".join((ami, images[0].get("Name", ""))))
+            return problem(name, f"{ami} is for {runs_on}", hint)
+        return ok(name, " ".join((ami, images[0].get("Name", ""))))
 
     def _utility_type(
         self, instance_type: str, architecture: Architecture, name: str
@@ -238,12 +234,12 @@ class Preflight:
         problems = _wrong_architecture(name, instance_type, properties, architecture)
         # Metal types have no hypervisor, and show volumes as Nitro types do.
         if properties.get("Hypervisor") != "nitro" and not properties.get("BareMetal"):
-            problems += _problem(
+            problems += problem(
                 name,
                 f"{instance_type} is not a Nitro type: its volumes do not show serial numbers",
                 "choose a Nitro type, such as m5.large or m6g.large",
             )
-        return problems or _ok(name, instance_type)
+        return problems or ok(name, instance_type)
 
     def _test_type(
         self, instance_type: str, architecture: Architecture, name: str
@@ -255,15 +251,15 @@ class Preflight:
             "SupportedBootModes", [mode]
         ):
             hint = "choose a type that supports it, or another ec2.amis.boot_mode"
-            problems += _problem(name, f"{instance_type} does not support boot mode {mode}", hint)
+            problems += problem(name, f"{instance_type} does not support boot mode {mode}", hint)
         if amis.tpm and properties.get("NitroTpmSupport") != "supported":
             hint = "choose a type with NitroTPM, or set ec2.amis.tpm = false"
-            problems += _problem(name, f"{instance_type} has no NitroTPM", hint)
+            problems += problem(name, f"{instance_type} has no NitroTPM", hint)
         if not amis.ena and properties.get("NetworkInfo", {}).get("EnaSupport") == "required":
             hint = "set ec2.amis.ena = true, or choose an older type"
-            problems += _problem(name, f"{instance_type} boots only AMIs with ENA", hint)
+            problems += problem(name, f"{instance_type} boots only AMIs with ENA", hint)
         problems += self._encrypted_volumes(name, instance_type, Virtualization.HVM)
-        return problems or _ok(name, instance_type)
+        return problems or ok(name, instance_type)
 
     def _encrypted_volumes(
         self, name: str, instance_type: str, virtualization: Virtualization
@@ -276,174 +272,29 @@ class Preflight:
         if ebs.get("EncryptionSupport", "supported") == "supported":
             return []
         hint = "choose a type that has them, such as t3.small or, for PV, m3.medium"
-        return _problem(name, f"{instance_type} has no encrypted volumes", hint)
+        return problem(name, f"{instance_type} has no encrypted volumes", hint)
 
     def _paravirtual_type(self, instance_type: str, name: str) -> list[Finding]:
         origin, kernels = self._settings.origin, self._settings.amis.paravirtual_kernels
         if self._clients.kernels.of(self._ec2(), origin, kernels) is None:
-            return _ok(name, f"not used: {origin} has no PV kernel, and so boots no PV AMI")
+            return ok(name, f"not used: {origin} has no PV kernel, and so boots no PV AMI")
         if "paravirtual" in self._type(instance_type).get("SupportedVirtualizationTypes", ()):
             unfit = self._encrypted_volumes(name, instance_type, Virtualization.PARAVIRTUAL)
-            return unfit or _ok(name, instance_type)
+            return unfit or ok(name, instance_type)
         hint = "choose an older type, such as m3.medium, or remove PV from ec2.amis.types"
-        return _problem(name, f"{instance_type} does not boot PV AMIs", hint)
+        return problem(name, f"{instance_type} does not boot PV AMIs", hint)
 
     def _instance_store_type(self, name: str) -> list[Finding]:
         instance_type = self._settings.instance_store.test_type
         if "instance-store" in self._type(instance_type).get("SupportedRootDeviceTypes", ()):
-            return _ok(name, instance_type)
+            return ok(name, instance_type)
         hint = "choose an older type, such as m3.large, which EC2 still offers in the origin"
-        return _problem(name, f"{instance_type} boots no instance-store AMIs", hint)
+        return problem(name, f"{instance_type} boots no instance-store AMIs", hint)
 
     def _type(self, instance_type: str) -> InstanceTypeInfo:
         # mypy knows the types of the stubs' day alone.
         wanted = cast("InstanceTypeName", instance_type)
         return self._ec2().describe_instance_types(InstanceTypes=[wanted])["InstanceTypes"][0]
-
-    def _region(self, region: str) -> list[Finding]:
-        ec2 = self._ec2(region)
-        try:
-            ec2.describe_availability_zones()
-        except FAILURES as error:
-            # Without an answer, the other checks of the region would fail, too.
-            hint = "enable the region, repair the route to it, or add it to ec2.exclude_regions"
-            return _problem("region", f"not usable: {of_endpoint(error)}", hint)
-        return [
-            *_ok("region", "reachable"),
-            *(self._publishing(ec2, region) if self._settings.public else []),
-            *_state(
-                "encryption by default",
-                lambda: ("off", "on")[
-                    ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"]
-                ],
-                "off",
-                f"what EC2 encrypts by itself cannot be public or shared: run '{UNENCRYPT}'",
-            ),
-            *self._sharing(region),
-            *self._kernel(region),
-            *self._bucket(region),
-            *self._key(region),
-        ]
-
-    def _publishing(self, ec2: EC2Client, region: str) -> list[Finding]:
-        """Check what keeps AMIs of a region from becoming public."""
-        return [
-            *_state(
-                "public AMIs",
-                lambda: ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"],
-                UNBLOCKED,
-                f"run '{UNBLOCK_AMIS}'; it takes some minutes",
-            ),
-            *_state(
-                "public snapshots",
-                lambda: ec2.get_snapshot_block_public_access_state()["State"],
-                UNBLOCKED,
-                f"run '{UNBLOCK_SNAPSHOTS}'",
-            ),
-            *self._quota(region),
-        ]
-
-    def _sharing(self, region: str) -> list[Finding]:
-        """Check that private AMIs of a region can be shared with the whole audience."""
-        audience, name = self._settings.share.audience, "quota of AMI sharing"
-        if not audience or (self._settings.public and not self._encrypted):
-            return []
-        unlisted = _ok(name, "not told by Service Quotas; EC2 refuses when it is reached")
-        if not self._clients.has_service("service-quotas", region):
-            return unlisted
-        try:
-            quota = self._client("service-quotas", region).get_service_quota(
-                ServiceCode="ec2", QuotaCode=AMI_SHARING
-            )["Quota"]["Value"]
-        except FAILURES as error:
-            return unlisted if code(error) == _NO_QUOTA else _unknown(name, error)
-        text = f"{quota:g}; the audience is {audience}"
-        if len(audience) <= quota:
-            return _ok(name, text)
-        hint = (
-            "share with organizations or organizational units instead of their accounts, or "
-            f"request a higher quota ({AMI_SHARING}) in Service Quotas"
-        )
-        return _problem(name, text, hint)
-
-    def _key(self, region: str) -> list[Finding]:
-        if not self._encrypted:
-            return []
-        settings = self._settings
-        return encryption_keys.check_key(
-            self._clients, settings.encryption, region, settings.share.audience
-        )
-
-    def _bucket(self, region: str) -> list[Finding]:
-        """Check the bucket of a region for which instance-store AMIs are made."""
-        if not self._bundles:
-            return []
-        bootable: Filter = {"Name": "supported-root-device-type", "Values": ["instance-store"]}
-        try:
-            offered = self._ec2(region).describe_instance_types(Filters=[bootable])
-        except FAILURES as error:
-            return _unknown(bundles.BUCKET, error)
-        if not offered["InstanceTypes"]:
-            return _ok(bundles.BUCKET, "not needed: no instance type boots instance-store AMIs")
-        return bundles.check_bucket(self._clients, self._settings.instance_store, region)
-
-    def _quota(self, region: str) -> list[Finding]:
-        name, needed = "quota of public AMIs", self._settings.amis.public_types
-        unlisted = _ok(name, "not told by Service Quotas; EC2 refuses an AMI when it is reached")
-        if not self._clients.has_service("service-quotas", region):
-            return unlisted
-        try:
-            quota = self._client("service-quotas", region).get_service_quota(
-                ServiceCode="ec2", QuotaCode=PUBLIC_AMIS
-            )["Quota"]["Value"]
-            public = self._ec2(region).describe_images(
-                Owners=["self"], Filters=[{"Name": "is-public", "Values": ["true"]}]
-            )["Images"]
-        except FAILURES as error:
-            return unlisted if code(error) == _NO_QUOTA else _unknown(name, error)
-        text = f"{len(public)} of {quota:g} used; each image needs up to {needed}"
-        if len(public) + needed <= quota:
-            return _ok(name, text)
-        status = Status.PROBLEM if needed > quota else Status.WARNING
-        hint = f"request a higher quota ({PUBLIC_AMIS}) in Service Quotas, or deregister old AMIs"
-        return [Finding(name, status, text, hint)]
-
-    def _kernel(self, region: str) -> list[Finding]:
-        if not self._paravirtual:
-            return []
-        name, known = "PV kernel", self._settings.amis.paravirtual_kernels
-        try:
-            kernel = self._clients.kernels.of(self._ec2(region), region, known)
-        except FAILURES as error:
-            return _unknown(name, error)
-        return _ok(name, "known" if kernel else "none, so no PV AMIs are registered")
-
-
-def merged(by_region: Mapping[str, Iterable[Finding]]) -> list[Finding]:
-    """Return the findings of several regions, each once with its regions; sorted by name."""
-    where: dict[Finding, list[str]] = {}
-    for region, findings in by_region.items():
-        for finding in findings:
-            where.setdefault(finding, []).append(region)
-    count = len(by_region) if len(by_region) > 1 else None
-    return [
-        Finding(
-            one.name,
-            one.status,
-            f"{one.text} in "
-            + (f"all {count} regions" if len(names) == count else ", ".join(names)),
-            one.hint,
-        )
-        for one, names in sorted(where.items(), key=lambda item: item[0].name)
-    ]
-
-
-def _state(name: str, check: Callable[[], str], wanted: str, hint: str) -> list[Finding]:
-    try:
-        state = check()
-    except FAILURES as error:
-        return _unknown(name, error)
-    return _ok(name, state) if state == wanted else _problem(name, state, hint)
 
 
 def _wrong_architecture(
@@ -452,34 +303,14 @@ def _wrong_architecture(
     runs = properties.get("ProcessorInfo", {}).get("SupportedArchitectures", [])
     if architecture in runs:
         return []
-    return _problem(
+    return problem(
         name,
         f"{instance_type} runs {', '.join(runs)}",
         f"choose an instance type that runs {architecture}",
     )
 
 
-def _ok(name: str, text: str) -> list[Finding]:
-    return [Finding(name, Status.OK, text)]
-
-
-def _problem(name: str, text: str, hint: str) -> list[Finding]:
-    return [Finding(name, Status.PROBLEM, text, hint)]
-
-
 def _no_api(name: str, call: str, error: Exception) -> list[Finding]:
     text = f"{call} was not answered by EBS: {of_endpoint(error)}"
     hint = 'this EC2 does not support the API, or a proxy answered: set ec2.write_via = "utility"'
-    return _problem(name, text, hint)
-
-
-def _unknown(name: str, error: Exception) -> list[Finding]:
-    reason = code(error) or type(error).__name__
-    hint = "look it up in the AWS console"
-    if meaning_of(error) in (Meaning.WAIT, Meaning.CREDENTIALS, None):
-        hint = "run the check again when EC2 answers"
-    elif "Unauthorized" in reason or "AccessDenied" in reason:
-        hint = "allow the worker's IAM identity this call, or look it up in the AWS console"
-    if isinstance(error, ResponseParserError) or reason in UNSUPPORTED:
-        hint = "the answer is not from AWS: this EC2 does not support the call, or a proxy answered"
-    return [Finding(name, Status.WARNING, f"unknown ({reason})", hint)]
+    return problem(name, text, hint)

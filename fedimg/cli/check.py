@@ -15,7 +15,8 @@ import requests
 from botocore.exceptions import BotoCoreError
 
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.preflight import Preflight, merged
+from fedimg.aws.findings import merged
+from fedimg.aws.preflight import Preflight
 from fedimg.cli.check_bus import bindings, broker, bus, rejected_messages
 from fedimg.cli.check_running import has_database, running
 from fedimg.config import FEDMSG, FEDORA_MESSAGING, Koji, Settings

@@ -1,6 +1,7 @@
 """The findings of `fedimg check` about settings, account, Koji and buses.
 
-Follows fedimg/aws/preflight.py, fedimg/aws/ami_quota.py, fedimg/diagnostics.py.
+Follows fedimg/aws/preflight.py, fedimg/aws/region_preflight.py, fedimg/aws/findings.py,
+fedimg/aws/ami_quota.py, fedimg/diagnostics.py.
 """
 
 import contextlib
