@@ -42,7 +42,9 @@ boot
 _PATIENT = "1200s"
 _WAIT = "systemd-networkd-wait-online"
 _PATIENCE = {
-    "etc/systemd/system.conf.d/patience.conf": f"[Manager]\nDefaultTimeoutStartSec={_PATIENT}\n",
+    "etc/systemd/system.conf.d/patience.conf": (
+        f"[Manager]\nDefaultTimeoutStartSec={_PATIENT}\nDefaultDeviceTimeoutSec={_PATIENT}\n"
+    ),
     f"etc/systemd/system/{_WAIT}.service.d/patience.conf": (
         f"[Service]\nExecStart=\nExecStart=/lib/systemd/{_WAIT} --timeout=1200\n"
     ),
