@@ -62,7 +62,8 @@ class Callback:
             self._settings = config.load()
         except config.ConfigError as error:
             logs.print_error(f"fedimg: {error}")
-            sys.exit(systemd.MISCONFIGURED)
+            passes = isinstance(error, config.ConfigUnusableNow)
+            sys.exit(1 if passes else systemd.MISCONFIGURED)
         self._prefix = str(bus.conf["topic_prefix"] or "").rstrip(".")
         self._jobs: JobQueue | None = None
         self._store: Store | None = None

@@ -65,7 +65,8 @@ class KojiConsumer(FedmsgConsumer):  # type: ignore[misc]
             self._store = Store(self._directory, self._database)
         except (config.ConfigError, StoreError) as error:
             logs.print_error(f"fedimg: {error}")
-            sys.exit(MISCONFIGURED if isinstance(error, config.ConfigError) else 1)
+            passes = isinstance(error, StoreError | config.ConfigUnusableNow)
+            sys.exit(1 if passes else MISCONFIGURED)
         self._jobs = JobQueue(self._store)
         self._prefix = f"{moksha_hub.config['topic_prefix']}.{moksha_hub.config['environment']}."
         self.topic = [self._prefix + each for each in announcement.topics(settings)]

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedimg import config
-from fedimg.config import Check, ConfigError, Limits, Settings, load
+from fedimg.config import Check, ConfigError, ConfigUnusableNow, Limits, Settings, load
 from fedimg.images import AMIType, Architecture, Virtualization
 
 HVM, PV = Virtualization.HVM, Virtualization.PARAVIRTUAL
@@ -238,6 +238,12 @@ def test_missing_file_says_how_to_name_another(tmp_path):
     assert str(tmp_path / "nowhere.toml") in said
     assert "--config" in said
     assert config.PATH_VARIABLE in said
+
+
+def test_file_that_cannot_be_read_now_may_be_readable_later():
+    # The process's own memory has nothing at its beginning: an error of input and output.
+    with pytest.raises(ConfigUnusableNow, match="Input/output error"):
+        load(Path("/proc/self/mem"))
 
 
 def test_directory_is_no_configuration(tmp_path):

@@ -135,8 +135,10 @@ def amis(
         ec2 = call.settings.ec2
         known = {ec2.origin, *ec2.regions, *ec2.exclude_regions, *store.ami_regions()}
         refuse_unknown_region(region, known)
-    if limit and (left_out := store.count_jobs() - limit) > 0:
-        call.output.note(f"AMIs of {left_out} older jobs are not listed; --limit 0 lists all")
+    if limit and store.count_jobs() > limit:
+        call.output.note(
+            f"listed are the AMIs of the last {limit} jobs that made some; --limit 0 lists all"
+        )
     rows = [
         row
         for row in all_rows

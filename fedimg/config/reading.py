@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import tomllib
 from pathlib import Path
@@ -12,13 +13,21 @@ from pydantic import BaseModel, ValidationError
 
 from fedimg.config.ami_options import read_uefi_data
 from fedimg.config.ec2 import EC2
-from fedimg.config.errors import ConfigError
+from fedimg.config.errors import ConfigError, ConfigUnusableNow
 from fedimg.config.settings import Settings
 
 DEFAULT_PATH = Path("/etc/fedimg/fedimg.toml")
-
-
 PATH_VARIABLE = "FEDIMG_CONFIG"
+#: Errors of opening a file that stay until a person corrects something.
+_NEEDS_A_PERSON = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
 
 
 def load(path: Path | None = None) -> Settings:
@@ -31,7 +40,9 @@ def load(path: Path | None = None) -> Settings:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
+        # Others, such as of a file server that is away, pass by themselves.
+        kind = ConfigError if error.errno in _NEEDS_A_PERSON else ConfigUnusableNow
+        raise kind(
             f"cannot read the configuration file {path}: {error.strerror}; "
             f"name another file with --config or ${PATH_VARIABLE}"
         ) from error

@@ -11,6 +11,8 @@ from fedimg.aws.bundle import keys, place
 from fedimg.aws.bundle.keys import BundleKeys, KeysUnusable
 from fedimg.aws.bundle.objects import BundleStore
 from fedimg.aws.bundle.place import Place, place_of
+from fedimg.aws.client.retrying import Current
+from fedimg.aws.client.types import Client
 from fedimg.aws.write.bundle_pass import BundleRecipe
 from fedimg.aws.write.bundle_writer import BundleWriter
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
@@ -95,7 +97,8 @@ class Bundling:
 
     def _account(self, patience: float | None = None) -> str:
         """Return the number of the account, which the manifest names as the bundle's owner."""
-        sts = self._job.clients.client("sts", self._origin, attempts=1)
+        clients, region = self._job.clients, self._origin
+        sts: Client = Current(clients, lambda: clients.client("sts", region, attempts=1))
         with self._job.explained(self._origin, "bundle", service="STS"):
             waiter = self._job.waiter_of("STS", self._origin, patience=patience)
             return str(waiter.retried(sts.get_caller_identity)["Account"])

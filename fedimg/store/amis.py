@@ -211,7 +211,8 @@ class AMIs(Database):
     def amis(self, region: str | None = None, newest: int = 0) -> list[AMIRow]:
         """Return every recorded AMI that is not deleted, of one region or of all.
 
-        They are ordered by image, region and name. With `newest` only those of as many jobs.
+        They are ordered by image, region and name. With `newest` only those of as many jobs, the
+        newest that have some.
         """
         return [row for row in self.all_amis(region, newest) if row.state != DELETED]
 
@@ -224,13 +225,17 @@ class AMIs(Database):
     def all_amis(self, region: str | None = None, newest: int = 0) -> list[AMIRow]:
         """Return every recorded AMI of one region or of all, also the deleted ones.
 
-        They are ordered by image, region and name. With `newest` only those of as many jobs.
+        They are ordered by image, region and name. With `newest` only those of as many jobs, the
+        newest that have some.
         """
         query = sa.select(amis).order_by(amis.c.image, amis.c.region, amis.c.name)
         if region is not None:
             query = query.where(amis.c.region == region)
         if newest:
-            last = sa.select(jobs.c.job).order_by(jobs.c.created.desc(), jobs.c.job.desc())
+            made = sa.select(amis.c.job).where(amis.c.job == jobs.c.job)
+            made = made if region is None else made.where(amis.c.region == region)
+            last = sa.select(jobs.c.job).where(made.exists())
+            last = last.order_by(jobs.c.created.desc(), jobs.c.job.desc())
             query = query.where(amis.c.job.in_(last.limit(newest)))
         return self._read_amis(query)
 

@@ -37,6 +37,8 @@ from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDR
 from fedimg.worker.queue_poll import THREAD, QueuePoll
 from fedimg.worker.workflows import Workflows
 
+_log = logging.getLogger(__name__)
+
 #: The version of the steps. A worker continues runs of its own version only, and refuses to start
 #: on runs of another. Raise the version by one if a change of the steps makes running jobs
 #: incompatible, and only then. Runs that have not started go to the highest running version.
@@ -137,6 +139,7 @@ def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool
     Other workers clean up after them; if `alone()`, this worker does.
     """
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
+    _give_back(queue, name)
     if not alone() or not queue.cleaning():
         return
     _configure(store, name)
@@ -146,6 +149,13 @@ def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool
     while queue.cleaning() and alone():
         time.sleep(_POLL_SECONDS)
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
+    _give_back(queue, name)
+
+
+def _give_back(queue: JobQueue, name: str) -> None:
+    """Put back what was taken as the threads ended: nobody looks for runs of a drained worker."""
+    if runs := queue.requeue(name):
+        _log.info("runs that were not begun wait for another worker: %s", ", ".join(runs))
 
 
 def _configure(store: Store, name: str) -> None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, _core, _dbos
+from dbos._error import DBOSWorkflowFunctionNotFoundError
 from dbos._utils import INTERNAL_QUEUE_NAME, GlobalParams, generate_uuid
 
+from fedimg.process.wait_log import WaitLog
 from fedimg.untrusted.failures import reason
 
 #: The name of the thread, for the watchdog.
@@ -38,6 +40,7 @@ class QueuePoll:
     def __init__(self, queues: Collection[str], wait: Callable[[threading.Event], object]) -> None:
         self._queues = tuple(queues)
         self._wait = wait
+        self._failing = WaitLog(_log)
 
     def stand_in(self) -> None:
         """Have DBOS start this in place of its own threads, at its next launch."""
@@ -50,11 +53,11 @@ class QueuePoll:
         threading.current_thread().name = THREAD
         while not stop.is_set():
             filled: list[str] = []
-            with _errors_logged("look into the queues", dbos, stop):
+            with self._errors_logged("look into the queues", dbos, stop):
                 filled = self._filled(dbos)
             for queue in filled:
                 if not stop.is_set():
-                    with _errors_logged(f"take runs from the queue {queue}", dbos, stop):
+                    with self._errors_logged(f"take runs from the queue {queue}", dbos, stop):
                         self._take(dbos, queue)
             self._wait(stop)
 
@@ -99,23 +102,30 @@ class QueuePoll:
                 status = dbos._sys_db.get_workflow_status(run)
                 if status is not None:
                     _core.execute_dequeued_workflow(dbos, status, owner)
-            except Exception:
-                # The run is this worker's: the next start of a worker continues it.
+            except DBOSWorkflowFunctionNotFoundError:
+                # The run is this worker's: a worker that knows it continues it.
                 _log.exception("cannot start the run %s", run)
+            except Exception as error:
+                _log.warning("cannot start the run %s, tries again: %s", run, reason(error))
+                dbos._sys_db.reenqueue_for_recovery(
+                    run, [GlobalParams.executor_id], INTERNAL_QUEUE_NAME
+                )
 
-
-@contextmanager
-def _errors_logged(what: str, dbos: DBOS, stop: threading.Event) -> Iterator[None]:
-    """Log an error: the next look tries again; a fatal one of the database ends the worker."""
-    try:
-        yield
-    except Exception as error:
-        # Another worker takes runs from the same queue at this moment.
-        raced = isinstance(error, sa.exc.DBAPIError) and (
-            dbos._sys_db.is_lock_conflict(error) or dbos._sys_db.is_serialization_conflict(error)
-        )
-        if not raced and not stop.is_set():
-            _log.warning("cannot %s, tries again: %s", what, reason(error))
+    @contextmanager
+    def _errors_logged(self, what: str, dbos: DBOS, stop: threading.Event) -> Iterator[None]:
+        """Log an error: the next look tries again; a fatal one of the database ends the worker."""
+        try:
+            yield
+        except Exception as error:
+            # Another worker takes runs from the same queue at this moment.
+            raced = isinstance(error, sa.exc.DBAPIError) and (
+                dbos._sys_db.is_lock_conflict(error)
+                or dbos._sys_db.is_serialization_conflict(error)
+            )
+            if not raced and not stop.is_set():
+                self._failing.waiting(what, f"cannot {what}, tries again: {reason(error)}")
+        else:
+            self._failing.over(what, f"can {what} again")
 
 
 def _nothing(stop: threading.Event, _dbos: DBOS) -> None:

@@ -42,10 +42,11 @@ class Nothing:
     def publish(self, job, run):
         time.sleep(60)
 
-    clean = withdraw = restore = deprecate = disable = delete = repair = publish
+    clean = withdraw = restore = deprecate = disable = delete = repair = share = publish
 
 
-executor.serve(store, "worker", Nothing(), Nothing(), Nothing(), Nothing(), 1)
+nothing = Nothing()
+executor.serve(store, "worker", nothing, nothing, nothing, nothing, nothing, 1)
 client = JobQueue(store)._client
 while client.list_workflows(name=INTAKE, status=["ENQUEUED", "PENDING"]):
     time.sleep(0.05)

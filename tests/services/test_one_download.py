@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedimg.aws.write import bundle_pass
 from fedimg.exceptions import EC2UtilityException
 from tests.plans import follow
 from tests.services.bundled import (
@@ -78,6 +79,20 @@ def test_bundle_that_s3_refuses_meanwhile_is_made_alone_of_what_is_missing(
     assert downloads(lab) == 2
     refused = action == "PutObject"
     assert stored(lab) == 4 + refused
+    clean(lab, image, settings)
+
+
+def test_write_that_waits_for_a_slow_s3_leaves_the_bundle_for_later(
+    lab: Lab, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As long as any wait of this test.
+    monkeypatch.setattr(bundle_pass, "_MOST_WAITED_SECONDS", 0.0)
+    image, observer = lab.image(size_mib=48, random_mib=22), Recorder()
+    begin(lab)
+    result = lab.upload(image, observer, **settings)
+    assert result.failed == {}
+    assert f"{LATER}: S3 took the parts so slowly" in observer.words()
+    assert downloads(lab) == 2
     clean(lab, image, settings)
 
 

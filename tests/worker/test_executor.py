@@ -1,5 +1,7 @@
 """Whole worker processes take runs from the queues; a stand-in replaces EC2Service."""
 
+import sqlalchemy as sa
+
 from fedimg.worker.lease import ALONE
 from fedimg.worker.process import DRAINED
 from fedimg.worker.registry import Registry
@@ -37,3 +39,23 @@ def test_drained_worker_finishes_its_job_and_the_clean_up_and_begins_no_other(si
     assert (site.row(waits).state, site.row(queued).state) == ("complete", "queued")
     assert not site.jobs.cleaning()
     assert Registry(site.store).all() == []
+
+
+def test_run_that_a_drained_worker_took_at_its_end_is_left_to_another(site: Site) -> None:
+    """Nobody looks for the runs of a worker that has left."""
+    site.submit("waits", "passes")
+    site.start()
+    until(site.begun, "the first job begun")
+    assert Registry(site.store).drain(ALONE)
+    until(lambda: "is draining" in site.log(), "the worker draining")
+    with site.store.engine.begin() as connection:
+        taken = sa.text(
+            "UPDATE workflow_status SET status = 'PENDING', executor_id = :worker "
+            "WHERE status = 'ENQUEUED' RETURNING workflow_uuid"
+        )
+        (run,) = connection.execute(taken, {"worker": ALONE}).scalars()
+    (site.state / "go").touch()
+    assert site.ended_with() == DRAINED
+    with site.store.engine.begin() as connection:
+        shown = sa.text("SELECT status FROM workflow_status WHERE workflow_uuid = :run")
+        assert connection.execute(shown, {"run": run}).scalar_one() == "ENQUEUED"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOS
+from dbos import DBOS, _core
 from sqlalchemy import event
 
 from fedimg.jobs.queue import JOBS_QUEUE, JobQueue
@@ -141,6 +141,26 @@ def test_race_with_another_worker_is_tried_again_without_a_word(
         until(lambda: started == ["a"])
     assert raced
     assert not [each for each in caplog.records if each.name == "fedimg.worker.queue_poll"]
+
+
+@both
+def test_run_that_could_not_be_started_goes_back_into_its_queue(
+    store: Store, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[None] = []
+    execute = _core.execute_dequeued_workflow
+
+    def fail_once(*arguments: Any) -> Any:
+        if not failed:
+            failed.append(None)
+            raise RuntimeError("a deadlock was found")
+        return execute(*arguments)
+
+    monkeypatch.setattr(_core, "execute_dequeued_workflow", fail_once)
+    with running(store) as started:
+        jobs._client.enqueue({"queue_name": JOBS_QUEUE, "workflow_name": "test.run"}, "a")
+        until(lambda: started == ["a"])
+    assert failed
 
 
 def count_statements(store: Store, counted: Counter[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -12,8 +13,8 @@ from fedimg.aws.bundle.manifest import manifest
 from fedimg.aws.bundle.objects import BundleStore
 from fedimg.aws.bundle.stream import LARGEST, BundleStream
 from fedimg.aws.write.image_errors import ImageUnusable
-from fedimg.aws.write.thread_group import Pipe, ThreadGroup
-from fedimg.exceptions import Cancelled
+from fedimg.aws.write.thread_group import Pipe, ThreadGroup, TooSlow
+from fedimg.exceptions import Cancelled, exhausted
 from fedimg.images import Disk, RawImage
 from fedimg.untrusted.failures import of_endpoint
 
@@ -21,6 +22,8 @@ from fedimg.untrusted.failures import of_endpoint
 # that waits.
 _CONNECTIONS = 3
 _PARTS_WAITING = 1
+#: For how long, in all, a write waits for S3 to take the parts of the bundle beside it.
+_MOST_WAITED_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class BundlePass:
                 f"{LARGEST}: remove the type from ec2.amis.types"
             )
         self.failure: Exception | None = None
+        self._waited = 0.0
         self._recipe = recipe
         self._image = image
         self._store = store
@@ -101,7 +105,14 @@ class BundlePass:
 
     def _put(self, parts: Iterator[bytes]) -> None:
         for part in parts:
+            began = time.monotonic()
             self._parts.put((next(self._numbers), part))
+            self._waited += time.monotonic() - began
+            if self._tolerant and self._waited > _MOST_WAITED_SECONDS:
+                self.failure = self.failure or TooSlow(
+                    f"S3 took the parts so slowly that the write waited for {self._waited:.0f} s"
+                )
+                return
 
     def _send(self) -> None:
         for index, part in self._parts:
@@ -113,9 +124,10 @@ class BundlePass:
             except Cancelled:
                 raise
             except Exception as error:
-                if not self._tolerant:
+                if exhausted(error) or not self._tolerant:
                     raise
-                self.failure = error
+                # Its traceback holds a part of the bundle.
+                self.failure = self.failure or error.with_traceback(None)
 
 
 @dataclass
@@ -139,6 +151,8 @@ class BesideTheWrite:
         except Cancelled:
             raise
         except Exception as error:
+            if exhausted(error):
+                raise
             self._give_up(error)
             return
         if store.place.manifest not in present:
@@ -167,6 +181,8 @@ class BesideTheWrite:
             except Cancelled:
                 raise
             except Exception as error:
+                if exhausted(error):
+                    raise
                 failure = error
         if failure is not None:
             self._give_up(failure)

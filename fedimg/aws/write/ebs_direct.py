@@ -14,6 +14,7 @@ from fedimg.aws import snapshots
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.errors import in_doubt, not_found
 from fedimg.aws.client.fresh_attempts import first_success
+from fedimg.aws.client.retrying import Current
 from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels
@@ -173,8 +174,14 @@ class DirectWriter:
 
 
 def client(clients: Clients, region: str, *, jobs: int) -> Client:
-    """Return EBS's client for a region without retries, with connections for `jobs` jobs."""
-    return clients.client("ebs", region, attempts=1, connections=jobs * _CONNECTIONS)
+    """Return EBS's client for a region without retries, with connections for `jobs` jobs.
+
+    Credentials that have expired are read again, for the next call.
+    """
+    connections = jobs * _CONNECTIONS
+    return Current(
+        clients, lambda: clients.client("ebs", region, attempts=1, connections=connections)
+    )
 
 
 def _may_pass(failure: Exception) -> bool:

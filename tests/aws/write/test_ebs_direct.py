@@ -22,6 +22,7 @@ from backports import zstd
 from botocore.exceptions import ClientError
 
 from fedimg.aws import cleanup, snapshots
+from fedimg.aws.client import clients
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import ROLE, Labels, read
@@ -489,6 +490,20 @@ def test_blocks_refused_for_a_while_are_retried(writer: Writer, code: str) -> No
     written = writer.direct().write(writer.image())
     mend.join()
     assert writer.held(written) == blocks(RAW)
+
+
+def test_keys_that_expire_during_a_write_are_read_again(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "_RENEW_SECONDS", 0.0)
+    writer.account.refuse(ORIGIN, PutSnapshotBlock="ExpiredTokenException")
+    mend = threading.Timer(0.6, writer.account.refuse_nothing)
+    writer.when["started"] = mend.start
+    before = writer.clients.ec2(ORIGIN)
+    written = writer.direct().write(writer.image())
+    mend.join()
+    assert writer.held(written) == blocks(RAW)
+    assert writer.clients.ec2(ORIGIN) is not before
 
 
 def test_unknown_snapshot_fails_after_the_settling_time(writer: Writer) -> None:
