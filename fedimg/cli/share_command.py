@@ -46,7 +46,6 @@ def share(
     """
     from fedimg.cli import lifecycle_output
     from fedimg.lifecycle import targets
-    from fedimg.store.shares import Shares
 
     store = call.store()
     added = _audience(call, add_account, add_organization, add_unit)
@@ -66,9 +65,9 @@ def share(
     if found.left:
         raise CommandRefused(ExitCode.NOT_NOW, "; ".join(found.left))
     _refuse_strangers(removed, amis)
-    wanted = [(ami, _of(ami).plus(added).minus(removed)) for ami in amis]
-    changed = [(ami, audience) for ami, audience in wanted if not audience.same_as(_of(ami))]
-    for before, after in dict.fromkeys((str(_of(ami)), str(each)) for ami, each in changed):
+    changed = targets.other_audiences(found, added, removed)
+    words = [(str(targets.audience_of(ami)), str(each)) for ami, each in changed]
+    for before, after in dict.fromkeys(words):
         call.output.note(f"shared with {before}; to be shared with {after}")
     if dry_run or not changed:
         call.output.answer(
@@ -77,9 +76,11 @@ def share(
         return ExitCode.OK
     if not confirmed(f"Change the audience of {len(changed)} AMIs?", yes=yes):
         return ExitCode.NOT_NOW
-    Shares(store).change(changed, by=person())
+    now, recorded = targets.share(store, target, added, removed, by=person())
+    if now.left:
+        raise CommandRefused(ExitCode.NOT_NOW, "; ".join(now.left))
     note_idle_reasons(call)
-    ids = {(ami.region, ami.ami) for ami, _ in changed}
+    ids = {(ami.region, ami.ami) for ami in recorded}
     rows = [row for row in store.amis() if (row.region, row.ami) in ids]
     call.output.answer(lifecycle_output.amis(rows, ""))
     if removed:
@@ -111,9 +112,11 @@ def _audience(
 
 
 def _refuse_strangers(removed: Audience, amis: list[AMIRow]) -> None:
+    from fedimg.lifecycle.targets import audience_of
+
     left = removed
     for ami in amis:
-        left = left.minus(_of(ami))
+        left = left.minus(audience_of(ami))
     if left:
         names = ", ".join(name for each in left.launch_permissions() for name in each.values())
         raise CommandRefused(
@@ -121,9 +124,3 @@ def _refuse_strangers(removed: Audience, amis: list[AMIRow]) -> None:
             f"{names} is not in the audience; 'fedimg verify --repair' removes whom somebody "
             "added by hand",
         )
-
-
-def _of(ami: AMIRow) -> Audience:
-    from fedimg.values.audience import Audience
-
-    return ami.shared_with or Audience()

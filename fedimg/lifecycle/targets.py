@@ -1,4 +1,4 @@
-"""Find the jobs and AMIs that a withdrawal or a restoration is about, and record it."""
+"""Find the jobs and AMIs that a withdrawal, a restoration or a new audience is about; record it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from fedimg.identity import Known, same
 from fedimg.lifecycle import repair
 from fedimg.store import rows
 from fedimg.store.rows import CLEANING, LIVE, AMIRow, JobRow
+from fedimg.store.shares import Shares
 from fedimg.store.store import Store
 from fedimg.store.withdrawals import Withdrawals
+from fedimg.values.audience import Audience
 
 #: The states of AMIs that a withdrawal takes along.
 _WITHDRAWN_FROM = (
@@ -128,6 +130,41 @@ def withdraw(
             connection=connection,
         )
     return found
+
+
+def other_audiences(
+    found: Target, added: Audience, removed: Audience
+) -> list[tuple[AMIRow, Audience]]:
+    """Return the AMIs whose audience becomes another one, each with the new one."""
+    return [
+        (ami, after)
+        for its_amis in found.amis.values()
+        for ami in its_amis
+        if not (after := audience_of(ami).plus(added).minus(removed)).same_as(audience_of(ami))
+    ]
+
+
+def audience_of(ami: AMIRow) -> Audience:
+    """Return with whom a private AMI is to be shared, which may be nobody."""
+    return ami.shared_with or Audience()
+
+
+def share(
+    store: Store, name: str, added: Audience, removed: Audience, *, by: str
+) -> tuple[Target, list[AMIRow]]:
+    """Record other audiences of an image's AMIs; return what it is about, and what gets another.
+
+    What was found before a person was asked may have changed since: if something is `left`, as a
+    run has begun, nothing is recorded.
+    """
+    shares = Shares(store)
+    with shares.locked(row.job for row in jobs_of(store, name)) as connection:
+        found = to_share(store, name)
+        if found.left:
+            return found, []
+        wanted = other_audiences(found, added, removed)
+        shares.change(wanted, by=by, connection=connection)
+    return found, [ami for ami, _ in wanted]
 
 
 def restore(store: Store, name: str, *, by: str) -> Target:

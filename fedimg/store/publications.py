@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 
-from fedimg.images import RawImage
+from fedimg.images import ENCRYPTED, RawImage
 from fedimg.progress import CheckResult
 from fedimg.records import from_record
 from fedimg.store import rows
@@ -39,10 +39,18 @@ _AMI_COLUMNS = [
 ]
 #: An AMI of an older version waits for the comparison that reads its attributes from EC2.
 _DESCRIBED = sa.or_(amis.c.attributes.is_not(None), amis.c.verified_at.is_not(None))
+#: An AMI that is for an audience alone, or for nobody; an encrypted one is never public.
+_FOR_SOME = sa.or_(amis.c.audience.is_not(None), amis.c.encrypted)
 #: No file names an AMI that is for an audience alone, whatever became of it.
 _PUBLISHED = sa.and_(
     sa.or_(amis.c.public, amis.c.published_at.is_not(None), amis.c.state.in_(_ONCE_PUBLIC)),
-    amis.c.audience.is_(None),
+    sa.not_(_FOR_SOME),
+)
+#: The boot checks that files tell of: a public image may have encrypted AMIs beside its own.
+_TOLD = sa.and_(
+    tests.c.status == "completed",
+    tests.c.volume_type.not_like(f"%-{ENCRYPTED}"),
+    ~sa.exists().where(amis.c.ami == tests.c.ami, amis.c.region == tests.c.region, _FOR_SOME),
 )
 
 
@@ -133,13 +141,11 @@ class Publications:
         return found
 
     def boot_checks(self, of: Collection[str]) -> dict[str, list[BootTestRow]]:
-        """Return the completed boot checks of some jobs, by job."""
+        """Return the completed boot checks of some jobs' AMIs that are for everybody, by job."""
         found: dict[str, list[BootTestRow]] = {job: [] for job in of}
         for some in _chunks(sorted(of)):
             query = (
-                sa.select(tests)
-                .where(tests.c.job.in_(some), tests.c.status == "completed")
-                .order_by(*tests.primary_key)
+                sa.select(tests).where(tests.c.job.in_(some), _TOLD).order_by(*tests.primary_key)
             )
             with self._store.engine.connect() as connection:
                 for row in connection.execute(query).mappings():

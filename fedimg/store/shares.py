@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,9 +14,17 @@ from fedimg.store import rows
 from fedimg.store.changes import REPAIR, SHARE, end, go_on_with_repair, this_change
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.tables import amis, changes
+from fedimg.store.tables import amis, changes, jobs
 from fedimg.store.twins import TWINS
 from fedimg.values.audience import Audience
+
+#: The states in which an AMI's recorded audience is that of later runs, the first ones first. What
+#: was removed has the audience of another time, and of what was found on EC2 nobody has decided.
+_DECIDING = (
+    rows.AUDIENCES,
+    (rows.RESTORING, rows.WITHDRAWN, rows.WITHDRAWING, rows.PRIVATE, rows.HIDDEN),
+    (rows.DISABLING, rows.DISABLED),
+)
 
 
 class Shares:
@@ -24,17 +33,38 @@ class Shares:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def change(self, wanted: Iterable[tuple[AMIRow, Audience]], *, by: str) -> float:
+    @contextmanager
+    def locked(self, its_jobs: Iterable[str]) -> Iterator[sa.Connection]:
+        """Begin a transaction in which no run of some jobs begins, nor any change of their AMIs."""
+        with self._store.engine.begin() as connection:
+            # No withdrawal, restoration or rule begins to change the same AMIs meanwhile.
+            self._store.lock(connection, TWINS)
+            chosen = sa.select(jobs.c.job).where(jobs.c.job.in_(sorted(its_jobs)))
+            # A run begins by a change of its job's row, and reads the audience afterwards.
+            connection.execute(chosen.order_by(jobs.c.job).with_for_update())
+            yield connection
+
+    def change(
+        self,
+        wanted: Iterable[tuple[AMIRow, Audience]],
+        *,
+        by: str,
+        connection: sa.Connection | None = None,
+    ) -> float:
         """Record the audience that each of some private AMIs gets; return the time of that.
 
         What is shared gets it from the worker, by a change of its job in its region; an AMI that is
         withdrawn or disabled gets it when it is restored. An AMI whose state is another one than
-        its row says is left alone.
+        its row says is left alone. `connection` is that of `locked`, in which `wanted` was found.
         """
         at = time.time()
-        with self._store.engine.begin() as connection:
-            # No withdrawal, restoration or rule begins to change the same AMIs meanwhile.
-            self._store.lock(connection, TWINS)
+        wanted = list(wanted)
+        within: AbstractContextManager[sa.Connection] = (
+            self.locked({row.job for row, _ in wanted})
+            if connection is None
+            else nullcontext(connection)
+        )
+        with within as connection:
             for row, audience in wanted:
                 values: dict[str, Any] = {"audience": as_record(audience)}
                 if row.state in rows.AUDIENCES:
@@ -102,11 +132,16 @@ class Shares:
         Of what has not come into others' reach yet, which is None, the settings decide.
         """
         found = self._store.amis_of(job)
-        audiences = [each.shared_with for each in found if each.shared_with is not None]
         plain = [each for each in found if not each.encrypted]
         public: bool | None = None
         if any(each.audience is not None for each in plain):
             public = False
         elif any(each.public or each.published_at is not None for each in plain):
             public = True
-        return public, audiences[-1] if audiences else None
+        for states in _DECIDING:
+            audiences = [each.shared_with for each in found if each.state in states]
+            # EC2 shows nobody for what it has disabled, when the database is rebuilt.
+            empty_counts = rows.DISABLED not in states
+            if known := [each for each in audiences if each or (empty_counts and each is not None)]:
+                return public, known[-1]
+        return public, None

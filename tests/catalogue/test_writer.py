@@ -22,8 +22,12 @@ from fedimg.catalogue import documents
 from fedimg.catalogue.errors import CatalogueError
 from fedimg.catalogue.task import INTERVAL, CatalogueTask
 from fedimg.catalogue.writer import CatalogueWriter, Written
-from fedimg.store import tables
+from fedimg.images import AMI, AMIType, Virtualization
+from fedimg.jobs.recorder import Recorder
+from fedimg.progress import CheckResult, CheckState
+from fedimg.store import rows, tables
 from fedimg.store.store import Store
+from fedimg.values.audience import Audience
 from tests.catalogue.conftest import DISK, FURTHER, ORIGIN, OWNER, Site
 
 pytestmark = pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
@@ -350,6 +354,35 @@ def test_amis_of_an_older_version_are_told_as_far_as_known(
     assert {each["state"] for each in shown["amis"]} == {"public"}
     assert {each["owner"] for each in shown["amis"]} == {None}
     assert {each["published"] for each in shown["amis"]} == {None}
+
+
+@pytest.mark.parametrize("state", [rows.SHARED, rows.WITHDRAWN, rows.DELETED])
+def test_encrypted_amis_of_a_public_image_are_in_no_file(
+    site: Site,
+    store: Store,
+    write: Callable[[], Written],
+    root: Path,
+    state: str,
+) -> None:
+    image = site.build(1)
+    site.publish(image, ends=False)
+    recorder = Recorder(store, image, 1, ORIGIN)
+    type = AMIType(Virtualization.HVM, "gp3", encrypted=True)
+    # A run that was killed while it shared its AMI has recorded no audience.
+    ami = AMI("ami-0eeeeeeeeeeeeeeee", "encrypted", ORIGIN, type, "snap-0eeeeeeeeeeeeeeee")
+    recorder.registered(ami)
+    recorder.test_completed(ami, [CheckResult("boots", CheckState.PASSED, 1.0)])
+    recorder.sharing(ORIGIN, [ami.snapshot, ami.id])
+    if state == rows.SHARED:
+        recorder.shared(ami, Audience(("111122223333",)))
+    site.end(image)
+    store.write(sa.update(tables.amis).where(tables.amis.c.ami == ami.id).values(state=state))
+    write()
+    assert not [
+        path
+        for path in root.rglob("*.json")
+        if ami.id in (text := path.read_text()) or ami.snapshot in text or "encrypted" in text
+    ]
 
 
 def test_files_are_for_everybody_and_leave_nothing_unfinished(

@@ -15,19 +15,21 @@ import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
 
+from fedimg.cli import share_command
 from fedimg.images import RawImage
 from fedimg.jobs.holds import Holds
 from fedimg.lifecycle import accept, repair, targets, verify
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
+from fedimg.records import as_record
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
 from fedimg.store.publications import Publications
 from fedimg.store.repairs import Repairs
 from fedimg.store.rows import AMIRow
 from fedimg.store.shares import Shares
-from fedimg.store.tables import amis, changes
+from fedimg.store.tables import amis, changes, jobs
 from fedimg.store.withdrawals import Withdrawals
 from fedimg.values.audience import Audience
 from lab import leaks
@@ -305,6 +307,85 @@ def test_job_that_shares_stays_private_whatever_the_settings_say(site: Site) -> 
     # What is not shared yet is decided by the settings: encrypted AMIs tell nothing of plain ones.
     site.store.write(sa.update(amis).where(amis.c.job == private.job).values(encrypted=True))
     assert shares.of_job(private.job) == (None, Audience((ONE,)))
+
+
+BOTH = pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
+
+
+@BOTH
+def test_audience_of_later_runs_is_that_of_amis_in_reach(site: Site) -> None:
+    image = site.publish(types=TYPES[:1], audience=Audience((ONE,)))
+    # The last one by region is the origin's.
+    last = site.row(image, max(REGIONS))
+    before = {"audience": as_record(Audience((TWO,)))}
+    shares = Shares(site.store)
+    for state in (rows.DELETED, rows.DISABLED, rows.UNKNOWN, rows.WITHDRAWN):
+        its = sa.update(amis).where(amis.c.ami == last.ami)
+        site.store.write(its.values(state=state, **before))
+        assert shares.of_job(image.job) == (False, Audience((ONE,)))
+    site.store.write(sa.update(amis).values(state=rows.DISABLED))
+    assert shares.of_job(image.job) == (False, Audience((TWO,)))
+    empty = as_record(Audience())
+    site.store.write(sa.update(amis).where(amis.c.ami == last.ami).values(audience=empty))
+    assert shares.of_job(image.job) == (False, Audience((ONE,)))
+    site.store.write(sa.update(amis).where(amis.c.ami == last.ami).values(**before))
+    site.store.write(sa.update(amis).values(state=rows.DELETED))
+    assert shares.of_job(image.job) == (False, None)
+    site.store.write(sa.update(amis).values(state=rows.WITHDRAWN))
+    assert shares.of_job(image.job)[1] == Audience((TWO,))
+
+
+@BOTH
+def test_run_that_begins_while_a_person_is_asked_keeps_the_audience_as_it_is(
+    site: Site, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = site.publish(types=TYPES[:1], regions=[ORIGIN], audience=Audience((ONE,)))
+    wanted = Audience((TWO,))
+
+    def begins() -> None:
+        queued = {"state": "queued", "run": 2}
+        site.store.write(sa.update(jobs).where(jobs.c.job == image.job).values(**queued))
+        assert site.store.begin(image.job, 2)
+
+    begins()
+    found, changed = targets.share(site.store, image.name, wanted, Audience(), by="me")
+    assert changed == []
+    assert "repeat the command when it has ended" in found.left[0]
+    site.store.write(sa.update(jobs).values(state="incomplete", step="end"))
+    if site.store.shared:
+        return
+
+    def answers(*_: object, **__: object) -> bool:
+        begins()
+        return True
+
+    monkeypatch.setattr(share_command, "confirmed", answers)
+    said = run("share", image.name, "--add-account", TWO)
+    assert said.exit_code == 5, said.output
+    assert "is running: repeat the command" in " ".join(said.output.split())
+    assert site.row(image).shared_with == Audience((ONE,))
+    assert site.row(image).state == rows.SHARED
+
+
+@BOTH
+def test_run_begins_after_a_change_of_the_audience_that_is_being_recorded(site: Site) -> None:
+    image = site.publish(types=TYPES[:1], regions=[ORIGIN], audience=Audience((ONE,)))
+    queued = {"state": "queued", "run": 2}
+    site.store.write(sa.update(jobs).where(jobs.c.job == image.job).values(**queued))
+    seen: list[Audience | None] = []
+
+    def begin() -> None:
+        assert site.store.begin(image.job, 2)
+        seen.append(Shares(site.store).of_job(image.job)[1])
+
+    run = threading.Thread(target=begin)
+    shares = Shares(site.store)
+    with shares.locked([image.job]) as connection:
+        run.start()
+        run.join(1)
+        shares.change([(site.row(image), Audience((TWO,)))], by="me", connection=connection)
+    run.join(240)
+    assert seen == [Audience((TWO,))]
 
 
 def test_command_shows_and_changes_the_audience(site: Site, run: Run) -> None:
