@@ -113,30 +113,35 @@ def _unusable(source: Source, problem: str) -> str:
 
 
 def _find(ec2: EC2Client, labels: Labels, source: Source) -> str | None:
-    """Return the copy of this snapshot, or preferably one that an earlier run published.
+    """Return the copy of this snapshot, or preferably one that an earlier run published or shared.
 
-    Both hold tested data; other snapshots of an earlier run may never have been tested. An
-    encrypted copy is found by what it was made from, and with which key.
+    Both hold tested data; other snapshots of an earlier run may never have been tested. A new
+    encrypted copy is found by what it was made from, and with which key. One that is shared is
+    taken whatever became of its source and of the settings: its AMIs are what the audience has.
     """
     description = source.description(labels)
 
     def is_copy(copy: Snapshot) -> bool:
         return copy.get("Description") == description
 
-    if source.key:
-        return snapshots.find(ec2, labels, is_copy, source.role)
-    images = ec2.describe_images(
-        Owners=["self"],
-        Filters=[*labels.filters(), {"Name": "is-public", "Values": ["true"]}],
-    )["Images"]
-    published = {each for image in images for each in amis.snapshots_of(image)}
+    published = set() if source.key else _published(ec2, labels)
     return snapshots.find(
         ec2,
         labels,
         lambda copy: (
             copy["SnapshotId"] in published or tags.ever_offered(tags.read(copy.get("Tags")))
         ),
-    ) or snapshots.find(ec2, labels, is_copy)
+        source.role,
+    ) or snapshots.find(ec2, labels, is_copy, source.role)
+
+
+def _published(ec2: EC2Client, labels: Labels) -> set[str]:
+    """Return the ids of the snapshots of the job's public AMIs."""
+    images = ec2.describe_images(
+        Owners=["self"],
+        Filters=[*labels.filters(), {"Name": "is-public", "Values": ["true"]}],
+    )["Images"]
+    return {each for image in images for each in amis.snapshots_of(image)}
 
 
 def _start(ec2_once: EC2Client, labels: Labels, source: Source) -> str | None:

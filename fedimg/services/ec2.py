@@ -69,6 +69,8 @@ class _Outcome:
     encrypted: Sequence[AMI] = ()
 
 
+#: The progress of a region whose AMIs have not been judged yet.
+WAITING = "waiting for the boot check"
 #: No other job runs, and nothing is away or held.
 _ALONE = Coordination()
 
@@ -284,10 +286,12 @@ class Upload:
 
         def body(step: RecordedSteps) -> _Outcome:
             try:
+                self._job.report(region, WAITING)
+                passed = self._boot_checks.passed()
                 return self._ended(
                     region,
-                    lambda: self._publish(step, region, originals, self._boot_checks.passed),
-                    lambda: self._encrypted.share(step, region, snapshot, network),
+                    lambda: self._offer(step, region, originals, passed),
+                    lambda: self._encrypted.share(step, region, snapshot, passed, network),
                 )
             except BaseException as error:
                 self._encrypted.failed(region, error)
@@ -316,15 +320,14 @@ class Upload:
             registering = self._resuming(region, "register", self._region.register_copies)
             registered = step.run(register, registering, region, copied, originals, bundle)
 
-            def passed() -> set[str]:
-                return self._boot_checks.passed_in(
-                    step, region, registered, self._region.open_network
-                )
-
+            self._job.report(region, WAITING)
+            passed = self._boot_checks.passed_in(
+                step, region, registered, self._region.open_network
+            )
             return self._ended(
                 region,
-                lambda: self._publish(step, region, registered, passed),
-                lambda: self._encrypted.share(step, region, copied),
+                lambda: self._offer(step, region, registered, passed),
+                lambda: self._encrypted.share(step, region, copied, passed),
             )
 
         encrypted = self._encrypted.steps(region)
@@ -356,20 +359,20 @@ class Upload:
     def _ended(
         self,
         region: str,
-        publish: Callable[[], Sequence[AMI]],
+        offer: Callable[[], Sequence[AMI]],
         share_encrypted: Callable[[], Sequence[AMI]],
     ) -> _Outcome:
-        """Publish a region's AMIs, then make and share its encrypted ones, if it gets some.
+        """Publish a region's tested AMIs, then make and share its encrypted ones, if it gets some.
 
         What keeps the ones back does not keep the others.
         """
         if not self._encrypted.planned_in(region):
-            return _Outcome(region, publish())
+            return _Outcome(region, offer())
         published: Sequence[AMI] = []
         encrypted: Sequence[AMI] = []
         failures: list[EC2ServiceException] = []
         try:
-            published = publish()
+            published = offer()
         except EC2ServiceException as error:
             failures.append(error)
         try:
@@ -405,16 +408,10 @@ class Upload:
             region, step, action, on_outage=lambda: self._job.release(f"{COPIES}:{region}")
         )
 
-    def _publish(
-        self,
-        step: RecordedSteps,
-        region: str,
-        registered: Sequence[AMI],
-        wait_for_verdict: Callable[[], set[str]],
+    def _offer(
+        self, step: RecordedSteps, region: str, registered: Sequence[AMI], passed: set[str]
     ) -> list[AMI]:
-        """Wait for the boot check, then publish or share what it has passed; return these AMIs."""
-        self._job.report(region, "waiting for the boot check")
-        passed = wait_for_verdict()
+        """Publish or share the AMIs of the boot groups that have passed, and return them."""
         offer = self._region.make_public if self._plan.public else self._region.share
         offering = self._resuming(region, self._last_step, offer)
         return step.run(f"{self._last_step}:{region}", offering, region, registered, passed)

@@ -74,13 +74,15 @@ class EncryptedAMIs:
         step: RecordedSteps,
         region: str,
         snapshot: str,
+        passed: set[str],
         network: JobNetwork | None = None,
     ) -> list[AMI]:
         """Make a region's encrypted AMIs of its plain snapshot, and share them when they may be.
 
-        In the origin they boot in a `network`. Return what is in the audience's reach. Raises
-        EC2ServiceException when that fails, here or in the origin, and Cancelled when the image
-        has failed.
+        `passed` are the boot groups that have passed as plain AMIs in this region; one that failed
+        here alone is not shared here. In the origin they boot in a `network`. Return what is in
+        the audience's reach. Raises EC2ServiceException when that fails, here or in the origin,
+        and Cancelled when the image has failed.
         """
         encrypting = self._resuming(region, "encrypt", self._encrypt)
         encrypted = step.run(f"encrypt:{region}", encrypting, region, snapshot)
@@ -95,12 +97,12 @@ class EncryptedAMIs:
                 self._boot_checks.boot_encrypted(step, registered, network)
             self._verdict.set_result(None)
         self._of_origin(self._verdict)
-        passed = self._boot_checks.passed() | {
-            ami_type.boot_group for ami_type in self._plan.tested_encrypted
-        }
+        failed_here = self._boot_checks.passed() - passed
+        booted = {ami_type.boot_group for ami_type in self._plan.tested_encrypted}
+        good = passed | (booted - failed_here)
         sharing = self._resuming(region, "share-encrypted", self._share)
         # A site that is not public has another step with the name share.
-        return step.run(f"share-encrypted:{region}", sharing, region, registered, passed)
+        return step.run(f"share-encrypted:{region}", sharing, region, registered, good)
 
     def failed(self, region: str, error: BaseException) -> None:
         """Note that a region has no encrypted AMIs; after the origin's, no other can have some."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from fedimg.aws import amis, copies, publish, snapshots
+from fedimg.aws import amis, copies, publish, snapshots, tags
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import AMIs, Limits
 from fedimg.exceptions import Cancelled, EC2ServiceException
@@ -34,13 +34,15 @@ def copy(clients, waiter, labels, snapshot):
         waiter=waiter,
         once=None,
         into=FURTHER,
+        region=ORIGIN,
+        key="",
     ):
         return copies.copied(
             clients.ec2(into),
             once or clients.ec2_once(into),
             waiter,
             labels,
-            copies.Source(ORIGIN, of),
+            copies.Source(region, of, key),
             find_first=find_first,
             limits=limits,
         )
@@ -93,6 +95,31 @@ def test_copy_that_is_public_is_not_made_again(copy, far, image, make_snapshot, 
     amis.available(far, waiter, [ami], limit=5, partition="aws")
     publish.publish_ami(far, waiter, ami)
     assert copy(find_first=True) == earlier
+
+
+@pytest.fixture
+def key(account, hands):
+    """Return a function that makes a KMS key in the further region, and returns its ARN."""
+    kms = hands.client("kms", FURTHER)
+    return lambda: kms.create_key()["KeyMetadata"]["Arn"]
+
+
+def test_encrypted_copy_that_was_shared_is_not_made_again(
+    copy, far, key, make_snapshot, labels, hands
+):
+    source, first = make_snapshot(labels, FURTHER), key()
+    shared = copy(of=source, region=FURTHER, key=first)
+    assert copy(of=source, region=FURTHER, key=first, find_first=True) == shared
+    # Neither would be found by its description: the source is another, or the key.
+    other = copy(of=make_snapshot(labels, FURTHER), region=FURTHER, key=first, find_first=True)
+    assert other != shared
+    far.delete_snapshot(SnapshotId=other)
+    far.create_tags(Resources=[shared], Tags=tags.as_tags({tags.SHARED: "2026-11-30T12:00:00Z"}))
+    again = make_snapshot(labels, FURTHER)
+    assert copy(of=again, region=FURTHER, key=first, find_first=True) == shared
+    assert copy(of=source, region=FURTHER, key=key(), find_first=True) == shared
+    # For plain AMIs an encrypted copy is none.
+    assert copy(find_first=True) != shared
 
 
 def test_copy_is_made_when_none_is_found(copy, far, labels):

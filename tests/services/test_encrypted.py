@@ -20,7 +20,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.preflight import Preflight
 from fedimg.config import Check
 from fedimg.diagnostics import Finding, Status
-from fedimg.exceptions import EC2TestException
+from fedimg.exceptions import EC2ServiceException, EC2TestException
 from fedimg.images import AMI, Architecture, RawImage
 from fedimg.services.region_addition import Encrypted, RegionAddition
 from fedimg.services.rehearsal import rehearse
@@ -210,6 +210,63 @@ def test_encrypted_ami_that_fails_a_check_is_shared_nowhere(lab: Lab, keys: dict
     assert set(result.failed) == {ORIGIN, FURTHER}
     clean(lab, image)
     assert len(lab.live("snapshot")) == len(lab.live("image")) == 2
+
+
+TESTED_THERE: dict[str, Any] = {"test": {"shipped": [], "regions": ["eu-west-1"]}}
+
+
+def test_region_whose_copy_fails_its_boot_check_gets_no_encrypted_amis(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    lab.refuse({"eu-west-1": {"InstanceStart": "Internal error on launch"}})
+    chosen = {**settings(keys, ORIGIN, "eu-west-1"), **TESTED_THERE}
+    result = lab.upload(image, observer, **chosen)
+    assert set(result.published) == set(result.encrypted) == {ORIGIN}
+    assert "boot-check:eu-west-1:hvm" in result.failed["eu-west-1"]
+    assert "eu-west-1 encrypt" not in observer.words()
+    clean(lab, image)
+    assert {row["region"] for row in lab.live()} == {ORIGIN}
+
+
+def test_boot_group_that_fails_in_a_region_is_not_shared_there_as_encrypted_ami(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    command = f"curl -sf {lab.web.address}/go"
+    check = Check(name="goes", command=command, types=["paravirtual"])
+    lab.web.put("go", b"")
+    observer.when["test started eu-west-1 paravirtual"] = lambda: lab.web.files.pop("/go")
+    types = ["hvm-gp3", "paravirtual-gp3", "hvm-gp3-encrypted", "paravirtual-gp3-encrypted"]
+    chosen = {**settings(keys, ORIGIN, "eu-west-1", types=types), **TESTED_THERE}
+    result = lab.upload(image, observer, checks=[check], **chosen)
+    assert result.failed == {}
+    made = {region: [str(each.type) for each in amis] for region, amis in result.encrypted.items()}
+    assert made == {ORIGIN: types[2:], "eu-west-1": types[2:3]}
+    dropped = [(ami.region, str(ami.type)) for ami in observer.amis("dropped")]
+    assert sorted(dropped) == [("eu-west-1", types[1]), ("eu-west-1", types[3])]
+    clean(lab, image)
+
+
+def test_encrypted_amis_that_are_shared_are_not_made_again_for_plain_ones_that_were_refused(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, chosen = lab.image(), settings(keys, ORIGIN)
+    # With an empty audience nothing but the plain snapshot is modified.
+    lab.refuse({ORIGIN: {"ModifySnapshotAttribute": "OperationNotPermitted"}})
+    first = Recorder()
+    with pytest.raises(EC2ServiceException, match="OperationNotPermitted"):
+        lab.upload(image, first, **chosen)
+    (shared,) = first.amis("shared")
+    # The clean-up takes the plain snapshot, of which the encrypted one was made.
+    clean(lab, image)
+    assert [each["Encrypted"] for each in snapshots(lab, image, ORIGIN)] == [True]
+    lab.refuse({})
+    result = lab.upload(image, rerun=True, **chosen)
+    assert result.failed == {}
+    assert result.encrypted == {ORIGIN: [shared]}
+    assert [each["Encrypted"] for each in snapshots(lab, image, ORIGIN)] == [False, True]
+    clean(lab, image)
 
 
 @pytest.mark.parametrize(
