@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import reduce
 
 from fedimg.aws.inventory import Inventory
@@ -12,41 +12,56 @@ from fedimg.store.rows import AMIRow
 from fedimg.values.audience import Audience
 
 
-def private(recorded: Iterable[AMIRow]) -> set[str]:
-    """Return the ids of the AMIs with an audience, and of their snapshots."""
-    return {
-        id
+def private(recorded: Iterable[AMIRow], maybe_shared: Collection[str] = ()) -> set[str]:
+    """Return the ids of the AMIs that an audience may use, and of their snapshots.
+
+    `maybe_shared` are AMIs that are recorded as private, and may be shared all the same.
+    """
+    its = _compared(recorded, maybe_shared)
+    return {id for row in its for id in (row.ami, row.snapshot)}
+
+
+def _compared(recorded: Iterable[AMIRow], maybe_shared: Collection[str]) -> list[AMIRow]:
+    return [
+        row
         for row in recorded
-        if row.audience is not None and row.state != rows.DELETED
-        for id in (row.ami, row.snapshot)
-    }
+        if row.state != rows.DELETED and (row.audience is not None or row.ami in maybe_shared)
+    ]
 
 
-def compare(recorded: Sequence[AMIRow], seen: Inventory) -> list[Difference]:
+def compare(
+    recorded: Sequence[AMIRow], seen: Inventory, maybe_shared: Collection[str] = ()
+) -> list[Difference]:
     """Return the differences of the audiences of private AMIs and of their snapshots.
 
-    What is withdrawn or disabled has none on EC2. While EC2 has not confirmed a change, nothing is
-    compared.
+    What is withdrawn or disabled has none on EC2, and so have the `maybe_shared` AMIs, which are
+    recorded as private. While EC2 has not confirmed a change, nothing is compared.
     """
     found: dict[tuple[Kind, str], Difference] = {}
     by_snapshot: dict[str, list[AMIRow]] = {}
-    for row in recorded:
-        if row.audience is not None and row.state != rows.DELETED:
-            by_snapshot.setdefault(row.snapshot, []).append(row)
+    for row in _compared(recorded, maybe_shared):
+        by_snapshot.setdefault(row.snapshot, []).append(row)
     for snapshot, its in by_snapshot.items():
         if any(row.state in PENDING for row in its):
             continue
         wanted = {row.ami: expected_audience(row) for row in its}
         together = reduce(Audience.plus, wanted.values())
         wanted[snapshot] = Audience(together.accounts)
-        row_of = {row.ami: row for row in its} | {snapshot: its[0]}
+        of_snapshot = max(its, key=lambda row: row.audience is not None)
+        row_of = {row.ami: row for row in its} | {snapshot: of_snapshot}
         for id, audience in wanted.items():
             if id not in seen.audiences:
                 continue
             shown, row = seen.audiences[id], row_of[id]
+            if row.audience is None and id in seen.public_snapshots:
+                # Of a public image: its other AMIs need the snapshot.
+                continue
+            beside = "beside its audience"
+            if row.audience is None:
+                beside = "although it is recorded as private: a run that did not end shared it"
             for kind, different, text in (
                 (Kind.NOT_SHARED, audience.minus(shown), "of its audience cannot use it"),
-                (Kind.SHARED_WITH_OTHERS, shown.minus(audience), "can use it beside its audience"),
+                (Kind.SHARED_WITH_OTHERS, shown.minus(audience), f"can use it {beside}"),
             ):
                 # A disabled one is another difference.
                 disabled = seen.images.get(id, {}).get("State") == "disabled"

@@ -85,13 +85,42 @@ class Pruning(ChangeWorkflow):
             ami = decision.row.ami
             if ami not in to_do:
                 continue
-            if _has_begun(what, to_do[ami], facts.get((region, ami)), asked.get(ami)):
+            if self._has_begun(what, to_do[ami], facts.get((region, ami)), asked.get(ami)):
                 continue
             if decision.verdict != what:
                 kept[ami] = decision.why
             elif decision.verdict is Verdict.DEPRECATE and decision.deprecate_at is not None:
                 prunings.postpone_deprecation(decision.row, decision.deprecate_at)
         self._keep(what, kept, list(to_do.values()), region)
+
+    def _has_begun(
+        self, what: str, row: AMIRow, fact: Facts | None, asked: Requested | None
+    ) -> bool:
+        """Return whether EC2 shows that an earlier try has changed an AMI already."""
+        if what == DELETE:
+            return fact is None or fact.state == _DEREGISTERED
+        if fact is None:
+            return False
+        if what == DISABLE:
+            return fact.state == "disabled" or self._is_hidden(row, fact)
+        return (
+            asked is not None
+            and asked.deprecate_at is not None
+            and (fact.deprecated_at == asked.deprecate_at)
+        )
+
+    def _is_hidden(self, row: AMIRow, fact: Facts) -> bool:
+        """Return whether an earlier try took an AMI from whoever could launch it by the record.
+
+        That is what a try shows where EC2 cannot disable AMIs. Raises botocore's errors.
+        """
+        if row.permissions is None or fact.public:
+            return False
+        if row.audience is None:
+            return True
+        # EC2 shows a private AMI as the same before and after, but for its permissions.
+        had = bool(row.permissions.get("launch"))
+        return had and not permissions.launch_permissions(self._ec2(row.region), row.ami)
 
     def _keep(
         self, what: str, kept: Mapping[str, str], its_amis: Sequence[AMIRow], region: str
@@ -206,20 +235,3 @@ def _as_decided(what: str, row: AMIRow) -> AMIRow:
     """Return an AMI's row as it was when a change was decided."""
     before = state_before(what, row)
     return replace(row, state=before, public=before == rows.PUBLIC)
-
-
-def _has_begun(what: str, row: AMIRow, fact: Facts | None, asked: Requested | None) -> bool:
-    """Return whether EC2 shows that an earlier try has changed an AMI already."""
-    if what == DELETE:
-        return fact is None or fact.state == _DEREGISTERED
-    if fact is None:
-        return False
-    if what == DISABLE:
-        # Where EC2 cannot disable AMIs, it shows a private one, after its permissions were
-        # recorded.
-        return fact.state == "disabled" or (row.permissions is not None and not fact.public)
-    return (
-        asked is not None
-        and asked.deprecate_at is not None
-        and (fact.deprecated_at == asked.deprecate_at)
-    )

@@ -20,7 +20,7 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle import audience_comparison, comparison
 from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
-from fedimg.lifecycle.comparison import Kind
+from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.lifecycle.repair import (
     HIDE_AMI,
     HIDE_SNAPSHOT,
@@ -59,29 +59,38 @@ class RepairWorkflow(ChangeWorkflow):
         repairs = Repairs(self._store)
         asked = {(each.what, each.id) for each in repairs.open(job, region)}
         here = self._concerned(job, region)
+        maybe_shared = self._store.maybe_shared(region)
         seen = inventory.look(
             self._ec2(region),
             region,
             amis={row.ami for row in here},
             snapshots={row.snapshot for row in here},
-            private=audience_comparison.private(here),
+            private=audience_comparison.private(here, maybe_shared),
         )
         # A person named each of these AMIs, and of each of these snapshots the unknown ones.
         named = {row.ami for row in here}
-        differ = [*comparison.compare(here, seen), *audience_comparison.compare(here, seen)]
+        audiences = audience_comparison.compare(here, seen, maybe_shared)
+        differ = [*comparison.compare(here, seen), *audiences]
         demanded = plan(differ, here, self._store.job, named)
         still = {(action.what, action.id) for action in demanded.actions}
         # What an earlier try has done is as recorded by now, and is announced at the end.
-        done = self._done(asked - still, here, seen)
+        done = self._done(asked - still, here, seen, audiences)
         left = dict.fromkeys(asked - still - done, "record or EC2 changed since it was asked for")
         for what, id in sorted(left):
             _log.info("job %s: %s %s in %s is given up: %s", job, what, id, region, left[what, id])
         repairs.leave(left, job, region)
 
     def _done(
-        self, asked: set[tuple[str, str]], here: Sequence[AMIRow], seen: inventory.Inventory
+        self,
+        asked: set[tuple[str, str]],
+        here: Sequence[AMIRow],
+        seen: inventory.Inventory,
+        audiences: Sequence[Difference],
     ) -> set[tuple[str, str]]:
-        """Return those of some actions of which EC2 shows the effect, and the record demands it."""
+        """Return those of some actions of which EC2 shows the effect, and the record demands it.
+
+        `audiences` are the differences of audiences.
+        """
         public = {row.ami for row in here if row.state == rows.PUBLIC}
         shared = {row.snapshot for row in here if row.ami in public}
         shown = {id for id, image in seen.images.items() if image.get("Public")}
@@ -93,7 +102,7 @@ class RepairWorkflow(ChangeWorkflow):
             SHARE_AMI: {row.ami for row in here if row.state == rows.SHARED},
             SHARE_SNAPSHOT: {row.snapshot for row in here if row.state == rows.SHARED},
         }
-        differ = {(each.kind, each.id) for each in audience_comparison.compare(here, seen)}
+        differ = {(each.kind, each.id) for each in audiences}
         for what, kind in (
             (HIDE_AMI, Kind.SHARED_WITH_OTHERS),
             (HIDE_SNAPSHOT, Kind.SHARED_WITH_OTHERS),

@@ -86,6 +86,7 @@ def verify_regions(
         # Read before EC2: an AMI is recorded as public only after it became public.
         recorded = store.all_amis(region)
         rows = [row for row in recorded if chosen is None or chosen(row)]
+        maybe_shared = store.maybe_shared(region)
         # What a running job makes, and has not made public, changes all the time.
         live = live_before | _live(store)
         kept = store.kept()
@@ -102,7 +103,7 @@ def verify_regions(
                 amis=[row.ami for row in compared if row.state != DELETED],
                 snapshots=snapshots,
                 bundles=_bundles(settings, s3, region, snapshots),
-                private=audience_comparison.private(compared),
+                private=audience_comparison.private(compared, maybe_shared),
             )
         except (*FAILURES, EC2ServiceException) as error:
             why = one_line(str(error))
@@ -110,9 +111,11 @@ def verify_regions(
                 verifications.record_failure(region, at, why)
             return RegionResult(region, len(compared), error=why)
         differences = comparison.compare(compared, seen, deprecating, repairing)
+        # A run that began meanwhile is sharing them.
+        its = [row for row in compared if row.audience is not None or row.job not in _live(store)]
         differences += [
             comparison.unless_pending(each, deprecating, repairing)
-            for each in audience_comparison.compare(compared, seen)
+            for each in audience_comparison.compare(its, seen, maybe_shared)
         ]
         if chosen is None:
             differences += comparison.blocked(seen)

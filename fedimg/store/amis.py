@@ -202,6 +202,20 @@ class AMIs(Database):
             ids = {id for row in connection.execute(public) for id in row}
             return ids | set(connection.execute(ids_offered).scalars())
 
+    def maybe_shared(self, region: str) -> set[str]:
+        """Return the AMIs of a region that others may use although they are recorded as private.
+
+        A run that was killed or refused may have shared them with a part of an audience.
+        """
+        query = sa.select(amis.c.ami).where(
+            amis.c.region == region,
+            amis.c.state == PRIVATE,
+            amis.c.audience.is_(None),
+            sa.exists().where(offered.c.id == amis.c.ami, offered.c.region == amis.c.region),
+        )
+        with self.engine.connect() as connection:
+            return set(connection.execute(query).scalars())
+
     def forget_ami(self, ami: str, region: str) -> None:
         """Delete the record of an AMI that was removed from EC2."""
         with self.engine.begin() as connection:

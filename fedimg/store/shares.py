@@ -126,6 +126,17 @@ class Shares:
             go_on_with_repair(self._store, connection, job, region)
         return True
 
+    def in_reach(self, job: str, region: str) -> list[AMIRow]:
+        """Return a job's AMIs in a region that others than the account can use, by the record.
+
+        While the audience of one is being changed, its row has the new one.
+        """
+        return [
+            each
+            for each in self._store.amis_of(job)
+            if each.region == region and each.state in (rows.PUBLIC, *rows.AUDIENCES)
+        ]
+
     def of_job(self, job: str) -> tuple[bool | None, Audience | None]:
         """Return whether a job's plain AMIs are public, and its audience, as far as it began.
 

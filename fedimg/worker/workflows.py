@@ -43,8 +43,6 @@ from fedimg.services.recorded import RecordedSteps
 from fedimg.services.region_addition import Encrypted, RegionAddition
 from fedimg.services.site import Coordination, Site
 from fedimg.store.added_regions import AddedRegions
-from fedimg.store.rows import PUBLIC as PUBLIC_AMI
-from fedimg.store.rows import SHARED as SHARED_AMI
 from fedimg.store.rows import RegionRow
 from fedimg.store.shares import Shares
 from fedimg.store.store import Store
@@ -276,22 +274,16 @@ class Workflows:
 
         Beside them is with whom they are shared; None where they are public.
         """
-        rows = [
-            row
-            for row in self._store.amis(self._settings.ec2.origin)
-            if row.job == job and row.state in (PUBLIC_AMI, SHARED_AMI) and not row.encrypted
-        ]
+        found = Shares(self._store).in_reach(job, self._settings.ec2.origin)
+        rows = [row for row in found if not row.encrypted]
         audience = rows[0].shared_with if rows else None
         originals = [AMI(row.ami, row.name, row.region, row.type, row.snapshot) for row in rows]
         return originals, audience
 
     def _encrypted(self, job: str) -> Encrypted | None:
         """Return the job's encrypted AMIs in the origin that were shared, by the record."""
-        rows = [
-            row
-            for row in self._store.amis(self._settings.ec2.origin)
-            if row.job == job and row.state == SHARED_AMI and row.encrypted
-        ]
+        found = Shares(self._store).in_reach(job, self._settings.ec2.origin)
+        rows = [row for row in found if row.encrypted]
         if not rows:
             return None
         its = [AMI(row.ami, row.name, row.region, row.type, row.snapshot) for row in rows]

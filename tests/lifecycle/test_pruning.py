@@ -758,3 +758,44 @@ def test_private_ami_that_a_person_made_public_is_kept(pruned: Pruned) -> None:
     kept = [each for each in pruned.decisions().made if each.row.ami == row.ami]
     assert [each.verdict for each in kept] == [Verdict.KEEP]
     assert "recorded as shared, and EC2 shows it public" in kept[0].why
+
+
+@pytest.mark.parametrize("audience", [Audience(("210987654321",)), Audience()])
+def test_private_ami_that_was_launched_after_a_try_that_failed_is_kept(
+    pruned: Pruned, audience: Audience
+) -> None:
+    site = pruned.site
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1], audience=audience)
+    row = site.row(image)
+    pruned.launch(row, 50)
+    at = time.time() - 300 * DAY
+    site.store.write(sa.update(amis).where(amis.c.job == image.job).values(shared_at=at))
+    pruned.ask()
+    site.account.refuse(ORIGIN, DisableImage="UnauthorizedOperation")
+    carry_out(site)
+    assert site.row(image).permissions is not None
+    assert states(site, image) == {rows.DISABLING}
+    site.account.refuse_nothing()
+    pruned.launch(row, 0)
+    due_now(site)
+    carry_out(site)
+    assert states(site, image) == {rows.SHARED}
+    assert site.shown(row)["State"] == "available"
+    assert messages(site, "image.withdraw") == []
+
+
+def test_disabling_of_private_amis_goes_on_where_ec2_cannot_disable(pruned: Pruned) -> None:
+    site = pruned.site
+    image = site.publish(regions=[ORIGIN], types=TYPES[:1], audience=Audience(("210987654321",)))
+    row = site.row(image)
+    pruned.launch(row, 50)
+    at = time.time() - 300 * DAY
+    site.store.write(sa.update(amis).where(amis.c.job == image.job).values(shared_at=at))
+    pruned.ask()
+    # The earlier try got as far as this.
+    before = {"launch": [{"UserId": "210987654321"}], "snapshot": []}
+    Withdrawals(site.store).record_permissions(site.row(image), before)
+    site.hide(row)
+    pruned.launch(row, 0)
+    carry_out(site)
+    assert states(site, image) == {rows.DISABLED}

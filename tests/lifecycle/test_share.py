@@ -388,6 +388,39 @@ def test_run_begins_after_a_change_of_the_audience_that_is_being_recorded(site: 
     assert seen == [Audience((TWO,))]
 
 
+@BOTH
+def test_addition_takes_along_amis_whose_audience_is_being_changed(site: Site) -> None:
+    image = site.publish(types=TYPES[:1], audience=Audience((ONE,)))
+    change(site, image, Audience((TWO,)))
+    (found,) = Shares(site.store).in_reach(image.job, ORIGIN)
+    assert (found.state, found.shared_with) == (rows.SHARING, Audience((TWO,)))
+    targets.withdraw(site.store, image.name, by="me", reason="a bad kernel")
+    assert Shares(site.store).in_reach(image.job, ORIGIN) == []
+
+
+@BOTH
+def test_verify_names_what_a_killed_run_shared_and_did_not_record(site: Site) -> None:
+    image = site.publish(types=TYPES[:1], regions=[ORIGIN], audience=Audience((ONE,), (), (UNIT,)))
+    row = site.row(image)
+    lost = {"state": rows.PRIVATE, "audience": None, "shared_at": None}
+    site.store.write(sa.update(amis).where(amis.c.ami == row.ami).values(**lost))
+    who = "can use it although it is recorded as private: a run that did not end shared it"
+    assert sorted(differences(site)) == [
+        f"shared with others: 1 account and 1 organizational unit {who}",
+        f"shared with others: 1 account {who}",
+    ]
+    # While a run of the job is sharing it, nothing is wrong.
+    site.store.write(sa.update(jobs).values(state="running"))
+    assert differences(site) == []
+    site.store.write(sa.update(jobs).values(state="incomplete"))
+    (found,) = verify.verify_regions(site.settings, site.store, site.clients, [ORIGIN])
+    plan = repair.plan(found.differences, site.store.all_amis(), site.store.job, ())
+    repair.ask(site.store, plan.actions, "me")
+    carry_out(site)
+    assert audience(site, row) == ([], [])
+    assert differences(site) == []
+
+
 def test_command_shows_and_changes_the_audience(site: Site, run: Run) -> None:
     image = site.publish(types=TYPES[:1], audience=Audience((ONE,)))
     shown = run("share", image.name, "--json")
