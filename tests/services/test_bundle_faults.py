@@ -73,7 +73,7 @@ def test_passing_faults_of_s3_are_waited_for(
     follow(lab, [])
     assert result.failed == {}
     assert {len(amis) for amis in result.published.values()} == {2}
-    assert "bundle waiting for S3 to " in observer.words()
+    assert "waiting for S3 to " in observer.words()
     assert "waiting for EC2" not in observer.words()
     clean(lab, image, settings)
     assert len(keys(lab, ORIGIN)) == len(keys(lab, FURTHER)) == 2
