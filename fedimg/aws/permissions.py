@@ -7,7 +7,10 @@ what its AMIs say.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from fedimg.aws import tags
 from fedimg.aws.bundle.place import is_bundle
@@ -20,6 +23,8 @@ from fedimg.exceptions import EC2ServiceException
 EVERYBODY = [{"Group": "all"}]
 #: How many users one call adds or removes. EC2 takes 500 for a snapshot, and tells none for an AMI.
 _AT_ONCE = 200
+#: What stands for a user in the text of a refusal.
+_UNNAMED = "(one of those whom it is shared with)"
 
 
 def launch_permissions(ec2: EC2Client, ami: str) -> list[dict[str, Any]]:
@@ -141,7 +146,8 @@ def _modify_ami(
 
         def modify(changed: Any = changed) -> None:
             check()
-            ec2.modify_image_attribute(ImageId=ami, LaunchPermission=changed)
+            with _unnamed(changed[how]):
+                ec2.modify_image_attribute(ImageId=ami, LaunchPermission=changed)
 
         waiter.settled(modify)
 
@@ -153,13 +159,39 @@ def _modify_snapshot(
         return
     for some in _batches(users):
         changed: Any = {how: some}
-        waiter.settled(
-            lambda changed=changed: ec2.modify_snapshot_attribute(  # type: ignore[misc]
-                SnapshotId=snapshot,
-                Attribute="createVolumePermission",
-                CreateVolumePermission=changed,
-            )
-        )
+
+        def modify(changed: Any = changed) -> None:
+            with _unnamed(changed[how]):
+                ec2.modify_snapshot_attribute(
+                    SnapshotId=snapshot,
+                    Attribute="createVolumePermission",
+                    CreateVolumePermission=changed,
+                )
+
+        waiter.settled(modify)
+
+
+@contextmanager
+def _unnamed(users: Sequence[Mapping[str, str]]) -> Iterator[None]:
+    """Leave the ids and ARNs of accounts and organizations out of the text of EC2's refusal.
+
+    EC2 quotes the user whom it refuses, and the text goes to log, pages and bus.
+    """
+    try:
+        yield
+    except ClientError as error:
+        told: Any = {**error.response, "Error": dict(error.response["Error"])}
+        message = str(told["Error"].get("Message", ""))
+        for kind, member in (pair for user in users for pair in user.items()):
+            if kind != "Group":
+                # EC2 may tell an organization, or a unit, by its ARN or its id.
+                for text in (member, *member.split("/")[1:]):
+                    message = message.replace(text, _UNNAMED)
+        if message == str(told["Error"].get("Message", "")):
+            raise
+        told["Error"]["Message"] = message
+        # The chain would show the text again.
+        raise ClientError(told, error.operation_name) from None
 
 
 def _batches(users: Sequence[Mapping[str, str]]) -> Iterator[list[dict[str, str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -380,9 +381,7 @@ class Upload:
         except EC2ServiceException as error:
             self._encrypted.failed(region, error)
             failures.append(error)
-        if len(failures) > 1:
-            failures[0].problem += f"; and of its encrypted AMIs: {failures[1].problem}"
-        return _Outcome(region, published, failures[0] if failures else None, encrypted)
+        return _Outcome(region, published, _one_of(failures), encrypted)
 
     def _region_branch(
         self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], _Outcome]
@@ -420,6 +419,21 @@ class Upload:
     def _last_step(self) -> str:
         """Return the name of the step by which plain AMIs come into others' reach."""
         return "publish" if self._plan.public else "share"
+
+
+def _one_of(failures: Sequence[EC2ServiceException]) -> EC2ServiceException | None:
+    """Return the failure of a region whose AMIs failed, with the text of the other failure.
+
+    It is the one that may pass, so that a final one does not end the tries. None without failures.
+    """
+    if len(failures) < 2:
+        return next(iter(failures), None)
+    hopeful = _most_hopeful(failures)
+    # Other regions may be reading the failure itself.
+    told = copy(hopeful)
+    told.__cause__ = hopeful
+    told.problem = f"{failures[0].problem}; and of its encrypted AMIs: {failures[1].problem}"
+    return told
 
 
 def _most_hopeful(errors: Sequence[EC2ServiceException]) -> EC2ServiceException:

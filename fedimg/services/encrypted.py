@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import Future, wait
 from typing import ParamSpec, TypeVar
 
-from fedimg.aws import copies
+from fedimg.aws import copies, share
 from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.plan import Plan
 from fedimg.exceptions import Cancelled, EC2ServiceException
@@ -119,29 +118,33 @@ class EncryptedAMIs:
 
     def _of_origin(self, awaited: Future[T]) -> T:
         """Wait for what the origin's steps find. Raises EC2ServiceException if they have failed."""
-        while True:
-            try:
-                return awaited.result(_POLL_SECONDS)
-            except NotYet:
-                if self._job.stop.is_set():
-                    raise Cancelled from None
-            except EC2ServiceException as error:
-                raise EC2ServiceException(
-                    f"no encrypted AMIs are shared, as they were not tested in "
-                    f"{self._plan.origin}: {error.problem}",
-                    later=error.may_pass,
-                ) from error
-            except Exception as error:
-                raise Cancelled("there are no encrypted AMIs in the origin") from error
+        # What has failed may be a TimeoutError, too, as that of a wait is.
+        while not awaited.done():
+            if self._job.stop.is_set():
+                raise Cancelled
+            wait([awaited], _POLL_SECONDS)
+        try:
+            return awaited.result()
+        except EC2ServiceException as error:
+            raise EC2ServiceException(
+                f"no encrypted AMIs are shared, as they were not tested in "
+                f"{self._plan.origin}: {error.problem}",
+                later=error.may_pass,
+            ) from error
+        except Exception as error:
+            raise Cancelled("there are no encrypted AMIs in the origin") from error
 
     def _encrypt(self, region: str, snapshot: str) -> str:
         """Copy a region's snapshot to an encrypted one there, and return its id when complete.
 
-        Raises EC2ServiceException, for a person to act on, when EC2 cannot use the region's key.
+        Raises EC2ServiceException, for a person to act on, when EC2 cannot use the region's key,
+        and before anything is copied when the audience is larger than a further region's quota.
         """
         job = self._job
         job.report(region, "encrypt")
         with job.explained(region, "encrypt"):
+            if region != self._plan.origin:
+                share.check_quota(job.clients, region, self._plan.audience)
             job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
             copied = copies.copied(
                 job.ec2(region),
@@ -176,6 +179,10 @@ class EncryptedAMIs:
 
     def _share(self, region: str, registered: Sequence[AMI], passed: set[str]) -> list[AMI]:
         """Share a region's encrypted AMIs, without the boot groups that failed."""
+        if region == self._plan.origin:
+            # Not before: the other regions' AMIs are shared when these have booted.
+            with self._job.explained(region, "share-encrypted"):
+                share.check_quota(self._job.clients, region, self._plan.audience)
         shared = self._region.share(region, registered, passed)
         if self._plan.public and self._job.publishes:
             # The region ends as its plain AMIs do.

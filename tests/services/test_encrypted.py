@@ -269,6 +269,57 @@ def test_encrypted_amis_that_are_shared_are_not_made_again_for_plain_ones_that_w
     clean(lab, image)
 
 
+def test_final_failure_of_plain_amis_does_not_end_the_tries_for_the_encrypted(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    lab.refuse({ORIGIN: {"ModifySnapshotAttribute": "OperationNotPermitted"}})
+    observer.when[f"progress {ORIGIN} encrypt"] = lambda: lab.refuse(
+        {ORIGIN: {"SnapshotCompletion": "Internal error"}}
+    )
+    with pytest.raises(EC2ServiceException) as caught:
+        lab.upload(image, observer, **settings(keys, ORIGIN))
+    assert caught.value.later
+    told = str(caught.value)
+    assert "OperationNotPermitted" in told.partition("; and of its encrypted AMIs: ")[0]
+    assert "Internal error" in told.partition("; and of its encrypted AMIs: ")[2]
+    lab.leaves_nothing(image)
+
+
+def test_unforeseen_timeout_in_the_origin_ends_the_other_regions_waits(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    def give_up() -> None:
+        raise TimeoutError
+
+    image, observer = lab.image(), Recorder()
+    observer.when[f"progress {ORIGIN} register-encrypted"] = give_up
+    with pytest.raises(TimeoutError):
+        lab.upload(image, observer, **settings(keys, ORIGIN, FURTHER))
+    clean(lab, image)
+
+
+def test_audience_beyond_the_quota_is_refused_before_anything_is_encrypted_for_it(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    image, observer = lab.image(), Recorder()
+    share = {"accounts": [STRANGER, "333333333333"]}
+    lab.account.sharing_quota(1)
+    try:
+        result = lab.upload(image, observer, share=share, **settings(keys, ORIGIN, FURTHER))
+    finally:
+        lab.account.sharing_quota(1000)
+    assert set(result.published) == set(result.failed) == {ORIGIN, FURTHER}
+    assert result.encrypted == {}
+    for region in (ORIGIN, FURTHER):
+        assert f"the quota of 1 of AMI sharing in {region}" in result.failed[region]
+    assert observer.of("sharing") == []
+    # The origin's boot, as the other regions may have higher quotas.
+    assert [ami.region for ami in encrypted(observer, "test completed")] == [ORIGIN]
+    assert len(snapshots(lab, image, FURTHER)) == 1
+    clean(lab, image)
+
+
 @pytest.mark.parametrize(
     "moment",
     [

@@ -1,10 +1,12 @@
 """Private jobs: AMIs and snapshots go to an audience, once they are tested, and to nobody else.
 
-Follows fedimg/aws/share.py, fedimg/aws/offering.py, fedimg/services/region_steps.py.
+Follows fedimg/aws/share.py, fedimg/aws/offering.py, fedimg/aws/permissions.py,
+fedimg/services/region_steps.py.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from fedimg.services.region_addition import RegionAddition
 from fedimg.services.site import Coordination, Site
 from fedimg.steps import PlainSteps
 from fedimg.values.audience import Audience
+from tests import plans
 from tests.services.conftest import ORIGIN, SITE, Lab, Recorder
 
 ACCOUNT = "210987654321"
@@ -125,6 +128,24 @@ def test_refusal_by_the_quota_is_told_in_words_and_leaves_no_mark(lab: Lab, quot
     assert "request a higher quota" in said
     assert ACCOUNT not in said
     assert observer.of("unpublished")
+    lab.leaves_nothing(image)
+
+
+@pytest.mark.parametrize("call", ["ModifyImageAttribute", "ModifySnapshotAttribute"])
+def test_refusal_of_a_member_names_nobody(lab: Lab, call: str) -> None:
+    image, observer = lab.image(), Recorder()
+    members = [ACCOUNT, ORGANIZATION, UNIT] if call == "ModifyImageAttribute" else [ACCOUNT]
+    quoted = f'Invalid attribute item value "{", ".join(members)}" for userId item type.'
+    code = "InvalidAMIAttributeItemValue"
+    refused = {"region": ORIGIN, "action": call, "fault": "refused", "code": code}
+    plans.follow(lab, [{**refused, "message": quoted}])
+    with pytest.raises(EC2ServiceException) as caught:
+        lab.upload(image, observer, **PRIVATE | {"regions": [ORIGIN]}, share=AUDIENCE)
+    told = [str(caught.value), observer.words(), *traceback.format_exception(caught.value)]
+    assert code in told[0]
+    assert "whom it is shared with" in told[0]
+    for secret in (ACCOUNT, "o-exampleorg1", "ou-exam-12345678"):
+        assert secret not in "\n".join(told)
     lab.leaves_nothing(image)
 
 
