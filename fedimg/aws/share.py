@@ -73,16 +73,26 @@ class _ToAudience:
         self._waiter = waiter
         self._audience = audience
         self._observer = observer
-        self.marking = observer.sharing
+        self._new: set[str] = set()
         self.unmark = observer.unpublished
 
+    def marking(self, region: str, ids: Collection[str]) -> Collection[str]:
+        new = self._observer.sharing(region, ids)
+        self._new.update(new)
+        return new
+
     def give_snapshot(self, snapshot: str) -> None:
+        # An earlier run may have shared it with a larger audience.
+        if snapshot not in self._new:
+            remove_others_of_snapshot(self._ec2, self._waiter, snapshot, self._audience)
         users = self._audience.volume_permissions()
         permissions.share_snapshot(self._ec2, self._waiter, snapshot, users)
 
     def give_ami(self, ami: AMI, check: Callable[[], object]) -> None:
         # Nothing tells of a withdrawal where there is nobody to share it with.
         check()
+        if ami.id not in self._new:
+            remove_others(self._ec2, self._waiter, ami.id, self._audience)
         users = self._audience.launch_permissions()
         permissions.share_ami(self._ec2, self._waiter, ami.id, users, check)
 

@@ -15,9 +15,11 @@ import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
 
+from fedimg.aws.share import share_all
 from fedimg.cli import share_command
-from fedimg.images import RawImage
+from fedimg.images import AMI, RawImage
 from fedimg.jobs.holds import Holds
+from fedimg.jobs.recorder import Recorder
 from fedimg.lifecycle import accept, repair, targets, verify
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.share import ShareWorkflow
@@ -418,6 +420,26 @@ def test_verify_names_what_a_killed_run_shared_and_did_not_record(site: Site) ->
     repair.ask(site.store, plan.actions, "me")
     carry_out(site)
     assert audience(site, row) == ([], [])
+    assert differences(site) == []
+
+
+def test_next_run_takes_away_what_a_killed_run_shared_with_a_larger_audience(site: Site) -> None:
+    larger = Audience((ONE, TWO), (), (UNIT,))
+    image = site.publish(types=TYPES[:1], regions=[ORIGIN], audience=larger)
+    row = site.row(image)
+    lost = {"state": rows.PRIVATE, "audience": None, "shared_at": None}
+    site.store.write(sa.update(amis).where(amis.c.ami == row.ami).values(**lost))
+    share_all(
+        site.clients.ec2(ORIGIN),
+        site.waiter,
+        row.snapshot,
+        [AMI(row.ami, row.name, row.region, row.type, row.snapshot)],
+        Audience((ONE,)),
+        Recorder(site.store, image, 2, ORIGIN),
+        {},
+    )
+    assert audience(site, row) == ([ONE], [ONE])
+    assert site.row(image).shared_with == Audience((ONE,))
     assert differences(site) == []
 
 
