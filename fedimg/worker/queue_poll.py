@@ -2,8 +2,8 @@
 
 DBOS's own manager polls each queue by a thread of its own, with two transactions each time, and its
 delayed workflows and deadlines, of which fedimg has none, with two more a second. It has no
-setting for that: `stand_in` puts this module in its place, in DBOS 3.4, which is the one that
-fedimg requires.
+setting for that: `stand_in` puts this module in its place, in DBOS 3.4.0, which is the one
+that fedimg requires.
 """
 
 from __future__ import annotations
