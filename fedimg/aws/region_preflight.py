@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedimg.aws import encryption_keys
+from fedimg.aws import ami_quota, encryption_keys
 from fedimg.aws.ami_quota import AMI_SHARING, PUBLIC_AMIS
 from fedimg.aws.bundle import preflight as bundles
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.client.errors import FAILURES, code
-from fedimg.aws.client.types import Client, EC2Client, Filter
+from fedimg.aws.client.errors import FAILURES
+from fedimg.aws.client.types import EC2Client, Filter
 from fedimg.aws.findings import ok, problem, unknown
 from fedimg.aws.public_access import UNBLOCK_AMIS, UNBLOCK_SNAPSHOTS, UNBLOCKED, UNENCRYPT
 from fedimg.config import EC2
@@ -19,8 +19,6 @@ from fedimg.untrusted.failures import of_endpoint
 
 # A person waits for the answer, so that a throttled call is retried only once.
 _ATTEMPTS = 2
-#: Service Quotas' error code for a quota that it does not have.
-_NO_QUOTA = "NoSuchResourceException"
 
 
 class RegionPreflight:
@@ -83,15 +81,12 @@ class RegionPreflight:
         audience, name = self._settings.share.audience, "quota of AMI sharing"
         if not audience or (self._settings.public and not self._encrypted):
             return []
-        unlisted = ok(name, "not told by Service Quotas; EC2 refuses when it is reached")
-        if not self._clients.has_service("service-quotas", region):
-            return unlisted
         try:
-            quota = self._client("service-quotas", region).get_service_quota(
-                ServiceCode="ec2", QuotaCode=AMI_SHARING
-            )["Quota"]["Value"]
+            quota = ami_quota.ask(self._clients, region, AMI_SHARING, attempts=_ATTEMPTS)
         except FAILURES as error:
-            return unlisted if code(error) == _NO_QUOTA else unknown(name, error)
+            return unknown(name, error)
+        if quota is None:
+            return ok(name, "not told by Service Quotas; EC2 refuses when it is reached")
         text = f"{quota:g}; the audience is {audience}"
         if len(audience) <= quota:
             return ok(name, text)
@@ -124,18 +119,15 @@ class RegionPreflight:
 
     def _quota(self, region: str) -> list[Finding]:
         name, needed = "quota of public AMIs", self._settings.amis.public_types
-        unlisted = ok(name, "not told by Service Quotas; EC2 refuses an AMI when it is reached")
-        if not self._clients.has_service("service-quotas", region):
-            return unlisted
         try:
-            quota = self._client("service-quotas", region).get_service_quota(
-                ServiceCode="ec2", QuotaCode=PUBLIC_AMIS
-            )["Quota"]["Value"]
+            quota = ami_quota.ask(self._clients, region, PUBLIC_AMIS, attempts=_ATTEMPTS)
+            if quota is None:
+                return ok(name, "not told by Service Quotas; EC2 refuses an AMI when it is reached")
             public = self._ec2(region).describe_images(
                 Owners=["self"], Filters=[{"Name": "is-public", "Values": ["true"]}]
             )["Images"]
         except FAILURES as error:
-            return unlisted if code(error) == _NO_QUOTA else unknown(name, error)
+            return unknown(name, error)
         text = f"{len(public)} of {quota:g} used; each image needs up to {needed}"
         if len(public) + needed <= quota:
             return ok(name, text)
@@ -154,11 +146,8 @@ class RegionPreflight:
         return ok(name, "known" if kernel else "none, so no PV AMIs are registered")
 
     def _ec2(self, region: str) -> EC2Client:
-        client: EC2Client = self._client("ec2", region)
+        client: EC2Client = self._clients.client("ec2", region, attempts=_ATTEMPTS)
         return client
-
-    def _client(self, service: str, region: str) -> Client:
-        return self._clients.client(service, region, attempts=_ATTEMPTS)
 
 
 def _state(name: str, check: Callable[[], str], wanted: str, hint: str) -> list[Finding]:

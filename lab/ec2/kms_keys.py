@@ -82,12 +82,6 @@ def why_unreadable(call: Call, snapshot: Snapshot) -> str:
     return why_unusable(call, snapshot.kms_key or "", actions)
 
 
-def is_usable(call: Call, arn: str | None) -> bool:
-    """Return whether a key can be used now, whoever asks."""
-    key = find(call, arn) if arn else None
-    return key is not None and key.key_state == "Enabled"
-
-
 def arn(call: Call, name: str) -> str:
     """Return the ARN of a key, or its name if there is no such key."""
     key = find(call, name)
