@@ -1,6 +1,6 @@
 """Upgrades of databases that an older version created.
 
-Follows fedimg/store/tables.py.
+Follows fedimg/store/tables/*.py.
 """
 
 from __future__ import annotations
