@@ -11,10 +11,7 @@ from bench import former
 from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds, pss_mib
 from bench.results import Result
-from bench.silent import silent
-from lab.access_keys import AccessKey
-from lab.bus import Bus
-from lab.clients import aws_environment
+from bench.silent_site import settings_file, silent_site
 from lab.postgresql import PostgreSQL, serving
 from lab.processes import Process
 
@@ -26,13 +23,6 @@ BUDGET = {
     "postgresql_cpu_percent": 1.0,
     "file_pss_over_former": 0.65,
 }
-_SETTINGS = """\
-state_directory = "state"
-[ec2]
-regions = ["us-east-1"]
-[ec2.network]
-allowed_source = "127.0.0.1/32"
-"""
 
 
 def run(tiny: bool) -> Result:
@@ -54,38 +44,27 @@ def run(tiny: bool) -> Result:
 
 
 def _idle(folder: Path, programs: Path, url: str, watched: float) -> dict[str, float]:
-    (folder / "logs").mkdir()
-    (folder / "fedimg.toml").write_text(f'database = "{url}"\n{_SETTINGS}')
-    bus = Bus(folder)
-    try:
-        bus.start_relay()
-        with silent() as endpoint:
-            environment = {
-                **aws_environment(folder / "aws", endpoint, "us-east-1", AccessKey.new()),
-                **bus.environment,
-                "FEDIMG_CONFIG": str(folder / "fedimg.toml"),
+    settings_file(folder, url)
+    with silent_site(folder) as environment:
+        program, log = str(programs / "fedimg"), folder / "logs" / "worker.log"
+        if url:
+            command = [program, "store", "migrate"]
+            with Process(command, folder, environment, folder / "migrate.log") as made:
+                made.wait(PATIENCE)
+        with Process([program, "worker"], folder, environment, log) as worker:
+            worker.wait_for(" started ", PATIENCE)
+            time.sleep(_SETTLES if watched > 1 else 0)
+            cpu, done, since = cpu_seconds(worker.pid), _transactions(url), time.monotonic()
+            time.sleep(watched)
+            cpu = cpu_seconds(worker.pid) - cpu
+            # A connection counts its transactions at the server once in some seconds.
+            done, seconds = _transactions(url) - done, time.monotonic() - since
+            figures = {
+                "cpu_percent": 100 * cpu / seconds,
+                "pss_mib": pss_mib(worker.pid),
+                "threads": len(os.listdir(f"/proc/{worker.pid}/task")),
             }
-            program, log = str(programs / "fedimg"), folder / "logs" / "worker.log"
-            if url:
-                command = [program, "store", "migrate"]
-                with Process(command, folder, environment, folder / "migrate.log") as made:
-                    made.wait(PATIENCE)
-            with Process([program, "worker"], folder, environment, log) as worker:
-                worker.wait_for(" started ", PATIENCE)
-                time.sleep(_SETTLES if watched > 1 else 0)
-                cpu, done, since = cpu_seconds(worker.pid), _transactions(url), time.monotonic()
-                time.sleep(watched)
-                cpu = cpu_seconds(worker.pid) - cpu
-                # A connection counts its transactions at the server once in some seconds.
-                done, seconds = _transactions(url) - done, time.monotonic() - since
-                figures = {
-                    "cpu_percent": 100 * cpu / seconds,
-                    "pss_mib": pss_mib(worker.pid),
-                    "threads": len(os.listdir(f"/proc/{worker.pid}/task")),
-                }
-                return figures | ({"transactions_a_second": done / seconds} if url else {})
-    finally:
-        bus.close()
+            return figures | ({"transactions_a_second": done / seconds} if url else {})
 
 
 def _transactions(url: str) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from bench import former, many_amis
 from bench.command import measured
 from bench.results import Result
+from bench.silent_site import ORIGIN, settings_file
 from fedimg.store.store import Store
 
 _COUNTS = (1_000, 10_000, 100_000)
-_ORIGIN = "us-east-1"
 _AT_ONCE = 1_000
 #: A small site's jobs, as after `make demo`.
 _FEW = 3
@@ -22,14 +22,6 @@ BUDGET = {
     "status_most_over_1000": 1.2,
     "amis_most_over_1000": 1.2,
 }
-
-_SETTINGS = f"""\
-state_directory = "state"
-[ec2]
-regions = ["{_ORIGIN}"]
-[ec2.network]
-allowed_source = "127.0.0.1/32"
-"""
 
 
 def run(tiny: bool) -> Result:
@@ -42,8 +34,7 @@ def run(tiny: bool) -> Result:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        (folder / "fedimg.toml").write_text(_SETTINGS)
-        environment = {**os.environ, "FEDIMG_CONFIG": str(folder / "fedimg.toml")}
+        environment = {**os.environ, "FEDIMG_CONFIG": str(settings_file(folder))}
         store = Store(folder / "state")
 
         def cost(programs: Path, *arguments: str) -> float:
@@ -52,9 +43,9 @@ def run(tiny: bool) -> Result:
         here = former.here()
         looks: dict[str, Callable[[], float]] = {
             "status": lambda: cost(here, "status"),
-            "amis": lambda: cost(here, "amis", "--region", _ORIGIN),
+            "amis": lambda: cost(here, "amis", "--region", ORIGIN),
         }
-        many_amis.record(store, _FEW, [_ORIGIN])
+        many_amis.record(store, _FEW, [ORIGIN])
         if beside := former.programs():
             now, before = former.interleaved(
                 looks["status"], lambda: cost(beside, "status"), 1 if tiny else former.PAIRS
@@ -65,7 +56,7 @@ def run(tiny: bool) -> Result:
         for count in counts:
             while recorded < count:
                 more = min(_AT_ONCE, count - recorded)
-                many_amis.record(store, more, [_ORIGIN], recorded)
+                many_amis.record(store, more, [ORIGIN], recorded)
                 recorded += more
             for look, measure in looks.items():
                 figures[f"{look}_seconds_{count}"] = statistics.median(

@@ -11,27 +11,16 @@ from pathlib import Path
 from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds, memory_mib
 from bench.results import Result
-from bench.silent import silent
+from bench.silent_site import settings_file, silent_site
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store
-from lab.access_keys import AccessKey
-from lab.bus import Bus
-from lab.clients import aws_environment
 from lab.postgresql import PostgreSQL, serving
 from lab.processes import Process
 
 _COUNTS = (1_000, 10_000)
 #: How long the worker is watched while jobs wait, in seconds.
 _WATCHED = 10.0
-
-_SETTINGS = """\
-state_directory = "state"
-[ec2]
-regions = ["us-east-1"]
-[ec2.network]
-allowed_source = "127.0.0.1/32"
-"""
 
 
 def run(tiny: bool) -> Result:
@@ -49,8 +38,7 @@ def run(tiny: bool) -> Result:
 
 
 def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, float]:
-    (folder / "logs").mkdir()
-    (folder / "fedimg.toml").write_text(f'database = "{url}"\n{_SETTINGS}')
+    settings_file(folder, url)
     store = Store(folder / "state", url, migrate=True)
     queue = JobQueue(store)
     began = time.monotonic()
@@ -59,34 +47,24 @@ def _with(count: int, folder: Path, watched: float, url: str = "") -> dict[str, 
     submitted = time.monotonic() - began
     queue.close()
     store.close()
-    bus = Bus(folder)
-    try:
-        bus.start_relay()
-        with silent() as endpoint:
-            environment = {
-                **aws_environment(folder / "aws", endpoint, "us-east-1", AccessKey.new()),
-                **bus.environment,
-                "FEDIMG_CONFIG": str(folder / "fedimg.toml"),
-            }
-            program = str(Path(sys.executable).parent / "fedimg")
-            log = folder / "logs" / "worker.log"
-            with Process([program, "worker"], folder, environment, log) as worker:
-                worker.wait_for("started (site", PATIENCE)
-                time.sleep(2.0)
-                cpu, since = cpu_seconds(worker.pid), time.monotonic()
-                time.sleep(watched)
-                busy = (cpu_seconds(worker.pid) - cpu) / (time.monotonic() - since)
-                memory = memory_mib(worker.pid)
-                began = time.monotonic()
-                listed = subprocess.run(
-                    [program, "status", "--json"],
-                    env={**os.environ, **environment},
-                    capture_output=True,
-                    check=True,
-                )
-                listing = time.monotonic() - began
-    finally:
-        bus.close()
+    with silent_site(folder) as environment:
+        program = str(Path(sys.executable).parent / "fedimg")
+        log = folder / "logs" / "worker.log"
+        with Process([program, "worker"], folder, environment, log) as worker:
+            worker.wait_for("started (site", PATIENCE)
+            time.sleep(2.0)
+            cpu, since = cpu_seconds(worker.pid), time.monotonic()
+            time.sleep(watched)
+            busy = (cpu_seconds(worker.pid) - cpu) / (time.monotonic() - since)
+            memory = memory_mib(worker.pid)
+            began = time.monotonic()
+            listed = subprocess.run(
+                [program, "status", "--json"],
+                env={**os.environ, **environment},
+                capture_output=True,
+                check=True,
+            )
+            listing = time.monotonic() - began
     if len(json.loads(listed.stdout)) != count:
         raise RuntimeError(f"fedimg status does not list all {count} jobs")
     return {
