@@ -6,8 +6,7 @@ Follows fedimg/services/encrypted.py and fedimg/jobs/durable_steps.py.
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import boto3
@@ -16,15 +15,13 @@ import pytest
 from fedimg.store import rows
 from lab.site import Site
 from tests.plans import ask
-from tests.system.builds import announce_build, said
+from tests.system.builds import said
 from tests.system.deployment import Deployment, unhurried
-from tests.system.proxy import Proxy
+from tests.system.killed_worker import Call, killed_behind
 
 REGIONS = ("us-east-1", "us-east-2")
 STRANGER = "222222222222"
 TYPES = ["hvm-gp3", "hvm-gp3-encrypted"]
-
-Call = Mapping[str, str]
 
 
 def key(site: Site, region: str) -> str:
@@ -85,42 +82,15 @@ def sharing(call: Call) -> bool:
 def test_worker_killed_in_each_step_makes_nothing_twice(
     tmp_path: Path, strikes: Callable[[Call], bool], nth: int
 ) -> None:
-    with Site(tmp_path / "site", regions=REGIONS) as site, Proxy(site.ec2.url) as proxy:
-        configure = encrypting(site)
-        site.environment["AWS_ENDPOINT_URL"] = proxy.url
-        with site.bus.listen() as heard:
-            deployment = Deployment(site, heard, configure)
-            struck: list[Call] = []
-            striking = threading.Lock()
-
-            def strike(action: str) -> bool:
-                with striking:
-                    due = [call for call in list(proxy.calls) if strikes(call)]
-                    if struck or len(due) < nth:
-                        return False
-                    struck.append(due[-1])
-                    deployment.kill("worker")
-                    deployment.start_worker()
-                return True
-
-            proxy.after = strike
-            try:
-                deployment.start_worker()
-                deployment.start_hub()
-                announce_build(deployment)
-                (job,) = deployment.ended()
-                assert struck
-                assert (job["state"], job["error"]) == ("complete", None)
-                has_what_is_planned(deployment)
-                heard.wait_for("image.share", 240, count=len(REGIONS))
-                shared = said(deployment, "image.share")
-                assert {m["extra"]["id"] for m in shared} == encrypted(deployment)
-                assert all(message["extra"]["encrypted"] for message in shared)
-                assert STRANGER not in json.dumps(shared)
-                public = {m["extra"]["id"] for m in said(deployment, "image.publish")}
-                assert not public & encrypted(deployment)
-            finally:
-                deployment.close()
+    with killed_behind(tmp_path / "site", REGIONS, encrypting, strikes, nth) as deployment:
+        has_what_is_planned(deployment)
+        deployment.heard.wait_for("image.share", 240, count=len(REGIONS))
+        shared = said(deployment, "image.share")
+        assert {m["extra"]["id"] for m in shared} == encrypted(deployment)
+        assert all(message["extra"]["encrypted"] for message in shared)
+        assert STRANGER not in json.dumps(shared)
+        public = {m["extra"]["id"] for m in said(deployment, "image.publish")}
+        assert not public & encrypted(deployment)
 
 
 def encrypted(deployment: Deployment) -> set[str]:

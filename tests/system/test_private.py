@@ -6,8 +6,7 @@ Follows fedimg/services/region_steps.py, fedimg/aws/share.py, fedimg/jobs/durabl
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,16 +14,13 @@ import pytest
 
 from fedimg.store import rows
 from lab import leaks
-from lab.site import Site
-from tests.system.builds import announce_build, said
-from tests.system.deployment import Deployment, unhurried
-from tests.system.proxy import Proxy
+from tests.system.builds import said
+from tests.system.deployment import unhurried
+from tests.system.killed_worker import Call, killed_behind
 
 REGIONS = ("us-east-1", "us-east-2")
 STRANGER = "222222222222"
 UNIT = "arn:aws:organizations::123456789012:ou/o-exampleorg1/ou-exam-12345678"
-
-Call = Mapping[str, str]
 
 
 def private(settings: str) -> str:
@@ -61,48 +57,24 @@ def sharing(call: Call) -> bool:
 def test_worker_killed_while_it_shares_leaves_nothing_out_and_tells_no_ids(
     tmp_path: Path, strikes: Callable[[Call], bool], nth: int
 ) -> None:
-    with Site(tmp_path / "site", regions=REGIONS) as site, Proxy(site.ec2.url) as proxy:
-        site.environment["AWS_ENDPOINT_URL"] = proxy.url
-        with site.bus.listen() as heard:
-            deployment = Deployment(site, heard, private)
-            struck: list[Call] = []
-            striking = threading.Lock()
-
-            def strike(action: str) -> bool:
-                with striking:
-                    due = [call for call in list(proxy.calls) if strikes(call)]
-                    if struck or len(due) < nth:
-                        return False
-                    struck.append(due[-1])
-                    deployment.kill("worker")
-                    deployment.start_worker()
-                return True
-
-            proxy.after = strike
-            try:
-                deployment.start_worker()
-                deployment.start_hub()
-                announce_build(deployment)
-                (job,) = deployment.ended()
-                assert struck
-                assert (job["state"], job["error"]) == ("complete", None)
-                recorded = deployment.store().amis()
-                assert [row.state for row in recorded] == [rows.SHARED] * len(REGIONS)
-                live = deployment.live()
-                assert not [row for row in live if row["public"]]
-                kinds = sorted((row["kind"], row["region"]) for row in live)
-                assert kinds == sorted(
-                    (kind, region) for kind in ("image", "snapshot") for region in REGIONS
-                )
-                record = [asdict(row) for row in recorded]
-                assert leaks.forgotten(leaks.things(live), record) == []
-                heard.wait_for("image.share", 240, count=len(REGIONS))
-                shared = said(deployment, "image.share")
-                assert {m["extra"]["id"] for m in shared} == {row.ami for row in recorded}
-                assert all(m["extra"]["organizational_units"] == 1 for m in shared)
-                everything = json.dumps([m["msg"] for m in heard.messages])
-                assert STRANGER not in everything
-                assert UNIT not in everything
-                assert said(deployment, "image.publish") == []
-            finally:
-                deployment.close()
+    with killed_behind(
+        tmp_path / "site", REGIONS, lambda _site: private, strikes, nth
+    ) as deployment:
+        recorded = deployment.store().amis()
+        assert [row.state for row in recorded] == [rows.SHARED] * len(REGIONS)
+        live = deployment.live()
+        assert not [row for row in live if row["public"]]
+        kinds = sorted((row["kind"], row["region"]) for row in live)
+        assert kinds == sorted(
+            (kind, region) for kind in ("image", "snapshot") for region in REGIONS
+        )
+        record = [asdict(row) for row in recorded]
+        assert leaks.forgotten(leaks.things(live), record) == []
+        deployment.heard.wait_for("image.share", 240, count=len(REGIONS))
+        shared = said(deployment, "image.share")
+        assert {m["extra"]["id"] for m in shared} == {row.ami for row in recorded}
+        assert all(m["extra"]["organizational_units"] == 1 for m in shared)
+        everything = json.dumps([m["msg"] for m in deployment.heard.messages])
+        assert STRANGER not in everything
+        assert UNIT not in everything
+        assert said(deployment, "image.publish") == []
