@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
 
 from fedimg.aws import plan
 from fedimg.aws.client import retrying
@@ -29,15 +28,12 @@ from fedimg.services.bundling import Bundling, bundle_of
 from fedimg.services.encrypted import EncryptedAMIs
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps, recorded
-from fedimg.services.region_steps import COPIES, RegionSteps
+from fedimg.services.region_steps import RegionSteps
 from fedimg.services.site import Coordination, Site
 from fedimg.services.writing import Writing
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -211,7 +207,7 @@ class Upload:
         self._bundling = Bundling(job, planned.origin)
         self._region = RegionSteps(job, planned, doubted)
         self._boot_checks = BootChecks(job, planned, checks)
-        self._encrypted = EncryptedAMIs(job, planned, self._region, self._boot_checks, doubted)
+        self._encrypted = EncryptedAMIs(job, planned, self._region, self._boot_checks)
 
     @recorded("security-group")
     def open_network(self) -> JobNetwork:
@@ -312,13 +308,13 @@ class Upload:
 
         def body(step: RecordedSteps) -> _Outcome:
             copied = step.run(
-                copy, self._resuming(region, "copy", self._region.copy), region, snapshot
+                copy, self._region.resuming(region, "copy", self._region.copy), region, snapshot
             )
             bundle = ""
             for name in bundles:
-                copying = self._resuming(region, "bundle", self._bundling.copy)
+                copying = self._region.resuming(region, "bundle", self._bundling.copy)
                 bundle = step.run(name, copying, region, bundle_of(originals))
-            registering = self._resuming(region, "register", self._region.register_copies)
+            registering = self._region.resuming(region, "register", self._region.register_copies)
             registered = step.run(register, registering, region, copied, originals, bundle)
 
             self._job.report(region, WAITING)
@@ -402,17 +398,12 @@ class Upload:
 
         return _Branch(region, Branch(names, ends))
 
-    def _resuming(self, region: str, step: str, action: Callable[P, T]) -> Callable[P, T]:
-        return self._job.resuming_after_outage(
-            region, step, action, on_outage=lambda: self._job.release(f"{COPIES}:{region}")
-        )
-
     def _offer(
         self, step: RecordedSteps, region: str, registered: Sequence[AMI], passed: set[str]
     ) -> list[AMI]:
         """Publish or share the AMIs of the boot groups that have passed, and return them."""
         offer = self._region.make_public if self._plan.public else self._region.share
-        offering = self._resuming(region, self._last_step, offer)
+        offering = self._region.resuming(region, self._last_step, offer)
         return step.run(f"{self._last_step}:{region}", offering, region, registered, passed)
 
     @property

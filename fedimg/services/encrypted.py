@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from fedimg.aws import copies, share
 from fedimg.aws.instance.network import JobNetwork
@@ -15,9 +15,8 @@ from fedimg.progress import PUBLIC
 from fedimg.services.boot_checks import BootChecks
 from fedimg.services.job_context import JobContext
 from fedimg.services.recorded import RecordedSteps
-from fedimg.services.region_steps import COPIES, RegionSteps
+from fedimg.services.region_steps import RegionSteps
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Polling interval of a wait for the origin, in seconds.
@@ -29,7 +28,7 @@ class EncryptedAMIs:
 
     A region's own snapshot is copied, not the origin's: no bytes go from region to region twice,
     and the origin needs no other way. What fails in the origin is made nowhere, as it is booted
-    there alone. `doubted` gets the regions with one copy too many.
+    there alone.
     """
 
     def __init__(
@@ -38,13 +37,11 @@ class EncryptedAMIs:
         planned: Plan,
         region_steps: RegionSteps,
         boot_checks: BootChecks,
-        doubted: set[str],
     ) -> None:
         self._job = job
         self._plan = planned
         self._region = region_steps
         self._boot_checks = boot_checks
-        self._doubted = doubted
         self._originals: Future[list[AMI]] = Future()
         self._verdict: Future[None] = Future()
 
@@ -83,9 +80,9 @@ class EncryptedAMIs:
         the audience's reach. Raises EC2ServiceException when that fails, here or in the origin,
         and Cancelled when the image has failed.
         """
-        encrypting = self._resuming(region, "encrypt", self._encrypt)
+        encrypting = self._region.resuming(region, "encrypt", self._encrypt)
         encrypted = step.run(f"encrypt:{region}", encrypting, region, snapshot)
-        registering = self._resuming(region, "register-encrypted", self._register)
+        registering = self._region.resuming(region, "register-encrypted", self._register)
         originals = [] if region == self._plan.origin else self._of_origin(self._originals)
         registered = step.run(
             f"register-encrypted:{region}", registering, region, encrypted, originals
@@ -99,7 +96,7 @@ class EncryptedAMIs:
         failed_here = self._boot_checks.passed() - passed
         booted = {ami_type.boot_group for ami_type in self._plan.tested_encrypted}
         good = passed | (booted - failed_here)
-        sharing = self._resuming(region, "share-encrypted", self._share)
+        sharing = self._region.resuming(region, "share-encrypted", self._share)
         # A site that is not public has another step with the name share.
         return step.run(f"share-encrypted:{region}", sharing, region, registered, good)
 
@@ -140,25 +137,12 @@ class EncryptedAMIs:
         Raises EC2ServiceException, for a person to act on, when EC2 cannot use the region's key,
         and before anything is copied when the audience is larger than a further region's quota.
         """
-        job = self._job
-        job.report(region, "encrypt")
-        with job.explained(region, "encrypt"):
-            if region != self._plan.origin:
-                share.check_quota(job.clients, region, self._plan.audience)
-            job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
-            copied = copies.copied(
-                job.ec2(region),
-                job.ec2_once(region),
-                job.waiter(region),
-                job.labels,
-                copies.Source(region, snapshot, self._plan.keys[region]),
-                find_first=job.may_be_made(region),
-                doubted=lambda: self._doubted.add(region),
-                limits=job.settings.limits,
-                polling=job.polling(region),
-            )
-            job.release(f"{COPIES}:{region}")
-        return copied
+        self._job.report(region, "encrypt")
+        if region != self._plan.origin:
+            with self._job.explained(region, "encrypt"):
+                share.check_quota(self._job.clients, region, self._plan.audience)
+        source = copies.Source(region, snapshot, self._plan.keys[region])
+        return self._region.copied(region, "encrypt", source)
 
     def _register(self, region: str, snapshot: str, originals: Sequence[AMI]) -> list[AMI]:
         """Register a region's encrypted AMIs, private, report them, and return them.
@@ -188,8 +172,3 @@ class EncryptedAMIs:
             # The region ends as its plain AMIs do.
             self._job.report(region, PUBLIC, f"{len(shared)} encrypted AMIs are private")
         return shared
-
-    def _resuming(self, region: str, step: str, action: Callable[P, T]) -> Callable[P, T]:
-        return self._job.resuming_after_outage(
-            region, step, action, on_outage=lambda: self._job.release(f"{COPIES}:{region}")
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import ParamSpec, TypeVar
 
 from fedimg.aws import ami_options, amis, copies, publish, share
 from fedimg.aws.client.errors import quota_met
@@ -15,6 +16,9 @@ from fedimg.images import AMI, AMIType, Virtualization
 from fedimg.parallel import run_parallel
 from fedimg.progress import PUBLIC, REHEARSED, SHARED, last_step
 from fedimg.services.job_context import JobContext
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: What is counted across workers, for each region.
 COPIES = "copies"
@@ -99,14 +103,19 @@ class RegionSteps:
         needs = len(self._plan.types[region]) if self._plan.public else 0
         job.report(region, "copy", needs=needs)
         self._reserve_room(region)
-        with job.explained(region, "copy"):
+        return self.copied(region, "copy", copies.Source(self._plan.origin, snapshot))
+
+    def copied(self, region: str, step: str, source: copies.Source) -> str:
+        """Copy a snapshot to a region when its copies have room, wait, and return the copy's id."""
+        job = self._job
+        with job.explained(region, step):
             job.acquire(region, f"{COPIES}:{region}", job.settings.limits.copies)
             copied = copies.copied(
                 job.ec2(region),
                 job.ec2_once(region),
                 job.waiter(region),
                 job.labels,
-                copies.Source(self._plan.origin, snapshot),
+                source,
                 find_first=job.may_be_made(region),
                 doubted=lambda: self._doubted.add(region),
                 limits=job.settings.limits,
@@ -114,6 +123,12 @@ class RegionSteps:
             )
             job.release(f"{COPIES}:{region}")
         return copied
+
+    def resuming(self, region: str, step: str, action: Callable[P, T]) -> Callable[P, T]:
+        """Return an action that is repeated after an outage, in which it holds no room to copy."""
+        return self._job.resuming_after_outage(
+            region, step, action, on_outage=lambda: self._job.release(f"{COPIES}:{region}")
+        )
 
     def register_copies(
         self, region: str, snapshot: str, originals: Sequence[AMI], bundle: str = ""
