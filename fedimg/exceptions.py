@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from fedimg.untrusted.failures import of_endpoint
 from fedimg.untrusted.quoting import LONGEST, one_line, plain
 
 #: Most bytes of output that a failure quotes, by the contract of the bus messages.
@@ -114,6 +115,11 @@ class EC2TestException(EC2ServiceException):
 
 class Cancelled(Exception):
     """The job was cancelled, or the worker is stopping: end at once, and record nothing."""
+
+
+def for_operator(error: Exception) -> str:
+    """Return an error for its operator: our own text, or a library's in plain words."""
+    return str(error) if isinstance(error, EC2ServiceException) else of_endpoint(error)
 
 
 #: The kernel's errors for a process that may have no more memory or file descriptors.

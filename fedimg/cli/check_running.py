@@ -26,7 +26,7 @@ _JOB_DAYS = 7
 _NAMED = 5
 #: How many faults of a damaged file are asked for.
 _FAULTS = 5
-#: How an error about a failed clean-up begins (fedimg.worker.workflows).
+#: How an error about a failed clean-up begins (fedimg.worker.job_cleanup).
 _UNCLEAN = "clean-up failed: "
 _LISTENERS = {
     FEDMSG: (HUB, "fedmsg-hub", "fedmsg-hub"),

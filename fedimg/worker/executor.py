@@ -1,6 +1,7 @@
 """Run the queued workflows in this process by DBOS, until the worker stops or is drained.
 
-`fedimg.jobs.queue` puts workflows into the queues; `fedimg.worker.workflows` has their code.
+`fedimg.jobs.queue` puts workflows into the queues; their code is in
+`fedimg.worker.intake_workflow`, `fedimg.worker.job_workflows` and `fedimg.lifecycle`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.store.changes import REPAIR, SHARE
 from fedimg.store.store import Store, StoreError
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
+from fedimg.worker.intake_workflow import IntakeWorkflow
+from fedimg.worker.job_workflows import JobWorkflows
 from fedimg.worker.queue_poll import THREAD, QueuePoll
-from fedimg.worker.workflows import Workflows
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ _DRAIN_SECONDS = 30 * 86400
 def serve(
     store: Store,
     name: str,
-    workflows: Workflows,
+    intake: IntakeWorkflow,
+    jobs: JobWorkflows,
     changes: WithdrawAndRestore,
     pruning: Pruning,
     repairs: RepairWorkflow,
@@ -74,9 +77,9 @@ def serve(
     Raises StoreError if the tables of DBOS are older than this version needs.
     """
     _configure(store, name)
-    _register(INTAKE, workflows.intake)
-    _register(PUBLISH, workflows.publish)
-    _register(CLEAN, workflows.clean)
+    _register(INTAKE, intake.resolve)
+    _register(PUBLISH, jobs.publish)
+    _register(CLEAN, jobs.clean)
     _register(f"{CHANGE}{WITHDRAW}", changes.withdraw)
     _register(f"{CHANGE}{RESTORE}", changes.restore)
     _register(f"{CHANGE}{DEPRECATE}", pruning.deprecate)

@@ -11,11 +11,10 @@ from fedimg.aws import cleanup, regions
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
-from fedimg.exceptions import EC2ServiceException, exhausted
+from fedimg.exceptions import EC2ServiceException, exhausted, for_operator
 from fedimg.jobs.outages import Outages
 from fedimg.progress import DONE, NO_ROOM, OVER_QUOTA
 from fedimg.store.store import Store
-from fedimg.untrusted.failures import of_endpoint
 
 #: How the line about a failed clean-up begins in a job's error.
 UNCLEAN = "clean-up failed: "
@@ -132,7 +131,7 @@ class JobCleanup:
         if not problems:
             self._forget_removed(job, spared, kept)
             return None
-        told = "; ".join(map(_told, problems)).replace("\n", " ")
+        told = "; ".join(map(for_operator, problems)).replace("\n", " ")
         text = f"{UNCLEAN}{told}; run 'fedimg cleanup'"
         _log.error("job %s: %s", job, text)
         return text
@@ -181,8 +180,3 @@ class JobCleanup:
 def _without_outage(limits: Limits) -> Limits:
     """Shorten the wait for an unavailable region: a clean-up is repeated after the outage."""
     return limits.model_copy(update={"outage": limits.settle})
-
-
-def _told(error: Exception) -> str:
-    """Return an error for its operator: our own text, or a library's in plain words."""
-    return str(error) if isinstance(error, EC2ServiceException) else of_endpoint(error)

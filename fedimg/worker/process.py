@@ -35,10 +35,11 @@ from fedimg.store.store import Store, StoreError
 from fedimg.worker import executor
 from fedimg.worker.background_tasks import BackgroundTasks
 from fedimg.worker.failover import Failover
+from fedimg.worker.intake_workflow import IntakeWorkflow
+from fedimg.worker.job_workflows import JobWorkflows
 from fedimg.worker.lease import FileLease, Lease
 from fedimg.worker.registry import Registry
 from fedimg.worker.shared_lease import SharedLease, alive
-from fedimg.worker.workflows import Workflows
 
 #: The exit status of a drained worker, which systemd does not restart.
 DRAINED = 6
@@ -103,14 +104,16 @@ class _Worker:
         self._gate = Gate(end_exhausted)
         self._rate_limit = RateLimit(settings.ec2.limits.calls)
         self._clients = Clients(self._before_call)
-        self._workflows = Workflows(
+        self._jobs = JobWorkflows(
+            settings, store, self._queue, self._clients, self._gate, lease.name
+        )
+        self._intake = IntakeWorkflow(
             settings,
             store,
             self._queue,
-            self._clients,
             Sources(settings),
-            self._gate,
-            lease.name,
+            DurableSteps(self._gate),
+            self._jobs.stopping,
         )
         self._changes = WithdrawAndRestore(
             settings,
@@ -118,12 +121,12 @@ class _Worker:
             self._queue,
             self._clients,
             DurableSteps(self._gate),
-            self._workflows.stopping,
+            self._jobs.stopping,
         )
         shared = (settings, store, self._clients, DurableSteps(self._gate))
-        self._pruning = Pruning(*shared, self._workflows.stopping)
-        self._repairs = RepairWorkflow(*shared, self._workflows.stopping)
-        self._shares = ShareWorkflow(*shared, self._workflows.stopping)
+        self._pruning = Pruning(*shared, self._jobs.stopping)
+        self._repairs = RepairWorkflow(*shared, self._jobs.stopping)
+        self._shares = ShareWorkflow(*shared, self._jobs.stopping)
         self._due_changes = DueChanges(settings, store, self._queue)
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
@@ -136,7 +139,7 @@ class _Worker:
             self._registry,
             lease,
             share=self._rate_limit.share,
-            stop_runs=self._workflows.stop_runs,
+            stop_runs=self._jobs.stop_runs,
             drain=self._drain,
             claim_new_runs=executor.claim_new_runs,
         )
@@ -160,7 +163,8 @@ class _Worker:
         executor.serve(
             self._store,
             self._lease.name,
-            self._workflows,
+            self._intake,
+            self._jobs,
             self._changes,
             self._pruning,
             self._repairs,
@@ -201,7 +205,7 @@ class _Worker:
             seconds,
         )
         self._gate.close()
-        self._workflows.stopping.set()
+        self._jobs.stopping.set()
         executor.stop_taking_runs(seconds)
         if not self._gate.quiet(seconds):
             _log.info("worker stopped with steps unfinished; the next worker repeats these steps")

@@ -1,14 +1,13 @@
 """No exception of a library reaches `fedimg status` in Python's words.
 
-Follows fedimg/aws/client/errors.py, fedimg/worker/workflows.py.
+Follows fedimg/aws/client/errors.py, fedimg/exceptions.py.
 """
 
 import pytest
 
 from fedimg.aws.client.errors import FAILURES, explained
-from fedimg.exceptions import EC2ServiceException
+from fedimg.exceptions import EC2ServiceException, for_operator
 from fedimg.store.store import Store
-from fedimg.worker.workflows import _told
 from tests.cli.conftest import X86, Run
 from tests.untrusted.library_errors import MODULES, PYTHON, classes, made
 
@@ -22,7 +21,7 @@ def recorded(error: BaseException) -> str:
         assert isinstance(error, FAILURES)
         return str(failure)
     except Exception as unforeseen:
-        return _told(unforeseen)
+        return for_operator(unforeseen)
     raise AssertionError("nothing was raised")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -14,12 +13,11 @@ from fedimg.intake import catch_up, image_selection
 from fedimg.intake.catch_up import CatchUp
 from fedimg.intake.image_selection import Sources
 from fedimg.jobs.age_exemptions import AgeExemptions
-from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.queue import JobQueue
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.steps import PlainSteps
 from fedimg.store.store import Store
-from fedimg.worker.workflows import Workflows
+from fedimg.worker.intake_workflow import IntakeWorkflow
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
 
@@ -53,9 +51,10 @@ def old(koji: Koji, image: Path) -> str:
 
 def resolved(store: Store, jobs: JobQueue, settings: config.Settings, entry: str) -> list[str]:
     """Return the jobs that a worker makes of an entry."""
-    workflows = Workflows(settings, store, jobs, cast(Any, None), Sources(settings), Gate(print))
-    workflows._steps = cast(Any, PlainSteps())
-    return workflows.intake(entry)
+    intake = IntakeWorkflow(
+        settings, store, jobs, Sources(settings), PlainSteps(), threading.Event()
+    )
+    return intake.resolve(entry)
 
 
 def test_message_about_an_old_build_publishes_nothing(

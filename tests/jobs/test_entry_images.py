@@ -1,25 +1,28 @@
-"""An entry's images are decided one by one; an entry that is asked again makes each job once."""
+"""An entry's images are decided one by one; an entry that is asked again makes each job once.
+
+Follows fedimg/worker/intake_workflow.py.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from fedimg import config
 from fedimg.intake.catch_up import replay
 from fedimg.intake.image_selection import Sources
-from fedimg.jobs.durable_steps import Gate
 from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.queue import EntryState, JobQueue
 from fedimg.sources.composes import Composes
 from fedimg.sources.koji_listing import KojiListing
 from fedimg.steps import PlainSteps
 from fedimg.store.store import Store
-from fedimg.worker.workflows import Workflows
+from fedimg.worker.intake_workflow import IntakeWorkflow
 from lab.koji import Koji
 from lab.koji.composes import LOCATION, add_compose
 from tests.intake.image_files import NAME, RELEASE, VERSION, files
@@ -48,10 +51,10 @@ class Site:
     def resolve(self, entry: str) -> list[str]:
         """Resolve a queued entry as a worker does, and end its workflow; return the new jobs."""
         sources = Sources(self.settings)
-        gate = Gate(print)
-        workflows = Workflows(self.settings, self.store, self.jobs, cast(Any, None), sources, gate)
-        workflows._steps = cast(Any, PlainSteps())
-        made = workflows.intake(entry)
+        intake = IntakeWorkflow(
+            self.settings, self.store, self.jobs, sources, PlainSteps(), threading.Event()
+        )
+        made = intake.resolve(entry)
         self.end(entry, made)
         return made
 

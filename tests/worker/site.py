@@ -33,7 +33,7 @@ from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI, AMIType, Virtualization
 from fedimg.services.ec2 import Result
-from fedimg.worker import job_cleanup, process, workflows
+from fedimg.worker import job_cleanup, job_workflows, process
 
 state = Path(sys.argv[1])
 
@@ -108,7 +108,7 @@ WORKER += SILENT_RELAY
 WORKER += """
 
 logging.basicConfig(level=logging.INFO)
-workflows.EC2Service = Service
+job_workflows.EC2Service = Service
 process.OutboxRelay = Relay
 
 

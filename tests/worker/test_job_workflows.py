@@ -1,6 +1,7 @@
 """Runs, retries, clean-ups and holds in whole workers; a stand-in replaces EC2Service.
 
-Follows fedimg/worker/workflows.py, fedimg/worker/job_cleanup.py.
+Follows fedimg/worker/job_workflows.py, fedimg/worker/rescheduling.py,
+fedimg/worker/job_cleanup.py.
 """
 
 import signal

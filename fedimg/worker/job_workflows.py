@@ -1,64 +1,44 @@
-"""Define the queued workflows: intake of an entry, a run of a job, and its clean-up."""
+"""Define the queued workflows of a job: a run that publishes its image, and its clean-up."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from fedimg.aws.client.clients import Clients
-from fedimg.aws.client.error_codes import UNKNOWN_RUNS
 from fedimg.config import Settings
-from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted
-from fedimg.images import AMI, RawImage
-from fedimg.intake import image_selection
-from fedimg.intake.deferred import Defer, DeferredEntries, source_name
-from fedimg.intake.image_selection import Decisions, Sources
-from fedimg.jobs.age_exemptions import AgeExemptions
+from fedimg.exceptions import Cancelled, EC2ServiceException, exhausted, for_operator
+from fedimg.images import AMI
 from fedimg.jobs.durable_steps import DurableSteps, Gate, block_until_exit
-from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.recorder import Recorder
-from fedimg.jobs.retries import RetrySchedule
 from fedimg.jobs.semaphores import Semaphores
 from fedimg.jobs.website_message import WebsiteMessage
 from fedimg.process.abort import end_exhausted
 from fedimg.process.log_context import log_fields
-from fedimg.progress import (
-    AWAY,
-    CONTINUED,
-    DONE,
-    FAILED_FOR_GOOD,
-    LEFT_OUT,
-    OVER_QUOTA,
-)
 from fedimg.services.ec2 import EC2Service
-from fedimg.services.recorded import RecordedSteps
 from fedimg.services.region_addition import Encrypted, RegionAddition
 from fedimg.services.site import Coordination, Site
 from fedimg.store.added_regions import AddedRegions
-from fedimg.store.rows import RegionRow
 from fedimg.store.shares import Shares
 from fedimg.store.store import Store
-from fedimg.untrusted.failures import of_endpoint
 from fedimg.values.audience import Audience
 from fedimg.worker.job_cleanup import UNCLEAN, JobCleanup
 from fedimg.worker.lease import ALONE
 from fedimg.worker.registry import Registry
+from fedimg.worker.rescheduling import Rescheduling
 
 #: How many of the last lines that an instance printed are logged; the message on the bus has more.
 _LOGGED_LINES = 30
 #: Polling interval for a run that another worker has stopped, in seconds.
 _STOP_POLL_SECONDS = 0.5
-
-#: The last steps of regions because of which a job is not retried.
-_SETTLED = (*DONE, LEFT_OUT, FAILED_FOR_GOOD, *CONTINUED)
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +51,8 @@ class _ActiveRun:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-class Workflows:
-    """The three queued workflows: intake, publish and clean.
+class JobWorkflows:
+    """The queued workflows of a job: publish and clean.
 
     A workflow decides only by recorded results of its steps, which have all of its effects.
     """
@@ -83,7 +63,6 @@ class Workflows:
         store: Store,
         queue: JobQueue,
         clients: Clients,
-        sources: Sources,
         gate: Gate,
         name: str = ALONE,
     ) -> None:
@@ -91,16 +70,12 @@ class Workflows:
         self._store = store
         self._queue = queue
         self._clients = clients
-        self._sources = sources
-        self._retries = RetrySchedule(store)
         self._registry = Registry(store)
         self._semaphores = Semaphores(store)
         self._outages = Outages(store, settings.ec2.limits)
+        self._rescheduling = Rescheduling(store, settings.ec2.limits, self._outages)
         self._name = name
-        self._deferred = DeferredEntries(store)
         self._added_regions = AddedRegions(store)
-        self._age_exemptions = AgeExemptions(store)
-        self._entry_images = EntryImages(store)
         self._active: dict[tuple[str, int], _ActiveRun] = {}
         self._cleanup = JobCleanup(settings, store, clients, self._outages)
         self._website = WebsiteMessage(store, settings)
@@ -116,76 +91,6 @@ class Workflows:
         for job, run in runs:
             if active := self._active.get((job, run)):
                 active.stop.set()
-
-    def intake(self, entry: str) -> list[str]:
-        """Queue a job for each image of a task, build or compose; return the jobs' names."""
-        images = RecordedSteps(self._steps).run("ask", self._lookup, entry)
-        submitted = [
-            self._steps.run(f"submit:{image.job}", partial(self._submit, entry, image))
-            for image in images
-        ]
-        # Outside of the step, which is repeated if the worker dies before its result is recorded.
-        if not any(row.entry == entry for row in self._deferred.all()):
-            self._age_exemptions.drop(entry)
-        return [job for job in submitted if job]
-
-    def _lookup(self, entry: str) -> list[RawImage]:
-        """Return the entry's images; none if the lookup is deferred or finally failed."""
-
-        def record(decided: Decisions) -> None:
-            self._entry_images.record(
-                entry,
-                {image.file_name for image in decided.chosen},
-                {each.name for each in decided.left_out if each.by_setting},
-            )
-
-        try:
-            images = image_selection.images_to_publish(
-                entry,
-                self._sources,
-                self._settings,
-                self.stopping,
-                any_age=self._age_exemptions.has(entry),
-                on_decided=record,
-            )
-        except Defer as error:
-            deferred = self._deferred.postpone(entry, error.why, str(error))
-            if not deferred.hopeless:
-                _log.warning(
-                    "%s waits for %s, retries in %g s: %s",
-                    entry,
-                    source_name(entry),
-                    deferred.pause,
-                    error,
-                )
-                return []
-            _log.warning("%s is dropped after %g s: %s", entry, deferred.waited, error)
-            images = []
-        self._deferred.settle(entry)
-        return images
-
-    def _submit(self, entry: str, image: RawImage) -> str | None:
-        job = self._queue.submit(image)
-        if job is not None:
-            _log.info("%s: job %s queued", entry, job, extra={"job": job, "entry": entry})
-        elif withdrawn := self._store.withdrawn(image):
-            _log.info(
-                "%s: %s gets no job, as it is the image of job %s, which is withdrawn; 'fedimg "
-                "restore' comes first",
-                entry,
-                image.name,
-                withdrawn,
-            )
-        elif twin := self._store.twin(image):
-            _log.info(
-                "%s: %s gets no job, as job %s publishes the same file",
-                entry,
-                image.name,
-                twin,
-            )
-        else:
-            _log.info("%s: job %s exists already", entry, image.job)
-        return job
 
     def publish(self, job: str, run: int) -> None:
         """Run a job: publish its image, and record the result and its reasons."""
@@ -229,7 +134,7 @@ class Workflows:
             except Exception as error:
                 if exhausted(error):
                     end_exhausted(error)
-                state, reason = "failed", _told(error)
+                state, reason = "failed", for_operator(error)
                 later = isinstance(error, EC2ServiceException) and error.later
                 unknown = isinstance(error, EC2ServiceException) and bool(error.unknown)
                 waits = isinstance(error, EC2ServiceException) and error.continues
@@ -330,73 +235,16 @@ class Workflows:
             self._website.announce(job)
             self._store.end(job, run, state, reason or None)
             self._semaphores.release_all(job)
-            self._skip_abandoned_regions(job)
+            self._rescheduling.skip_abandoned_regions(job)
             self._added_regions.settle(job)
             # A repeated clean-up is not the end of a run.
             unknown = not (later or count) and self._store.failed_unknown(job, run)
             complete = state == "complete"
-            self._schedule(job, run, later, unknown, count, clean=not problem, complete=complete)
+            self._rescheduling.schedule(
+                job, run, later, unknown, count, clean=not problem, complete=complete
+            )
 
         self._steps.run("end", end)
-
-    def _schedule(
-        self,
-        job: str,
-        run: int,
-        later: bool,
-        unknown: bool,
-        count: int,
-        *,
-        clean: bool,
-        complete: bool,
-    ) -> None:
-        """Schedule the job's retry or its next clean-up, if it needs one."""
-        limits = self._settings.ec2.limits
-        unavailable = self._unavailable_regions(job)
-        regions = row.regions if (row := self._store.job(job)) else []
-        # A run that failed before it came to a region does not wait for that region.
-        current = self._store.regions_of_run(job, run) if later else set()
-        continued = [each for each in regions if each.step in CONTINUED and each.region in current]
-        others = any(each.step not in _SETTLED for each in regions)
-        if continued and not others:
-            self._continue(job, run, continued)
-        elif (later or unknown) and (retry := self._retries.run(job, run, limits, unknown=unknown)):
-            _log.info(
-                "job %s: retries in %.0f s (retry %d of %d)",
-                job,
-                retry.due - time.time(),
-                retry.unknown if unknown else retry.count,
-                min(UNKNOWN_RUNS, limits.retries) if unknown else limits.retries,
-            )
-        elif continued:
-            self._continue(job, run, continued)
-        elif unavailable or not clean or not (complete or count):
-            self._retries.clean_up(job, run, count, limits)
-        else:
-            self._retries.forget(job)
-
-    def _continue(self, job: str, run: int, regions: Sequence[RegionRow]) -> None:
-        """Schedule the run that continues the job in regions that are away or without room."""
-        refused = any(each.step == OVER_QUOTA for each in regions)
-        self._retries.run_when_back(job, run, self._settings.ec2.limits, refused=refused)
-        for each in regions:
-            what = "is available again" if each.step == AWAY else "has room for its AMIs"
-            _log.info("job %s: continues when %s %s", job, each.region, what)
-
-    def _unavailable_regions(self, job: str) -> list[str]:
-        """Return the job's regions that can only be cleaned up after their outages."""
-        row = self._store.job(job)
-        outages = [self._outages.away(each.region) for each in (row.regions if row else ())]
-        return [outage.region for outage in outages if outage and outage.due is not None]
-
-    def _skip_abandoned_regions(self, job: str) -> None:
-        """Mark the job's regions in which fedimg no longer publishes as left out."""
-        row = self._store.job(job)
-        for each in row.regions if row else ():
-            outage = self._outages.away(each.region)
-            if each.step == AWAY and outage and outage.due is None:
-                detail = "'fedimg cleanup' lists what the job may have left there"
-                self._store.set_region(job, each.region, step=LEFT_OUT, detail=detail)
 
     @contextmanager
     def _working_on(self, job: str, run: int) -> Iterator[threading.Event]:
@@ -409,11 +257,6 @@ class Workflows:
             self._registry.end(self._name, job, run)
             del self._active[job, run]
             active.ended.set()
-
-
-def _told(error: Exception) -> str:
-    """Return an error for its operator: our own text, or a library's in plain words."""
-    return str(error) if isinstance(error, EC2ServiceException) else of_endpoint(error)
 
 
 def _log_failure(job: str, error: Exception) -> None:
