@@ -12,8 +12,9 @@ import typer
 from fedimg.cli.app import Call, CommandRefused, ExitCode, command
 
 if TYPE_CHECKING:
-    from fedimg.aws.cleanup import Leftover, Survey
     from fedimg.aws.client.clients import Clients
+    from fedimg.aws.resources import Leftover
+    from fedimg.aws.survey import Survey
     from fedimg.store.store import Store
 
 
@@ -40,8 +41,7 @@ def cleanup(
     nothing, and exits with 5, if the database is younger than resources of jobs that it does not
     know: it may be another database than theirs.
     """
-    from fedimg.aws import cleanup as aws_cleanup
-    from fedimg.aws import regions
+    from fedimg.aws import regions, survey
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import output
     from fedimg.store import rows
@@ -49,7 +49,7 @@ def cleanup(
     store = call.store()
     clients = Clients()
     found = _search(call, store, clients)
-    unknown = aws_cleanup.of_unknown_jobs(
+    unknown = survey.of_unknown_jobs(
         found.survey, {row.job for row in store.jobs()}, store.created_at()
     )
     leftovers = _named(found.survey, only) if only else found.survey.left
@@ -92,8 +92,7 @@ class _Search:
 
 def _search(call: Call, store: Store, clients: Clients) -> _Search:
     """Look for the site's resources in every region of the account, without active jobs' own."""
-    from fedimg.aws import cleanup as aws_cleanup
-    from fedimg.aws import regions
+    from fedimg.aws import regions, survey
     from fedimg.aws.client import availability
     from fedimg.cli.follow import is_active
 
@@ -109,17 +108,17 @@ def _search(call: Call, store: Store, clients: Clients) -> _Search:
     errors: list[Exception] = []
     # Read before the survey and after it: a job may begin or end meanwhile.
     spared, kept = active_jobs(), store.kept()
-    survey = aws_cleanup.survey(
+    seen = survey.take(
         clients,
         settings.site,
         [region for region in enabled if region not in unavailable],
         spare=spared,
-        recorded=aws_cleanup.recorded(row for row in store.amis() if row.job not in spared),
+        recorded=survey.recorded(row for row in store.amis() if row.job not in spared),
         published=store.ever_public(),
         bucket=settings.ec2.instance_store.bucket_in,
         unseen=errors.append,
     )
-    found = survey.without(active_jobs(), kept | store.kept())
+    found = seen.without(active_jobs(), kept | store.kept())
     return _Search(found, enabled, unavailable, errors)
 
 
@@ -128,10 +127,11 @@ def _remove(
 ) -> None:
     """Remove resources from EC2, and each that is gone from the database."""
     from fedimg.aws import cleanup as aws_cleanup
+    from fedimg.aws import resources
     from fedimg.aws.client.waiter import Waiter
 
     def forget(item: Leftover) -> None:
-        if item.resource_type == aws_cleanup.IMAGE:
+        if item.resource_type == resources.IMAGE:
             store.forget_ami(item.id, item.region)
         store.unmark(item.region, [item.id])
 

@@ -29,9 +29,9 @@ from fedimg.untrusted.redaction import hide
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fedimg.aws.cleanup import Leftover
     from fedimg.aws.cost import Cost
     from fedimg.aws.plan import Plan
+    from fedimg.aws.resources import Leftover
     from fedimg.catalogue.writer import Written
     from fedimg.images import AMIType, RawImage
     from fedimg.intake.catch_up import Replayed

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, resources, survey
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.plan import Plan
 from fedimg.config import EC2
@@ -116,14 +116,14 @@ def _in_region(settings: EC2, region: str) -> EC2:
 def _remove(site: Site, image: RawImage, region: str) -> int:
     """Remove what carries the rehearsal's tag; return how many resources that were."""
     limits = site.settings.limits
-    gone: list[cleanup.Leftover] = []
+    gone: list[resources.Leftover] = []
     # Not the rehearsal's own: a clean-up goes on when a person has stopped the rest.
     waiter = Waiter(limits, threading.Event())
     try:
         cleanup.remove(
             site.clients,
             waiter,
-            cleanup.leftovers(
+            survey.leftovers(
                 site.clients,
                 site.name,
                 [region],

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection
 from contextlib import suppress
 
-from fedimg.aws import cleanup, regions
+from fedimg.aws import cleanup, regions, resources, survey
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits, Settings
@@ -19,7 +19,7 @@ from fedimg.store.store import Store
 #: How the line about a failed clean-up begins in a job's error.
 UNCLEAN = "clean-up failed: "
 #: What is kept of a job in a region where it waits for room.
-_KEPT = cleanup.OF_AMIS
+_KEPT = resources.OF_AMIS
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ class JobCleanup:
         steps = {region.region: region.step for region in (row.regions if row else ())}
         spared: set[str] = set()
         if state == "failed" and ec2.keep_failed_amis:
-            spared |= set(cleanup.OF_AMIS)
+            spared |= set(resources.OF_AMIS)
         if state == "failed" and ec2.keep_failed_instances:
-            spared |= {cleanup.INSTANCE, cleanup.VOLUME, cleanup.SECURITY_GROUP}
+            spared |= {resources.INSTANCE, resources.VOLUME, resources.SECURITY_GROUP}
         private = [ami for ami in self._store.amis() if ami.job == job and not ami.public]
         problems: list[Exception] = []
 
@@ -98,14 +98,14 @@ class JobCleanup:
                 )
 
         try:
-            leftovers = cleanup.leftovers(
+            leftovers = survey.leftovers(
                 self._clients,
                 self._settings.site,
                 # An unavailable region is cleaned up after its outage.
                 sorted(name for name in {ec2.origin, *steps} if not self._outages.away(name)),
                 job=job,
                 resource_types=lambda region: self._may_hold(job, region, steps.get(region)),
-                recorded=cleanup.recorded(private),
+                recorded=survey.recorded(private),
                 # EC2 may still show a resource as private that became public a moment ago.
                 published=self._store.ever_public(job),
                 bucket=ec2.instance_store.bucket_in,
@@ -144,11 +144,11 @@ class JobCleanup:
         """
         ec2 = self._settings.ec2
         if job not in self.undisturbed or region in (ec2.origin, *ec2.test.regions):
-            return cleanup.RESOURCE_TYPES
+            return resources.RESOURCE_TYPES
         if step not in DONE:
-            return cleanup.OF_AMIS
+            return resources.OF_AMIS
         # In a region whose AMIs are public, only a second copy of the snapshot can be left.
-        return (cleanup.SNAPSHOT,) if region in self.undisturbed[job] else ()
+        return (resources.SNAPSHOT,) if region in self.undisturbed[job] else ()
 
     def _forget_removed(self, job: str, spared: set[str], kept: Collection[str]) -> None:
         """Forget the job's AMIs that a clean-up removed, also before a crash."""
@@ -161,10 +161,10 @@ class JobCleanup:
             ):
                 # The clean-up may have skipped this region.
                 continue
-            if ami.job == job and ami.ami not in published and cleanup.IMAGE not in spared:
+            if ami.job == job and ami.ami not in published and resources.IMAGE not in spared:
                 self._store.forget_ami(ami.ami, ami.region)
 
-    def _removed(self, item: cleanup.Leftover) -> None:
+    def _removed(self, item: resources.Leftover) -> None:
         _log.info(
             "job %s: removed %s %s in %s",
             item.job,
@@ -173,7 +173,7 @@ class JobCleanup:
             item.region,
             extra={"job": item.job, "region": item.region},
         )
-        if item.resource_type == cleanup.IMAGE:
+        if item.resource_type == resources.IMAGE:
             self._store.forget_ami(item.id, item.region)
 
 

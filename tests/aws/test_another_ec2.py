@@ -15,7 +15,7 @@ from contextlib import closing
 
 import pytest
 
-from fedimg.aws import amis, cleanup
+from fedimg.aws import amis, cleanup, resources, survey
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.instance import key_pairs
 from fedimg.aws.preflight import Preflight
@@ -79,10 +79,10 @@ def shown(origin, ami: str) -> dict:
     return origin.describe_images(ImageIds=[ami])["Images"][0]
 
 
-def left(clients, labels, ami) -> list[cleanup.Leftover]:
+def left(clients, labels, ami) -> list[resources.Leftover]:
     """Return the leftovers of a job that has recorded an AMI."""
-    known = cleanup.Leftover(cleanup.IMAGE, ami.id, ORIGIN, labels.job, ami.name)
-    return cleanup.leftovers(clients, labels.site, [ORIGIN], job=labels.job, recorded=[known])
+    known = resources.Leftover(resources.IMAGE, ami.id, ORIGIN, labels.job, ami.name)
+    return survey.leftovers(clients, labels.site, [ORIGIN], job=labels.job, recorded=[known])
 
 
 def test_recorded_ami_is_removed_though_ec2_dropped_its_tags(clients, waiter, labels, ami, origin):
@@ -106,8 +106,8 @@ def test_recorded_ami_that_is_public_is_not_left_over(clients, labels, ami, orig
 
 
 def test_recorded_ami_that_was_public_stays_by_the_record_alone(clients, labels, ami, origin):
-    known = cleanup.Leftover(cleanup.IMAGE, ami.id, ORIGIN, labels.job, ami.name)
-    seen = cleanup.survey(
+    known = resources.Leftover(resources.IMAGE, ami.id, ORIGIN, labels.job, ami.name)
+    seen = survey.take(
         clients, labels.site, [ORIGIN], job=labels.job, recorded=[known], published={ami.id}
     )
     assert not shown(origin, ami.id)["Public"]
@@ -118,7 +118,7 @@ def test_key_pairs_are_removed_by_their_names(clients, waiter, labels, origin):
     for role in ("test-hvm", "test-paravirtual"):
         key_pairs.imported(origin, waiter, labels, role, client.new_identity("test"))
     key_pairs.remove(origin, labels, "test-hvm")
-    found = cleanup.leftovers(clients, labels.site, [ORIGIN], job=labels.job)
+    found = survey.leftovers(clients, labels.site, [ORIGIN], job=labels.job)
     assert [item.resource_type for item in found] == ["key-pair"]
     cleanup.remove(clients, waiter, found, limit=5)
     assert origin.describe_key_pairs()["KeyPairs"] == []

@@ -1,6 +1,7 @@
 """The resources that jobs leave behind are found and removed.
 
-Follows fedimg/aws/client/already_gone.py.
+Follows fedimg/aws/resources.py, fedimg/aws/survey.py, fedimg/aws/region_survey.py,
+fedimg/aws/client/already_gone.py.
 """
 
 from dataclasses import replace
@@ -8,9 +9,9 @@ from dataclasses import replace
 import boto3
 import pytest
 
-from fedimg.aws import amis, cleanup, publish, tags
-from fedimg.aws.cleanup import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
+from fedimg.aws import amis, cleanup, publish, resources, survey, tags
 from fedimg.aws.instance import instances, key_pairs, network
+from fedimg.aws.resources import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, SNAPSHOT, VOLUME
 from fedimg.config import AMIs, Network
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMIType, Virtualization
@@ -85,7 +86,7 @@ def everything(origin, waiter, labels, register, make_volume, utility_ami):
 
 
 def found(clients, labels, *, job=None, spare=()) -> list[tuple[str, str]]:
-    left = cleanup.leftovers(clients, labels.site, REGIONS, job=job, spare=spare)
+    left = survey.leftovers(clients, labels.site, REGIONS, job=job, spare=spare)
     return [(item.resource_type, item.id) for item in left]
 
 
@@ -94,7 +95,7 @@ def clean(clients, waiter, labels, *, job=None, limit=10.0) -> list[tuple[str, s
     cleanup.remove(
         clients,
         waiter,
-        cleanup.leftovers(clients, labels.site, REGIONS, job=job),
+        survey.leftovers(clients, labels.site, REGIONS, job=job),
         limit=limit,
         removed=lambda item: gone.append((item.resource_type, item.id)),
     )
@@ -102,7 +103,7 @@ def clean(clients, waiter, labels, *, job=None, limit=10.0) -> list[tuple[str, s
 
 
 def test_everything_that_is_not_public_is_found(clients, labels, everything):
-    items = cleanup.leftovers(clients, labels.site, REGIONS)
+    items = survey.leftovers(clients, labels.site, REGIONS)
     assert everything.items() <= {(item.resource_type, item.id) for item in items}
     # The instance's own volume goes with it, but nobody promises that.
     assert {item.resource_type for item in items} == set(everything)
@@ -128,7 +129,7 @@ def test_clean_site_has_nothing_left(clients, waiter, labels):
 
 
 def test_removed_twice_is_removed(clients, waiter, labels, everything, account):
-    left = cleanup.leftovers(clients, labels.site, REGIONS)
+    left = survey.leftovers(clients, labels.site, REGIONS)
     for _ in range(2):
         cleanup.remove(clients, waiter, left, limit=10)
     assert account.live(labels.site) == []
@@ -163,7 +164,7 @@ def test_ami_that_becomes_public_meanwhile_is_spared(
     clients, waiter, labels, register, account, origin
 ):
     ami = register(labels)
-    left = cleanup.leftovers(clients, labels.site, REGIONS)
+    left = survey.leftovers(clients, labels.site, REGIONS)
     publish.publish_ami(origin, waiter, ami)
     with pytest.raises(EC2ServiceException, match=f"{ami.id} became public"):
         cleanup.remove(clients, waiter, left, limit=1)
@@ -184,7 +185,7 @@ def test_formerly_public_resources_are_listed_apart_and_stay(
         mark(origin, ami.id, ami.snapshot)
     # By hand.
     origin.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Remove": [{"Group": "all"}]})
-    seen = cleanup.survey(clients, labels.site, REGIONS, published=record)
+    seen = survey.take(clients, labels.site, REGIONS, published=record)
     assert (seen.left, seen.public) == ([], [])
     assert [(item.resource_type, item.id) for item in seen.once_public] == [
         (IMAGE, ami.id),
@@ -202,7 +203,7 @@ def test_snapshot_of_an_ami_that_was_public_stays_whatever_its_own_mark(
 ):
     ami = register(labels)
     mark(origin, ami.id)
-    seen = cleanup.survey(clients, labels.site, REGIONS)
+    seen = survey.take(clients, labels.site, REGIONS)
     assert seen.left == []
     assert {item.id for item in seen.once_public} == {ami.id, ami.snapshot}
 
@@ -211,7 +212,7 @@ def test_snapshot_that_was_public_stays_when_its_amis_are_gone(clients, labels, 
     ami = published(labels)
     mark(origin, ami.id, ami.snapshot)
     amis.deregister(origin, ami)
-    seen = cleanup.survey(clients, labels.site, REGIONS)
+    seen = survey.take(clients, labels.site, REGIONS)
     assert seen.left == []
     assert [item.id for item in seen.once_public] == [ami.snapshot]
 
@@ -224,7 +225,7 @@ def test_resource_that_ec2_refused_to_publish_is_left_over(clients, labels, regi
 
 def test_ami_that_is_marked_meanwhile_is_spared(clients, waiter, labels, register, account, origin):
     ami = register(labels)
-    left = cleanup.leftovers(clients, labels.site, REGIONS)
+    left = survey.leftovers(clients, labels.site, REGIONS)
     mark(origin, ami.id, ami.snapshot)
     with pytest.raises(EC2ServiceException, match=f"{ami.id} became public"):
         cleanup.remove(clients, waiter, left[:1], limit=1)
@@ -234,13 +235,13 @@ def test_ami_that_is_marked_meanwhile_is_spared(clients, waiter, labels, registe
 def test_leftovers_older_than_the_database_are_reported(clients, labels, register, make_volume):
     public_or_not = register(labels)
     later = replace(labels, job="build-8-Fedora")
-    seen = cleanup.survey(clients, labels.site, REGIONS)
+    seen = survey.take(clients, labels.site, REGIONS)
     made = seen.left[0].created
     assert made is not None
 
     def strange(jobs, made):
-        there = cleanup.survey(clients, labels.site, REGIONS)
-        return {item.id for item in cleanup.of_unknown_jobs(there, jobs, made)}
+        there = survey.take(clients, labels.site, REGIONS)
+        return {item.id for item in survey.of_unknown_jobs(there, jobs, made)}
 
     assert strange({labels.job}, made + 60) == set()
     assert strange(set(), made + 60) == {public_or_not.id, public_or_not.snapshot}
@@ -285,7 +286,7 @@ def test_only_the_resource_types_that_a_region_may_hold_are_listed(
 ):
     copy = make_snapshot(labels, FURTHER)
     before = account.calls()
-    items = cleanup.leftovers(
+    items = survey.leftovers(
         clients,
         labels.site,
         [ORIGIN, FURTHER],
@@ -331,10 +332,10 @@ def test_recorded_ami_that_we_may_not_remove_is_not_left_over(clients, labels, e
     boto3.client("ec2", ORIGIN, endpoint_url=account.url).delete_tags(Resources=[ami])
     # More than a filter takes, and EC2 knows of one.
     ids = [ami, *(f"ami-{number:017x}" for number in range(250))]
-    recorded = [cleanup.Leftover(IMAGE, each, ORIGIN, labels.job, "x") for each in ids]
+    recorded = [resources.Leftover(IMAGE, each, ORIGIN, labels.job, "x") for each in ids]
 
     def images() -> list[str]:
-        items = cleanup.leftovers(clients, labels.site, [ORIGIN], recorded=recorded)
+        items = survey.leftovers(clients, labels.site, [ORIGIN], recorded=recorded)
         return [item.id for item in items if item.resource_type == IMAGE]
 
     assert images() == [ami]
@@ -356,7 +357,7 @@ def test_region_that_does_not_answer_does_not_stop_the_survey_of_others(
         make_volume(labels, region)
     account.refuse(FURTHER, DescribeVolumes="UnauthorizedOperation")
     unseen: list[EC2ServiceException] = []
-    left = cleanup.leftovers(clients, labels.site, REGIONS, unseen=unseen.append)
+    left = survey.leftovers(clients, labels.site, REGIONS, unseen=unseen.append)
     assert {item.region for item in left} == set(REGIONS) - {FURTHER}
     assert [error.region for error in unseen] == [FURTHER]
 

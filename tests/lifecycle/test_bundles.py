@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import amis, cleanup, publish, tags
+from fedimg.aws import amis, cleanup, publish, resources, survey, tags
 from fedimg.aws.bundle import keys, preflight
 from fedimg.aws.bundle.manifest import manifest
 from fedimg.aws.bundle.objects import BundleStore
@@ -119,7 +119,7 @@ class Bundled:
 
     def leftovers(self) -> list[str]:
         """Return the types of what a clean-up would remove."""
-        found = cleanup.survey(
+        found = survey.take(
             self.site.clients,
             self.site.settings.site,
             REGIONS,
@@ -188,9 +188,9 @@ def test_missing_part_and_unrecorded_bundle_are_differences(bundled: Bundled) ->
         (Kind.SNAPSHOT_MISSING, row.snapshot, image.job),
         (Kind.UNRECORDED, stray, other.job),
     }
-    assert bundled.leftovers() == [cleanup.BUNDLE]
+    assert bundled.leftovers() == [resources.BUNDLE]
     waiter = Waiter(LIMITS, threading.Event())
-    left = cleanup.leftovers(
+    left = survey.leftovers(
         site.clients,
         site.settings.site,
         REGIONS,

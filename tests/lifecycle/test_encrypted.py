@@ -1,6 +1,6 @@
 """Encrypted AMIs beside the public ones of their image: compared, withdrawn, restored, recovered.
 
-Follows fedimg/lifecycle/comparison.py, fedimg/lifecycle/recover.py and fedimg/aws/cleanup.py.
+Follows fedimg/lifecycle/comparison.py, fedimg/lifecycle/recover.py and fedimg/aws/region_survey.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import boto3
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import amis, cleanup, copies, share, tags
+from fedimg.aws import amis, copies, share, survey, tags
 from fedimg.aws.tags import Labels
 from fedimg.images import AMIType, RawImage
 from fedimg.jobs.recorder import Recorder
@@ -134,14 +134,14 @@ def test_encrypted_ami_is_recovered_and_in_no_catalogue(made: Made) -> None:
 
 def test_shared_encrypted_ami_is_no_leftover_and_one_that_was_not_shared_is(made: Made) -> None:
     site = made.site
-    found = cleanup.leftovers(site.clients, site.settings.site, REGIONS)
+    found = survey.leftovers(site.clients, site.settings.site, REGIONS)
     assert found == []
     row = made.row(encrypted=True)
     site.ec2().delete_tags(Resources=[row.ami, row.snapshot], Tags=[{"Key": tags.SHARED}])
-    found = cleanup.leftovers(site.clients, site.settings.site, REGIONS)
+    found = survey.leftovers(site.clients, site.settings.site, REGIONS)
     assert {each.id for each in found} == {row.ami, row.snapshot}
     # What the record says was shared stays all the same.
-    kept = cleanup.leftovers(
+    kept = survey.leftovers(
         site.clients, site.settings.site, REGIONS, published=site.store.ever_public()
     )
     assert kept == []

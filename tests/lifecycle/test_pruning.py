@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import cleanup, tags
+from fedimg.aws import survey, tags
 from fedimg.config import Retention, Rule, Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
@@ -190,9 +190,9 @@ def test_ami_is_deprecated_disabled_and_removed(pruned: Pruned) -> None:
     assert len(messages(site, "image.withdraw")) == 4
     assert differences(site) == []
     # A clean-up knows that they were public, and so does the ledger's comparison with the record.
-    survey = cleanup.survey(site.clients, site.settings.site, REGIONS)
-    assert survey.left == []
-    assert {row.ami for row in site.rows(image)} <= {each.id for each in survey.once_public}
+    seen = survey.take(site.clients, site.settings.site, REGIONS)
+    assert seen.left == []
+    assert {row.ami for row in site.rows(image)} <= {each.id for each in seen.once_public}
     assert forgotten(site) == []
     # The days of the grace count from the disabling.
     pruned.age(image, 300)

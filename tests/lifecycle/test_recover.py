@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import cleanup, tags
+from fedimg.aws import survey, tags
 from fedimg.aws.tags import Labels
 from fedimg.cli import lifecycle_output
 from fedimg.exceptions import EC2ServiceException
@@ -177,12 +177,12 @@ def test_private_amis_are_unknown_and_nothing_publishes_or_removes_them(site: Si
         recorder.publishing(ORIGIN, [registered[0].snapshot, registered[0].id])
     # Clean-ups, of the job and of the site, count them as public once.
     for job_name in (image.job, None):
-        left = cleanup.survey(
+        left = survey.take(
             site.clients,
             site.settings.site,
             REGIONS,
             job=job_name,
-            recorded=cleanup.recorded(site.store.amis()),
+            recorded=survey.recorded(site.store.amis()),
             published=site.store.ever_public(job_name),
         )
         assert left.left == []

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from fedimg.aws import cleanup, tags
+from fedimg.aws import survey, tags
 from fedimg.identity import Known
 from fedimg.images import RawImage
 from fedimg.jobs.holds import Holds
@@ -620,7 +620,7 @@ def test_clean_up_keeps_what_was_public_before_offers_were_recorded(
         withdraw(site, image.job)
         carry_out(site)
     published = site.store.ever_public() if known_by == "record" else ()
-    seen = cleanup.survey(site.clients, site.settings.site, REGIONS, published=published)
+    seen = survey.take(site.clients, site.settings.site, REGIONS, published=published)
     assert seen.left == []
     assert {item.id for item in seen.once_public} == {row.ami, row.snapshot}
 

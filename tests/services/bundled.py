@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, survey
 from fedimg.aws.client.waiter import Waiter
 from fedimg.images import RawImage
 from tests.aws.bundle.unbundler import Pair, pair
@@ -77,7 +77,7 @@ def keys(lab: Lab, region: str) -> list[str]:
 def clean(lab: Lab, image: RawImage, settings: dict[str, Any]) -> None:
     """Remove what a job left, as the worker does."""
     chosen = lab.settings(**settings)
-    found = cleanup.leftovers(
+    found = survey.leftovers(
         lab.clients, SITE, REGIONS, job=image.job, bucket=chosen.instance_store.bucket_in
     )
     waiter = Waiter(chosen.limits, threading.Event())

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, survey
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import EC2, Check
@@ -345,7 +345,7 @@ class Lab:
         cleanup.remove(
             self.clients,
             Waiter(limits, threading.Event()),
-            cleanup.leftovers(self.clients, SITE, regions, job=image.job),
+            survey.leftovers(self.clients, SITE, regions, job=image.job),
             limit=limits.instance_gone,
         )
         mine = [row for row in self.live() if row["tags"].get("fedimg:job") == image.job]

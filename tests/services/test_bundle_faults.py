@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, survey
 from fedimg.aws.client import clients as clients_module
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
@@ -163,7 +163,7 @@ def test_clean_up_removes_the_rest_where_s3_is_away(lab: Lab, settings: dict[str
     assert {row["kind"] for row in lab.live()} >= {"snapshot", "object"}
     follow(lab, [refused("AccessDenied")])
     chosen, unseen = lab.settings(**settings), []
-    found = cleanup.leftovers(
+    found = survey.leftovers(
         lab.clients,
         SITE,
         [ORIGIN],

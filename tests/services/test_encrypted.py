@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-from fedimg.aws import cleanup, encryption_keys
+from fedimg.aws import cleanup, encryption_keys, survey
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.preflight import Preflight
 from fedimg.config import Check
@@ -58,7 +58,7 @@ def kms(lab: Lab, region: str = ORIGIN) -> Any:
 def clean(lab: Lab, image: RawImage) -> None:
     """Remove what a job left, as the worker does; AMIs in others' reach stay, and no more."""
     limits = lab.settings().limits
-    left = cleanup.leftovers(lab.clients, SITE, REGIONS, job=image.job)
+    left = survey.leftovers(lab.clients, SITE, REGIONS, job=image.job)
     cleanup.remove(lab.clients, Waiter(limits, threading.Event()), left, limit=PATIENCE)
     kept = [row for row in lab.live() if row["tags"].get("fedimg:job") == image.job]
     assert {row["kind"] for row in kept} <= {"image", "snapshot"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, survey
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException, EC2TestException, EC2UtilityException
@@ -234,7 +234,7 @@ def clean(lab: Lab, image: RawImage, result: Result) -> None:
 
     def remove() -> bool:
         try:
-            found = cleanup.leftovers(lab.clients, SITE, REGIONS, job=image.job)
+            found = survey.leftovers(lab.clients, SITE, REGIONS, job=image.job)
             cleanup.remove(
                 lab.clients,
                 waiter,

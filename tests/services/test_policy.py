@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import ami_options, cleanup, inventory, read_back, retirement, share
+from fedimg.aws import ami_options, cleanup, inventory, read_back, retirement, share, survey
 from fedimg.aws import permissions as permissions_of
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.instance.network import prepare
@@ -105,7 +105,7 @@ def tidied(lab: Lab, mine: Lab) -> str:
         TagSpecifications=labels.specifications(["volume"], "utility"),
     )
     waiter = Waiter(lab.settings().limits, threading.Event())
-    found = cleanup.leftovers(mine.clients, SITE, [ORIGIN], job=labels.job)
+    found = survey.leftovers(mine.clients, SITE, [ORIGIN], job=labels.job)
     assert [item.resource_type for item in found] == ["volume"]
     cleanup.remove(mine.clients, waiter, found, limit=10)
     assert lab.live("volume") == []

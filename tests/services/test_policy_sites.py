@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup
+from fedimg.aws import cleanup, resources
 from fedimg.aws import tags as tag_names
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException
@@ -190,12 +190,12 @@ def test_clean_up_distinguishes_forbidden_from_gone(site: Lab, worker: User, oth
         "security-group": other.group,
     }
     for kind, id in kinds.items():
-        theirs = cleanup.Leftover(kind, id, ORIGIN, "job", "theirs")
+        theirs = resources.Leftover(kind, id, ORIGIN, "job", "theirs")
         with pytest.raises(EC2ServiceException, match=REFUSED):
             cleanup.remove(worker.lab.clients, waiter, [theirs], limit=1)
         # EC2 refuses with the same words, as what never was has no tags.
-        none = cleanup.Leftover(kind, id[:-8] + "00000000", ORIGIN, "job", "gone")
-        removed: list[cleanup.Leftover] = []
+        none = resources.Leftover(kind, id[:-8] + "00000000", ORIGIN, "job", "gone")
+        removed: list[resources.Leftover] = []
         cleanup.remove(worker.lab.clients, waiter, [none], limit=1, removed=removed.append)
         assert removed == [none]
 

@@ -118,7 +118,7 @@ def leftovers(clients, site, regions, *, job, **more):
     return []
 
 
-job_cleanup.cleanup.leftovers = leftovers
+job_cleanup.survey.leftovers = leftovers
 settings = Settings.model_validate(
     {
         "state_directory": state,

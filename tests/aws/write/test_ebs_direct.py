@@ -21,7 +21,7 @@ import pytest
 from backports import zstd
 from botocore.exceptions import ClientError
 
-from fedimg.aws import cleanup, snapshots
+from fedimg.aws import snapshots, survey
 from fedimg.aws.client import clients
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
@@ -570,7 +570,7 @@ def test_calls_without_an_answer_are_retried(proxied: tuple[Writer, Proxy], side
 
 
 def leftovers(writer: Writer) -> list[str]:
-    found = cleanup.leftovers(writer.clients, writer.labels.site, [ORIGIN], job=writer.labels.job)
+    found = survey.leftovers(writer.clients, writer.labels.site, [ORIGIN], job=writer.labels.job)
     return [item.id for item in found]
 
 
