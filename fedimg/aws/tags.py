@@ -31,10 +31,12 @@ SIZE = "fedimg:size"
 DISK = "fedimg:disk"
 TESTED = "fedimg:tested"
 #: The time of the withdrawal; set before the permission is removed. `restored` and a time after it;
-#: `disabled` and a time before a rule of retention disables an AMI.
+#: `disabled` and a time before a rule of retention disables an AMI; `kept` and a time when the rule
+#: gave that up.
 WITHDRAWN = "fedimg:withdrawn"
 _RESTORED = "restored "
 _DISABLED = "disabled "
+_KEPT = "kept "
 
 # EC2's limit on the characters of a tag's value.
 _VALUE_LENGTH = 256
@@ -159,6 +161,16 @@ def disabled_at(values: Mapping[str, str]) -> float | None:
 def disabling(at: datetime) -> str:
     """Return the tag's value of a disabling by a rule at a time."""
     return f"{_DISABLED}{at.isoformat(timespec='seconds')}"
+
+
+def kept(at: datetime) -> str:
+    """Return the tag's value of a disabling that a rule gave up at a time."""
+    return f"{_KEPT}{at.isoformat(timespec='seconds')}"
+
+
+def taken_away(values: Mapping[str, str]) -> bool:
+    """Return whether a resource with these tags was withdrawn or disabled, and maybe restored."""
+    return not values.get(WITHDRAWN, _KEPT).startswith(_KEPT)
 
 
 def withdrawal(at: datetime, *, restored: bool) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -126,9 +126,21 @@ class Pruning(ChangeWorkflow):
         self, what: str, kept: Mapping[str, str], its_amis: Sequence[AMIRow], region: str
     ) -> None:
         """Give up what was asked for about some AMIs; `kept` has the reasons, by AMI."""
+        if what == DISABLE:
+            self._mark_kept(kept, region)
         for ami, why in sorted(kept.items()):
             _log.info("AMI %s in %s is not %s: %s", ami, region, _WORDS[what], why)
         Prunings(self._store).keep(what, kept, its_amis)
+
+    def _mark_kept(self, kept: Collection[str], region: str) -> None:
+        """Take the tag of a disabling back from AMIs that an earlier try has marked."""
+        ec2, waiter = self._ec2(region), self._waiter(region)
+        marked = [
+            ami
+            for ami, image in permissions.existing(ec2, kept).items()
+            if tags.disabled_at(tags.read(image.get("Tags"))) is not None
+        ]
+        permissions.mark(ec2, waiter, marked, tags.kept(datetime.now(UTC)))
 
     def _deprecate(self, job: str, region: str, at: float) -> None:
         ec2, waiter = self._ec2(region), self._waiter(region)

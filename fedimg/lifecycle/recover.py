@@ -241,7 +241,7 @@ def _found(image: Mapping[str, Any], seen: Inventory, partition: str) -> Found:
     disk = tags.disk_of(values)
     # What is private now, and was shared: it is still, unless somebody disabled or withdrew it.
     private = tags.shared_at(values) is not None and not public
-    usable = image.get("State") == "available" and tags.WITHDRAWN not in values
+    usable = image.get("State") == "available" and not tags.taken_away(values)
     restored = (withdrawn := tags.withdrawn_at(values)) is not None and not withdrawn[1]
     shared = private and image.get("State") == "available" and (usable or restored)
     row = AMIRow(

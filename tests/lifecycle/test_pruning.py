@@ -782,6 +782,14 @@ def test_private_ami_that_was_launched_after_a_try_that_failed_is_kept(
     assert states(site, image) == {rows.SHARED}
     assert site.shown(row)["State"] == "available"
     assert messages(site, "image.withdraw") == []
+    # Its tag does not tell that the rule disabled it, whoever reads it after the database is lost.
+    lose(site)
+    recovered(site)
+    assert states(site, image) == {rows.SHARED}
+    site.ec2().disable_image(ImageId=row.ami)
+    lose(site)
+    recovered(site)
+    assert states(site, image) == {rows.UNKNOWN}
 
 
 def test_disabling_of_private_amis_goes_on_where_ec2_cannot_disable(pruned: Pruned) -> None:

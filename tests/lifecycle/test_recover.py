@@ -277,6 +277,21 @@ def test_withdrawn_image_stays_withdrawn_and_can_be_restored(site: Site) -> None
     assert {row.state for row in site.rows()} == {rows.PUBLIC}
 
 
+def test_audience_of_withdrawn_amis_is_lost_and_set_again(site: Site) -> None:
+    audience = Audience(("111122223333",))
+    image = site.publish(regions=[ORIGIN], audience=audience)
+    withdraw(site, image.name)
+    carry_out(site)
+    lose(site)
+    recovered(site)
+    assert (site.row(image).state, site.row(image).shared_with) == (rows.WITHDRAWN, Audience())
+    targets.share(site.store, image.name, audience, Audience(), by="me")
+    Withdrawals(site.store).restore(targets.to_restore(site.store, image.name).amis, by="me")
+    carry_out(site)
+    assert (site.row(image).state, site.row(image).shared_with) == (rows.SHARED, audience)
+    assert differences(site) == []
+
+
 def test_withdrawal_that_had_not_reached_all_regions_is_finished(site: Site) -> None:
     image = site.publish()
     withdraw(site, image.name)
