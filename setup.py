@@ -69,6 +69,8 @@ EXTRAS = {
         "flask-cors>=6.0.5,<7",
         "werkzeug>=3.1.9,<4",
         "asyncssh>=2.23.1,<3",
+        # In which the resolver of virtual machines reads questions and writes answers.
+        "dnspython>=2.9.2,<3",
         "PyYAML>=6.0.3,<7",
         "pika>=1.4.4,<2",
     ],

@@ -5,6 +5,7 @@ from typing import Any
 from lab.ec2 import filters
 from lab.ec2.errors import EC2Error, not_found
 from lab.ec2.instance_types import current_boot_mode
+from lab.ec2.partitions import private_name
 from lab.ec2.volumes import attached_to
 from lab.ec2.world import Call, Instance, World, now
 
@@ -27,7 +28,7 @@ def row(call: Call, instance: Instance) -> dict[str, Any]:
         "InstanceId": instance.id,
         "ImageId": image.id,
         "State": state(instance.state),
-        "PrivateDnsName": private_name(instance) if there else "",
+        "PrivateDnsName": private_name(instance.address, instance.region) if there else "",
         # Nothing resolves names here, and a client may well connect to this one.
         "PublicDnsName": public or "",
         "StateTransitionReason": instance.transition,
@@ -89,13 +90,6 @@ def state(name: str) -> dict[str, Any]:
     return {"Code": CODES[name], "Name": name}
 
 
-def private_name(instance: Instance) -> str:
-    name = f"ip-{instance.address.replace('.', '-')}"
-    if instance.region == "us-east-1":
-        return f"{name}.ec2.internal"
-    return f"{name}.{instance.region}.compute.internal"
-
-
 def _devices(world: World, instance: Instance) -> list[dict[str, Any]]:
     shown = []
     for volume in attached_to(world, instance.id):
@@ -129,7 +123,7 @@ def _interfaces(
     address: dict[str, Any] = {
         "Primary": True,
         "PrivateIpAddress": instance.address,
-        "PrivateDnsName": private_name(instance),
+        "PrivateDnsName": private_name(instance.address, instance.region),
     }
     association = None
     if public:
@@ -152,7 +146,7 @@ def _interfaces(
             "MacAddress": eni.mac_address,
             "NetworkInterfaceId": eni.id,
             "OwnerId": instance.owner,
-            "PrivateDnsName": private_name(instance),
+            "PrivateDnsName": private_name(instance.address, instance.region),
             "PrivateIpAddress": instance.address,
             "PrivateIpAddresses": [address],
             "SourceDestCheck": instance.source_dest_check,

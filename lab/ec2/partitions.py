@@ -1,4 +1,7 @@
-"""AWS's partitions as botocore's data has them: their regions, and their endpoints' domains."""
+"""AWS's partitions as botocore's data has them: their regions, and their endpoints' domains.
+
+The domains of instances' private names, which follow from regions, are here too.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -60,6 +63,12 @@ def domain_of(partition: str) -> str:
     """Return the domain below which a partition's endpoints are, such as amazonaws.com.cn."""
     data = botocore.session.Session().get_data("partitions")["partitions"]
     return next(str(each["outputs"]["dnsSuffix"]) for each in data if each["id"] == partition)
+
+
+def private_name(address: str, region: str) -> str:
+    """Return the name, with its domain, that an instance at a private address has in its VPC."""
+    domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+    return f"ip-{address.replace('.', '-')}.{domain}"
 
 
 @cache

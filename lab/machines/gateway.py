@@ -5,6 +5,7 @@ import contextlib
 import enum
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 _WAITING_CONNECTIONS = 128
 _CHUNK = 64 * 1024
@@ -25,7 +26,8 @@ class _Heard(enum.Enum):
 
 
 class Gateway:
-    """Forwards what comes to `holder`, a bound socket, to `target`, between `start` and `stop`.
+    """Forwards what comes to `holder`, a bound socket, to the Unix socket `target`, between `start`
+    and `stop`.
 
     QEMU's network takes any connection at once, and only then looks for somebody in the machine.
     So until its SSH server has answered for the first time, what connects finds what it would find
@@ -35,7 +37,7 @@ class Gateway:
     """
 
     def __init__(
-        self, holder: socket.socket, target: tuple[str, int], admits: Callable[[str, int], bool]
+        self, holder: socket.socket, target: Path, admits: Callable[[str, int], bool]
     ) -> None:
         self._holder = holder
         self._target = target
@@ -82,9 +84,9 @@ class Gateway:
                 while await loop.sock_recv(client, _CHUNK):
                     pass
                 return
-            with socket.socket() as machine:
+            with socket.socket(socket.AF_UNIX) as machine:
                 machine.setblocking(False)
-                await loop.sock_connect(machine, self._target)
+                await loop.sock_connect(machine, str(self._target))
                 await _both_ways(client, machine)
 
     def _be_silent(self) -> None:
@@ -113,11 +115,11 @@ class Gateway:
     async def _ask(self) -> _Heard:
         """Return whether the machine's SSH server says its name."""
         loop = asyncio.get_running_loop()
-        with socket.socket() as machine:
+        with socket.socket(socket.AF_UNIX) as machine:
             machine.setblocking(False)
             try:
                 async with asyncio.timeout(_BANNER_SECONDS if self.heard else _NETWORK_SECONDS):
-                    await loop.sock_connect(machine, self._target)
+                    await loop.sock_connect(machine, str(self._target))
                     said = await loop.sock_recv(machine, _CHUNK)
             except TimeoutError:
                 return _Heard.NOTHING

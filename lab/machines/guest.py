@@ -31,6 +31,7 @@ class Identity:
 
     instance_id: str
     hostname: str
+    private_name: str  # with its domain
     address: str
     os_release: str | None
 
@@ -116,7 +117,9 @@ def _settings(identity: Identity, people: Iterable[Login], cloud: CloudInit) -> 
         "passwd": "".join(f"{p.name}:x:{p.uid}:{p.uid}::{p.home}:{p.shell}\n" for p in people),
         "group": "".join(f"{p.name}:x:{p.uid}:\n" for p in people),
         "hostname": f"{identity.hostname}\n",
-        "hosts": f"127.0.0.1 localhost\n::1 localhost\n{identity.address} {identity.hostname}\n",
+        # What is said about names comes from the host's resolver, which does not know these two.
+        "hosts": "127.0.0.1 localhost\n::1 localhost\n"
+        f"{identity.address} {identity.private_name} {identity.hostname}\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
         "os-release": identity.os_release or _OS_RELEASE,
         "machine-id": hashlib.sha256(identity.instance_id.encode()).hexdigest()[:32] + "\n",

@@ -23,23 +23,22 @@ _TOKEN = "X-aws-ec2-metadata-token"
 _MOST_SECONDS = 21600
 
 
-def metadata(launch: Launch, *, local: str, public: str, mac: str) -> Mapping[str, str]:
+def metadata(launch: Launch, *, name: str, local: str, public: str, mac: str) -> Mapping[str, str]:
     """Return an instance's metadata: texts by their paths, which have no versions."""
-    hostname = f"ip-{public.replace('.', '-')}.{launch.region}.compute.internal"
     card = f"network/interfaces/macs/{mac}"
     zone = f"{launch.region}a"
     partition = partition_of(launch.region)
     data = {
         "ami-launch-index": "0",
-        "hostname": hostname,
+        "hostname": name,
         "instance-id": launch.instance_id,
         "instance-type": launch.instance_type,
-        "local-hostname": hostname,
+        "local-hostname": name,
         "local-ipv4": local,
         "mac": mac,
         "public-ipv4": public,
         f"{card}/device-number": "0",
-        f"{card}/local-hostname": hostname,
+        f"{card}/local-hostname": name,
         f"{card}/local-ipv4s": local,
         f"{card}/mac": mac,
         f"{card}/public-ipv4s": public,

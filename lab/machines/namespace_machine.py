@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import asyncssh
 
+from lab.ec2.partitions import private_name
 from lab.machines import BOOT, FULL, FULL_BYTES, LOGIN, Disk, Launch, cloud_init, guest
 from lab.machines.boot import judge
 from lab.machines.cloud_init import CloudInit
@@ -184,7 +185,10 @@ class NamespaceMachine:
         )
         self._logins = guest.logins(self._cloud)
         self._hostname = self._cloud.hostname or f"ip-{self._address.replace('.', '-')}"
-        identity = guest.Identity(launch.instance_id, self._hostname, self._address, os_release)
+        name = private_name(self._address, launch.region)
+        identity = guest.Identity(
+            launch.instance_id, self._hostname, name, self._address, os_release
+        )
         disk = self._directory / "disk"
         if disk.exists():
             await _finished(asyncio.to_thread(guest.remove, disk))

@@ -17,6 +17,7 @@ _PACKAGES = {
     "env": ("coreutils", "coreutils"),
     "grub-mkimage": ("grub-common", "grub2-tools-minimal"),
     "gzip": ("gzip", "gzip"),
+    "ip": ("iproute2", "iproute"),
     "losetup": ("mount", "util-linux"),
     "mke2fs": ("e2fsprogs", "e2fsprogs"),
     "mkfs.btrfs": ("btrfs-progs", "btrfs-progs"),

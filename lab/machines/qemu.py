@@ -15,14 +15,22 @@ from typing import Any
 
 from lab.machines import Disk
 from lab.machines.programs import MissingProgram, path_of
+from lab.machines.resolver import LINK_LOCAL
 
-# QEMU's own network, behind which a machine is alone. It holds the link-local address where EC2
-# has its metadata, which QEMU answers only inside of it.
-_NETWORK = "net=169.252.0.0/14,host=169.252.0.2,dns=169.252.0.3,dhcpstart=169.252.0.15"
+# QEMU's own network, behind which a machine is alone, with router and resolver where a VPC has
+# them. It holds the link-local addresses of EC2's metadata and resolver, which QEMU answers only
+# inside of it.
+NETWORK = "169.252.0.0/14"
+_HOSTS = "host=169.252.0.1,dns=169.252.0.2,dhcpstart=169.252.0.15"
 GUEST_ADDRESS = "169.252.0.15"
 # What a machine finds here is on the lab's own loopback address; the lab's image knows it.
 LAB_ADDRESS = "169.252.0.100"
 METADATA_ADDRESS = "169.254.169.254"
+# In the machine's network namespace, where nothing else is: not 127.0.0.1, which is what a machine
+# finds at its router's address.
+_SSH_ADDRESS = "127.0.0.22"
+
+_SCRIPT = Path(__file__).parent / "scripts" / "network.sh"
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,9 @@ class Direct:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machine. `services` maps what it reaches over the network, (address, port), to where
-    socat finds that on this host.
+    """The machine. `services` maps ports that it reaches at LAB_ADDRESS to Unix sockets of this
+    host. In `sockets`, a folder of its own, are those of its metadata and of its resolver, and
+    while it runs that of its SSH port.
     """
 
     name: str
@@ -96,12 +105,28 @@ class Hardware:
     identity: str  # in SMBIOS, where cloud-init looks for "ec2"
     product: str
     mac: str
+    hostname: str  # with its domain
     nvme: bool  # volumes are NVMe disks with serial numbers, as on Nitro; else virtio ones without
     disks: Sequence[Disk]
-    ssh: tuple[str, int]  # on this host, for the machine's port 22
-    services: Mapping[tuple[str, int], str]
+    sockets: Path
+    services: Mapping[int, Path]
     uefi_variables: Path | None = None  # None: BIOS
     direct: Direct | None = None
+
+    @property
+    def ssh(self) -> Path:
+        """Return the Unix socket that leads to the machine's port 22."""
+        return self.sockets / "ssh"
+
+    @property
+    def metadata(self) -> Path:
+        """Return the Unix socket of its metadata service."""
+        return self.sockets / "metadata"
+
+    @property
+    def names(self) -> tuple[Path, Path]:
+        """Return the Unix sockets of its resolver: that of datagrams, and that of streams."""
+        return self.sockets / "names", self.sockets / "names-stream"
 
 
 def require(kind: Architecture) -> None:
@@ -115,12 +140,23 @@ def require(kind: Architecture) -> None:
         )
 
 
+def alone(sockets: Path) -> list[str]:
+    """Return the beginning of a command line that runs the rest of it without any network.
+
+    `sockets` is the folder of the Unix sockets that lead out, and in: see scripts/network.sh.
+    """
+    return [
+        *[path_of("unshare"), "--user", "--map-root-user", "--mount", "--net", "--"],
+        *["/bin/sh", str(_SCRIPT), str(os.getpid()), str(sockets), LINK_LOCAL, _SSH_ADDRESS],
+    ]
+
+
 def command(hardware: Hardware, monitor: int) -> list[str]:
     """Return the command line; `monitor` is a connected socket's file descriptor."""
     kvm = hardware.acceleration == "kvm"
     kind = hardware.architecture
     words = [
-        path_of("setpriv"), "--pdeathsig", "KILL", "--",
+        *alone(hardware.sockets),
         # What an emulated machine wants of a processor is all of it. The site that it talks to goes
         # first, and so do the other tests of a run; much less, and eight of them never come up.
         path_of("nice"), "-n", "5", path_of(kind.program),
@@ -267,17 +303,23 @@ class Qemu:
 
 
 def _network(hardware: Hardware) -> str:
-    address, port = hardware.ssh
-    # Nothing but what is listed: a machine reaches neither this host's network nor the world.
+    host, _, domain = hardware.hostname.partition(".")
+    # The namespace is what keeps a machine from this host's network and from the world. QEMU's own
+    # restriction would also keep the router and the resolver out of its answers by DHCP.
     words = [
         "user,id=network",
         "ipv6=off",
-        "restrict=on",
-        _NETWORK,
-        f"hostfwd=tcp:{address}:{port}-:22",
+        f"net={NETWORK}",
+        _HOSTS,
+        f"hostname={host}",
+        f"domainname={domain}",
+        f"hostfwd=tcp:{_SSH_ADDRESS}:22-:22",
     ]
-    for (at, number), target in hardware.services.items():
-        words.append(f"guestfwd=tcp:{at}:{number}-cmd:{path_of('socat')} - {target}")
+    services = {(METADATA_ADDRESS, 80): hardware.metadata, (LINK_LOCAL, 53): hardware.names[1]}
+    for number, target in hardware.services.items():
+        services[LAB_ADDRESS, number] = target
+    for (at, number), target in services.items():
+        words.append(f"guestfwd=tcp:{at}:{number}-cmd:{path_of('socat')} - UNIX-CONNECT:{target}")
     return ",".join(words)
 
 

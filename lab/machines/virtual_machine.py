@@ -5,11 +5,12 @@ import logging
 import shutil
 import socket
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.ec2.partitions import private_name
 from lab.machines import Disk, Launch, metadata, qemu
 from lab.machines.boot import Verdict, pv_grub
 from lab.machines.console import Console
@@ -19,6 +20,7 @@ from lab.machines.metadata import MetadataService
 from lab.machines.paravirtual import NotLoaded, load
 from lab.machines.programs import MissingProgram
 from lab.machines.qemu import X86, Architecture, Direct, Hardware, Qemu, QemuError
+from lab.machines.resolver import Resolver, ResolverService
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +35,14 @@ _NAMESPACE = uuid.UUID("1c6cf7d8-4f0e-4a6c-8c8e-0a6a5d6d9b57")
 
 @dataclass(frozen=True)
 class Host:
-    """The share of this host for machines. `services` are loopback ports that they reach."""
+    """The share of this host for machines. `services` are what they reach of it: its ports on
+    127.0.0.1, and the Unix sockets that lead there.
+    """
 
     acceleration: str
     processors: int
     memory_mib: int  # the most that one machine gets
-    services: Sequence[int]
+    services: Mapping[int, Path]
     sockets: Path  # short, and nobody else's
     places: asyncio.Semaphore  # how many may run at once
 
@@ -170,9 +174,20 @@ class VirtualMachine:
         async with self._host.places:
             hardware = self._hardware(launch, kind, direct)
             told = metadata.metadata(
-                launch, local=qemu.GUEST_ADDRESS, public=self._address, mac=hardware.mac
+                launch,
+                name=hardware.hostname,
+                local=qemu.GUEST_ADDRESS,
+                public=self._address,
+                mac=hardware.mac,
             )
-            service = MetadataService(self._socket(launch), launch, told)
+            shutil.rmtree(hardware.sockets, ignore_errors=True)
+            hardware.sockets.mkdir()
+            resolver = Resolver(
+                hardware.hostname, qemu.GUEST_ADDRESS, qemu.NETWORK, qemu.METADATA_ADDRESS
+            )
+            names = ResolverService(resolver, *hardware.names)
+            await names.start()
+            service = MetadataService(hardware.metadata, launch, told)
             machine = Qemu(hardware, self._console.show)
             gateway = Gateway(self._holder, hardware.ssh, launch.admits)
             try:
@@ -185,7 +200,9 @@ class VirtualMachine:
                 self._qemu = self._gateway = None
                 await gateway.stop()
                 await machine.end()
+                await names.stop()
                 service.close()
+                shutil.rmtree(hardware.sockets, ignore_errors=True)
 
     async def _pv_grub(self, root: Path | None) -> Direct | None:
         """Return what PV-GRUB starts; None when it starts nothing, and the console says so."""
@@ -201,10 +218,6 @@ class VirtualMachine:
 
     def _hardware(self, launch: Launch, kind: Architecture, direct: Direct | None) -> Hardware:
         identity = uuid.uuid5(_NAMESPACE, launch.instance_id)
-        port = self._holder.getsockname()[1]
-        services = {(qemu.METADATA_ADDRESS, 80): f"UNIX-CONNECT:{self._socket(launch)}"}
-        for number in self._host.services:
-            services[qemu.LAB_ADDRESS, number] = f"TCP:127.0.0.1:{number}"
         variables = None
         if direct is None and launch.boot_mode in ("uefi", "uefi-preferred"):
             variables = self._uefi_variables(kind)
@@ -216,12 +229,12 @@ class VirtualMachine:
             memory_mib=min(launch.memory_mib, self._host.memory_mib),
             identity=f"ec2{str(identity)[3:]}",
             product=launch.instance_type,
+            hostname=private_name(self._address, launch.region),
             mac=":".join(f"{byte:02x}" for byte in (0x02, *identity.bytes[:5])),
             nvme=on_nitro(launch.instance_type),
             disks=list(self._disks.values()),
-            # The address is this instance's alone, and so is every other port of it.
-            ssh=(self._address, port + 1 if port < 65535 else port - 1),
-            services=services,
+            sockets=self._host.sockets / launch.instance_id,
+            services=self._host.services,
             uefi_variables=variables,
             direct=direct,
         )
@@ -233,6 +246,3 @@ class VirtualMachine:
             self._directory.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(kind.variables, kept)
         return kept
-
-    def _socket(self, launch: Launch) -> Path:
-        return self._host.sockets / launch.instance_id

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from lab.machines import qemu
 from lab.machines.fleet import Fleet, Place
-from lab.machines.programs import require
+from lab.machines.programs import require, require_namespaces
+from lab.machines.relays import NoRelay, Relays
 from lab.machines.virtual_machine import Host, VirtualMachine
 
-_PROGRAMS = ("debugfs", "nice", "setpriv", "socat")
+_PROGRAMS = ("debugfs", "ip", "mount", "nice", "setpriv", "socat", "unshare")
 # No machine gets more, whatever its type has: as much as the smallest types that fedimg uses, and
 # enough for a cloud image and for xz on top of it.
 _MEMORY_MIB = 2048
@@ -36,8 +37,8 @@ class VirtualMachines(Fleet[VirtualMachine]):
     snapshots, what the machine has written.
 
     `acceleration` is QEMU's name of one, kvm or tcg. On its network each is alone but for
-    `services`, ports on this host's 127.0.0.1, and its metadata. Raises MissingProgram when this
-    host cannot run them.
+    `services`, ports on this host's 127.0.0.1, its metadata and its resolver. Raises MissingProgram
+    or NoNamespaces when this host cannot run them.
     """
 
     def __init__(
@@ -52,17 +53,24 @@ class VirtualMachines(Fleet[VirtualMachine]):
         most: int = _MOST,
     ) -> None:
         require_programs()
+        require_namespaces()
         # A socket's path may have 107 characters, and state directories lie deep.
         self._sockets = Path(tempfile.mkdtemp(prefix="lab-vm-"))
+        self._relays = Relays(self._sockets, services)
         self._host = Host(
             acceleration=acceleration,
             processors=processors,
             memory_mib=memory_mib,
-            services=tuple(services),
+            services={port: self._relays.to(port) for port in services},
             sockets=self._sockets,
             places=asyncio.Semaphore(most),
         )
         super().__init__(state, ssh_port)
+        try:
+            self._do(self._relays.start())
+        except NoRelay:
+            self.close()
+            raise
 
     def _made(self, place: Place) -> VirtualMachine:
         return VirtualMachine(place.folder, place.address, place.holder, place.console, self._host)
@@ -76,5 +84,6 @@ class VirtualMachines(Fleet[VirtualMachine]):
 
     def close(self) -> None:
         """End every machine. No method may be called after this one."""
+        self._do(self._relays.stop())
         super().close()
         shutil.rmtree(self._sockets, ignore_errors=True)

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +22,11 @@ PATIENCE = 240
 class Machine:
     """Stands in for QEMU's forwarded port: takes each connection, and does `answer` with it."""
 
-    def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listening.getsockname()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
         self.answer: Callable[[socket.socket], None] = lambda peer: None
         self._kept: list[socket.socket] = []
         threading.Thread(target=self._serve, daemon=True).start()
@@ -43,9 +47,11 @@ class Machine:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    machine = Machine()
-    yield machine
-    machine.close()
+    # A socket's path may have 107 characters, and a test's own folder lies deep.
+    with tempfile.TemporaryDirectory(prefix="lab-gateway-") as folder:
+        machine = Machine(Path(folder) / "ssh")
+        yield machine
+        machine.close()
 
 
 @pytest.fixture
@@ -90,7 +96,7 @@ def test_gateway_is_silent_then_refuses_then_connects_and_so_after_a_reboot(
     address, holder = held
 
     async def start() -> Gateway:
-        gateway = Gateway(holder, machine.address, lambda source, port: True)
+        gateway = Gateway(holder, machine.path, lambda source, port: True)
         gateway.start()
         return gateway
 
@@ -117,7 +123,7 @@ def test_broken_connection_leaves_no_reader_to_the_next_user_of_its_number(
     machine.answer = lambda peer: peer.sendall(b"SSH-2.0-lab")
 
     async def start() -> Gateway:
-        gateway = Gateway(holder, machine.address, lambda source, port: True)
+        gateway = Gateway(holder, machine.path, lambda source, port: True)
         gateway.start()
         return gateway
 

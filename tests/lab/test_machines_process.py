@@ -18,6 +18,7 @@ import paramiko
 import pytest
 
 from lab import disk
+from lab.ec2 import partitions
 from lab.machines.addresses import reserve
 from lab.machines.process import ProcessMachines
 from lab.machines.programs import MissingProgram
@@ -194,6 +195,15 @@ def test_a_machine_sees_nothing_of_its_host(site: Rig, shell: Shell) -> None:
     allowed = "PATH HOME USER LOGNAME SHELL LANG SSH_CLIENT SSH_CONNECTION PWD OLDPWD SHLVL _"
     assert names <= set(allowed.split())
     assert shell("hostname").output.strip() not in ("", socket.gethostname())
+
+
+def test_machine_resolves_its_own_name_and_its_private_name_at_ec2(shell: Shell) -> None:
+    address, *names = shell("getent hosts $(hostname)").output.split()
+    private_name = partitions.private_name(address, "us-east-1")
+    assert names == [private_name, shell("hostname").output.strip()]
+    for asked in (private_name, address):
+        assert shell(f"getent hosts {asked}").output.split() == [address, *names]
+    assert shell("sudo true").errors == ""
 
 
 def test_command_that_needs_an_init_fails_with_a_message(shell: Shell) -> None:

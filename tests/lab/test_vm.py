@@ -19,6 +19,7 @@ import pytest
 from lab import image as images
 from lab.disk import MIB
 from lab.ec2 import disks
+from lab.ec2.partitions import private_name
 from lab.image import Image
 from lab.machines import Disk, Launch, acceleration, qemu
 from lab.machines.programs import path_of
@@ -211,10 +212,36 @@ def test_reaches_the_services_of_the_lab_and_nothing_else(site: Site, booted: Bo
     assert int(count.output) == 2_300_000, count.errors
     other = f"curl -sS -m 5 http://127.0.0.1:{SSH_PORT}/"
     assert booted.shell(other).status != 0
-    assert booted.shell("curl -sS -m 5 http://169.252.0.2/").status != 0
+    for address in ("169.252.0.1", "169.252.0.2", "192.0.2.1"):
+        assert booted.shell(f"curl -sS -m 5 http://{address}/").status != 0
 
 
-def test_metadata_need_a_token(booted: Booted) -> None:
+def test_resolves_its_own_name_and_its_address_and_says_at_once_that_the_world_is_away(
+    site: Site, booted: Booted
+) -> None:
+    lines = booted.shell("cat /run/systemd/netif/leases/*").output.splitlines()
+    lease = dict(line.split("=", 1) for line in lines if "=" in line)
+    name = private_name(site.machines.address(booted.launch.instance_id), booted.launch.region)
+    assert (lease.get("HOSTNAME"), lease.get("DOMAINNAME")) == tuple(name.split(".", 1))
+    # The lab's own image has its name in /etc/hosts, and no resolver; others have what DHCP told.
+    resolver = f"nameserver {lease.get('DNS')}\nsearch {lease.get('DOMAINNAME')}\n"
+    booted.shell("sudo sed -i /ip-/d /etc/hosts")
+    booted.shell("sudo tee /etc/resolv.conf", resolver.encode())
+    for asked in ("$(hostname)", qemu.GUEST_ADDRESS):
+        found = booted.shell(f"getent hosts {asked}").output.split()
+        assert found == [qemu.GUEST_ADDRESS, name]
+    assert booted.shell("hostname -f").output == f"{name}\n"
+    assert booted.shell("sudo true").errors == ""
+    by_tcp = booted.shell("RES_OPTIONS=use-vc getent hosts $(hostname)")
+    assert by_tcp.output.split() == [qemu.GUEST_ADDRESS, name]
+    # What gets no answer is ended while it still waits for one, with another status.
+    away = booted.shell("RES_OPTIONS=timeout:120 timeout 60 getent hosts www.example.com")
+    assert away.status == 2
+    booted.shell("sudo tee /etc/resolv.conf", b"nameserver 169.254.169.253\n")
+    assert booted.shell(f"getent hosts {name}").output.split() == [qemu.GUEST_ADDRESS, name]
+
+
+def test_metadata_need_a_token(site: Site, booted: Booted) -> None:
     at = "http://169.254.169.254/latest"
     asked = booted.shell(f"curl -s -o /dev/null -w '%{{http_code}}' {at}/meta-data/")
     assert asked.output == "401"
@@ -224,6 +251,9 @@ def test_metadata_need_a_token(booted: Booted) -> None:
     header = f"-H 'X-aws-ec2-metadata-token: {token}'"
     told = booted.shell(f"curl -s {header} {at}/meta-data/instance-id")
     assert told.output == booted.launch.instance_id
+    address = site.machines.address(booted.launch.instance_id)
+    told = booted.shell(f"curl -s {header} {at}/meta-data/local-hostname")
+    assert told.output == private_name(address, booted.launch.region)
     assert booted.shell(f"curl -s {header} {at}/user-data").output.encode() == (
         booted.launch.user_data
     )
