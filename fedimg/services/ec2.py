@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from fedimg.aws import plan
 from fedimg.aws.client import retrying
@@ -27,6 +26,7 @@ from fedimg.services.boot_checks import BootChecks
 from fedimg.services.bundling import Bundling, bundle_of
 from fedimg.services.encrypted import EncryptedAMIs
 from fedimg.services.job_context import JobContext
+from fedimg.services.outcome import Outcome, Result, one_of, result_of
 from fedimg.services.recorded import RecordedSteps, recorded
 from fedimg.services.region_steps import RegionSteps
 from fedimg.services.site import Coordination, Site
@@ -34,37 +34,6 @@ from fedimg.services.writing import Writing
 from fedimg.steps import Branch, PlainSteps, Steps
 
 __all__ = ["EC2Service", "EC2ServiceException", "EC2TestException", "EC2UtilityException"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The AMIs that are public or shared now, by region, and the regions that failed, with reasons.
-
-    Of the failed, `later` names those where a later run may succeed before a person has changed
-    something, and `unknown` those of which it is not known whether one may. The others are final.
-    `encrypted` are the encrypted AMIs, in the reach of the audience alone; where they failed, the
-    region is among the failed, though its other AMIs are public.
-    """
-
-    published: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
-    failed: Mapping[str, str] = field(default_factory=dict)
-    later: Sequence[str] = ()
-    unknown: Sequence[str] = ()
-    encrypted: Mapping[str, Sequence[AMI]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The end of a region's steps: which AMIs are public, and which of the encrypted are shared.
-
-    Without an `error` these are all that are wanted.
-    """
-
-    region: str
-    amis: Sequence[AMI]
-    error: EC2ServiceException | None = None
-    encrypted: Sequence[AMI] = ()
-
 
 #: The progress of a region whose AMIs have not been judged yet.
 WAITING = "waiting for the boot check"
@@ -185,7 +154,7 @@ class _Branch:
     """A branch of the steps, which runs beside others, with its name."""
 
     name: str
-    branch: Branch[_Outcome | None]
+    branch: Branch[Outcome | None]
 
 
 class Upload:
@@ -261,9 +230,9 @@ class Upload:
         """Boot an AMI of the origin and check it; the verdict is for all of its virtualization."""
         check = self._boot_checks.branch(ami_type, originals, job_network)
 
-        def body(steps: Steps) -> _Outcome | None:
+        def body(steps: Steps) -> Outcome | None:
             error = check.body(steps)
-            return _Outcome(self._plan.origin, [], error) if error else None
+            return Outcome(self._plan.origin, [], error) if error else None
 
         return _Branch(f"boot-check:{ami_type}", Branch(check.names, body))
 
@@ -281,7 +250,7 @@ class Upload:
         """
         region = self._plan.origin
 
-        def body(step: RecordedSteps) -> _Outcome:
+        def body(step: RecordedSteps) -> Outcome:
             try:
                 self._job.report(region, WAITING)
                 passed = self._boot_checks.passed()
@@ -306,7 +275,7 @@ class Upload:
         bundles = [f"bundle:{region}"] if self.bundles_in(region) else []
         tests = self._boot_checks.steps(region)
 
-        def body(step: RecordedSteps) -> _Outcome:
+        def body(step: RecordedSteps) -> Outcome:
             copied = step.run(
                 copy, self._region.resuming(region, "copy", self._region.copy), region, snapshot
             )
@@ -339,32 +308,20 @@ class Upload:
         branches = {each.name: each.branch for each in (*boot_checks, *regions)}
         at_once = self._job.settings.limits.regions
         outcomes = self._parallel.fan_out(self._job.branches.counted(branches, at_once), at_once)
-        ended = [outcome for outcome in outcomes.values() if outcome]
-        published = {each.region: each.amis for each in ended if each.amis or not each.error}
-        failed = {outcome.region: outcome.error for outcome in ended if outcome.error}
-        if not published:
-            origin = failed.pop(self._plan.origin, None)
-            raise _most_hopeful([*([origin] if origin else []), *failed.values()])
-        return Result(
-            published,
-            {region: str(error) for region, error in failed.items()},
-            [region for region, error in failed.items() if error.later or error.continues],
-            [region for region, error in failed.items() if error.unknown],
-            {each.region: each.encrypted for each in ended if each.encrypted},
-        )
+        return result_of([each for each in outcomes.values() if each], self._plan.origin)
 
     def _ended(
         self,
         region: str,
         offer: Callable[[], Sequence[AMI]],
         share_encrypted: Callable[[], Sequence[AMI]],
-    ) -> _Outcome:
+    ) -> Outcome:
         """Publish a region's tested AMIs, then make and share its encrypted ones, if it gets some.
 
         What keeps the ones back does not keep the others.
         """
         if not self._encrypted.planned_in(region):
-            return _Outcome(region, offer())
+            return Outcome(region, offer())
         published: Sequence[AMI] = []
         encrypted: Sequence[AMI] = []
         failures: list[EC2ServiceException] = []
@@ -377,19 +334,19 @@ class Upload:
         except EC2ServiceException as error:
             self._encrypted.failed(region, error)
             failures.append(error)
-        return _Outcome(region, published, _one_of(failures), encrypted)
+        return Outcome(region, published, one_of(failures), encrypted)
 
     def _region_branch(
-        self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], _Outcome]
+        self, region: str, names: Sequence[str], body: Callable[[RecordedSteps], Outcome]
     ) -> _Branch:
         """Return a region's branch; its failure does not end the other regions' branches."""
 
-        def ends(steps: Steps) -> _Outcome:
+        def ends(steps: Steps) -> Outcome:
             try:
                 with log_fields(region=region):
                     outcome = body(RecordedSteps(steps))
             except EC2ServiceException as error:
-                outcome = _Outcome(region, [], error)
+                outcome = Outcome(region, [], error)
             if failure := outcome.error:
                 self._job.observer.progress(
                     region, last_step(failure), error=str(failure), needs=failure.no_room
@@ -410,30 +367,3 @@ class Upload:
     def _last_step(self) -> str:
         """Return the name of the step by which plain AMIs come into others' reach."""
         return "publish" if self._plan.public else "share"
-
-
-def _one_of(failures: Sequence[EC2ServiceException]) -> EC2ServiceException | None:
-    """Return the failure of a region whose AMIs failed, with the text of the other failure.
-
-    It is the one that may pass, so that a final one does not end the tries. None without failures.
-    """
-    if len(failures) < 2:
-        return next(iter(failures), None)
-    hopeful = _most_hopeful(failures)
-    # Other regions may be reading the failure itself.
-    told = copy(hopeful)
-    told.__cause__ = hopeful
-    told.problem = f"{failures[0].problem}; and of its encrypted AMIs: {failures[1].problem}"
-    return told
-
-
-def _most_hopeful(errors: Sequence[EC2ServiceException]) -> EC2ServiceException:
-    """Return the failure of a job that failed everywhere: the first of those that may pass.
-
-    Where one region can have the image later, the job is retried for it, whatever the others say.
-    """
-
-    def hope(error: EC2ServiceException) -> tuple[bool, bool, bool]:
-        return (error.continues, error.later, bool(error.unknown))
-
-    return max(errors, key=hope)

@@ -12,8 +12,9 @@ from fedimg.aws.regions import deselected
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, RawImage
 from fedimg.progress import Observer
-from fedimg.services.ec2 import EC2Service, Result, Upload
+from fedimg.services.ec2 import EC2Service, Upload
 from fedimg.services.job_context import JobContext
+from fedimg.services.outcome import Result
 from fedimg.services.recorded import RecordedSteps
 from fedimg.steps import Steps
 from fedimg.values.audience import Audience

@@ -20,7 +20,8 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.config import EC2, Check
 from fedimg.images import AMI, Architecture, Disk, RawImage
 from fedimg.progress import CheckResult
-from fedimg.services.ec2 import EC2Service, Result
+from fedimg.services.ec2 import EC2Service
+from fedimg.services.outcome import Result
 from fedimg.services.site import Coordination, Holds, Semaphores, Site
 from fedimg.values.audience import Audience
 from lab import disk

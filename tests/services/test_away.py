@@ -22,7 +22,8 @@ from fedimg.config import Limits
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import RawImage
 from fedimg.jobs.outages import Outages
-from fedimg.services.ec2 import EC2Service, Result
+from fedimg.services.ec2 import EC2Service
+from fedimg.services.outcome import Result
 from fedimg.services.site import Coordination, Site
 from fedimg.store.store import Store
 from lab.own_address import OwnAddress

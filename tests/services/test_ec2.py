@@ -21,7 +21,7 @@ from fedimg.exceptions import (
     EC2UtilityException,
 )
 from fedimg.images import AMI, Architecture, Disk, RawImage, Virtualization
-from fedimg.services.ec2 import Result
+from fedimg.services.outcome import Result
 from lab import disk
 from tests.services.conftest import (
     ORIGIN,

@@ -14,7 +14,8 @@ import pytest
 
 from fedimg.config import Limits
 from fedimg.jobs.outages import Outages
-from fedimg.services.ec2 import EC2Service, Result
+from fedimg.services.ec2 import EC2Service
+from fedimg.services.outcome import Result
 from fedimg.services.site import Coordination, Site
 from fedimg.store.store import Store
 from tests.plans import follow, struck

@@ -18,7 +18,7 @@ from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.exceptions import EC2ServiceException, EC2TestException, EC2UtilityException
 from fedimg.images import RawImage
-from fedimg.services.ec2 import Result
+from fedimg.services.outcome import Result
 from tests.plans import follow, struck
 from tests.services.conftest import ORIGIN, PATIENCE, REGIONS, SITE, Lab, Recorder, until
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedimg.aws.client.clients import Clients
 from fedimg.exceptions import EC2ServiceException
-from fedimg.services.ec2 import Result
+from fedimg.services.outcome import Result
 from fedimg.services.region_addition import RegionAddition
 from fedimg.services.site import Coordination, Site
 from fedimg.steps import PlainSteps

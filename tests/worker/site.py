@@ -32,7 +32,7 @@ from pathlib import Path
 from fedimg.config import Settings
 from fedimg.exceptions import Cancelled, EC2ServiceException
 from fedimg.images import AMI, AMIType, Virtualization
-from fedimg.services.ec2 import Result
+from fedimg.services.outcome import Result
 from fedimg.worker import job_cleanup, job_workflows, process
 
 state = Path(sys.argv[1])
