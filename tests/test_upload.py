@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg import config
-from fedimg.cli.app import app
+from fedimg.cli.commands import app
 from fedimg.images import Architecture, RawImage
 from fedimg.intake import image_selection
 from fedimg.intake.image_selection import Sources

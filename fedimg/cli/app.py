@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 
 # Commands import what they need when they run, so that `status` loads neither boto3 nor fedmsg.
 
-app = typer.Typer(
-    name="fedimg",
-    help="Publishes Koji's disk images as AMIs in every EC2 region.",
-    epilog="Exit status: 0 done; 1 job failed, check found a problem, or AWS refused; 2 command "
-    "line, configuration or database unusable; 3 no such job or worker; 4 job incomplete; 5 "
-    "refused in the present state; 6 worker drained; 78 configuration of worker or web unusable; "
-    "130 interrupted.",
-    no_args_is_help=True,
+#: Make a group of commands, or a single one, with help in plain text.
+plain_app = partial(
+    typer.Typer,
     add_completion=False,
     pretty_exceptions_enable=False,
     # Boxes would wrap lines that people search with grep.
@@ -124,48 +119,31 @@ class Call:
         return bool(self.settings.database) or (directory / DATABASE).exists()
 
 
-def _print_version(requested: bool) -> None:
-    if requested:
-        from importlib.metadata import version
-
-        typer.echo(f"fedimg {version('fedimg')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common_options(
-    ctx: typer.Context,
-    config: ConfigOption = None,
-    as_json: JSONOption = False,
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    ctx.obj = (config, as_json)
-
-
 #: Commands that change the database itself.
-store_app = typer.Typer(
+store_app = plain_app(
     name="store",
     help="Create the tables in a PostgreSQL, move the data there, or rebuild a lost database.",
     no_args_is_help=True,
 )
-app.add_typer(store_app)
+#: The commands whose modules are loaded, by name; fedimg.cli.commands loads the modules.
+loaded = {"store": store_app}
 
 
 def command(body: Callable[..., int]) -> Callable[..., int]:
-    """Register `body` as a command of the same name that also takes --config and --json."""
-    return command_of(app)(body)
+    """Define `body` as a command of the same name that also takes --config and --json."""
+    return _command(_alone(body), body)
 
 
 def service(body: Callable[..., int]) -> Callable[..., int]:
-    """Register `body` as a command that systemd runs, and does not repeat for a configuration that
+    """Define `body` as a command that systemd runs, and does not repeat for a configuration that
     a person has to correct.
     """
-    return _command(app, body, ExitCode.MISCONFIGURED)
+    return _command(_alone(body), body, ExitCode.MISCONFIGURED)
+
+
+def _alone(body: Callable[..., int]) -> typer.Typer:
+    loaded[body.__name__] = plain_app()
+    return loaded[body.__name__]
 
 
 def command_of(group: typer.Typer) -> Callable[[Callable[..., int]], Callable[..., int]]:

@@ -94,7 +94,7 @@ def _search(call: Call, store: Store, clients: Clients) -> _Search:
     """Look for the site's resources in every region of the account, without active jobs' own."""
     from fedimg.aws import regions, survey
     from fedimg.aws.client import availability
-    from fedimg.cli.follow import is_active
+    from fedimg.store.rows import is_active
 
     def active_jobs() -> set[str]:
         return {row.job for row in store.jobs() if is_active(row)}

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Column
-
 from fedimg.cli.job_output import job_line, job_value, region_line
 from fedimg.cli.output import Output, fields
-from fedimg.progress import DONE
-from fedimg.store.rows import CLEANING, LIVE, JobRow, RegionRow
+from fedimg.store.rows import JobRow, is_active
 from fedimg.store.store import Store
 
 # A read of the database takes a few milliseconds.
 _PAUSE_SECONDS = 0.5
-_PERCENT = re.compile(r"\b(\d{1,3})(?:\.\d+)?\s*%")
 
 
 def follow(store: Store, jobs: Sequence[str], output: Output) -> list[JobRow]:
@@ -31,16 +24,13 @@ def follow(store: Store, jobs: Sequence[str], output: Output) -> list[JobRow]:
     snapshots = _poll(store, jobs)
     if not output.live:
         return _lines(snapshots, output)
-    rows = _bars(snapshots)
+    from fedimg.cli.terminal import bars
+
+    rows = bars(snapshots)
     for row in rows:
         if row.error:
             output.note(f"{row.job}: {row.error}")
     return rows
-
-
-def is_active(row: JobRow) -> bool:
-    """Return whether a job is queued, running, or cancelled and not yet cleaned up."""
-    return row.state in LIVE or row.step == CLEANING
 
 
 def _poll(store: Store, jobs: Sequence[str]) -> Iterator[list[JobRow]]:
@@ -72,49 +62,3 @@ def _lines(snapshots: Iterator[list[JobRow]], output: Output) -> list[JobRow]:
             if output.lost:
                 return rows
     return rows
-
-
-def _bars(snapshots: Iterator[list[JobRow]]) -> list[JobRow]:
-    rows: list[JobRow] = []
-    columns = shutil.get_terminal_size().columns
-    with Progress(
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=max(4, min(20, columns // 8))),
-        TextColumn("{task.fields[text]}", markup=False, table_column=Column(ratio=1)),
-        TimeElapsedColumn(),
-        expand=True,
-    ) as progress:
-        bars: dict[tuple[str, str], TaskID] = {}
-
-        def draw(job: str, region: str, text: str, done: float, total: float) -> None:
-            if (job, region) not in bars:
-                # Half of a narrow terminal is for the step; what tells jobs apart is their ends.
-                title = f"  {region}" if region else _shortened(job, columns // 2 - 4)
-                bars[job, region] = progress.add_task(title, total=None, text="")
-            progress.update(bars[job, region], text=text, completed=done, total=total or None)
-
-        for rows in snapshots:
-            for row in rows:
-                done = sum(region.step in DONE for region in row.regions)
-                text = f"{row.state}: {row.step}" if is_active(row) else row.state
-                draw(row.job, "", text, done, len(row.regions))
-                for region in row.regions if len(rows) == 1 else ():
-                    text = " ".join((region.step, region.error or region.detail))
-                    draw(row.job, region.region, text, *_fraction(region))
-    return rows
-
-
-def _shortened(name: str, length: int) -> str:
-    """Return a name of at most `length` characters, with its middle left out."""
-    if len(name) <= length:
-        return name
-    kept = max(2, length - 1)
-    return f"{name[: kept // 2]}…{name[-(kept - kept // 2) :]}"
-
-
-def _fraction(region: RegionRow) -> tuple[float, float]:
-    """Return the completed amount of the region's current step and its total; 0, 0 if unknown."""
-    if region.error or region.step in DONE:
-        return float(not region.error), 1
-    percent = _PERCENT.search(region.detail)
-    return (float(percent[1]), 100) if percent else (0, 0)

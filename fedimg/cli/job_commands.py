@@ -10,8 +10,6 @@ import typer
 
 from fedimg.cli.app import Call, CommandRefused, ExitCode, command
 from fedimg.cli.job_lookup import JobArgument, find, note_idle_reasons
-from fedimg.store.rows import CLEANING, LIVE
-from fedimg.untrusted.quoting import quoted
 
 if TYPE_CHECKING:
     from fedimg.store.rows import JobRow
@@ -75,6 +73,8 @@ def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode
 
 def _obstacle(store: Store, row: JobRow, region: str) -> str:
     """Return why a region cannot be added to a job now, and what to do."""
+    from fedimg.store.rows import CLEANING, LIVE
+
     if row.step == CLEANING:
         return "its clean-up has not ended; repeat the command when it has"
     if row.state in ("incomplete", "failed", "cancelled"):
@@ -92,6 +92,7 @@ def _obstacle(store: Store, row: JobRow, region: str) -> str:
 def _refuse_region(call: Call, store: Store, job: str, region: str) -> None:
     """Raise CommandRefused if a job cannot be published in a region, or is already."""
     from fedimg.aws import regions
+    from fedimg.untrusted.quoting import quoted
 
     ec2 = call.settings.ec2
     if not regions.well_named(region):

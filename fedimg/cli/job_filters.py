@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterable
 
 from fedimg.cli.app import CommandRefused, ExitCode
-from fedimg.store.rows import ENDED, LIVE
 from fedimg.untrusted.times import parse_time
 
 #: How many ended jobs a list for people has at most.
@@ -16,6 +15,8 @@ SHOWN_JOBS = 50
 
 def known_states(states: Iterable[str]) -> set[str]:
     """Return the states. Raises CommandRefused if a job cannot have one of them."""
+    from fedimg.store.rows import ENDED, LIVE
+
     wanted = set(states)
     for state in sorted(wanted - {*LIVE, *ENDED}):
         _refuse("state", state, [*LIVE, *ENDED])

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from fedimg.cli.output import Answer, ago, table_of, when
+from fedimg.cli.output import Answer, ago, when
+from fedimg.cli.page import Part, Table, Text
 from fedimg.progress import AWAY, DONE, FAILED_FOR_GOOD, NO_ROOM, CheckState
 from fedimg.records import as_record
 from fedimg.store.rows import CLEANING, ENDED, waits_for
@@ -74,7 +71,7 @@ def submitted(row: JobRow, *, new: bool) -> Answer:
 
 def job(row: JobRow) -> Answer:
     """Render one job without its regions: a JSON object, or a line."""
-    return Answer(job_value(row), [job_line(row)], [_jobs_table([row])])
+    return Answer(job_value(row), [job_line(row)], _jobs_table([row]))
 
 
 def jobs(
@@ -82,7 +79,7 @@ def jobs(
 ) -> Answer:
     """Render jobs in the given order; with `details`, also their regions and boot checks."""
     lines: list[Sequence[str]] = []
-    page: list[RenderableType] = [_jobs_table(rows)]
+    page = _jobs_table(rows)
     for row in rows:
         lines.append(job_line(row))
         if _reason(row):
@@ -147,7 +144,7 @@ def _needs_person(row: JobRow) -> str:
     return ""
 
 
-def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:
+def _jobs_table(rows: Sequence[JobRow]) -> list[Part]:
     """Return a table of jobs, or two lines for each where the terminal is narrower than the table.
 
     A name is never folded, as it is copied from here into other commands.
@@ -156,34 +153,35 @@ def _jobs_table(rows: Sequence[JobRow]) -> RenderableType:
     for row in rows:
         state = row.state if row.step == row.state else f"{row.state}: {row.step}"
         public = sum(region.step in DONE for region in row.regions)
-        style = _STATE_STYLES.get(row.state, "")
-        of_all = f"{public} of {len(row.regions)}"
-        cells.append((row.job, Text(state, style=style), of_all, ago(row.updated)))
+        cells.append((row.job, state, f"{public} of {len(row.regions)}", ago(row.updated)))
+    styles = [_STATE_STYLES.get(row.state, "") for row in rows]
     wide = sum(max((len(each[n]) for each in cells), default=0) + 2 for n in range(4))
     if wide > shutil.get_terminal_size().columns:
-        return Group(
-            *(
-                Text.assemble((job, "bold"), "\n  ", state, f", {public} public, {updated}")
-                for job, state, public, updated in cells
+        return [
+            part
+            for (job, state, public, updated), style in zip(cells, styles, strict=True)
+            for part in (
+                Text(job, "bold"),
+                (Text("  "), Text(state, style), Text(f", {public} public, {updated}")),
             )
-        )
-    table = table_of("Job", "State", "Public", "Updated")
-    for each in cells:
-        table.add_row(*each)
-    return table
+        ]
+    table = Table("Job", "State", "Public", "Updated")
+    for (job, state, *others), style in zip(cells, styles, strict=True):
+        table.add_row(job, Text(state, style), *others)
+    return [table]
 
 
 def _regions_table(row: JobRow) -> Table:
-    table = table_of("Region", "Step", "")
+    table = Table("Region", "Step", "")
     for region in row.regions:
         text = Text(region.error or region.detail, style="red" if region.error else "")
         table.add_row(region.region, region.step, text)
     return table
 
 
-def _test_page(test: BootTestRow) -> list[RenderableType]:
+def _test_page(test: BootTestRow) -> list[Part]:
     title = f"{test.virt_type}-{test.volume_type} in {test.region}, {test.ami}: {test.status}"
-    table = table_of("Check", "", "Seconds", "")
+    table = Table("Check", "", "Seconds", "")
     for check in test.checks:
         state = Text(check.state, style=_CHECK_STYLES[check.state])
         table.add_row(check.name, state, f"{check.seconds:g}", _one_line(check.output))

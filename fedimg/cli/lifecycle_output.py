@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from fedimg.cli.output import Answer
+from fedimg.cli.page import Table
 from fedimg.store import rows as ami_rows
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def amis(rows: Sequence[AMIRow], nothing: str) -> Answer:
     """Render AMIs with their states."""
     lines = [[row.region, row.ami, row.state, row.job, row.reason or ""] for row in rows]
-    table = Table("Region", "AMI", "State", "Job", "Reason", box=None)
+    table = Table("Region", "AMI", "State", "Job", "Reason")
     for row, line in zip(rows, lines, strict=True):
         table.add_row(*line[:2], row.shown_state, *line[3:])
     return Answer([asdict(row) for row in rows], lines, [table], nothing)
@@ -39,7 +38,7 @@ def audiences(rows: Sequence[AMIRow]) -> Answer:
         for each in row.shared_with.launch_permissions() or [{"": "nobody"}]
         for kind, member in each.items()
     ]
-    table = Table("Region", "AMI", "State", "Job", "Member", box=None)
+    table = Table("Region", "AMI", "State", "Job", "Member")
     for line in lines:
         table.add_row(*line[:4], line[5])
     value = [
@@ -68,7 +67,7 @@ def decisions(made: Sequence[Decision], nothing: str) -> Answer:
         ]
         for each in made
     ]
-    table = Table("Region", "AMI", "Decision", "Rule", "Image", "Why", box=None)
+    table = Table("Region", "AMI", "Decision", "Rule", "Image", "Why")
     for line in lines:
         table.add_row(*line)
     value = [
@@ -100,7 +99,7 @@ def verification(
     failed = [result for result in results if result.error]
     lines = [[each.region, each.kind, each.id, each.job or "-", each.text] for each in differences]
     lines += [[each.region, "not compared", "-", "-", each.error or ""] for each in failed]
-    table = Table("Region", "Difference", "Id", "Job", "", box=None)
+    table = Table("Region", "Difference", "Id", "Job", "")
     for line in lines:
         table.add_row(*line)
     compared = [result for result in results if not result.error]
@@ -134,7 +133,7 @@ def recovery(found: Search, jobs: Sequence[RecoveredJob], *, dry_run: bool) -> A
         for region in sorted({row.region for row in new})
     ]
     header = ["Region", *(state.capitalize() for state in shown), "Snapshots"]
-    table = Table(*header, box=None)
+    table = Table(*header)
     for line in lines:
         table.add_row(*line)
     value = {

@@ -14,10 +14,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from fedimg.cli.page import Part, Table, Text
 from fedimg.diagnostics import Finding, Status
 from fedimg.process.logs import print_error
 from fedimg.records import as_record
@@ -65,7 +62,7 @@ class Answer:
 
     value: Any
     rows: Sequence[Sequence[str]]
-    page: Sequence[RenderableType]
+    page: Sequence[Part]
     nothing: str = ""
     header: Sequence[str] = ()
 
@@ -91,13 +88,10 @@ class Output:
         elif not answer.rows:
             self.note(answer.nothing)
         elif self.live:
-            console = Console(markup=False, highlight=False)
-            with console.capture() as drawn:
-                for part in answer.page:
-                    # Text is not wrapped, so that a name can be copied in one piece.
-                    console.print(part, soft_wrap=isinstance(part, Text))
+            from fedimg.cli.terminal import drawn
+
             # Rich removes control characters from texts; its own colour codes have to stay.
-            self._write(hide(drawn.get()), end="")
+            self._write(hide(drawn(answer.page)), end="")
         else:
             for line in _aligned([*([answer.header] if answer.header else []), *answer.rows]):
                 self.line(line)
@@ -169,9 +163,9 @@ def amis(rows: Sequence[AMIRow]) -> Answer:
         ]
         for row in rows
     ]
-    page: list[RenderableType] = []
+    page: list[Part] = []
     for job_name, group in groupby(rows, key=lambda row: row.job):
-        table = table_of("Region", "AMI", "Arch", "Virtual", "Volume", "State")
+        table = Table("Region", "AMI", "Arch", "Virtual", "Volume", "State")
         for row in group:
             table.add_row(
                 row.region,
@@ -223,11 +217,11 @@ def plan(
         for name, ami_type in zip(names, plan.all_types(region), strict=True)
     ]
     lines += [[region, "-", "-", reason] for region, reason in plan.left_out.items()]
-    table = table_of("Region", "AMI types", "Left out")
+    table = Table("Region", "AMI types", "Left out")
     for region in {**plan.types, **plan.left_out}:
         types = ", ".join(map(str, plan.all_types(region) if region in plan.types else ()))
         table.add_row(region, types, plan.left_out.get(region, ""))
-    page: list[RenderableType] = [Text(image.job, style="bold"), table]
+    page: list[Part] = [Text(image.job, style="bold"), table]
     if not plan.public:
         page.append(Text(f"private: shared with {plan.audience} once they are tested"))
     elif plan.keys:
@@ -271,14 +265,14 @@ def rehearsed(done: Rehearsal, cost: Cost | None) -> Answer:
     lines = [[step, f"{seconds:.1f} s"] for step, seconds in rows]
     words = _rehearsal_cost(cost) if cost else ""
     lines += [["cost", words]] if words else []
-    table = table_of("Step", "Seconds")
+    table = Table("Step", "Seconds")
     for step, seconds in rows:
         table.add_row(step, f"{seconds:.1f}")
     summary = (
         f"{len(done.amis)} AMIs would be public in {done.plan.origin}; "
         f"{done.removed} resources are removed"
     )
-    page: list[RenderableType] = [Text(summary), table]
+    page: list[Part] = [Text(summary), table]
     return Answer(value, lines, [*page, *([Text(f"cost: {words}")] if words else [])])
 
 
@@ -293,7 +287,7 @@ def leftovers(
 ) -> Answer:
     """Render leftover resources; JSON also has those of `once_public`, with `was_public`."""
     lines = [[item.region, item.resource_type, item.id, item.job, item.name] for item in items]
-    table = table_of("Region", "Resource", "Id", "Job")
+    table = Table("Region", "Resource", "Id", "Job")
     for item in items:
         table.add_row(item.region, item.resource_type, item.id, item.job)
     value = [{**_leftover_value(item), "removed": removed} for item in items]
@@ -357,7 +351,7 @@ def replayed(entries: Sequence[Replayed]) -> Answer:
     ]
     columns = ("entry", "before", "completed", "owner", "name")
     lines = [[str(row[column]) for column in columns] for row in rows]
-    table = table_of("Entry", "Before", "Finished", "Owner", "Name")
+    table = Table("Entry", "Before", "Finished", "Owner", "Name")
     for line in lines:
         table.add_row(*line)
     return Answer(rows, lines, [table], "no build, task or compose has finished since then")
@@ -380,7 +374,7 @@ def workers(members: Sequence[RegisteredWorker], living: Collection[str]) -> Ans
         }
         for each in members
     ]
-    table = table_of("worker", "host", "process", "version", "state", "started", "jobs")
+    table = Table("worker", "host", "process", "version", "state", "started", "jobs")
     rows = []
     for each, value in zip(members, values, strict=True):
         columns = [str(text) for key, text in value.items() if key != "jobs"]
@@ -472,22 +466,13 @@ def findings(found: Sequence[Finding]) -> Answer:
     """Render the findings of `check`: a mark, the name, the finding, and what to do about it."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     lines = []
-    table = Table.grid(padding=(0, 1))
+    table = Table()
     for finding in found:
         mark = _MARKS[finding.status][0 if unicode else 1]
         text = f"{finding.text}; {finding.hint}" if finding.hint else finding.text
         lines.append([mark, f"{finding.name}: {text}"])
         table.add_row(Text(mark, style=_MARKS[finding.status][2]), Text(finding.name), Text(text))
     return Answer([asdict(finding) for finding in found], lines, [table])
-
-
-def table_of(*columns: str) -> Table:
-    """Return an empty table with these columns."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
-    for column in columns:
-        # Folded, never cut: names and ids are copied from here into other commands.
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def ago(seconds: float) -> str:

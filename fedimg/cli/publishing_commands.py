@@ -59,8 +59,9 @@ def upload(
     and sizes are. A failed or cancelled job runs again if the file at its URL has changed.
     """
     from fedimg.cli import job_output
-    from fedimg.cli.follow import follow, is_active
+    from fedimg.cli.follow import follow
     from fedimg.jobs.queue import JobQueue
+    from fedimg.store.rows import is_active
 
     image = image_of(url, arch, checksum)
     store = call.store(create=True)

@@ -53,11 +53,11 @@ def status(
     Without a limit, a list for people has all active jobs and the last 50 others.
     """
     from fedimg.cli import job_output
-    from fedimg.cli.follow import follow, is_active
     from fedimg.cli.outbox_command import parked_words
     from fedimg.intake.backlog import backlog_problems
     from fedimg.jobs.outages import Outages
     from fedimg.lifecycle.problems import freed, problems, room
+    from fedimg.store.rows import is_active
 
     states, begin = known_states(state or ()), beginning(since)
     store = call.store()
@@ -88,6 +88,8 @@ def status(
     if job is None and more:
         call.output.note(more)
     if watch and active:
+        from fedimg.cli.follow import follow
+
         rows = follow(store, [row.job for row in active], call.output)
     else:
         filtered = states or since

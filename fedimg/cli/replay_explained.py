@@ -47,9 +47,8 @@ def _store(call: Call) -> Store | None:
 
 def _explained(store: Store | None, decided: Decisions) -> Answer:
     """Render each file with its decision, and its job or the reason why it is left out."""
-    from rich.table import Table
-
     from fedimg.cli.output import Answer
+    from fedimg.cli.page import Table
 
     rows = []
     for image in decided.chosen:
@@ -66,9 +65,7 @@ def _explained(store: Store | None, decided: Decisions) -> Answer:
         for each in sorted(decided.left_out, key=lambda each: not each.by_setting)
     ]
     lines = [list(row.values()) for row in rows]
-    shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold underline")
-    for column in ("File", "Decision", "Reason"):
-        shown.add_column(column, overflow="fold")
+    shown = Table("File", "Decision", "Reason")
     for line in lines:
         shown.add_row(*line)
     return Answer(rows, lines, [shown], "the entry has no file at all")

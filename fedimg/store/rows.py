@@ -131,6 +131,11 @@ class JobRow:
 _SINCE = re.compile(r", since \d\d:\d\d:\d\d UTC")
 
 
+def is_active(row: JobRow) -> bool:
+    """Return whether a job is queued, running, or cancelled and not yet cleaned up."""
+    return row.state in LIVE or row.step == CLEANING
+
+
 def waits_for(row: JobRow) -> str:
     """Return what a running job waits for: EC2, a region, or the end of the hold; else empty."""
     if row.state != "running":

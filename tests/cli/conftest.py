@@ -13,8 +13,7 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
-import fedimg.cli.commands  # noqa: F401 (defines the commands)
-from fedimg.cli.app import app
+from fedimg.cli.commands import app
 from fedimg.images import AMI, AMIType, Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.store.store import Store

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedimg.cli.app import app
+from fedimg.cli.commands import app
 from fedimg.process.systemd import MISCONFIGURED
 from fedimg.store.store import Store
 from tests.aws.web import serve

@@ -1,6 +1,6 @@
 """Answers as rows, tables and JSON, on terminals and pipes.
 
-Follows fedimg/cli/job_output.py.
+Follows fedimg/cli/job_output.py, fedimg/cli/page.py, fedimg/cli/terminal.py.
 """
 
 from __future__ import annotations

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import fedimg.cli.commands  # noqa: F401 (defines the commands)
 from fedimg.aws import ami_options, amis, publish, share, snapshots, tags
 from fedimg.aws.client.clients import Clients
 from fedimg.aws.client.waiter import Waiter
 from fedimg.aws.tags import Labels
 from fedimg.aws.write.blocks import BLOCK, Blocks
-from fedimg.cli.app import app
+from fedimg.cli.commands import app
 from fedimg.config import EC2 as EC2Settings
 from fedimg.config import AMIs, Settings
 from fedimg.images import AMI, AMIType, Architecture, Disk, RawImage, Virtualization

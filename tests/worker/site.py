@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedimg.cli.follow import is_active
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
-from fedimg.store.rows import JobRow
+from fedimg.store.rows import JobRow, is_active
 from fedimg.store.store import Store
 from fedimg.worker.registry import Registry
 from tests.silent_relay import SILENT_RELAY
