@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -122,7 +122,7 @@ class Call:
 #: Commands that change the database itself.
 store_app = plain_app(
     name="store",
-    help="Create the tables in a PostgreSQL, move the data there, or rebuild a lost database.",
+    help="Create, move or rebuild the database.",
     no_args_is_help=True,
 )
 #: The commands whose modules are loaded, by name; fedimg.cli.commands loads the modules.
@@ -177,6 +177,8 @@ def _command(
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+    for parameter in own:
+        _name_value(parameter)
     shared = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         inspect.Parameter("config", keyword, annotation=ConfigOption, default=None),
@@ -187,6 +189,13 @@ def _command(
     run.__signature__ = signature  # type: ignore[attr-defined]
     group.command(body.__name__, help=inspect.getdoc(body))(run)
     return body
+
+
+def _name_value(parameter: inspect.Parameter) -> None:
+    """Have the help name the value of a command's parameter, where Typer names its Python type."""
+    kind, info = get_args(parameter.annotation)
+    if info.metavar is None and kind is not bool:
+        info.metavar = parameter.name.upper()
 
 
 def _explain(error: Exception, misconfigured: ExitCode) -> tuple[ExitCode, str] | None:

@@ -22,7 +22,7 @@ def catalogue(
         ),
     ] = None,
 ) -> ExitCode:
-    """Write the catalogue: which AMIs are public, as files for any web server.
+    """Write the catalogue of public AMIs, for any web server.
 
     The worker writes it by itself where catalogue.directory is set.
     """

@@ -34,12 +34,12 @@ def cleanup(
         ),
     ] = None,
 ) -> ExitCode:
-    """Remove this site's EC2 resources that were never public and belong to no active job.
+    """Remove what was never public and belongs to no active job.
 
-    Resources that were public before and are private now stay and are listed separately; --remove
-    ID removes them. Private AMIs that are shared with an audience stay, too. The command removes
-    nothing, and exits with 5, if the database is younger than resources of jobs that it does not
-    know: it may be another database than theirs.
+    Only this site's EC2 resources are looked at. Resources that were public before and are private
+    now stay and are listed separately; --remove ID removes them. Private AMIs that are shared with
+    an audience stay, too. The command removes nothing, and exits with 5, if the database is younger
+    than resources of jobs that it does not know: it may be another database than theirs.
     """
     from fedimg.aws import regions, survey
     from fedimg.aws.client.clients import Clients

@@ -27,7 +27,7 @@ def drain(
     call: Call,
     worker: Annotated[str, typer.Argument(help="Name of a worker, as 'fedimg workers' lists it.")],
 ) -> ExitCode:
-    """Have a worker take no new job and exit when its jobs have ended."""
+    """Let a worker finish its jobs, take no other, and exit."""
     from fedimg.cli import output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Registry
@@ -47,7 +47,7 @@ def drain(
 
 @command_of(store_app)
 def migrate(call: Call) -> ExitCode:
-    """Add the tables and columns that this version needs to the PostgreSQL of `database`."""
+    """Add what this version needs to the tables in PostgreSQL."""
     from fedimg.cli import output
     from fedimg.store.store import Store
     from fedimg.worker.pooler import refuse_shared_connections
@@ -66,10 +66,11 @@ def migrate(call: Call) -> ExitCode:
 
 @command_of(store_app)
 def move(call: Call) -> ExitCode:
-    """Move all data from the file in state_directory to the PostgreSQL of `database`.
+    """Move all data from the file to the PostgreSQL of `database`.
 
-    First run 'fedimg drain worker', wait until the worker has exited, and stop the hub: no job may
-    be running. Queued jobs stay queued. The command renames the file to fedimg.db.moved.
+    The file is the one in state_directory. First run 'fedimg drain worker', wait until the worker
+    has exited, and stop the hub: no job may be running. Queued jobs stay queued. The command
+    renames the file to fedimg.db.moved.
     """
     from fedimg.cli import output
     from fedimg.jobs import migration

@@ -13,13 +13,15 @@ from fedimg.cli.person import person
 @command
 def hold(
     call: Call,
-    reason: Annotated[str, typer.Option(help="Why; 'fedimg status' shows it.")] = "",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; 'fedimg status' shows it.")
+    ] = "",
 ) -> ExitCode:
-    """Publish nothing until 'fedimg release', on all workers; announcements are still queued.
+    """Publish nothing on any worker until 'fedimg release'.
 
-    Queued jobs do not start. Running jobs go on until they would make something public, and wait
-    there. A region in which a job is making AMIs public at this moment is finished; the answer
-    names these. The hold outlasts restarts.
+    Announcements are still queued. Queued jobs do not start. Running jobs go on until they would
+    make something public, and wait there. A region in which a job is making AMIs public at this
+    moment is finished; the answer names these. The hold outlasts restarts.
     """
     from fedimg.cli import output
     from fedimg.jobs.holds import Holds
@@ -43,7 +45,10 @@ def hold(
 
 @command
 def release(call: Call) -> ExitCode:
-    """End the hold: queued jobs start, and jobs that wait make their AMIs public."""
+    """End the hold.
+
+    Queued jobs start, and jobs that wait make their AMIs public.
+    """
     from fedimg.cli import output
     from fedimg.jobs.holds import Holds
 

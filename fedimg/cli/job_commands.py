@@ -27,10 +27,11 @@ RegionOption = Annotated[
 
 @command
 def retry(call: Call, job: JobArgument, region: RegionOption = None) -> ExitCode:
-    """Queue the next run of an incomplete, failed or cancelled job; it keeps published AMIs.
+    """Queue another run of an incomplete, failed or cancelled job.
 
-    With --region, a complete job publishes its image in a region that its plan did not have, such
-    as one that appeared since: copied from the snapshot that was tested, once, and announced.
+    Published AMIs stay. With --region, a complete job publishes its image in a region that its plan
+    did not have, such as one that appeared since: copied from the snapshot that was tested, once,
+    and announced.
     """
     from fedimg.cli import job_output
     from fedimg.cli.person import person
@@ -146,7 +147,10 @@ def _refuse_missing_region(call: Call, region: str) -> None:
 
 @command
 def cancel(call: Call, job: JobArgument) -> ExitCode:
-    """End a queued or running job; the worker then removes its resources that are not public."""
+    """End a queued or running job.
+
+    The worker then removes its resources that are not public.
+    """
     from fedimg.cli import job_output
     from fedimg.jobs.queue import JobQueue
 

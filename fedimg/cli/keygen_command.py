@@ -16,7 +16,7 @@ def keygen(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="File of the key; by default the configuration's catalogue.signing_key.",
         ),
     ] = None,
@@ -28,9 +28,9 @@ def keygen(
         ),
     ] = False,
 ) -> ExitCode:
-    """Make the key that signs the catalogue's statements; a file that exists stays as it is.
+    """Make the key that signs the catalogue's statements.
 
-    Run it as the worker's user, which alone reads the file.
+    A file that exists stays as it is. Run it as the worker's user, which alone reads the file.
     """
     from fedimg.catalogue import signing_key
     from fedimg.catalogue.errors import CatalogueError

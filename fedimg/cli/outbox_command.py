@@ -28,7 +28,7 @@ def outbox(
         typer.Option(metavar="NUMBER", help="Give a message up; 'all' for every one."),
     ] = None,
 ) -> ExitCode:
-    """List the messages that a bus refuses; send them again, or give them up.
+    """List, resend or drop the messages that a bus refuses.
 
     A message that a bus refuses is parked: the others go on. Correct the reason, such as the user's
     rights on the broker, before you send it again. A list shows what was parked before the command.

@@ -45,7 +45,7 @@ def prune(
     ] = False,
     yes: YesOption = False,
 ) -> ExitCode:
-    """Deprecate, disable and remove public AMIs by the rules of [[retention.rules]].
+    """Deprecate, disable and remove AMIs by [[retention.rules]].
 
     What is to be done is listed, and the command asks; the worker does it, in all regions at once.
     A disabled AMI is removed only days later, and 'fedimg restore' brings it back until then.

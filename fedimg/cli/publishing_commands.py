@@ -84,7 +84,10 @@ def upload(
 def replay(
     call: Call,
     since: Annotated[
-        str, typer.Option(help="A time (2026-11-23, 2026-11-23T18:30Z) or an age (36h, 7d, 2w).")
+        str,
+        typer.Option(
+            metavar="WHEN", help="A time (2026-11-23, 2026-11-23T18:30Z) or an age (36h, 7d, 2w)."
+        ),
     ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list the entries; store none.")
@@ -96,14 +99,14 @@ def replay(
         ),
     ] = "",
 ) -> ExitCode:
-    """List builds, tasks and composes that finished since a time, and queue those without a job.
+    """Queue what finished since a time and has no job.
 
-    The worker does this by itself from the time of its last look. This command goes back further,
-    and includes entries that the site's policy rejected before. The answer tells the prior state of
-    each entry: new, empty (no image was published), queued (waiting for the worker), taken (has
-    jobs) or partly (has jobs for some images); it queues new, empty and partly taken ones, and an
-    image that has a job gets no other. --explain names every file of one entry, and the fact or
-    the setting by which it is left out.
+    The worker does this for builds, tasks and composes by itself, from the time of its last look.
+    This command goes back further, and includes entries that the site's policy rejected before. The
+    answer tells the prior state of each entry: new, empty (no image was published), queued (waiting
+    for the worker), taken (has jobs) or partly (has jobs for some images); it queues new, empty and
+    partly taken ones, and an image that has a job gets no other. --explain names every file of one
+    entry, and the fact or the setting by which it is left out.
     """
     if bool(since) == bool(explain):
         raise CommandRefused(ExitCode.UNUSABLE, "give either --since WHEN or --explain ENTRY")

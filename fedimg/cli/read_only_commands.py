@@ -41,16 +41,22 @@ def status(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Only jobs that changed since a time (2026-11-23) or an age (36h, 7d)."),
+        typer.Option(
+            metavar="WHEN",
+            help="Only jobs that changed since a time (2026-11-23) or an age (36h, 7d).",
+        ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="At most so many jobs, the newest; 0 for all, as with --json."),
+        typer.Option(
+            min=0, metavar="N", help="At most so many jobs, the newest; 0 for all, as with --json."
+        ),
     ] = None,
 ) -> ExitCode:
-    """List jobs, oldest first; for one job, also its regions and boot checks.
+    """List jobs, oldest first.
 
-    Without a limit, a list for people has all active jobs and the last 50 others.
+    One job is shown with its regions and boot checks. Without a limit, a list for people has all
+    active jobs and the last 50 others.
     """
     from fedimg.cli import job_output
     from fedimg.cli.outbox_command import parked_words
@@ -115,7 +121,9 @@ def amis(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="AMIs of at most so many jobs, the newest; 0 for all."),
+        typer.Option(
+            min=0, metavar="N", help="AMIs of at most so many jobs, the newest; 0 for all."
+        ),
     ] = None,
 ) -> ExitCode:
     """List the AMIs of this site's jobs, by image and region.
@@ -155,7 +163,10 @@ def amis(
 
 @command
 def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
-    """List the AMIs that a job would make of an image, by region; this changes nothing."""
+    """List the AMIs that a job would make of an image, by region.
+
+    Nothing is changed.
+    """
     from fedimg.aws import ami_options
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import output
@@ -202,7 +213,10 @@ def _cost(call: Call, image: RawImage, planned: Plan) -> Cost | None:
 
 @command
 def check(call: Call) -> ExitCode:
-    """Report problems that would keep images from being published, and how to correct them."""
+    """Report what would keep images from being published.
+
+    Each problem comes with how to correct it.
+    """
     from fedimg.cli import check as site_check
     from fedimg.cli import output
     from fedimg.diagnostics import Status

@@ -26,12 +26,13 @@ def recover(
         bool, typer.Option("--dry-run", help="Only print what was found; record nothing.")
     ] = False,
 ) -> ExitCode:
-    """Rebuild a lost database from the tags of this site's AMIs on EC2, in all regions.
+    """Rebuild a lost database from the tags of the AMIs on EC2.
 
-    Only what is unrecorded is recorded; nothing on EC2 changes. A private AMI that nobody withdrew,
-    and no rule disabled, becomes `unknown`: nothing publishes or removes it before 'fedimg accept',
-    'fedimg withdraw' or 'fedimg cleanup --remove'. The command may be interrupted, and run again at
-    any time. Stop the workers before it, so that no job begins for an image that has one.
+    All regions are searched for this site's AMIs. Only what is unrecorded is recorded; nothing on
+    EC2 changes. A private AMI that nobody withdrew, and no rule disabled, becomes `unknown`:
+    nothing publishes or removes it before 'fedimg accept', 'fedimg withdraw' or 'fedimg cleanup
+    --remove'. The command may be interrupted, and run again at any time. Stop the workers before
+    it, so that no job begins for an image that has one.
     """
     from fedimg.aws import regions
     from fedimg.aws.client.clients import Clients

@@ -28,10 +28,11 @@ def rehearse(
         str | None, typer.Option(help="ALGORITHM:HEX, or the hex digits of a SHA-256.")
     ] = None,
 ) -> int:
-    """Publish an image up to its last step in one region, tell what it took, and remove it all.
+    """Publish an image up to the last step in one region.
 
-    The AMIs are written, registered, booted and checked in the account; nothing becomes public, is
-    announced, recorded or in the catalogue. AWS charges for the instances and the snapshot.
+    The command tells what each step took, and removes it all. The AMIs are written, registered,
+    booted and checked in the account; nothing becomes public, is announced, recorded or in the
+    catalogue. AWS charges for the instances and the snapshot.
     """
     from fedimg.aws.client.clients import Clients
     from fedimg.aws.cost import estimate

@@ -38,7 +38,7 @@ def share(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> ExitCode:
-    """Change the audience of an image's private AMIs, or show it if nothing is to change.
+    """Show or change the audience of an image's private AMIs.
 
     All private AMIs of the image get it, in all regions, by the worker, which also removes whoever
     somebody has added by hand. A region that is away gets it when it answers. AMIs that are

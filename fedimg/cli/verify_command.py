@@ -29,7 +29,7 @@ def verify(
     call: Call,
     amis: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[AMI]...", help="Ids of AMIs; by default all of the site."),
+        typer.Argument(metavar="AMI", help="Ids of AMIs; by default all of the site."),
     ] = None,
     image: Annotated[str | None, typer.Option(help="Part of the image's name.")] = None,
     region: Annotated[str | None, typer.Option(help="Name of a region.")] = None,
@@ -53,10 +53,11 @@ def verify(
     ] = False,
     yes: YesOption = False,
 ) -> ExitCode:
-    """Compare the record of AMIs with EC2 in all regions; exit with 1 if they differ.
+    """Compare the record of AMIs with EC2 in all regions.
 
-    Only --repair changes anything on EC2: the worker does it, in all regions at once. What it
-    repairs does not count for the exit status. The worker compares by itself once a day.
+    The exit status is 1 if they differ. Only --repair changes anything on EC2: the worker does it,
+    in all regions at once. What it repairs does not count for the exit status. The worker compares
+    by itself once a day.
     """
     comparison = _Comparison(call, _scope(call, amis or [], image, region, job))
     comparison.compare()

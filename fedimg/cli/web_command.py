@@ -7,7 +7,10 @@ from fedimg.cli.app import Call, service
 
 @service
 def web(call: Call) -> int:
-    """Serve jobs, metrics and the catalogue over HTTP until SIGTERM or SIGINT; changes nothing."""
+    """Serve jobs, metrics and the catalogue over HTTP.
+
+    It runs until SIGTERM or SIGINT, and changes nothing.
+    """
     from fedimg.process import logs
     from fedimg.web.server import run_web
 

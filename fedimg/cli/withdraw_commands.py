@@ -31,18 +31,19 @@ DryRunOption = Annotated[
 def withdraw(
     call: Call,
     target: TargetArgument,
-    reason: Annotated[str, typer.Option(help="Why; it is announced on the bus.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is announced on the bus.")],
     replacement: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="Name of the image to use instead.")
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> ExitCode:
-    """Take an image back: its AMIs and snapshots become private everywhere, and stay so.
+    """Take an image back: make it private everywhere.
 
-    All AMIs of the image are withdrawn, in all regions, by the worker. Runs of its jobs stop, and
-    no source publishes the same bytes before 'fedimg restore'. A region that is away is withdrawn
-    when it answers. Copies that others have made, and instances that run, cannot be recalled.
+    The worker makes all its AMIs and snapshots private, in all regions, and they stay so. Runs of
+    its jobs stop, and no source publishes the same bytes before 'fedimg restore'. A region that is
+    away is withdrawn when it answers. Copies that others have made, and instances that run, cannot
+    be recalled.
     """
     from fedimg.cli import lifecycle_output
     from fedimg.jobs.queue import JobQueue
@@ -86,10 +87,11 @@ def withdraw(
 def restore(
     call: Call, target: TargetArgument, dry_run: DryRunOption = False, yes: YesOption = False
 ) -> ExitCode:
-    """Make a withdrawn or disabled image available again, to exactly those who could use it before.
+    """Make a withdrawn or disabled image available again.
 
-    Only AMIs whose recorded boot check passed are restored, on the snapshot that is recorded. Jobs
-    that the withdrawal stopped can run again with 'fedimg retry'.
+    Exactly those who could use it before may use it again. Only AMIs whose recorded boot check
+    passed are restored, on the snapshot that is recorded. Jobs that the withdrawal stopped can run
+    again with 'fedimg retry'.
     """
     from fedimg.cli import lifecycle_output
     from fedimg.lifecycle import targets
@@ -129,10 +131,13 @@ def restore(
 def accept(
     call: Call,
     ami: Annotated[str, typer.Argument(help="Id of an AMI that differs from its record.")],
-    reason: Annotated[str, typer.Option(help="Why it was changed by hand.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why it was changed by hand.")] = "",
     yes: YesOption = False,
 ) -> ExitCode:
-    """Record what a person did with an AMI on EC2 by hand, so that it is no difference any more."""
+    """Record what a person did with an AMI on EC2 by hand.
+
+    `fedimg verify` then reports it as a difference no more.
+    """
     from fedimg.aws.client.clients import Clients
     from fedimg.cli import lifecycle_output
     from fedimg.lifecycle.accept import CannotAccept, inspect

@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from fedimg.cli.commands import app
@@ -57,6 +60,40 @@ def test_a_misspelt_key_is_named_with_the_nearest_known_one(
 def test_version_option_prints_the_version(run: Run) -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"fedimg {version('fedimg')}\n")
+
+
+def commands(group: Any = None, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Return each command's name, with that of its group before it, and the command."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        elif not command.hidden:
+            yield f"{before}{name}", command
+
+
+def test_list_of_commands_tells_each_in_a_whole_sentence(run: Run) -> None:
+    for group in ([], ["store"]):
+        listed = run(*group, "--help").stdout.partition("Commands:\n")[2].partition("\n\n")[0]
+        for line in listed.splitlines():
+            assert line.endswith("."), line
+            assert not line.endswith("..."), line
+
+
+def test_help_names_the_value_of_each_option_and_no_type_of_python(run: Run) -> None:
+    for name, _ in commands():
+        _, _, options = run(*name.split(), "--help").stdout.partition("\nOptions:\n")
+        assert "<" not in options, name
+
+
+def test_readme_has_a_row_for_each_command() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    missing = [
+        name
+        for name, _ in commands()
+        if f"`fedimg {name}" not in readme and f"`{name}`" not in readme
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize(
