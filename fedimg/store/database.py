@@ -35,6 +35,8 @@ _CONFLICTS = ("40", "55P03", "57014")
 _CONNECT_SECONDS = 10
 #: The timeout for a connection whose other end acknowledges nothing, in milliseconds.
 _UNACKNOWLEDGED_MS = 15000
+#: A connection that was used so recently, in seconds, is not tested before its next use.
+_UNTESTED_SECONDS = 1.0
 
 #: The server ends a transaction that is idle for so many seconds: `worker.lease_seconds`' default.
 _IDLE_SECONDS = 15.0
@@ -128,7 +130,7 @@ class Database:
 
         @event.listens_for(self.engine, "handle_error")
         def report(context: sa.ExceptionContext) -> None:
-            if not context.is_pre_ping and _fatal(context.original_exception):
+            if _fatal(context.original_exception):
                 callback(context.original_exception)
 
     def _migrate(self) -> None:
@@ -257,10 +259,12 @@ def _postgresql(text: str, idle_seconds: float, *, read_only: bool) -> sa.Engine
         pool_size=10,
         max_overflow=5,
         pool_timeout=300,
-        pool_pre_ping=True,
+        # The one that was used last, which needs no test.
+        pool_use_lifo=True,
         json_serializer=_dumps,
         connect_args=connecting("fedimg"),
     )
+    _test_after_a_rest(engine)
 
     @event.listens_for(engine, "connect")
     def limit(connection: psycopg.Connection[Any], _record: object) -> None:
@@ -276,6 +280,28 @@ def _postgresql(text: str, idle_seconds: float, *, read_only: bool) -> sa.Engine
         connection.commit()
 
     return engine
+
+
+def _test_after_a_rest(engine: sa.Engine) -> None:
+    """Test a connection that was not used for a while before its use, and replace a broken one.
+
+    SQLAlchemy's `pool_pre_ping` tests before each use, by one more transaction of the server.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def note(_connection: object, record: sa.pool.ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def test(connection: Any, record: sa.pool.ConnectionPoolEntry, _proxy: object) -> None:
+        now = time.monotonic()
+        if now - record.info.get("used", now) < _UNTESTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # The pool replaces this connection, and all others that it has.
+            raise sa.exc.InvalidatePoolError from error
 
 
 def connecting(name: str) -> dict[str, Any]:
