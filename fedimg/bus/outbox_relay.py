@@ -71,6 +71,7 @@ class OutboxRelay:
         bus: the bus, by its name in the configuration.
         buses: all buses of the site; a message counts as sent when each of them has confirmed it.
         turn: set when this worker may send; of several workers only one does.
+        pending: tells whether the outbox may hold messages; asked while this relay rests.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class OutboxRelay:
         buses: Sequence[str] = (FEDMSG,),
         *,
         turn: threading.Event | None = None,
+        pending: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._turn = turn
+        self._pending = pending
         self._parked = Parked(store)
         self._confirm = confirm_seconds
         self._backoff = Backoff(self._confirm, max(_LONGEST_PAUSE, self._confirm))
@@ -168,12 +171,13 @@ class OutboxRelay:
     def _read(self) -> None:
         """Read the messages of the outbox that the bus has not confirmed.
 
-        An empty outbox is read once a second, unless this process has announced something:
-        other workers announce, too.
+        An empty outbox is read at most once a second, unless this process has announced something,
+        and only if there may be messages: other workers announce, too.
         """
         announcements = self._store.announcements
         resting = not self._sendings and announcements == self._seen and not self._stop.is_set()
-        if resting and time.monotonic() < self._read_at + _REST_SECONDS:
+        rested = time.monotonic() >= self._read_at + _REST_SECONDS
+        if resting and not (rested and self._pending()):
             return
         self._read_at, self._seen = time.monotonic(), announcements
         self._sendings = {

@@ -287,6 +287,17 @@ class JobQueue:
         )
         return [each.workflow_id for each in waiting if each.app_version not in (None, *versions)]
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The database's engine, for statements that name tables of DBOS as well."""
+        return self._client._sys_db.engine
+
+    def latest_version(self) -> sa.ColumnElement[str]:
+        """Return the column of the version to whose workers DBOS assigns new runs."""
+        versions = self._client._sys_db.tables.application_versions
+        latest = sa.select(versions.c.version_name).order_by(versions.c.version_timestamp.desc())
+        return latest.limit(1).scalar_subquery()
+
     def queue_again(self, connection: sa.Connection, job: str, run: int) -> None:
         """Queue a run that is queued in another database."""
         self._publish(connection, job, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 from fedimg.config import Settings
 from fedimg.jobs.outages import Outages
@@ -17,11 +18,21 @@ _log = logging.getLogger(__name__)
 
 
 class DueChanges:
-    """The changes of all kinds, as the leading worker starts them."""
+    """The changes of all kinds, as the leading worker starts them.
 
-    def __init__(self, settings: Settings, store: Store, queue: JobQueue) -> None:
+    `pending` tells whether any may be due.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: JobQueue,
+        pending: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._settings = settings
         self._queue = queue
+        self._pending = pending
         self._withdrawals = Withdrawals(store)
         self._outages = Outages(store, settings.ec2.limits)
         self._waits = WaitLog(_log)
@@ -30,6 +41,8 @@ class DueChanges:
 
     def begin(self) -> None:
         """Queue the changes that are due; those of regions that are away wait, and are logged."""
+        if not self._waited and not self._pending():
+            return
         waiting: Counter[str] = Counter()
         for change in self._withdrawals.due():
             if self._outages.away(change.region):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from fedimg.aws.client.clients import Clients
@@ -38,26 +38,38 @@ _log = logging.getLogger(__name__)
 
 
 class ParameterTask:
-    """The worker's care of the parameters; `apply` is called again and again."""
+    """The worker's care of the parameters; `apply` is called again and again.
+
+    `pending` tells whether any parameter is not right yet.
+    """
 
     def __init__(
-        self, settings: Settings, store: Store, clients: Clients, stop: threading.Event
+        self,
+        settings: Settings,
+        store: Store,
+        clients: Clients,
+        stop: threading.Event,
+        pending: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._store = store
         self._setter = ParameterSetter(settings, store, clients, stop)
+        self._pending = pending
         self._parameters = Parameters(store)
         self._publications = Publications(store)
         self._seen: tuple[object, ...] | None = None
 
     def apply(self) -> float:
         """Record what the parameters are to name, do what is due; return the seconds until next."""
+        wants_others = False
         if self._settings.ec2.ssm.path or self._seen is None:
             # Taken before anything is read: what changes meanwhile is seen next time.
             changed = self._publications.changed()
-            if changed != self._seen:
+            if wants_others := changed != self._seen:
                 self._want()
                 self._seen = changed
+        if not wants_others and not self._pending():
+            return INTERVAL
         if due := self._parameters.due():
             with suppress(Cancelled):
                 self._setter.bring(due)

@@ -76,11 +76,13 @@ class Watchdog:
         now = time.monotonic()
         self._seen = dict.fromkeys(threads, now)
 
-        @event.listens_for(engine, "after_cursor_execute")
-        def see(*_arguments: object) -> None:
-            name = threading.current_thread().name
-            if name in self._seen:
-                self._seen[name] = time.monotonic()
+        event.listen(engine, "after_cursor_execute", self.see)
+
+    def see(self, *_arguments: object) -> None:
+        """Note that the current thread has used the database, or what another one read there."""
+        name = threading.current_thread().name
+        if name in self._seen:
+            self._seen[name] = time.monotonic()
 
     def expect(self, thread: str) -> None:
         """Watch this thread as well from now on."""

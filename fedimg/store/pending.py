@@ -1,59 +1,70 @@
-"""Tells, by one query for all who ask, which tables hold rows that wait for a time or an operator.
+"""Tells, by one query for all who ask, which tables hold rows that wait for somebody.
 
-An idle worker would otherwise query each of these tables every two seconds.
+An idle worker would otherwise query each of these tables every second or two.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 
 from fedimg.progress import AWAY
-from fedimg.store.database import Database
-from fedimg.store.tables import deferred_entries, holds, outages, regions, retries
+from fedimg.store.shared_poll import NOW, SharedPoll
+from fedimg.store.tables import (
+    changes,
+    deferred_entries,
+    holds,
+    outages,
+    outbox,
+    parameters,
+    regions,
+    retries,
+)
+
+#: The age limit of the answer, in seconds.
+AGE = 1.0
 
 
 @dataclass(frozen=True)
 class Pending:
-    """Flags: there are deferred entries, retries that may begin, outages, a hold."""
+    """Flags: there are deferred entries, retries that may begin, outages, a hold.
+
+    And there are changes of AMIs that are due, parameters that are not right yet, and messages that
+    not every bus has confirmed.
+    """
 
     entries: bool
     retries: bool
     outages: bool
     hold: bool
+    changes: bool
+    parameters: bool
+    messages: bool
 
 
 class PendingRows:
     """The answer of at most `age` seconds ago, for the threads of one worker."""
 
-    def __init__(self, database: Database, age: float) -> None:
-        self._database = database
-        self._age = age
-        self._lock = threading.Lock()
-        self._read_at = -age
-        self._answer = Pending(entries=False, retries=False, outages=False, hold=False)
+    def __init__(self, poll: SharedPoll, age: float = AGE) -> None:
+        self._question = poll.question(_COLUMNS, age)
 
     def current(self) -> Pending:
         """Return the answer, read anew if it is older than `age`."""
-        with self._lock:
-            if time.monotonic() - self._read_at >= self._age:
-                self._answer = self._read()
-                self._read_at = time.monotonic()
-            return self._answer
+        return Pending(*map(bool, self._question.answer()))
 
-    def _read(self) -> Pending:
-        # A run that waits for a region begins when that is back, whatever its time.
-        of_away_region = sa.exists().where(regions.c.job == retries.c.job, regions.c.step == AWAY)
-        may_begin = ~retries.c.begun & ((retries.c.due <= time.time()) | of_away_region)
-        query = sa.select(
-            sa.exists(sa.select(deferred_entries.c.entry)).label("entries"),
-            sa.exists(sa.select(retries.c.job).where(may_begin)).label("retries"),
-            sa.exists(sa.select(outages.c.region).where(outages.c.back.is_(None))).label("outages"),
-            sa.exists(sa.select(holds.c.since).where(holds.c.released.is_(None))).label("hold"),
-        )
-        with self._database.engine.connect() as connection:
-            row = connection.execute(query).one()
-        return Pending(**{name: bool(value) for name, value in row._mapping.items()})
+
+# A run that waits for a region begins when that is back, whatever its time.
+_OF_AWAY_REGION = sa.exists().where(regions.c.job == retries.c.job, regions.c.step == AWAY)
+_EXISTING: dict[str, sa.ColumnElement[bool]] = {
+    "entries": sa.exists(deferred_entries.c.entry),
+    "retries": sa.exists(retries.c.job).where(
+        ~retries.c.begun, (retries.c.due <= NOW) | _OF_AWAY_REGION
+    ),
+    "outages": sa.exists(outages.c.region).where(outages.c.back.is_(None)),
+    "hold": sa.exists(holds.c.since).where(holds.c.released.is_(None)),
+    "changes": sa.exists(changes.c.job).where(changes.c.due <= NOW),
+    "parameters": sa.exists(parameters.c.name).where(~parameters.c.right),
+    "messages": sa.exists(outbox.c.id).where(outbox.c.announced.is_(None)),
+}
+_COLUMNS = [_EXISTING[field.name] for field in fields(Pending)]

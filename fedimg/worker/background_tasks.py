@@ -56,6 +56,7 @@ class BackgroundTasks:
         clients: reach EC2.
         stop: ends every task when it is set.
         name: the worker's, under which it says that it works.
+        pending: tells which tables hold rows that wait.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class BackgroundTasks:
         clients: Clients,
         stop: threading.Event,
         name: str,
+        pending: PendingRows,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -73,8 +75,7 @@ class BackgroundTasks:
         self._clients = clients
         self._stop = stop
         self._name = name
-        # Read a little more often than the tasks poll, as they begin at different times.
-        self._pending = PendingRows(store, _DUE_SECONDS * 0.9)
+        self._pending = pending
         self._deferred = DeferredEntries(store)
         self._outages = Outages(store, settings.ec2.limits)
         self._room_waits = RoomWaits(store)
@@ -91,7 +92,13 @@ class BackgroundTasks:
             self._settings, self._store, self._clients, regions_of_site, self._stop
         )
         rules = WorkerRetention(self._settings, self._store, self._clients, self._stop)
-        parameters = ParameterTask(self._settings, self._store, self._clients, self._stop)
+        parameters = ParameterTask(
+            self._settings,
+            self._store,
+            self._clients,
+            self._stop,
+            lambda: self._pending.current().parameters,
+        )
 
         def leading(what: str, turn: Callable[[], float]) -> Periodic:
             return Periodic(what, turn, self._stop, leads)

@@ -33,6 +33,7 @@ from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.store.changes import REPAIR, SHARE
+from fedimg.store.shared_poll import Question, SharedPoll
 from fedimg.store.store import Store, StoreError
 from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
 from fedimg.worker.intake_workflow import IntakeWorkflow
@@ -63,6 +64,7 @@ _DRAIN_SECONDS = 30 * 86400
 
 def serve(
     store: Store,
+    poll: SharedPoll,
     name: str,
     intake: IntakeWorkflow,
     jobs: JobWorkflows,
@@ -76,7 +78,7 @@ def serve(
 
     Raises StoreError if the tables of DBOS are older than this version needs.
     """
-    _configure(store, name)
+    _configure(store, poll, name)
     _register(INTAKE, intake.resolve)
     _register(PUBLISH, jobs.publish)
     _register(CLEAN, jobs.clean)
@@ -107,21 +109,18 @@ def serve(
         )
 
 
-def claim_new_runs() -> bool:
+def claim_new_runs(latest: Question) -> bool:
     """Assign runs that have not started to workers of this version; return whether that worked.
 
     DBOS assigns them to the version that was registered last, even if no such worker is running.
     The time of registration comes from a worker's clock: a version registered by a clock that was
-    ahead stays the last one until that time has passed.
+    ahead stays the last one until that time has passed. `latest` asks for the last one.
     """
-    if _latest() == VERSION:
+    if latest.answer() == (VERSION,):
         return True
     DBOS.set_latest_application_version(VERSION)
-    return _latest() == VERSION
-
-
-def _latest() -> str:
-    return str(DBOS.get_latest_application_version()["version_name"])
+    latest.outdate()
+    return latest.answer() == (VERSION,)
 
 
 def stop_taking_runs(seconds: float) -> None:
@@ -136,7 +135,9 @@ def stop_taking_runs(seconds: float) -> None:
     ).start()
 
 
-def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool]) -> None:
+def finish(
+    store: Store, poll: SharedPoll, queue: JobQueue, name: str, *, alone: Callable[[], bool]
+) -> None:
     """Take no more runs, and return when the runs in progress have ended.
 
     Other workers clean up after them; if `alone()`, this worker does.
@@ -145,10 +146,10 @@ def finish(store: Store, queue: JobQueue, name: str, *, alone: Callable[[], bool
     _give_back(queue, name)
     if not alone() or not queue.cleaning():
         return
-    _configure(store, name)
+    _configure(store, poll, name)
     DBOS.listen_queues([CLEAN_QUEUE])
     DBOS.launch()
-    claim_new_runs()
+    claim_new_runs(poll.question([queue.latest_version()], 0))
     while queue.cleaning() and alone():
         time.sleep(_POLL_SECONDS)
     DBOS.destroy(workflow_completion_timeout_sec=_DRAIN_SECONDS)
@@ -161,8 +162,8 @@ def _give_back(queue: JobQueue, name: str) -> None:
         _log.info("runs that were not begun wait for another worker: %s", ", ".join(runs))
 
 
-def _configure(store: Store, name: str) -> None:
-    QueuePoll(_QUEUES, lambda stop: stop.wait(_POLL_SECONDS)).stand_in()
+def _configure(store: Store, poll: SharedPoll, name: str) -> None:
+    QueuePoll(_QUEUES, poll, lambda stop: stop.wait(_POLL_SECONDS)).stand_in()
     DBOS(
         config={
             "name": "fedimg",
@@ -174,6 +175,9 @@ def _configure(store: Store, name: str) -> None:
             "log_level": "WARNING",
             # A worker's role may lack the right to create tables: 'fedimg store migrate' does it.
             "run_migrations": not store.shared,
+            # For messages and events between workflows, of which fedimg has none: a connection, and
+            # a thread that wakes many times a second.
+            "use_listen_notify": False,
         }
     )
 

@@ -7,18 +7,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 
 from fedimg.jobs.queue import JobQueue
+from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.store import Store
 from fedimg.untrusted.failures import reason
 from fedimg.worker.lease import Lease
 from fedimg.worker.orphans import orphaned_runs, orphans_text
 from fedimg.worker.registry import RegisteredWorker, Registry
-from fedimg.worker.shared_lease import alive_in, connect, try_lock, worker_key
+from fedimg.worker.shared_lease import alive_in, connect, held_locks, try_lock, worker_key
 
-#: Polling interval of the registry, in seconds; each poll is one transaction.
+#: Polling interval of the registry, in seconds.
 _PAUSE = 1.0
 #: Interval of the claims of new runs while the same workers run, in seconds: a worker registers its
 #: version a moment after itself.
@@ -31,6 +34,7 @@ class Failover:
     """Watch the other workers, and the requests to this one, in the database.
 
     Args:
+        poll: asks the database for signs of a change, along with what other threads poll.
         share: receives the number of running workers.
         stop_runs: stops runs of this worker that another one has to clean up after.
         drain: called once, in a thread of its own, when this worker has to be drained.
@@ -44,6 +48,7 @@ class Failover:
         queue: JobQueue,
         registry: Registry,
         lease: Lease,
+        poll: SharedPoll,
         *,
         share: Callable[[int], object],
         stop_runs: Callable[[Iterable[tuple[str, int]]], object],
@@ -54,6 +59,7 @@ class Failover:
         self._queue = queue
         self._registry = registry
         self._lease = lease
+        self._signs = poll.question(self._columns(), _PAUSE / 2)
         self._share = share
         self._stop_runs = stop_runs
         self._drain = drain
@@ -62,10 +68,12 @@ class Failover:
         self._claimed = True
         self._claim_at = 0.0
         self._living: list[RegisteredWorker] | None = None
+        self._seen: tuple[Any, ...] | None = None
+        self._workers: tuple[list[RegisteredWorker], set[str]] = ([], set())
 
     def check_workers(self) -> float:
         """Check all workers once, and act; return the seconds until the next call."""
-        workers, living = self._read()
+        workers, living = self._current()
         for own in workers:
             if own.name == self._lease.name:
                 self._obey(own)
@@ -79,8 +87,24 @@ class Failover:
         self._compare_versions([replace(worker, jobs=[], to_stop=[]) for worker in workers])
         return _PAUSE
 
+    def _columns(self) -> list[sa.ColumnElement[Any]]:
+        """Return columns that change with the workers, and at last whether a run is to stop."""
+        columns = self._registry.signs()
+        if self._store.shared:
+            columns.append(held_locks())
+        return [*columns, self._registry.stops(self._lease.name)]
+
+    def _current(self) -> tuple[list[RegisteredWorker], set[str]]:
+        """Return the registered workers, and the names of those that run, on a PostgreSQL.
+
+        They are read anew if there is a sign of a change.
+        """
+        signs = self._signs.answer()
+        if signs != self._seen or signs[-1]:
+            self._workers, self._seen = self._read(), signs
+        return self._workers
+
     def _read(self) -> tuple[list[RegisteredWorker], set[str]]:
-        """Return the registered workers, and the names of those that run, on a PostgreSQL."""
         with self._store.engine.connect() as connection:
             workers = self._registry.all_in(connection)
             if not self._store.shared:
@@ -142,3 +166,4 @@ class Failover:
                 "worker %s has died; put back into the queues: %s", name, ", ".join(requeued)
             )
         self._registry.leave(name)
+        self._signs.outdate()

@@ -31,6 +31,8 @@ from fedimg.process.backoff import Backoff
 from fedimg.process.periodic import Periodic
 from fedimg.process.signals import stop_requested
 from fedimg.store.database import Unreachable
+from fedimg.store.pending import PendingRows
+from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.store import Store, StoreError
 from fedimg.worker import executor
 from fedimg.worker.background_tasks import BackgroundTasks
@@ -50,6 +52,8 @@ _BACKOFF, _DATABASE_SECONDS = Backoff(1.0, 30.0), 3600.0
 _STARTING_SECONDS = 60.0
 #: How long a stopping worker gives the outbox relays; the next worker sends the remaining messages.
 _RELAY_SECONDS = 3.0
+#: The age limit of the version that has claimed new runs, as the worker knows it, in seconds.
+_CLAIM_AGE_SECONDS = 1.0
 #: Interval of the checks for changes of AMIs that are due.
 _CHANGES_SECONDS = 1.0
 #: How long a stopping worker waits for its background tasks, which may be waiting for Koji.
@@ -127,25 +131,41 @@ class _Worker:
         self._pruning = Pruning(*shared, self._jobs.stopping)
         self._repairs = RepairWorkflow(*shared, self._jobs.stopping)
         self._shares = ShareWorkflow(*shared, self._jobs.stopping)
-        self._due_changes = DueChanges(settings, store, self._queue)
+        self._poll = SharedPoll(self._queue.engine)
+        self._pending = PendingRows(self._poll)
+        self._due_changes = DueChanges(
+            settings, store, self._queue, lambda: self._pending.current().changes
+        )
         self._buses = list(dict.fromkeys(settings.bus))
         seconds = settings.announcing.confirm_seconds
         self._relays = [
-            OutboxRelay(store, seconds, bus, self._buses, turn=lease.leads) for bus in self._buses
+            OutboxRelay(
+                store,
+                seconds,
+                bus,
+                self._buses,
+                turn=lease.leads,
+                pending=self._messages_pending,
+            )
+            for bus in self._buses
         ]
         failover = Failover(
             store,
             self._queue,
             self._registry,
             lease,
+            self._poll,
             share=self._rate_limit.share,
             stop_runs=self._jobs.stop_runs,
             drain=self._drain,
-            claim_new_runs=executor.claim_new_runs,
+            claim_new_runs=partial(
+                executor.claim_new_runs,
+                self._poll.question([self._queue.latest_version()], _CLAIM_AGE_SECONDS),
+            ),
         )
         self._background = [
             *BackgroundTasks(
-                settings, store, self._queue, self._clients, stopping, lease.name
+                settings, store, self._queue, self._clients, stopping, lease.name, self._pending
             ).periodic(lease.leads),
             Periodic("starting due changes", self._begin_changes, stopping, lease.leads),
             Periodic("watching the other workers", failover.check_workers, stopping),
@@ -162,6 +182,7 @@ class _Worker:
         at_once = self._settings.ec2.limits.jobs
         executor.serve(
             self._store,
+            self._poll,
             self._lease.name,
             self._intake,
             self._jobs,
@@ -234,11 +255,17 @@ class _Worker:
         self._due_changes.begin()
         return _CHANGES_SECONDS
 
+    def _messages_pending(self) -> bool:
+        pending = self._pending.current().messages
+        # A relay that rests reads nothing by itself.
+        self._watchdog.see()
+        return pending
+
     def _drain(self) -> None:
         name = self._lease.name
         _log.info('worker "%s" is draining: it takes no new job and exits after its last one', name)
         self._watchdog.excuse(executor.LOOPS)
-        executor.finish(self._store, self._queue, name, alone=self._alone)
+        executor.finish(self._store, self._poll, self._queue, name, alone=self._alone)
         self._drained.set()
         self._stopping.set()
 

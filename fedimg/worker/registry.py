@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -101,6 +102,18 @@ class Registry:
             )
             for row in rows
         ]
+
+    def signs(self) -> list[sa.ColumnElement[Any]]:
+        """Return columns that change when a worker enters or leaves, or has to drain."""
+        draining = sa.func.sum(sa.cast(workers.c.draining, sa.Integer))
+        return [
+            sa.select(column).scalar_subquery()
+            for column in (sa.func.count(workers.c.name), sa.func.sum(workers.c.started), draining)
+        ]
+
+    def stops(self, name: str) -> sa.ColumnElement[bool]:
+        """Return the condition that a worker has to stop a run."""
+        return sa.exists(runs.c.job).where(runs.c.worker == name, runs.c.stop)
 
     def drain(self, name: str) -> bool:
         """Request that a worker takes no new job; return False if there is no such worker."""

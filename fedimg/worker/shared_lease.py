@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import select
 import socket
 import threading
 import time
@@ -18,13 +20,21 @@ import sqlalchemy as sa
 from fedimg.store.database import StoreError, connecting, lock_key
 from fedimg.untrusted.failures import reason
 
-#: How many pings are sent in the seconds of the lease, and their longest interval in seconds.
+#: How many statements are sent in the seconds of the lease.
 _PINGS = 5
+#: The longest interval, in seconds, at which a worker looks whether the server has ended its
+#: connection, or tries to become the leader.
 _LONGEST_PAUSE = 1.0
 _CHECK_SECONDS = 0.2
 #: The largest number of workers on one machine.
 _NAMES = 100
 _LEADER = lock_key("leader")
+#: The number of an advisory lock in pg_locks, and the rows of those of this database.
+_KEY = "(classid::bigint << 32) | objid::bigint"
+_HELD = (
+    "FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -85,20 +95,27 @@ class SharedLease:
         raise StoreError(f"cannot start a worker: {_NAMES - 1} workers already run on {host}")
 
     def _keep(self) -> None:
-        pause = min(self._seconds / _PINGS, _LONGEST_PAUSE)
-        while not self._stop.wait(pause):
+        sent = -math.inf
+        while not self._stop.wait(min(self._seconds / _PINGS, _LONGEST_PAUSE)):
+            if self.leads.is_set() and _now() < sent + self._seconds / _PINGS and self._is_quiet():
+                continue
             sent = _now()
             try:
-                if not self.leads.is_set() and try_lock(self._connection, _LEADER):
+                if self.leads.is_set():
+                    self._connection.execute("SELECT 1")
+                elif try_lock(self._connection, _LEADER):
                     _log.info(
                         'worker "%s" is the leader: it sends announcements and catches up',
                         self.name,
                     )
                     self.leads.set()
-                self._connection.execute("SELECT 1")
             except psycopg.Error as error:
                 self._lost(reason(error))
             self._until = sent + self._seconds
+
+    def _is_quiet(self) -> bool:
+        """Return whether the server has sent nothing: it says when it ends the connection."""
+        return not select.select([self._connection], [], [], 0)[0]
 
     def _watch(self) -> None:
         while not self._stop.wait(_CHECK_SECONDS):
@@ -130,13 +147,13 @@ def alive(engine: sa.Engine, names: Iterable[str]) -> set[str]:
 
 def alive_in(connection: sa.Connection, names: Iterable[str]) -> set[str]:
     """Return what `alive` does, read in a transaction of the caller."""
-    held = sa.text(
-        "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' "
-        "AND objsubid = 1 AND granted "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    keys = set(connection.execute(held).scalars())
+    keys = set(connection.execute(sa.text(f"SELECT {_KEY} {_HELD}")).scalars())
     return {name for name in names if worker_key(name) in keys}
+
+
+def held_locks() -> sa.ColumnElement[str]:
+    """Return a column that tells which advisory locks of the database are held."""
+    return sa.literal_column(f"(SELECT string_agg(({_KEY})::text, ' ' ORDER BY {_KEY}) {_HELD})")
 
 
 def _now() -> float:

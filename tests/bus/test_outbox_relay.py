@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import zmq
+from sqlalchemy import event
 
 from fedimg.bus.fedmsg_publisher import FedmsgPublisher, configuration
 from fedimg.bus.outbox_relay import OutboxRelay
@@ -91,6 +92,36 @@ def test_later_message_is_noticed_soon(bus: Bus, store: Store, messenger: Outbox
     wait_until(lambda: not store.unannounced(1), 240)
     put(store, 1, first=1)
     wait_until(lambda: not store.unannounced(1), 30)
+
+
+def test_relay_that_rests_reads_nothing_while_no_message_is_pending(bus: Bus, store: Store) -> None:
+    pending = threading.Event()
+    asked = threading.Semaphore(0)
+
+    def is_pending() -> bool:
+        asked.release()
+        return pending.is_set()
+
+    messenger = OutboxRelay(store, CONFIRM, pending=is_pending)
+    messenger.start()
+    assert asked.acquire(timeout=240)
+    reads: list[str] = []
+
+    @event.listens_for(store.engine, "before_cursor_execute")
+    def see(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        reads.append(statement)
+
+    for _ in range(5):
+        assert asked.acquire(timeout=240)
+    assert reads == []
+    # Another process announces, of which this one's counter knows nothing.
+    put(Store(store.directory), 1)
+    for _ in range(5):
+        assert asked.acquire(timeout=240)
+    assert reads == []
+    pending.set()
+    wait_until(lambda: not store.unannounced(1), 240)
+    messenger.stop(5)
 
 
 @pytest.mark.process

@@ -28,6 +28,7 @@ from dbos import DBOS
 
 from fedimg.jobs.durable_steps import DurableSteps, Gate
 from fedimg.jobs.queue import INTAKE, PUBLISH, JobQueue
+from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.store import Store
 from fedimg.worker import executor
 
@@ -35,7 +36,7 @@ store = Store(Path(sys.argv[1]))
 
 
 class Nothing:
-    def intake(self, entry):
+    def resolve(self, entry):
         DurableSteps(Gate(print)).run("ask", lambda: [])
         return ["a job"]
 
@@ -46,8 +47,10 @@ class Nothing:
 
 
 nothing = Nothing()
-executor.serve(store, "worker", nothing, nothing, nothing, nothing, nothing, 1)
-client = JobQueue(store)._client
+queue = JobQueue(store)
+poll = SharedPoll(queue.engine)
+executor.serve(store, poll, "worker", *[nothing] * 6, 1)
+client = queue._client
 while client.list_workflows(name=INTAKE, status=["ENQUEUED", "PENDING"]):
     time.sleep(0.05)
 while not client.list_workflows(name=PUBLISH, status="PENDING"):

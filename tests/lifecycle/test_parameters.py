@@ -24,6 +24,8 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.process.backoff import Backoff
 from fedimg.steps import PlainSteps
 from fedimg.store.parameters import Parameters
+from fedimg.store.pending import PendingRows
+from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.withdrawals import WITHDRAW, Withdrawals
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
@@ -129,7 +131,14 @@ def carry_out(site: Site) -> None:
 
 
 def task_of(site: Site) -> ParameterTask:
-    return ParameterTask(site.settings, site.store, site.clients, threading.Event())
+    pending = PendingRows(SharedPoll(site.store.engine), age=0)
+    return ParameterTask(
+        site.settings,
+        site.store,
+        site.clients,
+        threading.Event(),
+        lambda: pending.current().parameters,
+    )
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.retries import RetrySchedule
 from fedimg.store.heartbeats import WORKER
+from fedimg.store.pending import PendingRows
+from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.store import Store
 from fedimg.store.tables import deferred_entries, retries
 from fedimg.worker.background_tasks import BackgroundTasks
@@ -44,7 +46,9 @@ def tasks(store: Store, jobs: JobQueue) -> Iterator[Tasks]:
     settings = Settings.model_validate({"koji": {"hub": "http://127.0.0.1:9/kojihub"}})
     stop = threading.Event()
     tasks = Tasks(store, jobs)
-    started = BackgroundTasks(settings, store, jobs, Clients(), stop, "one").periodic(tasks.leads)
+    pending = PendingRows(SharedPoll(store.engine))
+    background = BackgroundTasks(settings, store, jobs, Clients(), stop, "one", pending)
+    started = background.periodic(tasks.leads)
     for task in started:
         task.start()
     yield tasks

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from fedimg.images import Architecture, RawImage
 from fedimg.jobs.queue import JobQueue
+from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.store import Store
 from fedimg.worker import failover
 from fedimg.worker.failover import Failover
@@ -46,6 +49,7 @@ class Worker:
             self.jobs,
             self.registry,
             self.lease,
+            SharedPoll(self.store.engine),
             share=self.shares.append,
             stop_runs=self._stop_runs,
             drain=self.drained.release,
@@ -60,6 +64,8 @@ class Worker:
         return self.claims
 
     def check(self) -> None:
+        # As if the time until the next check had passed.
+        self.failover._signs.outdate()
         assert self.failover.check_workers() == failover._PAUSE
 
 
@@ -163,6 +169,35 @@ def test_orphans_are_reported_when_the_workers_change(
     assert caplog.text.count("incompatible fedimg version") == 2
 
 
+def test_workers_are_read_when_there_is_a_sign_of_a_change(alone: Worker) -> None:
+    alone.registry.begin(alone.lease.name, "job", 1)
+    alone.check()
+    statements: list[str] = []
+
+    @event.listens_for(alone.store.engine, "before_cursor_execute")
+    def see(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    alone.check()
+    assert len(statements) == 1
+    for change in (
+        lambda: alone.registry.enter("another", "1.0.0", 2),
+        # One comes as another goes.
+        lambda: (alone.registry.leave("another"), alone.registry.enter("third", "1.0.0", 2)),
+        lambda: alone.registry.drain("third"),
+        lambda: alone.registry.leave("third"),
+        lambda: alone.registry.stop_elsewhere("third", "job", 1),
+    ):
+        change()
+        statements.clear()
+        alone.check()
+        assert len(statements) >= 3
+    # As long as there is one, for which run it is may have changed.
+    statements.clear()
+    alone.check()
+    assert len(statements) == 3
+
+
 @on_postgresql
 def test_runs_of_a_dead_worker_go_back_into_the_queue(
     shared: Worker, caplog: pytest.LogCaptureFixture
@@ -183,9 +218,11 @@ def test_running_worker_keeps_its_runs_and_counts_for_the_share(shared: Worker) 
         shared.check()
         assert queued(shared.store)[RUN][1] == "PENDING"
         assert shared.shares == [2]
-    # Its connection is gone, and so is its lock.
-    shared.check()
-    assert queued(shared.store)[RUN][1] == "ENQUEUED"
+    # Its connection is gone, and so is its lock, as soon as the server has noticed.
+    deadline = time.monotonic() + PATIENCE
+    while queued(shared.store)[RUN][1] != "ENQUEUED":
+        assert time.monotonic() < deadline
+        shared.check()
 
 
 @on_postgresql

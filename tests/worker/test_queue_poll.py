@@ -15,6 +15,7 @@ from dbos import DBOS, _core
 from sqlalchemy import event
 
 from fedimg.jobs.queue import JOBS_QUEUE, JobQueue
+from fedimg.store.shared_poll import Question, SharedPoll
 from fedimg.store.store import Store
 from fedimg.worker.queue_poll import THREAD, QueuePoll
 
@@ -31,7 +32,7 @@ def running(store: Store, pauses: Callable[[], object] = lambda: None) -> Iterat
         pauses()
         stop.wait(0.05)
 
-    QueuePoll((JOBS_QUEUE,), wait).stand_in()
+    QueuePoll((JOBS_QUEUE,), SharedPoll(JobQueue(store).engine), wait).stand_in()
     DBOS(
         config={
             "name": "fedimg",
@@ -100,15 +101,15 @@ def test_error_of_the_database_is_passed_over(
     store: Store, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed: list[None] = []
-    filled = QueuePoll._filled
+    answer = Question.answer
 
-    def fail_once(self: QueuePoll, dbos: Any) -> list[str]:
+    def fail_once(self: Question[Any]) -> Any:
         if not failed:
             failed.append(None)
             raise sa.exc.OperationalError("SELECT", {}, Exception("gone"))
-        return filled(self, dbos)
+        return answer(self)
 
-    monkeypatch.setattr(QueuePoll, "_filled", fail_once)
+    monkeypatch.setattr(Question, "answer", fail_once)
     with running(store) as started:
         jobs._client.enqueue({"queue_name": JOBS_QUEUE, "workflow_name": "test.run"}, "a")
         until(lambda: started == ["a"])

@@ -75,6 +75,14 @@ def names(url: str) -> set[str]:
         engine.dispose()
 
 
+def end_connection(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'fedimg worker' AND datname = current_database()"
+        )
+
+
 def test_workers_on_one_host_get_different_names(take: Any, url: str) -> None:
     assert [take().name, take().name] == [HOST, f"{HOST}-2"]
     assert names(url) == {HOST, f"{HOST}-2"}
@@ -110,11 +118,7 @@ def test_lease_lasts_while_the_server_answers(take: Any, url: str) -> None:
 def test_lease_is_lost_when_the_server_ends_the_connection(take: Any, url: str) -> None:
     lost = Lost()
     take(60, lost)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE application_name = 'fedimg worker' AND datname = current_database()"
-        )
+    end_connection(url)
     until(lambda: lost.reasons)
 
 
@@ -196,3 +200,30 @@ def test_idle_transaction_is_ended_after_its_seconds(tmp_path: Any, postgresql: 
         standing.invalidate()
     still.close()
     other.close()
+
+
+def test_leader_sends_few_statements_and_still_sees_the_end_of_its_connection(
+    take: Any, url: str
+) -> None:
+    lost = Lost()
+    lease = take(600, lost)
+    until(lease.leads.is_set)
+
+    def last_statement() -> Any:
+        with psycopg.connect(url, autocommit=True) as connection:
+            query = (
+                "SELECT query_start FROM pg_stat_activity "
+                "WHERE application_name = 'fedimg worker' AND datname = current_database()"
+            )
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return row[0]
+
+    # One more follows at once: the lock of the leader was its first.
+    time.sleep(1.5)
+    before = last_statement()
+    time.sleep(2.5)
+    assert last_statement() == before
+    assert lost.reasons == []
+    end_connection(url)
+    until(lambda: lost.reasons)
