@@ -14,7 +14,7 @@ from fedimg.store import rows as ami_rows
 if TYPE_CHECKING:
     from fedimg.lifecycle.comparison import Difference
     from fedimg.lifecycle.decisions import Decision
-    from fedimg.lifecycle.recover import Search
+    from fedimg.lifecycle.recovery_search import Search
     from fedimg.lifecycle.verify import RegionResult
     from fedimg.store.recovered import RecoveredJob
     from fedimg.store.rows import AMIRow

@@ -39,6 +39,7 @@ def recover(
     from fedimg.aws.client.waiter import Waiter
     from fedimg.cli import lifecycle_output
     from fedimg.lifecycle import recover as lifecycle
+    from fedimg.lifecycle import recovery_search
     from fedimg.store.recovered import Recovered
 
     settings, clients = call.settings, Clients()
@@ -51,7 +52,7 @@ def recover(
     # Read before EC2: a job that runs meanwhile records its own AMIs.
     before = _recorded(store)
     waiter = Waiter(limits, threading.Event())
-    found = lifecycle.search(clients, waiter, settings.site, enabled)
+    found = recovery_search.search(clients, waiter, settings.site, enabled)
     selected = [region for region in enabled if regions.is_selected(region, settings.ec2)]
     jobs = lifecycle.jobs(found, before, selected)
     if store is not None and not dry_run:

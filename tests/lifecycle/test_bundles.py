@@ -26,7 +26,7 @@ from fedimg.config import AMIs, InstanceStore, Retention, Rule
 from fedimg.diagnostics import Status
 from fedimg.images import INSTANCE_STORE, AMIType, RawImage, Virtualization
 from fedimg.jobs.recorder import Recorder
-from fedimg.lifecycle import observation, recover, retention, targets, verify
+from fedimg.lifecycle import observation, recovery_search, retention, targets, verify
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.retention import WorkerRetention
@@ -247,7 +247,7 @@ def test_lost_record_is_recovered_with_type_and_bundle(bundled: Bundled) -> None
     site = bundled.site
     image = bundled.publish()
     recorded = {(row.region, row.ami, row.snapshot) for row in site.rows(image)}
-    found = recover.search(site.clients, site.waiter, site.settings.site, REGIONS)
+    found = recovery_search.search(site.clients, site.waiter, site.settings.site, REGIONS)
     assert {(one.row.region, one.row.ami, one.row.snapshot) for one in found.found} == recorded
     assert {str(one.row.type) for one in found.found} == {"hvm-instance"}
     assert found.left == []

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from fedimg.config import Retention, Rule
 from fedimg.jobs.outages import Outages
-from fedimg.lifecycle import recover, repair, targets
+from fedimg.lifecycle import recovery_search, repair, targets
 from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.verify import text_of, verify_regions
@@ -111,7 +111,7 @@ def test_life_goes_on_while_ec2_misbehaves(site: Site, fault: str) -> None:
         carry_out(site)
         assert states(site) == {key: {rows.PUBLIC} for key in REGIONS}
         assert differences(site) == []
-        found = recover.search(site.clients, site.waiter, site.settings.site, REGIONS)
+        found = recovery_search.search(site.clients, site.waiter, site.settings.site, REGIONS)
         assert len(found.found) == 4 or found.errors
         assert struck(site.account)[0] > 10
     finally:

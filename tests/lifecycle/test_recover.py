@@ -1,6 +1,7 @@
 """A lost database is rebuilt from EC2's tags: `fedimg store recover`, against the lab's EC2.
 
-Follows fedimg/lifecycle/recover.py, fedimg/store/recovered.py and fedimg/cli/recover_command.py.
+Follows fedimg/lifecycle/recover.py, fedimg/lifecycle/recovery_search.py,
+fedimg/store/recovered.py and fedimg/cli/recover_command.py.
 """
 
 from __future__ import annotations

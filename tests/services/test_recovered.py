@@ -13,7 +13,7 @@ from fedimg.aws.client.waiter import Waiter
 from fedimg.images import RawImage
 from fedimg.jobs.queue import JobQueue
 from fedimg.jobs.recorder import Recorder
-from fedimg.lifecycle import recover
+from fedimg.lifecycle import recover, recovery_search
 from fedimg.store import rows
 from fedimg.store.recovered import Recovered
 from fedimg.store.store import Store
@@ -51,7 +51,7 @@ def test_run_after_a_recovery_makes_nothing_twice_and_stops_at_unknown_amis(
     assert set(before.values()) == {True, False}
 
     store = Store(tmp_path / "rebuilt")
-    found = recover.search(
+    found = recovery_search.search(
         lab.clients, Waiter(lab.settings().limits, threading.Event()), SITE, regions
     )
     for job in recover.jobs(found, recover.Recorded(), regions):
