@@ -33,39 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return one
 
     up = command("up", "run a site until interrupted")
-    up.add_argument(
-        "--regions",
-        default="all",
-        help="comma separated, with the origin; default: all of the partition",
-    )
-    up.add_argument(
-        "--partition",
-        default="aws",
-        help="aws, aws-cn, aws-us-gov or aws-eusc; images are written in us-east-1, cn-north-1, "
-        "us-gov-west-1 or eusc-de-east-1",
-    )
-    up.add_argument(
-        "--delays",
-        type=float,
-        default=1.0,
-        metavar="SCALE",
-        help="how long EC2 takes, in multiples of the lab's short delays (realistic: 60)",
-    )
-    up.add_argument(
-        "--faults", type=Path, metavar="FILE", help="what goes wrong in EC2: docs/lab.md"
-    )
-    up.add_argument(
-        "--policy",
-        type=Path,
-        metavar="FILE",
-        help="give env.sh the keys of a user with this IAM policy, not the account's own",
-    )
-    up.add_argument(
-        "--instance-store",
-        action="store_true",
-        help="make buckets and keys for bundles, and have fedimg make instance-store AMIs, too",
-    )
-    up.add_argument("--vm", action="store_true", help=_VM)
+    _take_options_of_up(up)
     up.set_defaults(run=_up)
 
     announce = command("announce", "add a build to the running site's Koji and send its message")
@@ -103,6 +71,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def _take_options_of_up(up: argparse.ArgumentParser) -> None:
+    up.add_argument(
+        "--regions",
+        default="all",
+        help="comma separated, with the origin; default: all of the partition",
+    )
+    up.add_argument(
+        "--partition",
+        default="aws",
+        help="aws, aws-cn, aws-us-gov or aws-eusc; images are written in us-east-1, cn-north-1, "
+        "us-gov-west-1 or eusc-de-east-1",
+    )
+    up.add_argument(
+        "--delays",
+        type=float,
+        default=1.0,
+        metavar="SCALE",
+        help="how long EC2 takes, in multiples of the lab's short delays (realistic: 60)",
+    )
+    up.add_argument(
+        "--faults", type=Path, metavar="FILE", help="what goes wrong in EC2: docs/lab.md"
+    )
+    up.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="give env.sh the keys of a user with this IAM policy, not the account's own",
+    )
+    up.add_argument(
+        "--instance-store",
+        action="store_true",
+        help="make buckets and keys for bundles, and have fedimg make instance-store AMIs, too",
+    )
+    up.add_argument("--vm", action="store_true", help=_VM)
 
 
 def _image(arguments: argparse.Namespace) -> int:

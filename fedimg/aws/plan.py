@@ -81,18 +81,7 @@ def make(
     ami_types = [
         ami_type for ami_type in settings.amis.types if _possible(ami_type, image.architecture)
     ]
-    pv = any(ami_type.virtualization is Virtualization.PARAVIRTUAL for ami_type in ami_types)
-    kernels = (
-        clients.kernels.lookup(
-            lambda region: retrying.briefly(clients, region, watch(region)),
-            wanted,
-            settings.amis.paravirtual_kernels,
-            origin=settings.origin,
-            at_once=settings.limits.regions,
-        )
-        if pv
-        else {}
-    )
+    kernels = _kernels(ami_types, wanted, settings, clients, watch)
     stores = _instance_stores(ami_types, wanted, settings, clients, watch)
     testable = kernels.get(settings.origin) is not None
     possible = {
@@ -120,24 +109,22 @@ def make(
     registered = {region: chosen for region, chosen in types.items() if chosen}
     keys, encrypted = _encrypted(possible, registered, settings)
     tested = _tested(registered, settings)
+    left_out = {
+        region: _left_out(
+            set(ami_types) - {*chosen, *encrypted.get(region, ())},
+            region,
+            stores,
+            where,
+            key=settings.encryption.key_in(region),
+        )
+        for region, chosen in types.items()
+    }
     return Plan(
         settings.origin,
         registered,
         tested,
         {region: kernel for region, kernel in kernels.items() if kernel},
-        {
-            region: "; ".join(reasons)
-            for region, chosen in types.items()
-            if (
-                reasons := _left_out(
-                    set(ami_types) - {*chosen, *encrypted.get(region, ())},
-                    region,
-                    stores,
-                    where,
-                    key=settings.encryption.key_in(region),
-                )
-            )
-        },
+        {region: "; ".join(reasons) for region, reasons in left_out.items() if reasons},
         settings.public,
         settings.share.audience,
         encrypted,
@@ -145,6 +132,25 @@ def make(
         _tested_encrypted(
             encrypted.get(settings.origin, ()), tested[settings.origin], settings.test.amis
         ),
+    )
+
+
+def _kernels(
+    ami_types: Sequence[AMIType],
+    wanted: Sequence[str],
+    settings: EC2,
+    clients: Clients,
+    watch: Callable[[str], Watch | None],
+) -> Mapping[str, str | None]:
+    """Return the PV-GRUB kernels of the regions; none is looked up if no type needs one."""
+    if all(each.virtualization is not Virtualization.PARAVIRTUAL for each in ami_types):
+        return {}
+    return clients.kernels.lookup(
+        lambda region: retrying.briefly(clients, region, watch(region)),
+        wanted,
+        settings.amis.paravirtual_kernels,
+        origin=settings.origin,
+        at_once=settings.limits.regions,
     )
 
 

@@ -60,89 +60,103 @@ def plan(
 ) -> Plan:
     """Return the repair of some differences; `named` are the ids of AMIs that a person named."""
     differences = list(differences)
-    by_ami = {(row.region, row.ami): row for row in recorded}
-    by_snapshot: dict[tuple[str, str], list[AMIRow]] = {}
-    for row in by_ami.values():
-        by_snapshot.setdefault((row.region, row.snapshot), []).append(row)
-    hindered = {
-        (each.region, each.id)
-        for each in differences
-        if each.kind in (Kind.OTHER_SNAPSHOT, Kind.MISSING, Kind.DISABLED)
-    }
-    # Other bytes than those that were tested: none of the snapshot's AMIs is published.
-    hindered |= {
-        (row.region, row.ami)
-        for each in differences
-        if each.kind is Kind.BYTES
-        for row in by_snapshot.get((each.region, each.id), ())
-    }
-    private = {(each.region, each.id) for each in differences if each.kind is Kind.PRIVATE}
-    unseen = private | hindered
-    job = cache(job)
+    planner = _Planner(differences, recorded, job, named)
     # Each action once, as a snapshot's difference is told for each of its AMIs.
     actions: dict[tuple[str, str, str], Action] = {}
     left: list[str] = []
-
-    def add(what: str, key: tuple[str, str], row: AMIRow | None) -> None:
-        actions.setdefault((what, *key), Action(what, *key, row))
-
     for each in differences:
-        key = (each.region, each.id)
-        if each.kind is Kind.PRIVATE:
-            row = by_ami[key]
-            if why := not_to_publish(
-                row, job(row.job), hindered=key in hindered, named=each.id in named
-            ):
-                left.append(f"{each.id} in {each.region} stays private: {why}")
-            else:
-                add(PUBLISH_AMI, key, row)
-        elif each.kind is Kind.SNAPSHOT_PRIVATE:
-            visible = [
-                row
-                for row in by_snapshot[key]
-                if row.state == rows.PUBLIC and (row.region, row.ami) not in unseen
-            ]
-            if visible and not not_to_publish(
-                visible[0], job(visible[0].job), hindered=False, named=True
-            ):
-                add(PUBLISH_SNAPSHOT, key, visible[0])
-        elif each.kind is Kind.PUBLIC and by_ami[key].state != rows.DELETED:
-            if undecided := _undecided([by_ami[key]], named):
-                left.append(f"{each.id} in {each.region} stays public: {undecided}")
-            else:
-                add(HIDE_AMI, key, by_ami[key])
-        elif each.kind is Kind.SNAPSHOT_PUBLIC:
-            if undecided := _undecided(by_snapshot[key], named):
-                left.append(f"{each.id} in {each.region} stays public: {undecided}")
-            else:
-                add(HIDE_SNAPSHOT, key, by_snapshot[key][0])
-        elif each.kind is Kind.NOT_SHARED and key in by_ami:
-            row = by_ami[key]
-            if why := not_to_publish(
-                row, job(row.job), hindered=key in hindered, named=each.id in named
-            ):
-                left.append(f"{each.id} in {each.region} is not shared: {why}")
-            else:
-                add(SHARE_AMI, key, row)
-        elif each.kind is Kind.NOT_SHARED:
-            tested = [
-                row
-                for row in by_snapshot[key]
-                if row.state == rows.SHARED
-                and not not_to_publish(
-                    row, job(row.job), hindered=(row.region, row.ami) in hindered, named=True
-                )
-            ]
-            if tested:
-                add(SHARE_SNAPSHOT, key, tested[0])
-        elif each.kind is Kind.SHARED_WITH_OTHERS:
-            what = HIDE_AMI if key in by_ami else HIDE_SNAPSHOT
-            add(what, key, by_ami.get(key) or by_snapshot[key][0])
-        elif each.kind is Kind.PARAMETER and each.id != each.region:
-            add(SET_PARAMETER, key, None)
-        else:
-            left.append(f"{each.id} in {each.region}: {each.text}: only reported")
+        decided = planner.decide(each)
+        if isinstance(decided, Action):
+            actions.setdefault((decided.what, decided.region, decided.id), decided)
+        elif decided:
+            left.append(decided)
     return Plan(list(actions.values()), left)
+
+
+class _Planner:
+    """Decides about each difference by the record and by all the others."""
+
+    def __init__(
+        self,
+        differences: Sequence[Difference],
+        recorded: Iterable[AMIRow],
+        job: Callable[[str], JobRow | None],
+        named: Collection[str],
+    ) -> None:
+        self._job = cache(job)
+        self._named = named
+        self._by_ami = {(row.region, row.ami): row for row in recorded}
+        self._by_snapshot: dict[tuple[str, str], list[AMIRow]] = {}
+        for row in self._by_ami.values():
+            self._by_snapshot.setdefault((row.region, row.snapshot), []).append(row)
+        self._hindered = {
+            (each.region, each.id)
+            for each in differences
+            if each.kind in (Kind.OTHER_SNAPSHOT, Kind.MISSING, Kind.DISABLED)
+        }
+        # Other bytes than those that were tested: none of the snapshot's AMIs is published.
+        self._hindered |= {
+            (row.region, row.ami)
+            for each in differences
+            if each.kind is Kind.BYTES
+            for row in self._by_snapshot.get((each.region, each.id), ())
+        }
+        self._private = {
+            (each.region, each.id) for each in differences if each.kind is Kind.PRIVATE
+        }
+
+    def decide(self, difference: Difference) -> Action | str | None:
+        """Return the action about a difference, why there is none, or None if nothing is to say."""
+        kind, key = difference.kind, (difference.region, difference.id)
+        if kind is Kind.PRIVATE:
+            return self._give_ami(PUBLISH_AMI, key, "stays private")
+        if kind is Kind.SNAPSHOT_PRIVATE:
+            return self._publish_snapshot(key)
+        if kind is Kind.PUBLIC and self._by_ami[key].state != rows.DELETED:
+            return self._hide(HIDE_AMI, key, [self._by_ami[key]])
+        if kind is Kind.SNAPSHOT_PUBLIC:
+            return self._hide(HIDE_SNAPSHOT, key, self._by_snapshot[key])
+        if kind is Kind.NOT_SHARED and key in self._by_ami:
+            return self._give_ami(SHARE_AMI, key, "is not shared")
+        if kind is Kind.NOT_SHARED:
+            return self._share_snapshot(key)
+        if kind is Kind.SHARED_WITH_OTHERS:
+            if key in self._by_ami:
+                return Action(HIDE_AMI, *key, self._by_ami[key])
+            return Action(HIDE_SNAPSHOT, *key, self._by_snapshot[key][0])
+        if kind is Kind.PARAMETER and difference.id != difference.region:
+            return Action(SET_PARAMETER, *key, None)
+        return f"{difference.id} in {difference.region}: {difference.text}: only reported"
+
+    def _give_ami(self, what: str, key: tuple[str, str], stays: str) -> Action | str:
+        row, (region, id) = self._by_ami[key], key
+        if why := self._not_to_publish(row, named=id in self._named):
+            return f"{id} in {region} {stays}: {why}"
+        return Action(what, region, id, row)
+
+    def _publish_snapshot(self, key: tuple[str, str]) -> Action | None:
+        unseen = self._private | self._hindered
+        for row in self._by_snapshot[key]:
+            if row.state == rows.PUBLIC and (row.region, row.ami) not in unseen:
+                refused = self._not_to_publish(row, named=True)
+                return None if refused else Action(PUBLISH_SNAPSHOT, *key, row)
+        return None
+
+    def _share_snapshot(self, key: tuple[str, str]) -> Action | None:
+        for row in self._by_snapshot[key]:
+            if row.state == rows.SHARED and not self._not_to_publish(row, named=True):
+                return Action(SHARE_SNAPSHOT, *key, row)
+        return None
+
+    def _hide(self, what: str, key: tuple[str, str], its_amis: Sequence[AMIRow]) -> Action | str:
+        region, id = key
+        if undecided := _undecided(its_amis, self._named):
+            return f"{id} in {region} stays public: {undecided}"
+        return Action(what, region, id, its_amis[0])
+
+    def _not_to_publish(self, row: AMIRow, *, named: bool) -> str:
+        hindered = (row.region, row.ami) in self._hindered
+        return not_to_publish(row, self._job(row.job), hindered=hindered, named=named)
 
 
 def ask(store: Store, actions: Iterable[Action], by: str) -> list[Action]:

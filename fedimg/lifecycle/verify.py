@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fedimg.aws import ami_quota, amis, inventory
@@ -69,13 +70,37 @@ def verify_regions(
     public access and the parameters of SSM are reported, too, and the comparison is recorded as
     that of the region.
     """
-    live_before = _live(store)
-    verifications = Verifications(store)
-    stop = stop or threading.Event()
-    limits = settings.ec2.limits
-    limits = limits.model_copy(update={"outage": min(limits.outage, _OUTAGE_SECONDS)})
+    comparison_of = _Comparison(settings, store, clients, chosen, stop or threading.Event())
+    results = run_parallel(
+        {region: partial(comparison_of.one, region) for region in regions}, _REGIONS_AT_ONCE
+    )
+    return [results[region] for region in sorted(results)]
 
-    def one(region: str) -> RegionResult:
+
+class _Comparison:
+    """One comparison of the record with EC2, region by region."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clients: Clients,
+        chosen: Callable[[AMIRow], bool] | None,
+        stop: threading.Event,
+    ) -> None:
+        limits = settings.ec2.limits
+        self._settings = settings
+        self._store = store
+        self._clients = clients
+        self._chosen = chosen
+        self._stop = stop
+        self._limits = limits.model_copy(update={"outage": min(limits.outage, _OUTAGE_SECONDS)})
+        self._verifications = Verifications(store)
+        self._live_before = _live(store)
+
+    def one(self, region: str) -> RegionResult:
+        """Compare the recorded AMIs of one region with EC2, and record the result."""
+        store = self._store
         # Read before the record, in which a change that has ended is the AMI's own state.
         deprecating = {
             (change.job, change.region)
@@ -85,30 +110,19 @@ def verify_regions(
         repairing = Repairs(store).pending()
         # Read before EC2: an AMI is recorded as public only after it became public.
         recorded = store.all_amis(region)
-        rows = [row for row in recorded if chosen is None or chosen(row)]
+        rows = [row for row in recorded if self._chosen is None or self._chosen(row)]
         maybe_shared = store.maybe_shared(region)
         # What a running job makes, and has not made public, changes all the time.
-        live = live_before | _live(store)
+        live = self._live_before | _live(store)
         kept = store.kept()
         compared = [row for row in rows if row.public or row.job not in live]
-        ec2 = RetryingClient(clients, region, Waiter(limits, stop))
-        s3 = retrying.s3(clients, region, Waiter(limits, stop, service="S3"))
         at = time.time()
         try:
-            snapshots = {row.snapshot for row in compared if row.state != DELETED}
-            seen = inventory.take(
-                ec2,
-                settings.site,
-                region,
-                amis=[row.ami for row in compared if row.state != DELETED],
-                snapshots=snapshots,
-                bundles=_bundles(settings, s3, region, snapshots),
-                private=audience_comparison.private(compared, maybe_shared),
-            )
+            seen = self._seen(region, compared, maybe_shared)
         except (*FAILURES, EC2ServiceException) as error:
             why = one_line(str(error))
-            if chosen is None:
-                verifications.record_failure(region, at, why)
+            if self._chosen is None:
+                self._verifications.record_failure(region, at, why)
             return RegionResult(region, len(compared), error=why)
         differences = comparison.compare(compared, seen, deprecating, repairing)
         # A run that began meanwhile is sharing them.
@@ -117,35 +131,54 @@ def verify_regions(
             comparison.unless_pending(each, deprecating, repairing)
             for each in audience_comparison.compare(its, seen, maybe_shared)
         ]
-        if chosen is None:
+        if self._chosen is None:
             differences += comparison.blocked(seen)
             # Of a job that began to wait for room, or continues after that, one of the two tells.
             spared = live | _live(store), kept | store.kept()
             differences += comparison.unrecorded(recorded, seen, *spared)
-            differences += parameter_comparison.compare(store, clients, region, limits, stop)
-            verifications.record_region(
-                region,
-                at,
-                # What the worker has not finished is told by the changes, and is over long before
-                # the next comparison.
-                [text_of(each) for each in differences if each.kind is not Kind.PENDING],
-                public_amis=sum(bool(image.get("Public")) for image in seen.images.values()),
-                quota=ami_quota.public_amis(clients, region),
+            differences += parameter_comparison.compare(
+                store, self._clients, region, self._limits, self._stop
             )
-        verifications.record_amis(
+            self._record_region(region, at, seen, differences)
+        self._verifications.record_amis(
             region,
             at,
             [row.ami for row in compared],
             _by_ami(compared, differences),
-            _new_attributes(compared, seen, clients.partition(region)),
+            _new_attributes(compared, seen, self._clients.partition(region)),
         )
         return RegionResult(region, len(compared), differences)
 
-    results = run_parallel(
-        {region: (lambda region=region: one(region)) for region in regions},  # type: ignore[misc]
-        _REGIONS_AT_ONCE,
-    )
-    return [results[region] for region in sorted(results)]
+    def _seen(
+        self, region: str, compared: Sequence[AMIRow], maybe_shared: Collection[str]
+    ) -> Inventory:
+        """Return what EC2 shows of some AMIs. Raises botocore's errors and EC2ServiceException."""
+        ec2 = RetryingClient(self._clients, region, Waiter(self._limits, self._stop))
+        s3 = retrying.s3(self._clients, region, Waiter(self._limits, self._stop, service="S3"))
+        there = [row for row in compared if row.state != DELETED]
+        snapshots = {row.snapshot for row in there}
+        return inventory.take(
+            ec2,
+            self._settings.site,
+            region,
+            amis=[row.ami for row in there],
+            snapshots=snapshots,
+            bundles=_bundles(self._settings, s3, region, snapshots),
+            private=audience_comparison.private(compared, maybe_shared),
+        )
+
+    def _record_region(
+        self, region: str, at: float, seen: Inventory, differences: Sequence[Difference]
+    ) -> None:
+        self._verifications.record_region(
+            region,
+            at,
+            # What the worker has not finished is told by the changes, and is over long before
+            # the next comparison.
+            [text_of(each) for each in differences if each.kind is not Kind.PENDING],
+            public_amis=sum(bool(image.get("Public")) for image in seen.images.values()),
+            quota=ami_quota.public_amis(self._clients, region),
+        )
 
 
 def _bundles(
