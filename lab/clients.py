@@ -71,7 +71,8 @@ class Deployment:
     login_user: str
     ssh_port: int
     vm: bool = False
-    # Tables of instance-store AMIs, whose bundles are made without an instance.
+    # Tables of instance-store AMIs. The image of virtual machines has no openssl, by which a utility
+    # instance makes their bundles.
     instance_store: str = ""
 
     @property
@@ -114,9 +115,9 @@ retry_seconds = 2
 origin = {_text(deployment.origin)}
 login_user = {_text(deployment.login_user)}
 test_user = {_text(deployment.login_user)}
+{'write_via = "direct"' if deployment.vm and deployment.instance_store else ""}
 # The site's Koji has no certificate.
 plain_http_hosts = [{_text(urlsplit(deployment.koji_files).hostname or "")}]
-{'write_via = "direct"' if deployment.instance_store else ""}
 {machines}{deployment.instance_store}
 [ec2.network]
 ssh_port = {deployment.ssh_port}

@@ -212,7 +212,8 @@ class Preflight:
         return checks
 
     def _utility_ami(self, ami: str, architecture: Architecture, name: str) -> list[Finding]:
-        hint = f"set it to an AMI for {architecture} with cloud-init, curl, xz, zstd and gzip"
+        tools = "openssl, curl, xz, zstd and gzip" if self._bundles else "curl, xz, zstd and gzip"
+        hint = f"set it to an AMI for {architecture} with cloud-init, {tools}"
         images = self._ec2().describe_images(ImageIds=[ami])["Images"]
         if not images:
             return problem(

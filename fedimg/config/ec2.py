@@ -168,11 +168,6 @@ class EC2(Section):
         bundled = [str(each) for each in types if each.instance_store]
         if not bundled:
             return self
-        if self.write_via != "direct":
-            raise ValueError(
-                f'AMIs of the type {bundled[0]} need write_via = "direct": the worker itself makes '
-                "their bundles, and no instance does"
-            )
         if len(bundled) == len(types):
             raise ValueError(
                 "amis.types has instance-store types alone: name a type with an EBS volume, too, "

@@ -13,7 +13,7 @@ from fedimg.aws.bundle.objects import BundleStore
 from fedimg.aws.bundle.place import Place, place_of
 from fedimg.aws.client.retrying import Current
 from fedimg.aws.client.types import Client
-from fedimg.aws.write.bundle_pass import BundleRecipe
+from fedimg.aws.write.bundle_pass import MADE_LATER, BundleRecipe
 from fedimg.aws.write.bundle_writer import BundleWriter
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
 from fedimg.images import AMI
@@ -35,7 +35,7 @@ class Bundling:
         job, origin = self._job, self._origin
         with job.explained(origin, "bundle", EC2UtilityException, "S3"):
             job.report(origin, "bundle")
-            recipe = BundleRecipe(self._stores(), self._keys(), self._account())
+            recipe = BundleRecipe(self._stores(), self._signing(), self._keys(), self._account())
             writer = BundleWriter(
                 recipe,
                 job.observer.disk(),
@@ -54,11 +54,13 @@ class Bundling:
         """
         try:
             return BundleRecipe(
-                self._stores(patience=_BRIEF_SECONDS), self._keys(), self._account(_BRIEF_SECONDS)
+                self._stores(patience=_BRIEF_SECONDS),
+                self._signing(),
+                self._keys(),
+                self._account(_BRIEF_SECONDS),
             )
         except EC2ServiceException as error:
-            words = f"the bundle is made later, by a pass of its own: {error.problem}"
-            self._job.report(self._origin, "write", words)
+            self._job.report(self._origin, "write", f"{MADE_LATER}: {error.problem}")
             return None
 
     def copy(self, region: str, bundle: str) -> str:
@@ -82,6 +84,9 @@ class Bundling:
     def _stores(self, patience: float | None = None) -> Callable[[threading.Event], BundleStore]:
         where = self._place()
         return lambda stop: BundleStore(self._job.s3(self._origin, stop, patience=patience), where)
+
+    def _signing(self) -> Client:
+        return self._job.s3_signing(self._origin)
 
     def _store(self, region: str, where: Place) -> BundleStore:
         return BundleStore(self._job.s3(region), where)

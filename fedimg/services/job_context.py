@@ -104,6 +104,10 @@ class JobContext:
         waiter = self.waiter_of("S3", region, stop, patience=patience)
         return retrying.s3(self.clients, region, waiter, self._watch(region))
 
+    def s3_signing(self, region: str) -> Client:
+        """Return S3's client of a region for signed URLs, with the credentials that are current."""
+        return Current(self.clients, lambda: self.clients.s3_signing(region))
+
     def waiter_of(
         self,
         service: str,

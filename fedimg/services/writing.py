@@ -10,6 +10,7 @@ from fedimg.aws.instance.network import JobNetwork
 from fedimg.aws.write import ebs_direct, utility_instance
 from fedimg.aws.write.bundle_pass import BesideTheWrite, BundleRecipe
 from fedimg.aws.write.ebs_direct import DirectWriter
+from fedimg.aws.write.part_orders import ByTheInstance
 from fedimg.aws.write.utility_instance import UtilityWriter
 from fedimg.exceptions import EC2UtilityException
 from fedimg.services.job_context import JobContext
@@ -32,7 +33,7 @@ class Writing:
     ) -> str:
         """Write the image's bytes into a snapshot of the origin, and return its id.
 
-        With the recipe of a `bundle`, that is made of the same bytes, where there is no instance.
+        With the recipe of a `bundle`, that is made of the same bytes.
         """
         job, origin = self._job, self._origin
         attempts = job.attempts(origin, utility_instance.ROLE, job_network)
@@ -81,9 +82,15 @@ class Writing:
         def on_progress(words: str) -> None:
             job.report(origin, "write", words)
 
-        if job.settings.write_via == "utility":
-            return UtilityWriter(attempts, job.ec2_once(origin), on_progress, job.observer)
         recipe = bundle()
+        if job.settings.write_via == "utility":
+            return UtilityWriter(
+                attempts,
+                job.ec2_once(origin),
+                on_progress,
+                job.observer,
+                ByTheInstance(recipe, job.stop, on_progress) if recipe else None,
+            )
         return DirectWriter(
             job.ec2(origin),
             ebs_direct.client(job.clients, origin, jobs=job.settings.limits.jobs),

@@ -31,6 +31,7 @@ from fedimg.ssh.protocol import (
     Command,
     Failed,
     Finished,
+    Input,
     Lines,
     LoggedIn,
     Login,
@@ -187,32 +188,46 @@ class Session:
         limit: float,
         idle: float,
         on_line: Callable[[str], None] | None = None,
+        answer: Callable[[str], bytes] | None = None,
     ) -> Finished:
         """Run `command` in the user's login shell with `stdin` on its standard input.
 
         `on_line` is called with each line of standard output as it arrives, without escape
-        sequences and control characters. `limit` is the timeout of the whole command and `idle`
-        that since the last byte of either stream, both in seconds. The session is closed when the
-        command did not end by itself.
+        sequences and control characters. So is `answer`: what it returns is further standard input,
+        which then stays open until the command ends. `limit` is the timeout of the whole command
+        and `idle` that since the last byte of either stream, both in seconds. The session is closed
+        when the command did not end by itself.
 
         Raises:
             SSHError: a timeout passed, the connection broke, or a signal killed the command; any
                 exit status is a result, not an error.
             Cancelled: the `stop` given to `connect` was set.
         """
-        request = Command(command, len(stdin), limit, idle, lines=on_line is not None)
+        request = Command(
+            command,
+            len(stdin),
+            limit,
+            idle,
+            lines=on_line is not None or answer is not None,
+            more=answer is not None,
+        )
         deadline = time.monotonic() + limit + 2 * GRACE
         try:
             self._process.send(encoded(request) + stdin, deadline)
             while True:
                 reply = self._process.receive(deadline, Lines, Finished)
                 if isinstance(reply, Finished):
+                    if answer is not None:
+                        self._process.send(encoded(Input(0)), deadline)
                     return Finished(
                         reply.status, _sanitized(reply.output), _sanitized(reply.errors)
                     )
-                if isinstance(reply, Lines) and on_line is not None:
-                    for line in reply.lines:
-                        on_line(printable(line))
+                if isinstance(reply, Lines):
+                    for line in map(printable, reply.lines):
+                        if on_line is not None:
+                            on_line(line)
+                        if answer is not None and (further := answer(line)):
+                            self._process.send(encoded(Input(len(further))) + further, deadline)
         except BaseException:
             self.close()
             raise

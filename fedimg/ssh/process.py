@@ -18,11 +18,13 @@ import threading
 
 from fedimg.exceptions import exhausted
 from fedimg.process.hardening import hide_memory
+from fedimg.ssh.further import Further
 from fedimg.ssh.protocol import (
     GRACE,
     OUT_OF_MEMORY,
     Command,
     GaveUp,
+    Input,
     Lines,
     LoggedIn,
     Login,
@@ -62,15 +64,32 @@ def main() -> None:
         while message := requests.readline():
             command = Command(**json.loads(message))
             _end_after(command.limit)
-            stdin = requests.read(command.given)
-            finished = session.run(command, stdin, lambda lines: _send(Lines(lines)))
+            further = Further()
+            further.add(requests.read(command.given))
+            reader = threading.Thread(target=_read_further, args=(further,), daemon=True)
+            if command.more:
+                reader.start()
+            finished = session.run(command, further, lambda lines: _send(Lines(lines)))
             signal.alarm(0)
             _send(finished)
+            if command.more:
+                # The next message but the last Input is another command.
+                reader.join()
     except GaveUp as gave_up:
         _send(gave_up.failed)
     except MemoryError:
         # Exit at once: a message, or an orderly end of the threads, would take memory.
         os._exit(OUT_OF_MEMORY)
+
+
+def _read_further(further: Further) -> None:
+    """Read further standard input of a command until the worker knows that the command ended."""
+    requests = sys.stdin.buffer
+    while message := requests.readline():
+        given = Input(**json.loads(message)).given
+        if not given:
+            return
+        further.add(requests.read(given))
 
 
 def _send(reply: Reply) -> None:

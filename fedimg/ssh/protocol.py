@@ -49,7 +49,8 @@ class Login:
 class Command:
     """Request to the process: run a command; `given` bytes of standard input follow the message.
 
-    `limit` and `idle` are timeouts in seconds; with `lines`, each line is sent as it arrives.
+    `limit` and `idle` are timeouts in seconds; with `lines`, each line is sent as it arrives. With
+    `more`, any number of Input messages follow while the command runs.
     """
 
     command: str
@@ -57,6 +58,17 @@ class Command:
     limit: float
     idle: float
     lines: bool
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """Further standard input of the running command: `given` bytes follow the message.
+
+    The last one, after the command's end, has none.
+    """
+
+    given: int
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,6 @@ class GaveUp(Exception):
 Reply = Ready | LoggedIn | Lines | Finished | Failed
 
 
-def encoded(message: Login | Command | Reply) -> bytes:
+def encoded(message: Login | Command | Input | Reply) -> bytes:
     """Encode a message as a line of JSON."""
     return json.dumps(vars(message), ensure_ascii=False).encode(errors="replace") + b"\n"

@@ -12,6 +12,7 @@ import paramiko
 
 from fedimg.exceptions import exhausted
 from fedimg.ssh.bounded_socket import CHUNK, BoundedSocket
+from fedimg.ssh.further import Further
 from fedimg.ssh.output import InstanceOutput
 from fedimg.ssh.protocol import Command, Failed, Finished, GaveUp
 from fedimg.untrusted import failures
@@ -22,6 +23,8 @@ LARGEST_OUTPUT = 32 * 1024 * 1024
 MOST_LINES = 1_000_000
 #: Interval at which the limits are checked, in seconds.
 _POLL_SECONDS = 0.2
+#: … and at which further input is looked for: the machine waits for it.
+_INPUT_SECONDS = 0.02
 #: Seconds for which a connection may outlast a command that the machine's shutdown has killed.
 _GOING_DOWN = 2.0
 
@@ -39,10 +42,12 @@ class Session:
     def run(
         self,
         request: Command,
-        stdin: bytes,
+        stdin: Further,
         on_lines: Callable[[list[str]], None] = lambda lines: None,
     ) -> Finished:
         """Run a command in the user's login shell with `stdin` on its standard input.
+
+        That is open until the command ends, if `request.more`.
 
         `on_lines` is called with lines of standard output as they arrive, if `request.lines`. Any
         exit status is a result. Raises GaveUp when a timeout passed, the connection broke, or a
@@ -63,7 +68,7 @@ class Session:
 
         try:
             with watch:
-                status = self._exchange(request.command, stdin, output, errors, watch, on_data)
+                status = self._exchange(request, stdin, output, errors, watch, on_data)
             reason = ""
         except _ConnectionLost as error:
             status, reason = -1, f": {error}"
@@ -92,8 +97,8 @@ class Session:
 
     def _exchange(
         self,
-        command: str,
-        stdin: bytes,
+        request: Command,
+        stdin: Further,
         output: InstanceOutput,
         errors: InstanceOutput,
         watch: _Watch,
@@ -102,13 +107,12 @@ class Session:
         """Send input, read output; return the command's exit status, -1 if the server sent none."""
         with _connection_errors():
             channel = self._transport.open_session()
-            channel.settimeout(_POLL_SECONDS)
-            channel.exec_command(command)
-        unsent: memoryview | None = memoryview(stdin)
+            channel.settimeout(_INPUT_SECONDS if request.more else _POLL_SECONDS)
+            channel.exec_command(request.command)
+        sending = True
         # Output that has arrived is not read to its end when a limit has passed.
         while not watch.over():
-            if unsent is not None:
-                unsent = _send(channel, unsent)
+            sending = sending and _send(channel, stdin, more=request.more)
             with _connection_errors():
                 if channel.recv_stderr_ready():
                     data, stream = channel.recv_stderr(CHUNK), errors
@@ -146,20 +150,23 @@ def _connection_errors() -> Iterator[None]:
         raise _ConnectionLost(failures.reason(error)) from error
 
 
-def _send(channel: paramiko.Channel, unsent: memoryview) -> memoryview | None:
-    """Send what the server accepts now; return the rest, None if all is sent or input is closed."""
+def _send(channel: paramiko.Channel, stdin: Further, *, more: bool) -> bool:
+    """Send what the server accepts now; return whether there is, or may be, something to send.
+
+    Without `more`, the command's input is closed when all is sent.
+    """
     try:
-        while unsent and channel.send_ready():
-            unsent = unsent[channel.send(unsent[:CHUNK].tobytes()) :]
-        if unsent:
-            return unsent
+        while (waiting := stdin.first(CHUNK)) and channel.send_ready():
+            stdin.sent(channel.send(waiting))
+        if waiting or more:
+            return True
         channel.shutdown_write()
     except TimeoutError:
-        return unsent
+        return True
     except (OSError, EOFError, paramiko.SSHException):
         # A command may end without reading its input; its exit status tells whether it succeeded.
-        return None
-    return None
+        return False
+    return False
 
 
 class _Watch:

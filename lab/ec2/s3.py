@@ -4,6 +4,8 @@ Objects and unfinished uploads are in the ledger, as the other things are that c
 somebody deletes them. A plan's faults strike S3's calls as they do EC2's.
 """
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -122,6 +124,32 @@ def _answer(moto: Application, request: Request, signer: Signer) -> Answer | Non
         return _complete(moto, request, signer)
     if request.method == "PUT" and "tagging" in asked and "/" in request.path.strip("/"):
         return _tag_object(request, signer)
+    if s3_actions.action(request) == "PutObject":
+        return _put(moto, request, signer)
+    return None
+
+
+def _put(moto: Application, request: Request, signer: Signer) -> Answer | None:
+    """Moto's PutObject, which compares no digest with the bytes. Raises EC2Error."""
+    said = request.header("Content-MD5")
+    if said and said != base64.b64encode(hashlib.md5(request.body).digest()).decode():
+        raise EC2Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
+    for algorithm in ("CRC32", "SHA1", "SHA256"):
+        said = request.header(f"x-amz-checksum-{algorithm}")
+        if said is None:
+            continue
+        made = compute_checksum(request.body, algorithm)
+        checksum = made.decode() if isinstance(made, bytes) else made
+        if said != checksum:
+            words = f"The {algorithm} you specified did not match the calculated checksum."
+            raise EC2Error("BadDigest", words)
+        answer = _passed_on(moto, request)
+        bucket, _, name = unquote(request.path).strip("/").partition("/")
+        stored = _object(signer, bucket, name)
+        if stored is not None and answer.status == 200:
+            # Moto keeps it for requests that name the algorithm as well, which S3 does not ask for.
+            stored.checksum_algorithm, stored.checksum_value = algorithm, checksum
+        return answer
     return None
 
 

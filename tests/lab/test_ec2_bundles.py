@@ -3,6 +3,7 @@
 Follows lab/ec2/bundles.py, lab/ec2/bundle_key.py, lab/ec2/s3_access.py and lab/ec2/s3.py.
 """
 
+import base64
 import hashlib
 import html
 import re
@@ -279,6 +280,33 @@ def test_part_is_uploaded_by_a_signed_url_alone(bundle: Bundle) -> None:
     assert requests.put(url, data=b"part", headers=headers, timeout=30).status_code == 200
     found = bundle.s3.get_object(Bucket="bundles", Key="f/disk.part.00")
     assert found["Body"].read() == b"part"
+
+
+@pytest.mark.parametrize(
+    ("header", "checksum"),
+    [
+        ("x-amz-checksum-sha1", lambda body: hashlib.sha1(body)),
+        ("x-amz-checksum-sha256", lambda body: hashlib.sha256(body)),
+        ("Content-MD5", lambda body: hashlib.md5(body)),
+    ],
+)
+def test_object_has_to_have_the_digest_that_is_told(
+    bundle: Bundle, header: str, checksum: Callable[[bytes], Any]
+) -> None:
+    digest = base64.b64encode(checksum(b"part").digest()).decode()
+    name = header.replace("x-amz-checksum-", "Checksum").replace("sha", "SHA").replace("-", "")
+    url = bundle.s3.generate_presigned_url(
+        "put_object", Params={"Bucket": "bundles", "Key": "f/p", name: digest}, ExpiresIn=60
+    )
+    refused = requests.put(url, b"trap", headers={header: digest}, timeout=30)
+    assert (refused.status_code, "<Code>BadDigest</Code>" in refused.text) == (400, True)
+    # The signature covers the digest.
+    other = base64.b64encode(checksum(b"trap").digest()).decode()
+    assert requests.put(url, b"trap", headers={header: other}, timeout=30).status_code == 403
+    assert requests.put(url, b"part", headers={header: digest}, timeout=30).status_code == 200
+    told = bundle.s3.head_object(Bucket="bundles", Key="f/p", ChecksumMode="ENABLED")
+    assert told["ContentLength"] == 4
+    assert header == "Content-MD5" or told[name] == digest
 
 
 def test_bucket_is_asked_for_in_its_own_region(bundle: Bundle) -> None:

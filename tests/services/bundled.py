@@ -63,6 +63,22 @@ def bundling_settings(lab: Lab, owner: Pair, tmp_path: Path) -> Iterator[dict[st
         s3(lab, region).delete_bucket(Bucket=f"amis-{region}")
 
 
+def downloads(lab: Lab) -> int:
+    """Return how often a download of a whole file was begun; sizes are read by small ranges."""
+    return sum(asked.partition(" ")[2] in ("", "bytes=0-") for asked in lab.web.asked)
+
+
+def stored(lab: Lab) -> int:
+    """Return how many objects were stored in any bucket since the calls were forgotten."""
+    return int(lab.ask("calls").get("S3", {}).get("PutObject", 0))
+
+
+def begin(lab: Lab) -> None:
+    """Count calls and downloads anew."""
+    lab.forget_calls()
+    lab.web.asked.clear()
+
+
 def s3(lab: Lab, region: str) -> Any:
     """Return S3's client of a region."""
     return lab.clients.client("s3", region)

@@ -16,12 +16,15 @@ from fedimg.exceptions import EC2UtilityException
 from tests.plans import follow
 from tests.services.bundled import (
     PowerCut,
+    begin,
     bundling_settings,  # noqa: F401 (fixture)
     clean,
     cut,
+    downloads,
     keys,
     owner_pair,  # noqa: F401 (fixture)
     s3,
+    stored,
 )
 from tests.services.conftest import ORIGIN, Lab, Recorder
 
@@ -32,21 +35,6 @@ LATER = "the bundle is made later, by a pass of its own"
 def calm(lab: Lab) -> Iterator[None]:
     yield
     follow(lab, [])
-
-
-def downloads(lab: Lab) -> int:
-    """Return how often a download of a whole file was begun; sizes are read by small ranges."""
-    return sum(asked.partition(" ")[2] in ("", "bytes=0-") for asked in lab.web.asked)
-
-
-def stored(lab: Lab) -> int:
-    """Return how many objects were stored in any bucket since the calls were forgotten."""
-    return int(lab.ask("calls").get("S3", {}).get("PutObject", 0))
-
-
-def begin(lab: Lab) -> None:
-    lab.forget_calls()
-    lab.web.asked.clear()
 
 
 def test_snapshot_and_bundle_are_made_of_one_download(lab: Lab, settings: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Logins and commands over SSH, against real and misbehaving servers.
 
-Follows fedimg/ssh/bounded_socket.py, fedimg/ssh/output.py, fedimg/ssh/process.py,
-fedimg/ssh/protocol.py, fedimg/ssh/session.py.
+Follows fedimg/ssh/bounded_socket.py, fedimg/ssh/further.py, fedimg/ssh/output.py,
+fedimg/ssh/process.py, fedimg/ssh/protocol.py, fedimg/ssh/session.py.
 """
 
 import asyncio
@@ -338,6 +338,28 @@ def test_input_output_errors_and_status(session: client.Session) -> None:
     assert done == client.Finished(7, "one\ntwo\nend", "oops")
     assert heard == ["one", "two", "end"]
     assert session.run("echo again", limit=9, idle=9).output == "again"
+
+
+def test_answers_are_further_input_of_a_command(session: client.Session) -> None:
+    asked: list[str] = []
+
+    def answer(line: str) -> bytes:
+        asked.append(line)
+        return f"{line}!\n".encode() if line.startswith("ask") else b""
+
+    script = (
+        "read first; echo $first; for i in 1 2 3; do echo ask $i; read said; echo got $said; done"
+    )
+    heard: list[str] = []
+    done = session.run(
+        script, stdin=b"one\n", limit=20, idle=9, on_line=heard.append, answer=answer
+    )
+    got = ["one", "ask 1", "got ask 1!", "ask 2", "got ask 2!", "ask 3", "got ask 3!"]
+    assert (done.status, heard, asked) == (0, got, got)
+    # What nobody reads, and an end before the answers, are no errors; the session goes on.
+    lines = session.run("seq 100", limit=20, idle=9, answer=lambda line: bytes(1000))
+    assert lines.status == 0
+    assert session.run("cat", stdin=b"again", limit=9, idle=9).output == "again"
 
 
 def test_lines_are_passed_on_as_they_come(session: client.Session) -> None:

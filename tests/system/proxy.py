@@ -52,7 +52,10 @@ class Proxy:
                 for name, value in answer.headers.items():
                     if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.content)))
+                # The answer to HEAD tells the length of what it does not bring.
+                length = answer.headers.get("Content-Length", "0")
+                brought = self.command != "HEAD"
+                self.send_header("Content-Length", str(len(answer.content)) if brought else length)
                 self.end_headers()
                 self.wfile.write(answer.content)
 

@@ -1,6 +1,7 @@
 """`kill -9` of the worker in each step of a bundle: nothing is made twice, lost or left.
 
-Follows fedimg/services/bundling.py, fedimg/aws/write/bundle_pass.py, fedimg/aws/bundle/objects.py.
+Follows fedimg/services/bundling.py, fedimg/aws/write/bundle_pass.py,
+fedimg/aws/write/part_orders.py, fedimg/aws/bundle/objects.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lab import leaks
 from lab.site import Site
 from tests.plans import follow
 from tests.system.builds import announce_build
-from tests.system.deployment import REGIONS, Deployment
+from tests.system.deployment import REGIONS, Deployment, unhurried
 from tests.system.proxy import Proxy
 
 #: Of hvm-gp2, hvm-instance and paravirtual-instance; us-east-2 has no PV.
@@ -38,6 +39,8 @@ class Striking:
         self.site, self.deployment = site, deployment
         self.struck = threading.Event()
         self.stored: Counter[str] = Counter()
+        #: How many of them were stored by signed URLs.
+        self.signed = 0
         self._pattern = re.compile("never")
         self._acted = True
         self._lock = threading.Lock()
@@ -50,7 +53,9 @@ class Striking:
 
     def _after(self, called: str) -> bool:
         if called.startswith(f"PUT /lab-amis-{ORIGIN}/"):
-            self.stored[called] += 1
+            object, _, query = called.partition("?")
+            self.stored[object] += 1
+            self.signed += "X-Amz-Signature" in query
         return self._acted and self._strike(called)
 
     def _strike(self, called: str) -> bool:
@@ -64,11 +69,14 @@ class Striking:
 
 
 @contextmanager
-def striking(state: Path) -> Iterator[Striking]:
+def striking(state: Path, write_via: str = "direct") -> Iterator[Striking]:
+    def configure(settings: str) -> str:
+        return unhurried(settings).replace("[ec2]\n", f'[ec2]\nwrite_via = "{write_via}"\n')
+
     site = Site(state, regions=REGIONS, instance_store=True)
     with site, Proxy(site.ec2.url) as proxy, site.bus.listen() as heard:
         site.environment["AWS_ENDPOINT_URL"] = proxy.url
-        deployment = Deployment(site, heard)
+        deployment = Deployment(site, heard, configure)
         try:
             yield Striking(site, proxy, deployment)
         finally:
@@ -119,6 +127,39 @@ def test_worker_killed_while_bundles_are_made_sends_nothing_twice(
         assert (job["state"], job["error"]) == ("complete", None)
         nothing_but_published(at_work.deployment)
         assert set(at_work.stored.values()) == {1}, at_work.stored
+
+
+@pytest.mark.parametrize(
+    ("pattern", "acted"),
+    [
+        moment("a part stored", rf"^PUT /lab-amis-{ORIGIN}/.*\.part\.01", long=False),
+        moment("all parts stored", rf"^PUT /lab-amis-{ORIGIN}/.*\.xml", acted=False),
+        moment("bundle whole, snapshot not", rf"^PUT /lab-amis-{ORIGIN}/.*\.xml"),
+    ],
+)
+def test_worker_killed_while_an_instance_makes_the_bundle_has_nothing_sent_twice(
+    tmp_path: Path, pattern: str, acted: bool
+) -> None:
+    with striking(tmp_path / "site", "utility") as at_work:
+        deployment = at_work.deployment
+        at_work.at(pattern, acted=acted)
+        announce(deployment)
+        (job,) = deployment.ended()
+        assert at_work.struck.is_set()
+        assert (job["state"], job["error"]) == ("complete", None)
+        nothing_but_published(deployment)
+        # The manifest is the worker's; before it is stored, S3 may not see it once.
+        sent = {object.rpartition("/")[2]: count for object, count in at_work.stored.items()}
+        assert len(sent) == OBJECTS
+        assert set(sent.values()) == {1}, sent
+        assert at_work.signed == OBJECTS - 1
+        # Nobody is told a signed URL: neither the log, nor an operator, nor the database.
+        told = deployment.log("worker") + deployment.told("status", job["job"])
+        files = [path for path in (tmp_path / "site/state").rglob("*") if path.is_file()]
+        assert any(path.suffix == ".sqlite" or "db" in path.name for path in files), files
+        written = b"".join(path.read_bytes() for path in files)
+        assert "X-Amz-" not in told
+        assert b"X-Amz-" not in written
 
 
 @pytest.mark.long

@@ -136,7 +136,7 @@ def _shipped(name: ShippedCheck, testing: Checking) -> Probe:
     }
     return Probe(
         name,
-        scripts.as_root(f"{_FOLDER}/{_SCRIPTS[name]}", "sh"),
+        scripts.as_root("sh", f"{_FOLDER}/{_SCRIPTS[name]}"),
         scripts.values(values.get(name, [])),
         timeout=_BOOT_SECONDS if name in _WAITING else _SECONDS,
     )

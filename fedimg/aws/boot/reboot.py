@@ -38,7 +38,7 @@ def survived(
     Raises BrokenOff when the instance does not come back, or has another host key.
     """
     began = time.monotonic()
-    command = scripts.as_root("boot/check_scripts/boot.sh", "sh")
+    command = scripts.as_root("sh", "boot/check_scripts/boot.sh")
 
     def failed(problem: str, *, broke: bool = False) -> BrokenOff:
         return BrokenOff(NAME, began, problem, broke=broke)

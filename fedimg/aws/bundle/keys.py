@@ -44,12 +44,15 @@ class BundleKeys:
         It is derived from the signing key, so that no file and no database has it, and a repeated
         pass makes the same parts.
         """
+        return ContentKey.of(self.passphrase(bundle))
+
+    def passphrase(self, bundle: str) -> str:
+        """Return the text in hex digits from which a bundle's AES key is made."""
         secret = self.signing.private_bytes(
             Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption()
         )
         info = f"fedimg bundle {bundle}".encode()
-        derived = HKDF(hashes.SHA256(), length=32, salt=None, info=info).derive(secret)
-        return ContentKey(derived[:16], derived[16:])
+        return HKDF(hashes.SHA256(), length=32, salt=None, info=info).derive(secret).hex()
 
     def for_ec2(self, secret: bytes) -> str:
         """Return a secret, in hex digits, encrypted for EC2, in hex digits again."""

@@ -10,13 +10,16 @@ import base64
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from fedimg.aws.bundle.manifest import LONGEST, listed_parts
 from fedimg.aws.bundle.place import Place
+from fedimg.aws.bundle.stream import Part
 from fedimg.aws.client.errors import code
 from fedimg.aws.client.types import Client
 from fedimg.exceptions import EC2ServiceException
@@ -31,6 +34,16 @@ _DISK = "disk-sha256"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _COPIES_AT_ONCE = 8
 _DELETED_AT_ONCE = 1000
+#: For how long a signed URL is good; another one is asked for when it has expired.
+_SIGNED_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class SignedURL:
+    """A URL for one PutObject, and the SHA-1 in Base64 that has to be in its headers."""
+
+    url: str = field(repr=False)
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,44 @@ class BundleStore:
     def seal(self, manifest: bytes, disk: Disk) -> None:
         """Store the manifest of a bundle of these bytes, whose parts are stored."""
         self.put(self.place.manifest, manifest, {}, {_DISK: disk.sha256})
+
+    def signed(self, signing: Client, index: int, part: Part) -> SignedURL:
+        """Return a URL by which anybody can store a part, with these bytes alone, for some minutes.
+
+        `signing` is a client of the bucket's region for such URLs.
+        """
+        checksum = _in_base64(part.sha1)
+        url = signing.generate_presigned_url(
+            ClientMethod="put_object",
+            Params={
+                "Bucket": self.place.bucket,
+                "Key": self.place.part(index),
+                "ACL": _ACL,
+                "ChecksumSHA1": checksum,
+                "ContentLength": part.size,
+            },
+            ExpiresIn=_SIGNED_SECONDS,
+        )
+        return SignedURL(url, checksum)
+
+    def stored_by_url(self, index: int, part: Part) -> bool:
+        """Return whether S3 has a part with this size and SHA-1, by its own word."""
+        try:
+            head = self._call(
+                partial(
+                    self._s3.head_object,
+                    Bucket=self.place.bucket,
+                    Key=self.place.part(index),
+                    ChecksumMode="ENABLED",
+                )
+            )
+        except ClientError as error:
+            # The answer to HeadObject has no body with a code.
+            if code(error) in ("404", "NoSuchKey"):
+                return False
+            raise
+        found = (head["ContentLength"], head.get("ChecksumSHA1"))
+        return found == (part.size, _in_base64(part.sha1))
 
     def put(
         self,
@@ -167,6 +218,10 @@ class BundleStore:
                     f"bucket {self.place.bucket} {explanation} ({one_line(str(error))})"
                 ) from error
             raise
+
+
+def _in_base64(digits: str) -> str:
+    return base64.b64encode(bytes.fromhex(digits)).decode()
 
 
 #: What a person has to change, by S3's error code.

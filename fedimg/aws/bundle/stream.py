@@ -32,6 +32,16 @@ class ContentKey:
     key: bytes = field(repr=False)
     iv: bytes = field(repr=False)
 
+    @classmethod
+    def of(cls, passphrase: str) -> ContentKey:
+        """Return the key of a passphrase, as `openssl enc -nosalt -md sha256` makes it.
+
+        OpenSSL takes a key itself on a command line alone, where other programs see it, and a
+        passphrase from a pipe.
+        """
+        digest = hashlib.sha256(passphrase.encode()).digest()
+        return cls(digest[:16], digest[16:])
+
 
 @dataclass(frozen=True)
 class Part:
@@ -81,7 +91,7 @@ class BundleStream:
         self._encryptor = Cipher(AES128(content_key.key), CBC(content_key.iv)).encryptor()
         self._waiting = bytearray()
         self._parts: list[Part] = []
-        self._tar(_header(name, size))
+        self._tar(header(name, size))
 
     def add(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Yield the parts that the next bytes of the image complete. Raises ValueError for more
@@ -99,7 +109,7 @@ class BundleStream:
         """Yield the last parts. Raises ValueError when bytes of the image are missing."""
         if self._added != self._size:
             raise ValueError(f"the image has {self._added} bytes, expected {self._size}")
-        self._tar(bytes(_tail(self._size)))
+        self._tar(bytes(tail(self._size)))
         self._encrypt(self._compressor.flush())
         self._waiting += self._encryptor.update(self._padder.finalize())
         self._waiting += self._encryptor.finalize()
@@ -129,7 +139,7 @@ class BundleStream:
         return part
 
 
-def _header(name: str, size: int) -> bytes:
+def header(name: str, size: int) -> bytes:
     """Return the header of the archive's one file, without times or owners: a repeated pass has to
     make the same parts.
     """
@@ -139,8 +149,17 @@ def _header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def _tail(size: int) -> int:
+def tail(size: int) -> int:
     """Return the number of zeros after the image: up to a block, two blocks, up to a record."""
     blocks = -(-size // tarfile.BLOCKSIZE) + 1 + 2
     records = -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE)
     return records * tarfile.RECORDSIZE - tarfile.BLOCKSIZE - size
+
+
+def most_parts(size: int) -> int:
+    """Return how many parts the bundle of an image of `size` bytes has at most.
+
+    gzip adds 5 bytes to each 16 KiB or more that it cannot compress, and a header and a trailer.
+    """
+    archive = tarfile.BLOCKSIZE + size + tail(size)
+    return (archive + archive // 1024 + 1024) // PART + 1

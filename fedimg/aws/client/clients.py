@@ -85,6 +85,24 @@ class Clients:
         """Return S3's client for a region without retries; a part may take a minute."""
         return self.client("s3", region, attempts=1, seconds=_READ_SECONDS)
 
+    def s3_signing(self, region: str) -> Client:
+        """Return S3's client for a region, for URLs that are signed: it calls nothing.
+
+        They have the region's own endpoint in them. By itself boto3 would sign some of them by
+        version 2, which covers no checksum, and name an endpoint that redirects.
+        """
+        endpoint = self.client("s3", region, attempts=1).meta.endpoint_url
+        key = ("s3 signing", region, 0, 0, 0.0)
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = self._session.client(
+                    "s3",
+                    region_name=region,
+                    endpoint_url=endpoint,
+                    config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
+                )
+            return self._clients[key]
+
     def partition(self, region: str) -> str:
         """Return the partition of a region, such as `aws` or `aws-cn`.
 

@@ -14,9 +14,9 @@ def text(name: str) -> str:
     return files("fedimg.aws").joinpath(name).read_text()
 
 
-def as_root(name: str, shell: str) -> str:
-    """Return the command that runs a script as root, which is the same for every instance."""
-    return f"exec {_BECOME_ROOT} {shell} -c {shlex.quote(text(name))}"
+def as_root(shell: str, *names: str) -> str:
+    """Return the command that runs some scripts as one, as root: the same for every instance."""
+    return f"exec {_BECOME_ROOT} {shell} -c {shlex.quote(''.join(map(text, names)))}"
 
 
 def values(lines: Iterable[tuple[str, object]]) -> bytes:

@@ -12,6 +12,7 @@ from fedimg.aws.bundle.keys import BundleKeys
 from fedimg.aws.bundle.manifest import manifest
 from fedimg.aws.bundle.objects import BundleStore
 from fedimg.aws.bundle.stream import LARGEST, BundleStream
+from fedimg.aws.client.types import Client
 from fedimg.aws.write.image_errors import ImageUnusable
 from fedimg.aws.write.thread_group import Pipe, ThreadGroup, TooSlow
 from fedimg.exceptions import Cancelled, exhausted
@@ -24,18 +25,31 @@ _CONNECTIONS = 3
 _PARTS_WAITING = 1
 #: For how long, in all, a write waits for S3 to take the parts of the bundle beside it.
 _MOST_WAITED_SECONDS = 300.0
+#: The progress of a write whose bundle could not be made beside it; the reason follows.
+MADE_LATER = "the bundle is made later, by a pass of its own"
 
 
 @dataclass(frozen=True)
 class BundleRecipe:
     """The ingredients of one image's bundle, which the account with a number owns.
 
-    `store` returns the bundle's store, whose calls end when an event is set.
+    `store` returns the bundle's store, whose calls end when an event is set; `signing` is a client
+    for signed URLs to its bucket.
     """
 
     store: Callable[[threading.Event], BundleStore]
+    signing: Client
     keys: BundleKeys
     account: str
+
+
+def refuse_too_large(size: int) -> None:
+    """Raise ImageUnusable for an image that no instance-store AMI can be made of."""
+    if size > LARGEST:
+        raise ImageUnusable(
+            f"it has {size} bytes, and the root disk of an instance-store AMI has at most "
+            f"{LARGEST}: remove the type from ec2.amis.types"
+        )
 
 
 class BundlePass:
@@ -57,11 +71,7 @@ class BundlePass:
         *,
         tolerant: bool = False,
     ) -> None:
-        if size > LARGEST:
-            raise ImageUnusable(
-                f"it has {size} bytes, and the root disk of an instance-store AMI has at most "
-                f"{LARGEST}: remove the type from ec2.amis.types"
-            )
+        refuse_too_large(size)
         self.failure: Exception | None = None
         self._waited = 0.0
         self._recipe = recipe
@@ -188,4 +198,4 @@ class BesideTheWrite:
             self._give_up(failure)
 
     def _give_up(self, error: Exception) -> None:
-        self.on_progress(f"the bundle is made later, by a pass of its own: {of_endpoint(error)}")
+        self.on_progress(f"{MADE_LATER}: {of_endpoint(error)}")

@@ -13,6 +13,7 @@ from fedimg.aws.instance.attempts import Attempts, NoCapacity, Started
 from fedimg.aws.write import write_script
 from fedimg.aws.write.image_errors import ImageUnreachable, ImageUnusable
 from fedimg.aws.write.image_size import ImageSize, measured
+from fedimg.aws.write.part_orders import TOOLS, ByTheInstance, PartOrders
 from fedimg.aws.write.progress import WriteProgress
 from fedimg.aws.write.units import gib
 from fedimg.exceptions import EC2ServiceException, EC2UtilityException
@@ -42,13 +43,15 @@ class UtilityWriter:
     """Writes one job's image.
 
     `ec2_once` does not retry by itself; `on_progress` is called with progress texts. The observer
-    is told of the bytes that were written before a snapshot is created.
+    is told of the bytes that were written before a snapshot is created. Of the same bytes the
+    instance makes a bundle `beside`, if one is wanted.
     """
 
     attempts: Attempts
     ec2_once: EC2Client
     on_progress: Callable[[str], None]
     observer: Observer
+    beside: ByTheInstance | None = None
 
     def write(self, image: RawImage) -> str:
         """Write an image to a volume; return the id of its snapshot.
@@ -74,6 +77,8 @@ class UtilityWriter:
 
     def _attempt(self, image: RawImage, number: int) -> str:
         size = self._measure(image)
+        orders = self._orders(image, size)
+        self._refuse_lacking_tools(image, orders)
         started = self._start(image, size, number)
         self.on_progress(f"instance {started.id} started")
         try:
@@ -81,7 +86,7 @@ class UtilityWriter:
                 instance, session = login
                 self.on_progress(f"instance {started.id} runs at {instance.address}")
                 volume = instance.volumes[_DEVICE]
-                self._stream(session, image, size, volume)
+                self._stream(session, image, size, volume, orders)
         except client.SSHError as error:
             raise self._instance_failure(started, str(error), error.output) from error
         except EC2UtilityException:
@@ -104,18 +109,36 @@ class UtilityWriter:
         except ImageUnusable as error:
             raise EC2UtilityException(str(error)) from error
 
+    def _orders(self, image: RawImage, size: ImageSize) -> PartOrders | None:
+        if self.beside is None:
+            return None
+        try:
+            return self.beside.begin(image, size.uncompressed_size)
+        except ImageUnusable as error:
+            raise EC2UtilityException(f"the image was not written: {error}") from error
+
+    def _refuse_lacking_tools(self, image: RawImage, orders: PartOrders | None) -> None:
+        """Raise EC2UtilityException if the utility AMI is known to lack a tool that is needed."""
+        ami = self.attempts.settings.machine(image.architecture).utility_ami
+        known = self.observer.lacking_tools(ami) if ami else ()
+        for tool in _needed(image, orders):
+            if tool in known:
+                use = (
+                    f"unpacks {image.format.suffix} images"
+                    if tool == image.format.tool
+                    else "makes bundles of instance-store AMIs"
+                )
+                raise EC2UtilityException(
+                    f"utility AMI {ami} has no {tool}, which {use}, as an instance of it reported: "
+                    "set another AMI in fedimg.toml that has it"
+                )
+
     def _start(self, image: RawImage, size: ImageSize, number: int) -> Started:
         machine = self.attempts.settings.machine(image.architecture)
         if not machine.utility_ami:
             raise EC2UtilityException(
                 f"no utility AMI for {image.architecture} images is set in fedimg.toml; "
                 "run 'fedimg check'"
-            )
-        if image.format.tool in self.observer.lacking_tools(machine.utility_ami):
-            raise EC2UtilityException(
-                f"utility AMI {machine.utility_ami} has no {image.format.tool}, which unpacks "
-                f"{image.format.suffix} images, as an instance of it reported: set another AMI in "
-                "fedimg.toml that has it"
             )
         blank = _blank(
             gib(size.uncompressed_size), throughput=self.attempts.settings.volume_throughput
@@ -128,7 +151,12 @@ class UtilityWriter:
         )
 
     def _stream(
-        self, session: client.Session, image: RawImage, size: ImageSize, volume: str
+        self,
+        session: client.Session,
+        image: RawImage,
+        size: ImageSize,
+        volume: str,
+        orders: PartOrders | None,
     ) -> None:
         limits = self.attempts.settings.limits
         total = size.uncompressed_size
@@ -145,13 +173,17 @@ class UtilityWriter:
                 uncompressed_size=total,
                 idle=limits.write_idle,
                 appear=limits.write_idle,
+                **({"bundle": orders.values()} if orders else {}),
             ),
             limit=limits.write,
             idle=limits.write_idle,
             on_line=lambda line: self._progress(line, write_progress),
+            answer=orders.answer if orders else None,
         )
         verdict = write_script.verdict(finished.output)
         if isinstance(verdict, write_script.Written) and finished.status == 0:
+            if self.beside and orders:
+                self.beside.end(orders, verdict.disk)
             self.observer.written(verdict.disk)
             return
         error = EC2UtilityException(
@@ -159,8 +191,8 @@ class UtilityWriter:
             output=f"{finished.output}{finished.errors}",
         )
         if isinstance(verdict, write_script.Failure) and verdict.part in _FINAL_PARTS:
-            tool = image.format.tool
-            if tool and verdict.missing_tool == tool:
+            tool = verdict.missing_tool
+            if tool in _needed(image, orders):
                 machine = self.attempts.settings.machine(image.architecture)
                 self.observer.lacks_tool(machine.utility_ami, tool)
             raise error
@@ -184,6 +216,11 @@ class UtilityWriter:
             TagSpecifications=labels.specifications(["snapshot"], snapshots.ROLE, labels.image),
         )
         return str(response["SnapshotId"])
+
+
+def _needed(image: RawImage, orders: PartOrders | None) -> list[str]:
+    """Return the tools that this image needs, beside those that every image needs."""
+    return [*([image.format.tool] if image.format.tool else []), *(TOOLS if orders else ())]
 
 
 def _blank(size: int, *, throughput: int) -> EBSVolume:

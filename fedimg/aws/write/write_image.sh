@@ -5,9 +5,18 @@
 #     progress BYTES               written so far, at least every two seconds
 #     checksum ALGORITHM:HEX       of the compressed file
 #     disk sha256:HEX              of the decompressed image
+#     part INDEX SIZE SHA1 REASON  a part of the bundle that is to be stored, and why the last try
+#                                  to store it failed, or "-"
+#     bundled SHA1 PARTS           of the bundle's archive; all parts are stored
+#     unbundled REASON             there will be no bundle; the image is written nevertheless
 #     wrote BYTES                  the last line, only on success
 #     failed PART: REASON          PART is input, tools, device, download, checksum,
 #                                  decompression or volume; the exit status is 1
+# To each line about a part comes an answer on standard input, behind "end":
+#     put INDEX SHA1_BASE64 URL    store it there; the URL is a secret, and on no command line and
+#                                  in no file, environment or output
+#     have INDEX                   it is stored already
+#     stop                         no bundle is wanted any more
 set -u
 export LC_ALL=C
 unset XZ_OPT XZ_DEFAULTS GZIP ZSTD_CLEVEL ZSTD_NBTHREADS
@@ -21,7 +30,8 @@ declare -A given=()
 ended=
 while read -r name value; do
     case $name in
-        url | hosts | plain | alone | volume | checksum | format | compressed | uncompressed | idle | appear) given[$name]=$value ;;
+        url | hosts | plain | alone | volume | checksum | format | compressed | uncompressed | \
+            idle | appear | bundle | header | tail | part | secret | patience) given[$name]=$value ;;
         end) ended=yes; break ;;
         *) fail input "unknown value name" ;;
     esac
@@ -43,6 +53,17 @@ value_of compressed '[1-9][0-9]{0,14}' compressed
 value_of uncompressed '[1-9][0-9]{0,14}' uncompressed
 value_of idle '[1-9][0-9]{0,5}' idle
 value_of appear '[1-9][0-9]{0,5}' appear
+value_of bundle '(yes|no)' bundle
+if [[ $bundle == yes ]]; then
+    value_of header '[A-Za-z0-9+/=]{684}' header # of the tar archive: a block of 512 bytes
+    value_of tail '[1-9][0-9]{0,5}' tail         # zeros behind the image
+    value_of part '[1-9][0-9]{0,8}' part_size
+    value_of secret '[0-9a-f]{64}' secret
+    value_of patience '[1-9][0-9]{0,5}' patience
+    # The answers come on descriptor 5, since the parts come on standard input.
+    exec 5<&0
+fi
+unset given
 
 digests=(sha256)
 algorithm=${checksum%%:*}
@@ -57,7 +78,10 @@ case $format in
     raw) unpack=(cat) ;;
 esac
 
-for tool in "${unpack[0]}" curl dd tee wc mkfifo mktemp head tail tr sleep "${digests[@]/%/sum}"; do
+bundlers=()
+[[ $bundle == no ]] || bundlers=(openssl gzip sha1sum base64 stat rm)
+for tool in "${unpack[0]}" curl dd tee wc mkfifo mktemp head tail tr sleep "${digests[@]/%/sum}" \
+    ${bundlers[@]+"${bundlers[@]}"}; do
     command -v "$tool" >/dev/null ||
         fail tools "the utility AMI has no $tool; install it there, or choose another AMI"
 done
@@ -102,7 +126,8 @@ capacity=$((sectors * 512)) # Linux counts 512-byte sectors here, whatever the d
     fail volume "the image needs $uncompressed bytes and /dev/$device has $capacity"
 
 work=$(mktemp -d) || fail tools "cannot create a temporary directory: is the root disk full?"
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+reporter='' bundler=''
+trap 'kill $reporter $(jobs -p) ${bundler:+-- "-$bundler"} 2>/dev/null; rm -rf "$work"' EXIT
 
 # --- Download: one stream, over as many connections as needed.
 
@@ -230,6 +255,17 @@ done
 mkfifo "$work/disk.pipe" || fail tools "cannot create a named pipe in $work"
 sha256sum <"$work/disk.pipe" >"$work/disk" 2>"$work/disk.errors" &
 readers+=($!)
+disks=("$work/disk.pipe")
+if [[ $bundle == yes ]]; then
+    mkfifo "$work/bundle.pipe" "$work/archive.pipe" ||
+        fail tools "cannot create a named pipe in $work"
+    # In a process group of its own, which ends as one.
+    set -m
+    make_bundle <"$work/bundle.pipe" &
+    bundler=$!
+    set +m
+    disks+=("$work/bundle.pipe")
+fi
 
 report() {
     local field value written=0
@@ -253,14 +289,13 @@ disown "$reporter"
 fetch |
     tee "${pipes[@]}" 2>"$work/tee.errors" |
     "${unpack[@]}" 2>"$work/decompression.errors" |
-    tee "$work/disk.pipe" 2>"$work/disk-tee.errors" |
+    tee "${disks[@]}" 2>"$work/disk-tee.errors" |
     {
         echo "$BASHPID" >"$work/writer"
         exec dd of="/dev/$device" bs=4M count=$((uncompressed + 1)) iflag=fullblock,count_bytes \
             oflag=nocache conv=nocreat,notrunc,fsync 2>"$work/volume.errors"
     }
 status=("${PIPESTATUS[@]}")
-kill "$reporter" 2>/dev/null
 
 # --- Report the part that failed first, not those that failed because of it.
 
@@ -297,7 +332,10 @@ done
 ((written == uncompressed)) ||
     fail decompression "the image has $written bytes, expected $uncompressed"
 
+[[ -z $bundler ]] || wait "$bundler"
 read -r digits _ <"$work/disk"
+kill "$reporter" 2>/dev/null
+reporter=''
 printf 'checksum %s\n' "${found[@]}"
 echo "disk sha256:$digits"
 echo "wrote $written"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from fedimg.aws.instance import scripts
@@ -12,6 +14,7 @@ from fedimg.formats import Format
 from fedimg.images import Disk
 from fedimg.sources.file_server import LONGEST_ADDRESS, Trusted
 
+_NO_BUNDLE: Mapping[str, object] = MappingProxyType({"bundle": "no"})
 _URL = re.compile(rf"https?://[!-~]{{1,{LONGEST_ADDRESS}}}")
 _HOST = re.compile(r"[a-z0-9._:-]{1,253}")
 _VOLUME = re.compile(r"vol-[0-9a-f]{8,17}")
@@ -67,7 +70,7 @@ class Failure:
 
 def write_command() -> str:
     """Return the command that runs the script as root, the same for every image and volume."""
-    return scripts.as_root("write/write_image.sh", "bash")
+    return scripts.as_root("bash", "write/make_bundle.sh", "write/write_image.sh")
 
 
 def script_input(
@@ -81,6 +84,7 @@ def script_input(
     uncompressed_size: int,
     idle: float,
     appear: float,
+    bundle: Mapping[str, object] = _NO_BUNDLE,
 ) -> bytes:
     """Return the script's standard input.
 
@@ -94,6 +98,7 @@ def script_input(
         uncompressed_size: of the image, in bytes.
         idle: seconds without data after which the download fails.
         appear: seconds to wait until the volume is a disk of the instance.
+        bundle: the values for a bundle that is made of the same bytes, if one is.
 
     Raises:
         ValueError: the script would refuse a value.
@@ -122,6 +127,7 @@ def script_input(
         "uncompressed": uncompressed_size,
         "idle": math.ceil(idle),
         "appear": math.ceil(appear),
+        **bundle,
     }
     return scripts.values(values.items())
 

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from fedimg.aws.bundle.stream import PART, Bundled, BundleStream, ContentKey, _header
+from fedimg.aws.bundle.stream import PART, Bundled, BundleStream, ContentKey, header
 
 KEY = ContentKey(b"k" * 16, b"v" * 16)
 MIB = 1024 * 1024
@@ -65,6 +65,6 @@ def test_memory_does_not_grow_with_the_image() -> None:
 @pytest.mark.process
 def test_tar_reads_a_size_that_octal_digits_have_no_room_for() -> None:
     # Tar lists the disk of 9 GiB by the archive's beginning; the bytes may end there.
-    header = _header("disk.raw", 9 * 1024**3)
-    listed = subprocess.run(["tar", "-tv"], input=header, capture_output=True).stdout
+    beginning = header("disk.raw", 9 * 1024**3)
+    listed = subprocess.run(["tar", "-tv"], input=beginning, capture_output=True).stdout
     assert str(9 * 1024**3).encode() in listed

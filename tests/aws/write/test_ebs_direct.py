@@ -685,7 +685,7 @@ if bucket:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     store = BundleStore(clients.client("s3", region), Place(bucket, "fedimg/f", "image"))
     keys = BundleKeys(key, key.public_key(), key.public_key())
-    beside = BesideTheWrite(BundleRecipe(lambda stop: store, keys, "123456789012"), print)
+    beside = BesideTheWrite(BundleRecipe(lambda stop: store, None, keys, "123456789012"), print)
 written = ebs_direct.DirectWriter(
     clients.ec2(region), ebs_direct.client(clients, region, jobs=4),
     Waiter(settings.limits, threading.Event()), Labels("memory", "job", "image"), settings,

@@ -1,3 +1,4 @@
+import base64
 import gzip
 import hashlib
 import itertools
@@ -52,6 +53,14 @@ def pack(*options: str, content: bytes = IMAGE) -> bytes:
 
 
 PACKED = pack()
+BUNDLE = {
+    "bundle": "yes",
+    "header": base64.b64encode(bytes(512)).decode(),
+    "tail": 512,
+    "part": 1024,
+    "secret": "0" * 64,
+    "patience": 1,
+}
 DISK = Disk(hashlib.sha256(IMAGE).hexdigest(), len(IMAGE))
 
 
@@ -245,6 +254,43 @@ def test_utility_instance_without_the_tool_tells_which(instance: Instance, web: 
     assert isinstance(said, Failure)
     assert (said.part, said.missing_tool) == ("tools", "zstd")
     assert web.asked == []
+
+
+def test_utility_instance_without_openssl_writes_nothing_for_a_bundle(
+    instance: Instance, web: Web
+) -> None:
+    values = order(instance.volume(4 * MIB), web.put("image.raw.xz", PACKED), bundle=BUNDLE)
+    without = 'command() { case $2 in openssl) return 1 ;; *) builtin command "$@" ;; esac; }'
+    names = ("write/make_bundle.sh", "write/write_image.sh")
+    script = shlex.quote("\n".join([without, *map(scripts.text, names)]))
+    done = instance.session.run(
+        f'exec $(test "$(id -u)" = 0 || echo sudo -n) bash -c {script}',
+        stdin=values,
+        limit=60,
+        idle=20,
+        answer=lambda line: b"",
+    )
+    said = verdict(done.output)
+    assert isinstance(said, Failure)
+    assert (said.part, said.missing_tool) == ("tools", "openssl")
+    assert web.asked == []
+
+
+def test_volume_does_not_wait_for_a_bundle_that_nobody_wants(instance: Instance, web: Web) -> None:
+    volume = instance.volume(4 * MIB)
+    values = order(volume, web.put("image.raw.xz", PACKED), bundle=BUNDLE)
+    done = instance.session.run(
+        write_command(),
+        stdin=values,
+        limit=60,
+        idle=20,
+        answer=lambda line: b"stop\n" if line.startswith("part 0") else b"",
+    )
+    assert verdict(done.output) == Written(DISK, (sha256(PACKED),))
+    assert "unbundled no answer about part 0" in done.output
+    assert volume.path.read_bytes() == IMAGE + bytes(4 * MIB - len(IMAGE))
+    left = instance.session.run("ls -A /tmp; ps ax | grep -c '[c]url'", limit=9, idle=9)
+    assert left.output == "0"
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1"])
