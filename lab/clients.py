@@ -71,8 +71,8 @@ class Deployment:
     login_user: str
     ssh_port: int
     vm: bool = False
-    # Tables of instance-store AMIs. The image of virtual machines has no openssl, by which a utility
-    # instance makes their bundles.
+    # Tables of instance-store AMIs. The image of virtual machines has no openssl, by which utility
+    # instances make bundles.
     instance_store: str = ""
 
     @property
