@@ -30,13 +30,18 @@ put() { # INDEX
     return 1
 }
 
-# Waits until the part that was begun first is stored. The status is 1 if it is not to be had.
+# Waits until the part that was begun first is stored; $held has the seconds of all such waits. The
+# status is 1 if that is not to be had.
 settle() {
     local index=${sending[0]} began=$SECONDS pause=1 reason
+    if ((held >= patience)); then
+        echo "unbundled S3 took the parts so slowly that the write waited for $held s"
+        return 1
+    fi
     until wait "${senders[$index]}"; do
         reason=000/-
         read -r reason <"$work/failed.$index"
-        if ((SECONDS - began >= patience)); then
+        if ((held + SECONDS - began >= patience)); then
             echo "unbundled part $index was not stored: $reason"
             return 1
         fi
@@ -44,6 +49,7 @@ settle() {
         ((pause >= 16)) || ((pause *= 2))
         send "$index" "$reason" || return
     done
+    ((held += SECONDS - began))
     rm -f "$work/part.$index" "$work/failed.$index"
     sending=("${sending[@]:1}")
 }
@@ -65,7 +71,7 @@ send() { # INDEX REASON
 
 # Cuts standard input into parts, and stores them, three at a time.
 parts() {
-    local sizes=() digests1=() senders=() sending=() index=0 digits
+    local sizes=() digests1=() senders=() sending=() index=0 held=0 digits
     while :; do
         if ! dd bs=64K iflag=fullblock,count_bytes count="$part_size" of="$work/part.$index" \
             2>"$work/part.errors"; then

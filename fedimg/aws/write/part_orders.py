@@ -27,7 +27,7 @@ from fedimg.untrusted.quoting import QuotedError
 
 #: The programs of the utility AMI that make bundles.
 TOOLS = ("openssl", "gzip", "sha1sum", "base64", "stat", "rm")
-#: For how long the instance tries to store one part, in seconds.
+#: For how long, in all, the instance waits for S3 to take the parts, in seconds, as a worker does.
 _PATIENCE = 300
 # With pauses of up to 16 s there are about 25 tries within that time.
 _MOST_TRIES = 40
