@@ -28,7 +28,7 @@ def catalogue(
     """
     from fedimg.catalogue.errors import CatalogueError
     from fedimg.catalogue.writer import CatalogueWriter
-    from fedimg.cli import output
+    from fedimg.cli import site_output
 
     settings = call.settings.catalogue
     root = out or settings.directory
@@ -48,5 +48,5 @@ def catalogue(
         ).write()
     except CatalogueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, str(error)) from error
-    call.output.answer(output.catalogued(written, root))
+    call.output.answer(site_output.catalogued(written, root))
     return ExitCode.OK

@@ -43,7 +43,7 @@ def cleanup(
     """
     from fedimg.aws import regions, survey
     from fedimg.aws.client.clients import Clients
-    from fedimg.cli import output
+    from fedimg.cli import cleanup_output
     from fedimg.store import rows
 
     store = call.store()
@@ -64,12 +64,12 @@ def cleanup(
     once_public = (
         [] if only else [each for each in found.survey.once_public if each.id not in shared]
     )
-    call.output.answer(output.leftovers(leftovers, once_public, removed=removing))
-    for text in output.once_public(once_public):
+    call.output.answer(cleanup_output.leftovers(leftovers, once_public, removed=removing))
+    for text in cleanup_output.once_public(once_public):
         call.output.note(text)
     _note_unseen(call, store, found)
     if refused:
-        call.output.note(output.unknown_jobs(unknown, store.address))
+        call.output.note(cleanup_output.unknown_jobs(unknown, store.address))
         return ExitCode.NOT_NOW
     missed = [
         region for region in found.unavailable if regions.is_selected(region, call.settings.ec2)

@@ -12,13 +12,13 @@ from fedimg.cli.app import Call, CommandRefused, ExitCode, command, command_of, 
 @command
 def workers(call: Call) -> ExitCode:
     """List the workers with their states and jobs."""
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Registry
 
     store = call.store()
     rows = Registry(store).all()
-    call.output.answer(output.workers(rows, living(store, [row.name for row in rows])))
+    call.output.answer(site_output.workers(rows, living(store, [row.name for row in rows])))
     return ExitCode.OK
 
 
@@ -28,7 +28,7 @@ def drain(
     worker: Annotated[str, typer.Argument(help="Name of a worker, as 'fedimg workers' lists it.")],
 ) -> ExitCode:
     """Let a worker finish its jobs, take no other, and exit."""
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.worker.lease import living
     from fedimg.worker.registry import Registry
 
@@ -41,14 +41,14 @@ def drain(
             "'fedimg workers' lists the workers",
         )
     rows = [row for row in registry.all() if row.name == worker]
-    call.output.answer(output.workers(rows, {worker}))
+    call.output.answer(site_output.workers(rows, {worker}))
     return ExitCode.OK
 
 
 @command_of(store_app)
 def migrate(call: Call) -> ExitCode:
     """Add what this version needs to the tables in PostgreSQL."""
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.store.store import Store
     from fedimg.worker.pooler import refuse_shared_connections
 
@@ -60,7 +60,7 @@ def migrate(call: Call) -> ExitCode:
         )
     refuse_shared_connections(call.settings.database)
     store = Store(call.settings.state_directory, call.settings.database, migrate=True)
-    call.output.answer(output.migrated(store.address))
+    call.output.answer(site_output.migrated(store.address))
     return ExitCode.OK
 
 
@@ -72,7 +72,7 @@ def move(call: Call) -> ExitCode:
     has exited, and stop the hub: no job may be running. Queued jobs stay queued. The command
     renames the file to fedimg.db.moved.
     """
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.jobs import migration
     from fedimg.store.store import Store
     from fedimg.worker.lease import FileLease
@@ -95,5 +95,5 @@ def move(call: Call) -> ExitCode:
     source.close()
     source.path.rename(source.path.with_suffix(".db.moved"))
     lease.release()
-    call.output.answer(output.moved(counts, target.address))
+    call.output.answer(site_output.moved(counts, target.address))
     return ExitCode.OK

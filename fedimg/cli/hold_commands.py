@@ -23,7 +23,7 @@ def hold(
     make something public, and wait there. A region in which a job is making AMIs public at this
     moment is finished; the answer names these. The hold outlasts restarts.
     """
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.jobs.holds import Holds
 
     store = call.store(create=True)
@@ -39,7 +39,7 @@ def hold(
     ]
     for job, region in publishing:
         call.output.note(f"job {job} is still making its AMIs public in {region}")
-    call.output.answer(output.hold(current, publishing))
+    call.output.answer(site_output.hold(current, publishing))
     return ExitCode.OK
 
 
@@ -49,10 +49,10 @@ def release(call: Call) -> ExitCode:
 
     Queued jobs start, and jobs that wait make their AMIs public.
     """
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.jobs.holds import Holds
 
     by = person()
     ended = Holds(call.store()).release(by)
-    call.output.answer(output.released(ended, by))
+    call.output.answer(site_output.released(ended, by))
     return ExitCode.OK

@@ -34,7 +34,7 @@ def keygen(
     """
     from fedimg.catalogue import signing_key
     from fedimg.catalogue.errors import CatalogueError
-    from fedimg.cli import output
+    from fedimg.cli import site_output
 
     path = file or call.settings.catalogue.signing_key
     if not path:
@@ -47,5 +47,5 @@ def keygen(
         old, new = signing_key.rotate(path) if rotate else (None, signing_key.generate(path))
     except CatalogueError as error:
         raise CommandRefused(ExitCode.UNUSABLE, str(error)) from error
-    call.output.answer(output.key_made(path, new, old))
+    call.output.answer(site_output.key_made(path, new, old))
     return ExitCode.OK

@@ -33,7 +33,7 @@ def outbox(
     A message that a bus refuses is parked: the others go on. Correct the reason, such as the user's
     rights on the broker, before you send it again. A list shows what was parked before the command.
     """
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.store.parked import Parked
 
     store = call.store()
@@ -51,7 +51,7 @@ def outbox(
         parked.drop(given_up, call.settings.bus)
     done = {each.id: "sent again" for each in again} | {each.id: "dropped" for each in given_up}
     shown = [each for each in messages if each.id in done] if done else messages
-    call.output.answer(output.parked(shown, done))
+    call.output.answer(site_output.parked(shown, done))
     return ExitCode.OK
 
 

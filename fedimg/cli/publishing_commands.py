@@ -115,7 +115,7 @@ def replay(
 
         return replay_explained.explain(call, explain)
 
-    from fedimg.cli import output
+    from fedimg.cli import entry_output
     from fedimg.intake import catch_up
     from fedimg.jobs.queue import JobQueue
     from fedimg.sources.compose_listing import ComposeListing
@@ -137,7 +137,7 @@ def replay(
         ]
     if any(entry.stored for entry in entries):
         note_idle_reasons(call)
-    call.output.answer(output.replayed(entries))
+    call.output.answer(entry_output.replayed(entries))
     return ExitCode.OK
 
 

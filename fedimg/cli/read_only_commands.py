@@ -130,7 +130,7 @@ def amis(
 
     Without a limit, a list for people that at most --region chooses has those of the last 50 jobs.
     """
-    from fedimg.cli import output
+    from fedimg.cli import ami_output
 
     architecture = architecture_of(arch) if arch else None
     if ami_type is not None:
@@ -157,7 +157,7 @@ def amis(
         and state in (None, row.state)
         and (ami_type is None or ami_type in row.type.names)
     ]
-    call.output.answer(output.amis(rows))
+    call.output.answer(ami_output.amis(rows))
     return ExitCode.OK
 
 
@@ -169,7 +169,7 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     """
     from fedimg.aws import ami_options
     from fedimg.aws.client.clients import Clients
-    from fedimg.cli import output
+    from fedimg.cli import plan_output
     from fedimg.services.ec2 import EC2Service
     from fedimg.services.site import Site
 
@@ -181,7 +181,7 @@ def plan(call: Call, url: URLArgument, arch: ArchOption = None) -> ExitCode:
     attributes = {
         each: ami_options.told(each, image.architecture, settings.ec2.amis) for each in types
     }
-    call.output.answer(output.plan(image, planned, _cost(call, image, planned), attributes))
+    call.output.answer(plan_output.plan(image, planned, _cost(call, image, planned), attributes))
     return ExitCode.OK
 
 
@@ -218,10 +218,10 @@ def check(call: Call) -> ExitCode:
     Each problem comes with how to correct it.
     """
     from fedimg.cli import check as site_check
-    from fedimg.cli import output
+    from fedimg.cli import site_output
     from fedimg.diagnostics import Status
 
     findings = site_check.run(call.settings)
-    call.output.answer(output.findings(findings))
+    call.output.answer(site_output.findings(findings))
     problem = any(finding.status is Status.PROBLEM for finding in findings)
     return ExitCode.FAILED if problem else ExitCode.OK

@@ -36,7 +36,7 @@ def rehearse(
     """
     from fedimg.aws.client.clients import Clients
     from fedimg.aws.cost import estimate
-    from fedimg.cli import output
+    from fedimg.cli import plan_output
     from fedimg.exceptions import Cancelled
     from fedimg.process.signals import stop_requested
     from fedimg.services.rehearsal import rehearse
@@ -56,5 +56,5 @@ def rehearse(
     cost = estimate(done.disk.length, done.plan, settings.ec2) if done.disk else None
     if cost and not settings.ec2.prices.known:
         call.output.note("what the quantities cost is unknown: set prices in [ec2.prices]")
-    call.output.answer(output.rehearsed(done, cost))
+    call.output.answer(plan_output.rehearsed(done, cost))
     return ExitCode.OK

@@ -1,3 +1,8 @@
+"""The clean-up by hand lists, removes and refuses.
+
+Follows fedimg/cli/cleanup_output.py.
+"""
+
 from __future__ import annotations
 
 import contextlib

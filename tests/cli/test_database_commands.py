@@ -1,4 +1,7 @@
-"""`fedimg workers`, `drain`, and what `store migrate` and `store move` refuse."""
+"""`fedimg workers`, `drain`, and what `store migrate` and `store move` refuse.
+
+Follows fedimg/cli/site_output.py.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""An upload finds its image's job and waits for its end, and a second worker is refused."""
+
 from __future__ import annotations
 
 import os

@@ -1,6 +1,6 @@
 """`status` and `amis` are filtered, and `plan` calls EC2.
 
-Follows fedimg/intake/backlog.py.
+Follows fedimg/intake/backlog.py, fedimg/cli/ami_output.py, fedimg/cli/plan_output.py.
 """
 
 from __future__ import annotations

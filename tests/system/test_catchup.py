@@ -1,4 +1,7 @@
-"""Builds that finish while nobody listens are published, once; by the worker, and by replay."""
+"""Builds that finish while nobody listens are published, once; by the worker, and by replay.
+
+Follows fedimg/cli/entry_output.py.
+"""
 
 from __future__ import annotations
 
