@@ -13,6 +13,7 @@ from lab.ec2.errors import EC2Error, invalid
 from lab.ec2.operations import OUT_OF_REACH
 from lab.ec2.request import Answer, Request
 from lab.ec2.tagging import as_tags
+from lab.ec2.wire import NAMESPACE
 from lab.ec2.world import Call, Tags
 
 Answers = Callable[[], Answer]
@@ -22,26 +23,25 @@ class _Request(moto_request.Request):
     from_wsgi_server = True
 
 
+_NAMESPACE = re.compile(rb'xmlns="http://ec2\.amazonaws\.com/doc/[^"]*"')
 KNOWN = frozenset(method_names_from_class(EC2Response))
 
 
 def answer(call: Call, request: Request) -> Answer:
-    """Answer as moto does. Raises EC2Error for an action that neither moto nor the lab has."""
-    if camelcase_to_underscores(call.action) not in KNOWN:
-        raise EC2Error(
-            "InvalidAction", f"The action {call.action} is not valid for this web service."
-        )
-    if call.action in OUT_OF_REACH:
+    """Answer as moto does. Raises EC2Error for an action of EC2's that neither moto nor the lab
+    has.
+    """
+    if camelcase_to_underscores(call.action) not in KNOWN or call.action in OUT_OF_REACH:
         raise EC2Error("UnsupportedOperation", f"The lab's EC2 does not do {call.action}.")
     for specification in call.params.get("TagSpecifications", []):
         as_tags(specification.get("Tags", []))
     around = AROUND.get(call.action)
     if around:
-        return around(call, lambda: _moto(request))
-    return _moto(request)
+        return around(call, lambda: _moto(call.action, request))
+    return _moto(call.action, request)
 
 
-def _moto(request: Request) -> Answer:
+def _moto(action: str, request: Request) -> Answer:
     try:
         status, _, body = EC2Response.dispatch(_Request(request.environ))
     except NotImplementedError as error:
@@ -50,9 +50,13 @@ def _moto(request: Request) -> Answer:
             raise EC2Error(
                 "InvalidParameterValue", f"The filter '{unknown[1]}' is invalid"
             ) from error
-        raise EC2Error("UnsupportedOperation", str(error)) from error
+        raise EC2Error(
+            "UnsupportedOperation", f"The lab's EC2 does not do all of {action}: {error}"
+        ) from error
     if isinstance(body, str):
         body = body.encode()
+    # moto names older versions of the API, and a strict reader finds nothing in their namespaces.
+    body = _NAMESPACE.sub(f'xmlns="{NAMESPACE}"'.encode(), body)
     # moto leaves a placeholder where an answer's own id belongs.
     body = re.sub(
         rb"<(requestId|RequestID|RequestId)>[^<]*<",

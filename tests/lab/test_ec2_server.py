@@ -4,6 +4,7 @@ import json
 import threading
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import boto3
 import pytest
@@ -67,7 +68,7 @@ def test_each_region_has_zones_network_and_types(ec2: Any) -> None:
     ("body", "status", "code"),
     [
         ("Action=MakeCoffee&Version=2016-11-15", 400, "InvalidAction"),
-        ("Action=GetImageAncestry&ImageId=ami-1&Version=2016-11-15", 400, "InvalidAction"),
+        ("Action=GetImageAncestry&ImageId=ami-1&Version=2016-11-15", 400, "UnsupportedOperation"),
         ("Action=DescribeImages&Colour=red&Version=2016-11-15", 400, "UnknownParameter"),
         ("Action=DescribeImages&MaxResults=x&Version=2016-11-15", 400, "InvalidParameterValue"),
         ("Action=CopySnapshot&Version=2016-11-15", 400, "MissingParameter"),
@@ -82,6 +83,16 @@ def test_errors_are_ec2s_xml(ec2: Any, body: str, status: int, code: str) -> Non
     assert text.startswith("<?xml")
     assert f"<Code>{code}</Code>" in text
     assert "<RequestID>" in text
+
+
+@pytest.mark.parametrize(
+    "action", ["DescribeImages", "DescribeAvailabilityZones", "DescribeKeyPairs", "DescribeTags"]
+)
+def test_answers_are_in_the_namespace_of_the_apis_version(ec2: Any, action: str) -> None:
+    _, text = raw(ec2, f"Action={action}&Version=2016-11-15")
+    assert ElementTree.fromstring(text).tag == (
+        f"{{http://ec2.amazonaws.com/doc/2016-11-15/}}{action}Response"
+    )
 
 
 def test_dry_run_makes_nothing(ec2: Any) -> None:
