@@ -16,9 +16,9 @@ from fedimg.jobs.entry_images import EntryImages
 from fedimg.jobs.retries import RetryKind, RetrySchedule, ScheduledRetry
 from fedimg.jobs.serialization import SERIALIZER
 from fedimg.store.added_regions import AddedRegions
+from fedimg.store.changes import CHANGES
 from fedimg.store.store import Store
 from fedimg.store.twins import Submission
-from fedimg.store.withdrawals import CHANGES
 
 #: The queues and workflows that fedimg.worker.executor serves. Workflows wait in the database under
 #: these names, so no worker would find them after a change.

@@ -25,9 +25,10 @@ from fedimg.jobs.outages import Outages
 from fedimg.process.backoff import Backoff
 from fedimg.steps import Steps
 from fedimg.store import rows
+from fedimg.store.changes import Change, PendingChanges
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import Change, Withdrawals
+from fedimg.store.withdrawals import Withdrawals
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class ChangeWorkflow:
         self._steps = steps
         self._stopping = stopping
         self._withdrawals = Withdrawals(store)
+        self._pending = PendingChanges(store)
         self._outages = Outages(store, settings.ec2.limits)
         self._origin = Origin(clients, settings.ec2.origin)
 
@@ -79,7 +81,7 @@ class ChangeWorkflow:
 
     def _attempt(self, what: str, job: str, region: str, at: float, effect: Effect) -> str:
         """Run an effect, unless a later command replaced the change; return why it failed."""
-        if not self._withdrawals.is_pending(what, job, region, at):
+        if not self._pending.is_pending(what, job, region, at):
             return ""
         try:
             with explained(f"{what} of {job}", image="", region=region, step=what):
@@ -91,9 +93,9 @@ class ChangeWorkflow:
         return ""
 
     def _postpone(self, what: str, job: str, region: str, at: float, problem: str) -> None:
-        for change in self._withdrawals.changes():
+        for change in self._pending.all():
             if (change.what, change.job, change.region, change.at) == (what, job, region, at):
-                postpone(self._withdrawals, self._settings, change, problem)
+                postpone(self._pending, self._settings, change, problem)
 
     def _record_users(self, its_amis: Sequence[AMIRow], region: str) -> None:
         """Record who may use AMIs and snapshots, as disabling an AMI removes all permissions."""
@@ -173,11 +175,11 @@ class ChangeWorkflow:
         return retrying.s3(self._clients, region, waiter, watch)
 
 
-def postpone(withdrawals: Withdrawals, settings: Settings, change: Change, problem: str) -> None:
+def postpone(pending: PendingChanges, settings: Settings, change: Change, problem: str) -> None:
     """Record that a change failed, log it, and let it be tried again after a pause."""
     limits = settings.ec2.limits
     pause = Backoff(limits.wait_maximum, limits.retry_after).pause(change.tries + 1)
-    withdrawals.postpone(change.job, change.region, change.at, problem, pause)
+    pending.postpone(change.job, change.region, change.at, problem, pause)
     _log.warning(
         "job %s: %s in %s failed, retries in %g s: %s",
         change.job,

@@ -11,8 +11,8 @@ from fedimg.jobs.outages import Outages
 from fedimg.jobs.queue import ChangeTry, JobQueue
 from fedimg.lifecycle.change_workflow import postpone
 from fedimg.process.wait_log import WaitLog
+from fedimg.store.changes import Change, PendingChanges
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import Change, Withdrawals
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class DueChanges:
         self._settings = settings
         self._queue = queue
         self._pending = pending
-        self._withdrawals = Withdrawals(store)
+        self._changes = PendingChanges(store)
         self._outages = Outages(store, settings.ec2.limits)
         self._waits = WaitLog(_log)
         # The regions whose changes waited the last time.
@@ -44,7 +44,7 @@ class DueChanges:
         if not self._waited and not self._pending():
             return
         waiting: Counter[str] = Counter()
-        for change in self._withdrawals.due():
+        for change in self._changes.due():
             if self._outages.away(change.region):
                 waiting[change.region] += 1
             else:
@@ -62,6 +62,6 @@ class DueChanges:
         if state is ChangeTry.ENDED:
             # Its error is in the log; the change itself is still to be made.
             problem = "the worker failed at it; its log has the error"
-            postpone(self._withdrawals, self._settings, change, problem)
+            postpone(self._changes, self._settings, change, problem)
         elif state is ChangeTry.QUEUED:
-            self._withdrawals.queued(change)
+            self._changes.queued(change)

@@ -19,9 +19,9 @@ from fedimg.config import Settings
 from fedimg.exceptions import EC2ServiceException
 from fedimg.lifecycle.decisions import Decision, Facts, decide
 from fedimg.parallel import run_parallel
+from fedimg.store.changes import PendingChanges
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import Withdrawals
 from fedimg.untrusted.quoting import one_line
 
 #: The largest difference between this host's clock and EC2's, in seconds.
@@ -53,7 +53,7 @@ def decisions(
     recorded: dict[str, list[AMIRow]] = {}
     for row in recorded_amis(store):
         recorded.setdefault(row.region, []).append(row)
-    changing = {(change.job, change.region) for change in Withdrawals(store).changes()}
+    changing = {(change.job, change.region) for change in PendingChanges(store).all()}
 
     def one(region: str) -> list[Decision] | str:
         here = recorded.get(region, [])

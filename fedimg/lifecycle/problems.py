@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from fedimg.store import rows
+from fedimg.store.changes import PendingChanges
 from fedimg.store.parameters import Parameters
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
-from fedimg.store.withdrawals import Withdrawals
 
 _UNFINISHED = {
     rows.WITHDRAWING: "its withdrawal",
@@ -81,7 +81,7 @@ def problems(store: Store) -> list[str]:
                 f"record and EC2 differ in {each.region}, {len(each.differences)} times; 'fedimg "
                 "verify' compares again and lists the differences"
             )
-    for change in Withdrawals(store).changes():
+    for change in PendingChanges(store).all():
         if change.error:
             texts.append(
                 f"{change.job}: {change.what} in {change.region} is not finished: {change.error}"

@@ -21,10 +21,10 @@ from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
 from fedimg.lifecycle.decisions import IN_REACH, Facts, Verdict, decide, differs_from_record
 from fedimg.lifecycle.repair import ami_of
 from fedimg.store import rows
+from fedimg.store.changes import DELETE, DEPRECATE, DISABLE
 from fedimg.store.prunings import Pruning as Requested
 from fedimg.store.prunings import Prunings, state_before
 from fedimg.store.rows import AMIRow
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.lifecycle import observation
 from fedimg.lifecycle.decisions import Decision, Verdict
+from fedimg.store.changes import DELETE, DEPRECATE, DISABLE
 from fedimg.store.prunings import Prunings, Request
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
 
 _log = logging.getLogger(__name__)
 

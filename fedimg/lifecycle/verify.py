@@ -27,11 +27,11 @@ from fedimg.lifecycle import audience_comparison, comparison, parameter_comparis
 from fedimg.lifecycle.comparison import Difference, Kind
 from fedimg.parallel import run_parallel
 from fedimg.records import as_record
+from fedimg.store.changes import DEPRECATE, PendingChanges
 from fedimg.store.repairs import Repairs
 from fedimg.store.rows import DELETED, LIVE, AMIRow
 from fedimg.store.store import Store
 from fedimg.store.verifications import Verifications
-from fedimg.store.withdrawals import DEPRECATE, Withdrawals
 from fedimg.untrusted.quoting import one_line
 
 #: For how many seconds a region that fails is asked again.
@@ -104,7 +104,7 @@ class _Comparison:
         # Read before the record, in which a change that has ended is the AMI's own state.
         deprecating = {
             (change.job, change.region)
-            for change in Withdrawals(store).changes()
+            for change in PendingChanges(store).all()
             if change.what == DEPRECATE
         }
         repairing = Repairs(store).pending()

@@ -20,9 +20,9 @@ from fedimg.lifecycle.change_workflow import ChangeWorkflow, Effect, by_snapshot
 from fedimg.lifecycle.repair import ami_of
 from fedimg.steps import Steps
 from fedimg.store import rows
+from fedimg.store.changes import RESTORE, WITHDRAW
 from fedimg.store.rows import CLEANING, LIVE, AMIRow
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import RESTORE, WITHDRAW
 from fedimg.values.audience import Audience
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class WithdrawAndRestore(ChangeWorkflow):
     def _wait_until_run_ended(self, job: str, region: str, at: float) -> None:
         def ended() -> bool | None:
             # A later command waits for this one.
-            replaced = not self._withdrawals.is_pending(WITHDRAW, job, region, at)
+            replaced = not self._pending.is_pending(WITHDRAW, job, region, at)
             return replaced or self._run_has_ended(job) or None
 
         self._waiter(region).until(

@@ -13,12 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
-from fedimg.store.changes import end
+from fedimg.store.changes import DELETE, DEPRECATE, DISABLE, end
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, prunings
 from fedimg.store.twins import TWINS
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE
 
 #: The state that an AMI gets by what is asked for; a deprecation changes none.
 _TO = {DISABLE: rows.DISABLING, DELETE: rows.DELETING}

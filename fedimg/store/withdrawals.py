@@ -1,4 +1,4 @@
-"""Record which images are withdrawn, and the changes of AMIs that a worker has to carry out."""
+"""Record which images are withdrawn or restored, and what a worker has to do about that."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from fedimg.store import rows
-from fedimg.store.changes import REPAIR, SHARE, end, go_on_with_repair, this_change
+from fedimg.store.changes import (
+    DELETE,
+    DISABLE,
+    REPAIR,
+    RESTORE,
+    SHARE,
+    WITHDRAW,
+    end,
+    go_on_with_repair,
+)
 from fedimg.store.rows import AMIRow
 from fedimg.store.store import Store
 from fedimg.store.tables import amis, changes, offered, withdrawals
 from fedimg.store.twins import TWINS
 
-#: What a change does with the AMIs of a job in a region.
-WITHDRAW, RESTORE = "withdraw", "restore"
-#: … and by the rules of retention.
-DEPRECATE, DISABLE, DELETE = "deprecate", "disable", "delete"
-#: … and by REPAIR as a person asked after a comparison with EC2; SHARE is fedimg.store.shares'.
-CHANGES = (WITHDRAW, RESTORE, DEPRECATE, DISABLE, DELETE, REPAIR, SHARE)
 #: The change that carries on with AMIs in a state, the most urgent first.
 _NEXT = {
     rows.WITHDRAWING: WITHDRAW,
@@ -30,8 +33,6 @@ _NEXT = {
     rows.DISABLING: DISABLE,
     rows.DELETING: DELETE,
 }
-#: For so many seconds a change that was queued is not queued again.
-_QUEUED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,8 @@ class Withdrawal:
     replacement: str | None
 
 
-@dataclass(frozen=True)
-class Change:
-    """A withdrawal or restoration of a job's AMIs in a region that has not been carried out yet.
-
-    `at` identifies the command that asked for it; `tries` counts the failed tries, `error` is the
-    last failure. Times are in seconds since the epoch.
-    """
-
-    job: str
-    region: str
-    what: str
-    at: float
-    tries: int
-    due: float
-    error: str | None
-
-
 class Withdrawals:
-    """The withdrawals and the pending changes."""
+    """The withdrawals, with the changes that carry them out."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -174,39 +158,6 @@ class Withdrawals:
     def all(self) -> list[Withdrawal]:
         """Return the withdrawals that were not restored since, oldest first."""
         return self._read(sa.true())
-
-    def changes(self, condition: sa.ColumnElement[bool] | None = None) -> list[Change]:
-        """Return the pending changes, or those of a condition, ordered by time, job and region."""
-        query = sa.select(changes).order_by(changes.c.at, changes.c.job, changes.c.region)
-        with self._store.engine.connect() as connection:
-            found = connection.execute(
-                query if condition is None else query.where(condition)
-            ).mappings()
-            return [Change(**row) for row in found]
-
-    def due(self) -> list[Change]:
-        """Return the changes that are due."""
-        return self.changes(changes.c.due <= time.time())
-
-    def is_pending(self, what: str, job: str, region: str, at: float) -> bool:
-        """Return whether this very change still has to be made: no later command replaced it."""
-        found = self.changes((changes.c.job == job) & (changes.c.region == region))
-        return any((change.what, change.at) == (what, at) for change in found)
-
-    def queued(self, change: Change) -> None:
-        """Record that a change is queued."""
-        self._update(change.job, change.region, change.at, due=time.time() + _QUEUED_SECONDS)
-
-    def postpone(self, job: str, region: str, at: float, error: str, pause: float) -> None:
-        """Record that a change failed, to be tried again after a pause in seconds."""
-        self._update(
-            job,
-            region,
-            at,
-            error=error,
-            tries=changes.c.tries + 1,
-            due=time.time() + pause,
-        )
 
     def done(
         self,
@@ -373,6 +324,3 @@ class Withdrawals:
                 Withdrawal(row.job, row.at, row.by, row.reason, row.replacement)
                 for row in connection.execute(query)
             ]
-
-    def _update(self, job: str, region: str, at: float, **values: object) -> None:
-        self._store.write(sa.update(changes).where(this_change(job, region, at)).values(**values))

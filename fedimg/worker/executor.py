@@ -32,10 +32,9 @@ from fedimg.lifecycle.pruning import Pruning
 from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.share import ShareWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
-from fedimg.store.changes import REPAIR, SHARE
+from fedimg.store.changes import DELETE, DEPRECATE, DISABLE, REPAIR, RESTORE, SHARE, WITHDRAW
 from fedimg.store.shared_poll import Question, SharedPoll
 from fedimg.store.store import Store, StoreError
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, RESTORE, WITHDRAW
 from fedimg.worker.intake_workflow import IntakeWorkflow
 from fedimg.worker.job_workflows import JobWorkflows
 from fedimg.worker.queue_poll import THREAD, QueuePoll

@@ -17,8 +17,8 @@ from fedimg.jobs.queue import (
 )
 from fedimg.jobs.retries import RetrySchedule
 from fedimg.store.added_regions import AddedRegions
+from fedimg.store.changes import RESTORE, WITHDRAW
 from fedimg.store.store import Store
-from fedimg.store.withdrawals import RESTORE, WITHDRAW
 from tests.jobs.queue_rows import queued
 
 URL = "https://koji.example.org/Fedora-Cloud-Base-28-1.1.x86_64.raw.xz"

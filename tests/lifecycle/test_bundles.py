@@ -34,6 +34,7 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.progress import CheckResult, CheckState
 from fedimg.steps import PlainSteps
 from fedimg.store import rows, tables
+from fedimg.store.changes import PendingChanges
 from fedimg.store.prunings import Prunings
 from fedimg.store.withdrawals import Withdrawals
 from lab.ec2.server import EC2
@@ -142,7 +143,7 @@ def carry_out(site: Site) -> None:
         site.settings, site.store, site.queue, site.clients, steps, stop
     )
     pruning = Pruning(site.settings, site.store, site.clients, steps, stop)
-    for change in Withdrawals(site.store).due():
+    for change in PendingChanges(site.store).due():
         workflow: Any = withdrawing if change.what in ("withdraw", "restore") else pruning
         getattr(workflow, change.what)(change.job, change.region, change.at)
 

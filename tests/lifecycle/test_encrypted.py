@@ -21,11 +21,11 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.progress import CheckResult, CheckState
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
+from fedimg.store.changes import RESTORE, WITHDRAW, PendingChanges
 from fedimg.store.publications import Publications
 from fedimg.store.rows import AMIRow
 from fedimg.store.tables import amis as table
 from fedimg.store.tables import changes
-from fedimg.store.withdrawals import RESTORE, WITHDRAW, Withdrawals
 from fedimg.values.audience import Audience
 from tests.lifecycle.conftest import DISK, ORIGIN, REGIONS, Site
 from tests.lifecycle.lost import lose, recovered
@@ -69,7 +69,7 @@ class Made:
             site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
         )
         site.store.write(sa.update(changes).values(due=0))
-        for change in Withdrawals(site.store).due():
+        for change in PendingChanges(site.store).due():
             assert change.what == what
             getattr(workflow, change.what)(change.job, change.region, change.at)
 

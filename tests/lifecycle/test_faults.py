@@ -22,17 +22,18 @@ from fedimg.lifecycle.verify import text_of, verify_regions
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows, tables
-from fedimg.store.prunings import Prunings, Request
-from fedimg.store.repairs import Repairs
-from fedimg.store.withdrawals import (
+from fedimg.store.changes import (
     DELETE,
     DEPRECATE,
     DISABLE,
     REPAIR,
     RESTORE,
     WITHDRAW,
-    Withdrawals,
+    PendingChanges,
 )
+from fedimg.store.prunings import Prunings, Request
+from fedimg.store.repairs import Repairs
+from fedimg.store.withdrawals import Withdrawals
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 from tests.plans import follow, struck
@@ -71,10 +72,10 @@ def carry_out(site: Site) -> None:
     }
     for _ in range(_TRIES):
         site.store.write(sa.update(tables.changes).values(due=0))
-        for change in Withdrawals(site.store).due():
+        for change in PendingChanges(site.store).due():
             makes[change.what](change.job, change.region, change.at)
         away = {outage.region for outage in Outages(site.store, site.settings.ec2.limits).all()}
-        if {change.region for change in Withdrawals(site.store).changes()} <= away:
+        if {change.region for change in PendingChanges(site.store).all()} <= away:
             return
     raise AssertionError("the changes have never ended")
 

@@ -23,10 +23,11 @@ from fedimg.lifecycle.problems import problems
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.process.backoff import Backoff
 from fedimg.steps import PlainSteps
+from fedimg.store.changes import WITHDRAW, PendingChanges
 from fedimg.store.parameters import Parameters
 from fedimg.store.pending import PendingRows
 from fedimg.store.shared_poll import SharedPoll
-from fedimg.store.withdrawals import WITHDRAW, Withdrawals
+from fedimg.store.withdrawals import Withdrawals
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
 from tests.plans import ask, follow
@@ -125,7 +126,7 @@ def carry_out(site: Site) -> None:
     workflow = WithdrawAndRestore(
         site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
     )
-    for change in Withdrawals(site.store).due():
+    for change in PendingChanges(site.store).due():
         make = workflow.withdraw if change.what == WITHDRAW else workflow.restore
         make(change.job, change.region, change.at)
 

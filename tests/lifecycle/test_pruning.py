@@ -31,6 +31,7 @@ from fedimg.lifecycle.retention import WorkerRetention
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
+from fedimg.store.changes import PendingChanges
 from fedimg.store.prunings import Prunings
 from fedimg.store.rows import AMIRow
 from fedimg.store.tables import amis, changes
@@ -126,7 +127,7 @@ def carry_out(site: Site) -> None:
         site.settings, site.store, site.queue, site.clients, PlainSteps(), stop
     )
     pruning = Pruning(site.settings, site.store, site.clients, PlainSteps(), stop)
-    for change in Withdrawals(site.store).due():
+    for change in PendingChanges(site.store).due():
         workflow: Any = withdrawing if change.what in ("withdraw", "restore") else pruning
         getattr(workflow, change.what)(change.job, change.region, change.at)
 
@@ -277,7 +278,7 @@ def test_withdrawal_overtakes_a_disabling_and_no_removal(pruned: Pruned) -> None
         first.ami: rows.DELETED,
         second.ami: rows.WITHDRAWN,
     }
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
 
 
 def test_snapshot_goes_with_its_last_ami(pruned: Pruned) -> None:
@@ -318,7 +319,7 @@ def test_snapshot_that_ec2_did_not_delete_with_its_ami_is_deleted(pruned: Pruned
     )
     carry_out(site)
     assert states(site, image) == {rows.DELETING}
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     assert "DeleteSnapshot" in str(change.error) or "Unauthorized" in str(change.error)
     assert messages(site, "image.delete") == []
     site.account.refuse_nothing()
@@ -396,7 +397,7 @@ def test_what_changed_since_the_decision_is_kept(pruned: Pruned) -> None:
         pruned.launch(row, 2)
     carry_out(site)
     assert states(site, image) == {rows.PUBLIC}
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     assert all("unused_for" in str(each.kept) for each in Prunings(site.store).all())
     assert all(site.shown(row)["Public"] for row in site.rows(image))
     assert messages(site, "image.withdraw") == []
@@ -422,7 +423,7 @@ def test_disabled_ami_that_a_person_made_public_is_not_removed(pruned: Pruned) -
     carry_out(site)
     assert states(site, image) == {rows.DISABLED}
     assert all(site.shown(row)["Public"] for row in (before, meanwhile))
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     assert messages(site, "image.delete") == []
     (kept,) = [each.kept for each in Prunings(site.store).all() if each.what == "delete"]
     assert "EC2 shows it public and enabled" in str(kept)
@@ -434,7 +435,7 @@ def test_ami_is_looked_at_once_more_before_it_is_deregistered(pruned: Pruned) ->
     pruned.prune()
     pruned.disabled_since(image, 40)
     pruned.ask()
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     public, gone = site.rows(image)
     workflow = Pruning(site.settings, site.store, site.clients, PlainSteps(), threading.Event())
     workflow._check("delete", change.job, change.region, change.at)
@@ -471,7 +472,7 @@ def test_disabling_goes_on_where_ec2_cannot_disable(pruned: Pruned) -> None:
     site = pruned.site
     image = pruned.publish(300, regions=[ORIGIN], types=TYPES[:1])
     pruned.ask()
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     (row,) = site.rows(image)
     site.account.refuse(ORIGIN, DisableImage="InvalidAction")
     workflow = Pruning(site.settings, site.store, site.clients, PlainSteps(), threading.Event())
@@ -514,7 +515,7 @@ def test_end_of_a_request_that_a_withdrawal_replaced_records_and_announces_nothi
     site = pruned.site
     image = pruned.publish(300)
     assert pruned.ask() > 0
-    old = Withdrawals(site.store).changes()
+    old = PendingChanges(site.store).all()
     found = targets.to_withdraw(site.store, image.name)
     Withdrawals(site.store).withdraw(
         found.amis, found.regions, by="me", reason="bad", replacement=None
@@ -531,14 +532,14 @@ def test_end_of_a_request_that_a_withdrawal_replaced_records_and_announces_nothi
         )
     assert states(site, image) == {rows.WITHDRAWING}
     assert messages(site, "image.withdraw") == []
-    assert {change.what for change in Withdrawals(site.store).changes()} == {"withdraw"}
+    assert {change.what for change in PendingChanges(site.store).all()} == {"withdraw"}
 
 
 def test_deprecation_that_is_not_finished_is_no_unknown_date(pruned: Pruned) -> None:
     site = pruned.site
     pruned.publish(150, regions=[ORIGIN])
     pruned.ask()
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     stop = threading.Event()
     workflow = Pruning(site.settings, site.store, site.clients, PlainSteps(), stop)
     workflow._deprecate(change.job, change.region, change.at)
@@ -584,7 +585,7 @@ def test_wrong_clock_decides_and_changes_nothing(
     carry_out(site)
     assert states(site, image) == {rows.DISABLING}
     assert all(site.shown(row)["Public"] for row in site.rows(image))
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     assert "clock" in str(change.error)
 
 
@@ -604,12 +605,12 @@ def test_worker_by_itself_changes_at_most_so_many_a_day(pruned: Pruned) -> None:
     old, older = pruned.publish(300), pruned.publish(400)
     pruned.rules(RULE, automatic=False)
     worker(pruned).apply()
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
 
     pruned.rules(RULE, automatic=True, most_a_day=3)
     Holds(site.store).begin("me", "a move")
     worker(pruned).apply()
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     Holds(site.store).release("me")
     for _ in range(2):
         worker(pruned).apply()

@@ -29,9 +29,10 @@ from fedimg.lifecycle.problems import problems
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows, tables
+from fedimg.store.changes import WITHDRAW, PendingChanges
 from fedimg.store.recovered import NO_RUN
 from fedimg.store.rows import AMIRow
-from fedimg.store.withdrawals import WITHDRAW, Withdrawals
+from fedimg.store.withdrawals import Withdrawals
 from fedimg.values.audience import Audience
 from tests.lifecycle.conftest import DISK, FURTHER, ORIGIN, REGIONS, Run, Site
 from tests.lifecycle.lost import lose, recovered
@@ -48,7 +49,7 @@ def carry_out(site: Site, regions: tuple[str, ...] = REGIONS) -> None:
     workflow = WithdrawAndRestore(
         site.settings, site.store, site.queue, site.clients, PlainSteps(), threading.Event()
     )
-    for change in Withdrawals(site.store).due():
+    for change in PendingChanges(site.store).due():
         if change.region in regions:
             make = workflow.withdraw if change.what == WITHDRAW else workflow.restore
             make(change.job, change.region, change.at)
@@ -259,7 +260,7 @@ def test_withdrawn_image_stays_withdrawn_and_can_be_restored(site: Site) -> None
     recovered(site)
     assert {row.state for row in site.rows(image)} == {rows.WITHDRAWN}
     assert {row.state for row in site.rows(other)} == {rows.PUBLIC}
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     (known,) = Withdrawals(site.store).all()
     assert (known.job, "lost with it" in known.reason) == (image.job, True)
     assert site.queue.submit(twin) is None

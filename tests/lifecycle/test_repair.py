@@ -20,10 +20,10 @@ from fedimg.lifecycle.repair_workflow import RepairWorkflow
 from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
-from fedimg.store.changes import REPAIR
+from fedimg.store.changes import REPAIR, WITHDRAW, PendingChanges
 from fedimg.store.repairs import Repairs
 from fedimg.store.tables import amis, changes
-from fedimg.store.withdrawals import WITHDRAW, Withdrawals
+from fedimg.store.withdrawals import Withdrawals
 from tests.lifecycle.by_hand import published_untested, snapshot_hidden
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
 
@@ -46,7 +46,7 @@ def carry_out(site: Site) -> None:
     repairs = RepairWorkflow(*parts, site.clients, PlainSteps(), stopping)
     others = WithdrawAndRestore(*parts, site.queue, site.clients, PlainSteps(), stopping)
     site.store.write(sa.update(changes).values(due=0))
-    for change in Withdrawals(site.store).due():
+    for change in PendingChanges(site.store).due():
         make = repairs.repair if change.what == REPAIR else others.withdraw
         make(change.job, change.region, change.at)
 
@@ -97,7 +97,7 @@ def test_ami_without_a_passed_check_is_never_offered_by_a_repair(site: Site) -> 
     Repairs(site.store).ask([("publish AMI", row.ami, ORIGIN, row.job)], by="me")
     carry_out(site)
     assert not site.shown(row)["Public"]
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     assert Repairs(site.store).all()[0].given_up
 
 
@@ -125,7 +125,7 @@ def test_all_regions_are_repaired_and_one_that_is_away_follows(site: Site) -> No
     Outages(site.store, site.settings.ec2.limits).begin(FURTHER, "it does not answer")
     carry_out(site)
     assert [site.shown(row)["Public"] for row in hidden if row.region == ORIGIN] == [True] * 2
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     assert (change.region, change.what) == (FURTHER, REPAIR)
     assert FURTHER in str(change.error)
     # Until then the comparison names it, as a change of fedimg's that is not finished.
@@ -149,7 +149,7 @@ def test_what_a_person_did_since_the_request_is_respected(site: Site, meanwhile:
         assert Withdrawals(site.store).accept(row, rows.HIDDEN, "me", "a bad kernel")
     elif meanwhile == "withdrawn":
         targets.withdraw(site.store, image.name, by="me", reason="a bad kernel")
-        assert {each.what for each in Withdrawals(site.store).changes()} == {WITHDRAW}
+        assert {each.what for each in PendingChanges(site.store).all()} == {WITHDRAW}
     elif meanwhile == "disabled":
         site.ec2().disable_image(ImageId=row.ami)
     else:
@@ -159,7 +159,7 @@ def test_what_a_person_did_since_the_request_is_respected(site: Site, meanwhile:
     # After a withdrawal the repair is looked at once more, as it may be about other AMIs.
     for _ in range(2):
         carry_out(site)
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     (shown,) = site.ec2().describe_images(ImageIds=[row.ami], IncludeDisabled=True)["Images"]
     assert not shown["Public"]
     assert restored(site) == []
@@ -176,7 +176,7 @@ def test_nothing_is_published_while_the_site_is_held_and_what_is_untested_is_hid
     Holds(site.store).begin("me", "a move")
     assert sorted(ask(site, hidden.ami)) == ["hide AMI", "publish AMI"]
     carry_out(site)
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     assert "publishing has been held" in str(change.error)
     assert [each.id for each in differences(site)] == [hidden.ami]
     Holds(site.store).release("me")
@@ -188,8 +188,8 @@ def test_repair_waits_for_no_other_change_and_replaces_none(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     first, second = site.rows(image)
     targets.withdraw(site.store, image.name, by="me", reason="a bad kernel")
-    (before,) = Withdrawals(site.store).changes()
+    (before,) = PendingChanges(site.store).all()
     wanted = [("publish AMI", each.ami, ORIGIN, image.job) for each in (first, second)]
     assert Repairs(site.store).ask(wanted, by="me") == set()
-    assert Withdrawals(site.store).changes() == [before]
+    assert PendingChanges(site.store).all() == [before]
     assert Repairs(site.store).all() == []

@@ -27,12 +27,12 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.records import as_record
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
+from fedimg.store.changes import PendingChanges
 from fedimg.store.publications import Publications
 from fedimg.store.repairs import Repairs
 from fedimg.store.rows import AMIRow
 from fedimg.store.shares import Shares
 from fedimg.store.tables import amis, changes, jobs
-from fedimg.store.withdrawals import Withdrawals
 from fedimg.values.audience import Audience
 from lab import leaks
 from lab.ec2.server import EC2
@@ -60,7 +60,7 @@ def carry_out(site: Site) -> None:
     }
     for _ in range(3):
         site.store.write(sa.update(changes).values(due=0))
-        for change in Withdrawals(site.store).due():
+        for change in PendingChanges(site.store).due():
             make[change.what](change.job, change.region, change.at)
 
 
@@ -239,12 +239,12 @@ def test_region_that_is_away_holds_up_no_other(site: Site) -> None:
     assert audience(site, site.row(image, ORIGIN))[0] == [TWO]
     assert site.row(image, ORIGIN).state == rows.SHARED
     assert site.row(image, FURTHER).state == rows.SHARING
-    (left,) = Withdrawals(site.store).changes()
+    (left,) = PendingChanges(site.store).all()
     assert left.region == FURTHER
     site.account.refuse_nothing()
     carry_out(site)
     assert audience(site, site.row(image, FURTHER)) == ([TWO], [TWO])
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
 
 
 def test_restoration_does_not_record_as_public_what_was_being_shared(site: Site) -> None:
@@ -451,12 +451,12 @@ def test_command_shows_and_changes_the_audience(site: Site, run: Run) -> None:
     asked = run("share", image.name, "--add-account", TWO)
     assert asked.exit_code == 5
     assert "shared with 1 account; to be shared with 2 accounts" in asked.stderr
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     done = run("share", image.job, "--add-account", TWO, "--remove-account", ONE, "--yes", "--json")
     assert done.exit_code == 0, done.stderr
     assert {row["state"] for row in json.loads(done.stdout)} == {rows.SHARING}
     assert "cannot be recalled" in done.stderr
-    assert [each.what for each in Withdrawals(site.store).changes()] == ["share"] * 2
+    assert [each.what for each in PendingChanges(site.store).all()] == ["share"] * 2
     assert "the change of its audience is not finished" in run("status").stderr
     carry_out(site)
     for row in site.rows(image):

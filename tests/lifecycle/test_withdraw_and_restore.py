@@ -28,9 +28,10 @@ from fedimg.lifecycle.withdraw_and_restore import WithdrawAndRestore
 from fedimg.progress import CheckResult, CheckState
 from fedimg.steps import PlainSteps
 from fedimg.store import rows
+from fedimg.store.changes import RESTORE, WITHDRAW, PendingChanges
 from fedimg.store.tables import amis, changes, offered
 from fedimg.store.twins import ImageWithdrawn
-from fedimg.store.withdrawals import RESTORE, WITHDRAW, Withdrawals
+from fedimg.store.withdrawals import Withdrawals
 from lab import leaks
 from tests.lifecycle import stranger
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, TYPES, Site
@@ -62,7 +63,7 @@ def restore(site: Site, name: str) -> list[str]:
 def carry_out(site: Site) -> None:
     """Make every change that is due, as the workflows do."""
     workflow = changes_of(site)
-    for change in Withdrawals(site.store).due():
+    for change in PendingChanges(site.store).due():
         make = workflow.withdraw if change.what == WITHDRAW else workflow.restore
         make(change.job, change.region, change.at)
 
@@ -116,7 +117,7 @@ def test_other_account_sees_nothing_of_a_withdrawn_image_and_all_of_a_restored_o
     assert states(site, image.name) == {rows.WITHDRAWN}
     assert seen(image) == [set(), set()]
     assert seen(other) == everything
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     told = messages(site, "image.withdraw")
     assert len(told) == 2
     assert told[0]["extra"]["reason"] == "a bad kernel"
@@ -231,7 +232,7 @@ def test_mark_is_set_before_the_permission_is_removed(site: Site) -> None:
     carry_out(site)
     assert tags.WITHDRAWN in tags.read(site.shown(row)["Tags"])
     assert site.shown(row)["Public"]
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     assert "UnauthorizedOperation" in str(change.error)
     assert change.due > time.time() - 1
     assert any("UnauthorizedOperation" in text for text in problems(site.store))
@@ -278,7 +279,7 @@ def test_region_that_is_away_neither_blocks_nor_is_forgotten(
     due = DueChanges(site.settings, site.store, site.queue)
     for _ in range(2):
         due.begin()
-    assert Withdrawals(site.store).due() != []
+    assert PendingChanges(site.store).due() != []
     assert caplog.text.count(f"1 changes of AMIs wait, as {FURTHER} has been unavailable") == 1
     outages = Outages(site.store, site.settings.ec2.limits)
     (outage,) = outages.all()
@@ -287,7 +288,7 @@ def test_region_that_is_away_neither_blocks_nor_is_forgotten(
     time.sleep(1.1)
     for _ in range(2):
         due.begin()
-    assert Withdrawals(site.store).due() == []
+    assert PendingChanges(site.store).due() == []
     assert caplog.text.count(f"no change of AMIs waits for {FURTHER} any more") == 1
     site.store.write(_due())
     carry_out(site)
@@ -298,7 +299,7 @@ def test_region_that_is_away_neither_blocks_nor_is_forgotten(
 def test_restoration_replaces_a_withdrawal_that_is_not_finished(site: Site) -> None:
     image = site.publish()
     withdraw(site, image.name)
-    old = Withdrawals(site.store).changes()
+    old = PendingChanges(site.store).all()
     restore(site, image.name)
     # A worker that still has the old change in hand changes nothing.
     for change in old:
@@ -311,28 +312,28 @@ def test_restoration_replaces_a_withdrawal_that_is_not_finished(site: Site) -> N
 def test_change_waits_until_the_one_that_it_replaces_has_ended(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     withdraw(site, image.name)
-    (old,) = Withdrawals(site.store).changes()
+    (old,) = PendingChanges(site.store).all()
     due = DueChanges(site.settings, site.store, site.queue)
     due.begin()
-    assert Withdrawals(site.store).due() == []
+    assert PendingChanges(site.store).due() == []
     restore(site, image.name)
-    (new,) = Withdrawals(site.store).changes()
+    (new,) = PendingChanges(site.store).all()
     # The queue has the withdrawal, which a worker may be carrying out.
     due.begin()
-    assert Withdrawals(site.store).due() == [new]
+    assert PendingChanges(site.store).due() == [new]
     changes_of(site).withdraw(old.job, old.region, old.at)
     with site.store.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE workflow_status SET status = 'SUCCESS' WHERE name = 'fedimg.withdraw'"
         )
     due.begin()
-    assert Withdrawals(site.store).due() == []
+    assert PendingChanges(site.store).due() == []
 
 
 def test_end_of_a_change_that_was_replaced_records_and_announces_nothing(site: Site) -> None:
     image = site.publish(regions=[ORIGIN])
     withdraw(site, image.name)
-    (old,) = Withdrawals(site.store).changes()
+    (old,) = PendingChanges(site.store).all()
     its_rows = site.rows(image)
     restore(site, image.name)
     told = [("key", "image.withdraw", {"extra": {}})]
@@ -341,7 +342,7 @@ def test_end_of_a_change_that_was_replaced_records_and_announces_nothing(site: S
     assert not withdrawals.done(*its_end)
     assert states(site, image.name) == {rows.RESTORING}
     assert messages(site, "image.withdraw") == []
-    assert [change.what for change in withdrawals.changes()] == [RESTORE]
+    assert [change.what for change in PendingChanges(site.store).all()] == [RESTORE]
 
 
 @pytest.mark.parametrize("snapshot", ["gone", "left"])
@@ -356,7 +357,7 @@ def test_withdrawal_ends_where_a_person_has_removed_the_amis(
         site.ec2().delete_snapshot(SnapshotId=removed[0].snapshot)
     withdraw(site, image.name)
     carry_out(site)
-    assert [change.error for change in Withdrawals(site.store).changes()] == []
+    assert [change.error for change in PendingChanges(site.store).all()] == []
     assert states(site, image.name) == {rows.WITHDRAWN}
     assert all(row.ami in caplog.text for row in removed)
     if snapshot == "left":
@@ -366,7 +367,7 @@ def test_withdrawal_ends_where_a_person_has_removed_the_amis(
     # Nobody can bring them back; the others are.
     restore(site, image.name)
     carry_out(site)
-    assert [change.error for change in Withdrawals(site.store).changes()] == []
+    assert [change.error for change in PendingChanges(site.store).all()] == []
     assert {(row.region, row.state) for row in site.rows(image)} == {
         (ORIGIN, rows.WITHDRAWN),
         (FURTHER, rows.PUBLIC),
@@ -383,7 +384,7 @@ def test_restoration_brings_back_the_others_where_a_person_has_removed_an_ami(
     site.ec2().deregister_image(ImageId=removed.ami)
     restore(site, image.name)
     carry_out(site)
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     assert {row.ami: row.state for row in site.rows(image)} == {
         removed.ami: rows.WITHDRAWN,
         other.ami: rows.PUBLIC,
@@ -409,7 +410,7 @@ def test_ami_of_another_snapshot_stays_withdrawn_and_holds_up_no_other(
     restore(site, image.name)
     for _ in range(2):
         carry_out(site)
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     assert {row.ami: row.state for row in site.rows(image)} == {
         wrong.ami: rows.WITHDRAWN,
         right.ami: rows.PUBLIC,
@@ -448,7 +449,7 @@ def test_job_that_runs_is_stopped_and_what_it_published_meanwhile_is_withdrawn(s
     assert found.regions == {image.job: set(REGIONS)}
     withdraw(site, image.job)
     workflow = changes_of(site)
-    (late,) = (each for each in Withdrawals(site.store).changes() if each.region == FURTHER)
+    (late,) = (each for each in PendingChanges(site.store).all() if each.region == FURTHER)
     ended = threading.Event()
 
     def work() -> None:
@@ -532,7 +533,7 @@ def test_restoration_ends_the_withdrawal_of_an_untested_ami_in_a_region_that_was
         tested.ami: rows.PUBLIC,
     }
     assert {row.state for row in site.rows(image) if row.region == ORIGIN} == {rows.PUBLIC}
-    assert Withdrawals(site.store).changes() == []
+    assert PendingChanges(site.store).all() == []
     assert differences(site) == []
 
 
@@ -544,7 +545,7 @@ def test_nothing_is_restored_while_the_site_is_held(site: Site) -> None:
     restore(site, image.job)
     carry_out(site)
     assert states(site, image.job) == {rows.RESTORING}
-    (change,) = Withdrawals(site.store).changes()
+    (change,) = PendingChanges(site.store).all()
     assert (change.what, "publishing has been held" in str(change.error)) == (RESTORE, True)
     Holds(site.store).release("me")
     site.store.write(_due())

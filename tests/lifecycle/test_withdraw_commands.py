@@ -13,6 +13,7 @@ import pytest
 from fedimg.exceptions import EC2ServiceException
 from fedimg.jobs.recorder import Recorder
 from fedimg.store import rows
+from fedimg.store.changes import PendingChanges
 from fedimg.store.prunings import Prunings
 from fedimg.store.withdrawals import Withdrawals
 from tests.lifecycle.conftest import FURTHER, ORIGIN, Run, Site
@@ -45,7 +46,7 @@ def test_withdrawal_and_restoration_are_recorded_for_the_worker(
     assert {row["replacement"] for row in shown} == {other.name}
     (withdrawal,) = Withdrawals(site.store).all()
     assert "@" in withdrawal.by
-    assert [change.what for change in Withdrawals(site.store).changes()] == ["withdraw"]
+    assert [change.what for change in PendingChanges(site.store).all()] == ["withdraw"]
     assert "its withdrawal is not finished" in run("status").stderr
     refused = run("upload", image.url, "--checksum", str(image.checksum))
     assert refused.exit_code == 5
@@ -58,7 +59,7 @@ def test_withdrawal_and_restoration_are_recorded_for_the_worker(
     restored = run("restore", image.job, "--yes", "--json")
     assert restored.exit_code == 0, restored.stderr
     assert {row["state"] for row in json.loads(restored.stdout)} == {rows.RESTORING}
-    assert [change.what for change in Withdrawals(site.store).changes()] == ["restore"]
+    assert [change.what for change in PendingChanges(site.store).all()] == ["restore"]
 
 
 def test_acceptance_explains_its_effect(run: Run, site: Site) -> None:
@@ -117,7 +118,7 @@ def test_withdrawal_takes_along_what_becomes_public_while_the_question_waits(
     assert done.exit_code == 0, done.stderr
     assert "4 AMIs" in done.stderr
     assert {row.state for row in site.rows(image)} == {rows.WITHDRAWING}
-    changes = Withdrawals(site.store).changes()
+    changes = PendingChanges(site.store).all()
     assert {change.region for change in changes} == {ORIGIN, FURTHER}
 
 

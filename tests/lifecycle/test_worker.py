@@ -20,11 +20,12 @@ import sqlalchemy as sa
 from fedimg.images import AMIType, Virtualization
 from fedimg.lifecycle import repair, targets, verify
 from fedimg.store import rows
+from fedimg.store.changes import DELETE, DEPRECATE, DISABLE, PendingChanges
 from fedimg.store.prunings import Prunings, Request
 from fedimg.store.repairs import Repairs
 from fedimg.store.shares import Shares
 from fedimg.store.tables import amis
-from fedimg.store.withdrawals import DELETE, DEPRECATE, DISABLE, Withdrawals
+from fedimg.store.withdrawals import Withdrawals
 from fedimg.values.audience import Audience
 from lab.ec2.server import EC2
 from tests.lifecycle.conftest import FURTHER, ORIGIN, REGIONS, Site
@@ -258,7 +259,7 @@ def test_repair_goes_on_after_a_kill_at_each_step(
     asked = [each.what for each in repair.ask(site.store, plan.actions, "me")]
     assert sorted(asked) == ["hide AMI", "publish AMI", "publish AMI"]
     changed_through_kills(
-        workers, REPAIRING, lambda: Withdrawals(site.store).changes() == [], several=several
+        workers, REPAIRING, lambda: PendingChanges(site.store).all() == [], several=several
     )
     assert differences(site) == []
     assert announced(site, "image.restore") == 2

@@ -11,12 +11,12 @@ from fedimg.jobs.holds import Holds
 from fedimg.jobs.outages import Outages
 from fedimg.jobs.retries import RetrySchedule
 from fedimg.progress import AWAY
+from fedimg.store.changes import WITHDRAW
 from fedimg.store.parameters import Parameters, Wanted
 from fedimg.store.pending import Pending, PendingRows
 from fedimg.store.shared_poll import SharedPoll
 from fedimg.store.store import Store
 from fedimg.store.tables import changes
-from fedimg.store.withdrawals import WITHDRAW
 
 NOTHING = Pending(**dict.fromkeys(Pending.__dataclass_fields__, False))
 

@@ -67,7 +67,7 @@ offered = sa.Table(
     sa.Column("job", sa.String, nullable=False, index=True),
     sa.Column("at", sa.Float, nullable=False),
 )
-#: The tables of fedimg.store.withdrawals; a withdrawal that was taken back stays, as a record.
+#: The table of fedimg.store.withdrawals; a withdrawal that was taken back stays, as a record.
 withdrawals = sa.Table(
     "fedimg_withdrawals",
     metadata,
@@ -79,6 +79,7 @@ withdrawals = sa.Table(
     sa.Column("restored_at", sa.Float),
     sa.Column("restored_by", Text),
 )
+#: The table of fedimg.store.changes.
 changes = sa.Table(
     "fedimg_changes",
     metadata,
