@@ -15,6 +15,7 @@ from typing import Any
 
 from lab.machines import Disk
 from lab.machines.programs import MissingProgram, path_of
+from lab.machines.relays import LARGE
 from lab.machines.resolver import LINK_LOCAL
 
 # QEMU's own network, behind which a machine is alone, with router and resolver where a VPC has
@@ -318,8 +319,9 @@ def _network(hardware: Hardware) -> str:
     services = {(METADATA_ADDRESS, 80): hardware.metadata, (LINK_LOCAL, 53): hardware.names[1]}
     for number, target in hardware.services.items():
         services[LAB_ADDRESS, number] = target
+    socat = " ".join([path_of("socat"), *LARGE])
     for (at, number), target in services.items():
-        words.append(f"guestfwd=tcp:{at}:{number}-cmd:{path_of('socat')} - UNIX-CONNECT:{target}")
+        words.append(f"guestfwd=tcp:{at}:{number}-cmd:{socat} - UNIX-CONNECT:{target}")
     return ",".join(words)
 
 

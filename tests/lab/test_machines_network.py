@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab.machines import qemu
-from lab.machines.relays import Relays
+from lab.machines.relays import NoRelay, Relays
 from lab.machines.resolver import Resolver, ResolverService
 from tests.lab.machines_fixtures import processes_naming
 
@@ -113,3 +113,18 @@ def test_ports_of_the_host_are_reached_through_their_sockets(folder: Path) -> No
         assert asyncio.run(ask(server.server_port)).endswith(b"from the host")
         server.shutdown()
     assert processes_naming(str(folder)) == []
+
+
+def test_relay_that_cannot_listen_says_why(folder: Path) -> None:
+    deep = folder / ("long-" * 30)
+    deep.mkdir()
+
+    async def start() -> None:
+        relays = Relays(deep, [80])
+        try:
+            await relays.start()
+        finally:
+            await relays.stop()
+
+    with pytest.raises(NoRelay, match=r"to port 80 of this host, ended before it listened .* E "):
+        asyncio.run(start())

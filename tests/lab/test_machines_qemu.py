@@ -56,9 +56,9 @@ def test_machine_is_told_its_name_and_domain_and_reaches_sockets_alone(
     ways = [word.partition("=")[2] for word in network if "fwd=" in word]
     assert ways == [
         "tcp:127.0.0.22:22-:22",
-        "tcp:169.254.169.254:80-cmd:socat - UNIX-CONNECT:/sockets/metadata",
-        "tcp:169.254.169.253:53-cmd:socat - UNIX-CONNECT:/sockets/names-stream",
-        "tcp:169.252.0.100:8088-cmd:socat - UNIX-CONNECT:/relays/8088",
+        "tcp:169.254.169.254:80-cmd:socat -b 65536 - UNIX-CONNECT:/sockets/metadata",
+        "tcp:169.254.169.253:53-cmd:socat -b 65536 - UNIX-CONNECT:/sockets/names-stream",
+        "tcp:169.252.0.100:8088-cmd:socat -b 65536 - UNIX-CONNECT:/relays/8088",
     ]
 
 
