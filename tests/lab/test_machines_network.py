@@ -5,7 +5,9 @@ Follows lab/machines/scripts/network.sh, lab/machines/relays.py.
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -128,3 +130,12 @@ def test_relay_that_cannot_listen_says_why(folder: Path) -> None:
 
     with pytest.raises(NoRelay, match=r"to port 80 of this host, ended before it listened .* E "):
         asyncio.run(start())
+
+
+def test_machine_whose_lab_is_gone_before_it_starts_leaves_nothing(folder: Path) -> None:
+    unshare = qemu.alone(folder)
+    # As it was told: by a process that is not its parent.
+    unshare[unshare.index(str(os.getpid()))] = "1"
+    done = subprocess.run([*unshare, "echo", "here"], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert processes_naming(str(folder)) == []

@@ -19,8 +19,11 @@ mount --bind "$folder/resolv.conf" /etc/resolv.conf
 
 # A relay ends with the machine. It says nothing on the console, and keeps it open: so whoever sees
 # the console's end knows that nothing of the machine is left.
+relays=
+trap 'kill -KILL $relays' EXIT
 relay() {
     setpriv --pdeathsig KILL -- socat "$@" 3>&1 </dev/null >/dev/null 2>&1 &
+    relays="$relays $!"
 }
 relay "UDP4-RECVFROM:53,bind=$resolver,fork" "UNIX-CONNECT:$folder/names"
 relay "TCP4-LISTEN:53,bind=$resolver,fork" "UNIX-CONNECT:$folder/names-stream"
