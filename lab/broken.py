@@ -29,6 +29,15 @@ Description=A service that fails
 Type=oneshot
 ExecStart=/bin/false
 """
+_SECOND = """\
+[Unit]
+Description=A mount that fails from the second boot on
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo "/dev/disk/by-label/none /srv ext4 x-systemd.device-timeout=5s 0 2" \\
+    >>/etc/fstab'
+"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,17 @@ BREAKS = {
             "cd /etc/systemd/system/multi-user.target.wants",
             "symlink broken.service /etc/systemd/system/broken.service",
             write=_UNIT,
+        ),
+    ),
+    # A machine of another image than the lab's own, which does not find the lab at 127.0.0.1.
+    "second-boot": Break(
+        "boots once, and ends in emergency mode when it is booted again",
+        _edit(
+            "rm /etc/systemd/system/sysinit.target.wants/lab-loopback.service",
+            "write @ /etc/systemd/system/second.service",
+            "cd /etc/systemd/system/multi-user.target.wants",
+            "symlink second.service /etc/systemd/system/second.service",
+            write=_SECOND,
         ),
     ),
     "damaged": Break("bytes of the file system are damaged", damage),

@@ -18,6 +18,8 @@ from tests.system.machine_builds import PATIENCE, announce, named, snapshots, st
 
 #: The job of a sound image, whose bytes are damaged in EC2 when they have been written.
 DAMAGED_LATER = "damaged-when-written"
+#: The image that comes up once, passes its checks, and does not come back from a reboot.
+SECOND_BOOT = "second-boot"
 
 #: Every way to be broken → what tells a person that it was this one, and what the console's tail
 #: shows.
@@ -29,6 +31,7 @@ EXPECTED = {
     "sshd-dead": ("its SSH server did not start", r"login:|Failed to start ssh"),
     "cloud-init-fails": ("cloud-init failed on it", "Traceback"),
     "failed-unit": ("failed checks on the test instance: units", r"login:|failed: broken\.service"),
+    SECOND_BOOT: ("it ended in emergency mode", r"\[network: exit status 0, passed\]"),
     "damaged": ("the file system on its disk is damaged", "EXT4-fs error"),
     DAMAGED_LATER: ("the file system on its disk is damaged", "EXT4-fs error"),
 }

@@ -1,4 +1,4 @@
-"""Two broken images that virtual machines really boot: one that never comes up, and one that does.
+"""Broken images that virtual machines really boot: one never comes up, one does, one does once.
 
 tests/aws/boot/test_recorded_consoles.py makes diagnoses from recorded consoles;
 test_every_broken_image.py boots images that are broken in every way.
@@ -12,7 +12,7 @@ import pytest
 
 from lab.image import Image
 from tests.system import broken_images
-from tests.system.broken_images import DAMAGED_LATER
+from tests.system.broken_images import DAMAGED_LATER, SECOND_BOOT
 
 # The first to want the image may have to build it.
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
         pytest.param(DAMAGED_LATER, 180, id=DAMAGED_LATER),
         # As soon as somebody is let in, nothing more is waited for.
         pytest.param("failed-unit", 900, id="failed-unit"),
+        # Waited for twice: as the other two, until it lets somebody in, and then until it does not.
+        pytest.param(SECOND_BOOT, 600, id=SECOND_BOOT, marks=pytest.mark.long),
     ],
 )
 def test_broken_image_is_reported_never_public_and_leaves_nothing(

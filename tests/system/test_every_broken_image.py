@@ -8,23 +8,25 @@ import pytest
 
 from lab.image import Image
 from tests.system import broken_images
-from tests.system.broken_images import EXPECTED, Ended
+from tests.system.broken_images import EXPECTED, SECOND_BOOT, Ended
 
 # The first to want the image may have to build it.
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3600)]
 
-#: Eight machines boot at once.
+#: Eight machines boot at once, and a site has no place for more. The one that boots twice has a
+#: site of its own (test_broken_images.py).
+KINDS = [kind for kind in EXPECTED if kind != SECOND_BOOT]
 SSH_READY = 900
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory, cloud_image: Image) -> Iterator[Ended]:
     folder = tmp_path_factory.mktemp("broken")
-    with broken_images.published(folder, cloud_image, EXPECTED, ssh_ready=SSH_READY) as ended:
+    with broken_images.published(folder, cloud_image, KINDS, ssh_ready=SSH_READY) as ended:
         yield ended
 
 
-@pytest.mark.parametrize("kind", EXPECTED)
+@pytest.mark.parametrize("kind", KINDS)
 def test_broken_image_is_reported_and_never_public(ended: Ended, kind: str) -> None:
     broken_images.is_told_and_never_public(ended, kind)
 

@@ -158,9 +158,12 @@ _SSHD = _sign(
 _CLOUD_INIT_AT_ALL = re.compile(r"cloud-init|ci-info")
 # SELinux's denials; in permissive mode it denies nothing.
 _DENIAL = re.compile(r"avc: +denied (?!.*permissive=1)")
-# The last line of a kernel that restarts the machine, and the first one of any kernel.
-_RESTART = re.compile(r"reboot: (Restarting system|machine restart)")
-_FIRST = re.compile(r"Linux version \d")
+# The last line of a kernel that restarts the machine, or powers it off to be switched on again.
+_RESTART = re.compile(r"reboot: (Restarting system|Power down|machine restart)")
+# What firmware, boot loader and kernel say once in each boot; a quiet kernel says nothing.
+_ONCE = [
+    re.compile(sign) for sign in (r"SeaBIOS \(version", r"Welcome to GRUB!", r"Linux version \d")
+]
 _WAITING = re.compile(r"(networkd|NetworkManager|Network\w*)-wait-online|Wait for Network")
 # cloud-init's table of network devices: name, whether it is up, address.
 _DEVICE = re.compile(r"ci-info: \| +(?P<name>\S+) +\| +(?P<up>True|False) +\| +(?P<address>\S+)")
@@ -183,15 +186,18 @@ def diagnose(evidence: Evidence) -> str:
 def since_reboot(console: str) -> str:
     """Return what a console says of the boot after a reboot; empty if it says nothing of it.
 
-    A kernel's last line names the restart. After one that EC2 forced, or a kernel that is quiet,
-    another kernel's first line tells.
+    A kernel's last line names the restart. After one that EC2 forced, what begins each boot tells,
+    when it is there again.
     """
     lines = console.splitlines()
     restarts = [number for number, line in enumerate(lines, 1) if _RESTART.search(line)]
     if restarts:
         return "\n".join(lines[restarts[-1] :])
-    kernels = [number for number, line in enumerate(lines) if _FIRST.search(line)]
-    return "\n".join(lines[kernels[-1] :]) if len(kernels) > 1 else ""
+    for sign in _ONCE:
+        begins = [number for number, line in enumerate(lines) if sign.search(line)]
+        if len(begins) > 1:
+            return "\n".join(lines[begins[-1] :])
+    return ""
 
 
 def _loader(lines: Sequence[str]) -> str:

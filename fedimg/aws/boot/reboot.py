@@ -25,6 +25,11 @@ _STAGES = (
     Reached.SERVER,
     Reached.LOGIN,
 )
+#: A machine that answers so is not there any more, or not yet.
+_AWAY = (Reached.NOTHING, Reached.CLOSED)
+#: The first of the times, in seconds, after each of which the tries at a login are judged; each is
+#: twice the one before. The first ones see the boot from before end, and the longest the other.
+_JUDGED_SECONDS = 10.0
 #: The timeout of one command, in seconds.
 _COMMAND_SECONDS = 60.0
 
@@ -60,9 +65,10 @@ def survived(
     limit = limits.instance_running + limits.ssh_ready
     deadline = began + limit
     last: client.SSHError | None = None
+    judged = _JUDGED_SECONDS
     while (left := deadline - time.monotonic()) > 0:
         try:
-            with attempts.login(started, user, within=left) as (_, fresh):
+            with attempts.login(started, user, within=left, tries=judged) as (_, fresh):
                 answer = fresh.run(
                     command, stdin=b"ask\n", limit=_COMMAND_SECONDS, idle=_COMMAND_SECONDS
                 )
@@ -70,8 +76,9 @@ def survived(
             raise failed(f"after the reboot: {error}") from error
         except client.SSHError as error:
             # The old boot was shutting down, or no login was possible yet.
-            if last is None or _STAGES.index(error.reached) >= _STAGES.index(last.reached):
-                last = error
+            last = more_telling(last, error)
+            if error.reached is not Reached.LOGIN:
+                judged *= 2
         except EC2ServiceException as error:
             raise failed(f"after the reboot: {error.problem}") from error
         else:
@@ -80,6 +87,16 @@ def survived(
         attempts.waiter.pause(_RETRY_SECONDS)
     reason = _explained(attempts, started, last)
     raise failed(f"timed out after {limit:g} s waiting for a login after the reboot: {reason}")
+
+
+def more_telling(before: client.SSHError | None, now: client.SSHError) -> client.SSHError:
+    """Return which of two failures in a row says more of the boot that is waited for.
+
+    The one that came further, unless the machine has gone away since: that was the boot before.
+    """
+    if before is None or (now.reached in _AWAY and before.reached not in _AWAY):
+        return now
+    return now if _STAGES.index(now.reached) >= _STAGES.index(before.reached) else before
 
 
 def _explained(attempts: Attempts, started: Started, error: client.SSHError | None) -> str:

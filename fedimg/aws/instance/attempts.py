@@ -151,12 +151,12 @@ class Attempts:
 
     @contextmanager
     def login(
-        self, started: Started, user: str, *, within: float = math.inf
+        self, started: Started, user: str, *, within: float = math.inf, tries: float = math.inf
     ) -> Iterator[tuple[Instance, client.Session]]:
         """Yield the instance once it runs, and a session on it.
 
         Raises EC2ServiceException when it does not run in time, SSHError when `user` cannot log in
-        in time, or `within` so many seconds.
+        in time, or `within` so many seconds, or after `tries` seconds of failed tries.
         """
         limits = self.settings.limits
         instance = instances.running(
@@ -173,7 +173,7 @@ class Attempts:
             user,
             host_key=started.host_key,
             client_key=started.client_key,
-            limit=min(limits.ssh_ready, within),
+            limit=min(limits.ssh_ready, within, tries),
             stop=self.waiter.stop,
         ) as session:
             yield instance, session
