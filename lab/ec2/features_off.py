@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lab.ec2 import kms_keys
+from lab.ec2 import filters, kms_keys
 from lab.ec2.world import Call
 
 
@@ -15,15 +15,21 @@ def allowed_images_settings(call: Call) -> dict[str, Any]:
 
 
 def fast_snapshot_restores(call: Call) -> dict[str, Any]:
-    return {"FastSnapshotRestores": []}
+    return {"FastSnapshotRestores": _none(call)}
 
 
 def locked_snapshots(call: Call) -> dict[str, Any]:
-    return {"Snapshots": []}
+    return {"Snapshots": _none(call)}
 
 
 def instance_metadata_defaults(call: Call) -> dict[str, Any]:
     return {"AccountLevel": {}}
+
+
+def _none(call: Call) -> list[dict[str, Any]]:
+    """Return no rows. Raises EC2Error for a filter that EC2 does not have."""
+    known = dict.fromkeys(filters.documented(call.action), filters.field())
+    return filters.select([], call, known)
 
 
 OPERATIONS = {

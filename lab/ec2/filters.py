@@ -5,11 +5,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from fnmatch import translate
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from lab.ec2.errors import EC2Error, combination, invalid
-from lab.ec2.wire import iso
+from lab.ec2.wire import iso, operation
+from lab.ec2.world import Call
+
+# An end of a list in EC2's description of filters, or an entry of one.
+_LISTED = re.compile(r"<(?P<end>/?)ul>|<li>\s*<p>\s*<code>(?P<name>[a-z][\w.-]*)</code>\s*[-–—]")
 
 # What a filter looks at: one value, several, or none.
 Values = Callable[[Any], Any]
@@ -38,14 +42,14 @@ def _text(value: Any) -> str:
 
 def select(
     rows: Iterable[dict[str, Any]],
-    filters: list[dict[str, Any]] | None,
+    call: Call,
     known: Mapping[str, Values],
 ) -> list[dict[str, Any]]:
-    """Return the rows that pass every filter. Raises EC2Error for a filter that this action does
-    not have.
+    """Return the rows that pass every filter of the call. Raises EC2Error for a filter that its
+    action does not have, and in words of its own for one that EC2 has and the lab has no values of.
     """
     tests: list[tuple[Values, list[str]]] = []
-    for given in filters or []:
+    for given in call.params.get("Filters") or []:
         name, wanted = given.get("Name"), given.get("Values", [])
         if not name:
             raise EC2Error("InvalidParameterValue", "The filter 'null' is invalid")
@@ -59,9 +63,32 @@ def select(
             tests.append((lambda row: [tag["Value"] for tag in row.get("Tags", [])], wanted))
         elif name in known:
             tests.append((known[name], wanted))
+        elif name in documented(call.action):
+            raise EC2Error(
+                "UnsupportedOperation",
+                f"The lab's EC2 does not do the filter '{name}' of {call.action}.",
+            )
         else:
             raise EC2Error("InvalidParameterValue", f"The filter '{name}' is invalid")
     return [row for row in rows if all(matches(look(row), wanted) for look, wanted in tests)]
+
+
+@cache
+def documented(action: str) -> frozenset[str]:
+    """Return the names of an action's filters, as EC2's own description lists them; not `tag:`,
+    which each has.
+    """
+    described = operation(action)
+    taken = described.input_shape.members if described and described.input_shape else {}
+    text = str(taken["Filters"].documentation) if "Filters" in taken else ""
+    names, depth = set(), 0
+    for found in _LISTED.finditer(text):
+        if found["name"] is None:
+            depth += -1 if found["end"] else 1
+        # Deeper lists are of a filter's values.
+        elif depth == 1:
+            names.add(found["name"])
+    return frozenset(names)
 
 
 def _tag(key: str) -> Values:

@@ -98,6 +98,21 @@ FILTERS = {
     "hypervisor": filters.field("Hypervisor"),
     "image-id": filters.field("ImageId"),
     "image-type": filters.field("ImageType"),
+    "image-watermark.source-image-creation-time": filters.field(
+        "ImageWatermarks", "SourceImageCreationTime"
+    ),
+    "image-watermark.source-image-id": filters.field("ImageWatermarks", "SourceImageId"),
+    "image-watermark.source-image-region": filters.field("ImageWatermarks", "SourceImageRegion"),
+    "image-watermark.watermark-creation-time": filters.field(
+        "ImageWatermarks", "WatermarkCreationTime"
+    ),
+    "image-watermark.watermark-key": filters.field("ImageWatermarks", "WatermarkKey"),
+    "instance-type-specification.supported-instance-type": filters.field(
+        "InstanceTypeSpecification", "SupportedInstanceTypes", "InstanceType"
+    ),
+    "instance-type-specification.unsupported-instance-type": filters.field(
+        "InstanceTypeSpecification", "UnsupportedInstanceTypes", "InstanceType"
+    ),
     "imds-support": filters.field("ImdsSupport"),
     "is-public": filters.field("Public"),
     "kernel-id": filters.field("KernelId"),
@@ -109,6 +124,7 @@ FILTERS = {
     "platform-details": filters.field("PlatformDetails"),
     "product-code": filters.field("ProductCodes", "ProductCodeId"),
     "product-code.type": filters.field("ProductCodes", "ProductCodeType"),
+    "public-ssm-parameter-name": filters.field("PublicSsmParameterName"),
     "ramdisk-id": filters.field("RamdiskId"),
     "root-device-name": filters.field("RootDeviceName"),
     "root-device-type": filters.field("RootDeviceType"),
@@ -143,7 +159,7 @@ def describe_images(call: Call) -> dict[str, Any]:
         ]
     if not call.params.get("IncludeDisabled") and not named:
         chosen = [image for image in chosen if image.state != "disabled"]
-    rows = filters.select((row(call, i) for i in chosen), call.params.get("Filters"), FILTERS)
+    rows = filters.select((row(call, i) for i in chosen), call, FILTERS)
     rows, token = filters.page(rows, call.params, "ImageIds", smallest=1)
     return {"Images": rows, "NextToken": token}
 

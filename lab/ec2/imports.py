@@ -118,7 +118,7 @@ def describe_import_snapshot_tasks(call: Call) -> dict[str, Any]:
     for id in wanted:
         if id not in mine:
             raise EC2Error("InvalidConversionTaskId", f"The import task '{id}' does not exist")
-    rows = filters.select((_row(call, mine[id]) for id in wanted), call.params.get("Filters"), {})
+    rows = filters.select((_row(call, mine[id]) for id in wanted), call, {})
     rows, token = filters.page(rows, call.params, "ImportTaskIds")
     return {"ImportSnapshotTasks": rows, "NextToken": token}
 

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from lab.ec2 import instance_types, network
+from lab.ec2 import filters, instance_types, network
 from lab.ec2.errors import EC2Error, combination, invalid
 from lab.ec2.instance_rows import named
 from lab.ec2.volumes import attached_to
@@ -161,7 +161,8 @@ def describe_credit_specifications(call: Call) -> dict[str, Any]:
         for i in chosen
         if i.type.startswith("t")
     ]
-    return {"InstanceCreditSpecifications": rows}
+    known = {"instance-id": filters.field("InstanceId")}
+    return {"InstanceCreditSpecifications": filters.select(rows, call, known)}
 
 
 OPERATIONS = {

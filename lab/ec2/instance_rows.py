@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lab.ec2 import filters
+from lab.ec2 import filters, instance_filters
 from lab.ec2.errors import EC2Error, not_found
 from lab.ec2.instance_types import current_boot_mode
 from lab.ec2.partitions import private_name
@@ -172,60 +172,6 @@ def _reservation(call: Call, id: str, rows: list[dict[str, Any]]) -> dict[str, A
     return {"ReservationId": id, "OwnerId": call.account, "Groups": [], "Instances": rows}
 
 
-FILTERS = {
-    "architecture": filters.field("Architecture"),
-    "availability-zone": filters.field("Placement", "AvailabilityZone"),
-    "block-device-mapping.attach-time": filters.field("BlockDeviceMappings", "Ebs", "AttachTime"),
-    "block-device-mapping.delete-on-termination": filters.field(
-        "BlockDeviceMappings", "Ebs", "DeleteOnTermination"
-    ),
-    "block-device-mapping.device-name": filters.field("BlockDeviceMappings", "DeviceName"),
-    "block-device-mapping.status": filters.field("BlockDeviceMappings", "Ebs", "Status"),
-    "block-device-mapping.volume-id": filters.field("BlockDeviceMappings", "Ebs", "VolumeId"),
-    "boot-mode": filters.field("BootMode"),
-    "client-token": filters.field("ClientToken"),
-    "current-instance-boot-mode": filters.field("CurrentInstanceBootMode"),
-    "dns-name": filters.field("PublicDnsName"),
-    "group-id": filters.field("SecurityGroups", "GroupId"),
-    "group-name": filters.field("SecurityGroups", "GroupName"),
-    "hypervisor": filters.field("Hypervisor"),
-    "iam-instance-profile.arn": filters.field("IamInstanceProfile", "Arn"),
-    "image-id": filters.field("ImageId"),
-    "instance-id": filters.field("InstanceId"),
-    "instance-lifecycle": filters.field("InstanceLifecycle"),
-    "instance-state-code": filters.field("State", "Code"),
-    "instance-state-name": filters.field("State", "Name"),
-    "instance-type": filters.field("InstanceType"),
-    "instance.group-id": filters.field("SecurityGroups", "GroupId"),
-    "instance.group-name": filters.field("SecurityGroups", "GroupName"),
-    "ip-address": filters.field("PublicIpAddress"),
-    "kernel-id": filters.field("KernelId"),
-    "key-name": filters.field("KeyName"),
-    "launch-index": filters.field("AmiLaunchIndex"),
-    "launch-time": filters.field("LaunchTime"),
-    "metadata-options.http-endpoint": filters.field("MetadataOptions", "HttpEndpoint"),
-    "metadata-options.http-tokens": filters.field("MetadataOptions", "HttpTokens"),
-    "monitoring-state": filters.field("Monitoring", "State"),
-    "network-interface.network-interface-id": filters.field(
-        "NetworkInterfaces", "NetworkInterfaceId"
-    ),
-    "owner-id": filters.field("OwnerId"),
-    "private-dns-name": filters.field("PrivateDnsName"),
-    "private-ip-address": filters.field("PrivateIpAddress"),
-    "reservation-id": filters.field("ReservationId"),
-    "root-device-name": filters.field("RootDeviceName"),
-    "root-device-type": filters.field("RootDeviceType"),
-    "state-reason-code": filters.field("StateReason", "Code"),
-    "subnet-id": filters.field("SubnetId"),
-    "tenancy": filters.field("Placement", "Tenancy"),
-    "tpm-support": filters.field("TpmSupport"),
-    "virtualization-type": filters.field("VirtualizationType"),
-    "vpc-id": filters.field("VpcId"),
-    "network-interface.subnet-id": filters.field("SubnetId"),
-    "network-interface.vpc-id": filters.field("VpcId"),
-}
-
-
 def named(call: Call, ids: list[str]) -> list[Instance]:
     """Return the caller's instances of these ids, or all. Raises EC2Error for unknown ids."""
     if not ids:
@@ -252,7 +198,7 @@ def describe_instances(call: Call) -> dict[str, Any]:
     for instance in named(call, call.params.get("InstanceIds", [])):
         of_reservation = {"ReservationId": instance.reservation, "OwnerId": instance.owner}
         rows.append({**row(call, instance), **of_reservation})
-    rows = filters.select(rows, call.params.get("Filters"), FILTERS)
+    rows = filters.select(rows, call, instance_filters.FILTERS)
     rows, token = filters.page(rows, call.params, "InstanceIds")
     reservations: dict[str, list[dict[str, Any]]] = {}
     for one in rows:
@@ -262,17 +208,6 @@ def describe_instances(call: Call) -> dict[str, Any]:
         "Reservations": [_reservation(call, id, of) for id, of in reservations.items()],
         "NextToken": token,
     }
-
-
-STATUS_FILTERS = {
-    "availability-zone": filters.field("AvailabilityZone"),
-    "instance-state-code": filters.field("InstanceState", "Code"),
-    "instance-state-name": filters.field("InstanceState", "Name"),
-    "instance-status.reachability": filters.field("InstanceStatus", "Details", "Status"),
-    "instance-status.status": filters.field("InstanceStatus", "Status"),
-    "system-status.reachability": filters.field("SystemStatus", "Details", "Status"),
-    "system-status.status": filters.field("SystemStatus", "Status"),
-}
 
 
 def describe_instance_status(call: Call) -> dict[str, Any]:
@@ -296,7 +231,7 @@ def describe_instance_status(call: Call) -> dict[str, Any]:
                 "Tags": call.tags(instance),
             }
         )
-    rows = filters.select(rows, call.params.get("Filters"), STATUS_FILTERS)
+    rows = filters.select(rows, call, instance_filters.STATUS_FILTERS)
     rows, token = filters.page(rows, call.params, "InstanceIds")
     for one in rows:
         one.pop("Tags")

@@ -92,7 +92,7 @@ def describe_regions(call: Call) -> dict[str, Any]:
         "endpoint": filters.field("Endpoint"),
         "opt-in-status": filters.field("OptInStatus"),
     }
-    return {"Regions": filters.select(rows, call.params.get("Filters"), known)}
+    return {"Regions": filters.select(rows, call, known)}
 
 
 def _always_on(region: str) -> bool:

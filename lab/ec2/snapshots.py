@@ -263,7 +263,7 @@ def describe_snapshots(call: Call) -> dict[str, Any]:
         if restorers and not any(_restorable(call, snapshot, who) for who in restorers):
             continue
         shown.append(row(call, snapshot))
-    shown = filters.select(shown, call.params.get("Filters"), FILTERS)
+    shown = filters.select(shown, call, FILTERS)
     rows, token = filters.page(shown, call.params, "SnapshotIds")
     return {"Snapshots": rows, "NextToken": token}
 

@@ -174,42 +174,62 @@ FILTERS = {
 }
 
 
+# None of the volumes has an event or an action.
+STATUS_FILTERS = {
+    "action.code": filters.field("Actions", "Code"),
+    "action.description": filters.field("Actions", "Description"),
+    "action.event-id": filters.field("Actions", "EventId"),
+    "availability-zone": filters.field("AvailabilityZone"),
+    "event.description": filters.field("Events", "Description"),
+    "event.event-id": filters.field("Events", "EventId"),
+    "event.event-type": filters.field("Events", "EventType"),
+    "event.not-after": filters.field("Events", "NotAfter"),
+    "event.not-before": filters.field("Events", "NotBefore"),
+    "volume-status.details-name": filters.field("VolumeStatus", "Details", "Name"),
+    "volume-status.details-status": filters.field("VolumeStatus", "Details", "Status"),
+    "volume-status.status": filters.field("VolumeStatus", "Status"),
+}
+
+
 def describe_volumes(call: Call) -> dict[str, Any]:
-    rows, token = filters.page(_chosen(call, FILTERS), call.params, "VolumeIds")
+    chosen = filters.select((row(call, v) for v in _named(call)), call, FILTERS)
+    rows, token = filters.page(chosen, call.params, "VolumeIds")
     return {"Volumes": rows, "NextToken": token}
 
 
 def describe_volume_status(call: Call) -> dict[str, Any]:
-    rows, token = filters.page(_chosen(call, FILTERS), call.params, "VolumeIds")
-    return {
-        "VolumeStatuses": [
-            {
-                "VolumeId": volume["VolumeId"],
-                "AvailabilityZone": volume["AvailabilityZone"],
-                "VolumeStatus": {
-                    "Status": "ok",
-                    "Details": [{"Name": "io-enabled", "Status": "passed"}],
-                },
-                "Actions": [],
-                "Events": [],
-            }
-            for volume in rows
-        ],
-        "NextToken": token,
-    }
+    statuses: list[dict[str, Any]] = [
+        {
+            "VolumeId": volume.id,
+            "AvailabilityZone": volume.zone,
+            "VolumeStatus": {
+                "Status": "ok",
+                "Details": [{"Name": "io-enabled", "Status": "passed"}],
+            },
+            "Actions": [],
+            "Events": [],
+            "Tags": call.tags(volume),
+        }
+        for volume in _named(call)
+    ]
+    rows, token = filters.page(
+        filters.select(statuses, call, STATUS_FILTERS), call.params, "VolumeIds"
+    )
+    for one in rows:
+        one.pop("Tags")
+    return {"VolumeStatuses": rows, "NextToken": token}
 
 
-def _chosen(call: Call, known: dict[str, filters.Values]) -> list[dict[str, Any]]:
+def _named(call: Call) -> list[Volume]:
+    """Return the caller's volumes of the ids in the call, or all."""
     ids = call.params.get("VolumeIds", [])
     if ids:
-        volumes = [call.volume(id) for id in ids]
-    else:
-        volumes = [
-            v
-            for v in call.world.volumes.values()
-            if v.region == call.region and v.owner == call.account
-        ]
-    return filters.select((row(call, v) for v in volumes), call.params.get("Filters"), known)
+        return [call.volume(id) for id in ids]
+    return [
+        v
+        for v in call.world.volumes.values()
+        if v.region == call.region and v.owner == call.account
+    ]
 
 
 def attach_volume(call: Call) -> dict[str, Any]:
@@ -344,11 +364,17 @@ def describe_volumes_modifications(call: Call) -> dict[str, Any]:
     ]
     known = {
         "modification-state": filters.field("ModificationState"),
-        "volume-id": filters.field("VolumeId"),
+        "original-iops": filters.field("OriginalIops"),
+        "original-size": filters.field("OriginalSize"),
+        "original-volume-type": filters.field("OriginalVolumeType"),
+        "start-time": filters.field("StartTime"),
+        "target-iops": filters.field("TargetIops"),
         "target-size": filters.field("TargetSize"),
         "target-volume-type": filters.field("TargetVolumeType"),
+        "volume-id": filters.field("VolumeId"),
     }
-    return {"VolumesModifications": filters.select(rows, call.params.get("Filters"), known)}
+    rows, token = filters.page(filters.select(rows, call, known), call.params, "VolumeIds")
+    return {"VolumesModifications": rows, "NextToken": token}
 
 
 def describe_volume_attribute(call: Call) -> dict[str, Any]:
