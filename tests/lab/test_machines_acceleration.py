@@ -24,6 +24,8 @@ def test_without_kvm_machines_are_emulated(
 def test_result_of_the_trial_is_kept_until_its_subject_changes(
     tmp_path: Path, cloud_image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A machine that hangs with KVM is given up sooner.
+    monkeypatch.setattr(acceleration, "_SECONDS", 3)
     # There for this user; whether guests run with what this host has of it, QEMU finds out.
     (tmp_path / "kvm").touch()
     monkeypatch.setattr(acceleration, "_KVM", tmp_path / "kvm")
