@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.bus import Bus, BusError
 from lab.ec2.server import EC2
+from lab.hang_ups import IgnoresHangUps
 from lab.koji import Koji, announce
 from lab.koji.records import Build, Task
 from lab.processes import ProcessError
@@ -94,7 +95,7 @@ def _paths(files: Mapping[str, list[str]]) -> dict[str, list[Path]]:
     return {arch: [Path(name) for name in names] for arch, names in files.items()}
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(IgnoresHangUps, ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, port: int, control: Control) -> None:

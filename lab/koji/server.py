@@ -8,6 +8,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from lab.hang_ups import IgnoresHangUps
 from lab.koji import announce
 from lab.koji.clock import Clock
 from lab.koji.contents import Contents
@@ -142,7 +143,7 @@ class Koji(Contents):
         request.wfile.write(answer)
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(IgnoresHangUps, ThreadingHTTPServer):
     """A loopback server with a thread a client, each of which `respond` is called in.
 
     `date` gives what its answers' Date says.

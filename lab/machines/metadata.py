@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.ec2.partitions import domain_of, partition_of
+from lab.hang_ups import IgnoresHangUps
 from lab.machines import Launch
 
 _VERSION = re.compile(r"latest|\d{4}-\d\d-\d\d|1\.0")
@@ -119,7 +120,7 @@ class _Answers:
         return "\n".join(sorted(names)).encode() if names else None
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class _Server(IgnoresHangUps, socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 32
 
