@@ -1,25 +1,18 @@
 """prune: what the decisions of the rules of retention about a large record cost."""
 
-import json
 import os
-import sys
-import tempfile
 import time
-from pathlib import Path
+from contextlib import closing
 
 import sqlalchemy as sa
 
 from bench import many_amis
 from bench.command import measured
-from bench.deployment import PATIENCE
 from bench.processes import cpu_seconds
 from bench.results import Result
-from bench.site_process import READY
-from bench.verify import calls, environment
+from bench.verify import calls, environment, large_site
 from fedimg.store.store import Store
 from fedimg.store.tables import amis as amis_table
-from lab import running
-from lab.processes import Process
 
 _IMAGES, _REGIONS = 1000, 34
 #: The longest page that EC2 gives.
@@ -31,26 +24,18 @@ _RULES = "[[retention.rules]]\ndisable_after = 200\ndelete_after = 230\nkeep_new
 def run(tiny: bool) -> Result:
     """Decide about 1,000 images of four types in 34 regions, nearly all of which have to go."""
     images, regions = (12, 2) if tiny else (_IMAGES, _REGIONS)
-    told = json.dumps({"images": images, "regions": regions})
-    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        folder = Path(temporary)
-        command = [sys.executable, "-m", "bench.many_amis", str(folder), told]
-        with Process(command, Path.cwd(), {}, folder / "ec2.log") as ec2:
-            ec2.wait_for(READY, PATIENCE)
-            site = running.read(folder)
-            store = Store(folder / "state")
-            many_amis.record(store, images, site["regions"])
+    with large_site(images, regions) as (folder, site, ec2):
+        with closing(Store(folder / "state")) as store:
             store.write(sa.update(amis_table).values(published_at=time.time() - _AGE_DAYS * 86400))
-            store.close()
-            variables = environment(folder, site, _RULES)
-            # EC2 tells no launch of what was never launched.
-            prune = ["prune", "--unlaunched", "--json"]
-            before, lab_cpu = calls(site), cpu_seconds(ec2.pid)
-            explained = measured([*prune, "--dry-run"], variables)
-            made = calls(site) - before
-            lab_cpu = cpu_seconds(ec2.pid) - lab_cpu
-            asked = measured([*prune, "--yes"], variables)
-            size = os.stat(folder / "state" / "fedimg.db").st_size
+        variables = environment(folder, site, _RULES)
+        # EC2 tells no launch of what was never launched.
+        prune = ["prune", "--unlaunched", "--json"]
+        before, lab_cpu = calls(site), cpu_seconds(ec2)
+        explained = measured([*prune, "--dry-run"], variables)
+        made = calls(site) - before
+        lab_cpu = cpu_seconds(ec2) - lab_cpu
+        asked = measured([*prune, "--yes"], variables)
+        size = os.stat(folder / "state" / "fedimg.db").st_size
     amis = images * regions * len(many_amis.TYPES)
     due = (images - 10) * regions * len(many_amis.TYPES)
     going = [each for each in explained.answer if each["decision"] == "disable"]

@@ -5,6 +5,8 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,12 @@ _IMAGES, _REGIONS = 1000, 34
 _PAGE = 1000
 
 
-def run(tiny: bool) -> Result:
-    """Compare 1,000 images of four types in 34 regions with an EC2 that has just these."""
-    images, regions = (3, 2) if tiny else (_IMAGES, _REGIONS)
+@contextmanager
+def large_site(images: int, regions: int) -> Iterator[tuple[Path, dict[str, Any], int]]:
+    """Yield the folder of a site with so many images in its record and its EC2, which runs.
+
+    Beside it are what the site's file tells, and the number of the EC2's process.
+    """
     told = json.dumps({"images": images, "regions": regions})
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(temporary)
@@ -35,14 +40,20 @@ def run(tiny: bool) -> Result:
         with Process(command, Path.cwd(), {}, folder / "ec2.log") as ec2:
             ec2.wait_for(READY, PATIENCE)
             site = running.read(folder)
-            store = Store(folder / "state")
-            many_amis.record(store, images, site["regions"])
-            store.close()
-            variables = environment(folder, site)
-            before, lab_cpu = calls(site), cpu_seconds(ec2.pid)
-            cost = measured(["verify", "--json"], variables)
-            made = calls(site) - before
-            lab_cpu = cpu_seconds(ec2.pid) - lab_cpu
+            with closing(Store(folder / "state")) as store:
+                many_amis.record(store, images, site["regions"])
+            yield folder, site, ec2.pid
+
+
+def run(tiny: bool) -> Result:
+    """Compare 1,000 images of four types in 34 regions with an EC2 that has just these."""
+    images, regions = (3, 2) if tiny else (_IMAGES, _REGIONS)
+    with large_site(images, regions) as (folder, site, ec2):
+        variables = environment(folder, site)
+        before, lab_cpu = calls(site), cpu_seconds(ec2)
+        cost = measured(["verify", "--json"], variables)
+        made = calls(site) - before
+        lab_cpu = cpu_seconds(ec2) - lab_cpu
     amis = images * regions * len(many_amis.TYPES)
     if cost.answer["amis"] != amis or cost.answer["differences"] or cost.answer["not_compared"]:
         raise RuntimeError(

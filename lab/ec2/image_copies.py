@@ -42,7 +42,7 @@ def copy_image(call: Call) -> dict[str, Any]:
             own = dict(tags["image"])
             if params.get("CopyImageTags") and source.owner == call.account:
                 own = {**world.tags(call.account, source.region, source.id), **own}
-            image = replace(
+            image = _made_of(
                 source,
                 id=id,
                 owner=call.account,
@@ -51,19 +51,7 @@ def copy_image(call: Call) -> dict[str, Any]:
                 mappings=mappings,
                 description=params.get("Description", source.description),
                 kernel=kernel,
-                location=None,
-                source_image=source.id,
-                source_region=source.region,
                 source_instance=None,
-                state="pending",
-                created=now(),
-                deprecated_at=None,
-                protection="disabled",
-                cooldown_until=None,
-                launches=[],
-                public=False,
-                users=set(),
-                organizations=set(),
             )
             add(call, image, own, world.delays.image_copy)
             return id
@@ -138,29 +126,37 @@ def create_image(call: Call) -> dict[str, Any]:
             }
         )
     with world.lock:
-        image = replace(
+        image = _made_of(
             instance.image,
             id=new_id("ami"),
             owner=call.account,
             name=check_name(call, name),
             mappings=mappings,
             description=params.get("Description"),
-            location=None,
-            source_image=instance.image.id,
-            source_region=instance.image.region,
             source_instance=instance.id,
-            state="pending",
-            created=now(),
-            deprecated_at=None,
-            protection="disabled",
-            cooldown_until=None,
-            launches=[],
-            public=False,
-            users=set(),
-            organizations=set(),
         )
         add(call, image, tags["image"], world.delays.image)
     return {"ImageId": image.id}
+
+
+def _made_of(source: Image, **own: Any) -> Image:
+    """Return a new image like another one but for its `own` attributes; nobody else may use it."""
+    return replace(
+        source,
+        location=None,
+        source_image=source.id,
+        source_region=source.region,
+        state="pending",
+        created=now(),
+        deprecated_at=None,
+        protection="disabled",
+        cooldown_until=None,
+        launches=[],
+        public=False,
+        users=set(),
+        organizations=set(),
+        **own,
+    )
 
 
 # These make snapshots, or honour tokens, and take the lock themselves.
