@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from collections.abc import Callable
@@ -163,6 +164,9 @@ def _command(
     """
 
     def run(ctx: typer.Context, config: Path | None, as_json: bool, **arguments: Any) -> None:
+        if misconfigured is ExitCode.MISCONFIGURED:
+            # A service does not end, and must not keep that much garbage (fedimg.cli.commands).
+            gc.set_threshold(20_000)
         early_config, early_json = ctx.obj
         call = Call(config or early_config, as_json or early_json)
         try:

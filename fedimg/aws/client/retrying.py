@@ -12,6 +12,7 @@ from fedimg.aws.client.errors import expired
 from fedimg.aws.client.types import Client, EC2Client
 from fedimg.aws.client.waiter import Waiter
 from fedimg.config import Limits
+from fedimg.process.memory import settle
 
 #: For how long `briefly` retries a call, in seconds.
 _BRIEF_SECONDS = 10
@@ -113,6 +114,7 @@ def prepare(clients: Clients, regions: Callable[[], Iterable[str]]) -> None:
     def make() -> None:
         for region in regions():
             clients.ec2_once(region)
+        settle()
 
     threading.Thread(target=make, name="clients", daemon=True).start()
 
