@@ -17,6 +17,7 @@ BENCHMARKS = {
     "write": "write",
     "looks": "looks",
     "idle": "idle",
+    "transactions": "transactions",
     "queue": "waiting_jobs",
     "intake": "intake",
     "regions": "regions",

@@ -180,9 +180,13 @@ def site(
 
 @contextmanager
 def deployed(
-    folder: Path, told: Mapping[str, Any], settings: str = "", changes: Mapping[str, str] = {}
+    folder: Path,
+    told: Mapping[str, Any],
+    settings: str = "",
+    changes: Mapping[str, str] = {},
+    program: Sequence[str] = (),
 ) -> Iterator[Deployment]:
-    """fedmsg-hub and a recorded worker on a site.
+    """fedmsg-hub and a recorded worker on a site; or a worker by another `program`, a module.
 
     `changes` replace text of the site's fedimg.toml, and `settings` are appended to it.
     """
@@ -208,7 +212,7 @@ def deployed(
     logs = folder / "logs"
     with (
         Process(
-            [sys.executable, "-m", "bench.recording", str(calls), "worker"],
+            [sys.executable, "-m", *(program or ("bench.recording", str(calls))), "worker"],
             Path.cwd(),
             environment,
             logs / f"worker-{number}.log",

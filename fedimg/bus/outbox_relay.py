@@ -31,6 +31,8 @@ _BATCH = 1000
 _POLL_SECONDS = 0.25
 #: Polling interval of an empty outbox, in seconds.
 _REST_SECONDS = 1.0
+#: Interval, in seconds, at which confirmations are recorded while messages are awaited.
+_RECORD_SECONDS = 1.0
 #: Longest pause, in seconds, between two tries of a message that the bus does not confirm while it
 #: confirms others.
 _LONGEST_PAUSE = 3600.0
@@ -100,6 +102,8 @@ class OutboxRelay:
         self._sendings: dict[int, _Sending] = {}
         self._confirmed: set[int] = set()
         self._last_confirmed = -math.inf
+        # When confirmations were recorded.
+        self._recorded_at = -math.inf
         # When the outbox was read, and how many messages this process had announced by then.
         self._read_at, self._seen = -math.inf, 0
         # A new connection may lose messages: begin with one.
@@ -322,9 +326,16 @@ class OutboxRelay:
             sending.tries, sending.due = 0, 0.0
 
     def _record(self) -> None:
-        if self._confirmed:
+        """Record the confirmations: those of a second at once, as long as others are awaited.
+
+        The next worker sends again what was not recorded before a crash.
+        """
+        awaited = self._sendings.keys() - self._confirmed
+        soon = time.monotonic() < self._recorded_at + _RECORD_SECONDS
+        if self._confirmed and not (awaited and soon and not self._stop.is_set()):
             self._store.delivered(self._confirmed, self._bus, self._buses)
             self._confirmed.clear()
+            self._recorded_at = time.monotonic()
 
 
 def thread_name(bus: str) -> str:

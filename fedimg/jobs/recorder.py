@@ -70,8 +70,8 @@ class Recorder:
         Raises EC2ServiceException for one about which a person has to decide first.
         """
         self._refuse_undecided(ami)
-        self._store.record_ami(self._image, ami)
-        self._upload("completed", ami.id, messages.of_ami(ami))
+        body = messages.image_upload(self._image, self._origin, "completed", messages.of_ami(ami))
+        self._record(ami, messages.UPLOAD, f"completed:{ami.id}", body)
 
     def copied(self, ami: AMI, source: AMI) -> None:
         """Record and announce an AMI that was copied to a further region; it is private.
@@ -79,8 +79,7 @@ class Recorder:
         Raises EC2ServiceException for one about which a person has to decide first.
         """
         self._refuse_undecided(ami)
-        self._store.record_ami(self._image, ami)
-        self._announce(messages.COPY, ami.id, messages.image_copy(self._image, ami, source))
+        self._record(ami, messages.COPY, ami.id, messages.image_copy(self._image, ami, source))
 
     def dropped(self, ami: AMI, reason: str) -> None:
         """Delete the record of an AMI that was removed, and log the reason."""
@@ -151,10 +150,11 @@ class Recorder:
 
         Return False, and do neither, if somebody took it out of others' reach meanwhile.
         """
-        if not self._store.publish_ami(ami):
-            return False
-        self._announce(messages.PUBLISH, ami.id, messages.image_publish(self._image, ami))
-        return True
+        body = messages.image_publish(self._image, ami)
+        announcing = self._store.announcing(f"{messages.PUBLISH}:{ami.id}", messages.PUBLISH, body)
+        public = self._store.publish_ami(ami, announcing)
+        self._store.announcements += public
+        return public
 
     def shared(self, ami: AMI, audience: Audience) -> bool:
         """Record and announce that an AMI and its snapshot are shared with an audience.
@@ -199,6 +199,12 @@ class Recorder:
                 region=ami.region,
                 step="register",
             )
+
+    def _record(self, ami: AMI, topic: str, about: str, body: dict[str, Any]) -> None:
+        """Record a private AMI and announce it, by one transaction."""
+        announcing = self._store.announcing(f"{topic}:{about}", topic, body)
+        self._store.record_ami(self._image, ami, announcing)
+        self._store.announcements += 1
 
     def _upload(self, status: messages.Status, about: str, extra: dict[str, Any]) -> None:
         body = messages.image_upload(self._image, self._origin, status, extra)

@@ -13,6 +13,10 @@ import sqlalchemy as sa
 from fedimg.store.database import Database
 from fedimg.store.tables import semaphores
 
+#: The lock of the transactions that acquire a semaphore, of any kind: all regions' copies begin at
+#: the same moment, and are committed together.
+_LOCK = "slots"
+
 
 class Semaphores:
     """The jobs that hold or wait for each kind of semaphore, in the database."""
@@ -36,8 +40,8 @@ class Semaphores:
             .order_by(semaphores.c.turn, semaphores.c.job)
             .limit(limit)
         )
-        with self._database.engine.begin() as connection:
-            self._database.lock(connection, f"slots:{kind}")
+
+        def acquire(connection: sa.Connection) -> bool:
             # The insert comes before the select, as on SQLite it excludes other writers.
             connection.execute(
                 self._database.insert(semaphores)
@@ -46,12 +50,13 @@ class Semaphores:
             )
             return job in connection.execute(first).scalars().all()
 
+        return self._database.together(acquire, _LOCK)
+
     def release(self, kind: str, job: str) -> None:
         """Release a job's semaphore of this kind, or stop waiting for it."""
-        with self._database.engine.begin() as connection:
-            connection.execute(
-                sa.delete(semaphores).where(semaphores.c.kind == kind, semaphores.c.job == job)
-            )
+        self._database.write(
+            sa.delete(semaphores).where(semaphores.c.kind == kind, semaphores.c.job == job)
+        )
 
     def release_all(self, job: str) -> None:
         """Release all semaphores of a job, and stop waiting for others."""

@@ -58,8 +58,8 @@ class AMIs(Database):
             return None
         return Disk(row.disk_sha256, int(row.disk_length))
 
-    def record_ami(self, image: RawImage, ami: AMI) -> None:
-        """Record an AMI that was registered; it is private."""
+    def record_ami(self, image: RawImage, ami: AMI, *also: sa.Insert) -> None:
+        """Record an AMI that was registered; it is private. `also` is written with it."""
         disk = self.disk(image.job)
         row = AMIRow(
             image=image.name,
@@ -82,10 +82,12 @@ class AMIs(Database):
             attributes=as_record(ami.attributes) if ami.attributes else None,
             options=as_record(ami.options) if ami.options else None,
         )
-        self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing())
+        self.write(self.insert(amis).values(**vars(row)).on_conflict_do_nothing(), *also)
 
-    def publish_ami(self, ami: AMI) -> bool:
+    def publish_ami(self, ami: AMI, *also: sa.Insert) -> bool:
         """Record that an AMI is public; return False if somebody took it out of others' reach.
+
+        `also` is written with it, if it is public.
 
         Who could use it before an earlier withdrawal tells nothing any more. A withdrawal of the
         last moment finds it public, and takes it along.
@@ -93,8 +95,8 @@ class AMIs(Database):
         withdrawn = amis.c.state.in_((WITHDRAWING, WITHDRAWN))
         may = amis.c.state.is_(None) | amis.c.state.in_(_MAY_BECOME_PUBLIC) | withdrawn
         its = (amis.c.ami == ami.id) & (amis.c.region == ami.region)
-        with self.engine.begin() as connection:
-            self.lock(connection, TWINS)
+
+        def publish(connection: sa.Connection) -> bool:
             connection.execute(
                 sa.update(amis)
                 .where(its, may)
@@ -106,7 +108,12 @@ class AMIs(Database):
                 )
             )
             state = connection.execute(sa.select(amis.c.state).where(its)).scalar()
-        return state in (None, PUBLIC)
+            public = state in (None, PUBLIC)
+            for statement in also if public else ():
+                connection.execute(statement)
+            return public
+
+        return self.together(publish, TWINS)
 
     def share_ami(self, ami: AMI, audience: Audience) -> bool:
         """Record that a private AMI is shared; return False if it was taken out of others' reach.
@@ -152,8 +159,8 @@ class AMIs(Database):
             .where(_kept_from(audience=audience))
             .order_by(amis.c.ami)
         )
-        with self.engine.begin() as connection:
-            self.lock(connection, TWINS)
+
+        def mark(connection: sa.Connection) -> set[str]:
             if row := connection.execute(taken).first():
                 raise OutOfReach(
                     f"AMI {row.ami} is recorded as {row.state}{_for(row.audience)}, so that fedimg "
@@ -166,7 +173,9 @@ class AMIs(Database):
             if new:
                 rows = [{"id": id, "region": region, "job": job, "at": now} for id in sorted(new)]
                 connection.execute(self.insert(offered).values(rows).on_conflict_do_nothing())
-        return new
+            return new
+
+        return self.together(mark, TWINS)
 
     def states(self, region: str, ids: Collection[str]) -> dict[str, str]:
         """Return the states of some AMIs of a region, by id, as far as they are recorded."""

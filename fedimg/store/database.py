@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -27,6 +29,8 @@ from fedimg.untrusted.quoting import QuotedError
 if TYPE_CHECKING:
     # It loads libpq.
     import psycopg
+
+T = TypeVar("T")
 
 #: SQLSTATEs, or their beginnings, of errors that concurrent transactions cause one another: class
 #: 40 is transaction rollback, 55P03 a lock that was not available, 57014 a cancelled statement.
@@ -82,6 +86,8 @@ class Database:
         else:
             self.engine = read_only_file.engine(self.path) if read_only else _sqlite(self.path)
         self._group = GroupCommit(self.engine)
+        self._groups_lock = threading.Lock()
+        self._groups: dict[str, GroupCommit] = {}
         #: The database's URL without its password, or its path, for messages.
         self.address = _shown(self.engine.url) if url else str(self.path)
         if read_only:
@@ -106,9 +112,26 @@ class Database:
 
         return postgresql.insert(table)
 
-    def write(self, statement: sa.Insert | sa.Update | sa.Delete) -> None:
-        """Run a statement as a transaction of its own; one commit may hold several threads'."""
-        self._group.write(statement)
+    def write(self, *statements: sa.Insert | sa.Update | sa.Delete) -> None:
+        """Run statements in one transaction; one commit may hold several threads'."""
+
+        def execute(connection: sa.Connection) -> None:
+            for statement in statements:
+                connection.execute(statement)
+
+        self._group.run(execute)
+
+    def together(self, action: Callable[[sa.Connection], T], lock: str) -> T:
+        """Run an action in a transaction that holds a lock; it may hold other threads' as well.
+
+        Those are actions with the same lock. Return the action's result, or raise its error. It may
+        be called twice, the first time without an effect.
+        """
+        with self._groups_lock:
+            if (group := self._groups.get(lock)) is None:
+                begin = partial(self.lock, lock=lock)
+                group = self._groups[lock] = GroupCommit(self.engine, begin)
+        return group.run(action)
 
     def lock(self, connection: sa.Connection, lock: str) -> None:
         """Hold the lock of this name to the end of the transaction; wait for it when it is held.

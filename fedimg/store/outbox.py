@@ -30,16 +30,21 @@ class Outbox(Database):
 
         With `connection`, this is a part of its transaction.
         """
-        added = (
-            self.insert(outbox)
-            .values(key=key, topic=topic, body=body, created=time.time())
-            .on_conflict_do_nothing()
-        )
+        added = self.announcing(key, topic, body)
         if connection is None:
             self.write(added)
         else:
             connection.execute(added)
         self.announcements += 1
+
+    def announcing(self, key: str, topic: str, body: dict[str, Any]) -> sa.Insert:
+        """Return the statement by which `announce` puts a message in the outbox."""
+        added: sa.Insert = (
+            self.insert(outbox)
+            .values(key=key, topic=topic, body=body, created=time.time())
+            .on_conflict_do_nothing()
+        )
+        return added
 
     def unannounced(self, limit: int = 100, bus: str = "") -> list[Announcement]:
         """Return at most `limit` messages, oldest first, that not every bus has confirmed.

@@ -19,6 +19,7 @@ KEYS = {
     "write": {"utility_over_limit", "direct_over_limit", "direct_peak_mib"},
     "looks": {"status_seconds_40", "status_most_over_1000", "amis_most_over_1000"},
     "idle": {"file_cpu_percent", "postgresql_transactions_a_second", "file_pss_mib"},
+    "transactions": {"file_transactions", "postgresql_over_former"},
     "queue": {
         "submitted_a_second_20",
         "postgresql_submitted_a_second_20",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,25 @@ def test_later_message_is_noticed_soon(bus: Bus, store: Store, messenger: Outbox
     wait_until(lambda: not store.unannounced(1), 240)
     put(store, 1, first=1)
     wait_until(lambda: not store.unannounced(1), 30)
+
+
+def test_confirmations_of_a_second_are_recorded_together(bus: Bus, store: Store) -> None:
+    messenger = OutboxRelay(store, 60)
+    put(store, 200)
+    recorded: list[set[int]] = []
+    delivered = store.delivered
+
+    def note(ids: Iterable[int], *arguments: Any) -> None:
+        recorded.append(set(ids))
+        delivered(recorded[-1], *arguments)
+
+    store.delivered = note  # type: ignore[method-assign]
+    messenger.start()
+    began = time.monotonic()
+    wait_until(lambda: not store.unannounced(1), 240)
+    # The first is the one that tells whether the bus answers, and the last is of what was left.
+    assert len([ids for ids in recorded if ids]) <= time.monotonic() - began + 3
+    messenger.stop(5)
 
 
 def test_relay_that_rests_reads_nothing_while_no_message_is_pending(bus: Bus, store: Store) -> None:

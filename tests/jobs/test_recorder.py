@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from fedimg.exceptions import EC2ServiceException
 from fedimg.images import AMI, AMIType, Architecture, Disk, RawImage, Virtualization
@@ -63,6 +64,22 @@ def test_job_is_announced_once_at_each_point(store: Store) -> None:
         ("image.publish", None, "us-east-1"),
         ("image.publish", None, "eu-west-1"),
     ]
+
+
+def test_ami_and_its_announcement_are_one_transaction(store: Store) -> None:
+    recorder = Recorder(store, IMAGE, 1, "us-east-1")
+    commits: list[sa.Connection] = []
+    event.listen(store.engine, "commit", commits.append)
+    for record in (
+        lambda: recorder.registered(ORIGIN),
+        lambda: recorder.copied(COPY, ORIGIN),
+        lambda: recorder.published(ORIGIN),
+    ):
+        before, announced = len(commits), store.announcements
+        record()
+        # A relay that rests knows by the counter that there is a message.
+        assert (len(commits) - before, store.announcements - announced) == (1, 1)
+    assert len(store.unannounced()) == 3
 
 
 def test_next_run_announces_itself_and_no_existing_amis(store: Store) -> None:

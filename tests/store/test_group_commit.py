@@ -1,7 +1,7 @@
 """Many threads that write to one real database at once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +28,16 @@ def numbers(engine: sa.Engine) -> list[int]:
         return sorted(connection.scalars(sa.select(table.c.n)))
 
 
+def insert(n: int) -> Callable[[sa.Connection], int]:
+    """Return what inserts a number, and returns it."""
+
+    def action(connection: sa.Connection) -> int:
+        connection.execute(sa.insert(table).values(n=n))
+        return n
+
+    return action
+
+
 class SlowFirstCommit:
     """Delays the first commit until all writers wait."""
 
@@ -48,7 +58,8 @@ def test_writes_during_a_commit_share_the_next_commit(engine: sa.Engine) -> None
     group = GroupCommit(engine)
     slow = SlowFirstCommit(engine, group)
     with ThreadPoolExecutor(WRITERS) as threads:
-        list(threads.map(lambda n: group.write(sa.insert(table).values(n=n)), range(WRITERS)))
+        results = list(threads.map(lambda n: group.run(insert(n)), range(WRITERS)))
+    assert results == list(range(WRITERS))
     assert slow.commits == 2
     assert numbers(engine) == list(range(WRITERS))
 
@@ -59,7 +70,7 @@ def test_failed_write_raises_in_its_own_thread_only(engine: sa.Engine) -> None:
     # Number 0 twice, in any order.
     values = [*range(WRITERS - 1), 0]
     with ThreadPoolExecutor(WRITERS) as threads:
-        futures = [threads.submit(group.write, sa.insert(table).values(n=n)) for n in values]
+        futures = [threads.submit(group.run, insert(n)) for n in values]
     errors = [error for future in futures if (error := future.exception())]
     assert [type(error) for error in errors] == [sa.exc.IntegrityError]
     assert numbers(engine) == list(range(WRITERS - 1))
@@ -68,5 +79,20 @@ def test_failed_write_raises_in_its_own_thread_only(engine: sa.Engine) -> None:
 def test_write_is_committed_when_it_returns(engine: sa.Engine) -> None:
     group = GroupCommit(engine)
     for n in range(3):
-        group.write(sa.insert(table).values(n=n))
+        group.run(insert(n))
         assert numbers(engine) == list(range(n + 1))
+
+
+def test_begin_is_called_first_in_each_transaction(engine: sa.Engine) -> None:
+    order: list[str] = []
+    group = GroupCommit(engine, lambda connection: order.append("begin"))
+    slow = SlowFirstCommit(engine, group)
+
+    def action(connection: sa.Connection) -> None:
+        order.append("action")
+
+    with ThreadPoolExecutor(WRITERS) as threads:
+        for future in [threads.submit(group.run, action) for _ in range(WRITERS)]:
+            future.result()
+    assert slow.commits == 2
+    assert order == ["begin", "action", "begin", *["action"] * (WRITERS - 1)]
