@@ -105,6 +105,14 @@ def denied(request: Request, service: str, message: str) -> Answer:
     return _json_error("AccessDeniedException", 400, message)
 
 
+def lacking(request: Request, service: str, action: str) -> Answer:
+    """Return the refusal of an action that the lab does not have, for services other than EC2."""
+    message = f"The lab's {service} does not do {action}."
+    if service in ("iam", "sts") or _is_form(request):
+        return _query_error(request, service, "UnsupportedOperation", 400, message)
+    return _json_error("UnknownOperationException", 400, message)
+
+
 def s3_error(request: Request, code: str, status: int, message: str) -> Answer:
     """Return an error in S3's form."""
     body = f"<Code>{code}</Code><Message>{escape(message)}</Message>"

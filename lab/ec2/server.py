@@ -41,6 +41,7 @@ from lab.ec2 import (
     s3_actions,
     signatures,
     ssm,
+    sts,
     wire,
 )
 from lab.ec2.calls import Calls
@@ -302,8 +303,7 @@ class EC2:
         asked = request.read(environ)
         answer = self._answer(asked)
         if answer is None:
-            answers: Iterable[bytes] = self._moto(environ, start_response)
-            return answers
+            answer = self._from_moto(asked)
         headers = {
             "Content-Type": answer.content_type,
             "Content-Length": str(len(answer.body)),
@@ -346,9 +346,29 @@ class EC2:
         refusal = account_calls.refusal(world, asked, signer)
         if refusal:
             return refusal
+        if signer.service == "sts":
+            account, own = query.account_of(signer.access_key), signer.access_key == self.key.id
+            return sts.answer(asked, action, partition=self._partition, account=account, own=own)
         if signer.service == "s3":
             return s3.answer(self._moto, asked, signer, world)
         return None
+
+    def _from_moto(self, asked: Request) -> Answer:
+        """Return moto's answer; for what moto does not have, a refusal in words, not its page."""
+        said: dict[str, Any] = {}
+
+        def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
+            said["status"], said["headers"] = int(status[:3]), dict(headers)
+
+        service = asked.environ[_SIGNER].service
+        try:
+            body = b"".join(self._moto(asked.environ, start))
+        except NotImplementedError:
+            return auth_errors.lacking(asked, service, _action(asked))
+        kind = said["headers"].pop("Content-Type", "")
+        if said["status"] == HTTPStatus.NOT_FOUND and kind.startswith("text/html"):
+            return auth_errors.lacking(asked, service, _action(asked))
+        return Answer(said["status"], body, kind, said["headers"])
 
     def _credentials(self, access_key: str) -> signatures.Credentials | None:
         if access_key == self.key.id:

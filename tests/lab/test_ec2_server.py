@@ -240,3 +240,29 @@ def test_all_regions_at_once(ec2: Any) -> None:
     assert failed == []
     live = [row for row in ask(ec2.ec2, "ledger/live") if row["kind"] == "snapshot"]
     assert len(live) == len(regions) + 1
+
+
+def test_own_key_is_the_accounts(ec2: Any) -> None:
+    said = ec2.client("sts").get_caller_identity()
+    assert said["Arn"] == f"arn:aws:iam::{said['Account']}:root"
+    assert said["UserId"] == said["Account"]
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "params"),
+    [
+        ("sts", "get_session_token", {}),
+        ("sts", "decode_authorization_message", {"EncodedMessage": "x"}),
+        ("service-quotas", "list_services", {}),
+        ("iam", "generate_service_last_accessed_details", {"Arn": "arn:aws:iam::1:user/ann"}),
+        ("account", "list_regions", {}),
+    ],
+)
+def test_what_other_services_lack_is_said_in_words(
+    ec2: Any, service: str, action: str, params: dict[str, str]
+) -> None:
+    with pytest.raises(ClientError) as caught:
+        getattr(ec2.client(service), action)(**params)
+    error = caught.value.response["Error"]
+    assert error["Code"] in ("UnsupportedOperation", "UnknownOperationException")
+    assert "The lab's" in error["Message"]
