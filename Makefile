@@ -4,6 +4,9 @@ SHELL := /bin/bash
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# What the demo needs, without what tests and lints.
+LAB := $(VENV)/.lab
+comma := ,
 
 # Debian keeps mke2fs and sfdisk where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -34,7 +37,7 @@ help:
 	@echo 'make shapes-test  images in the shapes of Fedora, and of arm64, in machines; SHAPE=arm64 for one'
 	@echo 'make clean        remove build/, where the demo keeps its site'
 
-demo: programs $(INSTALLED)
+demo: programs $(LAB)
 	@$(RUN) -m lab demo --state build/demo $(if $(VM),--vm)
 
 # So many files of tests at once: most tests wait for something, most of the time. Those of virtual
@@ -144,10 +147,14 @@ install-test: $(INSTALLED)
 	FEDIMG_PYTHONS='$(or $(PYENV),$(foreach version,11 12 13,$(shell command -v python3.$(version))))' \
 	    $(RUN) -m pytest tests/system/test_installation.py
 
-# The stamp is as old as the last installation, so that a second run installs nothing.
-$(INSTALLED): setup.py constraints.txt pyproject.toml fedimg-messages/pyproject.toml
+# To compile all libraries was two fifths of an installation: what is imported is compiled then, once.
+unexport PYTHONDONTWRITEBYTECODE
+install = PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet --no-compile \
+    --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]' --editable ./fedimg-messages
+
+# The stamps are as old as the last installation, so that a second run installs nothing.
+$(LAB) $(INSTALLED): setup.py constraints.txt pyproject.toml fedimg-messages/pyproject.toml
 	@tools/virtualenv $(VENV)
 	@echo 'Installing into $(VENV) (a minute or two the first time)'
-	@PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet \
-	    --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test,lint]' --editable ./fedimg-messages
-	@touch $@
+	@$(call install,lab$(if $(filter $(INSTALLED),$@),$(comma)test$(comma)lint))
+	@touch $(LAB) $@
