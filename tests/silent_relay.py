@@ -2,7 +2,7 @@
 
 SILENT_RELAY = """
 class Relay:
-    def __init__(self, *_arguments, turn):
+    def __init__(self, *_arguments, turn, pending):
         pass
 
     def start(self):
