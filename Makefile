@@ -42,7 +42,7 @@ demo: programs $(LAB)
 
 # So many files of tests at once: most tests wait for something, most of the time. Those of virtual
 # machines begin first, and take what the others leave of the processors.
-AT_ONCE := 3
+AT_ONCE := 4
 
 test: test-programs lint
 	$(RUN) -m pytest -n $(AT_ONCE) -m 'not long and not rpm and not systemd and not shape' --durations=30
@@ -147,14 +147,19 @@ install-test: $(INSTALLED)
 	FEDIMG_PYTHONS='$(or $(PYENV),$(foreach version,11 12 13,$(shell command -v python3.$(version))))' \
 	    $(RUN) -m pytest tests/system/test_installation.py
 
-# To compile all libraries was two fifths of an installation: what is imported is compiled then, once.
+# What is imported is compiled then, once.
 unexport PYTHONDONTWRITEBYTECODE
-install = PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet --no-compile \
+install = PYTHONWARNINGS='ignore:Editable installation' $(RUN) -m pip install --quiet $(2) \
     --disable-pip-version-check --constraint constraints.txt --editable '.[$(1)]' --editable ./fedimg-messages
+
+# To compile all libraries was two fifths of an installation. Tests want them compiled: their processes
+# would each do so at once, and some tests measure what a process takes.
+lab = $(call install,lab,--no-compile)
+development = $(call install,lab$(comma)test$(comma)lint,)
 
 # The stamps are as old as the last installation, so that a second run installs nothing.
 $(LAB) $(INSTALLED): setup.py constraints.txt pyproject.toml fedimg-messages/pyproject.toml
 	@tools/virtualenv $(VENV)
 	@echo 'Installing into $(VENV) (a minute or two the first time)'
-	@$(call install,lab$(if $(filter $(INSTALLED),$@),$(comma)test$(comma)lint))
+	@$(if $(filter $(LAB),$@),$(lab),$(development))
 	@touch $(LAB) $@
