@@ -366,7 +366,9 @@ class EC2:
         except NotImplementedError:
             return auth_errors.lacking(asked, service, _action(asked))
         kind = said["headers"].pop("Content-Type", "")
-        if said["status"] == HTTPStatus.NOT_FOUND and kind.startswith("text/html"):
+        # What S3 does not find is a bucket or an object, and its answer to HEAD has no body.
+        unknown = said["status"] == HTTPStatus.NOT_FOUND and service != "s3"
+        if unknown and kind.startswith("text/html"):
             return auth_errors.lacking(asked, service, _action(asked))
         return Answer(said["status"], body, kind, said["headers"])
 

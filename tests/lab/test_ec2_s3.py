@@ -114,3 +114,14 @@ def test_site_has_what_instance_store_amis_need(tmp_path: Path) -> None:
     assert Path(said["instance_store"]["signing_key"]).stat().st_mode & 0o077 == 0
     with Site(tmp_path / "site", regions=regions, instance_store=True):
         assert Path(said["instance_store"]["signing_key"]).read_bytes() == first
+
+
+def test_head_of_what_is_not_there_is_404(s3: Any) -> None:
+    s3.create_bucket(Bucket="asked")
+    for call in (
+        lambda: s3.head_object(Bucket="asked", Key="nothing"),
+        lambda: s3.head_bucket(Bucket="nowhere"),
+    ):
+        with pytest.raises(ClientError) as refused:
+            call()
+        assert refused.value.response["Error"]["Code"] == "404"
