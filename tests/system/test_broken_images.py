@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
         # As soon as somebody is let in, nothing more is waited for.
         pytest.param("failed-unit", 900, id="failed-unit"),
         # Waited for twice: as the other two, until it lets somebody in, and then until it does not.
-        pytest.param(SECOND_BOOT, 600, id=SECOND_BOOT, marks=pytest.mark.long),
+        # A quarter of an hour, and so by hand alone: make shapes-test SHAPE=second-boot.
+        pytest.param(SECOND_BOOT, 600, id=SECOND_BOOT, marks=pytest.mark.shape),
     ],
 )
 def test_broken_image_is_reported_never_public_and_leaves_nothing(

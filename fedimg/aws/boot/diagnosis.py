@@ -57,6 +57,9 @@ _ENDED = re.compile(
 
 # A failed mount is the cause if the boot ended in emergency mode; others have nofail in fstab.
 _MOUNT = re.compile(r"(Failed to mount|Dependency failed for) .*\.mount\b")
+# A device is waited for by the initramfs, for the root file system, or later, for another one.
+_DEVICE_WAIT = re.compile(r"Timed out waiting for device")
+_OTHER_MOUNT = re.compile(rf"(?!.*sysroot){_MOUNT.pattern}")
 _EMERGENCY = _sign(
     "it ended in emergency mode",
     r"You are in (emergency|rescue) mode",
@@ -176,8 +179,12 @@ def diagnose(evidence: Evidence) -> str:
         return f"EC2 has no console output of it{_network_clause(evidence)}"
     if not any(_KERNEL.search(line) for line in lines):
         return _loader(lines)
+    if any(map(_OTHER_MOUNT.search, lines)):
+        causes = [line for line in lines if not _DEVICE_WAIT.search(line)]
+    else:
+        causes = lines
     for sign in _SYSTEM:
-        if line := _first(sign, lines):
+        if line := _first(sign, causes):
             mount = next(filter(_MOUNT.search, lines), line) if sign is _EMERGENCY else line
             return _diagnosis(sign.meaning, mount)
     return _service(lines, evidence)

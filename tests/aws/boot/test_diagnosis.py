@@ -97,6 +97,19 @@ NO_BOOT = """\
 [\x1b[0;32m  OK  \x1b[0m] Reached target \x1b[0;1;39memergency.target\x1b[0m - Emergency Mode.\r
 [\x1b[0;32m  OK  \x1b[0m] Finished \x1b[0;1;39msystemd-sysctl.service\x1b[0m - Apply Kernel.\r
 """
+#: As systemd prints it in the kernel's log, where a file system other than root's did not come.
+NO_SRV = """\
+[   27.865288] systemd[1]: Timed out waiting for device dev-disk-by\\x2dlabel-none.device.
+[   27.870112] systemd[1]: Dependency failed for srv.mount - /srv.
+[   27.871204] systemd[1]: Dependency failed for local-fs.target - Local File Systems.
+You are in emergency mode. After logging in, type "journalctl -xb" to view
+"""
+#: The same of dracut's systemd, which waits for the root file system.
+NO_ROOT = """\
+[   97.865288] systemd[1]: Timed out waiting for device /dev/disk/by-uuid/6ad2.
+[   97.870112] systemd[1]: Dependency failed for sysroot.mount - /sysroot.
+Entering emergency mode. Exit the shell to continue.
+"""
 LOGIN = "[  OK  ] Reached target multi-user.target.\n\nip-10-0-0-7 login: "
 #: cloud-init 24.3 and later write behind the prompt, and so does a kernel that finds a device late.
 WRITTEN_BEHIND = "\nfedora login: [   41.250000] cloud-init[712]: Cloud-init v. 24.4 running\n"
@@ -136,6 +149,9 @@ UEFI = "UEFI Interactive Shell v2.2\nBdsDxe: No bootable option or device was fo
         (EMERGENCY, Reached.NOTHING, "emergency mode"),
         (NO_BOOT, Reached.NOTHING, "it ended in emergency mode"),
         (NO_BOOT, Reached.NOTHING, "Dependency failed for boot.mount - /boot."),
+        (NO_SRV, Reached.NOTHING, "ended in emergency mode"),
+        (NO_SRV, Reached.NOTHING, "Dependency failed for srv.mount - /srv."),
+        (NO_ROOT, Reached.NOTHING, "its initramfs did not find the root file system"),
         (SYSTEMD, Reached.NOTHING, "systemd gave up"),
         (NETWORK_WAIT, Reached.NOTHING, "waiting for its network"),
         (NO_DEVICE, Reached.NOTHING, "without a network"),
