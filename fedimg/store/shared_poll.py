@@ -64,6 +64,11 @@ class SharedPoll:
                 each.last = tuple(islice(values, len(each.columns)))
                 each.read_at = now
 
+    def outdate(self, question: Question) -> None:
+        """Have the next answer to a question read anew, also when it is being read now."""
+        with self._lock:
+            question.read_at = -math.inf
+
 
 class Question:
     """One question and its last answer."""
@@ -88,4 +93,4 @@ class Question:
 
     def outdate(self) -> None:
         """Have the next answer read anew, as what it tells was just changed."""
-        self.read_at = -math.inf
+        self._poll.outdate(self)

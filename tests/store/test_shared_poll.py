@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -126,3 +128,21 @@ def test_transactions_of_others_begin_as_before(store: Store, clock: Clock) -> N
     assert question.answer() == (100.0,)
     with store.engine.connect() as connection:
         assert connection.execute(sa.select(sa.func.count(holds.c.since))).scalar_one() == 0
+
+
+def test_answer_that_is_outdated_while_it_is_read_is_read_again(store: Store, clock: Clock) -> None:
+    question = time_of(SharedPoll(store.engine), 2)
+    statements = count(store)
+    others: list[threading.Thread] = []
+
+    @event.listens_for(store.engine, "after_cursor_execute", once=True)
+    def change(*_: object) -> None:
+        others.append(threading.Thread(target=question.outdate))
+        others[0].start()
+        # Without a lock it has ended by then; with one it waits for the reading to end.
+        others[0].join(0.2)
+
+    question.answer()
+    others[0].join(240)
+    question.answer()
+    assert len(statements) == 2
