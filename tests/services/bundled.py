@@ -13,6 +13,7 @@ from fedimg.aws import cleanup, survey
 from fedimg.aws.client.waiter import Waiter
 from fedimg.images import RawImage
 from tests.aws.bundle.unbundler import Pair, pair
+from tests.plans import follow
 from tests.services.conftest import ORIGIN, REGIONS, SITE, Lab
 
 FURTHER = "eu-west-1"
@@ -57,6 +58,8 @@ def bundling_settings(lab: Lab, owner: Pair, tmp_path: Path) -> Iterator[dict[st
             "ec2_certificate": certificate,
         },
     }
+    # Whatever EC2 was told to refuse, it refuses no more.
+    follow(lab, [])
     for region in REGIONS:
         for key in keys(lab, region):
             s3(lab, region).delete_object(Bucket=f"amis-{region}", Key=key)

@@ -7,7 +7,6 @@ fedimg/services/writing.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,6 @@ SIGNED = ("X-Amz-Signature", "X-Amz-Credential")
 @pytest.fixture(name="settings")
 def by_instance(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"write_via": "utility", "regions": [ORIGIN]}
-
-
-@pytest.fixture(autouse=True)
-def calm(lab: Lab) -> Iterator[None]:
-    yield
-    follow(lab, [])
 
 
 def test_instance_makes_snapshot_and_bundle_of_the_very_bytes_by_one_download(

@@ -7,7 +7,6 @@ fedimg/aws/client/availability.py.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,6 @@ S3 = ["*Object*", "*Bucket*"]
 
 def refused(code: str, **more: Any) -> dict[str, Any]:
     return {"fault": "refused", "code": code, "action": S3, **more}
-
-
-@pytest.fixture(autouse=True)
-def calm(lab: Lab) -> Iterator[None]:
-    yield
-    follow(lab, [])
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ fedimg/services/bundling.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fedimg.aws.write import bundle_pass
+from fedimg.aws.write.bundle_pass import MADE_LATER
 from fedimg.exceptions import EC2UtilityException
 from tests.plans import follow
 from tests.services.bundled import (
@@ -28,14 +28,6 @@ from tests.services.bundled import (
 )
 from tests.services.conftest import ORIGIN, Lab, Recorder
 
-LATER = "the bundle is made later, by a pass of its own"
-
-
-@pytest.fixture(autouse=True)
-def calm(lab: Lab) -> Iterator[None]:
-    yield
-    follow(lab, [])
-
 
 def test_snapshot_and_bundle_are_made_of_one_download(lab: Lab, settings: dict[str, Any]) -> None:
     image, observer = lab.image(size_mib=48, random_mib=22), Recorder()
@@ -46,7 +38,7 @@ def test_snapshot_and_bundle_are_made_of_one_download(lab: Lab, settings: dict[s
     # Three parts and the manifest.
     assert stored(lab) == 4
     assert "bundling" not in observer.words()
-    assert LATER not in observer.words()
+    assert MADE_LATER not in observer.words()
     clean(lab, image, settings)
 
 
@@ -62,7 +54,7 @@ def test_bundle_that_s3_refuses_meanwhile_is_made_alone_of_what_is_missing(
     follow(lab, [{**fault, "region": ORIGIN, "skip": skip, "count": 1}])
     result = lab.upload(image, observer, **settings)
     assert result.failed == {}
-    assert LATER in observer.words()
+    assert MADE_LATER in observer.words()
     assert len(lab.made_for(image, "snapshot")) == 2
     assert downloads(lab) == 2
     refused = action == "PutObject"
@@ -79,7 +71,7 @@ def test_write_that_waits_for_a_slow_s3_leaves_the_bundle_for_later(
     begin(lab)
     result = lab.upload(image, observer, **settings)
     assert result.failed == {}
-    assert f"{LATER}: S3 took the parts so slowly" in observer.words()
+    assert f"{MADE_LATER}: S3 took the parts so slowly" in observer.words()
     assert downloads(lab) == 2
     clean(lab, image, settings)
 
@@ -104,7 +96,7 @@ def test_write_that_was_cut_off_sends_no_part_again(lab: Lab, settings: dict[str
     # The manifest is the fourth object.
     fault = {"fault": "refused", "code": "AccessDenied", "action": "PutObject", "skip": 3}
     follow(lab, [fault])
-    observer.when[LATER] = cut
+    observer.when[MADE_LATER] = cut
     with pytest.raises(PowerCut):
         lab.upload(image, observer, **settings)
     follow(lab, [])
